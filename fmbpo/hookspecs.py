@@ -142,7 +142,6 @@ class WorldModelSpec:
         Differentiable to z, action and parameters. Masked action dimensions have no effect. The
         result lies in the space that ``encode`` maps to.
         """
-        raise NotImplementedError
 
     @hookspec
     def rollout(
@@ -152,7 +151,6 @@ class WorldModelSpec:
 
         Called by the held-out validation with the recorded actions. Equals repeated ``predict``.
         """
-        raise NotImplementedError
 
     @hookspec
     def loss(self, module: nn.Module, batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
@@ -161,7 +159,6 @@ class WorldModelSpec:
         ``noise_HBN``: standard normals, N = ``module.loss_noise_dim``. Called by the world-model
         update, which differentiates it to every parameter.
         """
-        raise NotImplementedError
 
     @hookspec
     def freeze(self, module: nn.Module) -> None:
@@ -169,7 +166,6 @@ class WorldModelSpec:
 
         Called once, when a policy is to be trained inside a frozen model.
         """
-        raise NotImplementedError
 
 
 class PolicySpec:
@@ -182,7 +178,6 @@ class PolicySpec:
         Noise of zeros gives the deterministic mode. Called for every imagined step and every
         step in the simulator. Differentiable to z and parameters.
         """
-        raise NotImplementedError
 
     @hookspec
     def rollout(
@@ -193,7 +188,6 @@ class PolicySpec:
         Called by the policy update with the world model as partner. The policy sees ``sg z``: the
         path through its own input is cut, the path through the world model is not (PWM).
         """
-        raise NotImplementedError
 
     @hookspec
     def loss(self, module: nn.Module, imagined: Imagined) -> tuple[Tensor, Metrics]:
@@ -201,7 +195,6 @@ class PolicySpec:
 
         Called by the policy update, which differentiates it to the policy's parameters.
         """
-        raise NotImplementedError
 
     @hookspec
     def freeze(self, module: nn.Module) -> None:
@@ -209,4 +202,3 @@ class PolicySpec:
 
         Called once, before a trained policy is evaluated.
         """
-        raise NotImplementedError
