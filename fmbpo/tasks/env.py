@@ -2,45 +2,136 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("MUJOCO_GL", "disable")
+import contextlib
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from unittest import mock
 
 import numpy as np
 from dm_control import suite
+from dm_control.rl.control import PhysicsError
+from dm_control.suite import common
 from numpy.typing import NDArray
+
+from fmbpo.tasks.custom import BUILDERS
+from fmbpo.tasks.mt30 import task_info
 
 ACTION_REPEAT = 2
 EPISODE_STEPS = 500
+
+_SKY = re.compile(rb"<texture[^>]*skybox[^>]*/>")
 
 
 class TaskEnv:
     """A task of the MT30 set.
 
-    Observations are float32 of the task's own width (unpadded), rewards are sums over the two
-    repeated control steps, so in [0, 2]. Nothing terminates early.
+    Observations are float32 of the task's own width ``obs_dim`` (unpadded). Rewards are sums over
+    the two repeated control steps, so in [0, 2]. Nothing terminates early: an episode is
+    ``EPISODE_STEPS`` agent steps.
+
+    Attributes:
+        name: the study's name of the task.
+        obs_dim: width of an observation.
+        action_dim: width of an action.
+        env: the ``dm_control.rl.control.Environment`` underneath.
     """
 
     def __init__(self, name: str) -> None:
-        domain, task = name.replace("-", "_").split("_", 1)
-        self.name = name
-        self.env = suite.load("ball_in_cup" if domain == "cup" else domain, task, {"random": 0})
-        self.action_dim = int(self.env.action_spec().shape[0])
+        """Build the task.
+
+        Raises:
+            UserError: no task of MT30 has that name.
+        """
+        info = task_info(name)
+        self.name, self.obs_dim, self.action_dim = info.name, info.obs_dim, info.action_dim
+        with _without_sky():
+            if info.name in BUILDERS:
+                self.env: Any = BUILDERS[info.name]()
+            else:
+                self.env = suite.load(info.domain, info.task, {"random": 0})
+        self._task, self._physics = self.env.task, self.env.physics
+        self._substeps = round(self.env.control_timestep() / self._physics.timestep())
+        self._steps_left = 0
 
     def reset(self, seed: int | None = None) -> NDArray[np.float32]:
-        """Start an episode; with ``seed`` from a fresh random stream, else from the running one."""
+        """Start an episode and return its first observation, [obs_dim].
+
+        With ``seed`` the episode is the first one of an environment newly built with that seed;
+        without, the next one of the running random stream (which starts at 0).
+        """
         if seed is not None:
-            self.env.task._random = np.random.RandomState(seed)
-        return self._flat(self.env.reset().observation)
+            self._task._random = np.random.RandomState(seed)
+        try:
+            observation = self.env.reset().observation
+        except PhysicsError as error:
+            raise RuntimeError(f"{self.name}, reset with seed {seed}: {error}") from error
+        self._steps_left = EPISODE_STEPS
+        return self._flat(observation)
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-        """Apply the first ``action_dim`` entries of ``action`` for two control steps."""
-        control = np.asarray(action[: self.action_dim], np.float64)
-        reward = 0.0
-        for _ in range(ACTION_REPEAT):
-            result = self.env.step(control)
-            reward += result.reward
-        return self._flat(result.observation), reward
+        """Apply the first ``action_dim`` entries of ``action`` for two control steps.
 
-    def _flat(self, observation: dict[str, NDArray[np.float64]]) -> NDArray[np.float32]:
-        return np.concatenate([np.ravel(v) for v in observation.values()]).astype(np.float32)
+        The range is [-1, 1]; values outside are clamped by the simulator. Returns the observation
+        [obs_dim] after the second control step, and the sum of the two rewards.
+
+        Raises:
+            RuntimeError: the action is too short or not finite, the simulation diverged, or the
+                episode is over (or was never started).
+        """
+        if not self._steps_left:
+            raise RuntimeError(f"{self.name}: the episode is over; reset() starts another")
+        control = np.asarray(action[: self.action_dim], np.float64)
+        if control.shape != (self.action_dim,):
+            wanted = f"{self.action_dim} actions"
+            raise RuntimeError(f"{self._where()}: {wanted} are needed, not shape {control.shape}")
+        if not np.isfinite(control).all():
+            raise RuntimeError(f"{self._where()}: the action is not finite: {control}")
+        task, physics = self._task, self._physics
+        reward = 0.0
+        try:
+            # As env.step() twice, less the first of the two observations.
+            for _ in range(ACTION_REPEAT):
+                task.before_step(control, physics)
+                physics.step(self._substeps)
+                task.after_step(physics)
+                reward += float(task.get_reward(physics))
+        except PhysicsError as error:
+            where, self._steps_left = self._where(), 0
+            raise RuntimeError(f"{where}: the simulation diverged: {error}") from error
+        self._steps_left -= 1
+        return self._flat(task.get_observation(physics)), reward
+
+    def _where(self) -> str:
+        return f"{self.name}, step {EPISODE_STEPS - self._steps_left}"
+
+    def _flat(self, observation: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
+        flat = np.concatenate([np.ravel(v) for v in observation.values()])
+        return flat.astype(np.float32)
+
+
+@contextlib.contextmanager
+def _without_sky() -> Iterator[None]:
+    """Have dm_control read its models without the sky, quietly.
+
+    The sky's texture is 10 MB in each compiled model, and nothing here is ever drawn.
+    """
+
+    def read_model(file: str) -> bytes:
+        return _SKY.sub(b"", original(file))
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "settotalmass" not in record.getMessage()  # deprecated, but the stock cheetah's
+
+    original, log = common.read_model, logging.getLogger("absl")
+    assets = {name: _SKY.sub(b"", text) for name, text in common.ASSETS.items()}
+    log.addFilter(keep)
+    try:
+        with (
+            mock.patch.dict(common.ASSETS, assets),
+            mock.patch.object(common, "read_model", read_model),
+        ):
+            yield
+    finally:
+        log.removeFilter(keep)

@@ -1,0 +1,260 @@
+"""Data of one's own: episodes of planner and random behaviour in the real tasks, into a store.
+
+Every finished episode is kept as a small file beside the store until all are there, so that an
+interrupted collection continues. Each episode has random streams of its own, derived from seed,
+task and number: the result does not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from attrs import asdict
+from numpy.typing import NDArray
+
+import fmbpo
+from fmbpo.data.behaviour import Behaviour, behaviours, make_policy, schedule
+from fmbpo.data.planner_tasks import plan_task
+from fmbpo.data.store import load
+from fmbpo.data.store_writer import StoreWriter
+from fmbpo.errors import UserError
+from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS, TaskEnv
+from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
+
+Progress = Callable[[int, int], None]
+_PACKAGES = ("mujoco", "dm_control", "numpy")
+
+
+def collect(
+    out: Path | str,
+    tasks: Sequence[str],
+    episodes: int,
+    seed: int = 0,
+    recipe: Mapping[str, Mapping[str, Any]] | str = "default",
+    workers: int = 1,
+    progress: Progress | None = None,
+    *,
+    steps: int = EPISODE_STEPS,
+    compress: bool = False,
+) -> Path:
+    """Collect ``episodes`` episodes of every task and write the store ``out``.
+
+    Given again after an interruption, it continues; a finished store is returned as it is.
+
+    Args:
+        out: the store's folder; ``<out>.parts`` holds finished episodes until the end.
+        tasks: names of tasks that the planner knows.
+        episodes: per task.
+        seed: of all random streams.
+        recipe: name of a recipe, or behaviours by name (see `fmbpo.data.behaviour`).
+        workers: processes, one core each; 1 works in this process.
+        progress: called with (finished episodes, all episodes).
+        steps: agent steps an episode.
+        compress: see `StoreWriter`.
+
+    Raises:
+        UserError: a task or recipe that does not exist, a number out of range, or ``out`` or its
+            parts come from a different request.
+    """
+    out, tasks = Path(out), tuple(task_info(name).name for name in tasks)
+    _check_numbers(tasks, episodes=episodes, workers=workers, steps=steps, seed=seed + 1)
+    mix = behaviours(recipe)
+    for task in tasks:
+        plan_task(task)
+    request = _request(tasks, seed, mix, steps)
+    if out.exists():
+        _check_finished(out, {**request, "episodes": episodes})
+        return out
+    parts = out.with_name(out.name + ".parts")
+    _claim(parts, request)
+    order = schedule(mix, episodes)
+    # Episode by episode through the tasks, so that an early stop has some of each.
+    jobs = [(task, e, mix[order[e]], seed, steps, parts) for e in range(episodes) for task in tasks]
+    missing = [job for job in jobs if not _part(parts, job[0], job[1]).exists()]
+    done = len(jobs) - len(missing)
+    if progress is not None:
+        progress(done, len(jobs))
+    for _ in _run(missing, workers):
+        done += 1
+        if progress is not None:
+            progress(done, len(jobs))
+    _assemble(out, tasks, order, mix, parts, {**request, "episodes": episodes}, compress)
+    shutil.rmtree(parts)
+    return out
+
+
+def collect_episode(
+    task: str, episode: int, behaviour: Behaviour, seed: int, steps: int = EPISODE_STEPS
+) -> dict[str, NDArray[np.float32]]:
+    """One episode of ``steps`` + 1 rows: obs [T, 24], action [T, 6], reward [T], float32.
+
+    The action is the executed one (with noise, clipped), the reward the environment's.
+    """
+    entropy = int.from_bytes(hashlib.sha256(f"{seed}/{task}/{episode}".encode()).digest()[:8])
+    streams = np.random.SeedSequence(entropy).spawn(2)
+    env = TaskEnv(task)
+    policy = make_policy(behaviour, task, env.action_dim, np.random.default_rng(streams[1]))
+    obs = np.zeros((steps + 1, OBS_WIDTH), np.float32)
+    action = np.zeros((steps + 1, ACTION_WIDTH), np.float32)
+    reward = np.zeros(steps + 1, np.float32)
+    first = env.reset(int(streams[0].generate_state(1)[0]))
+    width = len(first)
+    obs[0, :width] = first
+    for t in range(1, steps + 1):
+        action[t, : env.action_dim] = np.clip(policy(env.env), -1.0, 1.0)
+        obs[t, :width], reward[t] = env.step(action[t])
+    return {"obs": obs, "action": action, "reward": reward}
+
+
+_Job = tuple[str, int, Behaviour, int, int, Path]
+
+
+def _run(jobs: Sequence[_Job], workers: int) -> Iterable[None]:
+    if workers == 1 or len(jobs) < 2:
+        yield from map(_collect_part, jobs)
+        return
+    # A fresh interpreter each (a fork would copy the threads of numerical libraries), one
+    # thread each, since the processes already fill the cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+        futures = [pool.submit(_collect_part, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _collect_part(job: _Job) -> None:
+    task, episode, behaviour, seed, steps, parts = job
+    rows = collect_episode(task, episode, behaviour, seed, steps)
+    path = _part(parts, task, episode)
+    aside = path.with_suffix(".tmp")
+    with aside.open("wb") as file:
+        np.savez_compressed(file, obs=rows["obs"], action=rows["action"], reward=rows["reward"])
+    os.replace(aside, path)
+
+
+def _part(parts: Path, task: str, episode: int) -> Path:
+    return parts / f"{task}-{episode:06d}.npz"
+
+
+def _assemble(
+    out: Path,
+    tasks: Sequence[str],
+    order: Sequence[int],
+    mix: Sequence[Behaviour],
+    parts: Path,
+    request: Mapping[str, Any],
+    compress: bool,
+) -> None:
+    returns: dict[str, dict[str, list[float]]] = {}
+    with StoreWriter(out, tasks, [b.name for b in mix], compress=compress) as writer:
+        for task in tasks:
+            of_task = returns.setdefault(task, {})
+            for episode, which in enumerate(order):
+                path = _part(parts, task, episode)
+                try:
+                    with np.load(path) as rows:
+                        part = {key: rows[key] for key in ("obs", "action", "reward")}
+                except Exception as error:
+                    raise UserError(
+                        f"a damaged episode file ({type(error).__name__})",
+                        where=str(path),
+                        remedy="remove the file and give the same command again",
+                    ) from error
+                writer.append(**part, task=task, behaviour=mix[which].name)
+                total = float(part["reward"].sum(dtype=np.float64))
+                of_task.setdefault(mix[which].name, []).append(total)
+        writer.finish(
+            {
+                "source": "collect",
+                "planner_return": _summary(returns, _name(mix, "planner")),
+                "random_return": _summary(returns, _name(mix, "random")),
+                "provenance": _provenance(tasks, request),
+            }
+        )
+
+
+def _name(mix: Sequence[Behaviour], kind: str) -> str | None:
+    """The behaviour that a reference return is taken from: without noise, or white noise."""
+    names = [b.name for b in mix if b.kind == kind and not b.noise and not b.smooth]
+    return names[0] if names else None
+
+
+def _summary(
+    returns: Mapping[str, Mapping[str, Sequence[float]]], name: str | None
+) -> dict[str, dict[str, float]]:
+    return {
+        task: {"mean": float(np.mean(r)), "std": float(np.std(r)), "episodes": len(r)}
+        for task, by_name in returns.items()
+        if (r := by_name.get(name or "", ()))
+    }
+
+
+def _provenance(tasks: Sequence[str], request: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "command": "fmbpo data collect",
+        "request": dict(request),
+        "planner": {task: asdict(plan_task(task).settings) for task in tasks},
+        "fmbpo": fmbpo.__version__,
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _request(
+    tasks: Sequence[str], seed: int, mix: Sequence[Behaviour], steps: int
+) -> dict[str, Any]:
+    # Without the number of episodes: more of them can be asked for while parts are there.
+    return {
+        "tasks": list(tasks),
+        "seed": seed,
+        "recipe": {b.name: {k: v for k, v in asdict(b).items() if k != "name"} for b in mix},
+        "steps": steps,
+        "action_repeat": ACTION_REPEAT,
+    }
+
+
+def _claim(parts: Path, request: Mapping[str, Any]) -> None:
+    path = parts / "request.json"
+    if path.exists():
+        if json.loads(path.read_text()) != request:
+            raise UserError(
+                "holds episodes of another collection (other tasks, seed, recipe or steps)",
+                where=str(parts),
+                remedy="give that command again to finish it, or remove the folder",
+            )
+        return
+    parts.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps(request, indent=1))
+    os.replace(aside, path)
+
+
+def _check_finished(out: Path, request: Mapping[str, Any]) -> None:
+    found = load(out).attributes.get("provenance", {}).get("request")
+    if found != request:
+        raise UserError(
+            "another data set is here already",
+            where=str(out),
+            remedy="choose another name, or remove the folder",
+        )
+
+
+def _check_numbers(tasks: Sequence[str], **numbers: int) -> None:
+    if not tasks or len(set(tasks)) < len(tasks):
+        raise UserError("name at least one task, and each only once", where="tasks")
+    for name, value in numbers.items():
+        if value < 1:
+            raise UserError(f"{value} is too small", where=name, remedy="give at least 1")

@@ -1,0 +1,99 @@
+"""Batches from episodes held in memory; every random choice comes from a saved generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fmbpo.data.store import Episodes
+from fmbpo.hookspecs import Batch
+
+
+class Rows:
+    """The rows of a data set as tensors on one device, and where its episodes lie.
+
+    ``task_E`` holds ids of the study's task list (not of the store's), ``mask_KA`` one row of 0/1
+    for each of those ids.
+    """
+
+    def __init__(
+        self,
+        episodes: Episodes,
+        task_E: Tensor,
+        mask_KA: Tensor,
+        chosen: Tensor,
+        device: torch.device,
+    ) -> None:
+        columns = [episodes.obs, episodes.action, episodes.reward[:, None]]
+        self.packed = torch.from_numpy(np.concatenate(columns, 1)).to(device)
+        self.obs_width = episodes.obs.shape[1]
+        ends = torch.from_numpy(episodes.episode_ends)
+        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+        self.start_E, self.end_E = starts[chosen], ends[chosen]
+        self.task_E = task_E[chosen]
+        self.mask_KA = mask_KA.to(device)
+        self.device = device
+
+    def gather(self, row_B: Tensor, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Slices of ``horizon`` + 1 rows: obs ``[H + 1, B, O]``, action ``[H, B, A]``,
+        reward ``[H, B]`` (the action and reward of row t led to row t)."""
+        index = row_B + torch.arange(horizon + 1).unsqueeze(1)
+        packed = self.packed[index.to(self.device)]
+        obs, action, reward = packed.split(
+            [self.obs_width, packed.shape[-1] - self.obs_width - 1, 1], -1
+        )
+        return obs, action[1:], reward[1:, :, 0]
+
+
+class SliceSampler:
+    """One slice from every episode an epoch, in random order, at a uniformly random offset."""
+
+    def __init__(self, rows: Rows, horizon: int, batch: int, seed: int) -> None:
+        self.rows, self.horizon, self.batch = rows, horizon, batch
+        self.generator = torch.Generator().manual_seed(seed)
+        self.order = torch.empty(0, dtype=torch.int64)
+
+    def sample(self) -> Batch:
+        """The next batch."""
+        while len(self.order) < self.batch:
+            epoch = torch.randperm(len(self.rows.start_E), generator=self.generator)
+            self.order = torch.cat([self.order, epoch])
+        episode_B, self.order = self.order[: self.batch], self.order[self.batch :]
+        start, end = self.rows.start_E[episode_B], self.rows.end_E[episode_B]
+        u = torch.rand(self.batch, generator=self.generator, dtype=torch.float64)
+        offset = (u * (end - start - self.horizon)).floor().long()
+        obs, action, reward = self.rows.gather(start + offset, self.horizon)
+        index = self.rows.task_E[episode_B].to(self.rows.device)
+        return Batch(obs, action, reward, index, self.rows.mask_KA[index])
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next batches depend on."""
+        return {"generator": self.generator.get_state(), "order": self.order}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continue from ``state``."""
+        self.generator.set_state(state["generator"])
+        self.order = state["order"]
+
+
+class StartSampler:
+    """Observations of one task, uniform over the rows of its episodes."""
+
+    def __init__(self, rows: Rows, task: int) -> None:
+        mine = rows.task_E == task
+        spans = zip(rows.start_E[mine].tolist(), rows.end_E[mine].tolist(), strict=True)
+        self.rows = rows
+        self.row_M = torch.cat([torch.arange(start, end) for start, end in spans])
+
+    def sample(self, batch: int, generator: torch.Generator) -> Tensor:
+        """``[B, O]``."""
+        row = self.row_M[torch.randint(len(self.row_M), (batch,), generator=generator)]
+        return self.rows.packed[row.to(self.rows.device), : self.rows.obs_width]
+
+
+def action_masks(widths: Sequence[int], action_width: int) -> Tensor:
+    """``[K, A]`` with 1 in the first ``widths[k]`` places of row k."""
+    return (torch.arange(action_width) < torch.tensor(widths).unsqueeze(1)).float()

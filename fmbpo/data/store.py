@@ -1,0 +1,251 @@
+"""The offline store: one Zarr v3 group a data set, flat rows with the episode ends apart.
+
+Reading. `open_store` checks the structure and leaves the rows on disk; `load` reads and checks
+all of it. Writing is in `fmbpo.data.store_writer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from attrs import frozen
+from numpy.typing import NDArray
+
+from fmbpo.data.store_format import (
+    DATA_ARRAYS,
+    LAYOUT,
+    REMAKE,
+    ContentHash,
+    check_attributes,
+    check_ends,
+    check_finite,
+    check_index,
+    digest,
+    open_array,
+    open_group,
+    read,
+    starts,
+)
+from fmbpo.errors import UserError
+
+HELD_OUT_SHARE = 0.02
+HELD_OUT_MIN = 2
+
+
+@frozen(eq=False)
+class Store:
+    """An open store: structure checked, rows still on disk.
+
+    Attributes:
+        path: the store's folder.
+        attributes: all attributes of the group.
+        arrays: the Zarr arrays by name (``data/obs``, ...).
+        episode_ends: [E] int64, exclusive end row of each episode.
+        episode_task: [E] int16, index into ``tasks``.
+        episode_behaviour: [E] int8, index into ``behaviours``.
+    """
+
+    path: Path
+    attributes: Mapping[str, Any]
+    arrays: Mapping[str, zarr.Array[Any]]
+    episode_ends: NDArray[np.int64]
+    episode_task: NDArray[np.int16]
+    episode_behaviour: NDArray[np.int8]
+
+    @property
+    def id(self) -> str:
+        """The data set's id, a hash of its content (see `verify`)."""
+        return str(self.attributes["id"])
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks, indexed by ``episode_task``."""
+        return tuple(self.attributes["tasks"])
+
+    @property
+    def behaviours(self) -> tuple[str, ...]:
+        """Names of the behaviours, indexed by ``episode_behaviour``."""
+        return tuple(self.attributes["behaviours"])
+
+    @property
+    def rows(self) -> int:
+        """Number of rows N."""
+        return int(self.arrays["data/reward"].shape[0])
+
+
+@frozen(eq=False)
+class Episodes:
+    """A data set in memory.
+
+    Row t holds an observation and the action and reward that led to it; row 0 of an episode
+    has action and reward 0. A slice must lie within one episode.
+
+    Attributes:
+        obs: [N, 24] float32, zero-padded.
+        action: [N, 6] float32, zero-padded.
+        reward: [N] float32, sum over the repeated control steps, so in [0, 2].
+        episode_ends: [E] int64, exclusive end row of each episode.
+        episode_task: [E] int16, index into ``tasks``.
+        episode_behaviour: [E] int8, index into ``behaviours``.
+        id: hash of the content.
+        tasks: task names.
+        behaviours: names of the behaviours.
+        obs_dims: observation width of each task, at most 24.
+        action_dims: action width of each task, at most 6.
+        planner_return: by task ``{mean, std, episodes}`` of the planner's own episodes; empty
+            where the data were not collected.
+        attributes: all attributes of the store.
+    """
+
+    obs: NDArray[np.float32]
+    action: NDArray[np.float32]
+    reward: NDArray[np.float32]
+    episode_ends: NDArray[np.int64]
+    episode_task: NDArray[np.int16]
+    episode_behaviour: NDArray[np.int8]
+    id: str
+    tasks: tuple[str, ...]
+    behaviours: tuple[str, ...]
+    obs_dims: tuple[int, ...]
+    action_dims: tuple[int, ...]
+    planner_return: Mapping[str, Mapping[str, float]]
+    attributes: Mapping[str, Any]
+
+    @property
+    def episode_starts(self) -> NDArray[np.int64]:
+        """[E] first row of each episode."""
+        return starts(self.episode_ends)
+
+
+def open_store(path: Path | str) -> Store:
+    """Open a store and check its structure (not the values of its rows).
+
+    Raises:
+        UserError: nothing there, not a store, of a newer format, incomplete, or arrays
+            missing, of wrong shape or type, truncated, or inconsistent.
+    """
+    path = Path(path)
+    group = open_group(path)
+    attributes: dict[str, Any] = dict(group.attrs)
+    check_attributes(attributes, path)
+    arrays = {name: open_array(group, name, path) for name in LAYOUT}
+    meta = {name: read(arrays[name], name, path) for name in LAYOUT if name.startswith("meta/")}
+    ends, tasks = meta["meta/episode_ends"], meta["meta/episode_task"]
+    behaviours = meta["meta/episode_behaviour"]
+    check_ends(ends, {name: arrays[name].shape[0] for name in DATA_ARRAYS}, path)
+    check_index(tasks, len(ends), "meta/episode_task", attributes["tasks"], path)
+    check_index(behaviours, len(ends), "meta/episode_behaviour", attributes["behaviours"], path)
+    return Store(path, attributes, arrays, ends, tasks, behaviours)
+
+
+def load(path: Path | str) -> Episodes:
+    """Read a whole store into memory and check it.
+
+    Raises:
+        UserError: as `open_store`, and for values that are not finite.
+    """
+    store = open_store(path)
+    data = {name: read(store.arrays[name], name, store.path) for name in DATA_ARRAYS}
+    for name, values in data.items():
+        check_finite(values, 0, name, store.episode_ends, store.path)
+    attributes = store.attributes
+    return Episodes(
+        obs=data["data/obs"],
+        action=data["data/action"],
+        reward=data["data/reward"],
+        episode_ends=store.episode_ends,
+        episode_task=store.episode_task,
+        episode_behaviour=store.episode_behaviour,
+        id=store.id,
+        tasks=store.tasks,
+        behaviours=store.behaviours,
+        obs_dims=tuple(attributes["obs_dims"]),
+        action_dims=tuple(attributes["action_dims"]),
+        planner_return=attributes.get("planner_return", {}),
+        attributes=attributes,
+    )
+
+
+def held_out(store: Store | Episodes) -> NDArray[np.bool_]:
+    """[E] which episodes are kept from training: the same for a data set, always.
+
+    Of every task's E_t episodes the ``max(2, floor(E_t / 50))`` with the smallest SHA-256 of
+    ``"<data-set id>/<episode index>"`` (never all of them).
+    """
+    chosen = np.zeros(len(store.episode_ends), bool)
+    for task in np.unique(store.episode_task):
+        episodes = np.flatnonzero(store.episode_task == task)
+        count = max(HELD_OUT_MIN, int(len(episodes) * HELD_OUT_SHARE))
+        ranked = sorted(episodes, key=lambda e: digest(f"{store.id}/{int(e)}"))
+        chosen[ranked[: min(count, len(episodes) - 1)]] = True
+    return chosen
+
+
+def verify(path: Path | str, progress: Callable[[float], None] | None = None) -> str:
+    """Read every row, in pieces: finite, and the content is what the id says. Returns the id.
+
+    Raises:
+        UserError: as `load`, or the content has changed since the store was written.
+    """
+    store = open_store(path)
+    hasher = ContentHash(store.tasks)
+    done, total = 0, store.rows * len(DATA_ARRAYS)
+    for name in DATA_ARRAYS:
+        for start, values in _pieces(store, name):
+            check_finite(values, start, name, store.episode_ends, store.path)
+            hasher.update(name, values)
+            done += len(values)
+            if progress is not None:
+                progress(done / max(total, 1))
+    found = hasher.id(store.episode_task, store.episode_behaviour, store.episode_ends)
+    if found != store.id:
+        raise UserError(
+            f"the content has changed since the store was written (id {store.id}, found {found})",
+            where=str(store.path),
+            remedy=REMAKE,
+        )
+    return found
+
+
+def info(path: Path | str) -> dict[str, Any]:
+    """What is in a store: rows, episodes by task and behaviour, mean returns, provenance.
+
+    Raises:
+        UserError: as `open_store`.
+    """
+    store = open_store(path)
+    reward = read(store.arrays["data/reward"], "data/reward", store.path).astype(np.float64)
+    filled = len(store.episode_ends) > 0
+    returns = np.add.reduceat(reward, starts(store.episode_ends)) if filled else reward
+    episodes: dict[str, dict[str, int]] = {}
+    means: dict[str, dict[str, float]] = {}
+    for t, task in enumerate(store.tasks):
+        of_task = store.episode_task == t
+        episodes[task] = {"all": int(of_task.sum())}
+        means[task] = {}
+        for b, behaviour in enumerate(store.behaviours):
+            which = of_task & (store.episode_behaviour == b)
+            if which.any():
+                episodes[task][behaviour] = int(which.sum())
+                means[task][behaviour] = float(returns[which].mean())
+    return {
+        "path": str(store.path),
+        "id": store.id,
+        "rows": store.rows,
+        "episodes": episodes,
+        "mean_return": means,
+        "held_out": int(held_out(store).sum()),
+        "bytes": sum(p.stat().st_size for p in store.path.rglob("*") if p.is_file()),
+        "provenance": store.attributes.get("provenance", {}),
+    }
+
+
+def _pieces(store: Store, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+    array = store.arrays[name]
+    step = array.chunks[0]
+    for start in range(0, array.shape[0], step):
+        yield start, read(array, name, store.path, slice(start, start + step))

@@ -1,0 +1,70 @@
+"""Adam and gradient clipping as pure functions over dictionaries of tensors.
+
+Pure so that a whole update can be compiled and mapped over stacked parameters; the arithmetic is
+``torch.optim.Adam``'s (arXiv 1412.6980) and ``torch.nn.utils.clip_grad_norm_``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+Params: TypeAlias = dict[str, Tensor]
+
+EPS = 1e-8
+
+
+class AdamState(NamedTuple):
+    """First and second moments by parameter name, and the number of steps taken (0-d float)."""
+
+    first: Params
+    second: Params
+    steps: Tensor
+
+
+def adam_init(params: Params) -> AdamState:
+    """Zero moments."""
+    some = next(iter(params.values()))
+    return AdamState(
+        {k: torch.zeros_like(v) for k, v in params.items()},
+        {k: torch.zeros_like(v) for k, v in params.items()},
+        torch.zeros((), device=some.device, dtype=some.dtype),
+    )
+
+
+def adam_step(
+    params: Params,
+    grads: Params,
+    state: AdamState,
+    learning_rate: Tensor,
+    betas: tuple[float, float],
+    scales: Mapping[str, float] | None = None,
+) -> tuple[Params, AdamState]:
+    """One step; ``scales`` multiplies the learning rate (0-d) of single parameters."""
+    beta1, beta2 = betas
+    steps = state.steps + 1
+    correction1, correction2 = 1 - beta1**steps, (1 - beta2**steps).sqrt()
+    new, first, second = {}, {}, {}
+    for name, p in params.items():
+        g = grads[name]
+        first[name] = torch.lerp(state.first[name], g, 1 - beta1)
+        second[name] = beta2 * state.second[name] + (1 - beta2) * g * g
+        rate = learning_rate * (scales or {}).get(name, 1.0)
+        denominator = second[name].sqrt() / correction2 + EPS
+        new[name] = p - rate / correction1 * first[name] / denominator
+    return new, AdamState(first, second, steps)
+
+
+def clip(grads: Params, limit: float) -> tuple[Params, Tensor]:
+    """Scale to a global L2 norm of at most ``limit``; also returns the norm before (0-d)."""
+    norm = torch.stack([g.square().sum() for g in grads.values()]).sum().sqrt()
+    scale = (limit / (norm + 1e-6)).clamp(max=1.0)
+    return {name: g * scale for name, g in grads.items()}, norm
+
+
+def linear_decay(start: float, end: float, fraction: float) -> float:
+    """PWM's schedule: from ``start`` at fraction 0 to ``end`` at 1."""
+    return start + (end - start) * fraction

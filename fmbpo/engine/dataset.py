@@ -1,0 +1,75 @@
+"""The offline data as the engine uses it: training rows, held-out rows, references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import numpy as np
+import torch
+
+from fmbpo.data.embedded import embedded_path
+from fmbpo.data.sampler import Rows, action_masks
+from fmbpo.data.store import Episodes, held_out, load
+from fmbpo.errors import UserError, did_you_mean
+from fmbpo.experiment.schema import DataConfig
+from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, task_info
+
+EMBEDDED = "embedded"
+
+
+@attrs.frozen
+class Dataset:
+    """A data set, split, with its tasks' ids being those of MT30 (the world model's)."""
+
+    id: str
+    tasks: list[str]
+    train: Rows
+    held_out: Rows
+    planner_return: dict[str, float]
+    """Mean return of the planner that collected the data, by task; empty where none did."""
+
+
+def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
+    """Read, check and split the configured store. Errors are the store's own ``UserError``s."""
+    path = embedded_path() if config.path == EMBEDDED else Path(config.path)
+    episodes = load(path)
+    tasks = _chosen(episodes, config.tasks, path)
+    index_E = torch.tensor([task_info(t).index for t in episodes.tasks])[
+        torch.from_numpy(episodes.episode_task.astype(np.int64))
+    ]
+    used = np.isin(episodes.episode_task, [episodes.tasks.index(t) for t in tasks])
+    kept = held_out(episodes)
+    masks = action_masks([info.action_dim for info in MT30.values()], ACTION_WIDTH)
+
+    def rows(chosen: np.ndarray) -> Rows:
+        return Rows(episodes, index_E, masks, torch.from_numpy(np.flatnonzero(chosen)), device)
+
+    planner = {
+        t: float(episodes.planner_return[t]["mean"]) for t in tasks if t in episodes.planner_return
+    }
+    return Dataset(episodes.id, tasks, rows(used & ~kept), rows(used & kept), planner)
+
+
+def _chosen(episodes: Episodes, wanted: Sequence[str], path: Path) -> list[str]:
+    present = [episodes.tasks[i] for i in np.unique(episodes.episode_task)]
+    for task in wanted:
+        if task not in present:
+            raise UserError(
+                f"the data set has no episodes of task {task!r}",
+                where=str(path),
+                remedy=f"{did_you_mean(task, present)} (data.tasks)",
+            )
+    return [t for t in MT30 if t in (wanted or present)]
+
+
+def check_horizon(rows: Rows, horizon: int) -> None:
+    """``UserError`` where an episode is too short for a slice of ``horizon`` + 1 rows."""
+    shortest = int((rows.end_E - rows.start_E).min())
+    if shortest <= horizon:
+        raise UserError(
+            f"an episode of {shortest} rows is too short for a slice of {horizon + 1}",
+            where="the data set",
+            remedy="lower pretrain.horizon, or leave short episodes out of the data set",
+        )

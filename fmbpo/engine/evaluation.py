@@ -1,0 +1,72 @@
+"""Returns in the real simulator: trained policies, and the random policy beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.func import vmap
+
+from fmbpo.engine.adam import Params
+from fmbpo.engine.policy_update import Roles
+from fmbpo.engine.world_model_update import HookCall
+from fmbpo.hookspecs import Task
+from fmbpo.tasks.mt30 import ACTION_WIDTH
+from fmbpo.tasks.vector import EpisodeRunner
+
+
+class Evaluator:
+    """Runs episodes with fixed seeds, the same for every policy, so that they compare in pairs."""
+
+    def __init__(self, runner: EpisodeRunner, seed: int) -> None:
+        self.runner, self.seed = runner, seed
+
+    def seeds(self, episodes: int) -> list[int]:
+        """Seeds of the first ``episodes`` initial states."""
+        return [self.seed + i for i in range(episodes)]
+
+    def policies(
+        self,
+        roles: Roles,
+        predict: Any,
+        params: Params,
+        tasks: Sequence[str],
+        index_T: torch.Tensor,
+        mask_TA: torch.Tensor,
+        episodes: int,
+    ) -> NDArray[np.float64]:
+        """Returns ``[T, episodes]`` of T stacked policies, deterministic, 500 agent steps."""
+        model, hook = roles.world_model, HookCall(roles.policy, predict)
+        noise_dim = roles.policy.noise_dim
+        embedding_TE = model.embed(index_T)
+
+        def act_one(
+            p: Params, obs: torch.Tensor, e: torch.Tensor, i: torch.Tensor, m: torch.Tensor
+        ) -> torch.Tensor:
+            rows = len(obs)
+            task = Task(i.expand(rows), m.expand(rows, -1), e.expand(rows, -1))
+            z = model.encode(obs, task.embedding_BE)
+            action: torch.Tensor = hook.with_params(p, z, task, obs.new_zeros(rows, noise_dim))
+            return action
+
+        @torch.no_grad()
+        def act(obs: NDArray[np.float32], _: int) -> NDArray[np.float32]:
+            obs_TEO = torch.from_numpy(obs).to(index_T.device)
+            action = vmap(act_one)(params, obs_TEO, embedding_TE, index_T, mask_TA)
+            result: NDArray[np.float32] = action.cpu().numpy()
+            return result
+
+        return self.runner.run(act, tasks, self.seeds(episodes))
+
+    def random(self, tasks: Sequence[str], episodes: int) -> NDArray[np.float64]:
+        """Returns ``[T, episodes]`` of actions uniform in [-1, 1]."""
+        generator = np.random.default_rng(self.seed)
+
+        def act(obs: NDArray[np.float32], _: int) -> NDArray[np.float32]:
+            shape = (*obs.shape[:2], ACTION_WIDTH)
+            return generator.uniform(-1, 1, shape).astype(np.float32)
+
+        return self.runner.run(act, tasks, self.seeds(episodes))

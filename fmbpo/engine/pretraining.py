@@ -1,0 +1,130 @@
+"""World-model training on recorded data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fmbpo.data.sampler import SliceSampler
+from fmbpo.engine import seeding
+from fmbpo.engine.adam import AdamState, linear_decay
+from fmbpo.engine.dataset import Dataset, check_horizon
+from fmbpo.engine.validation import Validator
+from fmbpo.engine.world_model_update import (
+    WorldModelSettings,
+    WorldModelState,
+    make_world_model_update,
+)
+from fmbpo.experiment.schema import PluginTable, PretrainConfig
+from fmbpo.hookspecs import WorldModelDims
+from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
+
+DIMS = WorldModelDims(obs=OBS_WIDTH, action=ACTION_WIDTH, tasks=len(MT30))
+
+
+def build_world_model(table: PluginTable, seed: int, device: torch.device) -> Any:
+    """The plugin's module, initialised from ``seed``."""
+    build = table.component.build
+    module = seeding.built(lambda: build(table.config, DIMS), seed, "world model")
+    return module.to(device)
+
+
+class Pretraining:
+    """The stage: one world model, its optimiser, its data."""
+
+    name = "pretrain"
+
+    def __init__(
+        self,
+        table: PluginTable,
+        config: PretrainConfig,
+        data: Dataset,
+        device: torch.device,
+        compiled: bool,
+    ) -> None:
+        check_horizon(data.train, config.horizon)
+        self.config, self.component, self.device = config, table.component, device
+        self.module: nn.Module = build_world_model(table, config.seed, device)
+        self.sampler = SliceSampler(
+            data.train, config.horizon, config.batch, seeding.derive(config.seed, "slices")
+        )
+        self.noise = seeding.generator(config.seed, "world model noise")
+        self.validator = Validator(data.train, data.held_out)
+        settings = WorldModelSettings(
+            (config.betas[0], config.betas[1]), config.grad_clip, config.encoder_learning_rate_scale
+        )
+        update = make_world_model_update(self.module, self.component.loss, settings)
+        self.update = torch.compile(update, fullgraph=True) if compiled else update
+        params = {k: v.detach().clone() for k, v in self.module.named_parameters()}
+        self.training = WorldModelState.initial(params)
+        self.best_score, self.best_step = math.inf, 0
+        self.best = params
+        self.measures: dict[str, float] = {}
+
+    def step(self, iteration: int) -> dict[str, Tensor]:
+        """One update on the next batch."""
+        config = self.config
+        batch = self.sampler.sample()
+        rate = linear_decay(
+            config.learning_rate, config.final_learning_rate, (iteration - 1) / config.iterations
+        )
+        shape = (config.horizon, config.batch, self.module.loss_noise_dim)
+        noise = torch.randn(shape, generator=self.noise).to(self.device)
+        self.training, metrics = self.update(
+            self.training, batch, noise, torch.tensor(rate, device=self.device)
+        )
+        return metrics
+
+    def describe(self, metrics: Mapping[str, Tensor]) -> dict[str, float]:
+        """Numbers, in one transfer."""
+        return dict(zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True))
+
+    def evaluate(self, iteration: int) -> dict[str, float]:
+        """Held-out measures; the parameters with the best score are kept."""
+        self._into_module(self.training.params)
+        measures = self.validator(self.module, self.component.rollout)
+        if measures["score"] < self.best_score and iteration:
+            self.best_score, self.best_step = measures["score"], iteration
+            self.best, self.measures = self.training.params, measures
+        return {f"held_out/{name}": value for name, value in measures.items()}
+
+    def best_module(self) -> nn.Module:
+        """The module with the parameters chosen on held-out episodes."""
+        self._into_module(self.best)
+        return self.module
+
+    def weights(self) -> dict[str, Tensor]:
+        """Parameters after the last update."""
+        return self.training.params
+
+    def state(self) -> Any:
+        """Optimiser, sampler, generator, and the best parameters so far."""
+        return {
+            "adam": tuple(self.training.adam),
+            "sampler": self.sampler.state(),
+            "noise": self.noise.get_state(),
+            "best": (self.best_score, self.best_step, self.best, self.measures),
+        }
+
+    def load(self, weights: Mapping[str, Tensor], state: Any) -> None:
+        """Continue from a checkpoint."""
+        on_device = _mover(self.device)
+        adam = AdamState(*on_device(state["adam"]))
+        self.training = WorldModelState(on_device(dict(weights)), adam)
+        self.sampler.load_state(state["sampler"])
+        self.noise.set_state(state["noise"])
+        self.best_score, self.best_step, best, self.measures = state["best"]
+        self.best = on_device(best)
+
+    def _into_module(self, params: Mapping[str, Tensor]) -> None:
+        self.module.load_state_dict(dict(params))
+
+
+def _mover(device: torch.device) -> Any:
+    from torch.utils._pytree import tree_map_only
+
+    return lambda tree: tree_map_only(Tensor, lambda t: t.to(device), tree)

@@ -1,0 +1,107 @@
+"""Held-out measures of a world model that compare across kinds of model.
+
+Open-loop rollouts against recorded actions on episodes never trained on. Rewards are compared in
+the environment's units. Observations are read out of the latent by a ridge regression fitted on
+training latents, and errors are in units of each observation's standard deviation, so that no
+model's own latent scale enters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fmbpo.data.sampler import Rows, SliceSampler
+from fmbpo.hookspecs import Rollout, Task
+from fmbpo.nn import two_hot
+
+HORIZONS = (1, 2, 4, 8, 16)
+SLICES = 512
+RIDGE = 1e-4
+
+
+class Validator:
+    """Fixed held-out and training slices, and the measures of a model on them."""
+
+    def __init__(self, train: Rows, held_out: Rows) -> None:
+        longest = int((held_out.end_E - held_out.start_E).min()) - 1
+        self.horizons = [h for h in HORIZONS if h <= longest]
+        self.batch = SliceSampler(held_out, self.horizons[-1], SLICES, seed=0).sample()
+        self.fit = SliceSampler(train, 1, 4 * SLICES, seed=1).sample()
+
+    @torch.no_grad()
+    def __call__(self, module: Any, rollout_hook: Callable[..., Rollout]) -> dict[str, float]:
+        """Measures by name; ``score`` (lower is better) is the one to choose checkpoints by.
+
+        ``reward_r2``: share of the held-out reward's variance explained by the decoded rewards of
+        the rollout; ``reward_rmse_hN``, ``obs_error_hN``: root mean squared error N steps ahead;
+        ``copy_error_hN``: the same of predicting no change; ``effective_rank`` of the latents;
+        ``simplex_error``: largest distance of a latent group's sum from 1 over the rollout;
+        ``score``: mean over horizons of the observation error, plus 1 - ``reward_r2``.
+        """
+        task, rollout = self._rollout(module, rollout_hook)
+        readout = self._readout(module)
+        reward = two_hot.decode(rollout.reward_logits_HBR)
+        error = reward - self.batch.reward_HB
+        measures = {
+            "reward_r2": float(1 - error.square().mean() / self.batch.reward_HB.var()),
+            "reward_std": float(reward.std()),
+        }
+        scale = self._scale()
+        for h in self.horizons:
+            predicted = readout(rollout.z_HBD[h])
+            measures[f"reward_rmse_h{h}"] = float(error[h - 1].square().mean().sqrt())
+            measures[f"obs_error_h{h}"] = _rmse(predicted, self.batch.obs_HBO[h], scale)
+            measures[f"copy_error_h{h}"] = _rmse(
+                self.batch.obs_HBO[0], self.batch.obs_HBO[h], scale
+            )
+        real = module.encode(self.batch.obs_HBO, task.embedding_BE).flatten(0, 1)
+        measures["effective_rank"] = _effective_rank(real)
+        sums = rollout.z_HBD.unflatten(-1, (-1, 8)).sum(-1)
+        measures["simplex_error"] = float((sums - 1).abs().max())
+        obs = [measures[f"obs_error_h{h}"] for h in self.horizons]
+        measures["score"] = sum(obs) / len(obs) + 1 - measures["reward_r2"]
+        return measures
+
+    def _rollout(self, module: Any, hook: Callable[..., Rollout]) -> tuple[Task, Rollout]:
+        batch = self.batch
+        task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
+        z = module.encode(batch.obs_HBO[0], task.embedding_BE)
+        generator = torch.Generator().manual_seed(0)
+        shape = (len(batch.action_HBA), len(z), module.noise_dim)
+        noise = torch.randn(shape, generator=generator).to(z)
+        return task, hook(module, z, lambda t, _: batch.action_HBA[t], task, noise)
+
+    def _readout(self, module: Any) -> Callable[[Tensor], Tensor]:
+        """Ridge regression from training latents (and a constant) to observations."""
+        z = module.encode(self.fit.obs_HBO, module.embed(self.fit.index_B)).flatten(0, 1)
+        x = torch.cat([z, torch.ones_like(z[:, :1])], 1).double()
+        y = self.fit.obs_HBO.flatten(0, 1).double()
+        gram = x.T @ x / len(x) + RIDGE * torch.eye(x.shape[1], device=x.device, dtype=x.dtype)
+        weight = torch.linalg.solve(gram, x.T @ y / len(x)).to(z)
+        return lambda z: z @ weight[:-1] + weight[-1]
+
+    def _scale(self) -> Tensor:
+        """Each row's own task's standard deviation an observation entry ``[B, O]``, 0 for padding
+        and constants."""
+        obs, index = self.fit.obs_HBO[0], self.fit.index_B
+        scale = torch.zeros_like(self.batch.obs_HBO[0])
+        for task in self.batch.index_B.unique():
+            scale[self.batch.index_B == task] = obs[index == task].std(0)
+        return scale
+
+
+def _rmse(predicted: Tensor, real: Tensor, scale: Tensor) -> float:
+    """Root mean squared error in units of ``scale``, over the entries that vary."""
+    varies = scale > 1e-6
+    return float(((predicted - real)[varies] / scale[varies]).square().mean().sqrt())
+
+
+def _effective_rank(z: Tensor) -> float:
+    """Exponential of the entropy of the normalised singular values (Roy & Vetterli 2007)."""
+    s = torch.linalg.svdvals((z - z.mean(0)).double())
+    p = s / s.sum()
+    return float(torch.exp(-(p * (p + 1e-12).log()).sum()))

@@ -1,0 +1,40 @@
+"""Experiment files: TOML with ``extends``, scales and overrides, to one checked ``Experiment``."""
+
+from __future__ import annotations
+
+from fmbpo.experiment.identity import config_hash, from_resolved, origins, resolved
+from fmbpo.experiment.load import load_experiment
+from fmbpo.experiment.schema import (
+    CriticConfig,
+    DataConfig,
+    EvaluationConfig,
+    Experiment,
+    Frozen,
+    GridConfig,
+    PluginTable,
+    PolicyLearningConfig,
+    PretrainConfig,
+    Protocol,
+    SystemConfig,
+    WandbConfig,
+)
+
+__all__ = [
+    "CriticConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "Experiment",
+    "Frozen",
+    "GridConfig",
+    "PluginTable",
+    "PolicyLearningConfig",
+    "PretrainConfig",
+    "Protocol",
+    "SystemConfig",
+    "WandbConfig",
+    "config_hash",
+    "from_resolved",
+    "load_experiment",
+    "origins",
+    "resolved",
+]

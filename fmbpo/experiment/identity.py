@@ -1,0 +1,110 @@
+"""An experiment as plain values, and the hash that identifies what it computes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import attrs
+
+from fmbpo.experiment.load import structure_experiment
+from fmbpo.experiment.schema import Experiment, PluginTable
+from fmbpo.experiment.structure import plain
+
+_PRETRAIN = ("scale", "data", "world_model", "pretrain")
+_NOT_RESULTS = (
+    "name",
+    "phase",
+    "description",
+    "aliases",
+    "scale_reason",
+    "data.path",  # where the data lie; what they are is the caller's ``data_identity``
+    "pretrain.log_every",
+    "pretrain.checkpoint_every",
+    "policy_learning.log_every",
+    "policy_learning.checkpoint_every",
+    "evaluation.workers",
+    "wandb",
+    "system.device",
+    "system.threads",
+)
+"""Keys that change no result: names, cadences of writing, and the machine's own affairs."""
+
+
+def resolved(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as tables, arrays and scalars that JSON can hold, defaults included.
+
+    ``from_resolved`` is the inverse. Tables that the experiment has no use for are left out.
+    """
+    result: dict[str, Any] = {}
+    for key, value in _fields(experiment).items():
+        if isinstance(value, PluginTable):
+            result[key] = {"plugin": value.plugin, **plain(value.config)}
+        elif value is not None:
+            result[key] = plain(value)
+    return result
+
+
+def from_resolved(values: Mapping[str, Any]) -> Experiment:
+    """The experiment that ``resolved`` gave, checked anew against the installed plugins.
+
+    The data set need not exist. Raises ``UserErrors``.
+    """
+    return structure_experiment(values, {}, "resolved configuration", check_data=False)
+
+
+def origins(experiment: Experiment) -> dict[str, str]:
+    """Where each value of ``resolved`` came from, by key path.
+
+    A file, ``scale NAME (file)``, ``override``, ``--data``, the environment, or ``default``.
+    """
+    return {
+        path: experiment.origin.get(path, "default") for path, _ in _leaves(resolved(experiment))
+    }
+
+
+def config_hash(
+    experiment: Experiment, part: Literal["all", "pretrain"] = "all", *, data_identity: str = ""
+) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of what identifies the results.
+
+    ``part="pretrain"`` covers scale, data, world model and pretraining alone: a pretraining
+    experiment and every policy experiment with the same tables give the same. ``data_identity``
+    is the data store's own id; the path to it does not count.
+    """
+    values = resolved(experiment)
+    if part == "pretrain":
+        values = {key: values[key] for key in _PRETRAIN}
+    for path in _NOT_RESULTS:
+        *tables, key = path.split(".")
+        node = values
+        for name in tables:
+            node = node.get(name, {})
+        node.pop(key, None)
+    content = {"part": part, "data_identity": data_identity, "values": _canonical(values)}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _canonical(value: Any) -> Any:
+    """20.0 as 20: whether a default was written as an integer is no difference."""
+    if isinstance(value, Mapping):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _fields(experiment: Experiment) -> dict[str, Any]:
+    names = [field.name for field in attrs.fields(Experiment) if field.name != "origin"]
+    return {name: getattr(experiment, name) for name in names}
+
+
+def _leaves(table: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{at}{key}.")
+        else:
+            yield f"{at}{key}", value

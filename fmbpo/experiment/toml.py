@@ -1,0 +1,207 @@
+"""Experiment files to one tree of plain values, with the origin of every value.
+
+``extends = ["base/x.toml"]``
+    Paths relative to the file that has it. Tables merge; values and arrays replace. A later file
+    wins over an earlier one, a file wins over what it extends, and a file that is reached twice
+    counts once, at its first place. ``name``, ``aliases`` and ``description`` belong to one file
+    and are not inherited. Cycles are errors.
+``[scale.NAME.table]``
+    Values for one scale, laid over the rest when that scale is chosen.
+``-o table.key=value``
+    Overrides, laid over everything else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tomli
+
+from fmbpo.errors import UserError, did_you_mean
+
+OVERRIDE = "override"
+"""Origin of a value that came by ``-o``."""
+
+_OWN_KEYS = ("name", "aliases", "description")
+_NOT_IN_OVERLAY = ("extends", "scale", "name", "aliases", "kind")
+_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_WORD = re.compile(r"[A-Za-z_./~][A-Za-z0-9_./~+:@-]*")
+
+
+@attrs.define
+class Document:
+    """Merged values: ``tree`` of tables, ``origin`` of every value by its dotted key path."""
+
+    tree: dict[str, Any] = attrs.field(factory=dict)
+    origin: dict[str, str] = attrs.field(factory=dict)
+
+    def lay(self, table: Mapping[str, Any], label: str | Callable[[str], str]) -> None:
+        """Lay ``table`` over the tree; ``label``, or what it gives for a path, is the origin."""
+        name = label if callable(label) else (lambda _: label)
+        self._lay(self.tree, table, name, "")
+
+    def _lay(
+        self, into: dict[str, Any], table: Mapping[str, Any], label: Callable[[str], str], at: str
+    ) -> None:
+        for key, value in table.items():
+            path = f"{at}{key}"
+            if isinstance(value, Mapping):
+                if not isinstance(into.get(key), dict):
+                    into[key] = {}
+                    self.origin[path] = label(path)
+                self._lay(into[key], value, label, f"{path}.")
+            else:
+                for below in [p for p in self.origin if p.startswith(f"{path}.")]:
+                    del self.origin[below]
+                into[key] = list(value) if isinstance(value, list) else value
+                self.origin[path] = label(path)
+
+
+def display(path: Path) -> str:
+    """The path as a person would type it: relative where it lies below the working directory."""
+    absolute = Path(os.path.abspath(path))
+    try:
+        return str(absolute.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def read(path: Path) -> Document:
+    """The file with everything that it extends; ``[scale]`` tables stay as they are.
+
+    Raises ``UserError`` for a file that is missing or no TOML, and for cycles.
+    """
+    document = Document()
+    _visit(Path(path), document, [], set(), "")
+    return document
+
+
+def _visit(
+    path: Path, document: Document, chain: list[Path], done: set[Path], mentioned: str
+) -> None:
+    place = Path(os.path.realpath(path))
+    if place in chain:
+        circle = " -> ".join(display(p) for p in [*chain[chain.index(place) :], place])
+        raise UserError(
+            f"the files extend each other in a circle: {circle}",
+            where=mentioned,
+            remedy="remove one `extends` of the circle",
+        )
+    if place in done:
+        return
+    table = _parse(path, mentioned)
+    label = display(path)
+    extends = table.pop("extends", [])
+    if not isinstance(extends, list) or not all(isinstance(item, str) for item in extends):
+        raise UserError(
+            "`extends` must be an array of paths",
+            where=f"{label}: extends",
+            remedy='write extends = ["base/NAME.toml"]',
+        )
+    for item in extends:
+        _visit(path.parent / item, document, [*chain, place], done, f"{label}: extends")
+    done.add(place)
+    if chain:
+        table = {key: value for key, value in table.items() if key not in _OWN_KEYS}
+    document.lay(table, label)
+
+
+def _parse(path: Path, mentioned: str) -> dict[str, Any]:
+    label = display(path)
+    try:
+        return tomli.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        folder = path.parent
+        known = [p.name for p in folder.glob("*.toml")] if folder.is_dir() else []
+        remedy = f"{display(folder)} has no TOML file"
+        if known:
+            remedy = did_you_mean(path.name, known)
+        raise UserError(f"no such file: {label}", where=mentioned, remedy=remedy) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", where=label, remedy="is it a file?") from None
+    except tomli.TOMLDecodeError as error:
+        remedy = "mend the TOML; strings need quotes"
+        raise UserError(f"not TOML: {error}", where=label, remedy=remedy) from None
+
+
+def scales(document: Document) -> list[str]:
+    """Names of the scales that the document defines by ``[scale.NAME]``."""
+    table = document.tree.get("scale", {})
+    bad = "scale" if not isinstance(table, dict) else ""
+    for name in table if not bad else ():
+        bad = bad if isinstance(table[name], dict) else f"scale.{name}"
+    if bad:
+        raise UserError(
+            "`scale` holds tables of values for a scale",
+            where=f"{document.origin.get(bad, '')}: {bad}",
+            remedy="write [scale.NAME.TABLE] in the file, and choose a scale with --scale NAME",
+        )
+    return list(table)
+
+
+def apply_scale(document: Document, name: str) -> None:
+    """Lay ``[scale.name]`` over the rest, where it is defined, and drop every ``[scale]`` table."""
+    defined = scales(document)
+    table = document.tree.pop("scale", {})
+    inner = {k: document.origin.pop(k) for k in list(document.origin) if k.split(".")[0] == "scale"}
+    if name not in defined:
+        return
+    for key in _NOT_IN_OVERLAY:
+        if key in table[name]:
+            raise UserError(
+                f"{key!r} cannot depend on the scale",
+                where=f"{inner.get(f'scale.{name}.{key}', '')}: scale.{name}.{key}",
+                remedy=f"write {key!r} outside [scale.{name}]",
+            )
+    document.lay(table[name], lambda path: f"scale {name} ({inner[f'scale.{name}.{path}']})")
+
+
+def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
+    """Lay ``key.path=value`` strings over the document, the last winning.
+
+    A value is read as TOML (``3``, ``0.5``, ``true``, ``"text"``, ``[1, 2]``); what is no TOML is
+    a string where it is a plain word or path. Raises ``UserError`` for anything else.
+    """
+    for text in overrides:
+        path, value = parse_override(text)
+        node: Any = document.tree
+        for depth, key in enumerate(path[:-1]):
+            node = node.get(key, {})
+            if not isinstance(node, dict):
+                raise UserError(
+                    f"{'.'.join(path[: depth + 1])} is a value and has no keys",
+                    where=f"-o {text}",
+                    remedy=f"override {'.'.join(path[: depth + 1])} itself",
+                )
+        table: Any = value
+        for key in reversed(path):
+            table = {key: table}
+        document.lay(table, OVERRIDE)
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """``"a.b=3"`` to ``(["a", "b"], 3)``; raises ``UserError`` for bad syntax."""
+    where = f"-o {text}"
+    key, equals, raw = (part.strip() for part in text.partition("="))
+    if not equals or not _KEY.fullmatch(key):
+        raise UserError("not an override", where=where, remedy="write -o table.key=value")
+    path = key.split(".")
+    if path[0] in ("extends", "scale"):
+        remedy = "use --scale NAME" if path[0] == "scale" else "extend in an experiment file"
+        raise UserError(f"{path[0]!r} cannot be overridden", where=where, remedy=remedy)
+    try:
+        parsed = tomli.loads(f"value = {raw}")
+    except tomli.TOMLDecodeError:
+        parsed = {"value": raw} if _WORD.fullmatch(raw) else {}
+    if list(parsed) != ["value"]:
+        raise UserError(
+            f"{raw!r} is no TOML value",
+            where=where,
+            remedy="""quote a string for TOML and for the shell: -o 'table.key="some text"'""",
+        )
+    return path, parsed["value"]

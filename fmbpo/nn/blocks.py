@@ -1,0 +1,88 @@
+"""Layers of TD-MPC2's world model (arXiv 2310.16828) and PWM's actor and critic (2407.02466)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SIMPLEX_DIM = 8
+"""Size of one SimNorm group."""
+
+
+def simnorm(x: Tensor, group: int = SIMPLEX_DIM) -> Tensor:
+    """Softmax over groups: ``[..., D]`` -> ``[..., D]``, each group of ``group`` on the simplex."""
+    return x.unflatten(-1, (-1, group)).softmax(-1).flatten(-2)
+
+
+class SimNorm(nn.Module):
+    """``simnorm`` as a layer."""
+
+    def __init__(self, group: int = SIMPLEX_DIM) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., D]`` -> ``[..., D]``."""
+        return simnorm(x, self.group)
+
+
+class NormedLinear(nn.Module):
+    """The world model's block: Linear -> LayerNorm -> activation (Mish where none is given)."""
+
+    def __init__(self, inputs: int, outputs: int, activation: nn.Module | None = None) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.norm = nn.LayerNorm(outputs)
+        self.activation = activation or nn.Mish()
+        nn.init.trunc_normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., inputs]`` -> ``[..., outputs]``."""
+        y: Tensor = self.activation(self.norm(self.linear(x)))
+        return y
+
+
+def normed_mlp(inputs: int, units: Sequence[int], last: nn.Module) -> nn.Sequential:
+    """NormedLinear blocks of the given widths, then ``last``."""
+    widths = [inputs, *units]
+    blocks = [NormedLinear(a, b) for a, b in pairwise(widths)]
+    return nn.Sequential(*blocks, last)
+
+
+def plain_mlp(inputs: int, units: Sequence[int], outputs: int) -> nn.Sequential:
+    """The actor's and critic's network: blocks of Linear -> Mish -> LayerNorm, then a Linear."""
+    layers: list[nn.Module] = []
+    for width in units:
+        layers += [nn.Linear(inputs, width), nn.Mish(), nn.LayerNorm(width)]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+class TaskEmbedding(nn.Module):
+    """A learned row a task, of norm at most 1.
+
+    The norm is held at look-up; the gradient passes as if the stored row had been renormalised
+    in place (TD-MPC2 uses ``nn.Embedding(max_norm=1)``, which writes to its weight in the forward
+    pass and so cannot be compiled or mapped).
+    """
+
+    def __init__(self, tasks: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(tasks, width).uniform_(-0.02, 0.02))
+
+    def forward(self, index: Tensor) -> Tensor:
+        """``[B]`` int64 -> ``[B, E]``."""
+        row = F.embedding(index, self.weight)
+        norm = row.detach().norm(dim=-1, keepdim=True)
+        limited = row.detach() * (1.0 / (norm + 1e-7)).clamp(max=1.0)
+        return row + (limited - row).detach()
+
+
+def freeze(module: nn.Module) -> None:
+    """Stop every parameter from learning; gradients still flow through to the inputs."""
+    module.requires_grad_(False)

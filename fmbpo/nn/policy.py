@@ -1,0 +1,37 @@
+"""What the policies of the study share: their noise scale, their input, PWM's actor loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fmbpo.hookspecs import Imagined, Metrics, Task
+
+
+class LogStd(nn.Module):
+    """A state-independent log standard deviation with a floor, one an action dimension.
+
+    Below the floor the value is the floor and the gradient still passes, as if the parameter had
+    been clamped in place (PWM's ``clamp_std``): a parameter at the floor can rise again.
+    """
+
+    def __init__(self, width: int, initial: float, floor: float) -> None:
+        super().__init__()
+        self.floor = floor
+        self.value = nn.Parameter(torch.full((width,), float(initial)))
+
+    def std(self) -> Tensor:
+        """``[A]`` standard deviations."""
+        raw = self.value.detach()
+        return (self.value + (raw.clamp(min=self.floor) - raw)).exp()
+
+
+def policy_input(z: Tensor, task: Task, with_embedding: bool) -> Tensor:
+    """``z_BD``, with the task embedding behind it where asked for: ``[B, D]`` or ``[B, D + E]``."""
+    return torch.cat([z, task.embedding_BE], -1) if with_embedding else z
+
+
+def pwm_actor_loss(imagined: Imagined) -> tuple[Tensor, Metrics]:
+    """``-mean_B (Σ_t γ^t r̂_t + γ^H V(z_H)) / scale`` (PWM, arXiv 2407.02466)."""
+    loss = -(imagined.return_B / imagined.scale).mean()
+    return loss, {"loss": loss.detach(), "return": imagined.return_B.detach().mean()}

@@ -1,0 +1,46 @@
+"""Rewards as soft two-hot bins in symlog space (DreamerV3, arXiv 2301.04104; TD-MPC2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BINS = 101
+LOW, HIGH = -10.0, 10.0
+STEP = (HIGH - LOW) / (BINS - 1)
+
+
+def symlog(x: Tensor) -> Tensor:
+    """``sign(x) ln(1 + |x|)``, elementwise."""
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x: Tensor) -> Tensor:
+    """The inverse of ``symlog``: ``sign(x) (exp|x| - 1)``, elementwise."""
+    return x.sign() * x.abs().expm1()
+
+
+def two_hot(reward: Tensor) -> Tensor:
+    """``[...]`` rewards -> ``[..., 101]`` weights of the two bins around ``symlog(reward)``.
+
+    Values beyond the outer bins are clamped to them.
+    """
+    position = (symlog(reward).clamp(LOW, HIGH) - LOW) / STEP
+    bins = torch.arange(BINS, device=reward.device, dtype=reward.dtype)
+    return (1.0 - (position.unsqueeze(-1) - bins).abs()).clamp(min=0.0)
+
+
+def decode_symlog(logits: Tensor) -> Tensor:
+    """``[..., 101]`` logits -> ``[...]`` expected symlog reward (softmax expectation)."""
+    bins = torch.linspace(LOW, HIGH, BINS, device=logits.device, dtype=logits.dtype)
+    return (logits.softmax(-1) * bins).sum(-1)
+
+
+def decode(logits: Tensor) -> Tensor:
+    """``[..., 101]`` logits -> ``[...]`` reward in the environment's units."""
+    return symexp(decode_symlog(logits))
+
+
+def cross_entropy(logits: Tensor, reward: Tensor) -> Tensor:
+    """``[..., 101]`` logits and ``[...]`` rewards -> ``[...]`` soft cross-entropy in nats."""
+    return -(two_hot(reward) * logits.log_softmax(-1)).sum(-1)

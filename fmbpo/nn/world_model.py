@@ -1,0 +1,131 @@
+"""What every world model of the study shares: embedding, encoder, reward head, and the loss.
+
+The kinds differ in their dynamics alone, so that a comparison compares dynamics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import attrs
+import torch
+from attrs.validators import and_, deep_iterable, ge, gt, instance_of, min_len
+from torch import Tensor, nn
+
+from fmbpo.hookspecs import Batch, Metrics, Task, WorldModelDims
+from fmbpo.nn import two_hot
+from fmbpo.nn.blocks import SIMPLEX_DIM, NormedLinear, SimNorm, TaskEmbedding, normed_mlp
+
+_widths = deep_iterable(and_(instance_of(int), gt(0)), min_len(1))
+
+
+def _whole_groups(_: object, attribute: attrs.Attribute[int], value: int) -> None:
+    if value <= 0 or value % SIMPLEX_DIM:
+        raise ValueError(f"{attribute.name} must be a positive multiple of {SIMPLEX_DIM}: {value}")
+
+
+@attrs.frozen(kw_only=True)
+class WorldModelConfig:
+    """Settings that the kinds of world model share. Defaults: TD-MPC2's 48M model."""
+
+    encoder_units: list[int] = attrs.field(factory=lambda: [1792, 1792, 1792], validator=_widths)
+    """Hidden widths of the encoder."""
+    units: list[int] = attrs.field(factory=lambda: [1792, 1792], validator=_widths)
+    """Hidden widths of the dynamics and of the reward head."""
+    latent_dim: int = attrs.field(default=768, validator=_whole_groups)
+    """Width of the latent, a multiple of 8 (SimNorm's group)."""
+    task_dim: int = attrs.field(default=64, validator=gt(0))
+    """Width of the task embedding."""
+    consistency_coef: float = attrs.field(default=20.0, validator=ge(0.0))
+    """c_z, weight of the latent error."""
+    reward_coef: float = attrs.field(default=0.1, validator=ge(0.0))
+    """c_r, weight of the reward's cross-entropy."""
+    rho: float = attrs.field(default=0.99, validator=and_(gt(0.0), attrs.validators.le(1.0)))
+    """Weight of step t of a sub-trajectory is ρ^t."""
+
+
+class LatentWorldModel(nn.Module):
+    """Embedding, encoder ``E(o, e)``, dynamics ``D``, reward head ``R(z, e, a)``.
+
+    Input orders are TD-MPC2's, on which its checkpoints depend: encoder ``[o, e]``, dynamics and
+    reward ``[z, e, a]``; ``extra_inputs`` columns follow them in the dynamics alone.
+    """
+
+    noise_dim = 0
+    loss_noise_dim = 0
+    evaluations = 1
+
+    def __init__(self, config: WorldModelConfig, dims: WorldModelDims, extra_inputs: int = 0):
+        super().__init__()
+        self.config = config
+        self.latent_dim, self.task_dim = config.latent_dim, config.task_dim
+        step_inputs = config.latent_dim + config.task_dim + dims.action
+
+        def to_simplex() -> NormedLinear:
+            return NormedLinear(hidden, config.latent_dim, SimNorm())
+
+        self.task_embedding = TaskEmbedding(dims.tasks, config.task_dim)
+        hidden = config.encoder_units[-1]
+        self.encoder = normed_mlp(dims.obs + config.task_dim, config.encoder_units, to_simplex())
+        hidden = config.units[-1]
+        self.dynamics = normed_mlp(step_inputs + extra_inputs, config.units, to_simplex())
+        head = nn.Linear(hidden, two_hot.BINS)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        self.reward = normed_mlp(step_inputs, config.units, head)
+
+    def embed(self, index: Tensor) -> Tensor:
+        """``[B]`` task ids -> ``[B, E]``."""
+        e: Tensor = self.task_embedding(index)
+        return e
+
+    def encode(self, obs: Tensor, embedding: Tensor) -> Tensor:
+        """``[..., B, O]`` and ``[B, E]`` -> ``[..., B, D]``."""
+        z: Tensor = self.encoder(torch.cat([obs, _expand(embedding, obs)], -1))
+        return z
+
+    def step_input(self, z: Tensor, action: Tensor, task: Task) -> Tensor:
+        """``[z, e, a]`` with the masked action dimensions set to 0: ``[..., B, D + E + A]``."""
+        return torch.cat([z, _expand(task.embedding_BE, z), action * task.mask_BA], -1)
+
+    def reward_logits(self, z: Tensor, action: Tensor, task: Task) -> Tensor:
+        """``[..., B, D]``, ``[..., B, A]`` -> ``[..., B, 101]``."""
+        logits: Tensor = self.reward(self.step_input(z, action, task))
+        return logits
+
+
+def _expand(embedding: Tensor, like: Tensor) -> Tensor:
+    return embedding.expand(*like.shape[:-1], embedding.shape[-1])
+
+
+Advance: TypeAlias = Callable[[Tensor, Tensor, Tensor, Task, Tensor], tuple[Tensor, Tensor]]
+"""``(z_BD, action_BA, target_BD, task, noise_BN) -> (next z_BD, dynamics error [])``: one step of
+the model on its own prediction, and its error against the encoded real next observation."""
+
+
+def sub_trajectory_loss(
+    module: LatentWorldModel, batch: Batch, noise: Tensor, advance: Advance
+) -> tuple[Tensor, Metrics]:
+    """TD-MPC2's model loss over a sub-trajectory, the dynamics' error being the plugin's own.
+
+    ``L = c_z mean_t ρ^t error_t + c_r mean_t ρ^t CE(R(z_t, a_t), two_hot(symlog r_t))`` with
+    ``z_0 = E(o_0)``, ``z_{t+1}`` from ``advance``, targets ``sg E(o_{t+1})``.
+    """
+    config = module.config
+    task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
+    with torch.no_grad():
+        target_HBD = module.encode(batch.obs_HBO[1:], task.embedding_BE)
+    z = module.encode(batch.obs_HBO[0], task.embedding_BE)
+    latents, errors = [], []
+    for t in range(len(batch.action_HBA)):
+        latents.append(z)
+        z, error = advance(z, batch.action_HBA[t], target_HBD[t], task, noise[t])
+        errors.append(error)
+    logits = module.reward_logits(torch.stack(latents), batch.action_HBA, task)
+    weight_H = config.rho ** torch.arange(len(errors), device=z.device, dtype=z.dtype)
+    consistency = (weight_H * torch.stack(errors)).mean()
+    reward = (weight_H * two_hot.cross_entropy(logits, batch.reward_HB).mean(-1)).mean()
+    loss = config.consistency_coef * consistency + config.reward_coef * reward
+    metrics = {"loss": loss, "consistency": consistency, "reward_cross_entropy": reward}
+    return loss, {name: value.detach() for name, value in metrics.items()}

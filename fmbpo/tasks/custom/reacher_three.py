@@ -1,0 +1,65 @@
+"""Reacher with three links (TD-MPC2): a model of its own under the stock reacher task.
+
+The reward is 1 where finger and target touch, else 0; initial states are drawn as in the stock
+task. The target disc is also the stock one, so that small target radii cannot be reached for
+long: two joints are limited to 80 degrees, and MuJoCo's soft limits let them pass that a little.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from dm_control.rl import control
+from dm_control.suite import reacher
+
+_TIME_LIMIT = 20.0  # seconds
+_EASY_RADIUS = 0.05  # metres, of the target
+_HARD_RADIUS = 0.015
+
+# A planar arm with hinges about z; each capsule lies along its link. Angles in degrees.
+_MODEL = """
+<mujoco model="planar reacher, three links">
+  <option timestep="0.02"><flag contact="disable"/></option>
+  <default>
+    <joint type="hinge" axis="0 0 1" damping="0.01"/>
+    <geom type="capsule" size="0.01"/>
+    <motor gear="0.05" ctrllimited="true" ctrlrange="-1 1"/>
+  </default>
+  <worldbody>
+    <geom name="target" type="sphere" pos="0 0 0.01" size="0.05"/>
+    <body name="arm0" pos="0 0 0.01">
+      <joint name="shoulder0"/>
+      <geom name="arm0" fromto="0 0 0 0.09 0 0"/>
+      <body name="arm1" pos="0.09 0 0">
+        <joint name="shoulder1" limited="true" range="-80 80"/>
+        <geom name="arm1" fromto="0 0 0 0.09 0 0"/>
+        <body name="hand" pos="0.09 0 0">
+          <joint name="wrist" limited="true" range="-80 80"/>
+          <geom name="hand" fromto="0 0 0 0.1 0 0"/>
+          <body name="finger" pos="0.09 0 0">
+            <geom name="finger" type="sphere"/>
+          </body>
+        </body>
+      </body>
+    </body>
+  </worldbody>
+  <actuator>
+    <motor name="shoulder0" joint="shoulder0"/>
+    <motor name="shoulder1" joint="shoulder1"/>
+    <motor name="wrist" joint="wrist"/>
+  </actuator>
+</mujoco>
+"""
+
+
+def _build(target_radius: float) -> Any:
+    physics = reacher.Physics.from_xml_string(_MODEL)
+    task = reacher.Reacher(target_size=target_radius, random=0)
+    return control.Environment(physics, task, time_limit=_TIME_LIMIT)
+
+
+BUILDERS = {
+    "reacher-three-easy": partial(_build, _EASY_RADIUS),
+    "reacher-three-hard": partial(_build, _HARD_RADIUS),
+}

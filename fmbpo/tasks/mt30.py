@@ -1,0 +1,105 @@
+"""The 30 tasks of MT30 in the study's order: names, widths and the published scores."""
+
+from __future__ import annotations
+
+import re
+
+from attrs import frozen
+
+from fmbpo.errors import UserError, did_you_mean
+
+OBS_WIDTH = 24
+ACTION_WIDTH = 6
+
+
+@frozen
+class TaskInfo:
+    """What is known of a task before its environment is built.
+
+    Attributes:
+        name: the study's name, words joined by hyphens (``cup-catch``).
+        index: the task id of the MT30 data set, 0..29.
+        domain: dm_control's domain (``ball_in_cup``).
+        task: dm_control's task within the domain (``catch``).
+        obs_dim: width of an unpadded observation, at most ``OBS_WIDTH``.
+        action_dim: width of an action, at most ``ACTION_WIDTH``.
+        pwm_return: PWM's published mean episode return, of 1000 at most.
+        tdmpc2_return: TD-MPC2's, from the same publication.
+    """
+
+    name: str
+    index: int
+    domain: str
+    task: str
+    obs_dim: int
+    action_dim: int
+    pwm_return: float
+    tdmpc2_return: float
+
+
+# name, observation width, action width, published mean return of PWM and of TD-MPC2
+_ROWS: tuple[tuple[str, int, int, float, float], ...] = (
+    ("walker-stand", 24, 6, 995.400, 989.177),
+    ("walker-walk", 24, 6, 985.790, 978.961),
+    ("walker-run", 24, 6, 857.758, 617.596),
+    ("cheetah-run", 17, 6, 414.524, 148.058),
+    ("reacher-easy", 6, 2, 991.700, 981.400),
+    ("reacher-hard", 6, 2, 988.300, 974.500),
+    ("acrobot-swingup", 6, 1, 116.356, 9.683),
+    ("pendulum-swingup", 3, 1, 869.100, 814.800),
+    ("cartpole-balance", 5, 1, 999.701, 990.538),
+    ("cartpole-balance-sparse", 5, 1, 1000.000, 1000.000),
+    ("cartpole-swingup", 5, 1, 896.596, 0.542),
+    ("cartpole-swingup-sparse", 5, 1, 953.400, 0.000),
+    ("cup-catch", 8, 2, 471.600, 964.300),
+    ("finger-spin", 9, 2, 977.600, 928.200),
+    ("finger-turn-easy", 12, 2, 879.700, 983.400),
+    ("finger-turn-hard", 12, 2, 871.200, 981.100),
+    ("fish-swim", 24, 5, 844.398, 487.622),
+    ("hopper-stand", 15, 4, 394.674, 493.129),
+    ("hopper-hop", 15, 4, 162.372, 69.605),
+    ("walker-walk-backwards", 24, 6, 977.772, 959.926),
+    ("walker-run-backwards", 24, 6, 791.590, 186.736),
+    ("cheetah-run-backwards", 17, 6, 600.995, 324.551),
+    ("cheetah-run-front", 17, 6, 549.365, 122.821),
+    ("cheetah-run-back", 17, 6, 825.926, 156.763),
+    ("cheetah-jump", 17, 6, 793.809, 301.842),
+    ("hopper-hop-backwards", 15, 4, 165.079, 273.032),
+    ("reacher-three-easy", 8, 3, 989.100, 979.100),
+    ("reacher-three-hard", 8, 3, 974.900, 580.800),
+    ("cup-spin", 8, 2, 839.647, 828.846),
+    ("pendulum-spin", 3, 1, 866.880, 820.534),
+)
+
+_DOMAINS = {"cup": "ball_in_cup"}
+
+
+def _table() -> dict[str, TaskInfo]:
+    table: dict[str, TaskInfo] = {}
+    for index, (name, obs_dim, action_dim, pwm, tdmpc2) in enumerate(_ROWS):
+        domain, task = name.replace("-", "_").split("_", 1)
+        domain = _DOMAINS.get(domain, domain)
+        table[name] = TaskInfo(name, index, domain, task, obs_dim, action_dim, pwm, tdmpc2)
+    return table
+
+
+MT30: dict[str, TaskInfo] = _table()
+
+_PREFIX = re.compile(r"^(dm[_-]?control|dmc|mt30)[-_/]")
+
+
+def task_info(name: str) -> TaskInfo:
+    """The task called ``name``.
+
+    Accepts the study's name, the same with underscores or dm_control's domain
+    (``walker_walk``, ``ball_in_cup-catch``), and prefixes such as ``dmcontrol-`` and
+    ``dm_control/``.
+
+    Raises:
+        UserError: no task of MT30 has that name; the remedy names the closest.
+    """
+    key = _PREFIX.sub("", name.strip().lower()).replace("_", "-").replace("/", "-")
+    key = re.sub("^ball-in-cup-", "cup-", key)
+    if key not in MT30:
+        raise UserError(f"there is no task {name!r} in MT30", remedy=did_you_mean(key, MT30))
+    return MT30[key]

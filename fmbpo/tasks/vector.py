@@ -1,0 +1,210 @@
+"""Evaluation episodes in parallel worker processes, stepped in lockstep with one policy call."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing import Pipe
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmbpo.tasks.env import EPISODE_STEPS
+from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
+from fmbpo.tasks.worker import EnvBatch
+
+# (observations float32 [R, E, OBS_WIDTH], step) -> actions float32 [R, E, ACTION_WIDTH]
+Act = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
+
+_EXIT_SECONDS = 5.0
+
+
+class EpisodeRunner:
+    """Runs whole episodes of many tasks at once; a context manager.
+
+    Workers start with the first ``run`` and are kept, with their environments, for the next.
+    Results do not depend on the number of workers: the policy always sees the full batch.
+    """
+
+    def __init__(self, workers: int) -> None:
+        """``workers`` processes; 0 steps the environments in this process."""
+        if workers < 0:
+            raise ValueError(f"workers must be 0 or more, not {workers}")
+        self._count = workers
+        self._workers: list[_Worker] = []
+        self._active: list[_Worker] = []  # those that the run in progress uses
+        self._inline = EnvBatch()
+
+    def __enter__(self) -> EpisodeRunner:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers and drop the environments; a later ``run`` starts new ones."""
+        workers, self._workers, self._active = self._workers, [], []
+        for worker in workers:
+            worker.link.close()
+        for worker in workers:
+            worker.join()
+        self._inline = EnvBatch()
+
+    def run(
+        self,
+        act: Act,
+        tasks: Sequence[str],
+        seeds: Sequence[int],
+        steps: int = EPISODE_STEPS,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float64]:
+        """Run an episode of ``tasks[r]`` with each seed for each row r; all in lockstep.
+
+        Args:
+            act: called once a step with all observations, float32 [R, E, OBS_WIDTH] (padded with
+                zeros, the caller's to keep), and the step's number 0..steps-1; returns actions
+                [R, E, ACTION_WIDTH], of which a task uses its first ``action_dim``.
+            tasks: the task of each of the R rows; a task may occur in several.
+            seeds: the seeds of each row's E episodes.
+            steps: agent steps to run, 500 at most.
+            progress: called after each step with (steps done, steps in all).
+
+        Returns:
+            The episodes' returns, float64 [R, E].
+
+        Raises:
+            UserError: a task is not one of MT30.
+            ValueError: ``steps`` is out of range, or ``act`` returned another shape.
+            RuntimeError: an environment failed (its task, step and seed are named) or a worker
+                died. The workers are ended then, as with any other exception.
+        """
+        if not 0 <= steps <= EPISODE_STEPS:
+            raise ValueError(f"steps must be within 0..{EPISODE_STEPS}, not {steps}")
+        names = [task_info(task).name for task in tasks]
+        episodes = [(name, int(seed)) for name in names for seed in seeds]
+        shape = (len(tasks), len(seeds))
+        if not episodes:
+            return np.zeros(shape, np.float64)
+        try:
+            self._start(episodes)
+            for t in range(steps):
+                obs = self._obs(len(episodes))
+                actions = np.asarray(act(obs.reshape(*shape, OBS_WIDTH), t))
+                if actions.shape != (*shape, ACTION_WIDTH):
+                    wanted = (*shape, ACTION_WIDTH)
+                    raise ValueError(f"act returned shape {actions.shape}, not {wanted}")
+                self._step(actions.astype(np.float32, copy=False).reshape(-1, ACTION_WIDTH))
+                if progress is not None:
+                    progress(t + 1, steps)
+            return self._finish(len(episodes)).reshape(shape)
+        except BaseException:
+            self.close()  # a worker may be anywhere in the exchange
+            raise
+
+    # Episode i is worker i % n's: each worker has its share of slow and of fast tasks.
+
+    def _start(self, episodes: list[tuple[str, int]]) -> None:
+        if not self._count:
+            self._inline.start(episodes)
+            return
+        wanted = min(self._count, len(episodes))
+        while len(self._workers) < wanted:
+            self._workers.append(_Worker())
+        self._active = self._workers[:wanted]
+        for w, worker in enumerate(self._active):
+            worker.send(episodes[w::wanted])
+
+    def _obs(self, count: int) -> NDArray[np.float32]:
+        if not self._count:
+            return self._inline.obs.copy()
+        obs = np.empty((count, OBS_WIDTH), np.float32)
+        for w, worker in enumerate(self._active):
+            share = obs[w :: len(self._active)]
+            share[:] = np.frombuffer(worker.receive(), np.float32).reshape(share.shape)
+        return obs
+
+    def _step(self, actions: NDArray[np.float32]) -> None:
+        if not self._count:
+            self._inline.step(actions)
+            return
+        for w, worker in enumerate(self._active):
+            worker.send(actions[w :: len(self._active)].tobytes())
+
+    def _finish(self, count: int) -> NDArray[np.float64]:
+        if not self._count:
+            return self._inline.returns.copy()
+        self._obs(count)  # those after the last step
+        returns = np.empty(count, np.float64)
+        for worker in self._active:
+            worker.send(b"")
+        for w, worker in enumerate(self._active):
+            returns[w :: len(self._active)] = np.frombuffer(worker.receive(), np.float64)
+        return returns
+
+
+class _Worker:
+    """A worker process and the socket to it; the protocol is in ``fmbpo.tasks.worker``.
+
+    A plain new interpreter rather than a ``multiprocessing`` process: that would import the
+    caller's main module again, and with it torch.
+    """
+
+    def __init__(self) -> None:
+        self.link, theirs = Pipe()
+        command = f"from fmbpo.tasks.worker import main; main({theirs.fileno()})"
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "OMP_NUM_THREADS": "1",
+        }
+        with theirs:
+            # A session of its own: the terminal's Ctrl-C does not reach it even while it starts.
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", command],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+
+    def send(self, message: list[tuple[str, int]] | bytes) -> None:
+        """Send a list pickled, bytes as they are."""
+        # A worker that has ended left its reason behind: receive() finds it.
+        with contextlib.suppress(ConnectionError):
+            if isinstance(message, list):
+                self.link.send(message)
+            else:
+                self.link.send_bytes(message)
+
+    def receive(self) -> bytes:
+        """The next answer.
+
+        Raises:
+            RuntimeError: the worker reported an error, or is gone.
+        """
+        try:
+            message = self.link.recv_bytes()
+            if message:
+                return message
+            reason = self.link.recv()
+        except (EOFError, ConnectionError):
+            code = self.join()
+            reason = f"an evaluation worker ended unexpectedly (exit status {code})"
+        raise RuntimeError(reason)
+
+    def join(self) -> int:
+        """Wait for the process to end, which it does once its socket is closed."""
+        try:
+            return self._process.wait(_EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()

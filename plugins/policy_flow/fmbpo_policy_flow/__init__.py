@@ -1,0 +1,130 @@
+"""The flow ODE policy: noise is carried along a learned field to ``a = tanh(x_1)``.
+
+Trained by first-order gradients through the imagined rollout and through the solver. It offers no
+log-density: PWM's loss needs none.
+"""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from attrs.validators import and_, deep_iterable, gt, in_, instance_of, min_len
+from torch import Tensor, nn
+
+from fmbpo.hookspecs import (
+    SPEC_VERSION,
+    AnswerAction,
+    Imagined,
+    Metrics,
+    PolicyDims,
+    Rollout,
+    Task,
+    hookimpl,
+)
+from fmbpo.nn.blocks import freeze, plain_mlp
+from fmbpo.nn.ode import STAGES, Solver, evaluations, integrate
+from fmbpo.nn.policy import LogStd, policy_input, pwm_actor_loss
+from fmbpo.nn.rollout import policy_rollout
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """Settings of the flow policy. Widths and noise scale default to the Gaussian policy's."""
+
+    units: list[int] = attrs.field(
+        factory=lambda: [400, 200, 100],
+        validator=deep_iterable(and_(instance_of(int), gt(0)), min_len(1)),
+    )
+    """Hidden widths of the velocity network."""
+    solver: Solver = attrs.field(default="heun", validator=in_(list(STAGES)))
+    """Method that carries x_0 (τ = 0) to x_1 (τ = 1)."""
+    substeps: int = attrs.field(default=2, validator=gt(0))
+    """K, equal steps of the solver."""
+    gate: bool = False
+    """Use ``v = σ(g) (c - x)`` instead of ``v = u``: bounds the field's growth along the
+    sub-steps (SAC-Flow's Flow-G, arXiv 2509.25756)."""
+    init_log_std: float = -1.0
+    """Initial log standard deviation of x_0."""
+    min_log_std: float = -1.427
+    """Floor of the log standard deviation of x_0."""
+    task_embedding: bool = False
+    """Whether the policy also sees the world model's task embedding."""
+
+
+GATE_BIAS = 5.0
+"""Initial bias of the gate: σ(5) = 0.993, open."""
+
+
+class FlowPolicy(nn.Module):
+    """Velocity network ``u(x, z, e, τ)`` and the noise scale of its source."""
+
+    def __init__(self, config: Config, dims: PolicyDims) -> None:
+        super().__init__()
+        self.config = config
+        self.noise_dim = dims.action
+        self.evaluations = evaluations(config.solver, config.substeps)
+        inputs = dims.action + dims.latent + (dims.task if config.task_embedding else 0) + 1
+        outputs = dims.action * (2 if config.gate else 1)
+        self.velocity_net = plain_mlp(inputs, config.units, outputs)
+        self.log_std = LogStd(dims.action, config.init_log_std, config.min_log_std)
+        if config.gate:
+            last = self.velocity_net[-1]
+            nn.init.zeros_(last.weight[dims.action :])
+            nn.init.constant_(last.bias[dims.action :], GATE_BIAS)
+
+    def velocity(self, x: Tensor, condition: Tensor, tau: float) -> Tensor:
+        """``x_BA``, ``[B, D (+ E)]``, τ -> ``dx/dτ`` ``[B, A]``."""
+        at = torch.full_like(x[..., :1], tau)
+        u = self.velocity_net(torch.cat([x, condition, at], -1))
+        if not self.config.gate:
+            return u
+        target, gate = u.chunk(2, -1)
+        return gate.sigmoid() * (target - x)
+
+    def forward(self, z: Tensor, task: Task, noise: Tensor) -> Tensor:
+        """``z_BD``, ``noise_BA`` -> ``action_BA``."""
+        condition = policy_input(z, task, self.config.task_embedding)
+        x = integrate(
+            lambda x, tau: self.velocity(x, condition, tau),
+            self.log_std.std() * noise * task.mask_BA,
+            self.config.solver,
+            self.config.substeps,
+        )
+        return torch.tanh(x) * task.mask_BA
+
+
+class FlowPolicyPlugin:
+    """The plugin."""
+
+    spec_version = SPEC_VERSION
+    Config = Config
+
+    def build(self, config: Config, dims: PolicyDims) -> FlowPolicy:
+        """A freshly initialised policy."""
+        return FlowPolicy(config, dims)
+
+    @hookimpl
+    def predict(self, module: FlowPolicy, z: Tensor, task: Task, noise: Tensor) -> Tensor:
+        """Solve the flow from the scaled noise; the mode where the noise is zero."""
+        action: Tensor = module(z, task, noise)
+        return action
+
+    @hookimpl
+    def rollout(
+        self, module: FlowPolicy, z: Tensor, partner: AnswerAction, task: Task, noise: Tensor
+    ) -> Rollout:
+        """Repeated ``predict``, each answered by the partner."""
+        return policy_rollout(lambda z, n: self.predict(module, z, task, n), z, partner, noise)
+
+    @hookimpl
+    def loss(self, module: FlowPolicy, imagined: Imagined) -> tuple[Tensor, Metrics]:
+        """PWM's actor loss."""
+        return pwm_actor_loss(imagined)
+
+    @hookimpl
+    def freeze(self, module: FlowPolicy) -> None:
+        """No parameter learns any more."""
+        freeze(module)
+
+
+plugin = FlowPolicyPlugin()

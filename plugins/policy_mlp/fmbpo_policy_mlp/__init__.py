@@ -1,0 +1,95 @@
+"""The Gaussian MLP policy of PWM (arXiv 2407.02466): ``a = tanh(μ(z) + σ ε)``."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from attrs.validators import and_, deep_iterable, gt, instance_of, min_len
+from torch import Tensor, nn
+
+from fmbpo.hookspecs import (
+    SPEC_VERSION,
+    AnswerAction,
+    Imagined,
+    Metrics,
+    PolicyDims,
+    Rollout,
+    Task,
+    hookimpl,
+)
+from fmbpo.nn.blocks import freeze, plain_mlp
+from fmbpo.nn.policy import LogStd, policy_input, pwm_actor_loss
+from fmbpo.nn.rollout import policy_rollout
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """Settings of the Gaussian policy. Defaults: PWM's."""
+
+    units: list[int] = attrs.field(
+        factory=lambda: [400, 200, 100],
+        validator=deep_iterable(and_(instance_of(int), gt(0)), min_len(1)),
+    )
+    """Hidden widths."""
+    init_log_std: float = -1.0
+    """Initial log standard deviation, before tanh, of every action dimension."""
+    min_log_std: float = -1.427
+    """Floor of the log standard deviation."""
+    task_embedding: bool = False
+    """Whether the policy also sees the world model's task embedding."""
+
+
+class GaussianPolicy(nn.Module):
+    """Mean network and state-independent log standard deviation."""
+
+    evaluations = 1
+
+    def __init__(self, config: Config, dims: PolicyDims) -> None:
+        super().__init__()
+        self.config = config
+        self.noise_dim = dims.action
+        inputs = dims.latent + (dims.task if config.task_embedding else 0)
+        self.mean = plain_mlp(inputs, config.units, dims.action)
+        self.log_std = LogStd(dims.action, config.init_log_std, config.min_log_std)
+
+    def forward(self, z: Tensor, task: Task, noise: Tensor) -> Tensor:
+        """``z_BD``, ``noise_BA`` -> ``action_BA``."""
+        mean = self.mean(policy_input(z, task, self.config.task_embedding))
+        return torch.tanh(mean + self.log_std.std() * noise) * task.mask_BA
+
+
+class GaussianPlugin:
+    """The plugin."""
+
+    spec_version = SPEC_VERSION
+    Config = Config
+
+    def build(self, config: Config, dims: PolicyDims) -> GaussianPolicy:
+        """A freshly initialised policy."""
+        return GaussianPolicy(config, dims)
+
+    @hookimpl
+    def predict(self, module: GaussianPolicy, z: Tensor, task: Task, noise: Tensor) -> Tensor:
+        """A reparameterised sample; the mode where the noise is zero."""
+        action: Tensor = module(z, task, noise)
+        return action
+
+    @hookimpl
+    def rollout(
+        self, module: GaussianPolicy, z: Tensor, partner: AnswerAction, task: Task, noise: Tensor
+    ) -> Rollout:
+        """Repeated ``predict``, each answered by the partner."""
+        return policy_rollout(lambda z, n: self.predict(module, z, task, n), z, partner, noise)
+
+    @hookimpl
+    def loss(self, module: GaussianPolicy, imagined: Imagined) -> tuple[Tensor, Metrics]:
+        """PWM's actor loss."""
+        return pwm_actor_loss(imagined)
+
+    @hookimpl
+    def freeze(self, module: GaussianPolicy) -> None:
+        """No parameter learns any more."""
+        freeze(module)
+
+
+plugin = GaussianPlugin()

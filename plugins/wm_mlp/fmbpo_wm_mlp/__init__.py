@@ -1,0 +1,72 @@
+"""The MLP world model: ``z' = SimNorm(D(z, e, a))`` (TD-MPC2, arXiv 2310.16828)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fmbpo.hookspecs import (
+    SPEC_VERSION,
+    Batch,
+    ChooseAction,
+    Metrics,
+    Prediction,
+    Rollout,
+    Task,
+    WorldModelDims,
+    hookimpl,
+)
+from fmbpo.nn.blocks import freeze
+from fmbpo.nn.rollout import model_rollout
+from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig, sub_trajectory_loss
+
+
+class MLPWorldModel:
+    """The plugin."""
+
+    spec_version = SPEC_VERSION
+    Config = WorldModelConfig
+
+    def build(self, config: WorldModelConfig, dims: WorldModelDims) -> LatentWorldModel:
+        """A freshly initialised model."""
+        return LatentWorldModel(config, dims)
+
+    @hookimpl
+    def predict(
+        self, module: LatentWorldModel, z: Tensor, action: Tensor, task: Task, noise: Tensor
+    ) -> Prediction:
+        """One pass of the dynamics and of the reward head."""
+        z_next = module.dynamics(module.step_input(z, action, task))
+        return Prediction(z_next, module.reward_logits(z, action, task))
+
+    @hookimpl
+    def rollout(
+        self,
+        module: LatentWorldModel,
+        z: Tensor,
+        partner: ChooseAction,
+        task: Task,
+        noise: Tensor,
+    ) -> Rollout:
+        """Repeated ``predict``."""
+        return model_rollout(lambda z, a, n: self.predict(module, z, a, task, n), z, partner, noise)
+
+    @hookimpl
+    def loss(self, module: LatentWorldModel, batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
+        """TD-MPC2's: mean squared error of the predicted latents, cross-entropy of the rewards."""
+
+        def advance(
+            z: Tensor, action: Tensor, target: Tensor, task: Task, _: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            z_next = module.dynamics(module.step_input(z, action, task))
+            return z_next, F.mse_loss(z_next, target)
+
+        return sub_trajectory_loss(module, batch, noise, advance)
+
+    @hookimpl
+    def freeze(self, module: LatentWorldModel) -> None:
+        """No parameter learns any more."""
+        freeze(module)
+
+
+plugin = MLPWorldModel()

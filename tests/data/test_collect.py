@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import filecmp
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fmbpo.data.behaviour import behaviours, make_policy, schedule
+from fmbpo.data.collect import collect, collect_episode
+from fmbpo.data.embedded import embedded_path
+from fmbpo.data.store import held_out, load, verify
+from fmbpo.errors import UserError
+from fmbpo.tasks.env import TaskEnv
+
+TASKS = ["pendulum-swingup", "reacher-easy"]
+RECIPE = {
+    "planner": {"kind": "planner", "share": 1.0, "effort": 0.2},
+    "noisy": {"kind": "planner", "share": 1.0, "noise": 0.6, "effort": 0.2},
+    "random": {"kind": "random", "share": 1.0},
+}
+SIZE: dict[str, Any] = {"episodes": 3, "seed": 4, "recipe": RECIPE, "steps": 12}
+
+KILLED = """
+import os
+from fmbpo.data.collect import collect
+from tests_request import OUT, TASKS, SIZE
+collect(OUT, TASKS, **SIZE, progress=lambda done, all: os._exit(9) if done == 4 else None)
+"""
+
+
+def same_files(a: Path, b: Path) -> bool:
+    names = sorted(str(p.relative_to(a)) for p in a.rglob("*") if p.is_file())
+    others = sorted(str(p.relative_to(b)) for p in b.rglob("*") if p.is_file())
+    return names == others and not filecmp.cmpfiles(a, b, names, shallow=False)[1]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return collect(tmp_path_factory.mktemp("small") / "set.zarr", TASKS, **SIZE)
+
+
+def test_the_rows_are_what_happened(small: Path) -> None:
+    data = load(small)
+    assert np.diff(data.episode_ends, prepend=0).tolist() == [13] * 6
+    assert data.episode_task.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.episode_behaviour.tolist() == [0, 1, 2] * 2
+    assert not data.action[data.episode_starts].any()
+    assert np.abs(data.action).max() <= 1
+    assert (np.abs(data.action[data.episode_behaviour.repeat(13) == 1]) == 1).any()  # clipped
+    for e, task in enumerate(np.array(TASKS)[data.episode_task]):
+        env, start = TaskEnv(task), data.episode_starts[e]
+        env.reset(0)
+        again = collect_episode(task, e % 3, behaviours(RECIPE)[e % 3], seed=4, steps=12)
+        np.testing.assert_array_equal(again["obs"], data.obs[start : start + 13])
+        np.testing.assert_array_equal(again["reward"], data.reward[start : start + 13])
+    assert set(data.planner_return) == set(TASKS)
+    assert data.planner_return["reacher-easy"]["episodes"] == 1
+    assert data.attributes["provenance"]["request"]["seed"] == 4
+
+
+def test_the_recorded_actions_lead_to_the_recorded_rows() -> None:
+    rows = collect_episode("reacher-easy", 0, behaviours(RECIPE)[1], seed=1, steps=15)
+    env = TaskEnv("reacher-easy")
+    env.reset(0)
+    physics = env.env.physics
+    # The recorded angles, velocities and target are the whole state of this task.
+    with physics.reset_context():
+        physics.data.qpos[:], physics.data.qvel[:] = rows["obs"][0, :2], rows["obs"][0, 4:6]
+    finger = physics.named.data.geom_xpos["finger", :2]
+    physics.named.model.geom_pos["target", :2] = finger + rows["obs"][0, 2:4]
+    for t in range(1, 16):
+        obs, reward = env.step(rows["action"][t])
+        np.testing.assert_allclose(obs, rows["obs"][t, :6], atol=1e-4)
+        assert reward == rows["reward"][t]
+
+
+def test_workers_do_not_change_the_result(tmp_path: Path, small: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    out = collect(
+        tmp_path / "set.zarr", TASKS, **SIZE, workers=2, progress=lambda *n: seen.append(n)
+    )
+    assert same_files(out, small)
+    assert seen == [(n, 6) for n in range(7)]
+
+
+def test_another_seed_changes_it(tmp_path: Path, small: Path) -> None:
+    other = collect(tmp_path / "set.zarr", TASKS, **{**SIZE, "seed": 5})
+    assert load(other).id != load(small).id
+
+
+def test_a_killed_collection_continues_and_ends_the_same(tmp_path: Path, small: Path) -> None:
+    out = tmp_path / "set.zarr"
+    request = f"OUT, TASKS, SIZE = {str(out)!r}, {TASKS!r}, {SIZE!r}"
+    (tmp_path / "tests_request.py").write_text(request)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    killed = subprocess.run([sys.executable, "-c", KILLED], env=environment)
+    assert killed.returncode == 9
+    assert not out.exists()
+    parts = tmp_path / "set.zarr.parts"
+    kept = {p: p.stat().st_mtime_ns for p in parts.glob("*.npz")}
+    assert len(kept) == 4
+    (parts / "reacher-easy-000002.tmp").write_bytes(b"half")
+    with pytest.raises(UserError, match="another collection"):
+        collect(out, TASKS, **{**SIZE, "seed": 5})
+    seen: list[int] = []
+
+    def progress(done: int, _all: int) -> None:
+        seen.append(done)
+        assert {p: p.stat().st_mtime_ns for p in kept} == kept
+
+    assert same_files(collect(out, TASKS, **SIZE, progress=progress), small)
+    assert seen == [4, 5, 6]
+    assert not parts.exists()
+
+
+def test_a_finished_store_is_kept(small: Path) -> None:
+    assert collect(small, TASKS, **SIZE) == small
+    with pytest.raises(UserError, match="another data set"):
+        collect(small, TASKS, **{**SIZE, "seed": 5})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tasks": ["reacher-esy"]}, "reacher-easy"),
+        ({"tasks": ["fish-swim"]}, "no entry for 'fish-swim'"),
+        ({"tasks": []}, "at least one task"),
+        ({"episodes": 0}, "episodes: 0 is too small"),
+        ({"workers": 0}, "workers: 0 is too small"),
+        ({"recipe": "defalt"}, "default"),
+        ({"recipe": {"a": {"kind": "planner", "share": 1, "nois": 1}}}, "'noise'"),
+        ({"recipe": {"a": {"kind": "expert", "share": 1}}}, "planner or random"),
+        ({"recipe": {"a": {"kind": "random", "share": 0}}}, "share must be above 0"),
+        ({"recipe": {}}, "no behaviour"),
+    ],
+)
+def test_bad_requests(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        collect(tmp_path / "x.zarr", **{"tasks": TASKS, **SIZE, **change})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_schedule_keeps_the_shares_and_is_extensible() -> None:
+    mix = behaviours("default")
+    order = schedule(mix, 100)
+    assert [order.count(b) for b in range(5)] == [35, 30, 15, 10, 10]
+    assert schedule(mix, 40) == order[:40]
+    assert set(order[:10]) == set(range(5))
+
+
+def test_random_behaviours() -> None:
+    white, smooth = behaviours("random")
+    actions = []
+    for behaviour in (white, smooth):
+        policy = make_policy(behaviour, "cup-catch", 2, np.random.default_rng(0))
+        actions.append(np.array([policy(None) for _ in range(400)]))
+    follow = [np.corrcoef(a[:-1, 0], a[1:, 0])[0, 1] for a in actions]
+    assert abs(follow[0]) < 0.15
+    assert follow[1] > 0.6
+
+
+def test_the_embedded_set() -> None:
+    data = load(embedded_path())
+    assert verify(embedded_path()) == data.id
+    provenance = data.attributes["provenance"]
+    assert provenance["request"]["seed"] == 0
+    assert provenance["request"]["recipe"].keys() == set(data.behaviours)
+    assert provenance["planner"].keys() == set(data.tasks)
+    assert provenance["packages"].keys() == {"mujoco", "dm_control", "numpy"}
+    assert (np.diff(data.episode_ends, prepend=0) == 501).all()
+    assert held_out(data).sum() == 2 * len(data.tasks)
+    for task in data.tasks:
+        planner, random = data.planner_return[task], data.attributes["random_return"][task]
+        assert planner["mean"] - planner["std"] > random["mean"] + random["std"]
+    size = sum(p.stat().st_size for p in embedded_path().rglob("*") if p.is_file())
+    assert size < 8e6

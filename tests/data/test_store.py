@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import filecmp
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from fmbpo.data.store import Episodes, held_out, info, load, open_store, verify
+from fmbpo.data.store_writer import StoreWriter
+from fmbpo.errors import UserError
+
+TASKS = ("reacher-easy", "pendulum-swingup")
+BEHAVIOURS = ("planner", "random")
+WIDTHS = {"reacher-easy": (6, 2), "pendulum-swingup": (3, 1)}
+
+
+def episode(number: int, task: str, length: int) -> dict[str, Any]:
+    rng = np.random.default_rng(number)
+    obs_dim, action_dim = WIDTHS[task]
+    return {
+        "obs": rng.standard_normal((length, obs_dim)).astype(np.float32),
+        "action": rng.uniform(-1, 1, (length, action_dim)).astype(np.float32),
+        "reward": rng.uniform(0, 2, length).astype(np.float32),
+        "task": task,
+        "behaviour": BEHAVIOURS[number % 2],
+    }
+
+
+EPISODES = [episode(n, TASKS[n % 2], 7 + n % 3) for n in range(9)]
+
+
+def write(out: Path, **options: Any) -> Path:
+    with StoreWriter(out, TASKS, BEHAVIOURS, chunk_rows=16, **options) as writer:
+        for each in EPISODES[writer.episodes :]:
+            writer.append(**each)
+        return writer.finish({"planner_return": {"reacher-easy": {"mean": 1.0}}})
+
+
+def same_files(a: Path, b: Path) -> bool:
+    names = sorted(str(p.relative_to(a)) for p in a.rglob("*") if p.is_file())
+    others = sorted(str(p.relative_to(b)) for p in b.rglob("*") if p.is_file())
+    return names == others and not filecmp.cmpfiles(a, b, names, shallow=False)[1]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return write(tmp_path / "set.zarr")
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_what_was_written_is_read(tmp_path: Path, compress: bool) -> None:
+    data = load(write(tmp_path / "set.zarr", compress=compress))
+    assert data.tasks == TASKS
+    assert data.behaviours == BEHAVIOURS
+    assert data.obs_dims == (6, 3)
+    assert data.action_dims == (2, 1)
+    assert data.planner_return == {"reacher-easy": {"mean": 1.0}}
+    assert data.episode_ends[-1] == len(data.obs) == len(data.action) == len(data.reward)
+    for e, each in enumerate(EPISODES):
+        rows = slice(data.episode_starts[e], data.episode_ends[e])
+        obs_dim, action_dim = WIDTHS[each["task"]]
+        np.testing.assert_array_equal(data.obs[rows, :obs_dim], each["obs"])
+        np.testing.assert_array_equal(data.action[rows, :action_dim][1:], each["action"][1:])
+        np.testing.assert_array_equal(data.reward[rows][1:], each["reward"][1:])
+        assert not data.obs[rows, obs_dim:].any()
+        assert not data.action[rows, action_dim:].any()
+        assert data.reward[rows][0] == 0
+        assert not data.action[rows][0].any()
+        assert data.tasks[data.episode_task[e]] == each["task"]
+        assert data.behaviours[data.episode_behaviour[e]] == each["behaviour"]
+
+
+def test_id_is_of_the_content_alone(tmp_path: Path, store: Path) -> None:
+    other = write(tmp_path / "other.zarr", compress=True)
+    assert verify(store) == verify(other) == load(store).id
+    obs = zarr.open_group(other, mode="r+")["data/obs"]
+    obs[3, 2] = 0.5
+    with pytest.raises(UserError, match="content has changed"):
+        verify(other)
+
+
+def test_info(store: Path) -> None:
+    found = info(store)
+    assert found["rows"] == sum(len(e["obs"]) for e in EPISODES)
+    assert found["episodes"]["reacher-easy"] == {"all": 5, "planner": 5}
+    returns = [float(e["reward"][1:].sum()) for e in EPISODES[::2]]
+    assert found["mean_return"]["reacher-easy"]["planner"] == pytest.approx(np.mean(returns))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4, 8])
+def test_an_interrupted_writer_continues_and_ends_the_same(
+    tmp_path: Path, store: Path, kept: int
+) -> None:
+    out = tmp_path / "again.zarr"
+    writer = StoreWriter(out, TASKS, BEHAVIOURS, chunk_rows=16)
+    for each in EPISODES[:kept]:
+        writer.append(**each)
+    with pytest.raises(UserError, match="no data set here"):
+        load(out)
+    # A kill can leave more rows and episodes than ends, and ends still of the fill value.
+    group = zarr.open_group(writer.partial, mode="r+")
+    for name, array in (("obs", group["data/obs"]), ("ends", group["meta/episode_ends"])):
+        array.resize((array.shape[0] + (5 if name == "obs" else 1), *array.shape[1:]))
+    assert same_files(write(out, resume=True), store)
+
+
+def test_an_interrupted_store_is_refused(tmp_path: Path, store: Path) -> None:
+    StoreWriter(tmp_path / "x.zarr", TASKS, BEHAVIOURS)
+    with pytest.raises(UserError, match="not complete"):
+        open_store(tmp_path / "x.zarr.partial")
+    with pytest.raises(UserError, match="exists already"):
+        StoreWriter(store, TASKS, BEHAVIOURS)
+    with pytest.raises(UserError, match="other tasks"):
+        StoreWriter(tmp_path / "x.zarr", TASKS[:1], BEHAVIOURS, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"obs": np.zeros((7, 25))}, "episode 0, obs"),
+        ({"action": np.zeros((7, 7))}, "episode 0, action"),
+        ({"reward": np.zeros(6)}, "data/reward"),
+        ({"obs": np.full((7, 6), np.nan)}, "data/obs has a value that is not finite"),
+        ({"task": "cup-catch"}, "'cup-catch' is not one of"),
+        ({"behaviour": "expert"}, "'expert' is not one of"),
+    ],
+)
+def test_a_bad_episode_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    writer = StoreWriter(tmp_path / "x.zarr", TASKS, BEHAVIOURS)
+    with pytest.raises(UserError, match=message):
+        writer.append(**{**EPISODES[0], **change})
+
+
+def attribute(path: Path, **values: Any) -> None:
+    zarr.open_group(path, mode="r+").attrs.update(values)
+
+
+def replace(path: Path, name: str, values: np.ndarray[Any, Any]) -> None:
+    shutil.rmtree(path / name)
+    zarr.open_group(path, mode="r+").create_array(name, data=values)
+
+
+def put(path: Path, name: str, at: Any, value: float) -> None:
+    zarr.open_group(path, mode="r+")[name][at] = value
+
+
+def chunk(path: Path, name: str) -> Path:
+    return sorted(p for p in (path / name / "c").rglob("*") if p.is_file())[1]
+
+
+def truncate(path: Path, name: str) -> None:
+    file = chunk(path, name)
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+ENDS = np.cumsum([len(e["obs"]) for e in EPISODES])
+BROKEN = {
+    "not-zarr": (lambda p: (p / "zarr.json").unlink(), "not a Zarr v3 group"),
+    "garbage": (lambda p: (p / "zarr.json").write_text("{"), "not a Zarr v3 group"),
+    "another-group": (lambda p: attribute(p, format="x"), "not a data set"),
+    "newer": (lambda p: attribute(p, format_version=2), "format version 2"),
+    "incomplete": (lambda p: attribute(p, complete=False), "not complete"),
+    "task-typo": (
+        lambda p: attribute(p, tasks=["reacher-esy", "pendulum-swingup"]),
+        "(?s)attribute tasks.*reacher-esy.*reacher-easy",
+    ),
+    "missing": (lambda p: shutil.rmtree(p / "data/reward"), "data/reward: the array is missing"),
+    "truncated": (lambda p: truncate(p, "data/obs"), "data/obs: truncated or damaged"),
+    "chunk-gone": (
+        lambda p: chunk(p, "data/action").unlink(),
+        "data/action: truncated: 1 of 5 chunks missing",
+    ),
+    "nan": (
+        lambda p: put(p, "data/obs", (20, 1), np.nan),
+        r"data/obs: .*not finite.* in episode 2, row 20",
+    ),
+    "inf": (lambda p: put(p, "data/reward", 9, np.inf), "data/reward: .*in episode 1, row 9"),
+    "width": (
+        lambda p: replace(p, "data/obs", np.zeros((ENDS[-1], 20), np.float32)),
+        r"data/obs: shape \(\d+, 20\), not \[N, 24\]",
+    ),
+    "type": (
+        lambda p: replace(p, "data/reward", np.zeros(ENDS[-1])),
+        "data/reward: type float64, not float32",
+    ),
+    "ends-fall": (
+        lambda p: put(p, "meta/episode_ends", 3, 5),
+        "meta/episode_ends: not increasing at episode 3",
+    ),
+    "ends-short": (
+        lambda p: replace(p, "meta/episode_ends", ENDS - 1),
+        "meta/episode_ends: the last episode ends at row",
+    ),
+    "task-index": (
+        lambda p: put(p, "meta/episode_task", 4, 2),
+        "meta/episode_task: episode 4 has index 2",
+    ),
+    "behaviour-count": (
+        lambda p: replace(p, "meta/episode_behaviour", np.ones(3, np.int8)),
+        "meta/episode_behaviour: 3 entries for 9 episodes",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_store_is_named(store: Path, case: str) -> None:
+    damage, message = BROKEN[case]
+    damage(store)
+    with pytest.raises(UserError, match=message) as caught:
+        load(store)
+    assert str(store) in str(caught.value)
+    assert caught.value.remedy
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no data set here"):
+        load(tmp_path / "none.zarr")
+    (tmp_path / "file").write_text(json.dumps({}))
+    with pytest.raises(UserError, match="not a Zarr v3 group"):
+        load(tmp_path / "file")
+
+
+def split(episodes: int, name: str = "sha256:0", tasks: int = 2) -> np.ndarray[Any, Any]:
+    ends = np.arange(1, episodes + 1, dtype=np.int64)
+    index = (np.arange(episodes) % tasks).astype(np.int16)
+    nothing = np.zeros((episodes, 1), np.float32)
+    none = index.astype(np.int8) * 0
+    names = tuple("ab"[:tasks])
+    rest = ((), (), (), {}, {})
+    return held_out(
+        Episodes(nothing, nothing, nothing[:, 0], ends, index, none, name, names, *rest)
+    )
+
+
+def test_the_split_is_two_percent_of_every_task_and_fixed() -> None:
+    chosen = split(1000)
+    assert [int(chosen[t::2].sum()) for t in range(2)] == [10, 10]
+    np.testing.assert_array_equal(chosen, split(1000))
+    assert (chosen != split(1000, "sha256:1")).any()
+    assert np.flatnonzero(split(20))[:4].tolist() == np.flatnonzero(split(20)).tolist()
+    assert [int(split(20)[t::2].sum()) for t in range(2)] == [2, 2]
+    assert [int(split(4)[t::2].sum()) for t in range(2)] == [1, 1]

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fmbpo.errors import UserError
+from fmbpo.tasks.env import TaskEnv
+from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH
+from fmbpo.tasks.vector import EpisodeRunner
+
+TASKS = ["cheetah-run", "cup-spin", "reacher-easy", "cheetah-run", "finger-turn-hard"]
+SEEDS = [4, 0, 9]
+STEPS = 40
+
+
+def act(obs: NDArray[np.float32], t: int) -> NDArray[np.float32]:
+    """Actions that depend on the observations, the row and the step."""
+    rows = np.arange(len(obs), dtype=np.float32)[:, None, None]
+    return np.sin(3 * obs[..., :ACTION_WIDTH] + obs[..., 6:12] + rows + 0.3 * t)
+
+
+def alone(row: int, seed: int) -> float:
+    env = TaskEnv(TASKS[row])
+    obs, total = env.reset(seed), 0.0
+    for t in range(STEPS):
+        padded = np.zeros((len(TASKS), 1, OBS_WIDTH), np.float32)
+        padded[row, 0, : env.obs_dim] = obs
+        obs, reward = env.step(act(padded, t)[row, 0])
+        total += reward
+    return total
+
+
+def test_returns_are_those_of_single_environments_whatever_the_number_of_workers() -> None:
+    expected = np.array([[alone(row, seed) for seed in SEEDS] for row in range(len(TASKS))])
+    assert (expected.std(axis=1) > 0).any()
+    for workers in (0, 1, 2, 3):
+        with EpisodeRunner(workers) as runner:
+            returns = runner.run(act, TASKS, SEEDS, STEPS)
+            assert returns.dtype == np.float64
+            np.testing.assert_array_equal(returns, expected)
+            # Environments are used again, in other numbers and places.
+            runner.run(act, TASKS[:1], [1, 2], 3)
+            np.testing.assert_array_equal(runner.run(act, TASKS, SEEDS, STEPS), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_policy_sees_padded_batches_and_progress_is_told(workers: int) -> None:
+    seen, told = [], []
+
+    def remember(obs: NDArray[np.float32], t: int) -> NDArray[np.float32]:
+        seen.append((obs, t))
+        return np.zeros((*obs.shape[:2], ACTION_WIDTH), np.float32)
+
+    with EpisodeRunner(workers) as runner:
+        tasks = ["reacher_easy", "dmcontrol-walker-walk"]
+        runner.run(remember, tasks, [7], 3, lambda done, steps: told.append((done, steps)))
+        assert runner.run(remember, tasks, [], 1).shape == (2, 0)
+        assert runner.run(remember, tasks, [1], 0).tolist() == [[0.0], [0.0]]
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert [t for _, t in seen] == [0, 1, 2]
+    first = seen[0][0]
+    assert first.shape == (2, 1, OBS_WIDTH)
+    assert first.dtype == np.float32
+    np.testing.assert_array_equal(first[0, 0, :6], TaskEnv("reacher-easy").reset(7))
+    assert (first[0, 0, 6:] == 0).all()
+    np.testing.assert_array_equal(first[1, 0], TaskEnv("walker-walk").reset(7))
+    assert (seen[1][0] != first).any()  # each batch is the policy's own to keep
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_errors_name_task_and_seed_and_the_runner_goes_on(workers: int) -> None:
+    def poison(obs: NDArray[np.float32], t: int) -> NDArray[np.float32]:
+        actions = act(obs, t)
+        if t == 2:
+            actions[1, 2, 0] = np.nan
+        return actions
+
+    with EpisodeRunner(workers) as runner:
+        with pytest.raises(RuntimeError, match=r"cup-spin, step 2: .*not finite.*seed 9"):
+            runner.run(poison, TASKS, SEEDS, STEPS)
+        with pytest.raises(ValueError, match="act returned shape"):
+            runner.run(lambda obs, t: obs, TASKS, SEEDS, STEPS)
+        with pytest.raises(UserError, match="cup-spni"):
+            runner.run(act, ["cup-spni"], SEEDS, STEPS)
+        with pytest.raises(ValueError, match="501"):
+            runner.run(act, TASKS, SEEDS, 501)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(_interrupted, TASKS, SEEDS, STEPS)
+        assert runner.run(act, TASKS, SEEDS, 2).shape == (5, 3)
+
+
+def _interrupted(obs: NDArray[np.float32], t: int) -> NDArray[np.float32]:
+    raise KeyboardInterrupt
+
+
+def test_a_killed_worker_is_reported() -> None:
+    with EpisodeRunner(2) as runner:
+        runner.run(act, TASKS, SEEDS, 1)
+        workers = [worker._process for worker in runner._workers]
+
+        def kill(obs: NDArray[np.float32], t: int) -> NDArray[np.float32]:
+            if t == 1:
+                workers[1].kill()
+            return act(obs, t)
+
+        with pytest.raises(RuntimeError, match=r"ended unexpectedly \(exit status -9\)"):
+            runner.run(kill, TASKS, SEEDS, STEPS)
+        assert workers[0].poll() is not None
+        assert runner.run(act, TASKS, SEEDS, 1).shape == (5, 3)
+
+
+_PARENT = """
+import sys, time
+import numpy as np
+from fmbpo.tasks.vector import EpisodeRunner
+
+def act(obs, t):
+    if t == 3:
+        print(*(w._process.pid for w in runner._workers), flush=True)
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+    return np.zeros((*obs.shape[:2], 6), np.float32)
+
+with EpisodeRunner(2) as runner:
+    print(runner.run(act, ["cheetah-run"], [0, 1, 2], 5).shape, flush=True)
+"""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_workers_outlive_an_interrupt_but_not_their_parent() -> None:
+    def start() -> tuple[subprocess.Popen[str], list[int]]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PARENT], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        return process, [int(pid) for pid in process.stdout.readline().split()]
+
+    process, workers = start()
+    with process:
+        for pid in [*workers, process.pid]:
+            os.kill(pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    assert output.splitlines() == ["interrupted", "(1, 3)"]
+
+    process, workers = start()
+    with process:
+        assert len(workers) == 2
+        assert all(_alive(pid) for pid in workers)
+        process.kill()
+    deadline = time.monotonic() + 10
+    while any(_alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(_alive(pid) for pid in workers)
