@@ -1,9 +1,9 @@
 """Held-out measures of a world model that compare across kinds of model.
 
 Open-loop rollouts against recorded actions on episodes never trained on. Rewards are compared in
-the environment's units. Observations are read out of the latent by a ridge regression fitted on
-training latents, and errors are in units of each observation's standard deviation, so that no
-model's own latent scale enters.
+the environment's units. Observations are read out of the latent by a ridge regression a task,
+fitted on training latents, and errors are in units of each observation entry's standard deviation,
+so that no model's own latent scale enters.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from torch import Tensor
 from fmbpo.data.sampler import Rows, SliceSampler
 from fmbpo.hookspecs import Rollout, Task
 from fmbpo.nn import two_hot
+from fmbpo.tasks.mt30 import OBS_WIDTH
 
 HORIZONS = (1, 2, 4, 8, 16)
 SLICES = 512
+FIT_SLICES = 1024
+"""A task, of two rows each: what the read-out is fitted on."""
 RIDGE = 1e-4
+"""In units of the mean square of a latent entry."""
 
 
 class Validator:
@@ -30,7 +34,8 @@ class Validator:
         longest = int((held_out.end_E - held_out.start_E).min()) - 1
         self.horizons = [h for h in HORIZONS if h <= longest]
         self.batch = SliceSampler(held_out, self.horizons[-1], SLICES, seed=0).sample()
-        self.fit = SliceSampler(train, 1, 4 * SLICES, seed=1).sample()
+        tasks = len(train.task_E.unique())
+        self.fit = SliceSampler(train, 1, FIT_SLICES * tasks, seed=1).sample()
 
     @torch.no_grad()
     def __call__(self, module: Any, rollout_hook: Callable[..., Rollout]) -> dict[str, float]:
@@ -76,13 +81,18 @@ class Validator:
         return task, hook(module, z, lambda t, _: batch.action_HBA[t], task, noise)
 
     def _readout(self, module: Any) -> Callable[[Tensor], Tensor]:
-        """Ridge regression from training latents (and a constant) to observations."""
-        z = module.encode(self.fit.obs_HBO, module.embed(self.fit.index_B)).flatten(0, 1)
-        x = torch.cat([z, torch.ones_like(z[:, :1])], 1).double()
-        y = self.fit.obs_HBO.flatten(0, 1).double()
-        gram = x.T @ x / len(x) + RIDGE * torch.eye(x.shape[1], device=x.device, dtype=x.dtype)
-        weight = torch.linalg.solve(gram, x.T @ y / len(x)).to(z)
-        return lambda z: z @ weight[:-1] + weight[-1]
+        """``[B, D]`` latents of the held-out slices -> observations ``[B, O]``: a ridge regression
+        (with a constant) for each task, from training latents."""
+        z_NBD = module.encode(self.fit.obs_HBO, module.embed(self.fit.index_B))
+        weight = z_NBD.new_zeros(len(self.batch.index_B), z_NBD.shape[-1] + 1, OBS_WIDTH)
+        for task in self.batch.index_B.unique():
+            mine = self.fit.index_B == task
+            x = _with_one(z_NBD[:, mine].flatten(0, 1)).double()
+            y = self.fit.obs_HBO[:, mine].flatten(0, 1).double()
+            gram = x.T @ x / len(x)
+            gram.diagonal().add_(RIDGE * gram.diagonal().mean())
+            weight[self.batch.index_B == task] = torch.linalg.solve(gram, x.T @ y / len(x)).to(z_NBD)
+        return lambda z: (_with_one(z).unsqueeze(1) @ weight).squeeze(1)
 
     def _scale(self) -> Tensor:
         """Each row's own task's standard deviation an observation entry ``[B, O]``, 0 for padding
@@ -105,3 +115,7 @@ def _effective_rank(z: Tensor) -> float:
     s = torch.linalg.svdvals((z - z.mean(0)).double())
     p = s / s.sum()
     return float(torch.exp(-(p * (p + 1e-12).log()).sum()))
+
+
+def _with_one(z: Tensor) -> Tensor:
+    return torch.cat([z, torch.ones_like(z[..., :1])], -1)

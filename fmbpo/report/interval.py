@@ -1,0 +1,82 @@
+"""Intervals and comparisons of returns, with the seed as the unit wherever there are seeds.
+
+Episodes of one seed share its trained policy: they say how well *this* policy does, not how well
+training does. So with two seeds or more the sample is the seeds' means, and n is the number of
+seeds. With one seed only its episodes are left; the interval then covers the evaluation's noise
+and not the training's, and whoever prints it must say so (``basis``).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+import attrs
+
+from fmbpo.runs.summary import TaskResult
+
+LEVEL = 0.95
+"""Confidence of every interval and test here."""
+
+
+@attrs.frozen
+class Interval:
+    """``mean`` ± ``half`` in units of return; ``half`` is None for a sample of one."""
+
+    mean: float
+    half: float | None
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}" if self.half is None else f"{self.mean:.1f} ± {self.half:.1f}"
+
+
+def sample(task: TaskResult) -> list[float]:
+    """The independent values of a task: seed means from two seeds on, else the episodes."""
+    if len(task.seeds) >= 2:
+        return task.seed_means
+    return list(next(iter(task.seeds.values())).returns)
+
+
+def basis(task: TaskResult) -> str:
+    """What the interval of this task is taken over: ``3 seeds`` or ``10 episodes of 1 seed``."""
+    if len(task.seeds) >= 2:
+        return f"{len(task.seeds)} seeds"
+    episodes = len(sample(task))
+    return f"{episodes} episode{'s' if episodes > 1 else ''} of 1 seed"
+
+
+def t_interval(values: Sequence[float]) -> Interval:
+    """Student's t interval of the mean of independent values. ``ValueError`` for none."""
+    if not values:
+        raise ValueError("an interval needs at least one value")
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Interval(mean, None)
+    from scipy.stats import t
+
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return Interval(mean, float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * error)
+
+
+def above(a_returns: Sequence[float], b_returns: Sequence[float]) -> bool:
+    """Whether the mean of ``a`` lies above that of ``b`` beyond the 95 % interval.
+
+    Welch's two-sided t interval of the difference, which asks for no equal variances, must lie
+    above 0. A sample of fewer than two values supports no such statement: False. Two samples
+    without any variance are compared by their means.
+    """
+    if len(a_returns) < 2 or len(b_returns) < 2:
+        return False
+    difference = statistics.fmean(a_returns) - statistics.fmean(b_returns)
+    parts = [statistics.variance(values) / len(values) for values in (a_returns, b_returns)]
+    variance = sum(parts)
+    if variance == 0:
+        return difference > 0
+    from scipy.stats import t
+
+    freedom = variance**2 / sum(
+        part**2 / (len(values) - 1)
+        for part, values in zip(parts, (a_returns, b_returns), strict=True)
+    )
+    return difference > float(t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)

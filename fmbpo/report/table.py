@@ -1,0 +1,139 @@
+"""The table that closes a run: every return beside what it must be held against."""
+
+from __future__ import annotations
+
+import io
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from fmbpo.report.interval import Interval, above, basis, sample, t_interval
+from fmbpo.runs.summary import Summary, TaskResult
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_BASELINES = ("random", "untrained")
+_NONE = "–"
+
+
+def closing_table(summary: Summary) -> Table:
+    """The table of a policy run, tasks in rows; the last row is the mean over tasks.
+
+    The ± is the 95 % t interval over seeds, or over the episodes of a single seed (see
+    ``fmbpo.report.interval``). "Planner" is the sampling planner, which knows the true simulator;
+    "PWM" is the published return.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=heading(summary), title_justify="left")
+    table.add_column("task", no_wrap=True)
+    for column in ("return ± 95 %", "random", "untrained", "planner", "PWM", "of planner"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, task in summary.tasks.items():
+        table.add_row(name, str(t_interval(sample(task))), *_references([task]))
+    if len(summary.tasks) > 1:
+        tasks = list(summary.tasks.values())
+        table.add_section()
+        table.add_row(
+            f"mean of {len(tasks)}", str(mean_over_tasks(tasks)), *_references(tasks), style="bold"
+        )
+    return table
+
+
+def closing_text(summary: Summary, *, width: int = 100) -> str:
+    """The table and the notes under it as plain text of at most ``width`` columns."""
+    stream = io.StringIO()
+    print_closing(summary, stream, width=width)
+    return stream.getvalue()
+
+
+def print_closing(summary: Summary, stream: TextIO, *, width: int | None = None) -> None:
+    """Write the table and the notes under it; in colour where the stream is a terminal."""
+    from rich.console import Console
+
+    console = Console(file=stream, width=width, highlight=False, markup=False)
+    if summary.tasks:
+        console.print(closing_table(summary))
+    else:
+        console.print(heading(summary))
+    for note in notes(summary):
+        console.print(note)
+
+
+def heading(summary: Summary) -> str:
+    """Experiment, scale, protocol, conventions and plugins in one line."""
+    conventions = summary.conventions
+    if isinstance(conventions, dict):
+        conventions = ", ".join(f"{key} {value}" for key, value in conventions.items())
+    parts = [
+        summary.experiment,
+        f"scale {summary.scale}",
+        summary.protocol or "pretraining",
+        f"conventions {conventions}",
+        f"world model {summary.world_model.plugin}",
+    ]
+    if summary.policy:
+        parts.append(f"policy {summary.policy.plugin}")
+    return " · ".join(parts)
+
+
+def notes(summary: Summary) -> list[str]:
+    """What the numbers rest on, which baselines are surely surpassed, and health warnings."""
+    lines = []
+    if summary.tasks:
+        bases = sorted({basis(task) for task in summary.tasks.values()})
+        lines.append(f"±: 95 % t interval over {' / '.join(bases)}.")
+        if any(len(task.seeds) < 2 for task in summary.tasks.values()):
+            lines.append("One seed: the interval is the evaluation's noise, not the training's.")
+        for baseline in _BASELINES:
+            lines += _verdict(summary, baseline)
+    for warning in summary.health:
+        text = warning.get("message", warning) if isinstance(warning, dict) else warning
+        lines.append(f"WARNING: {text}")
+    return lines
+
+
+def is_above(task: TaskResult, baseline: str) -> bool | None:
+    """Whether a task's return is above ``random`` or ``untrained`` beyond the 95 % interval.
+
+    None where the baseline's episodes are not in the summary.
+    """
+    returns: tuple[float, ...] | None = getattr(task, f"{baseline}_returns")
+    return above(sample(task), returns) if returns else None
+
+
+def mean_over_tasks(tasks: Sequence[TaskResult]) -> Interval:
+    """The mean over tasks; its interval is over seeds, and only where all tasks have the same."""
+    names = set(tasks[0].seeds)
+    if any(set(task.seeds) != names for task in tasks):
+        return Interval(statistics.fmean(task.return_mean for task in tasks), None)
+    per_seed = [
+        statistics.fmean(task.seeds[name].return_mean for task in tasks) for name in sorted(names)
+    ]
+    return t_interval(per_seed)
+
+
+def _references(tasks: Sequence[TaskResult]) -> list[str]:
+    """The other columns; a mean only where every task has the number."""
+    cells = []
+    for name in ("random_return_mean", "untrained_return_mean", "reference_return", "pwm_return"):
+        values = [getattr(task, name) for task in tasks]
+        cells.append(_NONE if None in values else f"{statistics.fmean(values):.1f}")
+    planner = [task.reference_return for task in tasks if task.reference_return]
+    mean = statistics.fmean(task.return_mean for task in tasks)
+    whole = len(planner) == len(tasks)
+    cells.append(f"{100 * mean / statistics.fmean(planner):.0f} %" if whole else _NONE)
+    return cells
+
+
+def _verdict(summary: Summary, baseline: str) -> list[str]:
+    found = {name: is_above(task, baseline) for name, task in summary.tasks.items()}
+    known = {name: verdict for name, verdict in found.items() if verdict is not None}
+    if not known:
+        return []
+    yes = [name for name, verdict in known.items() if verdict]
+    no = [name for name, verdict in known.items() if not verdict]
+    text = f"Above {baseline} beyond the 95 % interval: {', '.join(yes) or 'none'}"
+    return [f"{text}; not: {', '.join(no)}." if no else f"{text}."]
