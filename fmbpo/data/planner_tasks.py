@@ -1,185 +1,112 @@
-"""What the planner knows of each task: its reward on batches, shaping, search settings.
+"""What the planner knows of each task: reward, shaping, sensors, search settings.
 
-A new task is one function for its reward and one entry in `PLAN_TASKS`. The shaping terms only
-guide the search where the reward is sparse; recorded rewards are always the environment's.
+A new task is one reward function in `fmbpo.data.planner_rewards` and one entry here.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from attrs import evolve
 
-from fmbpo.data.planner_model import Floats, Frames, PlanSettings, PlanTask, Sensor
+from fmbpo.data import planner_rewards as r
+from fmbpo.data.planner_model import PlanSettings, PlanTask
 from fmbpo.errors import UserError, did_you_mean
+from fmbpo.tasks.custom import reacher_three
 from fmbpo.tasks.mt30 import task_info
 
-GRAVITY_TERM = 4.905  # pendulum: g / 2, so that energy is v^2 / 8 + this x cos, per unit of mass
-
-
-def gaussian(distance: Floats, margin: float) -> Floats:
-    """dm_control's default tolerance: 1 at distance 0, 0.1 at ``margin``."""
-    return np.asarray(np.exp(np.log(0.1) * (distance / margin) ** 2))
-
-
-def linear(distance: Floats, margin: float, at_margin: float) -> Floats:
-    """dm_control's linear tolerance: 1 at distance 0, ``at_margin`` at ``margin``."""
-    return np.asarray(np.maximum(0.0, 1.0 - (1.0 - at_margin) * distance / margin))
-
-
-def below(value: Floats, bound: float) -> Floats:
-    """How far ``value`` is under ``bound``, 0 above it."""
-    return np.asarray(np.maximum(0.0, bound - value))
-
-
-def _indicator(condition: object) -> Floats:
-    return np.asarray(condition, np.float64)
-
-
-# --- reacher: finger at the target ----------------------------------------------------------
-
-_FINGER = Sensor("pos", "geom", "finger")
-_TARGET_GEOM = Sensor("pos", "geom", "target")
-
-
-def _finger_distance(f: Frames) -> Floats:
-    return np.asarray(
-        np.linalg.norm((f.sensor(_TARGET_GEOM) - f.sensor(_FINGER))[..., :2], axis=-1)
-    )
-
-
-def _reacher(f: Frames) -> Floats:
-    radii = f.model.geom("target").size[0] + f.model.geom("finger").size[0]
-    return _indicator(_finger_distance(f) <= radii)
-
-
-def _reacher_shaping(f: Frames) -> Floats:
-    return np.asarray(-3.0 * _finger_distance(f) - 0.002 * (f.qvel**2).sum(-1))
-
-
-# --- pendulum -------------------------------------------------------------------------------
-
-
-def _pendulum(f: Frames) -> Floats:
-    return _indicator(np.cos(f.position("hinge")) >= np.cos(np.deg2rad(8)))
-
-
-def _pendulum_shaping(f: Frames) -> Floats:
-    cos = np.cos(f.position("hinge"))
-    energy = f.velocity("hinge") ** 2 / 8 + GRAVITY_TERM * cos
-    return np.asarray(0.3 * (1 + cos) / 2 - 0.06 * np.abs(energy - GRAVITY_TERM))
-
-
-# --- cartpole -------------------------------------------------------------------------------
-
-
-def _cartpole(f: Frames) -> Floats:
-    upright = (np.cos(f.position("hinge_1")) + 1) / 2
-    centred = (1 + gaussian(f.position("slider"), 2)) / 2
-    small_control = (4 + np.maximum(0.0, 1 - f.ctrl[..., 0] ** 2)) / 5
-    small_velocity = (1 + gaussian(f.velocity("hinge_1"), 5)) / 2
-    return np.asarray(upright * small_control * small_velocity * centred)
-
-
-# --- cup: ball in the cup -------------------------------------------------------------------
-
-_CUP_TARGET = Sensor("pos", "site", "target")
-_BALL = Sensor("pos", "xbody", "ball")
-
-
-def _ball_to_target(f: Frames) -> Floats:
-    return (f.sensor(_CUP_TARGET) - f.sensor(_BALL))[..., [0, 2]]
-
-
-def _cup_catch(f: Frames) -> Floats:
-    room = f.model.site("target").size[[0, 2]] - f.model.geom("ball").size[0]
-    return _indicator((np.abs(_ball_to_target(f)) < room).all(-1))
-
-
-def _cup_catch_shaping(f: Frames) -> Floats:
-    offset = _ball_to_target(f)
-    distance = np.linalg.norm(offset, axis=-1)
-    # The ball has to come over the rim, so being above the cup counts for something.
-    above = np.linalg.norm(offset + np.array([0.0, 0.15]), axis=-1)
-    near = 0.3 * np.exp(-((distance / 0.1) ** 2)) + 0.1 * np.exp(-((above / 0.15) ** 2))
-    return np.asarray(near - 0.2 * distance)
-
-
-# --- walker ---------------------------------------------------------------------------------
-
-_TORSO = Sensor("pos", "xbody", "torso")
-_TORSO_UP = Sensor("zaxis", "xbody", "torso")
-
-
-def _walker_stand(f: Frames) -> Floats:
-    standing = gaussian(below(f.sensor(_TORSO)[..., 2], 1.2), 0.6)
-    return np.asarray((3 * standing + (1 + f.sensor(_TORSO_UP)[..., 2]) / 2) / 4)
-
-
-def _walker_stand_shaping(f: Frames) -> Floats:
-    moving = np.abs(f.velocity("rooty")) + np.abs(f.sensor("torso_subtreelinvel")[..., 0])
-    return np.asarray(0.1 * f.sensor(_TORSO)[..., 2] - 0.003 * moving)
-
-
-# --- cheetah --------------------------------------------------------------------------------
-
-
-def _cheetah_run(f: Frames) -> Floats:
-    return linear(below(f.sensor("torso_subtreelinvel")[..., 0], 10), 10, 0)
-
-
-def _cheetah_shaping(f: Frames) -> Floats:
-    return -below(-np.abs(f.position("rooty")), -1.2)
-
-
-# --- finger ---------------------------------------------------------------------------------
-
-
-def _finger_spin(f: Frames) -> Floats:
-    return _indicator(f.velocity("hinge") <= -15)
-
-
-def _finger_spin_shaping(f: Frames) -> Floats:
-    # The dense surrogate replaces the indicator, which misled the search.
-    tip = (f.sensor("touchtop_pos") + f.sensor("touchbottom_pos")) / 2
-    reach = np.linalg.norm((tip - f.sensor("spinner"))[..., [0, 2]], axis=-1)
-    slow = np.maximum(0.0, f.velocity("hinge") + 20)
-    return np.asarray(-0.1 * slow - reach - _finger_spin(f))
-
-
-# --- the table ------------------------------------------------------------------------------
-
+_WALKER = PlanSettings(samples=32, horizon=16, knots=8, sigma=0.8, coarse=4)
+_CHEETAH = PlanSettings(samples=48, horizon=25, knots=8, sigma=0.9, elites=10)
+_CHEETAH_LIFTED = PlanSettings(
+    samples=64, horizon=30, knots=8, sigma=1.2, temperature=0.1, elites=10
+)
 _REACHER = PlanSettings(samples=32, horizon=20, knots=5, sigma=0.4)
+_REACHER_THREE = evolve(_REACHER, samples=48, sigma=0.8)
+_PENDULUM = PlanSettings(samples=32, horizon=50, knots=10, sigma=0.8)
 _CARTPOLE = PlanSettings(samples=32, horizon=50, knots=10, sigma=0.7)
+_CUP = PlanSettings(samples=24, horizon=25, knots=8, sigma=0.6, elites=6, coarse=5)
+_FINGER = PlanSettings(samples=48, horizon=25, knots=8, sigma=0.8, elites=10, coarse=2)
+_HOPPER = evolve(_CHEETAH_LIFTED, coarse=2)
+
+_STANDING = (r.TORSO, r.TORSO_UP)
+_REACHING = (r.FINGER, r.TARGET_GEOM)
+_CATCHING = (r.TARGET_SITE, r.BALL)
+_HOPPING = (r.TORSO_MASS, r.FOOT_MASS)
+_FEET = (r.TORSO, r.HIND_FOOT, r.FORE_FOOT)
+
+
+def _three_links() -> tuple[str, dict[str, bytes]]:
+    return reacher_three._MODEL, {}
+
+
+def _walker(speed: float, samples: int = 32, sigma: float = 1.2, warm: float = 0.1) -> PlanTask:
+    settings = evolve(_WALKER, samples=samples, sigma=sigma, temperature=warm)
+    return PlanTask(r.walker_move(speed), settings, r.walker_move_shaping, _STANDING)
+
+
+_REACHER_TASKS = {
+    name: PlanTask(r.reacher, _REACHER, r.reacher_shaping, _REACHING)
+    for name in ("reacher-easy", "reacher-hard")
+} | {
+    name: PlanTask(r.reacher, _REACHER_THREE, r.reacher_shaping, _REACHING, _three_links)
+    for name in ("reacher-three-easy", "reacher-three-hard")
+}
 
 PLAN_TASKS: dict[str, PlanTask] = {
     "walker-stand": PlanTask(
-        _walker_stand,
-        PlanSettings(samples=32, horizon=20, knots=8, sigma=0.8, coarse=4),
-        _walker_stand_shaping,
-        (_TORSO, _TORSO_UP),
+        r.walker_stand, evolve(_WALKER, horizon=20), r.walker_stand_shaping, _STANDING
     ),
-    "cheetah-run": PlanTask(
-        _cheetah_run,
-        PlanSettings(samples=48, horizon=25, knots=8, sigma=0.9, elites=10),
-        _cheetah_shaping,
+    "walker-walk": _walker(1, sigma=0.8, warm=0.2),
+    "walker-run": _walker(8, samples=48),
+    "walker-walk-backwards": _walker(-1),
+    "walker-run-backwards": _walker(-8, samples=48, sigma=1.0, warm=0.2),
+    "cheetah-run": PlanTask(r.cheetah_run(10), _CHEETAH, r.cheetah_run_shaping),
+    "cheetah-run-backwards": PlanTask(
+        r.cheetah_run(-8), evolve(_CHEETAH, sigma=1.2, temperature=0.1), r.cheetah_run_shaping
     ),
-    "reacher-easy": PlanTask(_reacher, _REACHER, _reacher_shaping, (_FINGER, _TARGET_GEOM)),
-    "reacher-hard": PlanTask(_reacher, _REACHER, _reacher_shaping, (_FINGER, _TARGET_GEOM)),
-    "pendulum-swingup": PlanTask(
-        _pendulum, PlanSettings(samples=32, horizon=50, knots=10, sigma=0.8), _pendulum_shaping
+    "cheetah-run-front": PlanTask(
+        r.cheetah_lifted(r.HIND_FOOT),
+        _CHEETAH_LIFTED,
+        r.cheetah_lifted_shaping(r.HIND_FOOT),
+        _FEET,
     ),
-    "cartpole-balance": PlanTask(_cartpole, _CARTPOLE),
-    "cartpole-swingup": PlanTask(_cartpole, _CARTPOLE),
-    "cup-catch": PlanTask(
-        _cup_catch,
-        PlanSettings(samples=24, horizon=25, knots=8, sigma=0.6, elites=6, coarse=5),
-        _cup_catch_shaping,
-        (_CUP_TARGET, _BALL),
+    "cheetah-run-back": PlanTask(
+        r.cheetah_lifted(r.FORE_FOOT),
+        _CHEETAH_LIFTED,
+        r.cheetah_lifted_shaping(r.FORE_FOOT),
+        _FEET,
+    ),
+    "cheetah-jump": PlanTask(r.cheetah_jump, _CHEETAH_LIFTED, sensors=_FEET),
+    **_REACHER_TASKS,
+    "acrobot-swingup": PlanTask(
+        r.acrobot,
+        PlanSettings(samples=64, horizon=75, knots=15, sigma=0.8, elites=12),
+        sensors=(r.TARGET_SITE, r.TIP),
+    ),
+    "pendulum-swingup": PlanTask(r.pendulum_swingup, _PENDULUM, r.pendulum_shaping),
+    "pendulum-spin": PlanTask(r.pendulum_spin, _PENDULUM),
+    "cartpole-balance": PlanTask(r.cartpole, _CARTPOLE),
+    "cartpole-swingup": PlanTask(r.cartpole, _CARTPOLE),
+    "cartpole-balance-sparse": PlanTask(r.cartpole_sparse, _CARTPOLE, r.cartpole_sparse_shaping),
+    "cartpole-swingup-sparse": PlanTask(r.cartpole_sparse, _CARTPOLE, r.cartpole_sparse_shaping),
+    "cup-catch": PlanTask(r.cup_catch, _CUP, r.cup_catch_shaping, _CATCHING),
+    "cup-spin": PlanTask(
+        r.cup_spin, evolve(_CUP, horizon=20, sigma=1.0, temperature=0.1), sensors=_CATCHING
     ),
     "finger-spin": PlanTask(
-        _finger_spin,
+        r.finger_spin,
         PlanSettings(samples=96, horizon=12, knots=8, sigma=1.2, temperature=0.1, elites=10),
-        _finger_spin_shaping,
+        r.finger_spin_shaping,
     ),
+    "finger-turn-easy": PlanTask(r.finger_turn, _FINGER, r.finger_turn_shaping),
+    "finger-turn-hard": PlanTask(r.finger_turn, _FINGER, r.finger_turn_shaping),
+    "fish-swim": PlanTask(
+        r.fish_swim,
+        PlanSettings(samples=32, horizon=20, knots=8, sigma=0.8, coarse=5),
+        r.fish_shaping,
+        (r.TARGET_GEOM, r.MOUTH, r.TORSO_UP),
+    ),
+    "hopper-stand": PlanTask(r.hopper_stand, _HOPPER, r.hopper_shaping, _HOPPING),
+    "hopper-hop": PlanTask(r.hopper_hop(2), _HOPPER, r.hopper_shaping, _HOPPING),
+    "hopper-hop-backwards": PlanTask(r.hopper_hop(-1), _HOPPER, r.hopper_shaping, _HOPPING),
 }
 
 
@@ -187,12 +114,11 @@ def plan_task(name: str) -> PlanTask:
     """The planner's entry for a task.
 
     Raises:
-        UserError: MT30 has no such task, or the planner has no entry for it yet.
+        UserError: MT30 has no such task, or the planner has no entry for it.
     """
     known = task_info(name).name
     if known not in PLAN_TASKS:
         raise UserError(
-            f"the planner has no entry for {known!r}",
-            remedy=f"collect one of: {', '.join(PLAN_TASKS)}; {did_you_mean(known, PLAN_TASKS)}",
+            f"the planner has no entry for {known!r}", remedy=did_you_mean(known, PLAN_TASKS)
         )
     return PLAN_TASKS[known]

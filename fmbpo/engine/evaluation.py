@@ -37,8 +37,9 @@ class Evaluator:
         index_T: torch.Tensor,
         mask_TA: torch.Tensor,
         episodes: int,
+        steps: int,
     ) -> NDArray[np.float64]:
-        """Returns ``[T, episodes]`` of T stacked policies, deterministic, 500 agent steps."""
+        """Returns ``[T, episodes]`` of T stacked policies, deterministic."""
         model, hook = roles.world_model, HookCall(roles.policy, predict)
         noise_dim = roles.policy.noise_dim
         embedding_TE = model.embed(index_T)
@@ -59,7 +60,7 @@ class Evaluator:
             result: NDArray[np.float32] = action.cpu().numpy()
             return result
 
-        return self.runner.run(act, tasks, self.seeds(episodes))
+        return self.runner.run(act, tasks, self.seeds(episodes), steps)
 
     def random(self, tasks: Sequence[str], episodes: int) -> NDArray[np.float64]:
         """Returns ``[T, episodes]`` of actions uniform in [-1, 1]."""

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map, tree_map_only
 
 from fmbpo.data.sampler import StartSampler
 from fmbpo.engine import seeding
-from fmbpo.engine.adam import AdamState, linear_decay
+from fmbpo.engine.adam import AdamState, Params, linear_decay
 from fmbpo.engine.critic import Critic, ReturnScale
 from fmbpo.engine.dataset import Dataset
 from fmbpo.engine.evaluation import Evaluator
@@ -34,6 +34,7 @@ from fmbpo.experiment.schema import (
 )
 from fmbpo.hookspecs import PolicyDims
 from fmbpo.registry import Component
+from fmbpo.tasks.env import EPISODE_STEPS
 from fmbpo.tasks.mt30 import ACTION_WIDTH, task_info
 
 
@@ -121,6 +122,14 @@ class PolicyTraining:
         self.training, metrics = self.update(self.training, self._start(), self._rates(iteration))
         return metrics
 
+    def example(self) -> tuple[CellState, Start, Rates]:
+        """Arguments of ``update`` as the first step will see them; nothing is used up."""
+        saved = [g.get_state() for g in self.generators]
+        start = self._start()
+        for generator, state in zip(self.generators, saved, strict=True):
+            generator.set_state(state)
+        return self.training, start, self._rates(1)
+
     def _start(self) -> Start:
         horizon, batch = self.config.horizon, self.config.batch
         obs = [s.sample(batch, g) for s, g in zip(self.starts, self.generators, strict=True)]
@@ -160,12 +169,20 @@ class PolicyTraining:
         each = {f"{c}/return": float(v) for c, v in zip(self.cells, means, strict=True)}
         return {"return": float(means.mean()), **each}
 
-    def returns(self, episodes: int) -> NDArray[np.float64]:
-        """``[cells, episodes]`` returns of the deterministic policies."""
+    def returns(
+        self, episodes: int, params: Params | None = None, steps: int = EPISODE_STEPS
+    ) -> NDArray[np.float64]:
+        """``[cells, episodes]`` returns of the deterministic policies, or of ``params``."""
         return self.evaluator.policies(
-            self.roles, self.predict, self.training.policy, self.tasks,
-            self.index_T, self.mask_TA, episodes,
-        )  # fmt: skip
+            self.roles,
+            self.predict,
+            params or self.training.policy,
+            self.tasks,
+            self.index_T,
+            self.mask_TA,
+            episodes,
+            steps,
+        )
 
     def weights(self) -> dict[str, Tensor]:
         """Policies and critics, stacked along the cells."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fmbpo.data.sampler import SliceSampler
 from fmbpo.engine import seeding
@@ -20,7 +20,7 @@ from fmbpo.engine.world_model_update import (
     make_world_model_update,
 )
 from fmbpo.experiment.schema import PluginTable, PretrainConfig
-from fmbpo.hookspecs import WorldModelDims
+from fmbpo.hookspecs import Batch, WorldModelDims
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
 
 DIMS = WorldModelDims(obs=OBS_WIDTH, action=ACTION_WIDTH, tasks=len(MT30))
@@ -48,7 +48,7 @@ class Pretraining:
     ) -> None:
         check_horizon(data.train, config.horizon)
         self.config, self.component, self.device = config, table.component, device
-        self.module: nn.Module = build_world_model(table, config.seed, device)
+        self.module = build_world_model(table, config.seed, device)
         self.sampler = SliceSampler(
             data.train, config.horizon, config.batch, seeding.derive(config.seed, "slices")
         )
@@ -67,17 +67,25 @@ class Pretraining:
 
     def step(self, iteration: int) -> dict[str, Tensor]:
         """One update on the next batch."""
+        self.training, metrics = self.update(self.training, *self._inputs(iteration))
+        return metrics
+
+    def example(self) -> tuple[Any, ...]:
+        """Arguments of ``update`` as the first step will see them; nothing is used up."""
+        saved = self.sampler.state(), self.noise.get_state()
+        inputs = self._inputs(1)
+        self.sampler.load_state(saved[0])
+        self.noise.set_state(saved[1])
+        return (self.training, *inputs)
+
+    def _inputs(self, iteration: int) -> tuple[Batch, Tensor, Tensor]:
         config = self.config
-        batch = self.sampler.sample()
         rate = linear_decay(
             config.learning_rate, config.final_learning_rate, (iteration - 1) / config.iterations
         )
         shape = (config.horizon, config.batch, self.module.loss_noise_dim)
         noise = torch.randn(shape, generator=self.noise).to(self.device)
-        self.training, metrics = self.update(
-            self.training, batch, noise, torch.tensor(rate, device=self.device)
-        )
-        return metrics
+        return self.sampler.sample(), noise, torch.tensor(rate, device=self.device)
 
     def describe(self, metrics: Mapping[str, Tensor]) -> dict[str, float]:
         """Numbers, in one transfer."""
@@ -91,11 +99,6 @@ class Pretraining:
             self.best_score, self.best_step = measures["score"], iteration
             self.best, self.measures = self.training.params, measures
         return {f"held_out/{name}": value for name, value in measures.items()}
-
-    def best_module(self) -> nn.Module:
-        """The module with the parameters chosen on held-out episodes."""
-        self._into_module(self.best)
-        return self.module
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters after the last update."""

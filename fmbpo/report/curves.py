@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -90,7 +91,7 @@ def pretraining_curves(
     panels = bool(losses) + len(errors)
     if not panels:
         raise ValueError("nothing to draw")
-    figure, axes = _page(heading, panels, min(panels, 3), width=4.4, height=3.4)
+    figure, axes = _page(heading, panels, min(panels, 3), width=4.4, height=3.4, legend=False)
     if losses:
         _draw_losses(axes[0], losses)
     for axis, error in zip(axes[bool(losses) :], errors, strict=True):
@@ -120,14 +121,14 @@ def _draw_task(axis: Axes, curves: TaskCurves, handles: dict[str, Any]) -> None:
     marker = "o" if all(len(series) < 3 for series in curves.seeds.values()) else None
     alone = len(curves.seeds) == 1
     for series in curves.seeds.values():
-        style = {"color": _BLUE, "lw": 2.0} if alone else {"color": _SKY, "lw": 0.9}
-        line = axis.plot(*_columns(series), marker=marker, **style)
+        colour, width = (_BLUE, 2.0) if alone else (_SKY, 0.9)
+        line = axis.plot(*_columns(series), marker=marker, color=colour, lw=width)
         handles.setdefault("one seed", line[0])
     if not alone:
         mean = mean_series(list(curves.seeds.values()))
         line = axis.plot(*_columns(mean), color=_BLUE, lw=2.2, marker=marker)
         handles.setdefault("mean of seeds", line[0])
-    top = [value for series in curves.seeds.values() for _, value in series]
+    top = [y for series in curves.seeds.values() for _, y in series if math.isfinite(y)]
     for name, (attribute, colour, dash) in _LEVELS.items():
         level = getattr(curves, attribute)
         if level is not None:
@@ -166,26 +167,40 @@ def _columns(series: Series) -> tuple[list[float], list[float]]:
 
 
 def _page(
-    heading: Heading, panels: int, columns: int, *, width: float = 3.6, height: float = 2.7
+    heading: Heading,
+    panels: int,
+    columns: int,
+    *,
+    width: float = 3.6,
+    height: float = 2.7,
+    legend: bool = True,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with ``panels`` axes, the heading and the stamp of the scale; sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rows = math.ceil(panels / columns)
-    # Room for the heading above and the legend below whatever the number of rows.
-    size = (max(columns * width, 6.4), rows * height + 1.35)
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    above, below = 0.72 / size[1], 0.42 / size[1]
-    figure.get_layout_engine().set(rect=(0.005, below, 0.99, 1 - above - below))
-    edge = 0.12 / size[0]
-    figure.text(edge, 1 - 0.14 / size[1], heading.experiment, va="top", weight="bold", fontsize=13)
+    wide = max(columns * width, 6.4)
     detail = " · ".join(part for part in (f"protocol: {heading.protocol}", heading.more) if part)
-    figure.text(edge, 1 - 0.44 / size[1], detail, va="top", fontsize=9.5, color=_GREY)
+    lines = textwrap.wrap(detail, int(wide * 13))
+    # Room for the heading above and the legend below, whatever the number of rows.
+    top, bottom = 0.54 + 0.18 * len(lines), 0.42 if legend else 0.05
+    high = rows * height + top + bottom
+    figure = Figure(figsize=(wide, high), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    rect = (0.005, bottom / high, 0.99, 1 - (top + bottom) / high)
+    figure.set_layout_engine(ConstrainedLayoutEngine(rect=rect))
+    left = 0.12 / wide
+    # A bold letter of 13 points is about 0.12 inches wide; the stamp must not be reached.
+    free = wide - 0.7 - 0.11 * (len(heading.scale) + 7)
+    size = min(13.0, 13 * free / (0.12 * max(len(heading.experiment), 1)))
+    figure.text(left, 1 - 0.14 / high, heading.experiment, va="top", weight="bold", fontsize=size)
+    detail = "\n".join(lines)
+    figure.text(left, 1 - 0.44 / high, detail, va="top", fontsize=9.5, color=_GREY)
     figure.text(
-        1 - edge,
-        1 - 0.16 / size[1],
+        1 - left,
+        1 - 0.16 / high,
         f"scale: {heading.scale}",
         va="top",
         ha="right",

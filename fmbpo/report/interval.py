@@ -53,10 +53,8 @@ def t_interval(values: Sequence[float]) -> Interval:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return Interval(mean, None)
-    from scipy.stats import t
-
     error = statistics.stdev(values) / math.sqrt(len(values))
-    return Interval(mean, float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * error)
+    return Interval(mean, _quantile(len(values) - 1) * error)
 
 
 def above(a_returns: Sequence[float], b_returns: Sequence[float]) -> bool:
@@ -73,10 +71,15 @@ def above(a_returns: Sequence[float], b_returns: Sequence[float]) -> bool:
     variance = sum(parts)
     if variance == 0:
         return difference > 0
-    from scipy.stats import t
-
     freedom = variance**2 / sum(
         part**2 / (len(values) - 1)
         for part, values in zip(parts, (a_returns, b_returns), strict=True)
     )
-    return difference > float(t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
+    return difference > _quantile(freedom) * math.sqrt(variance)
+
+
+def _quantile(freedom: float) -> float:
+    """Student's t beyond which, on both sides together, 1 - LEVEL of its probability lies."""
+    from scipy.special import stdtrit  # scipy.stats has it too, and takes a second to import
+
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))

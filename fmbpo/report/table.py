@@ -27,7 +27,7 @@ def closing_table(summary: Summary) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=heading(summary), title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("task", no_wrap=True)
     for column in ("return ± 95 %", "random", "untrained", "planner", "PWM", "of planner"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -54,10 +54,9 @@ def print_closing(summary: Summary, stream: TextIO, *, width: int | None = None)
     from rich.console import Console
 
     console = Console(file=stream, width=width, highlight=False, markup=False)
+    console.print(heading(summary), style="bold")
     if summary.tasks:
         console.print(closing_table(summary))
-    else:
-        console.print(heading(summary))
     for note in notes(summary):
         console.print(note)
 

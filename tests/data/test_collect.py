@@ -53,8 +53,7 @@ def test_the_rows_are_what_happened(small: Path) -> None:
     assert np.abs(data.action).max() <= 1
     assert (np.abs(data.action[data.episode_behaviour.repeat(13) == 1]) == 1).any()  # clipped
     for e, task in enumerate(np.array(TASKS)[data.episode_task]):
-        env, start = TaskEnv(task), data.episode_starts[e]
-        env.reset(0)
+        start = data.episode_starts[e]
         again = collect_episode(task, e % 3, behaviours(RECIPE)[e % 3], seed=4, steps=12)
         np.testing.assert_array_equal(again["obs"], data.obs[start : start + 13])
         np.testing.assert_array_equal(again["reward"], data.reward[start : start + 13])
@@ -128,7 +127,6 @@ def test_a_finished_store_is_kept(small: Path) -> None:
     ("change", "message"),
     [
         ({"tasks": ["reacher-esy"]}, "reacher-easy"),
-        ({"tasks": ["fish-swim"]}, "no entry for 'fish-swim'"),
         ({"tasks": []}, "at least one task"),
         ({"episodes": 0}, "episodes: 0 is too small"),
         ({"workers": 0}, "workers: 0 is too small"),

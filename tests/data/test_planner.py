@@ -10,6 +10,7 @@ from fmbpo.data.planner_model import PlanningModel
 from fmbpo.data.planner_tasks import PLAN_TASKS, plan_task
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import TaskEnv
+from fmbpo.tasks.mt30 import MT30
 
 
 def to_reward(name: str, physics: Any) -> None:
@@ -22,9 +23,15 @@ def to_reward(name: str, physics: Any) -> None:
             data.qpos["ball_z"] = 0.35
         elif name == "finger-spin":
             data.qvel["hinge"] = -20.0
+        elif name == "cartpole-swingup-sparse":
+            data.qpos["hinge_1"] = 0.1
+        elif name.startswith("hopper"):
+            data.qpos[2:] = 0.0
     if name.startswith("reacher"):
-        model.geom_pos["target", "x"], model.geom_pos["target", "y"] = data.geom_xpos["finger"][:2]
-        physics.forward()
+        model.geom_pos["target", :2] = data.geom_xpos["finger", :2]
+    if name.startswith("finger-turn"):
+        model.site_pos["target", :] = data.site_xpos["tip"]
+    physics.forward()
 
 
 @pytest.mark.parametrize("name", PLAN_TASKS)
@@ -38,6 +45,8 @@ def test_the_planning_reward_is_the_task_s(name: str) -> None:
     for step in range(120):
         low = -0.3 if step < 30 else -1.0
         action = rng.uniform(low, -low, env.action_dim).astype(np.float32)
+        if step == 60 and name.startswith("finger-turn"):  # where chance does not turn it away
+            env.env.physics.named.model.site_pos["target", "x"] += 0.1
         model.sync(env.env)
         planned.append(model.rewards(action.astype(np.float64)[None, None])[0, 0])
         true.append(env.step(action)[1])
@@ -91,8 +100,14 @@ def test_the_interpolation_passes_through_the_knots() -> None:
     np.testing.assert_allclose(basis @ [1.0, 5.0, 3.0], [1, 2, 3, 4, 5, 4.5, 4, 3.5, 3])
 
 
-def test_a_task_without_an_entry() -> None:
-    with pytest.raises(UserError, match="'fish-swim'"):
-        plan_task("fish-swim")
+def test_every_task_has_an_entry() -> None:
+    assert PLAN_TASKS.keys() == MT30.keys()
+
+
+def test_a_task_without_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.delitem(PLAN_TASKS, "fish-swim")
+        with pytest.raises(UserError, match="no entry for 'fish-swim'"):
+            plan_task("fish-swim")
     with pytest.raises(UserError, match="walker-stand"):
         plan_task("walker-stnd")

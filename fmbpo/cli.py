@@ -1,0 +1,203 @@
+"""The command line. Parsing imports nothing heavy; each command imports what it needs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fmbpo import __version__
+from fmbpo.errors import UserError
+
+USER_MISTAKE = 2
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (0 done, 2 a mistake to mend, 130 interrupted)."""
+    arguments = _parser().parse_args(argv)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve the simulators
+    try:
+        status: int = arguments.command(arguments)
+        return status
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fmbpo", description="Does flow matching help model-based policy optimisation?"
+    )
+    parser.add_argument("--version", action="version", version=f"fmbpo {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run an experiment to its end, or continue it")
+    _experiment_arguments(run)
+    run.add_argument("--runs", default="runs", metavar="DIR", help="where runs go (default: runs)")
+    run.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
+    run.set_defaults(command=_run)
+
+    check = commands.add_parser("check", help="validate an experiment whole, without training")
+    _experiment_arguments(check)
+    check.set_defaults(command=_check)
+
+    plugins = commands.add_parser("plugins", help="list the installed plugins")
+    plugins.add_argument("--json", action="store_true")
+    plugins.set_defaults(command=_plugins)
+
+    data = commands.add_parser("data", help="collect, describe and verify data sets")
+    kinds = data.add_subparsers(required=True, metavar="COMMAND")
+    collect = kinds.add_parser("collect", help="make data in the simulator with the planner")
+    collect.add_argument("--out", required=True, type=Path, help="the store to write")
+    collect.add_argument("--tasks", required=True, help="task names, separated by commas")
+    collect.add_argument("--episodes", type=int, default=64, help="episodes a task (default: 64)")
+    collect.add_argument("--seed", type=int, default=0)
+    collect.add_argument("--recipe", default="mixed", help="mix of behaviours (default: mixed)")
+    collect.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+    )
+    collect.set_defaults(command=_collect)
+    for name, action, text in (
+        ("info", _info, "describe a data set"),
+        ("verify", _verify, "read every row and compare it with the data set's id"),
+    ):
+        one = kinds.add_parser(name, help=text)
+        one.add_argument("path", help='the store, or "embedded" for the one in the package')
+        one.set_defaults(command=action)
+    return parser
+
+
+def _experiment_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("experiment", type=Path, help="the experiment's TOML file")
+    parser.add_argument(
+        "--scale", help='"paper", or an overlay of the file such as "laptop" (default: paper '
+        "where a data set is configured, else laptop)"
+    )  # fmt: skip
+    parser.add_argument("--data", help="the data set (or FMBPO_DATA, or data.path in the file)")
+    parser.add_argument(
+        "-o", "--override", action="append", default=[], metavar="KEY=VALUE",
+        help="override one value, for example -o policy_learning.iterations=2000",
+    )  # fmt: skip
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from fmbpo.engine.loop import Interrupted
+    from fmbpo.engine.run import Runner
+    from fmbpo.experiment import load_experiment
+    from fmbpo.report.table import print_closing
+
+    experiment = load_experiment(
+        arguments.experiment,
+        scale=arguments.scale,
+        overrides=arguments.override,
+        data=arguments.data,
+    )
+    try:
+        result = Runner(experiment, Path(arguments.runs), _say).run()
+    except Interrupted as stopped:
+        _say(f"interrupted: {stopped}; the same command continues")
+        return INTERRUPTED
+    print_closing(result.summary, sys.stderr if arguments.json else sys.stdout)
+    _say(f"written to {result.folder}")
+    if arguments.json:
+        print(json.dumps(result.summary.to_json()))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from fmbpo.engine.check import check_experiment
+    from fmbpo.experiment import load_experiment
+
+    experiment = load_experiment(
+        arguments.experiment,
+        scale=arguments.scale,
+        overrides=arguments.override,
+        data=arguments.data,
+    )
+    for line in check_experiment(experiment):
+        print(line)
+    print(f"ok: {arguments.experiment} can run")
+    return 0
+
+
+def _plugins(arguments: argparse.Namespace) -> int:
+    from fmbpo.registry import list_plugins, status
+
+    rows = [
+        {
+            "kind": listing.kind,
+            "name": listing.name,
+            "version": listing.version,
+            "distribution": listing.distribution,
+            "status": status(listing),
+        }
+        for listing in list_plugins()
+    ]
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    if not rows:
+        print("no plugin is installed; install one with: pip install -e plugins/NAME")
+        return 0
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+    for row in [{key: key for key in widths}, *rows]:
+        print("  ".join(row[key].ljust(width) for key, width in widths.items()).rstrip())
+    return 0
+
+
+def _collect(arguments: argparse.Namespace) -> int:
+    from fmbpo.data.collect import collect
+
+    tasks = [task for task in arguments.tasks.split(",") if task]
+    path = collect(
+        arguments.out,
+        tasks,
+        arguments.episodes,
+        arguments.seed,
+        arguments.recipe,
+        arguments.workers,
+        _say,
+    )
+    print(path)
+    return 0
+
+
+def _store_path(text: str) -> Path:
+    if text != "embedded":
+        return Path(text)
+    from fmbpo.data.embedded import embedded_path
+
+    return embedded_path()
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from fmbpo.data.store import info
+
+    print(json.dumps(info(_store_path(arguments.path)), indent=2))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from fmbpo.data.store import verify
+
+    path = _store_path(arguments.path)
+    print(f"ok: {path} is what its id says: {verify(path)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""From trained stages and recorded metrics to the summary's tables and the run's pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmbpo.engine.adam import Params
+from fmbpo.engine.evaluation import Evaluator
+from fmbpo.engine.health import returns_health
+from fmbpo.engine.policy_training import Cell, PolicyTraining
+from fmbpo.report.curves import (
+    Heading,
+    HorizonErrors,
+    TaskCurves,
+    learning_curves,
+    pretraining_curves,
+)
+from fmbpo.runs.folder import RunFolder
+from fmbpo.runs.sinks import read_metrics
+from fmbpo.runs.summary import SeedResult, Summary, TaskResult
+from fmbpo.tasks.mt30 import task_info
+
+
+class GridOutcome:
+    """Final returns of a grid, gathered stage by stage."""
+
+    def __init__(self) -> None:
+        self.cells: list[Cell] = []
+        self.trained: list[NDArray[np.float64]] = []
+        self.untrained: list[NDArray[np.float64]] = []
+        self.random: dict[str, NDArray[np.float64]] = {}
+
+    def add(self, stage: PolicyTraining, untrained: Params, episodes: int) -> None:
+        """Evaluate a trained stage, and its policies as they were before training."""
+        self.cells += stage.cells
+        self.trained += list(stage.returns(episodes))
+        self.untrained += list(stage.returns(episodes, untrained))
+
+    def add_random(self, evaluator: Evaluator, episodes: int) -> None:
+        """Evaluate the random policy on every task."""
+        tasks = list(dict.fromkeys(cell.task for cell in self.cells))
+        self.random = dict(zip(tasks, evaluator.random(tasks, episodes), strict=True))
+
+    def tasks(self, planner_return: Mapping[str, float]) -> dict[str, TaskResult]:
+        """The summary's table."""
+        result = {}
+        for task, random in self.random.items():
+            mine = [i for i, cell in enumerate(self.cells) if cell.task == task]
+            untrained = np.concatenate([self.untrained[i] for i in mine])
+            result[task] = TaskResult(
+                {str(self.cells[i].seed): SeedResult(self.trained[i]) for i in mine},
+                random_return_mean=float(random.mean()),
+                untrained_return_mean=float(untrained.mean()),
+                reference_return=planner_return.get(task),
+                pwm_return=task_info(task).pwm_return,
+                random_returns=random,
+                untrained_returns=untrained,
+            )
+        return result
+
+    def health(self) -> list[str]:
+        """Warnings about the final returns."""
+        return returns_health([str(cell) for cell in self.cells], np.stack(self.trained))
+
+
+def draw_policies(folder: RunFolder, summary: Summary) -> None:
+    """Learning curves from the run's own record."""
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for line in read_metrics(folder.metrics):
+        for name, value in line.items():
+            if name.endswith("/return"):
+                task, seed, _ = name.split("/")
+                curves.setdefault(task, {}).setdefault(seed, []).append((line["step"], value))
+    panels = {
+        task: TaskCurves(
+            curves[task],
+            random=result.random_return_mean,
+            planner=result.reference_return,
+            pwm=result.pwm_return,
+        )
+        for task, result in summary.tasks.items()
+    }
+    learning_curves(folder.curves, _heading(summary), panels)
+
+
+def draw_pretraining(folder: RunFolder, summary: Summary, horizons: Sequence[int]) -> None:
+    """Losses over training, and held-out errors by horizon."""
+    losses: dict[str, list[tuple[int, float]]] = {}
+    for line in read_metrics(folder.metrics):
+        for name in ("consistency", "reward_cross_entropy"):
+            if name in line:
+                losses.setdefault(name, []).append((line["step"], line[name]))
+    measures = summary.wm_validation
+
+    def by_horizon(name: str) -> list[float]:
+        return [measures[f"{name}_h{h}"] for h in horizons]
+
+    errors = [
+        HorizonErrors(
+            "observations (standard deviations)",
+            horizons,
+            by_horizon("obs_error"),
+            by_horizon("copy_error"),
+        ),
+        HorizonErrors("reward (a step)", horizons, by_horizon("reward_rmse")),
+    ]
+    pretraining_curves(folder.curves, _heading(summary), losses, errors)
+
+
+def _heading(summary: Summary) -> Heading:
+    kinds = summary.world_model.plugin + (f" × {summary.policy.plugin}" if summary.policy else "")
+    return Heading(
+        summary.experiment, summary.scale, summary.protocol or "pretraining", f"cell {kinds}"
+    )

@@ -1,0 +1,117 @@
+"""Files that are either the old ones or the new ones, never half of either."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fmbpo.errors import UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def disk_errors(where: Path, *, intact: str = "") -> Iterator[None]:
+    """Turn a full disk or a missing permission within into a ``UserError`` that names ``where``.
+
+    ``intact`` says what the failure left unharmed. Other ``OSError`` pass through.
+    """
+    try:
+        yield
+    except OSError as error:
+        tail = f"; {intact}" if intact else ""
+        if error.errno in _FULL:
+            raise UserError(
+                f"the disk is full{tail}",
+                where=str(where),
+                remedy="free some space and run the same command again: it continues",
+            ) from error
+        if error.errno in _FORBIDDEN:
+            raise UserError(
+                f"no permission to write here ({error.strerror}){tail}",
+                where=str(where),
+                remedy="choose a folder that you may write to",
+            ) from error
+        if error.errno in {errno.ENOTDIR, errno.EEXIST}:
+            raise UserError(
+                f"a file stands where a folder is needed ({error.filename}){tail}",
+                where=str(where),
+                remedy="move it away or choose another folder",
+            ) from error
+        raise
+
+
+def fsync_path(path: Path) -> None:
+    """Bring a file's content, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace a file's content in one step: written aside, fsynced if ``durable``, renamed.
+
+    Raises ``UserError`` when the disk is full or the folder may not be written.
+    """
+    _write(path, lambda aside: _write_aside(aside, text, durable), durable)
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Like ``write_text`` for content that ``write(aside)`` writes itself (a picture).
+
+    The aside file has the same ending as ``path``, since libraries choose formats by it.
+    """
+    _write(path, write, True)
+
+
+def _write(path: Path, write: Callable[[Path], None], durable: bool) -> None:
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.aside{path.suffix}")
+    with disk_errors(path):
+        try:
+            write(aside)
+            if durable:
+                fsync_path(aside)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+        if durable:
+            fsync_path(path.parent)
+
+
+def _write_aside(aside: Path, text: str, durable: bool) -> None:
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+
+
+def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
+    """``write_text`` of indented JSON with a final newline; keys keep their order."""
+    write_text(path, json.dumps(content, indent=2) + "\n", durable=durable)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content. Raises ``UserError`` when it is missing, unreadable or not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError("no such file", where=str(path)) from error
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"not valid JSON ({error})", where=str(path)) from error
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it; a missing one is no error."""
+    shutil.rmtree(folder, ignore_errors=True)

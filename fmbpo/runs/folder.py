@@ -1,0 +1,215 @@
+"""A run's folder: named by what the run computes, held by one process at a time.
+
+================== ================================================================================
+``config.json``    the resolved configuration; a resumed run must have the same
+``origins.json``   which file or override each setting came from
+``metrics.jsonl``  the metrics, byte-equal however often the run was interrupted
+``checkpoints/``   see ``fmbpo.runs.checkpoint``
+``summary.json``   the results; its presence says that the run is complete
+``curves.png``     learning curves
+``heartbeat.json`` what the run was doing a moment ago; not part of the record
+``run.lock``       locked while a process works here
+================== ================================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fmbpo.errors import UserError
+from fmbpo.runs.files import disk_errors, fsync_path, read_json, write_json
+from fmbpo.runs.lock import RunLock, is_locked, this_process
+
+HEARTBEAT_EVERY = 10.0
+"""Seconds between two heartbeats; a run whose heartbeat is many times older is stale."""
+
+
+def run_name(experiment: str, cell: str, seeds: Sequence[int], config_hash: str) -> str:
+    """``EXPERIMENT__CELL__SEEDS__HASH``: the one place where names of runs are built.
+
+    ``seeds`` are joined by ``-``; ``config_hash`` is cut to 10 characters. Folders, W&B runs and
+    the registry use the same name. Raises ``ValueError`` for what a file name should not hold.
+    """
+    parts = [experiment, cell, "-".join(map(str, seeds)), config_hash[:10]]
+    for part in parts:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*(_[A-Za-z0-9.+-]+)*", part):
+            raise ValueError(f"{part!r} cannot be part of a run's name")
+    return "__".join(parts)
+
+
+class RunFolder:
+    """One run's folder. ``create_or_resume`` locks it for this process, ``open`` only reads."""
+
+    def __init__(self, path: Path, lock: RunLock | None = None) -> None:
+        self.path = path
+        self._lock = lock
+        self._last_beat = -HEARTBEAT_EVERY
+
+    @classmethod
+    def create_or_resume(
+        cls, root: Path, name: str, resolved_config: Mapping[str, Any], origins: Mapping[str, Any]
+    ) -> RunFolder:
+        """Create ``root/name`` and lock it, or lock the one that an interrupted run left there.
+
+        Raises ``UserError`` when another process works on the run, when the folder holds another
+        configuration (naming the keys that differ) or something else than a run, and when it
+        cannot be written.
+        """
+        path = root / name
+        with disk_errors(path):
+            root.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir()
+                fsync_path(root)
+            except FileExistsError:
+                if not path.is_dir():
+                    raise
+            lock = RunLock(path / "run.lock")
+        try:
+            with disk_errors(path):
+                _check_or_write_config(path, resolved_config, origins)
+                (path / "checkpoints").mkdir(exist_ok=True)
+        except BaseException:
+            lock.release()
+            raise
+        return cls(path, lock)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run's folder for reading, whoever works on it.
+
+        Raises ``UserError`` when there is no run in ``path``.
+        """
+        if not (path / "config.json").is_file():
+            raise UserError("there is no run here", where=str(path))
+        return cls(path)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock; the end of the process does so too, however it comes."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    @property
+    def name(self) -> str:
+        """The run's name (see ``run_name``)."""
+        return self.path.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """The file of the ``JsonLines`` sink."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def curves(self) -> Path:
+        """The picture of the learning curves."""
+        return self.path / "curves.png"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has ended and its results stand in ``summary.json``."""
+        return (self.path / "summary.json").is_file()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process, on this machine or on one that shares the disk, holds the run."""
+        return self._lock is not None or is_locked(self.path / "run.lock")
+
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration. Raises ``UserError`` when it cannot be read."""
+        return dict(read_json(self.path / "config.json"))
+
+    def summary(self) -> dict[str, Any]:
+        """The results. Raises ``UserError`` when the run is not complete."""
+        return dict(read_json(self.path / "summary.json"))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write the results in one step, which makes the run complete."""
+        write_json(self.path / "summary.json", dict(summary))
+
+    def beat(self, stage: str, iteration: int) -> None:
+        """Say that the run is alive; writes at most every ``HEARTBEAT_EVERY`` seconds.
+
+        Never fails: a run must not die of its pulse.
+        """
+        now = time.monotonic()
+        if now - self._last_beat < HEARTBEAT_EVERY:
+            return
+        self._last_beat = now
+        beat = {"time": time.time(), "stage": stage, "iteration": iteration}
+        with contextlib.suppress(OSError, UserError):
+            write_json(self.path / "heartbeat.json", {**beat, **this_process()}, durable=False)
+
+    def heartbeat(self) -> dict[str, Any] | None:
+        """The last heartbeat (``time`` in seconds since 1970), None where there was none."""
+        try:
+            return dict(read_json(self.path / "heartbeat.json"))
+        except UserError:
+            return None
+
+
+def _check_or_write_config(
+    path: Path, resolved_config: Mapping[str, Any], origins: Mapping[str, Any]
+) -> None:
+    file = path / "config.json"
+    config = json.loads(json.dumps(resolved_config))
+    if file.exists():
+        differing = differing_keys(read_json(file), config)
+        if differing:
+            raise UserError(
+                f"the run there has another configuration: {'; '.join(differing)}",
+                where=str(file),
+                remedy="choose another output folder, or set these keys back",
+            )
+        return
+    # Killed between making the folder and writing the configuration, or another one's folder.
+    strange = [p.name for p in path.iterdir() if p.suffix != ".lock" and ".aside" not in p.name]
+    if strange and strange != ["origins.json"]:
+        raise UserError(
+            f"the folder is no run but holds {', '.join(sorted(strange)[:5])}",
+            where=str(path),
+            remedy="move it away or choose another output folder",
+        )
+    write_json(path / "origins.json", dict(origins))
+    write_json(file, config)
+
+
+def differing_keys(old: Any, new: Any, path: str = "") -> list[str]:
+    """Every place where two JSON contents differ, as ``key.path: old -> new``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted(old.keys() | new.keys()):
+            inner = f"{path}.{key}" if path else key
+            if key not in old:
+                found.append(f"{inner}: absent -> {_short(new[key])}")
+            elif key not in new:
+                found.append(f"{inner}: {_short(old[key])} -> absent")
+            else:
+                found += differing_keys(old[key], new[key], inner)
+        return found
+    # As JSON text, since 1 == 1.0 == True and nan != nan in Python.
+    if json.dumps(old) == json.dumps(new):
+        return []
+    return [f"{path}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,99 @@
+"""A lock that lives exactly as long as the process that holds it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+from fmbpo.errors import UserError
+
+_TAKEN = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
+_ATTEMPTS, _PAUSE = 5, 0.05  # a ``status`` command that looks at a lock holds it for an instant
+
+
+class RunLock:
+    """An exclusive lock on a file, held until ``release`` or the end of the process.
+
+    The kernel drops it with the process, so that a crash leaves no stale lock. The file says who
+    holds it. Raises ``UserError`` naming the holder when another process has the lock.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._acquire(path)
+        except BaseException:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            raise
+        me = this_process()
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"process {me['pid']} on {me['host']}\n".encode(), 0)
+        _held.add(self)
+
+    def _acquire(self, path: Path) -> None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    what = f"cannot be locked ({error.strerror})"
+                    remedy = "choose an output folder on another disk"
+                    raise UserError(what, where=str(path), remedy=remedy) from error
+            if attempt < _ATTEMPTS - 1:
+                time.sleep(_PAUSE)
+        holder = os.pread(self._descriptor, 200, 0).decode(errors="replace").strip()
+        raise UserError(
+            f"this run is being worked on by {holder or 'another process'}",
+            where=str(path.parent),
+            remedy="wait for it, or stop it: the run then continues where it stopped",
+        )
+
+    def release(self) -> None:
+        """Give the lock up; again is no error."""
+        if self._descriptor >= 0:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            self.forget()
+
+    def forget(self) -> None:
+        """Close the file without unlocking it, in a forked child.
+
+        A child shares its parent's lock, and would hold it beyond the parent's death.
+        """
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+_held: weakref.WeakSet[RunLock] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for lock in _held:
+        lock.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds the ``RunLock`` on this file."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        return error.errno in _TAKEN
+    return False
+
+
+def this_process() -> dict[str, Any]:
+    """``pid`` and ``host`` of this process, as locks and heartbeats name it."""
+    return {"pid": os.getpid(), "host": socket.gethostname()}

@@ -1,0 +1,184 @@
+"""The sink that a person watches: a live bar on a terminal, plain lines elsewhere.
+
+Everything goes to stderr; stdout is kept for results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
+
+import attrs
+
+from fmbpo.runs.sinks import Value, sinkimpl
+
+
+@attrs.define
+class Pace:
+    """How far a stage is and how fast it goes, judged by the iterations of this process only."""
+
+    stage: str
+    first: int
+    total: int
+    started: float
+    step: int = attrs.field(default=attrs.Factory(lambda self: self.first, takes_self=True))
+
+    def elapsed(self, now: float) -> float:
+        """Seconds since the stage began or resumed here."""
+        return now - self.started
+
+    def rate(self, now: float) -> float | None:
+        """Iterations a second, None before the first."""
+        done, seconds = self.step - self.first, self.elapsed(now)
+        return done / seconds if done > 0 and seconds > 0 else None
+
+    def left(self, now: float) -> float | None:
+        """Seconds to the end of the stage at its rate, None while either is unknown."""
+        rate = self.rate(now)
+        return max(self.total - self.step, 0) / rate if rate and self.total else None
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as ``0:07:09`` or ``2d 03:00:00``; ``-:--:--`` when unknown."""
+    if seconds is None:
+        return "-:--:--"
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d {hour:02}:{minute:02}:{second:02}"
+    return f"{hour}:{minute:02}:{second:02}"
+
+
+def speed(rate: float | None) -> str:
+    """Iterations a second, or seconds an iteration where that reads better."""
+    if rate is None:
+        return "- it/s"
+    return f"{rate:.3g} it/s" if rate >= 1 else f"{1 / rate:.3g} s/it"
+
+
+def metrics_text(values: Mapping[str, Value], main: Sequence[str], most: int) -> str:
+    """``name 0.123  name 4.5``: those named in ``main``, else the first ``most`` ones."""
+    chosen = [key for key in main if key in values]
+    chosen = chosen or [key for key in values if not key.startswith("host/")][:most]
+    shown = ((key, values[key]) for key in chosen)
+    return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown)
+
+
+class ProgressDisplay:
+    """Shows stage, iteration, main metrics, rate, elapsed time and time to finish.
+
+    ``main`` names the metrics to show, in order; without one of them, the first six logged. On a
+    terminal it redraws one line a stage, elsewhere it writes a line at each ``log``. A display
+    that cannot be written (a closed pipe) is given up without a word.
+    """
+
+    def __init__(
+        self,
+        *,
+        main: Sequence[str] = (),
+        stream: TextIO | None = None,
+        live: bool | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        live = self._stream.isatty() if live is None else live
+        self._main, self._now = main, now
+        self._pace: Pace | None = None
+        self._bar = _LiveBar(self._stream) if live else None
+
+    @sinkimpl
+    def begin(self, stage: str, step: int, total: int) -> None:
+        """Start a new bar, or say in a line where the stage begins."""
+        self._pace = Pace(stage, step, total, self._now())
+        with contextlib.suppress(OSError, ValueError):
+            if self._bar:
+                self._bar.begin(stage, step, total)
+            else:
+                start = f"continues at {step}" if step else "starts"
+                self._line(f"{stage}: {start}, {total} iterations")
+
+    @sinkimpl
+    def log(self, stage: str, step: int, values: Mapping[str, Value]) -> None:
+        """Move the bar, or write a line."""
+        pace = self._pace
+        if pace is None or pace.stage != stage:
+            pace = self._pace = Pace(stage, step, 0, self._now())
+        pace.step, now = step, self._now()
+        rate, left, elapsed = pace.rate(now), pace.left(now), pace.elapsed(now)
+        with contextlib.suppress(OSError, ValueError):
+            if self._bar:
+                text = metrics_text(values, self._main, 3)
+                self._bar.log(step, text, f"{speed(rate)}  {clock(left)} left")
+                return
+            text = metrics_text(values, self._main, 6)
+            place = f"{step}"
+            if pace.total:  # 0: nobody said how long the stage is
+                place += f"/{pace.total} ({100 * step / pace.total:.0f} %)"
+            self._line(
+                f"{stage}  {place}  {text}  "
+                f"[{speed(rate)}, elapsed {clock(elapsed)}, left {clock(left)}]"
+            )
+
+    @sinkimpl
+    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Write the event as a line of its own."""
+        text = ", ".join(f"{key} {value}" for key, value in payload.items())
+        with contextlib.suppress(OSError, ValueError):
+            line = f"{name.removeprefix('host/')}: {text}" if text else name.removeprefix("host/")
+            if self._bar:
+                self._bar.line(line)
+            else:
+                self._line(line)
+
+    @sinkimpl
+    def close(self) -> None:
+        """Leave the terminal as it was found."""
+        with contextlib.suppress(OSError, ValueError):
+            if self._bar:
+                self._bar.close()
+
+    def _line(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class _LiveBar:
+    """rich's bar, one line a stage; finished stages stay on the screen."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}", markup=True),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[pace]}", style="cyan", markup=False),
+            TextColumn("{task.fields[text]}", markup=False),
+            console=Console(file=stream, force_terminal=True),
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=stream is sys.stderr,
+        )
+        self._task: TaskID | None = None
+
+    def begin(self, stage: str, step: int, total: int) -> None:
+        self._progress.start()
+        self._task = self._progress.add_task(
+            stage.replace("[", r"\["), completed=step, total=total, text="", pace=""
+        )
+        self._progress.refresh()
+
+    def log(self, step: int, text: str, pace: str) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, completed=step, text=text, pace=pace)
+            self._progress.refresh()
+
+    def line(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        self._progress.stop()

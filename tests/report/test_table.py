@@ -1,0 +1,134 @@
+import io
+
+import pytest
+
+from fmbpo.report.interval import above, basis, sample, t_interval
+from fmbpo.report.table import closing_text, is_above, mean_over_tasks, print_closing
+from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult
+
+STUDY = {  # three seeds of the study's phase 3: MLP, then Flow
+    "reacher-easy": ([981.20, 983.50, 982.20], [983.40, 981.90, 976.70]),
+    "walker-stand": ([972.32, 977.35, 923.48], [744.92, 854.53, 919.90]),
+    "cheetah-run": ([108.80, 134.97, 93.69], [120.52, 80.97, 94.75]),
+}
+
+
+def task(means, **levels):
+    return TaskResult({str(i): SeedResult([m - 1, m + 1]) for i, m in enumerate(means)}, **levels)
+
+
+def summary(tasks, **changes):
+    content = {
+        "experiment": "phase3_mlppolicy", "scale": "full", "protocol": "frozen",
+        "conventions": "corrected", "world_model": Part("mlp", "1", 1),
+        "policy": Part("mlp", "1", 1),
+        "tasks": tasks, "wm_validation": {}, "flops": 1.0, "seconds": 1.0, "versions": {},
+        "health": [],
+    }  # fmt: skip
+    return Summary(**{**content, **changes})
+
+
+def test_interval_against_a_textbook():
+    found = t_interval([1.0, 2.0, 3.0])
+    assert found.mean == 2
+    assert found.half == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+    assert str(t_interval([5.0])) == "5.0"
+    assert t_interval([4.0, 4.0]).half == 0
+    with pytest.raises(ValueError, match="at least one"):
+        t_interval([])
+
+
+def test_above_equals_scipys_welch():
+    stats = pytest.importorskip("scipy.stats")
+    for means in STUDY.values():
+        for a, b in (means, means[::-1]):
+            result = stats.ttest_ind(a, b, equal_var=False)
+            assert above(a, b) == (result.pvalue < 0.05 and result.statistic > 0)
+    a, b = [10.0, 11, 12, 10, 11], [7.0, 9, 8, 5]
+    assert stats.ttest_ind(a, b, equal_var=False).pvalue < 0.05
+    assert above(a, b)
+    assert not above(b, a)
+
+
+def test_above_at_the_edges():
+    assert not above([5.0], [1.0, 1.0])
+    assert not above([5.0, 5.0], [1.0])
+    assert above([5.0, 5.0], [1.0, 1.0])
+    assert not above([5.0, 5.0], [5.0, 5.0])
+    assert above([1000.0, 1000.0, 1000.0], [3.0, 5.0, 4.0])
+
+
+def test_the_seed_is_the_unit():
+    many = task([10.0, 20.0, 30.0])
+    assert sample(many) == [10, 20, 30]
+    assert basis(many) == "3 seeds"
+    one = TaskResult({"42": SeedResult([1.0, 2.0])})
+    assert sample(one) == [1, 2]
+    assert basis(one) == "2 episodes of 1 seed"
+
+
+def test_mean_over_tasks():
+    found = mean_over_tasks([task([10.0, 20.0]), task([30.0, 60.0])])
+    assert found.mean == 30
+    assert found.half == pytest.approx(12.706205 * 10, rel=1e-6)
+    other = TaskResult({"x": SeedResult([0.0])})
+    assert mean_over_tasks([task([10.0, 20.0]), other]).half is None
+
+
+def test_table():
+    levels = {"random_return_mean": 50.0, "random_returns": [49.0, 50.0, 51.0]}
+    tasks = {
+        name: task(
+            means[0],
+            **levels,
+            untrained_return_mean=60.0,
+            reference_return=900.0 if name != "cheetah-run" else None,
+            pwm_return=990.0,
+        )
+        for name, means in STUDY.items()
+    }
+    health = ["worse than the copy baseline", {"message": "reward is constant", "r2": 0}]
+    text = closing_text(summary(tasks, health=health))
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert lines[0].startswith("phase3_mlppolicy · scale full · frozen · conventions corrected ·")
+    rows = [" ".join(line.split()) for line in lines]
+    assert "walker-stand 957.7 ± 73.9 50.0 60.0 900.0 990.0 106 %" in rows
+    assert "cheetah-run 112.5 ± 51.9 50.0 60.0 – 990.0 –" in rows
+    assert "mean of 3 684.2 ± 40.5 50.0 60.0 – 990.0 –" in rows
+    assert "±: 95 % t interval over 3 seeds." in lines
+    assert (
+        "Above random beyond the 95 % interval: reacher-easy, walker-stand, cheetah-run." in lines
+    )
+    assert not any("untrained beyond" in line for line in lines)
+    assert lines[-2:] == ["WARNING: worse than the copy baseline", "WARNING: reward is constant"]
+    assert max(map(len, lines)) <= 100
+
+
+def test_not_beyond_is_said():
+    noisy = task([10.0, 90.0], random_return_mean=20.0, random_returns=[19.0, 21.0])
+    assert is_above(noisy, "random") is False
+    assert is_above(noisy, "untrained") is None
+    text = closing_text(summary({"a": noisy}))
+    assert "Above random beyond the 95 % interval: none; not: a." in text
+    assert "mean of" not in text
+
+
+def test_one_seed_says_what_its_interval_is():
+    text = closing_text(summary({"a": TaskResult({"1": SeedResult([1.0, 3.0])})}))
+    assert "2.0 ± 12.7" in text
+    assert "over 2 episodes of 1 seed." in text
+    assert "not the training's" in text
+
+
+def test_pretraining_has_no_table():
+    stream = io.StringIO()
+    print_closing(summary({}, policy=None, protocol=None, health=["rank 1"]), stream, width=100)
+    head, warning = stream.getvalue().splitlines()
+    assert "pretraining" in head
+    assert warning == "WARNING: rank 1"
+
+
+def test_markup_in_names_is_plain_text():
+    text = closing_text(summary({"a[b]": task([1.0, 2.0])}, experiment="x[red]"))
+    assert "a[b]" in text
+    assert "x[red]" in text

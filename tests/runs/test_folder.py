@@ -1,0 +1,166 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fmbpo.errors import UserError
+from fmbpo.runs import folder as folder_module
+from fmbpo.runs.folder import RunFolder, differing_keys, run_name
+from fmbpo.runs.lock import RunLock, is_locked
+
+CONFIG = {"policy": {"lr": 5e-4, "sizes": (512, 512)}, "seeds": [1], "device": "cpu"}
+NAME = run_name("phase8", "mlp-flow", [42, 123], "0123456789abcdef")
+
+
+def make(root, config=CONFIG, name=NAME):
+    return RunFolder.create_or_resume(root, name, config, {"device": "base.toml"})
+
+
+def test_names():
+    assert NAME == "phase8__mlp-flow__42-123__0123456789"
+    assert run_name("phase8_mlpwm_mlppolicy", "a", [1], "ff") == "phase8_mlpwm_mlppolicy__a__1__ff"
+    for bad in ("a/b", "", "a__b", "..", "a b", ".hidden"):
+        with pytest.raises(ValueError, match="part of a run's name"):
+            run_name(bad, "cell", [1], "ff")
+
+
+def test_create_then_resume(tmp_path):
+    with make(tmp_path / "deep" / "runs") as run:
+        assert run.name == NAME
+        assert run.config() == json.loads(json.dumps(CONFIG))
+        assert json.loads((run.path / "origins.json").read_text()) == {"device": "base.toml"}
+        assert run.checkpoints.is_dir()
+        assert run.is_running
+        assert not run.is_complete
+        with pytest.raises(UserError, match="no such file"):
+            run.summary()
+    with make(tmp_path / "deep" / "runs") as run:
+        run.write_summary({"experiment": "x"})
+        assert run.is_complete
+        assert run.summary() == {"experiment": "x"}
+    seen = RunFolder.open(run.path)
+    assert not seen.is_running
+    assert not [p for p in run.path.iterdir() if "aside" in p.name]
+
+
+def test_open_needs_a_run(tmp_path):
+    with pytest.raises(UserError, match="no run here"):
+        RunFolder.open(tmp_path)
+
+
+def test_another_configuration_is_refused_by_key(tmp_path):
+    make(tmp_path).close()
+    other = {"policy": {"lr": 1e-3, "sizes": [512, 512]}, "seeds": [1], "extra": None}
+    with pytest.raises(UserError) as caught:
+        make(tmp_path, other)
+    message = str(caught.value)
+    assert "policy.lr: 0.0005 -> 0.001" in message
+    assert 'device: "cpu" -> absent' in message
+    assert "extra: absent -> null" in message
+    assert "sizes" not in message
+    make(tmp_path).close()  # the refusal gave the lock back
+
+
+def test_differing_keys_knows_types():
+    assert differing_keys({"a": 1, "b": float("nan")}, {"a": 1, "b": float("nan")}) == []
+    assert differing_keys({"a": 1}, {"a": 1.0}) == ["a: 1 -> 1.0"]
+    assert differing_keys({"a": 1}, {"a": True}) == ["a: 1 -> true"]
+
+
+def test_killed_before_the_configuration_was_written(tmp_path):
+    (tmp_path / NAME).mkdir()
+    (tmp_path / NAME / "run.lock").touch()
+    (tmp_path / NAME / "origins.json").write_text("{}")
+    (tmp_path / NAME / ".config.1.aside.json").write_text("{")
+    with make(tmp_path) as run:
+        assert run.config()["device"] == "cpu"
+
+
+def test_foreign_things_are_left_alone(tmp_path):
+    (tmp_path / NAME).mkdir()
+    (tmp_path / NAME / "holiday.jpg").touch()
+    with pytest.raises(UserError, match=r"no run but holds holiday\.jpg"):
+        make(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="a file stands where a folder is needed"):
+        make(tmp_path, name="file")
+    with pytest.raises(UserError, match="a file stands where a folder is needed"):
+        make(tmp_path / "file")
+
+
+def test_unwritable_root(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError, match="no permission to write"):
+        make(tmp_path / "x")
+
+
+HOLD = """
+import sys, json
+from pathlib import Path
+from fmbpo.runs.folder import RunFolder
+run = RunFolder.create_or_resume(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), {})
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_two_processes_on_one_run(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path), NAME, json.dumps(CONFIG)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout.readline() == "held\n"
+    assert RunFolder.open(tmp_path / NAME).is_running
+    with pytest.raises(UserError, match=f"being worked on by process {holder.pid} on "):
+        make(tmp_path)
+    holder.send_signal(signal.SIGKILL)
+    holder.communicate()
+    assert not RunFolder.open(tmp_path / NAME).is_running
+    make(tmp_path).close()
+
+
+def test_a_forked_worker_does_not_keep_the_lock(tmp_path):
+    lock = RunLock(tmp_path / "run.lock")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(0)
+    os.close(lock._descriptor)  # as when this process dies
+    lock._descriptor = -1
+    time.sleep(0.05)
+    assert not is_locked(tmp_path / "run.lock")
+    os.close(writer)
+    os.waitpid(child, 0)
+    os.close(reader)
+
+
+def test_heartbeat(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(folder_module.time, "monotonic", lambda: now[0])
+    with make(tmp_path) as run:
+        assert run.heartbeat() is None
+        run.beat("policy", 1)
+        first = run.heartbeat()
+        assert (first["stage"], first["iteration"], first["pid"]) == ("policy", 1, os.getpid())
+        now[0] += 9
+        run.beat("policy", 2)
+        assert run.heartbeat() == first
+        now[0] += 2
+        run.beat("policy", 3)
+        assert run.heartbeat()["iteration"] == 3
+        (run.path / "heartbeat.json").unlink()
+        (run.path / "heartbeat.json").mkdir()
+        now[0] += 20
+        run.beat("policy", 4)  # a broken pulse does not kill

@@ -1,0 +1,195 @@
+import errno
+import json
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from fmbpo.errors import UserError
+from fmbpo.runs.sinks import JsonLines, MetricSinks, read_metrics, sinkimpl
+from fmbpo.runs.wandb_sink import StageSteps, WandbSink
+
+
+def train(sinks, steps):
+    for step in steps:
+        sinks.log("policy/walker-stand", step, {"loss": torch.tensor(1 / (step + 1))})
+        if step % 3 == 0:
+            sinks.event("evaluated", {"step": step, "returns": [1.0, math.inf]})
+
+
+def test_lines(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricSinks([JsonLines(path)]) as sinks:
+        sinks.begin("policy", 0, 10)
+        values = {"loss": np.float32(0.5), "n": 3, "bad": math.nan, "far": -math.inf, "note": "x"}
+        sinks.log("policy", 1, {**values, "host/seconds": 3.2})
+        sinks.log("policy", 2, {"host/seconds": 3.2})
+        sinks.event("host/resumed", {"at": 1})
+        sinks.event("reward model is constant", {"r2": math.nan, "by": {"a": [math.inf]}})
+    lines = path.read_text().splitlines()
+    assert json.loads(lines[0], parse_constant=pytest.fail) == {
+        "stage": "policy", "step": 1, "loss": 0.5, "n": 3, "bad": "NaN", "far": "-Infinity",
+        "note": "x",
+    }  # fmt: skip
+    assert json.loads(lines[1], parse_constant=pytest.fail)["payload"]["by"] == {"a": ["Infinity"]}
+    assert len(lines) == 2
+    first = next(read_metrics(path))
+    assert math.isnan(first["bad"])
+    assert first["far"] == -math.inf
+
+
+def test_resumed_file_is_byte_equal(tmp_path):
+    with MetricSinks([JsonLines(tmp_path / "whole.jsonl")]) as sinks:
+        train(sinks, range(20))
+    path = tmp_path / "broken.jsonl"
+    first = MetricSinks([JsonLines(path)])
+    train(first, range(8))
+    positions = json.loads(json.dumps(first.checkpoint()))
+    assert positions == {"jsonl": path.stat().st_size}
+    train(first, range(8, 13))
+    first.close()
+    with path.open("ab") as file:
+        file.write(b'{"stage": "pol')  # what a kill leaves
+    assert len(list(read_metrics(path))) == 18
+    with MetricSinks([JsonLines(path)]) as second:
+        second.truncate(positions)
+        assert second.checkpoint() == positions
+        train(second, range(8, 20))
+    assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    with MetricSinks([JsonLines(path)]) as third:
+        third.truncate({})
+    assert path.read_bytes() == b""
+
+
+def test_an_edited_record_is_refused(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricSinks([JsonLines(path)]) as sinks:
+        train(sinks, range(3))
+        with pytest.raises(UserError, match="no line ends at byte 5,"):
+            sinks.truncate({"jsonl": 5})
+        with pytest.raises(UserError, match="no line ends at byte 100000,"):
+            sinks.truncate({"jsonl": 100000})
+    path.write_text("{}\nnonsense\n{}\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2: not a line of JSON"):
+        list(read_metrics(path))
+    with pytest.raises(UserError, match="cannot be read"):
+        list(read_metrics(tmp_path / "absent"))
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    sinks = MetricSinks([JsonLines(tmp_path / "m.jsonl")])
+    sinks.log("a", 1, {"x": 1})
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="disk is full"):
+            sinks.checkpoint()
+    sinks.close()
+    sinks.close()
+
+
+def test_reserved_names(tmp_path):
+    with (
+        MetricSinks([JsonLines(tmp_path / "m.jsonl")]) as sinks,
+        pytest.raises(ValueError, match="step"),
+    ):
+        sinks.log("a", 1, {"step": 1})
+
+
+def test_every_sink_in_the_order_given():
+    calls = []
+
+    class Sink:
+        def __init__(self, name):
+            self.name = name
+
+        @sinkimpl
+        def log(self, step, values):
+            calls.append((self.name, step, values))
+
+        @sinkimpl
+        def position(self):
+            return None
+
+    sinks = MetricSinks([Sink("a"), Sink("b")])
+    sinks.log("s", 3, {"x": torch.tensor(2)})
+    assert calls == [("a", 3, {"x": 2}), ("b", 3, {"x": 2})]
+    assert sinks.checkpoint() == {}
+
+
+def test_steps_of_all_stages_on_one_axis():
+    steps = StageSteps([("world_model", 10), ("policy/a", 5)])
+    assert [steps("world_model", 0), steps("world_model", 10), steps("policy/a", 0)] == [0, 10, 11]
+    steps.add("world_model", 99)
+    steps.add("policy/b", 5)
+    assert steps("policy/b", 0) == 17
+    with pytest.raises(KeyError):
+        steps("policy/c", 0)
+
+
+def wandb_sink(tmp_path, mode):
+    return WandbSink(
+        mode=mode, project="p", group="g", name="e__c__1__ff", folder=tmp_path,
+        config={"a": 1}, stages=[("policy", 10)],
+    )  # fmt: skip
+
+
+def test_wandb_disabled_imports_nothing(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from fmbpo.runs.wandb_sink import WandbSink
+sink = WandbSink(mode="disabled", project="p", group="g", name="n", folder=Path("."), config={})
+sink.log("policy", 1, {"x": 1})
+sink.event("e", {})
+sink.close()
+heavy = {"wandb", "torch", "rich", "numpy"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+class BrokenRun:
+    def __init__(self):
+        self.step, self.sent = 4, []
+
+    def log(self, values, step):
+        if step == 7:
+            raise RuntimeError("backend died")
+        self.sent.append((step, values))
+
+
+def test_wandb_skips_known_steps_and_warns_once(tmp_path, capsys):
+    sink = wandb_sink(tmp_path, "disabled")
+    run = sink._run = BrokenRun()
+    for step in range(3, 10):
+        sink.log("policy", step, {"x": step})
+    assert [step for step, _ in run.sent] == [4, 5, 6]
+    assert run.sent[0][1] == {"policy/step": 4, "policy/x": 4}
+    captured = capsys.readouterr()
+    assert captured.err.count("backend died") == 1
+    assert captured.out == ""
+
+
+def test_wandb_offline(tmp_path, monkeypatch, capfd):
+    pytest.importorskip("wandb")
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    sink = wandb_sink(tmp_path, "offline")
+    assert sink._run is not None, capfd.readouterr().err
+    with MetricSinks([sink]) as sinks:
+        sinks.begin("policy", 0, 10)
+        for step in range(5):
+            sinks.log("policy", step, {"loss": 1.0 / (step + 1)})
+        sinks.event("note", {"x": 1})
+    kept = list(tmp_path.glob("wandb/offline-run-*-e__c__1__ff/*.wandb"))
+    assert len(kept) == 1
+    assert capfd.readouterr().out == ""

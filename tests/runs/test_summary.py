@@ -1,0 +1,121 @@
+import copy
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from fmbpo.errors import UserError
+from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, versions
+
+
+def make(**changes):
+    task = TaskResult(
+        {"42": SeedResult([1.0, 3.0]), "123": SeedResult([5.0])},
+        random_return_mean=0.5,
+        random_returns=[0.0, 1.0],
+        reference_return=10.0,
+    )
+    content = {
+        "experiment": "phase8", "scale": "laptop", "protocol": "frozen",
+        "conventions": "corrected",
+        "world_model": Part("mlp", "0.1.0", 1000, "runs/x/checkpoints/best"),
+        "policy": Part("flow", "0.1.0", 10),
+        "tasks": {"walker-stand": task}, "wm_validation": {"reward_r2": 0.9}, "flops": 1e12,
+        "seconds": {"policy": 3.0}, "versions": versions(), "health": [],
+    }  # fmt: skip
+    return Summary(**{**content, **changes})
+
+
+def test_shape():
+    content = json.loads(json.dumps(make().to_json()))
+    assert list(content) == [
+        "experiment", "scale", "protocol", "conventions", "world_model", "policy", "tasks",
+        "wm_validation", "flops", "seconds", "versions", "health",
+    ]  # fmt: skip
+    assert set(content["world_model"]) == {"plugin", "version", "parameters", "checkpoint"}
+    assert set(content["policy"]) == {"plugin", "version", "parameters"}
+    task = content["tasks"]["walker-stand"]
+    assert set(task) == {
+        "seeds", "random_return_mean", "untrained_return_mean", "reference_return",
+        "random_returns",
+    }  # fmt: skip
+    assert task["seeds"]["42"] == {
+        "return_mean": 2.0, "return_std": 1.0, "episodes": 2, "returns": [1.0, 3.0],
+    }  # fmt: skip
+    assert task["untrained_return_mean"] is None
+
+
+def test_round_trip():
+    summary = make(health=["worse than the copy baseline"], conventions={"critic": "pwm"})
+    assert Summary.from_json(json.loads(json.dumps(summary.to_json()))) == summary
+    assert summary.tasks["walker-stand"].return_mean == 3.5
+
+
+def test_pretraining():
+    summary = make(protocol=None, policy=None, tasks={})
+    content = json.loads(json.dumps(summary.to_json()))
+    assert (content["policy"], content["tasks"]) == (None, {})
+    assert Summary.from_json(content) == summary
+    with pytest.raises(ValueError, match="belong together"):
+        make(policy=None)
+    with pytest.raises(ValueError, match="protocol 'ice'"):
+        make(protocol="ice")
+
+
+def change(content, path, value):
+    *way, last = path.split("/")
+    for key in way:
+        content = content[key]
+    if value is KeyError:
+        del content[last]
+    else:
+        content[last] = value
+
+
+SEED = "tasks/walker-stand/seeds/42"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("scale", KeyError, "missing scale"),
+        ("extra", 1, "unknown extra"),
+        ("scale", 3, "scale: 3 is no str"),
+        ("seconds", "3", "seconds: '3' is no number"),
+        ("health", {}, "health"),
+        ("protocol", "ice", "protocol 'ice'"),
+        ("policy/checkpoint", "x", "policy: unknown checkpoint"),
+        ("world_model/parameters", 1.5, "world_model.parameters"),
+        (f"{SEED}/return_mean", 4.0, "return_mean is 4.0, its returns give 2.0"),
+        (f"{SEED}/episodes", 3, "episodes is 3"),
+        (f"{SEED}/returns", [], "without episodes"),
+        (f"{SEED}/returns", [1.0, math.nan], "not a finite number"),
+        (f"{SEED}/best", 9.0, "unknown best"),
+        ("tasks/walker-stand/seeds", {}, "tasks.walker-stand: a task without seeds"),
+        ("tasks/walker-stand/random_return_mean", 0.7, "not the mean of random_returns"),
+        ("tasks/walker-stand/pwm_return", math.inf, "pwm_return is inf"),
+        ("tasks", [], "tasks"),
+    ],
+)
+def test_wrong_summaries_are_explained(path, value, message):
+    content = copy.deepcopy(make().to_json())
+    change(content, path, value)
+    with pytest.raises(UserError, match=message):
+        Summary.from_json(content, where="x/summary.json")
+
+
+def test_versions_import_nothing():
+    code = """
+import sys
+from fmbpo.runs.summary import versions
+import fmbpo.runs.folder, fmbpo.runs.checkpoint, fmbpo.runs.sinks, fmbpo.runs.progress
+import fmbpo.report.table, fmbpo.report.curves
+found = versions()
+assert list(found) == ["fmbpo", "torch", "numpy", "mujoco", "dm_control", "python"], found
+assert all(text[0].isdigit() for text in found.values()), found
+heavy = {"torch", "numpy", "rich", "matplotlib", "wandb", "scipy", "safetensors"} & {*sys.modules}
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
