@@ -170,7 +170,7 @@ def _collect(arguments: argparse.Namespace) -> int:
         arguments.seed,
         arguments.recipe,
         arguments.workers,
-        _say,
+        lambda done, total: _say(f"{done}/{total} episodes"),
     )
     print(path)
     return 0

@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 import fmbpo
 from fmbpo.data.behaviour import Behaviour, behaviours, make_policy, schedule
 from fmbpo.data.planner_tasks import plan_task
-from fmbpo.data.store import load
+from fmbpo.data.store import open_store
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS, TaskEnv
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
 
 Progress = Callable[[int, int], None]
+_ATTEMPTS = 3
 _PACKAGES = ("mujoco", "dm_control", "numpy")
 
 
@@ -98,21 +99,36 @@ def collect_episode(
 ) -> dict[str, NDArray[np.float32]]:
     """One episode of ``steps`` + 1 rows: obs [T, 24], action [T, 6], reward [T], float32.
 
-    The action is the executed one (with noise, clipped), the reward the environment's.
+    The action is the executed one (with noise, clipped), the reward the environment's. Should the
+    simulation diverge, the episode is drawn anew from streams that are as fixed as the first.
+
+    Raises:
+        RuntimeError: it diverged three times.
     """
-    entropy = int.from_bytes(hashlib.sha256(f"{seed}/{task}/{episode}".encode()).digest()[:8])
-    streams = np.random.SeedSequence(entropy).spawn(2)
+    for attempt in range(_ATTEMPTS):
+        name = f"{seed}/{task}/{episode}" + (f"/{attempt}" if attempt else "")
+        entropy = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
+        try:
+            return _simulate(task, behaviour, np.random.SeedSequence(entropy), steps)
+        except RuntimeError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _simulate(
+    task: str, behaviour: Behaviour, entropy: np.random.SeedSequence, steps: int
+) -> dict[str, NDArray[np.float32]]:
+    start, noise = entropy.spawn(2)
     env = TaskEnv(task)
-    policy = make_policy(behaviour, task, env.action_dim, np.random.default_rng(streams[1]))
+    policy = make_policy(behaviour, task, env.action_dim, np.random.default_rng(noise))
     obs = np.zeros((steps + 1, OBS_WIDTH), np.float32)
     action = np.zeros((steps + 1, ACTION_WIDTH), np.float32)
     reward = np.zeros(steps + 1, np.float32)
-    first = env.reset(int(streams[0].generate_state(1)[0]))
-    width = len(first)
-    obs[0, :width] = first
+    obs[0, : env.obs_dim] = env.reset(int(start.generate_state(1)[0]))
     for t in range(1, steps + 1):
         action[t, : env.action_dim] = np.clip(policy(env.env), -1.0, 1.0)
-        obs[t, :width], reward[t] = env.step(action[t])
+        obs[t, : env.obs_dim], reward[t] = env.step(action[t])
     return {"obs": obs, "action": action, "reward": reward}
 
 
@@ -243,7 +259,7 @@ def _claim(parts: Path, request: Mapping[str, Any]) -> None:
 
 
 def _check_finished(out: Path, request: Mapping[str, Any]) -> None:
-    found = load(out).attributes.get("provenance", {}).get("request")
+    found = open_store(out).attributes.get("provenance", {}).get("request")
     if found != request:
         raise UserError(
             "another data set is here already",

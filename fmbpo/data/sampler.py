@@ -42,10 +42,8 @@ class Rows:
         reward ``[H, B]`` (the action and reward of row t led to row t)."""
         index = row_B + torch.arange(horizon + 1).unsqueeze(1)
         packed = self.packed[index.to(self.device)]
-        obs, action, reward = packed.split(
-            [self.obs_width, packed.shape[-1] - self.obs_width - 1, 1], -1
-        )
-        return obs, action[1:], reward[1:, :, 0]
+        obs, action = packed[..., : self.obs_width], packed[1:, :, self.obs_width : -1]
+        return obs, action, packed[1:, :, -1]
 
 
 class SliceSampler:

@@ -50,24 +50,24 @@ def td_lambda(reward_HB: Tensor, next_value_HB: Tensor, discount: float, lam: fl
 
 
 class ReturnScale(NamedTuple):
-    """Running mean and (biased) variance of returns, and the count; 0-d (PWM's ``ret_rms``)."""
+    """Running mean and (biased) variance of returns, and their number; 0-d (PWM's ``ret_rms``)."""
 
     mean: Tensor
     variance: Tensor
-    count: Tensor
+    seen: Tensor
 
     @staticmethod
     def initial(like: Tensor) -> ReturnScale:
-        """Mean 0, variance 1, count 1e-4, on the device and in the type of ``like``."""
+        """Mean 0, variance 1, number 1e-4, on the device and in the type of ``like``."""
         return ReturnScale(like.new_zeros(()), like.new_ones(()), like.new_full((), 1e-4))
 
     def updated(self, return_B: Tensor) -> ReturnScale:
         """With one more batch of returns (Chan's parallel variance)."""
         n = return_B.shape[0]
         mean, variance = return_B.mean(), return_B.var(correction=0)
-        total = self.count + n
+        total = self.seen + n
         delta = mean - self.mean
-        m2 = self.variance * self.count + variance * n + delta**2 * self.count * n / total
+        m2 = self.variance * self.seen + variance * n + delta**2 * self.seen * n / total
         return ReturnScale(self.mean + delta * n / total, m2 / total, total)
 
     def divisor(self) -> Tensor:

@@ -41,7 +41,7 @@ class Evaluator:
     ) -> NDArray[np.float64]:
         """Returns ``[T, episodes]`` of T stacked policies, deterministic."""
         model, hook = roles.world_model, HookCall(roles.policy, predict)
-        noise_dim = roles.policy.noise_dim
+        noise_dim = int(roles.policy.noise_dim)
         embedding_TE = model.embed(index_T)
 
         def act_one(

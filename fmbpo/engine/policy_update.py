@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import vmap
 
 from fmbpo.engine.adam import AdamState, Params, adam_init, adam_step, clip
@@ -74,7 +74,7 @@ class Roles(NamedTuple):
 
     world_model: Any
     predict: Callable[..., Prediction]
-    policy: nn.Module
+    policy: Any
     policy_rollout: Callable[..., Any]
     policy_loss: Callable[..., tuple[Tensor, Metrics]]
     critic: Critic

@@ -51,13 +51,13 @@ class GridOutcome:
             mine = [i for i, cell in enumerate(self.cells) if cell.task == task]
             untrained = np.concatenate([self.untrained[i] for i in mine])
             result[task] = TaskResult(
-                {str(self.cells[i].seed): SeedResult(self.trained[i]) for i in mine},
+                {str(self.cells[i].seed): SeedResult(self.trained[i].tolist()) for i in mine},
                 random_return_mean=float(random.mean()),
                 untrained_return_mean=float(untrained.mean()),
                 reference_return=planner_return.get(task),
                 pwm_return=task_info(task).pwm_return,
-                random_returns=random,
-                untrained_returns=untrained,
+                random_returns=random.tolist(),
+                untrained_returns=untrained.tolist(),
             )
         return result
 

@@ -94,9 +94,7 @@ class Runner:
                 self.say(f"world model: {done.folder} is complete and is used as it is")
                 return done
             folder, trainer = self._open(stack, run, config, ["pretrain"], stop, "world_model")
-            stage = Pretraining(
-                e.world_model, e.pretrain, self.data, self.device, e.system.compile
-            )
+            stage = Pretraining(e.world_model, e.pretrain, self.data, self.device, e.system.compile)
             self._say_size("world model", e.world_model, stage.module)
             cost = flops(stage.update, *stage.example()) * e.pretrain.iterations
             cadence = Cadence(
@@ -183,7 +181,7 @@ class Runner:
             workers = e.evaluation.workers or os.cpu_count() or 1
             runner = stack.enter_context(EpisodeRunner(workers))
             evaluator = Evaluator(runner, e.evaluation.seed)
-            outcome, cost, policy = results.GridOutcome(), 0, None
+            outcome, cost = results.GridOutcome(), 0
             for name, group in zip(names, groups, strict=True):
                 stage = PolicyTraining(
                     name, group, model, e.world_model.component, e.policy, learning, e.critic,
@@ -235,9 +233,7 @@ class Runner:
     ) -> tuple[RunFolder, Trainer]:
         """Create or continue the folder, lock it, connect the sinks."""
         e = self.experiment
-        folder = stack.enter_context(
-            RunFolder.create_or_resume(self.root, run, config, origins(e))
-        )
+        folder = stack.enter_context(RunFolder.create_or_resume(self.root, run, config, origins(e)))
         continued = checkpoint_exists(folder.checkpoints / stages[0].replace("/", "-"))
         self.say(f"{'continues' if continued else 'writes to'} {folder.path}")
         iterations = (

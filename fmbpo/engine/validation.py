@@ -17,6 +17,7 @@ from torch import Tensor
 from fmbpo.data.sampler import Rows, SliceSampler
 from fmbpo.hookspecs import Rollout, Task
 from fmbpo.nn import two_hot
+from fmbpo.nn.blocks import SIMPLEX_DIM
 from fmbpo.tasks.mt30 import OBS_WIDTH
 
 HORIZONS = (1, 2, 4, 8, 16)
@@ -34,7 +35,7 @@ class Validator:
         longest = int((held_out.end_E - held_out.start_E).min()) - 1
         self.horizons = [h for h in HORIZONS if h <= longest]
         self.batch = SliceSampler(held_out, self.horizons[-1], SLICES, seed=0).sample()
-        tasks = len(train.task_E.unique())
+        tasks = len(torch.unique(train.task_E))
         self.fit = SliceSampler(train, 1, FIT_SLICES * tasks, seed=1).sample()
 
     @torch.no_grad()
@@ -65,7 +66,7 @@ class Validator:
             )
         real = module.encode(self.batch.obs_HBO, task.embedding_BE).flatten(0, 1)
         measures["effective_rank"] = _effective_rank(real)
-        sums = rollout.z_HBD.unflatten(-1, (-1, 8)).sum(-1)
+        sums = rollout.z_HBD.reshape(*rollout.z_HBD.shape[:-1], -1, SIMPLEX_DIM).sum(-1)
         measures["simplex_error"] = float((sums - 1).abs().max())
         obs = [measures[f"obs_error_h{h}"] for h in self.horizons]
         measures["score"] = sum(obs) / len(obs) + 1 - measures["reward_r2"]
@@ -85,13 +86,14 @@ class Validator:
         (with a constant) for each task, from training latents."""
         z_NBD = module.encode(self.fit.obs_HBO, module.embed(self.fit.index_B))
         weight = z_NBD.new_zeros(len(self.batch.index_B), z_NBD.shape[-1] + 1, OBS_WIDTH)
-        for task in self.batch.index_B.unique():
+        for task in torch.unique(self.batch.index_B):
             mine = self.fit.index_B == task
             x = _with_one(z_NBD[:, mine].flatten(0, 1)).double()
             y = self.fit.obs_HBO[:, mine].flatten(0, 1).double()
             gram = x.T @ x / len(x)
             gram.diagonal().add_(RIDGE * gram.diagonal().mean())
-            weight[self.batch.index_B == task] = torch.linalg.solve(gram, x.T @ y / len(x)).to(z_NBD)
+            solution = torch.linalg.solve(gram, x.T @ y / len(x))
+            weight[self.batch.index_B == task] = solution.to(z_NBD)
         return lambda z: (_with_one(z).unsqueeze(1) @ weight).squeeze(1)
 
     def _scale(self) -> Tensor:
@@ -99,7 +101,7 @@ class Validator:
         and constants."""
         obs, index = self.fit.obs_HBO[0], self.fit.index_B
         scale = torch.zeros_like(self.batch.obs_HBO[0])
-        for task in self.batch.index_B.unique():
+        for task in torch.unique(self.batch.index_B):
             scale[self.batch.index_B == task] = obs[index == task].std(0)
         return scale
 

@@ -75,7 +75,7 @@ class Protocol:
     """``[protocol]``: what becomes of the world model while policies are trained. Tagged by
     ``kind``; ``PROTOCOLS`` has the classes."""
 
-    kind: str
+    kind: Literal["frozen"]
 
 
 @attrs.frozen(kw_only=True)

@@ -15,7 +15,8 @@ SIMPLEX_DIM = 8
 
 def simnorm(x: Tensor, group: int = SIMPLEX_DIM) -> Tensor:
     """Softmax over groups: ``[..., D]`` -> ``[..., D]``, each group of ``group`` on the simplex."""
-    return x.unflatten(-1, (-1, group)).softmax(-1).flatten(-2)
+    groups: Tensor = x.reshape(*x.shape[:-1], -1, group)
+    return groups.softmax(-1).flatten(-2)
 
 
 class SimNorm(nn.Module):
@@ -77,8 +78,8 @@ class TaskEmbedding(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         """``[B]`` int64 -> ``[B, E]``."""
-        row = F.embedding(index, self.weight)
-        norm = row.detach().norm(dim=-1, keepdim=True)
+        row: Tensor = F.embedding(index, self.weight)
+        norm = torch.linalg.vector_norm(row.detach(), dim=-1, keepdim=True)
         limited = row.detach() * (1.0 / (norm + 1e-7)).clamp(max=1.0)
         return row + (limited - row).detach()
 

@@ -6,7 +6,7 @@ The kinds differ in their dynamics alone, so that a comparison compares dynamics
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 import torch
@@ -17,7 +17,7 @@ from fmbpo.hookspecs import Batch, Metrics, Task, WorldModelDims
 from fmbpo.nn import two_hot
 from fmbpo.nn.blocks import SIMPLEX_DIM, NormedLinear, SimNorm, TaskEmbedding, normed_mlp
 
-_widths = deep_iterable(and_(instance_of(int), gt(0)), min_len(1))
+_widths: Any = deep_iterable(and_(instance_of(int), gt(0)), min_len(1))
 
 
 def _whole_groups(_: object, attribute: attrs.Attribute[int], value: int) -> None:

@@ -78,6 +78,25 @@ def test_the_recorded_actions_lead_to_the_recorded_rows() -> None:
         assert reward == rows["reward"][t]
 
 
+def test_a_diverged_episode_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    reset = TaskEnv.reset
+
+    def diverge(self: TaskEnv, seed: int | None = None) -> Any:
+        seeds.append(seed or 0)
+        if len(seeds) == 1 or len(seeds) > 2:
+            raise RuntimeError("the simulation diverged")
+        return reset(self, seed)
+
+    monkeypatch.setattr(TaskEnv, "reset", diverge)
+    random = behaviours("random")[0]
+    assert collect_episode("cup-catch", 0, random, seed=0, steps=3)["obs"].shape == (4, 24)
+    assert seeds[0] != seeds[1]
+    with pytest.raises(RuntimeError, match="diverged"):
+        collect_episode("cup-catch", 0, random, seed=0, steps=3)
+    assert seeds[2] == seeds[0]
+
+
 def test_workers_do_not_change_the_result(tmp_path: Path, small: Path) -> None:
     seen: list[tuple[int, int]] = []
     out = collect(

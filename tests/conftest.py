@@ -1,0 +1,74 @@
+"""Fixtures that many tests share: one thread, a small real data set, the four pairs."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.pop("FMBPO_DATA", None)
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory) -> Path:
+    """Real episodes of two tasks, random behaviour, 40 steps each."""
+    from fmbpo.data.collect import collect
+
+    out = tmp_path_factory.mktemp("data") / "small.zarr"
+    tasks = ["pendulum-swingup", "reacher-easy"]
+    return collect(out, tasks, episodes=6, seed=1, recipe="random", workers=1, steps=40)
+
+
+TINY = [
+    "world_model.encoder_units=[16]",
+    "world_model.units=[16]",
+    "world_model.latent_dim=16",
+    "world_model.task_dim=4",
+    "pretrain.iterations=6",
+    "pretrain.batch=8",
+    "pretrain.horizon=3",
+    "pretrain.log_every=2",
+    "pretrain.validate_every=3",
+    "pretrain.checkpoint_every=2",
+    "system.device=cpu",
+    "system.threads=1",
+]
+TINY_POLICY = [
+    "grid.tasks=[]",
+    "grid.seeds=[1, 2]",
+    "policy.units=[16]",
+    "critic.units=[16]",
+    "policy_learning.iterations=6",
+    "policy_learning.batch=4",
+    "policy_learning.horizon=4",
+    "policy_learning.log_every=2",
+    "policy_learning.evaluate_every=3",
+    "policy_learning.checkpoint_every=2",
+    "evaluation.episodes=1",
+    "evaluation.final_episodes=2",
+    "evaluation.workers=1",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """Overrides that make a pretraining experiment run in about a second."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_policy() -> list[str]:
+    """The same for a policy experiment."""
+    return TINY + TINY_POLICY
