@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
 
@@ -72,3 +73,7 @@ def tiny() -> list[str]:
 def tiny_policy() -> list[str]:
     """The same for a policy experiment."""
     return TINY + TINY_POLICY
+
+# No deadlines: a loaded machine is slow, not wrong.
+settings.register_profile("fmbpo", deadline=None, derandomize=True)
+settings.load_profile("fmbpo")
