@@ -59,13 +59,17 @@ def _parser() -> argparse.ArgumentParser:
     kinds = data.add_subparsers(required=True, metavar="COMMAND")
     collect = kinds.add_parser("collect", help="make data in the simulator with the planner")
     collect.add_argument("--out", required=True, type=Path, help="the store to write")
-    collect.add_argument("--tasks", required=True, help="task names, separated by commas")
+    collect.add_argument(
+        "--tasks", required=True, help="task names, separated by commas; NAME=COUNT for a "
+        "task with its own number of episodes"
+    )  # fmt: skip
     collect.add_argument("--episodes", type=int, default=64, help="episodes a task (default: 64)")
     collect.add_argument("--seed", type=int, default=0)
-    collect.add_argument("--recipe", default="mixed", help="mix of behaviours (default: mixed)")
+    collect.add_argument("--recipe", default="default", help="mix of behaviours: default or random")
     collect.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
     )
+    collect.add_argument("--compress", action="store_true", help="a store a third of the size")
     collect.set_defaults(command=_collect)
     for name, action, text in (
         ("info", _info, "describe a data set"),
@@ -161,16 +165,23 @@ def _plugins(arguments: argparse.Namespace) -> int:
 
 def _collect(arguments: argparse.Namespace) -> int:
     from fmbpo.data.collect import collect
+    from fmbpo.tasks.mt30 import task_info
 
-    tasks = [task for task in arguments.tasks.split(",") if task]
+    episodes = {}
+    for item in arguments.tasks.split(","):
+        name, _, count = item.strip().partition("=")
+        if count and not count.isdigit():
+            raise UserError(f"{count!r} is no number of episodes", where=f"--tasks {item}")
+        episodes[task_info(name).name] = int(count or arguments.episodes)
     path = collect(
         arguments.out,
-        tasks,
-        arguments.episodes,
+        list(episodes),
+        episodes,
         arguments.seed,
         arguments.recipe,
         arguments.workers,
         lambda done, total: _say(f"{done}/{total} episodes"),
+        compress=arguments.compress,
     )
     print(path)
     return 0

@@ -28,7 +28,7 @@ def small_store(tmp_path_factory) -> Path:
     from fmbpo.data.collect import collect
 
     out = tmp_path_factory.mktemp("data") / "small.zarr"
-    tasks = ["pendulum-swingup", "reacher-easy"]
+    tasks = ["cartpole-balance", "reacher-easy"]
     return collect(out, tasks, episodes=6, seed=1, recipe="random", workers=1, steps=40)
 
 

@@ -39,7 +39,7 @@ _PACKAGES = ("mujoco", "dm_control", "numpy")
 def collect(
     out: Path | str,
     tasks: Sequence[str],
-    episodes: int,
+    episodes: int | Mapping[str, int],
     seed: int = 0,
     recipe: Mapping[str, Mapping[str, Any]] | str = "default",
     workers: int = 1,
@@ -48,14 +48,14 @@ def collect(
     steps: int = EPISODE_STEPS,
     compress: bool = False,
 ) -> Path:
-    """Collect ``episodes`` episodes of every task and write the store ``out``.
+    """Collect episodes of every task and write the store ``out``.
 
     Given again after an interruption, it continues; a finished store is returned as it is.
 
     Args:
         out: the store's folder; ``<out>.parts`` holds finished episodes until the end.
         tasks: names of tasks that the planner knows.
-        episodes: per task.
+        episodes: a task; or by task, for some need more start states than others.
         seed: of all random streams.
         recipe: name of a recipe, or behaviours by name (see `fmbpo.data.behaviour`).
         workers: processes, one core each; 1 works in this process.
@@ -68,19 +68,27 @@ def collect(
             parts come from a different request.
     """
     out, tasks = Path(out), tuple(task_info(name).name for name in tasks)
-    _check_numbers(tasks, episodes=episodes, workers=workers, steps=steps, seed=seed + 1)
+    count = {t: episodes if isinstance(episodes, int) else episodes.get(t, 0) for t in tasks}
+    _check_numbers(
+        tasks, episodes=min(count.values(), default=1), workers=workers, steps=steps, seed=seed + 1
+    )
     mix = behaviours(recipe)
     for task in tasks:
         plan_task(task)
     request = _request(tasks, seed, mix, steps)
     if out.exists():
-        _check_finished(out, {**request, "episodes": episodes})
+        _check_finished(out, {**request, "episodes": count})
         return out
     parts = out.with_name(out.name + ".parts")
     _claim(parts, request)
-    order = schedule(mix, episodes)
+    order = schedule(mix, max(count.values()))
     # Episode by episode through the tasks, so that an early stop has some of each.
-    jobs = [(task, e, mix[order[e]], seed, steps, parts) for e in range(episodes) for task in tasks]
+    jobs = [
+        (task, e, mix[which], seed, steps, parts)
+        for e, which in enumerate(order)
+        for task in tasks
+        if e < count[task]
+    ]
     missing = [job for job in jobs if not _part(parts, job[0], job[1]).exists()]
     done = len(jobs) - len(missing)
     if progress is not None:
@@ -89,7 +97,7 @@ def collect(
         done += 1
         if progress is not None:
             progress(done, len(jobs))
-    _assemble(out, tasks, order, mix, parts, {**request, "episodes": episodes}, compress)
+    _assemble(out, count, order, mix, parts, {**request, "episodes": count}, compress)
     shutil.rmtree(parts)
     return out
 
@@ -168,7 +176,7 @@ def _part(parts: Path, task: str, episode: int) -> Path:
 
 def _assemble(
     out: Path,
-    tasks: Sequence[str],
+    count: Mapping[str, int],
     order: Sequence[int],
     mix: Sequence[Behaviour],
     parts: Path,
@@ -176,10 +184,11 @@ def _assemble(
     compress: bool,
 ) -> None:
     returns: dict[str, dict[str, list[float]]] = {}
+    tasks = list(count)
     with StoreWriter(out, tasks, [b.name for b in mix], compress=compress) as writer:
         for task in tasks:
             of_task = returns.setdefault(task, {})
-            for episode, which in enumerate(order):
+            for episode, which in enumerate(order[: count[task]]):
                 path = _part(parts, task, episode)
                 try:
                     with np.load(path) as rows:

@@ -80,7 +80,7 @@ class TaskEmbedding(nn.Module):
         """``[B]`` int64 -> ``[B, E]``."""
         row: Tensor = F.embedding(index, self.weight)
         norm = torch.linalg.vector_norm(row.detach(), dim=-1, keepdim=True)
-        limited = row.detach() * (1.0 / (norm + 1e-7)).clamp(max=1.0)
+        limited: Tensor = row.detach() * (1.0 / (norm + 1e-7)).clamp(max=1.0)
         return row + (limited - row).detach()
 
 

@@ -1,0 +1,103 @@
+"""Whole runs through the command line, on a small real data set: every quadrant."""
+
+import json
+
+import pytest
+from fmbpo.cli import main
+from fmbpo.runs.checkpoint import read_manifest
+from fmbpo.runs.sinks import read_metrics
+from fmbpo.runs.summary import Summary
+
+QUADRANTS = [f"phase8_{w}wm_{p}policy" for w in ("mlp", "flow") for p in ("mlp", "flow")]
+
+
+def arguments(experiment, store, runs, overrides, command="run"):
+    where = ["--runs", str(runs)] if command == "run" else []
+    options = [x for o in overrides for x in ("-o", o)]
+    return [command, str(experiment), "--scale", "laptop", "--data", str(store), *where, *options]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.parametrize("name", QUADRANTS)
+def test_a_quadrant_runs_to_its_end(
+    name, runs, repository, small_store, tiny_policy, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    file = repository / "experiments" / f"{name}.toml"
+    command = arguments(file, small_store, runs, tiny_policy)
+    assert main([*command, "--json"]) == 0
+    out = capsys.readouterr()
+    summary = json.loads(out.out)
+    assert out.err.startswith(f"{name}: scale laptop")
+
+    assert set(summary) == {
+        "experiment", "scale", "protocol", "conventions", "world_model", "policy", "tasks",
+        "wm_validation", "flops", "seconds", "versions", "health",
+    }  # fmt: skip
+    assert summary["experiment"] == name
+    assert (summary["scale"], summary["protocol"]) == ("laptop", "frozen")
+    assert summary["conventions"] == "corrected"
+    assert set(summary["tasks"]) == {"cartpole-balance", "reacher-easy"}
+    for task in summary["tasks"].values():
+        assert set(task["seeds"]) == {"1", "2"}
+        for seed in task["seeds"].values():
+            assert seed["episodes"] == len(seed["returns"]) == 2
+        assert len(task["random_returns"]) == 2
+        assert len(task["untrained_returns"]) == 4
+    assert summary["flops"] > 0
+    assert summary["seconds"] > 0
+
+    folder = next(runs.glob(f"{name}__*"))
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    Summary.from_json(summary)
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((folder / "config.json").read_text())["scale"] == "laptop"
+    origin = json.loads((folder / "origins.json").read_text())
+    assert origin["policy.plugin"].endswith(".toml")
+    assert origin["policy.units"] == "override"
+    manifest = read_manifest(folder / "checkpoints" / "policies")
+    assert (manifest["kind"], manifest["protocol"], manifest["step"]) == ("policies", "frozen", 6)
+    lines = list(read_metrics(folder / "metrics.jsonl"))
+    assert [x["step"] for x in lines if "return" in x] == [0, 3, 6]
+    assert [x["step"] for x in lines if "critic_loss" in x] == [2, 4, 6]
+
+    # Again: nothing to do, the same answer.
+    assert main([*command, "--json"]) == 0
+    again = capsys.readouterr()
+    assert json.loads(again.out) == summary
+    assert "nothing to do" in again.err
+
+
+def test_pretraining_is_shared_by_every_experiment_that_needs_the_same(
+    runs, repository, small_store, tiny, capsys, monkeypatch, tmp_path
+):
+    """After the quadrants: one pretrained model a kind, and the pretraining file finds it."""
+    monkeypatch.chdir(tmp_path)
+    for kind in ("mlp", "flow"):
+        name = f"phase8_pretrain_{kind}wm"
+        assert len(list(runs.glob(f"{name}__*"))) == 1
+        file = repository / "experiments" / f"{name}.toml"
+        assert main(arguments(file, small_store, runs, tiny)) == 0
+        assert "is complete and is used as it is" in capsys.readouterr().err
+        assert len(list(runs.glob(f"{name}__*"))) == 1
+        folder = next(runs.glob(f"{name}__*"))
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["policy"] is None
+        assert {"score", "reward_r2", "obs_error_h1"} <= set(summary["wm_validation"])
+        assert (folder / "checkpoints" / "best" / "weights.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", QUADRANTS)
+def test_check_validates_without_training(
+    name, repository, small_store, tiny_policy, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    file = repository / "experiments" / f"{name}.toml"
+    assert main(arguments(file, small_store, None, tiny_policy, "check")) == 0
+    out = capsys.readouterr().out
+    assert "can run" in out
+    assert list(tmp_path.iterdir()) == []
