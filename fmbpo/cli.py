@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         "task with its own number of episodes"
     )  # fmt: skip
     collect.add_argument("--episodes", type=int, default=64, help="episodes a task (default: 64)")
+    collect.add_argument(
+        "--explore", type=int, default=0, help="further episodes a task of random bursts and rests"
+    )
     collect.add_argument("--seed", type=int, default=0)
     collect.add_argument("--recipe", default="default", help="mix of behaviours: default or random")
     collect.add_argument(
@@ -181,6 +184,7 @@ def _collect(arguments: argparse.Namespace) -> int:
         arguments.recipe,
         arguments.workers,
         lambda done, total: _say(f"{done}/{total} episodes"),
+        explore=arguments.explore,
         compress=arguments.compress,
     )
     print(path)

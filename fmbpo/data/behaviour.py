@@ -26,6 +26,7 @@ class Behaviour:
         noise: standard deviation of the gaussian noise added to the planner's actions.
         effort: multiplies the planner's number of samples.
         smooth: random actions correlated in time (which travel further than white noise).
+        bursts: random actions held for a while, with rests between them.
     """
 
     name: str
@@ -34,7 +35,12 @@ class Behaviour:
     noise: float = 0.0
     effort: float = 1.0
     smooth: bool = False
+    bursts: bool = False
 
+
+EXPLORE = Behaviour("random-bursts", kind="random", share=1.0, bursts=True)
+"""Bursts and rests: the places where a planner never stays. Without them a model learns that what
+rests is at its goal, since in the planner's episodes it is."""
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
@@ -100,6 +106,8 @@ def make_policy(
         return lambda env: planner.act(env, rng) + behaviour.noise * rng.standard_normal(action_dim)
     if behaviour.smooth:
         return _SmoothNoise(action_dim, rng)
+    if behaviour.bursts:
+        return _Bursts(action_dim, rng)
     return lambda env: rng.uniform(-1.0, 1.0, action_dim)
 
 
@@ -117,3 +125,19 @@ class _SmoothNoise:
         fresh = self._rng.standard_normal(len(self._noise))
         self._noise = self._keep * self._noise + np.sqrt(1 - self._keep**2) * fresh
         return action
+
+
+class _Bursts:
+    """A random action held for 2 to 16 agent steps, then none for up to 40, and again."""
+
+    def __init__(self, action_dim: int, rng: np.random.Generator) -> None:
+        self._rng, self._width = rng, action_dim
+        self._plan: list[NDArray[np.float64]] = []
+
+    def __call__(self, _env: Any) -> NDArray[np.float64]:
+        if not self._plan:
+            push = self._rng.uniform(-1.0, 1.0, self._width)
+            rest = np.zeros(self._width)
+            self._plan = [push] * int(self._rng.integers(2, 17))
+            self._plan += [rest] * int(self._rng.integers(0, 41))
+        return self._plan.pop(0)

@@ -23,7 +23,7 @@ from attrs import asdict
 from numpy.typing import NDArray
 
 import fmbpo
-from fmbpo.data.behaviour import Behaviour, behaviours, make_policy, schedule
+from fmbpo.data.behaviour import EXPLORE, Behaviour, behaviours, make_policy, schedule
 from fmbpo.data.planner_tasks import plan_task
 from fmbpo.data.store import open_store
 from fmbpo.data.store_writer import StoreWriter
@@ -45,6 +45,7 @@ def collect(
     workers: int = 1,
     progress: Progress | None = None,
     *,
+    explore: int = 0,
     steps: int = EPISODE_STEPS,
     compress: bool = False,
 ) -> Path:
@@ -60,6 +61,7 @@ def collect(
         recipe: name of a recipe, or behaviours by name (see `fmbpo.data.behaviour`).
         workers: processes, one core each; 1 works in this process.
         progress: called with (finished episodes, all episodes).
+        explore: episodes a task of `EXPLORE`, beyond ``episodes``.
         steps: agent steps an episode.
         compress: see `StoreWriter`.
 
@@ -73,23 +75,26 @@ def collect(
         tasks, episodes=min(count.values(), default=1), workers=workers, steps=steps, seed=seed + 1
     )
     mix = behaviours(recipe)
+    planned = len(mix)
+    mix += [EXPLORE] if explore else []
     for task in tasks:
         plan_task(task)
     request = _request(tasks, seed, mix, steps)
     if out.exists():
-        _check_finished(out, {**request, "episodes": count})
+        _check_finished(out, {**request, "episodes": count, "explore": explore})
         return out
     parts = out.with_name(out.name + ".parts")
     _claim(parts, request)
-    order = schedule(mix, max(count.values()))
+    longest = schedule(mix[:planned], max(count.values()))
+    order = {task: longest[:n] + [planned] * explore for task, n in count.items()}
     # Episode by episode through the tasks, so that an early stop has some of each.
     jobs = [
         (task, e, mix[which], seed, steps, parts)
-        for e, which in enumerate(order)
+        for e in range(len(longest) + explore)
         for task in tasks
-        if e < count[task]
+        for which in order[task][e : e + 1]
     ]
-    missing = [job for job in jobs if not _part(parts, job[0], job[1]).exists()]
+    missing = [job for job in jobs if not _part(parts, job[0], job[1], job[2]).exists()]
     done = len(jobs) - len(missing)
     if progress is not None:
         progress(done, len(jobs))
@@ -97,7 +102,8 @@ def collect(
         done += 1
         if progress is not None:
             progress(done, len(jobs))
-    _assemble(out, count, order, mix, parts, {**request, "episodes": count}, compress)
+    stated = {**request, "episodes": count, "explore": explore}
+    _assemble(out, order, mix, parts, stated, compress)
     shutil.rmtree(parts)
     return out
 
@@ -163,33 +169,32 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterable[None]:
 def _collect_part(job: _Job) -> None:
     task, episode, behaviour, seed, steps, parts = job
     rows = collect_episode(task, episode, behaviour, seed, steps)
-    path = _part(parts, task, episode)
+    path = _part(parts, task, episode, behaviour)
     aside = path.with_suffix(".tmp")
     with aside.open("wb") as file:
         np.savez_compressed(file, obs=rows["obs"], action=rows["action"], reward=rows["reward"])
     os.replace(aside, path)
 
 
-def _part(parts: Path, task: str, episode: int) -> Path:
-    return parts / f"{task}-{episode:06d}.npz"
+def _part(parts: Path, task: str, episode: int, behaviour: Behaviour) -> Path:
+    return parts / f"{task}-{episode:06d}-{behaviour.name}.npz"
 
 
 def _assemble(
     out: Path,
-    count: Mapping[str, int],
-    order: Sequence[int],
+    order: Mapping[str, Sequence[int]],
     mix: Sequence[Behaviour],
     parts: Path,
     request: Mapping[str, Any],
     compress: bool,
 ) -> None:
     returns: dict[str, dict[str, list[float]]] = {}
-    tasks = list(count)
+    tasks = list(order)
     with StoreWriter(out, tasks, [b.name for b in mix], compress=compress) as writer:
         for task in tasks:
             of_task = returns.setdefault(task, {})
-            for episode, which in enumerate(order[: count[task]]):
-                path = _part(parts, task, episode)
+            for episode, which in enumerate(order[task]):
+                path = _part(parts, task, episode, mix[which])
                 try:
                     with np.load(path) as rows:
                         part = {key: rows[key] for key in ("obs", "action", "reward")}
@@ -214,7 +219,8 @@ def _assemble(
 
 def _name(mix: Sequence[Behaviour], kind: str) -> str | None:
     """The behaviour that a reference return is taken from: without noise, or white noise."""
-    names = [b.name for b in mix if b.kind == kind and not b.noise and not b.smooth]
+    plain = [b for b in mix if b.kind == kind and not (b.noise or b.smooth or b.bursts)]
+    names = [b.name for b in plain]
     return names[0] if names else None
 
 

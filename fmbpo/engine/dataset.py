@@ -46,6 +46,14 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
     def rows(chosen: np.ndarray) -> Rows:
         return Rows(episodes, index_E, masks, torch.from_numpy(np.flatnonzero(chosen)), device)
 
+    for what, chosen in (("to train on", used & ~kept), ("to validate on", used & kept)):
+        if not chosen.any():
+            raise UserError(
+                f"the data set has no episodes {what}",
+                where=str(path),
+                remedy="give at least two episodes of a task (data.tasks chooses the tasks)",
+            )
+
     planner = {
         t: float(episodes.planner_return[t]["mean"]) for t in tasks if t in episodes.planner_return
     }

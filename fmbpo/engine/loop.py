@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import torch
@@ -57,17 +59,26 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Turns SIGINT and SIGTERM into a request that the loop answers between two iterations."""
+    """Turns SIGINT and SIGTERM into a request that the loop answers between two iterations.
+
+    A second signal ends the run where it is, without another checkpoint.
+    """
 
     def __init__(self) -> None:
         self.requested = False
+        self._at_once = False
 
     @contextmanager
     def listening(self) -> Iterator[Stop]:
         """Handlers are in place inside the block."""
 
         def ask(*_: Any) -> None:
+            if self.requested or self._at_once:
+                raise Interrupted("stopped at once; the last checkpoint is kept")
             self.requested = True
+            # Not print: the signal may have come in the middle of one.
+            with suppress(OSError):
+                os.write(2, b"stopping after this iteration; once more: at once\n")
 
         previous = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -75,6 +86,21 @@ class Stop:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+    @contextmanager
+    def ends_at_once(self) -> Iterator[None]:
+        """Nothing is lost inside the block: a signal that came, or comes, raises there."""
+        self.check("all training is saved")
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    def check(self, where: str) -> None:
+        """``Interrupted`` where a stop was requested."""
+        if self.requested:
+            raise Interrupted(where)
 
 
 class Trainer:
@@ -84,6 +110,7 @@ class Trainer:
         self, folder: RunFolder, sinks: MetricSinks, manifest: Mapping[str, Any], stop: Stop
     ) -> None:
         self.folder, self.sinks, self.manifest, self.stop = folder, sinks, manifest, stop
+        self._records: dict[str, int] = {}  # how far the sinks' records go at the last checkpoint
 
     def train(self, stage: Stage, cadence: Cadence) -> None:
         """Train ``stage`` to its end, from its last checkpoint where there is one.
@@ -95,23 +122,35 @@ class Trainer:
         start, seconds, sums = self._resume(stage, last)
         if start >= cadence.iterations:
             return
+        self.stop.check(f"{stage.name}: before iteration {start + 1}")
+        self.sinks.truncate(self._records)
         clock = time.monotonic() - seconds
         self.sinks.begin(stage.name, start, cadence.iterations)
         if start == 0:
-            self.sinks.log(stage.name, 0, stage.evaluate(0))
+            self._evaluate(stage, 0)
         for iteration in range(start + 1, cadence.iterations + 1):
             metrics = stage.step(iteration)
-            sums = {k: sums[k] + v if k in sums else v for k, v in metrics.items()}
+            # A checkpoint's sums are on the CPU.
+            sums = {k: sums[k].to(v.device) + v if k in sums else v for k, v in metrics.items()}
             at_end = iteration == cadence.iterations
-            if iteration % cadence.log_every == 0 or at_end:
+            log, evaluate, save = (
+                iteration % every == 0 or at_end
+                for every in (cadence.log_every, cadence.evaluate_every, cadence.checkpoint_every)
+            )
+            # What has diverged is neither measured nor saved.
+            if log or evaluate or save or self.stop.requested:
                 count = (iteration - 1) % cadence.log_every + 1
-                self._log(stage, iteration, {k: v / count for k, v in sums.items()})
-                sums = {}
-            if iteration % cadence.evaluate_every == 0 or at_end:
-                self.sinks.log(stage.name, iteration, stage.evaluate(iteration))
-            if iteration % cadence.checkpoint_every == 0 or at_end or self.stop.requested:
+                values = stage.describe({k: v / count for k, v in sums.items()})
+                self._check_finite(stage, iteration, values)
+                if log:
+                    self.sinks.log(stage.name, iteration, values)
+                    sums = {}
+            if evaluate:
+                self._evaluate(stage, iteration)
+            stopping = self.stop.requested
+            if save or stopping:
                 self._save(stage, last, iteration, time.monotonic() - clock, sums)
-            if self.stop.requested and not at_end:
+            if stopping and not at_end:
                 raise Interrupted(f"{stage.name}: saved at iteration {iteration}")
             self.folder.beat(stage.name, iteration)
 
@@ -125,19 +164,27 @@ class Trainer:
             return 0, 0.0, {}
         checkpoint = load_checkpoint(last)
         state = checkpoint.state
-        stage.load(checkpoint.weights, state["stage"])
-        if not self.folder.is_complete:
-            self.sinks.truncate(state["records"])
+        saved, own = checkpoint.weights, stage.weights()
+        if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in own.items()}:
+            raise UserError(
+                "the checkpoint has other parameters than the installed plugin makes",
+                where=str(last),
+                remedy="install the plugin's version that began the run, or choose another folder",
+            )
+        # In the stage's own order: sums over all tensors depend on it, in the last bit.
+        stage.load({name: saved[name] for name in own}, state["stage"])
+        self._records = state["records"]
         return int(checkpoint.manifest["step"]), float(state["seconds"]), dict(state["sums"])
 
     def _save(
         self, stage: Stage, last: Any, iteration: int, seconds: float, sums: dict[str, Tensor]
     ) -> None:
+        self._records = self.sinks.checkpoint()
         state = {
             "stage": stage.state(),
             "sums": sums,
             "seconds": seconds,
-            "records": self.sinks.checkpoint(),
+            "records": self._records,
         }
         save_checkpoint(
             last,
@@ -146,13 +193,22 @@ class Trainer:
             state=state,
         )
 
-    def _log(self, stage: Stage, iteration: int, means: dict[str, Tensor]) -> None:
-        values = stage.describe(means)
-        bad = [name for name, value in values.items() if not torch.isfinite(torch.tensor(value))]
-        if bad:
-            raise UserError(
-                f"{bad[0]} is {values[bad[0]]} at iteration {iteration}: training has diverged",
-                where=f"{self.folder.path} ({stage.name})",
-                remedy="lower the learning rate or the gradient clip; the last checkpoint is kept",
-            )
+    def _evaluate(self, stage: Stage, iteration: int) -> None:
+        try:
+            values = stage.evaluate(iteration)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise self._diverged(stage, iteration, "a measure cannot be computed") from error
+        self._check_finite(stage, iteration, values)
         self.sinks.log(stage.name, iteration, values)
+
+    def _check_finite(self, stage: Stage, iteration: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise self._diverged(stage, iteration, f"{name} is {value}")
+
+    def _diverged(self, stage: Stage, iteration: int, what: str) -> UserError:
+        return UserError(
+            f"{what} at iteration {iteration}: training has diverged",
+            where=f"{self.folder.path} ({stage.name})",
+            remedy="lower the learning rate or the gradient clip; the last checkpoint is kept",
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import nn
 
 from fmbpo.engine import results
 from fmbpo.engine.cost import flops, parameters
-from fmbpo.engine.dataset import Dataset, load_dataset
+from fmbpo.engine.dataset import Dataset, check_horizon, load_dataset
 from fmbpo.engine.evaluation import Evaluator
 from fmbpo.engine.health import world_model_health
 from fmbpo.engine.loop import Cadence, Stop, Trainer
@@ -62,6 +62,29 @@ class Runner:
             f"{len(self.data.held_out.start_E)} held-out episodes of {len(self.data.tasks)} tasks "
             f"({self.data.id[:19]}), device {self.device}"
         )
+        # Before hours of training, not after.
+        check_horizon(self.data.train, experiment.pretrain.horizon)
+        if experiment.grid is not None:
+            grid_tasks(experiment, self.data)
+        self._name_runs()
+
+    def _name_runs(self) -> None:
+        """Names of the pretraining experiment, of its run, and of the policies' run."""
+        e = self.experiment
+        self.pretraining = e.protocol.world_model if isinstance(e.protocol, Frozen) else e.name
+        self.pretraining_run = _folder_name(
+            self.pretraining,
+            e.world_model.plugin,
+            [e.pretrain.seed],
+            config_hash(e, "pretrain", data_identity=self.data.id),
+        )
+        if e.policy is not None and e.grid is not None:
+            self.policy_run = _folder_name(
+                e.name,
+                f"{e.world_model.plugin}-{e.policy.plugin}",
+                e.grid.seeds,
+                config_hash(e, data_identity=self.data.id),
+            )
 
     def run(self) -> Result:
         """The experiment to its end, continuing what an interrupted run left.
@@ -79,15 +102,9 @@ class Runner:
     def _pretrain(self, stop: Stop) -> Result:
         """The pretrained world model of this configuration: trained now, or found."""
         e = self.experiment
-        name = e.protocol.world_model if isinstance(e.protocol, Frozen) else e.name
+        name, run = self.pretraining, self.pretraining_run
         tables = ("scale", "data", "world_model", "pretrain", "system")
         config = {"name": name, **{k: v for k, v in resolved(e).items() if k in tables}}
-        run = run_name(
-            name,
-            e.world_model.plugin,
-            [e.pretrain.seed],
-            config_hash(e, "pretrain", data_identity=self.data.id),
-        )
         with ExitStack() as stack:
             done = self._finished(run)
             if done is not None:
@@ -132,9 +149,13 @@ class Runner:
     def _load_world_model(self, checkpoint: Path) -> Any:
         """The frozen module of a checkpoint; its plugin and settings must be the experiment's."""
         table = self.experiment.world_model
-        loaded = load_checkpoint(
-            checkpoint, device=self.device, with_state=False, expect_kind="world_model"
-        )
+        try:
+            loaded = load_checkpoint(
+                checkpoint, device=self.device, with_state=False, expect_kind="world_model"
+            )
+        except UserError as error:
+            remedy = f"move {checkpoint.parent.parent} away: the same command trains it again"
+            raise UserError(error.what, where=error.where, remedy=remedy) from error
         made_by = loaded.manifest["config"]["world_model"]["plugin"]
         if made_by != table.plugin:
             raise UserError(
@@ -152,17 +173,12 @@ class Runner:
     def _policies(self, pretrained: Result, stop: Stop) -> Result:
         e = self.experiment
         assert e.policy and e.grid and e.policy_learning and e.critic and e.protocol
-        run = run_name(
-            e.name,
-            f"{e.world_model.plugin}-{e.policy.plugin}",
-            e.grid.seeds,
-            config_hash(e, data_identity=self.data.id),
-        )
+        run = self.policy_run
         done = self._finished(run)
         if done is not None:
             self.say(f"policies: {done.folder} is complete; nothing to do")
             return done
-        checkpoint = Path(str(pretrained.summary.world_model.checkpoint))
+        checkpoint = pretrained.folder / "checkpoints" / BEST
         model = self._load_world_model(checkpoint)
         self._say_size("world model", e.world_model, model)
         cells = [Cell(task, seed) for task in grid_tasks(e, self.data) for seed in e.grid.seeds]
@@ -193,8 +209,10 @@ class Runner:
                 untrained = stage.training.policy
                 trainer.train(stage, cadence)
                 self.say(f"{name}: final evaluation, {e.evaluation.final_episodes} episodes each")
-                outcome.add(stage, untrained, e.evaluation.final_episodes)
-            outcome.add_random(evaluator, e.evaluation.final_episodes)
+                with stop.ends_at_once():
+                    outcome.add(stage, untrained, e.evaluation.final_episodes)
+            with stop.ends_at_once():
+                outcome.add_random(evaluator, e.evaluation.final_episodes)
             summary = Summary(
                 experiment=e.name,
                 scale=e.scale,
@@ -220,7 +238,11 @@ class Runner:
         if not (path / "summary.json").is_file():
             return None
         folder = RunFolder.open(path)
-        return Result(Summary.from_json(folder.summary(), where=str(path)), path)
+        try:
+            return Result(Summary.from_json(folder.summary(), where=str(path)), path)
+        except UserError as error:
+            remedy = "move summary.json away: the same command makes it again from the checkpoints"
+            raise UserError(error.what, where=error.where, remedy=remedy) from error
 
     def _open(
         self,
@@ -295,6 +317,17 @@ MAIN_METRICS = (
 )
 
 
+def _folder_name(experiment: str, cell: str, seeds: Sequence[int], config_hash: str) -> str:
+    try:
+        return run_name(experiment, cell, seeds, config_hash)
+    except ValueError as error:
+        raise UserError(
+            f"{error}, which names the run's folder",
+            where=experiment,
+            remedy="use letters, digits, dots and hyphens, and single underscores between them",
+        ) from error
+
+
 def grid_tasks(experiment: Experiment, data: Dataset) -> list[str]:
     """The tasks to train policies for; ``UserError`` for one that the data set does not have."""
     assert experiment.grid is not None
@@ -314,7 +347,7 @@ def resolve_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"device {name!r} cannot be used: {str(error).splitlines()[0]}",

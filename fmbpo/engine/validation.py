@@ -53,7 +53,9 @@ class Validator:
         reward = two_hot.decode(rollout.reward_logits_HBR)
         error = reward - self.batch.reward_HB
         measures = {
-            "reward_r2": float(1 - error.square().mean() / self.batch.reward_HB.var().clamp(min=1e-6)),
+            "reward_r2": float(
+                1 - error.square().mean() / self.batch.reward_HB.var().clamp(min=1e-6)
+            ),
             "reward_std": float(reward.std()),
         }
         scale = self._scale()

@@ -1,1 +1,1 @@
-""""""
+"""Checks of the product against recorded numbers, for anyone to run."""

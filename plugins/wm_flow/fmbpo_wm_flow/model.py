@@ -10,10 +10,9 @@ from attrs.validators import gt, in_
 from torch import Tensor, nn
 
 from fmbpo.hookspecs import Task, WorldModelDims
+from fmbpo.nn.blocks import SIMPLEX_DIM
 from fmbpo.nn.ode import STAGES, Solver, evaluations, integrate
 from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig
-
-SIMPLEX_DIM = 8
 
 
 @attrs.frozen(kw_only=True)

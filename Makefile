@@ -1,0 +1,60 @@
+# What people, the README and continuous integration call. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV       ?= .venv
+PYTHON     ?=
+EXPERIMENT ?= experiments/phase8_flowwm_mlppolicy.toml
+WORKERS    ?= 2
+
+PLUGINS  := plugins/wm_mlp plugins/wm_flow plugins/policy_mlp plugins/policy_flow
+PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
+STAMP    := $(VENV)/.installed
+BIN      := $(VENV)/bin
+
+.PHONY: help run test lint bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=python3.11, VENV=.venv, EXPERIMENT=FILE.toml, WORKERS=2 (of the tests)"
+
+run: $(STAMP) ## Make the environment if needed and run EXPERIMENT to its end
+	@$(BIN)/fmbpo run $(EXPERIMENT)
+
+test: $(STAMP) ## Make the environment if needed and run all tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests plugins
+
+lint: $(STAMP) ## Check style (ruff) and types (mypy)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(STAMP) ## Run the benchmarks
+	@shopt -s nullglob; files=(benchmarks/*.py); \
+	if (( $${#files[@]} == 0 )); then echo "there is no benchmark in benchmarks/" >&2; exit 1; fi; \
+	for file in "$${files[@]}"; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+clean: ## Remove the environment and the caches; runs/ stays
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# One pip command, so that the bound on torch in pyproject.toml holds for everything that is
+# installed; the bound is given once more by itself, which makes pip settle torch first.
+$(STAMP): $(PROJECTS)
+	@python=""; candidates="$(or $(PYTHON),python3.11 python3 python3.12 python3.13 python)"; \
+	for name in $$candidates; do \
+	  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    python="$$name"; break; fi; done; \
+	if [ -z "$$python" ]; then \
+	  echo "fmbpo needs Python 3.11 or newer, which none of these is: $$candidates" >&2; \
+	  echo "Install it, or say where it is: make PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
+	echo "Making $(VENV) with $$("$$python" --version) (about two minutes, 2 GB)"; \
+	"$$python" -m venv $(VENV) \
+	  || { echo "On Debian and Ubuntu, venv is a package of its own: python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
+	  "torch>=2.8,<2.14" -e ".[dev]" $(PLUGINS:%=-e %)
+	@$(BIN)/fmbpo plugins
+	@touch $@

@@ -1,0 +1,353 @@
+"""Times one world-model update and one policy update, for kinds, sizes, batches and cells.
+
+    python benchmarks/update.py                      all four pairs, laptop size
+    python benchmarks/update.py --world-model flow --policy mlp --size 48M --batch 256 --compile
+
+All measurements of a run take turns, so that a busy machine slows all of them alike; the median of
+the turns counts, after a warm-up. Data are random numbers: time does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils._pytree import tree_map
+
+from fmbpo.engine import seeding
+from fmbpo.engine.cost import flops
+from fmbpo.engine.critic import Critic
+from fmbpo.engine.policy_update import (
+    CellState,
+    PolicySettings,
+    Rates,
+    Roles,
+    Start,
+    make_policy_update,
+)
+from fmbpo.engine.pretraining import DIMS
+from fmbpo.engine.world_model_update import (
+    WorldModelSettings,
+    WorldModelState,
+    make_world_model_update,
+)
+from fmbpo.errors import UserError
+from fmbpo.experiment.schema import CriticConfig, PolicyLearningConfig, PretrainConfig
+from fmbpo.hookspecs import Batch, PolicyDims
+from fmbpo.registry import load_plugin
+from fmbpo.runs.summary import versions
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"encoder_units": [16], "units": [16], "latent_dim": 16, "task_dim": 4},
+    "laptop": {"encoder_units": [256], "units": [256] * 2, "latent_dim": 128, "task_dim": 16},
+    "1M": {"encoder_units": [256], "units": [384] * 2, "latent_dim": 128, "task_dim": 64},
+    "5M": {"encoder_units": [256], "units": [512] * 2, "latent_dim": 512, "task_dim": 64},
+    "48M": {"encoder_units": [1792] * 3, "units": [1792] * 2, "latent_dim": 768, "task_dim": 64},
+}
+"""The experiments' two sizes, TD-MPC2's 1M and 5M, and one for tests."""
+
+
+@attrs.define
+class Job:
+    """One update that is timed."""
+
+    update: str
+    world_model: str
+    policy: str | None
+    cells: int
+    mode: str
+    parameters: int
+    gflop: float
+    call: Callable[[], Any]
+    milliseconds: list[float] = attrs.field(factory=list)
+
+    @property
+    def median(self) -> float:
+        """Milliseconds an update."""
+        return statistics.median(self.milliseconds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Without the function."""
+        values = attrs.asdict(self, filter=lambda field, _: field.name != "call")
+        rate = self.gflop / self.median * 1000
+        return {**values, "median_milliseconds": self.median, "gflop_per_second": rate}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and write the JSON where asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--world-model", nargs="+", default=["mlp", "flow"], metavar="PLUGIN")
+    parser.add_argument("--policy", nargs="*", default=["mlp", "flow"], metavar="PLUGIN")
+    parser.add_argument("--size", choices=list(SIZES), default="laptop")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--horizon", type=int, default=16)
+    parser.add_argument("--cells", type=int, nargs="+", default=[1, 4], help="policies stacked")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="compiled beside eager")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args(argv)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    console = Console()
+    console.width = max(console.width, 110)
+    try:
+        load = os.getloadavg()
+        jobs = [job for kind in options.world_model for job in world_model_jobs(kind, options)]
+        for turn in range(options.repeats):
+            for job in jobs:
+                job.milliseconds.append(timed(job.call, options.device))
+            console.print(f"turn {turn + 1} of {options.repeats}", style="dim")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    ratios = all_ratios(jobs)
+    console.print(updates_table(jobs, options))
+    console.print(ratios_table(ratios))
+    if options.json:
+        names = ("size", "batch", "horizon", "device", "repeats")
+        content = {
+            "settings": {name: getattr(options, name) for name in names},
+            "machine": machine(options.device),
+            "load_average": load,
+            "versions": versions(),
+            "updates": [job.to_json() for job in jobs],
+            "ratios": ratios,
+        }
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    return 0
+
+
+def world_model_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
+    """The update of a world model, and of every policy in it."""
+    device, batch, horizon = options.device, options.batch, options.horizon
+    config = PretrainConfig()
+    component = load_plugin("world_model", kind)
+    settings = dict(SIZES[options.size])
+    has_substeps = any(field.name == "substeps" for field in attrs.fields(component.Config))
+    if has_substeps and options.size in ("tiny", "laptop"):
+        settings["substeps"] = 2  # as the experiments' laptop scale has it
+    module = seeding.built(lambda: component.build(component.Config(**settings), DIMS), 0)
+    module = module.to(device)
+    state = WorldModelState.initial(params_of(module))
+    index = torch.randint(DIMS.tasks, (batch,), device=device)
+    data = Batch(
+        torch.randn(horizon + 1, batch, DIMS.obs, device=device),
+        torch.rand(horizon, batch, DIMS.action, device=device) * 2 - 1,
+        torch.rand(horizon, batch, device=device),
+        index,
+        torch.ones(batch, DIMS.action, device=device),
+    )
+    noise = torch.randn(horizon, batch, module.loss_noise_dim, device=device)
+    rate = torch.tensor(1e-4, device=device)
+    update = make_world_model_update(
+        module,
+        component.loss,
+        WorldModelSettings(
+            (config.betas[0], config.betas[1]), config.grad_clip, config.encoder_learning_rate_scale
+        ),
+    )
+    jobs = modes(update, (state, data, noise, rate), options, ("world model", kind, None, 1),
+                 count(module))  # fmt: skip
+    frozen = seeding.built(lambda: component.build(component.Config(**settings), DIMS), 0)
+    frozen = frozen.to(device)
+    component.freeze(frozen)
+    for policy in options.policy:
+        for cells in options.cells:
+            jobs += policy_jobs(kind, component, frozen, policy, cells, data, options)
+    return jobs
+
+
+def policy_jobs(
+    kind: str,
+    world_model: Any,
+    model: Any,
+    policy: str,
+    cells: int,
+    data: Batch,
+    options: argparse.Namespace,
+) -> list[Job]:
+    """The update of stacked policies of one kind, with the study's defaults."""
+    device, batch, horizon = options.device, options.batch, options.horizon
+    learning, critics = PolicyLearningConfig(batch=batch, horizon=horizon), CriticConfig()
+    component = load_plugin("policy", policy)
+    dims = PolicyDims(model.latent_dim, model.task_dim, DIMS.action)
+
+    def cell(seed: int) -> CellState:
+        module = seeding.built(lambda: component.build(component.Config(), dims), seed)
+        each = [
+            params_of(seeding.built(lambda: Critic(dims.latent, critics.units), seed, str(i)))
+            for i in range(critics.count)
+        ]
+        return CellState.initial(params_of(module), stack(each))
+
+    state = tree_map(lambda t: t.to(device), stack([cell(seed) for seed in range(cells)]))
+    module = component.build(component.Config(), dims).to(device)
+    start = Start(
+        data.obs_HBO[0].expand(cells, -1, -1).contiguous(),
+        data.index_B.expand(cells, -1).contiguous(),
+        data.mask_BA.expand(cells, -1, -1).contiguous(),
+        torch.randn(cells, horizon, batch, module.noise_dim, device=device),
+        torch.randn(cells, horizon, batch, model.noise_dim, device=device),
+    )
+    rates = Rates(torch.tensor(1e-4, device=device), torch.tensor(1e-4, device=device))
+    roles = Roles(
+        model,
+        world_model.predict,
+        module,
+        component.rollout,
+        component.loss,
+        Critic(dims.latent, critics.units).to(device),
+    )
+    update = make_policy_update(
+        roles,
+        PolicySettings(
+            learning.discount,
+            learning.lam,
+            (learning.betas[0], learning.betas[1]),
+            learning.actor_grad_clip,
+            learning.critic_grad_clip,
+            learning.critic_iterations,
+            learning.critic_minibatches,
+        ),
+    )
+    label = ("policy", kind, policy, cells)
+    return modes(update, (state, start, rates), options, label, count(module))
+
+
+def modes(
+    update: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    options: argparse.Namespace,
+    label: tuple[str, str, str | None, int],
+    parameters: int,
+) -> list[Job]:
+    """The update eager, and compiled where asked for; each is called once to warm up."""
+    gflop = flops(update, *arguments) / 1e9
+    calls = {"eager": update}
+    if options.compile:
+        calls["compiled"] = torch.compile(update, fullgraph=True)
+    jobs = []
+    for mode, function in calls.items():
+
+        def call(function: Callable[..., Any] = function) -> Any:
+            return function(*arguments)
+
+        timed(call, options.device)
+        jobs.append(Job(*label, mode, parameters, gflop, call))
+    return jobs
+
+
+def timed(call: Callable[[], Any], device: str) -> float:
+    """Milliseconds of one call, finished on the device."""
+    cuda = torch.device(device).type == "cuda"
+    if cuda:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if cuda:
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) * 1000
+
+
+def all_ratios(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """What the measurements say beside each other."""
+    by = {(j.update, j.world_model, j.policy, j.cells, j.mode): j.median for j in jobs}
+    found = []
+
+    def ratio(what: str, above: Any, below: Any, factor: int = 1) -> None:
+        if above in by and below in by and above != below:
+            found.append({"what": what, "ratio": by[above] / by[below] / factor})
+
+    for update, world, policy, cells, mode in by:
+        pair = f"{world} world model" + (f", {policy} policy" if policy else "")
+        each = f"{update} update, {pair}, {cells} cell{'s' * (cells > 1)}, {mode}"
+        key = (update, world, policy, cells, mode)
+        if world == "flow":
+            ratio(f"flow / mlp world model: {each}", key, (update, "mlp", policy, cells, mode))
+        if policy == "flow":
+            ratio(f"flow / mlp policy: {each}", key, (update, world, "mlp", cells, mode))
+        if mode == "compiled":
+            ratio(f"compiled / eager: {each}", key, (update, world, policy, cells, "eager"))
+        if cells > 1:
+            what = f"stacked / {cells} times one cell: {each}"
+            ratio(what, key, (update, world, policy, 1, mode), cells)
+    return found
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What it ran on; no names of hosts or users."""
+    cuda = torch.device(device).type == "cuda"
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(device) if cuda else None,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def cpu_model() -> str:
+    """As the system calls it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def updates_table(jobs: Sequence[Job], options: argparse.Namespace) -> Table:
+    title = (
+        f"size {options.size}, batch {options.batch}, horizon {options.horizon}, "
+        f"{options.device}, median of {options.repeats}"
+    )
+    table = Table(title=title)
+    for name in ("update", "world model", "policy", "cells", "mode"):
+        table.add_column(name)
+    for name in ("ms/update", "GFLOP/update", "GFLOP/s"):
+        table.add_column(name, justify="right")
+    for job in jobs:
+        row = job.to_json()
+        texts = [job.update, job.world_model, job.policy or "", str(job.cells), job.mode]
+        numbers = (job.median, job.gflop, row["gflop_per_second"])
+        table.add_row(*texts, *(f"{number:,.4g}" for number in numbers))
+    return table
+
+
+def ratios_table(ratios: Sequence[dict[str, Any]]) -> Table:
+    table = Table("what", "ratio", title="times beside each other")
+    for each in ratios:
+        table.add_row(each["what"], f"{each['ratio']:.2f}")
+    return table
+
+
+def params_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    return tree_map(lambda *leaves: torch.stack(leaves), *trees)
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""Write the generated parts of the documentation.
+
+``docs/configuration.md``: every key of an experiment file, from the attrs classes in
+``fmbpo.experiment.schema`` and the ``Config`` of each plugin of this repository; a key's meaning is
+the string literal behind its field. ``docs/data.md``: what the data set in the package holds. Run
+it after changing one of them; ``tests/test_docs.py`` holds both pages current.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import sys
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import attrs
+
+from fmbpo.data.embedded import embedded_path
+from fmbpo.data.store import info
+from fmbpo.experiment import load_experiment, resolved, schema
+from fmbpo.registry import list_plugins, load_plugin
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- generated:begin -->\n", "<!-- generated:end -->\n"
+
+# Fields whose class or whose own section says it all have no docstring of their own.
+MEANINGS = {
+    "kind": "What the file trains; it decides which tables it has.",
+    "wandb.mode": "`online` uploads, `offline` writes to the run's folder, `disabled`: nothing.",
+    "wandb.project": "Project of a policy run. A pretraining run goes to `WM-Pretrain`.",
+    "protocol.kind": "`frozen`: the pretrained world model learns no more.",
+}
+WHOLE = "phase8_flowwm_flowpolicy"
+"""The experiment whose two scales are compared: it has every table."""
+
+
+def page(path: Path) -> str:
+    """The page as it should be: what is written by hand, with the generated part in its place."""
+    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    return before + BEGIN + "\n" + "\n".join(PAGES[path]()) + "\n" + END + after
+
+
+def _configuration() -> Iterator[str]:
+    yield "## Keys outside tables\n"
+    yield _table(schema.Experiment, "", _top_level())
+    for name, cls in _tables():
+        yield f"## `[{name}]`\n"
+        yield _first_line(cls, name)
+        if name in ("world_model", "policy"):
+            yield from _plugins(typing.cast(Any, name))
+        else:
+            yield _table(cls, name)
+    yield "## What the scale `laptop` changes\n"
+    yield "A policy experiment with the flow world model and the flow policy, at both scales:\n"
+    yield _scales()
+
+
+def _tables() -> Iterator[tuple[str, type[Any]]]:
+    hints = typing.get_type_hints(schema.Experiment)
+    for field in attrs.fields(schema.Experiment):
+        for cls in (hints[field.name], *get_args(hints[field.name])):
+            if isinstance(cls, type) and attrs.has(cls):
+                yield field.name, schema.PROTOCOLS["frozen"] if cls is schema.Protocol else cls
+
+
+def _top_level() -> list[str]:
+    tables = {name for name, _ in _tables()}
+    hidden = {"scale", "scale_reason", "origin"}  # chosen on the command line, or the engine's own
+    names = [field.name for field in attrs.fields(schema.Experiment)]
+    return [name for name in names if name not in tables | hidden]
+
+
+def _plugins(kind: Literal["world_model", "policy"]) -> Iterator[str]:
+    ours = {
+        tomllib.loads(file.read_text(encoding="utf-8"))["project"]["name"]
+        for file in sorted(ROOT.glob("plugins/*/pyproject.toml"))
+    }
+    yield "| key | type | default | meaning |\n| --- | --- | --- | --- |"
+    yield "| `plugin` | string | required | The plugin's entry-point name. |\n"
+    shown: set[tuple[type[Any], str]] = set()
+    for listing in sorted(list_plugins(), key=lambda item: item.name != "mlp"):
+        if listing.kind != kind or listing.distribution not in ours:
+            continue
+        config = load_plugin(kind, listing.name).Config
+        yield f'### `[{kind}]` with `plugin = "{listing.name}"`\n'
+        names = [f.name for f in attrs.fields(config)]
+        new = [name for name in names if (_owner(config, name), name) not in shown]
+        if len(new) < len(names):
+            yield "The keys of `mlp`, and:\n"
+        yield _table(config, kind, new)
+        shown |= {(_owner(config, name), name) for name in names}
+
+
+def _table(cls: type[Any], table: str, names: list[str] | None = None) -> str:
+    hints = typing.get_type_hints(cls)
+    rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for field in attrs.fields(cls):
+        if names is not None and field.name not in names:
+            continue
+        key = f"{table}.{field.name}" if table else field.name
+        meaning = _docstrings(_owner(cls, field.name)).get(field.name) or MEANINGS.get(key)
+        if not meaning:
+            raise SystemExit(f"{cls.__name__}.{field.name} has no docstring")
+        cells = [f"`{field.name}`", _type(hints[field.name]), _default(field), _markdown(meaning)]
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _owner(cls: type[Any], name: str) -> type[Any]:
+    """The class that defines the field."""
+    return next(base for base in cls.__mro__ if name in inspect.get_annotations(base))
+
+
+def _docstrings(cls: type[Any]) -> dict[str, str]:
+    """The string literal behind each field of the class."""
+    (node,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(cls))).body
+    assert isinstance(node, ast.ClassDef)
+    found = {}
+    for field, text in zip(node.body, node.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+            assert isinstance(field.target, ast.Name)
+            found[field.target.id] = ast.literal_eval(text.value)
+    return found
+
+
+def _first_line(cls: type[Any], name: str) -> str:
+    """The class's docstring without the table's name before the colon."""
+    if name in ("world_model", "policy"):
+        return "Which plugin, and all its settings.\n"
+    text = _markdown(inspect.getdoc(cls) or "").removeprefix(f"`[{name}]`: ")
+    return text[0].upper() + text[1:] + "\n"
+
+
+def _markdown(text: str) -> str:
+    return " ".join(text.replace("``", "`").split())
+
+
+def _type(hint: Any) -> str:
+    names = {int: "integer", float: "number", bool: "boolean", str: "string"}
+    if get_origin(hint) is Literal:
+        return " or ".join(f"`{json.dumps(item)}`" for item in get_args(hint))
+    if get_origin(hint) is list:
+        return f"array of {_type(get_args(hint)[0])}s"
+    if get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_type(item) for item in get_args(hint) if item is not type(None))
+    return names[hint]
+
+
+def _default(field: attrs.Attribute[Any]) -> str:
+    default = field.default
+    if default is attrs.NOTHING:
+        return "the file's name" if field.name == "name" else "required"
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        default = default.factory()
+    return f"`{json.dumps(default)}`"
+
+
+def _scales() -> str:
+    file = ROOT / "experiments" / f"{WHOLE}.toml"
+    paper, laptop = (
+        dict(_leaves(resolved(load_experiment(file, scale=scale, data="embedded"))))
+        for scale in ("paper", "laptop")
+    )
+    rows = ["| key | `paper` | `laptop` |", "| --- | --- | --- |"]
+    rows += [
+        f"| `{key}` | `{json.dumps(paper.get(key))}` | `{json.dumps(value)}` |"
+        for key, value in laptop.items()
+        if key not in ("scale", "scale_reason") and value != paper.get(key)
+    ]
+    return "\n".join(rows)
+
+
+def _leaves(table: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{at}{key}.")
+        else:
+            yield f"{at}{key}", value
+
+
+def _embedded() -> Iterator[str]:
+    store = info(embedded_path())
+    counts, means = store["episodes"], store["mean_return"]
+    episodes = sum(row["all"] for row in counts.values())
+    steps = (store["rows"] - episodes) // episodes
+    behaviours = list(dict.fromkeys(name for row in means.values() for name in row))
+    yield (
+        f"{len(counts)} tasks, {episodes} episodes of {steps} agent steps each, "
+        f"{store['rows']:,} rows, {store['bytes'] / 1e6:.0f} MB;\n{store['held_out']} episodes are "
+        "held out. Mean returns (of at most 1000) by behaviour, and in brackets the\nnumber of "
+        "episodes:\n"
+    )
+    yield "| task | " + " | ".join(behaviours) + " |"
+    yield "| --- |" + " --- |" * len(behaviours)
+    for task, row in means.items():
+        cells = [f"{row[name]:.0f} ({counts[task][name]})" for name in behaviours]
+        yield f"| `{task}` | " + " | ".join(cells) + " |"
+    request = store["provenance"]["request"]
+    tasks = ",".join(f"{task}={count}" for task, count in request["episodes"].items())
+    explore = f" --explore {request['explore']}" if request.get("explore") else ""
+    yield "\nIt was made by this command (settings and versions are in its attributes):\n"
+    yield "```sh"
+    yield f"fmbpo data collect --out mine.zarr --compress --seed {request['seed']}{explore} \\"
+    yield f"  --tasks {tasks}"
+    yield "```"
+
+
+PAGES = {
+    ROOT / "docs" / "configuration.md": _configuration,
+    ROOT / "docs" / "data.md": _embedded,
+}
+
+
+def main() -> int:
+    """Write the pages."""
+    for path in PAGES:
+        old, new = path.read_text(encoding="utf-8"), page(path)
+        path.write_text(new, encoding="utf-8")
+        print(f"{path.relative_to(ROOT)} {'was current' if old == new else 'is written anew'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

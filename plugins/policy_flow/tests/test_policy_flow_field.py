@@ -1,0 +1,106 @@
+"""The flow policy's mathematics: the Gaussian limit, evaluations, the gate."""
+
+import math
+
+import pytest
+import torch
+
+from fmbpo.hookspecs import PolicyDims, Task
+from fmbpo.nn.ode import STAGES, integrate
+from fmbpo.registry import load_plugin
+
+torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
+B, LATENT, ACTION = 32, 16, 3
+STD = math.exp(-1.0)
+OPEN = 1 / (1 + math.exp(-5.0))
+
+
+def build(units=(16, 8), **settings):
+    component = load_plugin("policy", "flow")
+    torch.manual_seed(0)
+    config = component.Config(units=list(units), **settings)
+    return component, component.build(config, PolicyDims(LATENT, 4, ACTION))
+
+
+def blind_to_x(module):
+    torch.nn.init.zeros_(module.velocity_net[0].weight[:, :ACTION])
+    return module
+
+
+def step_inputs():
+    torch.manual_seed(1)
+    task = Task(torch.zeros(B, dtype=torch.int64), torch.ones(B, ACTION), torch.randn(B, 4))
+    return torch.randn(B, LATENT), task, torch.randn(B, ACTION)
+
+
+def test_one_euler_step_of_a_field_blind_to_x_is_the_gaussian_policy():
+    component, module = build(solver="euler", substeps=1)
+    z, task, noise = step_inputs()
+    zeros = torch.zeros(B, ACTION + 1)
+    mean = blind_to_x(module).velocity_net(torch.cat([zeros[:, 1:], z, zeros[:, :1]], -1))
+    action = component.predict(module, z, task, noise)
+    torch.testing.assert_close(action, torch.tanh(mean + STD * noise))
+
+
+@pytest.mark.parametrize("solver", STAGES)
+@pytest.mark.parametrize("substeps", [1, 2, 3])
+def test_action_is_the_end_of_the_ode(solver, substeps):
+    """``a = tanh(x_1)``, ``x_0 = σ ε``; ``evaluations`` counts the passes on the way."""
+    component, module = build(solver=solver, substeps=substeps)
+    z, task, noise = step_inputs()
+    taus = []
+    count = lambda _, args: taus.append(args[0][0, -1].item())  # noqa: E731
+    with module.velocity_net.register_forward_pre_hook(count):
+        action = component.predict(module, z, task, noise)
+    assert len(taus) == module.evaluations == STAGES[solver] * substeps
+    assert min(taus) == 0
+    assert max(taus) <= 1
+
+    def field(x, tau):
+        return module.velocity_net(torch.cat([x, z, torch.full((B, 1), tau)], -1))
+
+    end = integrate(field, STD * noise, solver, substeps)
+    torch.testing.assert_close(action, torch.tanh(end))
+
+
+def test_gate_starts_open():
+    """``v = σ(5) (c - x)``, and the gate learns from there."""
+    _, module = build(gate=True)
+    z, _, x = step_inputs()
+    target, gate = module.velocity_net(torch.cat([x, z, torch.full((B, 1), 0.5)], -1)).chunk(2, -1)
+    assert (gate == 5).all()
+    torch.testing.assert_close(module.velocity(x, z, 0.5), OPEN * (target - x))
+    module.velocity(x, z, 0.5).sum().backward()
+    assert module.velocity_net[-1].weight.grad[ACTION:].any()
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0])
+def test_a_new_gated_field_contracts(tau):
+    """At the default widths: any two points approach each other, ``(x - y)·(v(x) - v(y)) < 0``."""
+    _, module = build(units=(400, 200, 100), gate=True)
+    z, _, x = step_inputs()
+    y = torch.randn_like(x)
+    approach = ((x - y) * (module.velocity(x, z, tau) - module.velocity(y, z, tau))).sum(-1)
+    assert (approach < -0.5 * (x - y).square().sum(-1)).all()
+
+
+# One sub-step of a linear field -σx, x's factor at step width h: the solver's polynomial in hσ.
+FACTORS = {
+    "euler": lambda s: 1 - s,
+    "midpoint": lambda s: 1 - s + s**2 / 2,
+    "heun": lambda s: 1 - s + s**2 / 2,
+    "rk4": lambda s: 1 - s + s**2 / 2 - s**3 / 6 + s**4 / 24,
+}
+
+
+@pytest.mark.parametrize("solver", STAGES)
+@pytest.mark.parametrize("substeps", [1, 2])
+def test_gate_shrinks_the_noise(solver, substeps):
+    """With c blind to x, what is left of the noise at τ = 1 is known in closed form."""
+    component, module = build(solver=solver, substeps=substeps, gate=True)
+    blind_to_x(module)
+    z, task, noise = step_inputs()
+    spread = component.predict(module, z, task, noise).atanh()
+    spread = spread - component.predict(module, z, task, torch.zeros_like(noise)).atanh()
+    left = FACTORS[solver](OPEN / substeps) ** substeps
+    torch.testing.assert_close(spread, left * STD * noise, rtol=1e-3, atol=1e-5)

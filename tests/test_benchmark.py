@@ -1,0 +1,89 @@
+"""The benchmark runs and writes what it measured; the times themselves are not judged."""
+
+import importlib.util
+import json
+import socket
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def benchmark(repository):
+    spec = importlib.util.spec_from_file_location("bench", repository / "benchmarks" / "update.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TINY = ["--size", "tiny", "--batch", "4", "--horizon", "3", "--repeats", "1", "--device", "cpu"]
+
+
+def test_one_pair(benchmark, tmp_path, capsys):
+    file = tmp_path / "result.json"
+    command = ["--world-model", "flow", "--policy", "mlp", "--cells", "1", "2", *TINY]
+    assert benchmark.main([*command, "--json", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "ms/update" in out
+    assert "GFLOP/s" in out
+    result = json.loads(file.read_text())
+    assert set(result) == {
+        "settings", "machine", "load_average", "versions", "updates", "ratios",
+    }  # fmt: skip
+    assert set(result["machine"]) >= {"cpu", "cores", "threads", "gpu"}
+    assert result["versions"]["torch"]
+    assert len(result["load_average"]) == 3
+    assert socket.gethostname() not in file.read_text()
+    names = [(u["update"], u["world_model"], u["policy"], u["cells"]) for u in result["updates"]]
+    assert names == [
+        ("world model", "flow", None, 1),
+        ("policy", "flow", "mlp", 1),
+        ("policy", "flow", "mlp", 2),
+    ]
+    for update in result["updates"]:
+        assert update["mode"] == "eager"
+        assert len(update["milliseconds"]) == 1
+        assert update["median_milliseconds"] == update["milliseconds"][0] > 0
+        assert update["gflop"] > 0
+        assert update["gflop_per_second"] > 0
+        assert update["parameters"] > 0
+    one, two = result["updates"][1:]
+    assert two["gflop"] == pytest.approx(2 * one["gflop"])
+    (ratio,) = result["ratios"]
+    assert ratio["what"].startswith("stacked / 2 times one cell")
+    expected = two["median_milliseconds"] / one["median_milliseconds"] / 2
+    assert ratio["ratio"] == pytest.approx(expected)
+
+
+def test_every_ratio(benchmark):
+    job = benchmark.Job
+    jobs = [
+        job("policy", world, policy, 1, mode, 1, 1.0, None, [time])
+        for world, policy, mode, time in [
+            ("mlp", "mlp", "eager", 2.0),
+            ("flow", "mlp", "eager", 8.0),
+            ("flow", "flow", "eager", 16.0),
+            ("flow", "flow", "compiled", 4.0),
+        ]
+    ]
+    found = {r["what"].partition(":")[0]: r["ratio"] for r in benchmark.all_ratios(jobs)}
+    assert found == {
+        "flow / mlp world model": 4.0, "flow / mlp policy": 2.0, "compiled / eager": 0.25,
+    }  # fmt: skip
+
+
+def test_an_unknown_plugin(benchmark, capsys):
+    assert benchmark.main(["--world-model", "fluid", *TINY]) == 2
+    assert (
+        "no installed distribution offers a world model plugin 'fluid'" in capsys.readouterr().err
+    )
+
+
+def test_the_results_name_no_host(repository):
+    """Results that are kept say what they ran on, and how busy it was."""
+    files = list((repository / "benchmarks" / "results").glob("*.json"))
+    assert files
+    for file in files:
+        result = json.loads(file.read_text())
+        assert result["machine"]["cpu"]
+        assert result["load_average"]
+        assert not {"host", "hostname", "user"} & set(result["machine"])

@@ -1,0 +1,185 @@
+"""Every shell command of the README, run as a reader would: on small data and tiny networks."""
+
+import itertools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fmbpo.cli import main
+from fmbpo.experiment import load_experiment
+
+REPOSITORY = Path(__file__).parent.parent
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+FIRST = "experiments/phase8_flowwm_mlppolicy.toml"
+PROJECTS = {"fmbpo": ".", **{f"fmbpo-{n}-{k}": f"plugins/{n}_{k}"
+            for n in ("wm", "policy") for k in ("mlp", "flow")}}  # fmt: skip
+
+
+def blocks(text):
+    """(language, content) of every fenced block."""
+    return re.findall(r"^```(.*)\n((?:.*\n)*?)```$", text, re.MULTILINE)
+
+
+def commands(text):
+    """The commands of the ``sh`` blocks, each once, in order."""
+    lines = [
+        line
+        for language, content in blocks(text)
+        if language == "sh"
+        for line in content.replace("\\\n", " ").splitlines()
+    ]
+    return list(dict.fromkeys(line.strip() for line in lines if shlex.split(line, comments=True)))
+
+
+COMMANDS = commands(README)
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A folder with what a reader has in a clone, to be left with whatever the commands write."""
+    for name in ("experiments", "plugins", "Makefile", "pyproject.toml"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(command, clone, small_store, tiny, tiny_policy, capsys):
+    run(shlex.split(command, comments=True), small_store, tiny, tiny_policy)
+
+
+def run(words, store, tiny, tiny_policy):
+    """Run one command; fails for one that it does not know how to run."""
+    match words:
+        case ["make", target]:
+            check_make(target)
+        case ["source", path]:
+            assert path == f"{make_variable('VENV')}/bin/activate"
+        case ["pip", "install", *options]:
+            check_pip(options)
+        case ["uv", "sync", "--all-packages"]:
+            check_workspace()
+        case ["fmbpo", "run" | "check" as command, file, *options]:
+            check_experiment(command, file, options, store, tiny, tiny_policy)
+        case ["fmbpo", "data", "collect", *_]:
+            fewer = ["--episodes", "1", "--recipe", "random", "--workers", "1"]
+            assert main([*words[1:], *fewer]) == 0
+            assert Path(words[words.index("--out") + 1]).is_dir()
+        case ["fmbpo", "data", "info" | "verify", path]:
+            where = path if path == "embedded" else str(store)
+            assert main([*words[1:3], where]) == 0
+        case ["fmbpo", "plugins", *_]:
+            assert main(words[1:]) == 0
+        case _:
+            pytest.fail(f"no test knows how to run this command of the README: {words}")
+
+
+def check_experiment(command, file, options, store, tiny, tiny_policy):
+    """As written the file composes; made small, it runs to its end."""
+    overrides = [value for key, value in itertools.pairwise(options) if key == "-o"]
+    experiment = load_experiment(file, scale="laptop", overrides=overrides, data="embedded")
+    small = tiny if experiment.kind == "pretrain" else tiny_policy
+    changes = [word for override in small for word in ("-o", override)]
+    extra = [*changes, "--data", str(store), "--scale", "laptop"]
+    assert main([command, file, *options, *extra]) == 0
+    if command == "run":
+        runs = Path(options[options.index("--runs") + 1] if "--runs" in options else "runs")
+        assert len(list(runs.glob(f"{experiment.name}__*/summary.json"))) == 1
+
+
+def make(*arguments):
+    """What ``make -n`` would do, in the working directory."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(
+        ["make", "-n", *arguments], capture_output=True, text=True, check=True, env=environment
+    )
+    return done.stdout.replace("\\\n", " ")
+
+
+def make_variable(name):
+    return re.search(rf"^{name} +\?= *(.*)$", Path("Makefile").read_text(), re.MULTILINE)[1]
+
+
+def check_make(target):
+    """Without an environment the target makes one; with a fresh one it goes straight to work."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    environment = Path("environment")
+    work = {
+        "run": f"{environment}/bin/fmbpo run {FIRST}",
+        "test": "-m pytest -n 2 --dist loadfile tests plugins",
+    }[target]
+    plan = make(f"VENV={environment}", target)
+    install = next(line for line in plan.splitlines() if "pip install" in line)
+    assert f"-m venv {environment}" in plan
+    assert set(re.findall(r"-e (\S+)", install)) == {'".[dev]"', *list(PROJECTS.values())[1:]}
+    assert plan.index("pip install") < plan.index(work)
+    core = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
+    assert re.search(r'"(torch[^"]*)"', install)[1] in core
+
+    environment.mkdir()
+    (environment / ".installed").touch()
+    again = make(f"VENV={environment}", target)
+    assert work in again
+    assert "pip" not in again
+
+
+def project_name(folder):
+    return tomllib.loads((Path(folder) / "pyproject.toml").read_text())["project"]["name"]
+
+
+def check_pip(options):
+    """Editable installs of projects that exist, the core or plugins of this repository."""
+    assert options[::2] == ["-e"] * (len(options) // 2)
+    for folder in options[1::2]:
+        assert PROJECTS[project_name(folder)] == folder
+    if "." in options:
+        assert sorted(options[1::2]) == sorted(PROJECTS.values())
+
+
+def check_workspace():
+    """Every plugin is a member of the uv workspace, and takes the core from it."""
+    core = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["uv"]
+    members = {
+        str(path) for pattern in core["workspace"]["members"] for path in Path().glob(pattern)
+    }
+    assert members == set(PROJECTS.values()) - {"."}
+    for folder in members:
+        plugin = tomllib.loads((Path(folder) / "pyproject.toml").read_text())
+        assert plugin["tool"]["uv"]["sources"]["fmbpo"] == {"workspace": True}
+        assert any(need.startswith("fmbpo") for need in plugin["project"]["dependencies"])
+
+
+def test_the_two_commands_and_the_usual_ones_are_in_the_readme():
+    assert COMMANDS[:2] == ["make run", "make test"]
+    for start in (
+        "pip install -e . ",
+        "fmbpo run",
+        "fmbpo check",
+        "fmbpo plugins",
+        "fmbpo data info",
+    ):
+        assert any(command.startswith(start) for command in COMMANDS)
+
+
+def test_no_command_hides_in_a_block_of_another_kind():
+    assert {language for language, _ in blocks(README)} <= {"sh", "text", "toml"}
+
+
+@pytest.mark.parametrize(
+    "words", [["fmbpo", "fly"], ["make", "coffee"], ["pip", "install", "fmbpo"], ["rm", "x"]]
+)
+def test_an_unknown_command_fails(words, clone, small_store, tiny, tiny_policy, capsys):
+    with pytest.raises((pytest.fail.Exception, KeyError, AssertionError, SystemExit)):
+        run(words, small_store, tiny, tiny_policy)
+
+
+def test_commands_are_read_whole():
+    text = "a\n```sh\n# why\nx 1 \\\n  2  # how\n\ny\ny\n```\n```text\nz\n```\n"
+    assert [shlex.split(c, comments=True) for c in commands(text)] == [["x", "1", "2"], ["y"]]

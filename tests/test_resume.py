@@ -1,0 +1,357 @@
+"""A run that is killed, interrupted or stopped anywhere ends as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._pytree import tree_flatten
+
+from fmbpo.cli import main
+from fmbpo.engine.dataset import load_dataset
+from fmbpo.engine.evaluation import Evaluator
+from fmbpo.engine.loop import Cadence, Interrupted, Stop, Trainer
+from fmbpo.engine.policy_training import Cell, PolicyTraining
+from fmbpo.engine.pretraining import Pretraining
+from fmbpo.experiment import load_experiment
+from fmbpo.runs.checkpoint import list_checkpoints, load_checkpoint
+from fmbpo.runs.folder import RunFolder
+from fmbpo.runs.sinks import JsonLines, MetricSinks
+
+EXPERIMENT = "phase8_flowwm_flowpolicy"
+MORE = [
+    "pretrain.iterations=30",
+    "pretrain.log_every=4",
+    "pretrain.validate_every=5",
+    "pretrain.checkpoint_every=3",
+    "policy_learning.iterations=12",
+    "policy_learning.critic_iterations=1",
+    "policy_learning.critic_minibatches=2",
+    "policy_learning.log_every=3",
+    "policy_learning.evaluate_every=2",
+    "policy_learning.checkpoint_every=1",
+    "evaluation.final_episodes=1",
+    "grid.tasks=['cartpole-balance']",
+    "policy.units=[8]",
+    "policy.substeps=1",
+    "world_model.substeps=1",
+]
+
+FORKS = """
+import os, random, signal, sys, time
+import fmbpo.engine.run, fmbpo.report.table
+from fmbpo.cli import main
+
+rng, kills, arguments = random.Random(0), int(sys.argv[1]), sys.argv[2:]
+
+
+def die_at(count):
+    # In the middle of saving: before the count-th time that something is brought to the disk.
+    def dies(call):
+        def counted(*args, **kwargs):
+            nonlocal count
+            count -= 1
+            if not count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **kwargs)
+
+        return counted
+
+    for name in ("fsync", "rename", "replace"):
+        setattr(os, name, dies(getattr(os, name)))
+
+
+while True:
+    at, wait = rng.randrange(5, 45), rng.uniform(0.1, 2.5)
+    child = os.fork()
+    if not child:
+        if kills and kills % 2:
+            die_at(at)
+        os._exit(main(arguments))
+    if kills and not kills % 2:
+        time.sleep(wait)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status):
+        sys.exit(os.WEXITSTATUS(status) or (kills and 99))
+    kills -= 1
+"""
+
+
+class Place:
+    """A folder that runs go to, and the command line that puts them there."""
+
+    def __init__(self, folder, arguments):
+        self.folder, self.arguments, self.runs = folder, arguments, folder / "runs"
+        folder.mkdir()
+
+    def start(self):
+        return self._start("-m", "fmbpo.cli", *self.arguments)
+
+    def start_and_kill(self, kills):
+        return self._start("-c", FORKS, str(kills), *self.arguments)
+
+    def _start(self, *arguments):
+        self.said = self.folder / "stderr.txt"
+        with self.said.open("w") as file:
+            return subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=self.folder,
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+
+    def wait_for(self, process, happened):
+        """Until ``happened(stderr)``; False where the process ended before."""
+        deadline = time.monotonic() + 120
+        while process.poll() is None:
+            if happened(self.said.read_text()):
+                return True
+            assert time.monotonic() < deadline, self.said.read_text()
+            time.sleep(0.001)
+        return False
+
+
+@pytest.fixture(scope="module")
+def place(repository, small_store, tiny_policy, tmp_path_factory):
+    file = repository / "experiments" / f"{EXPERIMENT}.toml"
+    options = [x for o in tiny_policy + MORE for x in ("-o", o)]
+    common = ["--scale", "laptop", "--data", str(small_store), "--runs", "runs", *options]
+    arguments = ["run", str(file), *common]
+    return lambda name: Place(tmp_path_factory.mktemp("resume") / name, arguments)
+
+
+@pytest.fixture(scope="module")
+def reference(place):
+    """The runs of a process that was left alone."""
+    whole = place("whole")
+    assert whole.start().wait(120) == 0, whole.said.read_text()
+    return whole.runs
+
+
+def assert_same_runs(runs, reference):
+    """All that counts, bit by bit; only times differ."""
+    folders = {path.name for path in reference.iterdir()}
+    assert {path.name for path in runs.iterdir()} == folders
+    assert len(folders) == 2
+    for name in folders:
+        assert_same_run(runs / name, reference / name)
+        summaries = [json.loads((r / name / "summary.json").read_text()) for r in (runs, reference)]
+        for summary in summaries:
+            assert summary.pop("seconds") > 0
+        assert summaries[0] == summaries[1]
+
+
+def assert_same_run(run, reference):
+    assert (run / "metrics.jsonl").read_bytes() == (reference / "metrics.jsonl").read_bytes()
+    names = [path.name for path in list_checkpoints(reference / "checkpoints")]
+    assert [path.name for path in list_checkpoints(run / "checkpoints")] == names
+    assert not [p.name for p in (run / "checkpoints").iterdir() if p.name.startswith(".")]
+    for name in names:
+        a, b = (load_checkpoint(folder / "checkpoints" / name) for folder in (run, reference))
+        assert a.manifest["step"] == b.manifest["step"]
+        assert_same_tree(a.weights, b.weights)
+        for state in (a.state, b.state):
+            if state is not None:
+                state.pop("seconds")
+        assert_same_tree(a.state, b.state)
+
+
+def assert_same_tree(a, b):
+    (leaves, shape), (others, other_shape) = tree_flatten(a), tree_flatten(b)
+    assert shape == other_shape
+    for leaf, other in zip(leaves, others, strict=True):
+        if isinstance(leaf, torch.Tensor):
+            assert leaf.dtype == other.dtype
+            assert leaf.numpy().tobytes() == other.numpy().tobytes()
+        else:
+            assert leaf == other
+
+
+@pytest.mark.slow
+def test_killed_and_interrupted_on_the_command_line(place, reference, monkeypatch, capsys):
+    """SIGKILL in both stages and in the final evaluation, SIGINT, SIGTERM, and a second process
+    meanwhile. All on one run."""
+    rng = random.Random(0)
+    cut = place("cut")
+
+    def after(text, most=0.0):
+        wait = rng.uniform(0, most)
+        return signal.SIGKILL, lambda said: text in said and not time.sleep(wait)
+
+    events = [
+        (signal.SIGINT, lambda said: "pretrain  0/30" in said),
+        after("pretrain: continues", 0.5),
+        (signal.SIGTERM, lambda said: "policies  0/12" in said),
+        after("policies: continues", 0.4),
+        after("policies: final evaluation", 0.4),
+    ]
+    killed = 0
+    for number, happened in events:
+        process = cut.start()
+        assert cut.wait_for(process, happened), cut.said.read_text()
+        if number is signal.SIGTERM:
+            monkeypatch.chdir(cut.folder)
+            assert main(cut.arguments) == 2
+            message = capsys.readouterr().err
+            assert f"this run is being worked on by process {process.pid}" in message
+            assert "Traceback" not in message
+            assert process.poll() is None
+        process.send_signal(number)
+        status = process.wait(60)
+        said = cut.said.read_text()
+        if number is signal.SIGKILL:
+            assert status == -signal.SIGKILL
+            killed += 1
+        else:
+            assert status == 130
+            assert "the same command continues" in said
+            assert "Traceback" not in said
+    assert killed == 3
+    assert cut.start().wait(120) == 0, cut.said.read_text()
+    assert_same_runs(cut.runs, reference)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(place, reference):
+    """Many more kills, half of them while something is saved; forked after the imports."""
+    cut = place("random")
+    assert cut.start_and_kill(12).wait(120) == 0, cut.said.read_text()
+    assert_same_runs(cut.runs, reference)
+
+
+# -- the loop, stopped at every iteration ----------------------------------------------------
+
+
+class NoSimulator:
+    """Stands for the ``EpisodeRunner``: returns that depend on the policies' every weight."""
+
+    def run(self, act, tasks, seeds, steps=500):
+        obs = np.ones((len(tasks), len(seeds), 24), np.float32)
+        return act(obs, 0).astype(np.float64).sum(-1)
+
+
+class StopAfter(Stop):
+    """A request that comes while iteration ``at`` of a stage runs."""
+
+    def __init__(self, stage, at):
+        super().__init__()
+        self.stage, self.at = stage, at
+
+    def wrap(self, stage):
+        step = stage.step
+
+        def stepped(iteration):
+            if (stage.name, iteration) == (self.stage, self.at):
+                self.requested = True
+            return step(iteration)
+
+        stage.step = stepped
+        return stage
+
+
+@pytest.fixture(scope="module")
+def experiment(repository, small_store, tiny_policy):
+    return load_experiment(
+        repository / "experiments" / f"{EXPERIMENT}.toml",
+        scale="laptop",
+        data=str(small_store),
+        overrides=tiny_policy + MORE,
+    )
+
+
+ITERATIONS = 7
+CADENCE = Cadence(ITERATIONS, log_every=3, evaluate_every=2, checkpoint_every=4)
+
+
+def pretraining(e, data):
+    return [Pretraining(e.world_model, e.pretrain, data, torch.device("cpu"), False)]
+
+
+def policies(e, data):
+    """Two groups, as the engine makes them where ``policy_learning.stack`` is smaller."""
+    (world,) = pretraining(e, data)
+    e.world_model.component.freeze(world.module)
+    groups = [[Cell("cartpole-balance", 1), Cell("reacher-easy", 1)], [Cell("reacher-easy", 2)]]
+    evaluator, cpu = Evaluator(NoSimulator(), 0), torch.device("cpu")
+    rest = (e.policy_learning, e.critic, e.evaluation, evaluator, data, cpu, False)
+    return [
+        PolicyTraining(
+            f"policies/{i}", cells, world.module, e.world_model.component, e.policy, *rest
+        )
+        for i, cells in enumerate(groups)
+    ]
+
+
+def train(root, stages, stop):
+    with (
+        RunFolder.create_or_resume(root, "run", {}, {}) as folder,
+        MetricSinks([JsonLines(folder.metrics)]) as sinks,
+    ):
+        trainer = Trainer(folder, sinks, {"kind": "test"}, stop)
+        for stage in stages:
+            trainer.train(stage, CADENCE)
+    return folder.path
+
+
+@pytest.mark.parametrize("make", [pretraining, policies])
+def test_stopped_at_every_iteration(make, experiment, tmp_path):
+    data = load_dataset(experiment.data, torch.device("cpu"))
+    names = [stage.name for stage in make(experiment, data)]
+    whole = train(tmp_path / "whole", make(experiment, data), Stop())
+    for name in names:
+        for k in range(1, ITERATIONS + 1):
+            root = tmp_path / f"{name}{k}".replace("/", "-")
+            stop = StopAfter(name, k)
+            stages = [stop.wrap(stage) for stage in make(experiment, data)]
+            if k == ITERATIONS and name == names[-1]:  # too late: it has ended
+                train(root, stages, stop)
+            else:
+                with pytest.raises(Interrupted, match=r"saved at iteration|before iteration 1"):
+                    train(root, stages, stop)
+            assert_same_run(train(root, make(experiment, data), Stop()), whole)
+
+
+def test_killed_before_the_first_checkpoint_and_between_checkpoints(experiment, tmp_path):
+    """What was logged after the last checkpoint, or without any, is not there twice."""
+    data = load_dataset(experiment.data, torch.device("cpu"))
+    whole = train(tmp_path / "whole", policies(experiment, data), Stop())
+    for name in ("policies/0", "policies/1"):
+        for k in (1, 4, 6):
+            root = tmp_path / f"{name}{k}".replace("/", "-")
+            stages = policies(experiment, data)
+            stage = next(stage for stage in stages if stage.name == name)
+            step = stage.step
+
+            def fails(iteration, step=step, k=k):
+                if iteration == k:
+                    raise MemoryError
+                return step(iteration)
+
+            stage.step = fails
+            with pytest.raises(MemoryError):
+                train(root, stages, Stop())
+            for _ in range(2):  # the second time all is there already
+                assert_same_run(train(root, policies(experiment, data), Stop()), whole)
+
+
+def test_a_signal_is_answered_between_iterations_and_a_second_one_at_once(capfd):
+    with Stop().listening() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+        assert "once more: at once" in capfd.readouterr().err
+        with pytest.raises(Interrupted, match="the last checkpoint is kept"):
+            os.kill(os.getpid(), signal.SIGINT)
+    with Stop().listening() as stop, pytest.raises(Interrupted), stop.ends_at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
+    stop = Stop()
+    stop.requested = True
+    with pytest.raises(Interrupted), stop.ends_at_once():
+        pytest.fail("a request from before is answered first")
