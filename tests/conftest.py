@@ -74,6 +74,7 @@ def tiny_policy() -> list[str]:
     """The same for a policy experiment."""
     return TINY + TINY_POLICY
 
+
 # No deadlines: a loaded machine is slow, not wrong.
 settings.register_profile("fmbpo", deadline=None, derandomize=True)
 settings.load_profile("fmbpo")

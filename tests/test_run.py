@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from fmbpo.cli import main
 from fmbpo.runs.checkpoint import read_manifest
 from fmbpo.runs.sinks import read_metrics
@@ -101,3 +102,24 @@ def test_check_validates_without_training(
     out = capsys.readouterr().out
     assert "can run" in out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_host_settings_may_change_when_a_run_is_continued(
+    repository, small_store, tiny, capsys, monkeypatch, tmp_path
+):
+    """Threads, workers and cadences of writing identify no result."""
+    from fmbpo.engine.loop import Trainer
+
+    file = repository / "experiments" / "phase8_pretrain_mlpwm.toml"
+    save = Trainer._save
+
+    def save_and_die(self, *rest):
+        save(self, *rest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_save", save_and_die)
+    assert main(arguments(file, small_store, tmp_path, tiny)) == 130
+    monkeypatch.setattr(Trainer, "_save", save)
+    changed = [*tiny, "evaluation.workers=2", "pretrain.checkpoint_every=3"]
+    assert main(arguments(file, small_store, tmp_path, changed)) == 0
+    assert "continues" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from fmbpo.engine.loop import Cadence, Stop, Trainer
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining, build_world_model
 from fmbpo.errors import UserError
-from fmbpo.experiment import config_hash, origins, resolved
+from fmbpo.experiment import config_hash, identifying, origins, resolved
 from fmbpo.experiment.schema import Experiment, Frozen, PluginTable, WandbConfig
 from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from fmbpo.runs.folder import RunFolder, run_name
@@ -255,7 +255,9 @@ class Runner:
     ) -> tuple[RunFolder, Trainer]:
         """Create or continue the folder, lock it, connect the sinks."""
         e = self.experiment
-        folder = stack.enter_context(RunFolder.create_or_resume(self.root, run, config, origins(e)))
+        folder = stack.enter_context(
+            RunFolder.create_or_resume(self.root, run, config, origins(e), identifying)
+        )
         continued = checkpoint_exists(folder.checkpoints / stages[0].replace("/", "-"))
         self.say(f"{'continues' if continued else 'writes to'} {folder.path}")
         iterations = (
@@ -271,7 +273,7 @@ class Runner:
                     ProgressDisplay(main=MAIN_METRICS),
                     WandbSink(
                         mode=wandb.mode,
-                        project="WM-Pretrain" if kind == "world_model" else wandb.project,
+                        project=wandb.pretrain_project if kind == "world_model" else wandb.project,
                         group=e.name,
                         name=folder.name,
                         folder=folder.path,

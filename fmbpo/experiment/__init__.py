@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fmbpo.experiment.identity import config_hash, from_resolved, origins, resolved
+from fmbpo.experiment.identity import config_hash, from_resolved, identifying, origins, resolved
 from fmbpo.experiment.load import load_experiment
 from fmbpo.experiment.schema import (
     CriticConfig,
@@ -34,6 +34,7 @@ __all__ = [
     "WandbConfig",
     "config_hash",
     "from_resolved",
+    "identifying",
     "load_experiment",
     "origins",
     "resolved",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -77,15 +78,22 @@ def config_hash(
     values = resolved(experiment)
     if part == "pretrain":
         values = {key: values[key] for key in _PRETRAIN}
-    for path in _NOT_RESULTS:
-        *tables, key = path.split(".")
-        node = values
-        for name in tables:
-            node = node.get(name, {})
-        node.pop(key, None)
+    values = identifying(values)
     content = {"part": part, "data_identity": data_identity, "values": _canonical(values)}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def identifying(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of ``resolved`` identifies results; the rest may change when a run is continued."""
+    kept: dict[str, Any] = copy.deepcopy(dict(values))
+    for path in _NOT_RESULTS:
+        *tables, key = path.split(".")
+        node = kept
+        for name in tables:
+            node = node.get(name, {})
+        node.pop(key, None)
+    return kept
 
 
 def _canonical(value: Any) -> Any:

@@ -180,7 +180,11 @@ class WandbConfig:
     """``[wandb]``: Weights & Biases, off unless asked for."""
 
     mode: Literal["online", "offline", "disabled"] = "disabled"
-    project: str = ""
+    """``"online"`` uploads, ``"offline"`` writes to the run's folder, ``"disabled"``: neither."""
+    project: str = "MT30-Detailed"
+    """Project of policy runs."""
+    pretrain_project: str = "WM-Pretrain"
+    """Project of pretraining runs."""
 
 
 @attrs.frozen(kw_only=True)

@@ -18,7 +18,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,16 @@ class RunFolder:
 
     @classmethod
     def create_or_resume(
-        cls, root: Path, name: str, resolved_config: Mapping[str, Any], origins: Mapping[str, Any]
+        cls,
+        root: Path,
+        name: str,
+        resolved_config: Mapping[str, Any],
+        origins: Mapping[str, Any],
+        identifying: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> RunFolder:
         """Create ``root/name`` and lock it, or lock the one that an interrupted run left there.
+
+        ``identifying`` picks what of a configuration must not change when a run is continued.
 
         Raises ``UserError`` when another process works on the run, when the folder holds another
         configuration (naming the keys that differ) or something else than a run, and when it
@@ -73,7 +80,7 @@ class RunFolder:
             lock = RunLock(path / "run.lock")
         try:
             with disk_errors(path):
-                _check_or_write_config(path, resolved_config, origins)
+                _check_or_write_config(path, resolved_config, origins, identifying)
                 (path / "checkpoints").mkdir(exist_ok=True)
         except BaseException:
             lock.release()
@@ -166,12 +173,15 @@ class RunFolder:
 
 
 def _check_or_write_config(
-    path: Path, resolved_config: Mapping[str, Any], origins: Mapping[str, Any]
+    path: Path,
+    resolved_config: Mapping[str, Any],
+    origins: Mapping[str, Any],
+    identifying: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> None:
     file = path / "config.json"
     config = json.loads(json.dumps(resolved_config))
     if file.exists():
-        differing = differing_keys(read_json(file), config)
+        differing = differing_keys(identifying(read_json(file)), identifying(config))
         if differing:
             raise UserError(
                 f"the run there has another configuration: {'; '.join(differing)}",

@@ -1,11 +1,12 @@
 """Small instances of every world model and policy, for tests of the engine."""
 
 import torch
+from torch.utils._pytree import tree_map
+
 from fmbpo.engine.critic import Critic
 from fmbpo.engine.policy_update import CellState, PolicySettings, Rates, Roles, Start
 from fmbpo.hookspecs import Batch, PolicyDims, WorldModelDims
 from fmbpo.registry import load_plugin
-from torch.utils._pytree import tree_map
 
 DIMS = WorldModelDims(obs=24, action=6, tasks=30)
 WIDTHS = {"encoder_units": [16], "units": [16, 16], "latent_dim": 16, "task_dim": 4}
@@ -57,9 +58,7 @@ def problem(world_kind, policy_kind, cells=3):
     wm_component.freeze(model)
     component, module = policy(policy_kind)
     critic = Critic(16, [16])
-    roles = Roles(
-        model, wm_component.predict, module, component.rollout, component.loss, critic
-    )
+    roles = Roles(model, wm_component.predict, module, component.rollout, component.loss, critic)
     states, starts = [], []
     for cell in range(cells):
         torch.manual_seed(100 + cell)

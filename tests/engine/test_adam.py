@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fmbpo.engine.adam import adam_init, adam_step, clip, linear_decay
 
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import torch
-from fmbpo.engine.critic import Critic, ReturnScale, ensemble_values, td_lambda
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fmbpo.engine.critic import Critic, ReturnScale, ensemble_values, td_lambda
 
 H, B = 16, 5
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from fmbpo.engine.policy_update import make_policy_update
 from pairs import KINDS, PAIRS, RATES, SETTINGS, problem
 from torch.utils._pytree import tree_leaves, tree_map
+
+from fmbpo.engine.policy_update import make_policy_update
 
 each_pair = pytest.mark.parametrize(("world_kind", "policy_kind"), PAIRS)
 

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from pairs import KINDS, B, H, batch, params, world_model
+from torch.utils._pytree import tree_leaves, tree_map
+
 from fmbpo.engine.world_model_update import (
     WorldModelSettings,
     WorldModelState,
     make_world_model_update,
 )
-from pairs import B, H, KINDS, batch, params, world_model
-from torch.utils._pytree import tree_leaves, tree_map
 
 RATE = torch.tensor(3e-3)
 SETTINGS = WorldModelSettings((0.9, 0.999), 20.0, 0.3)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from fmbpo.nn.ode import STAGES, evaluations, integrate
 
 

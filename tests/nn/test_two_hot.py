@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from fmbpo.nn import two_hot
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fmbpo.nn import two_hot
 
 rewards = st.floats(-2e4, 2e4, allow_nan=False)
 
