@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from fmbpo import __version__
 from fmbpo.errors import UserError
 
 USER_MISTAKE = 2
+TABLE_WIDTH = 100
+"""Columns that the closing table needs."""
 INTERRUPTED = 130
 
 
@@ -118,7 +121,8 @@ def _run(arguments: argparse.Namespace) -> int:
     except Interrupted as stopped:
         _say(f"interrupted: {stopped}; the same command continues")
         return INTERRUPTED
-    print_closing(result.summary, sys.stderr if arguments.json else sys.stdout)
+    width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
+    print_closing(result.summary, sys.stderr if arguments.json else sys.stdout, width=width)
     _say(f"written to {result.folder}")
     if arguments.json:
         print(json.dumps(result.summary.to_json()))

@@ -20,7 +20,10 @@ A distribution offers a plugin by an entry point in the group ``fmbpo.world_mode
 The module that ``build`` returns has these attributes beside its parameters. World models:
 ``latent_dim``, ``task_dim``, ``noise_dim``, ``loss_noise_dim``, ``evaluations`` (passes through
 the dynamics network that one ``predict`` makes), ``embed(index_B) -> e_BE`` and
-``encode(obs_BO, e_BE) -> z_BD``. Policies: ``noise_dim``, ``evaluations``.
+``encode(obs_BO, e_BE) -> z_BD``; parameters whose name begins with ``encoder.`` learn at the
+encoder's own rate. Policies: ``noise_dim``, ``evaluations``. Either may have
+``project(params) -> params``, a pure function that puts updated parameters back into their allowed
+set. Checkpoints hold parameters alone: no buffers.
 
 Rules for every hook: pure functions of their arguments, fixed shapes, no randomness of their own
 (the engine hands in standard normal ``noise``), no in-place change of an argument, no ``.item()``,

@@ -79,7 +79,7 @@ while True:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status):
-        sys.exit(os.WEXITSTATUS(status) or (kills > 4 and 99))
+        sys.exit(os.WEXITSTATUS(status) or (kills > 2 and 99))
     kills -= 1
 """
 
@@ -177,7 +177,7 @@ def assert_same_tree(a, b):
 
 @pytest.mark.slow
 def test_killed_and_interrupted_on_the_command_line(place, reference, monkeypatch, capsys):
-    """SIGKILL in both stages and in the final evaluation, SIGINT, SIGTERM, and a second process
+    """SIGKILL in training and in the final evaluation, SIGINT, SIGTERM, and a second process
     meanwhile. All on one run."""
     rng = random.Random(0)
     cut = place("cut")
@@ -188,7 +188,6 @@ def test_killed_and_interrupted_on_the_command_line(place, reference, monkeypatc
 
     events = [
         (signal.SIGINT, lambda said: "pretrain  0/30" in said),
-        after("pretrain: continues", 0.5),
         (signal.SIGTERM, lambda said: "policies  0/12" in said),
         after("policies: continues", 0.4),
         after("policies: final evaluation", 0.4),
@@ -214,16 +213,16 @@ def test_killed_and_interrupted_on_the_command_line(place, reference, monkeypatc
             assert status == 130
             assert "the same command continues" in said
             assert "Traceback" not in said
-    assert killed == 3
+    assert killed == 2
     assert cut.start().wait(120) == 0, cut.said.read_text()
     assert_same_runs(cut.runs, reference)
 
 
 @pytest.mark.slow
 def test_killed_at_random_moments(place, reference):
-    """Eight to twelve more kills, half of them while something is saved; forked after the imports."""
+    """Eight to ten kills, half of them while something is saved; forked after imports."""
     cut = place("random")
-    assert cut.start_and_kill(12).wait(120) == 0, cut.said.read_text()
+    assert cut.start_and_kill(10).wait(120) == 0, cut.said.read_text()
     assert_same_runs(cut.runs, reference)
 
 
@@ -317,6 +316,17 @@ def test_stopped_at_every_iteration(make, experiment, tmp_path):
                 with pytest.raises(Interrupted, match=r"saved at iteration|before iteration 1"):
                     train(root, stages, stop)
             assert_same_run(train(root, make(experiment, data), Stop()), whole)
+
+
+@pytest.mark.parametrize("make", [pretraining, policies])
+def test_training_state_lies_in_memory_as_a_loaded_one_does(make, experiment):
+    """A checkpoint keeps no strides, and the last bits of a matrix product depend on them."""
+    stage = make(experiment, load_dataset(experiment.data, torch.device("cpu")))[0]
+    for iteration in (1, 2):
+        stage.step(iteration)
+    leaves = tree_flatten((stage.weights(), stage.state()))[0]
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    assert [tuple(t.shape) for t in tensors if not t.is_contiguous()] == []
 
 
 def test_killed_before_the_first_checkpoint_and_between_checkpoints(experiment, tmp_path):

@@ -49,8 +49,9 @@ def test_a_quadrant_runs_to_its_end(
             assert seed["episodes"] == len(seed["returns"]) == 2
         assert len(task["random_returns"]) == 2
         assert len(task["untrained_returns"]) == 4
-    assert summary["flops"] > 0
-    assert summary["seconds"] > 0
+    for measure in ("flops", "seconds"):
+        assert set(summary[measure]) == {"pretraining", "policy_learning"}
+        assert min(summary[measure].values()) > 0
 
     folder = next(runs.glob(f"{name}__*"))
     assert json.loads((folder / "summary.json").read_text()) == summary

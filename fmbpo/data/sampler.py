@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,29 +14,34 @@ from fmbpo.hookspecs import Batch
 
 
 class Rows:
-    """The rows of a data set as tensors on one device, and where its episodes lie.
+    """Some episodes of a data set: its rows as one tensor on one device, and where they lie.
 
     ``task_E`` holds ids of the study's task list (not of the store's), ``mask_KA`` one row of 0/1
     for each of those ids.
     """
 
     def __init__(
-        self,
-        episodes: Episodes,
-        task_E: Tensor,
-        mask_KA: Tensor,
-        chosen: Tensor,
-        device: torch.device,
+        self, episodes: Episodes, task_E: Tensor, mask_KA: Tensor, device: torch.device
     ) -> None:
         columns = [episodes.obs, episodes.action, episodes.reward[:, None]]
         self.packed = torch.from_numpy(np.concatenate(columns, 1)).to(device)
         self.obs_width = episodes.obs.shape[1]
-        ends = torch.from_numpy(episodes.episode_ends)
-        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
-        self.start_E, self.end_E = starts[chosen], ends[chosen]
-        self.task_E = task_E[chosen]
+        self.end_E = torch.from_numpy(episodes.episode_ends)
+        self.start_E = torch.cat([self.end_E.new_zeros(1), self.end_E[:-1]])
+        self.task_E = task_E
         self.mask_KA = mask_KA.to(device)
         self.device = device
+
+    def select(self, chosen_E: Tensor) -> Rows:
+        """The episodes where ``chosen_E`` is true; the rows themselves are shared."""
+        some = copy.copy(self)
+        some.start_E, some.end_E = self.start_E[chosen_E], self.end_E[chosen_E]
+        some.task_E = self.task_E[chosen_E]
+        return some
+
+    def of_task(self, task: int) -> Rows:
+        """The episodes of one task."""
+        return self.select(self.task_E == task)
 
     def gather(self, row_B: Tensor, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
         """Slices of ``horizon`` + 1 rows: obs ``[H + 1, B, O]``, action ``[H, B, A]``,
@@ -81,8 +87,8 @@ class StartSampler:
     """Observations of one task, uniform over the rows of its episodes."""
 
     def __init__(self, rows: Rows, task: int) -> None:
-        mine = rows.task_E == task
-        spans = zip(rows.start_E[mine].tolist(), rows.end_E[mine].tolist(), strict=True)
+        mine = rows.of_task(task)
+        spans = zip(mine.start_E.tolist(), mine.end_E.tolist(), strict=True)
         self.rows = rows
         self.row_M = torch.cat([torch.arange(start, end) for start, end in spans])
 

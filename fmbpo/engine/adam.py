@@ -6,7 +6,7 @@ Pure so that a whole update can be compiled and mapped over stacked parameters; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -63,6 +63,12 @@ def clip(grads: Params, limit: float) -> tuple[Params, Tensor]:
     norm = torch.stack([g.square().sum() for g in grads.values()]).sum().sqrt()
     scale = (limit / (norm + 1e-6)).clamp(max=1.0)
     return {name: g * scale for name, g in grads.items()}, norm
+
+
+def projection(module: object) -> Callable[[Params], Params]:
+    """The module's own ``project``, or nothing to do."""
+    project: Callable[[Params], Params] = getattr(module, "project", lambda params: params)
+    return project
 
 
 def linear_decay(start: float, end: float, fraction: float) -> float:

@@ -42,10 +42,7 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
     used = np.isin(episodes.episode_task, [episodes.tasks.index(t) for t in tasks])
     kept = held_out(episodes)
     masks = action_masks([info.action_dim for info in MT30.values()], ACTION_WIDTH)
-
-    def rows(chosen: np.ndarray) -> Rows:
-        return Rows(episodes, index_E, masks, torch.from_numpy(np.flatnonzero(chosen)), device)
-
+    rows = Rows(episodes, index_E, masks, device)
     for what, chosen in (("to train on", used & ~kept), ("to validate on", used & kept)):
         if not chosen.any():
             raise UserError(
@@ -57,7 +54,8 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
     planner = {
         t: float(episodes.planner_return[t]["mean"]) for t in tasks if t in episodes.planner_return
     }
-    return Dataset(episodes.id, tasks, rows(used & ~kept), rows(used & kept), planner)
+    train, held = (rows.select(torch.from_numpy(e)) for e in (used & ~kept, used & kept))
+    return Dataset(episodes.id, tasks, train, held, planner)
 
 
 def _chosen(episodes: Episodes, wanted: Sequence[str], path: Path) -> list[str]:

@@ -119,7 +119,7 @@ class Trainer:
         finite (the last checkpoint is kept).
         """
         last = self.folder.checkpoints / stage.name.replace("/", "-")
-        start, seconds, sums = self._resume(stage, last)
+        start, seconds, sums, summed = self._resume(stage, last)
         if start >= cadence.iterations:
             return
         self.stop.check(f"{stage.name}: before iteration {start + 1}")
@@ -129,9 +129,10 @@ class Trainer:
         if start == 0:
             self._evaluate(stage, 0)
         for iteration in range(start + 1, cadence.iterations + 1):
-            metrics = stage.step(iteration)
+            metrics = self._step(stage, iteration)
             # A checkpoint's sums are on the CPU.
             sums = {k: sums[k].to(v.device) + v if k in sums else v for k, v in metrics.items()}
+            summed += 1
             at_end = iteration == cadence.iterations
             log, evaluate, save = (
                 iteration % every == 0 or at_end
@@ -139,17 +140,16 @@ class Trainer:
             )
             # What has diverged is neither measured nor saved.
             if log or evaluate or save or self.stop.requested:
-                count = (iteration - 1) % cadence.log_every + 1
-                values = stage.describe({k: v / count for k, v in sums.items()})
+                values = stage.describe({k: v / summed for k, v in sums.items()})
                 self._check_finite(stage, iteration, values)
                 if log:
                     self.sinks.log(stage.name, iteration, values)
-                    sums = {}
+                    sums, summed = {}, 0
             if evaluate:
                 self._evaluate(stage, iteration)
             stopping = self.stop.requested
             if save or stopping:
-                self._save(stage, last, iteration, time.monotonic() - clock, sums)
+                self._save(stage, last, iteration, time.monotonic() - clock, sums, summed)
             if stopping and not at_end:
                 raise Interrupted(f"{stage.name}: saved at iteration {iteration}")
             self.folder.beat(stage.name, iteration)
@@ -159,9 +159,9 @@ class Trainer:
         folder = self.folder.checkpoints / stage_name.replace("/", "-")
         return float(load_checkpoint(folder).state["seconds"])
 
-    def _resume(self, stage: Stage, last: Any) -> tuple[int, float, dict[str, Tensor]]:
+    def _resume(self, stage: Stage, last: Any) -> tuple[int, float, dict[str, Tensor], int]:
         if not checkpoint_exists(last):
-            return 0, 0.0, {}
+            return 0, 0.0, {}, 0
         checkpoint = load_checkpoint(last)
         state = checkpoint.state
         saved, own = checkpoint.weights, stage.weights()
@@ -174,15 +174,23 @@ class Trainer:
         # In the stage's own order: sums over all tensors depend on it, in the last bit.
         stage.load({name: saved[name] for name in own}, state["stage"])
         self._records = state["records"]
-        return int(checkpoint.manifest["step"]), float(state["seconds"]), dict(state["sums"])
+        step, seconds = int(checkpoint.manifest["step"]), float(state["seconds"])
+        return step, seconds, dict(state["sums"]), int(state["summed"])
 
     def _save(
-        self, stage: Stage, last: Any, iteration: int, seconds: float, sums: dict[str, Tensor]
+        self,
+        stage: Stage,
+        last: Any,
+        iteration: int,
+        seconds: float,
+        sums: dict[str, Tensor],
+        summed: int,
     ) -> None:
         self._records = self.sinks.checkpoint()
         state = {
             "stage": stage.state(),
             "sums": sums,
+            "summed": summed,
             "seconds": seconds,
             "records": self._records,
         }
@@ -192,6 +200,16 @@ class Trainer:
             weights=stage.weights(),
             state=state,
         )
+
+    def _step(self, stage: Stage, iteration: int) -> dict[str, Tensor]:
+        try:
+            return stage.step(iteration)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the device's memory does not hold an update: {str(error).splitlines()[0]}",
+                where=f"{self.folder.path} ({stage.name})",
+                remedy="lower the batch, or policy_learning.stack (policies trained at once)",
+            ) from error
 
     def _evaluate(self, stage: Stage, iteration: int) -> None:
         try:

@@ -73,7 +73,8 @@ class PolicyTraining:
         self.tasks = [cell.task for cell in cells]
         index_T = torch.tensor([task_info(task).index for task in self.tasks], device=device)
         self.index_T, self.mask_TA = index_T, data.train.mask_KA[index_T]
-        self.starts = [StartSampler(data.train, int(i)) for i in index_T]
+        of_task = {int(i): StartSampler(data.train, int(i)) for i in index_T}
+        self.starts = [of_task[int(i)] for i in index_T]
         self.generators = [seeding.generator(c.seed, c.task, "imagination") for c in cells]
 
         dims = PolicyDims(world_model.latent_dim, world_model.task_dim, ACTION_WIDTH)
@@ -115,6 +116,7 @@ class PolicyTraining:
                 config.critic_minibatches,
             ),
         )
+        self.eager_update = update
         self.update = torch.compile(update, fullgraph=True) if compiled else update
 
     def step(self, iteration: int) -> dict[str, Tensor]:

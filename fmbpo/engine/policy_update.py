@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from fmbpo.engine.adam import AdamState, Params, adam_init, adam_step, clip
+from fmbpo.engine.adam import AdamState, Params, adam_init, adam_step, clip, projection
 from fmbpo.engine.critic import Critic, ReturnScale, ensemble_values, td_lambda
 from fmbpo.engine.gradient import gradient
 from fmbpo.engine.world_model_update import HookCall
@@ -145,6 +145,7 @@ def make_policy_update(roles: Roles, settings: PolicySettings) -> Update:
         )
         grads, norm = vmap(lambda g: clip(g, settings.actor_grad_clip))(grads)
         policy, policy_adam = step(state.policy, grads, state.policy_adam, rates.actor)
+        policy = vmap(projection(roles.policy))(policy)
         critics, critic_adam, critic_metrics = critic_steps(
             state.critics, state.critic_adam, imagined, rates.critic
         )

@@ -58,6 +58,7 @@ class Pretraining:
             (config.betas[0], config.betas[1]), config.grad_clip, config.encoder_learning_rate_scale
         )
         update = make_world_model_update(self.module, self.component.loss, settings)
+        self.eager_update = update
         self.update = torch.compile(update, fullgraph=True) if compiled else update
         params = {k: v.detach().clone() for k, v in self.module.named_parameters()}
         self.training = WorldModelState.initial(params)

@@ -113,7 +113,7 @@ class Runner:
             folder, trainer = self._open(stack, run, config, ["pretrain"], stop, "world_model")
             stage = Pretraining(e.world_model, e.pretrain, self.data, self.device, e.system.compile)
             self._say_size("world model", e.world_model, stage.module)
-            cost = flops(stage.update, *stage.example()) * e.pretrain.iterations
+            cost = flops(stage.eager_update, *stage.example()) * e.pretrain.iterations
             cadence = Cadence(
                 e.pretrain.iterations,
                 e.pretrain.log_every,
@@ -147,7 +147,7 @@ class Runner:
             return Result(summary, folder.path)
 
     def _load_world_model(self, checkpoint: Path) -> Any:
-        """The frozen module of a checkpoint; its plugin and settings must be the experiment's."""
+        """The frozen module of a checkpoint of the experiment's own kind of world model."""
         table = self.experiment.world_model
         try:
             loaded = load_checkpoint(
@@ -205,7 +205,7 @@ class Runner:
                 )  # fmt: skip
                 policy = stage.roles.policy
                 self._say_size(f"{len(group)} policies, each", e.policy, policy)
-                cost += flops(stage.update, *stage.example()) * learning.iterations
+                cost += flops(stage.eager_update, *stage.example()) * learning.iterations
                 untrained = stage.training.policy
                 trainer.train(stage, cadence)
                 self.say(f"{name}: final evaluation, {e.evaluation.final_episodes} episodes each")
@@ -222,8 +222,11 @@ class Runner:
                 policy=self._part(e.policy, policy),
                 tasks=outcome.tasks(self.data.planner_return),
                 wm_validation=pretrained.summary.wm_validation,
-                flops=cost,
-                seconds=sum(trainer.seconds(name) for name in names),
+                flops={"pretraining": _number(pretrained.summary.flops), "policy_learning": cost},
+                seconds={
+                    "pretraining": _number(pretrained.summary.seconds),
+                    "policy_learning": sum(trainer.seconds(name) for name in names),
+                },
                 versions=versions(),
                 health=[*pretrained.summary.health, *outcome.health()],
             )
@@ -328,6 +331,11 @@ def _folder_name(experiment: str, cell: str, seeds: Sequence[int], config_hash: 
             where=experiment,
             remedy="use letters, digits, dots and hyphens, and single underscores between them",
         ) from error
+
+
+def _number(value: float | dict[str, float]) -> float:
+    assert not isinstance(value, dict)  # a pretraining run has one part
+    return value
 
 
 def grid_tasks(experiment: Experiment, data: Dataset) -> list[str]:

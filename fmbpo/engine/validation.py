@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fmbpo.data.sampler import Rows, SliceSampler
-from fmbpo.hookspecs import Rollout, Task
+from fmbpo.hookspecs import Batch, Rollout, Task
 from fmbpo.nn import two_hot
 from fmbpo.nn.blocks import SIMPLEX_DIM
 from fmbpo.tasks.mt30 import OBS_WIDTH
@@ -35,8 +35,13 @@ class Validator:
         longest = int((held_out.end_E - held_out.start_E).min()) - 1
         self.horizons = [h for h in HORIZONS if h <= longest]
         self.batch = SliceSampler(held_out, self.horizons[-1], SLICES, seed=0).sample()
-        tasks = len(torch.unique(train.task_E))
-        self.fit = SliceSampler(train, 1, FIT_SLICES * tasks, seed=1).sample()
+        fits = [
+            SliceSampler(train.of_task(int(task)), 1, FIT_SLICES, seed=1).sample()
+            for task in torch.unique(train.task_E)
+        ]
+        obs, action, reward = (torch.cat(x, 1) for x in zip(*(f[:3] for f in fits), strict=True))
+        index, mask = (torch.cat(x) for x in zip(*(f[3:] for f in fits), strict=True))
+        self.fit = Batch(obs, action, reward, index, mask)
 
     @torch.no_grad()
     def __call__(self, module: Any, rollout_hook: Callable[..., Rollout]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fmbpo.engine.adam import AdamState, Params, adam_init, adam_step, clip
+from fmbpo.engine.adam import AdamState, Params, adam_init, adam_step, clip, projection
 from fmbpo.engine.gradient import gradient
 from fmbpo.hookspecs import Batch, Metrics
 
@@ -57,7 +57,7 @@ def make_world_model_update(
     Parameters whose name begins with ``encoder.`` learn at ``encoder_scale`` times the rate
     (TD-MPC2).
     """
-    loss = HookCall(module, loss_hook)
+    loss, project = HookCall(module, loss_hook), projection(module)
     scales = {
         name: settings.encoder_scale
         for name, _ in module.named_parameters()
@@ -72,6 +72,6 @@ def make_world_model_update(
         params, adam = adam_step(
             state.params, grads, state.adam, learning_rate, settings.betas, scales
         )
-        return WorldModelState(params, adam), {**metrics, "grad_norm": norm}
+        return WorldModelState(project(params), adam), {**metrics, "grad_norm": norm}
 
     return update

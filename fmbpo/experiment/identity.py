@@ -14,7 +14,7 @@ from fmbpo.experiment.load import structure_experiment
 from fmbpo.experiment.schema import Experiment, PluginTable
 from fmbpo.experiment.structure import plain
 
-_PRETRAIN = ("scale", "data", "world_model", "pretrain")
+_PRETRAIN = ("scale", "data", "world_model", "pretrain", "system")
 _NOT_RESULTS = (
     "name",
     "phase",

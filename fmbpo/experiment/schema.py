@@ -165,7 +165,7 @@ class GridConfig:
 class EvaluationConfig:
     """``[evaluation]``: episodes in the simulator."""
 
-    seed: int = field(default=10_000, validator=non_negative)
+    seed: int = field(default=10_000, validator=within(0, 2**31))
     """Of the initial states: the same for every policy, so that they can be compared in pairs."""
     episodes: int = field(default=10, validator=positive)
     """Episodes of an evaluation during training."""
@@ -195,7 +195,7 @@ class SystemConfig:
     """A torch device such as ``"cuda:0"``; ``"auto"``: the GPU where there is one."""
     compile: bool = False
     """Whether the updates run under ``torch.compile``."""
-    threads: int = field(default=0, validator=non_negative)
+    threads: int = field(default=0, validator=within(0, 1024))
     """torch's threads on the CPU; 0: torch's own choice."""
 
 

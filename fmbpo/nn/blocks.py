@@ -67,9 +67,9 @@ def plain_mlp(inputs: int, units: Sequence[int], outputs: int) -> nn.Sequential:
 class TaskEmbedding(nn.Module):
     """A learned row a task, of norm at most 1.
 
-    The norm is held at look-up; the gradient passes as if the stored row had been renormalised
-    in place (TD-MPC2 uses ``nn.Embedding(max_norm=1)``, which writes to its weight in the forward
-    pass and so cannot be compiled or mapped).
+    The norm is held at look-up, and written back by ``project`` after every update. (TD-MPC2 uses
+    ``nn.Embedding(max_norm=1)``, which writes to its weight in the forward pass and so cannot be
+    compiled or mapped.)
     """
 
     def __init__(self, tasks: int, width: int) -> None:
@@ -79,9 +79,14 @@ class TaskEmbedding(nn.Module):
     def forward(self, index: Tensor) -> Tensor:
         """``[B]`` int64 -> ``[B, E]``."""
         row: Tensor = F.embedding(index, self.weight)
-        norm = torch.linalg.vector_norm(row.detach(), dim=-1, keepdim=True)
-        limited: Tensor = row.detach() * (1.0 / (norm + 1e-7)).clamp(max=1.0)
-        return row + (limited - row).detach()
+        return row + (self.project(row) - row).detach()
+
+    def project(self, rows: Tensor) -> Tensor:
+        """``[..., E]`` scaled down to norm 1 where it is larger; no gradient."""
+        rows = rows.detach()
+        norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+        limited: Tensor = rows * (1.0 / (norm + 1e-7)).clamp(max=1.0)
+        return limited
 
 
 def freeze(module: nn.Module) -> None:

@@ -11,8 +11,9 @@ from fmbpo.hookspecs import Imagined, Metrics, Task
 class LogStd(nn.Module):
     """A state-independent log standard deviation with a floor, one an action dimension.
 
-    Below the floor the value is the floor and the gradient still passes, as if the parameter had
-    been clamped in place (PWM's ``clamp_std``): a parameter at the floor can rise again.
+    Below the floor the value is the floor and the gradient still passes; ``project`` writes the
+    floor back after every update, so that a parameter at the floor can rise again at once (PWM's
+    ``clamp_std`` does both in place).
     """
 
     def __init__(self, width: int, initial: float, floor: float) -> None:
@@ -24,6 +25,10 @@ class LogStd(nn.Module):
         """``[A]`` standard deviations."""
         raw = self.value.detach()
         return (self.value + (raw.clamp(min=self.floor) - raw)).exp()
+
+    def project(self, value: Tensor) -> Tensor:
+        """The parameter ``[A]``, not below its floor."""
+        return value.clamp(min=self.floor)
 
 
 def policy_input(z: Tensor, task: Task, with_embedding: bool) -> Tensor:

@@ -85,6 +85,11 @@ class LatentWorldModel(nn.Module):
         z: Tensor = self.encoder(torch.cat([obs, _expand(embedding, obs)], -1))
         return z
 
+    def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Parameters after an update, the task embedding's rows of norm at most 1."""
+        name = "task_embedding.weight"
+        return {**params, name: self.task_embedding.project(params[name])}
+
     def step_input(self, z: Tensor, action: Tensor, task: Task) -> Tensor:
         """``[z, e, a]`` with the masked action dimensions set to 0: ``[..., B, D + E + A]``."""
         return torch.cat([z, _expand(task.embedding_BE, z), action * task.mask_BA], -1)

@@ -1,8 +1,8 @@
 """Checkpoints: folders of plain files that are complete at every instant.
 
 ========================= =========================================================================
-``manifest.json``         format, kind, step, plugins with versions, resolved configuration and its
-                          hash, data-set id, protocol; size and SHA-256 of the other files
+``manifest.json``         format, kind, step, versions, resolved configuration, data-set id,
+                          protocol; size and SHA-256 of the other files
 ``weights.safetensors``   the networks' parameters and buffers
 ``state.safetensors``     the tensors of the training state (optimisers, normalisers, generators)
 ``state.json``            the rest of the training state; both are absent where there is none

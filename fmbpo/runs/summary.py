@@ -137,7 +137,9 @@ class Summary:
     """A run's results. A pretraining run has no policy, no protocol and no tasks.
 
     ``conventions``: the bundle's name, or every option. ``wm_validation``: the world model's
-    held-out measures. ``flops`` and ``seconds``: of the whole run. ``health``: warnings (texts, or
+    held-out measures. ``flops`` and ``seconds``: of all training
+    updates, by part where there are two; evaluations count in ``seconds`` as far as they are made
+    during training. ``health``: warnings (texts, or
     objects with a ``message``), empty when all is well.
     """
 

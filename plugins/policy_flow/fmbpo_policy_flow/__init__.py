@@ -81,6 +81,10 @@ class FlowPolicy(nn.Module):
         target, gate = u.chunk(2, -1)
         return gate.sigmoid() * (target - x)
 
+    def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Parameters after an update, the log standard deviation not below its floor."""
+        return {**params, "log_std.value": self.log_std.project(params["log_std.value"])}
+
     def forward(self, z: Tensor, task: Task, noise: Tensor) -> Tensor:
         """``z_BD``, ``noise_BA`` -> ``action_BA``."""
         condition = policy_input(z, task, self.config.task_embedding)

@@ -52,6 +52,10 @@ class GaussianPolicy(nn.Module):
         self.mean = plain_mlp(inputs, config.units, dims.action)
         self.log_std = LogStd(dims.action, config.init_log_std, config.min_log_std)
 
+    def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Parameters after an update, the log standard deviation not below its floor."""
+        return {**params, "log_std.value": self.log_std.project(params["log_std.value"])}
+
     def forward(self, z: Tensor, task: Task, noise: Tensor) -> Tensor:
         """``z_BD``, ``noise_BA`` -> ``action_BA``."""
         mean = self.mean(policy_input(z, task, self.config.task_embedding))
