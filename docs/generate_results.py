@@ -70,8 +70,11 @@ def table(results: dict[str, tuple[Path, Summary]]) -> str:
         lines.append("| " + " | ".join(row) + " |")
     for part in ("pretraining", "policy_learning"):
         flops = [s.flops[part] / 1e12 for s in summaries if isinstance(s.flops, dict)]
-        lines.append(f"| TFLOP, {part.replace('_', ' ')} | "
-                     + " | ".join(f"{x:.0f}" for x in flops) + " | | |")
+        lines.append(
+            f"| TFLOP, {part.replace('_', ' ')} | "
+            + " | ".join(f"{x:.0f}" for x in flops)
+            + " | | |"
+        )
     lines.append("")
     if any("†" in line for line in lines):
         lines += ["† not above the random and the untrained policy beyond the 95 % interval.", ""]

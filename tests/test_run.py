@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from fmbpo.cli import main
 from fmbpo.runs.checkpoint import read_manifest
@@ -124,3 +125,21 @@ def test_host_settings_may_change_when_a_run_is_continued(
     changed = [*tiny, "evaluation.workers=2", "pretrain.checkpoint_every=3"]
     assert main(arguments(file, small_store, tmp_path, changed)) == 0
     assert "continues" in capsys.readouterr().err
+
+
+def test_a_compiled_run_ends_like_any_other(
+    repository, small_store, tiny_policy, monkeypatch, tmp_path
+):
+    """The whole run under torch.compile (eager backend: no compiler is needed to test the path)."""
+    compile_ = torch.compile
+    asked = []
+
+    def eager(function, **options):
+        asked.append(options)
+        return compile_(function, backend="eager", **options)
+
+    monkeypatch.setattr(torch, "compile", eager)
+    file = repository / "experiments" / "phase8_mlpwm_mlppolicy.toml"
+    overrides = [*tiny_policy, "system.compile=true", "policy_learning.critic_iterations=1"]
+    assert main(arguments(file, small_store, tmp_path, overrides)) == 0
+    assert asked == [{"fullgraph": True}] * 2

@@ -47,6 +47,7 @@ def test_what_changes_no_result_changes_no_hash(policy, override):
     ("override", "pretraining_too"),
     [
         ("pretrain.seed=1", True),
+        ("system.compile=true", True),
         ("pretrain.validate_every=7", True),
         ("world_model.units=[3]", True),
         ("world_model.tau=0.5", True),
