@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,6 +104,8 @@ def _say(line: str) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    import shutil
+
     from fmbpo.engine.loop import Interrupted
     from fmbpo.engine.run import Runner
     from fmbpo.experiment import load_experiment
