@@ -50,6 +50,9 @@ from fmbpo.cli import main
 
 rng, kills, arguments = random.Random(0), int(sys.argv[1]), sys.argv[2:]
 
+PATIENCE = 900
+"""Seconds after which a subprocess hangs; no measure of speed."""
+
 
 def die_at(count):
     # In the middle of saving: before the count-th time that something is brought to the disk.
@@ -110,7 +113,7 @@ class Place:
 
     def wait_for(self, process, happened):
         """Until ``happened(stderr)``; False where the process ended before."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while process.poll() is None:
             if happened(self.said.read_text()):
                 return True
@@ -132,7 +135,7 @@ def place(repository, small_store, tiny_policy, tmp_path_factory):
 def reference(place):
     """The runs of a process that was left alone."""
     whole = place("whole")
-    assert whole.start().wait(120) == 0, whole.said.read_text()
+    assert whole.start().wait(PATIENCE) == 0, whole.said.read_text()
     return whole.runs
 
 
@@ -145,7 +148,9 @@ def assert_same_runs(runs, reference):
         assert_same_run(runs / name, reference / name)
         summaries = [json.loads((r / name / "summary.json").read_text()) for r in (runs, reference)]
         for summary in summaries:
-            assert summary.pop("seconds") > 0
+            seconds = summary.pop("seconds")
+            parts = seconds.values() if isinstance(seconds, dict) else [seconds]
+            assert min(parts) > 0
         assert summaries[0] == summaries[1]
 
 
@@ -214,7 +219,7 @@ def test_killed_and_interrupted_on_the_command_line(place, reference, monkeypatc
             assert "the same command continues" in said
             assert "Traceback" not in said
     assert killed == 2
-    assert cut.start().wait(120) == 0, cut.said.read_text()
+    assert cut.start().wait(PATIENCE) == 0, cut.said.read_text()
     assert_same_runs(cut.runs, reference)
 
 
@@ -222,7 +227,7 @@ def test_killed_and_interrupted_on_the_command_line(place, reference, monkeypatc
 def test_killed_at_random_moments(place, reference):
     """Eight to ten kills, half of them while something is saved; forked after imports."""
     cut = place("random")
-    assert cut.start_and_kill(10).wait(120) == 0, cut.said.read_text()
+    assert cut.start_and_kill(10).wait(PATIENCE) == 0, cut.said.read_text()
     assert_same_runs(cut.runs, reference)
 
 

@@ -124,8 +124,8 @@ from fmbpo.tasks.vector import EpisodeRunner
 
 def act(obs, t):
     if t == 3:
-        print(*(w._process.pid for w in runner._workers), flush=True)
         try:
+            print(*(w._process.pid for w in runner._workers), flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
             print("interrupted", flush=True)
