@@ -24,6 +24,8 @@ from fmbpo.runs.checkpoint import list_checkpoints, load_checkpoint
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.sinks import JsonLines, MetricSinks
 
+PATIENCE = 900  # seconds after which a subprocess hangs; no measure of speed
+
 EXPERIMENT = "phase8_flowwm_flowpolicy"
 MORE = [
     "pretrain.iterations=30",
@@ -49,9 +51,6 @@ import fmbpo.engine.run, fmbpo.report.table
 from fmbpo.cli import main
 
 rng, kills, arguments = random.Random(0), int(sys.argv[1]), sys.argv[2:]
-
-PATIENCE = 900
-"""Seconds after which a subprocess hangs; no measure of speed."""
 
 
 def die_at(count):
