@@ -118,9 +118,11 @@ def test_a_killed_worker_is_reported() -> None:
 
 
 _PARENT = """
-import sys, time
+import signal, sys, time
 import numpy as np
 from fmbpo.tasks.vector import EpisodeRunner
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 
 def act(obs, t):
     if t == 3:
@@ -156,7 +158,7 @@ def test_workers_outlive_an_interrupt_but_not_their_parent() -> None:
     with process:
         for pid in [*workers, process.pid]:
             os.kill(pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=300)
     assert output.splitlines() == ["interrupted", "(1, 3)"]
 
     process, workers = start()
