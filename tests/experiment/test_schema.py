@@ -246,7 +246,7 @@ def test_the_studys_files_load(path, scale):
     assert experiment.name == path.stem
     paper = scale == "paper"
     assert experiment.world_model.config.latent_dim == (768 if paper else 128)
-    assert experiment.pretrain.iterations == (200_000 if paper else 6000)
+    assert experiment.pretrain.iterations == (200_000 if paper else 4000)
     if experiment.protocol is not None:
         names = {other.stem for other in EXPERIMENTS}
         assert experiment.protocol.world_model in names
