@@ -352,6 +352,17 @@ def test_a_run_with_another_configuration(runs, mistake):
     mistake(["config.json", "another configuration", "pretrain.batch: 9 -> 8"])
 
 
+def test_a_run_continued_in_another_world_model(runs, mistake):
+    rates = [f"policy_learning.{r}_learning_rate=1e30" for r in ("actor", "critic")]
+    mistake(["diverged"], *rates, file=POLICY, tidy=False)  # leaves an unfinished run
+    best = runs / "checkpoints" / "best"
+    loaded = load_checkpoint(best)
+    manifest = {k: v for k, v in loaded.manifest.items() if k not in ("files", "sha256", "format")}
+    weights = {name: value + 1e-3 for name, value in loaded.weights.items()}
+    save_checkpoint(best, manifest=manifest, weights=weights, state=None)
+    mistake(["another configuration", "world_model_weights"], *rates, file=POLICY, tidy=False)
+
+
 def test_a_folder_that_is_no_run(runs, mistake):
     shutil.rmtree(runs)
     runs.mkdir()
@@ -537,6 +548,23 @@ def test_check_blames_the_world_model_for_what_it_does_to_a_policy(offer, mistak
     offer("mistaken", "world_models", WORLD_MODEL.replace("{method}", method + "; return 1"))
     words = ["world model 'mistaken'", "in predict"]
     mistake(words, "world_model.plugin=mistaken", command="check", file=POLICY)
+
+
+def test_a_plugin_that_fails_during_a_run(offer, mistake, tmp_path):
+    method = LOSS.format("raise ValueError('my mistake')")
+    file = offer("mistaken", "world_models", WORLD_MODEL.replace("{method}", method))
+    words = ["world model 'mistaken'", "ValueError: my mistake", f"{file}:", "in loss"]
+    mistake([*words, "fmbpo check"], "world_model.plugin=mistaken", tidy=False)
+    (text,) = (tmp_path / "runs").rglob("plugin-error.txt")
+    assert text.read_text().startswith("Traceback")
+    assert "my mistake" in text.read_text()
+
+
+def test_a_policy_whose_actions_are_not_finite(offer, mistake):
+    source = POLICY_PLUGIN.replace("{method}", ACT.format("return a / 0"))
+    offer("mistaken", "policies", source)
+    words = ["evaluation in the simulator", "cartpole-balance, step 0", "the action is not finite"]
+    mistake(words, "policy.plugin=mistaken", file=POLICY, tidy=False)
 
 
 # -- what must stay light and what must work -------------------------------------------------

@@ -28,7 +28,7 @@ from fmbpo.data.planner_tasks import plan_task
 from fmbpo.data.store import open_store
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS, TaskEnv
+from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS, SimulationError, TaskEnv
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
 
 Progress = Callable[[int, int], None]
@@ -117,16 +117,20 @@ def collect_episode(
     simulation diverge, the episode is drawn anew from streams that are as fixed as the first.
 
     Raises:
-        RuntimeError: it diverged three times.
+        UserError: it diverged three times.
     """
     for attempt in range(_ATTEMPTS):
         name = f"{seed}/{task}/{episode}" + (f"/{attempt}" if attempt else "")
         entropy = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
         try:
             return _simulate(task, behaviour, np.random.SeedSequence(entropy), steps)
-        except RuntimeError:
+        except SimulationError as error:
             if attempt == _ATTEMPTS - 1:
-                raise
+                raise UserError(
+                    str(error),
+                    where=f"episode {episode}, drawn {_ATTEMPTS} times",
+                    remedy="choose another --seed, or another --recipe",
+                ) from error
     raise AssertionError("unreachable")
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -13,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from fmbpo.engine.blame import Role, guilty
 from fmbpo.engine.dataset import check_horizon, load_dataset
 from fmbpo.engine.evaluation import Evaluator
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining
-from fmbpo.engine.run import grid_tasks, resolve_device
+from fmbpo.engine.run import grid_tasks, resolve_device, run_names
 from fmbpo.errors import UserError
-from fmbpo.experiment.schema import Experiment, PluginTable
+from fmbpo.experiment.schema import Experiment
 from fmbpo.hookspecs import Imagined, Prediction, Rollout, Task
 from fmbpo.nn import two_hot
 from fmbpo.registry import Component
@@ -27,6 +26,7 @@ from fmbpo.tasks.mt30 import ACTION_WIDTH
 from fmbpo.tasks.vector import EpisodeRunner
 
 BATCH, HORIZON = 4, 3
+REMEDY = "the plugin does not fit its dimensions or its settings; see its README"
 
 
 def check_experiment(experiment: Experiment) -> Iterator[str]:
@@ -38,8 +38,9 @@ def check_experiment(experiment: Experiment) -> Iterator[str]:
     check_horizon(data.train, e.pretrain.horizon)
     yield f"ok: data {data.id[:19]}, tasks {', '.join(data.tasks)}"
     tasks = grid_tasks(e, data) if e.grid else []
+    yield f"ok: its runs are {', '.join(filter(None, run_names(e, data.id)))}"
     tiny = attrs.evolve(e.pretrain, batch=BATCH, horizon=HORIZON)
-    model = _Role("world model", e.world_model)
+    model = _Checked("world model", e.world_model)
     with _blaming(model):
         stage = Pretraining(e.world_model, tiny, data, device, e.system.compile)
         _check_world_model(model, stage)
@@ -52,11 +53,11 @@ def check_experiment(experiment: Experiment) -> Iterator[str]:
     learning = attrs.evolve(
         e.policy_learning, batch=BATCH, horizon=HORIZON, critic_minibatches=1, critic_iterations=1
     )
-    policy = _Role("policy", e.policy)
+    policy = _Checked("policy", e.policy)
     with EpisodeRunner(0) as runner, _blaming(policy, model):
         model.component.freeze(stage.module)
         if any(p.requires_grad for p in stage.module.parameters()):
-            raise model.error("the hook `freeze` leaves parameters that learn")
+            raise model.wrong("the hook `freeze` leaves parameters that learn")
         policies = PolicyTraining(
             "check",
             [Cell(task, seed) for task in tasks for seed in e.grid.seeds],
@@ -80,28 +81,21 @@ def check_experiment(experiment: Experiment) -> Iterator[str]:
     )
 
 
-class _Role:
-    """A plugin in its role, as messages name it."""
+class _Checked(Role):
+    """A role whose results are held against the contract."""
 
-    def __init__(self, word: str, table: PluginTable) -> None:
-        self.name, self.component = f"{word} {table.plugin!r}", table.component
-        c = self.component
-        parts = (c.Config, c.build, c.predict, c.rollout, c.loss, c.freeze)
-        self.packages = {part.__module__.split(".")[0] for part in parts} - {"fmbpo"}
-
-    def error(self, what: str) -> UserError:
+    def wrong(self, what: str) -> UserError:
         """The plugin does not do what the contract asks."""
-        remedy = "the plugin does not fit its dimensions or its settings; see its README"
-        return UserError(what, where=self.name, remedy=remedy)
+        return self.error(what, REMEDY)
 
     def check(self, what: str, value: Any, *shape: int) -> None:
         """``value`` is a tensor of this shape with finite entries."""
         if not isinstance(value, Tensor):
-            raise self.error(f"{what} is a {type(value).__name__}, not a tensor")
+            raise self.wrong(f"{what} is a {type(value).__name__}, not a tensor")
         if tuple(value.shape) != shape:
-            raise self.error(f"{what} has shape {list(value.shape)}, not {list(shape)}")
+            raise self.wrong(f"{what} has shape {list(value.shape)}, not {list(shape)}")
         if not torch.isfinite(value).all():
-            raise self.error(f"{what} is not finite")
+            raise self.wrong(f"{what} is not finite")
 
     def check_rollout(self, rollout: Rollout, latent: int) -> None:
         """Of ``HORIZON`` steps from ``BATCH`` latents."""
@@ -117,27 +111,18 @@ class _Role:
 
 
 @contextmanager
-def _blaming(*roles: _Role) -> Iterator[None]:
+def _blaming(*roles: _Checked) -> Iterator[None]:
     """Any failure inside is one of a plugin: the one whose code ran last, else the first."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        place, guilty = "", roles[0]
-        for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-            package = frame.f_globals.get("__name__", "").split(".")[0]
-            mine = [role for role in roles if package in role.packages]
-            if mine:
-                code = frame.f_code
-                place = f" ({Path(code.co_filename).name}:{line}, in {code.co_name})"
-                guilty = mine[0]
-                break
-        text = str(error).strip().splitlines() or [""]
-        raise guilty.error(f"{type(error).__name__}: {text[0]}{place}") from error
+        role, sentence = guilty(error, roles)
+        raise (role or roles[0]).error(sentence, REMEDY) from error
 
 
-def _check_world_model(role: _Role, stage: Pretraining) -> None:
+def _check_world_model(role: _Checked, stage: Pretraining) -> None:
     component, module = role.component, stage.module
     _, batch, loss_noise, _ = stage.example()
     latent, logits = module.latent_dim, two_hot.BINS
@@ -155,7 +140,7 @@ def _check_world_model(role: _Role, stage: Pretraining) -> None:
     role.check_loss(*component.loss(module, batch, loss_noise))
 
 
-def _check_policy(role: _Role, world_model: Component, stage: PolicyTraining) -> None:
+def _check_policy(role: _Checked, world_model: Component, stage: PolicyTraining) -> None:
     component, model, module = role.component, stage.roles.world_model, stage.roles.policy
     start = tree_map(lambda t: t[0], stage.example()[1])  # of the first cell
     task = Task(start.index_B, start.mask_BA, model.embed(start.index_B))
@@ -163,7 +148,7 @@ def _check_policy(role: _Role, world_model: Component, stage: PolicyTraining) ->
     action = component.predict(module, z, task, start.policy_noise_HBN[0])
     role.check("`predict`'s result", action, BATCH, ACTION_WIDTH)
     if (action.abs() > start.mask_BA).any():
-        raise role.error("`predict`'s actions leave [-1, 1], or are not 0 where the mask is")
+        raise role.wrong("`predict`'s actions leave [-1, 1], or are not 0 where the mask is")
 
     def answer(t: int, z: Tensor, action: Tensor) -> Prediction:
         prediction: Prediction = world_model.predict(
@@ -179,7 +164,7 @@ def _check_policy(role: _Role, world_model: Component, stage: PolicyTraining) ->
     role.check_loss(*component.loss(module, imagined))
 
 
-def _one_update(role: _Role, stage: Any) -> None:
+def _one_update(role: _Checked, stage: Any) -> None:
     """One step, after which every metric is finite."""
     metrics: dict[str, Tensor] = stage.step(1)
     bad = [name for name, value in metrics.items() if not torch.isfinite(value).all()]

@@ -13,9 +13,11 @@ from torch.func import vmap
 from fmbpo.engine.adam import Params
 from fmbpo.engine.policy_update import Roles
 from fmbpo.engine.world_model_update import HookCall
+from fmbpo.errors import UserError
 from fmbpo.hookspecs import Task
+from fmbpo.tasks.env import EPISODE_STEPS, SimulationError
 from fmbpo.tasks.mt30 import ACTION_WIDTH
-from fmbpo.tasks.vector import EpisodeRunner
+from fmbpo.tasks.vector import Act, EpisodeRunner
 
 
 class Evaluator:
@@ -60,7 +62,7 @@ class Evaluator:
             result: NDArray[np.float32] = action.cpu().numpy()
             return result
 
-        return self.runner.run(act, tasks, self.seeds(episodes), steps)
+        return self._run(act, tasks, episodes, steps)
 
     def random(self, tasks: Sequence[str], episodes: int) -> NDArray[np.float64]:
         """Returns ``[T, episodes]`` of actions uniform in [-1, 1]."""
@@ -70,4 +72,17 @@ class Evaluator:
             shape = (*obs.shape[:2], ACTION_WIDTH)
             return generator.uniform(-1, 1, shape).astype(np.float32)
 
-        return self.runner.run(act, tasks, self.seeds(episodes))
+        return self._run(act, tasks, episodes, EPISODE_STEPS)
+
+    def _run(
+        self, act: Act, tasks: Sequence[str], episodes: int, steps: int
+    ) -> NDArray[np.float64]:
+        try:
+            return self.runner.run(act, tasks, self.seeds(episodes), steps)
+        except SimulationError as error:
+            raise UserError(
+                str(error),
+                where="evaluation in the simulator",
+                remedy="the last checkpoint is kept; a policy that diverged wants a lower "
+                "learning rate, an episode that the simulator cannot do another evaluation.seed",
+            ) from error

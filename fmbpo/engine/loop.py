@@ -54,8 +54,11 @@ class Cadence:
     checkpoint_every: int
 
 
-class Interrupted(Exception):
-    """The user asked to stop (Ctrl-C, SIGTERM); everything is saved."""
+class Interrupted(BaseException):
+    """The user asked to stop (Ctrl-C, SIGTERM); everything is saved.
+
+    Like ``KeyboardInterrupt`` no ``Exception``: it may rise anywhere, and is nobody's failure.
+    """
 
 
 class Stop:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fmbpo.engine import results
+from fmbpo.engine.blame import Role, reporting
 from fmbpo.engine.cost import flops, parameters
 from fmbpo.engine.dataset import Dataset, check_horizon, load_dataset
 from fmbpo.engine.evaluation import Evaluator
@@ -23,7 +24,12 @@ from fmbpo.engine.pretraining import Pretraining, build_world_model
 from fmbpo.errors import UserError
 from fmbpo.experiment import config_hash, identifying, origins, resolved
 from fmbpo.experiment.schema import Experiment, Frozen, PluginTable, WandbConfig
-from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
+from fmbpo.runs.checkpoint import (
+    checkpoint_exists,
+    load_checkpoint,
+    save_checkpoint,
+    weights_sha256,
+)
 from fmbpo.runs.folder import RunFolder, run_name
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import JsonLines, MetricSinks
@@ -66,25 +72,7 @@ class Runner:
         check_horizon(self.data.train, experiment.pretrain.horizon)
         if experiment.grid is not None:
             grid_tasks(experiment, self.data)
-        self._name_runs()
-
-    def _name_runs(self) -> None:
-        """Names of the pretraining experiment, of its run, and of the policies' run."""
-        e = self.experiment
-        self.pretraining = e.protocol.world_model if isinstance(e.protocol, Frozen) else e.name
-        self.pretraining_run = _folder_name(
-            self.pretraining,
-            e.world_model.plugin,
-            [e.pretrain.seed],
-            config_hash(e, "pretrain", data_identity=self.data.id),
-        )
-        if e.policy is not None and e.grid is not None:
-            self.policy_run = _folder_name(
-                e.name,
-                f"{e.world_model.plugin}-{e.policy.plugin}",
-                e.grid.seeds,
-                config_hash(e, data_identity=self.data.id),
-            )
+        self.pretraining_run, self.policy_run = run_names(experiment, self.data.id)
 
     def run(self) -> Result:
         """The experiment to its end, continuing what an interrupted run left.
@@ -102,15 +90,20 @@ class Runner:
     def _pretrain(self, stop: Stop) -> Result:
         """The pretrained world model of this configuration: trained now, or found."""
         e = self.experiment
-        name, run = self.pretraining, self.pretraining_run
+        name, run = _pretraining(e), self.pretraining_run
         tables = ("scale", "data", "world_model", "pretrain", "system")
-        config = {"name": name, **{k: v for k, v in resolved(e).items() if k in tables}}
+        config = {
+            "name": name,
+            **{k: v for k, v in resolved(e).items() if k in tables},
+            "versions": {"world_model": e.world_model.component.version},
+        }
         with ExitStack() as stack:
             done = self._finished(run)
             if done is not None:
                 self.say(f"world model: {done.folder} is complete and is used as it is")
                 return done
             folder, trainer = self._open(stack, run, config, ["pretrain"], stop, "world_model")
+            stack.enter_context(reporting(folder.path, Role("world model", e.world_model)))
             stage = Pretraining(e.world_model, e.pretrain, self.data, self.device, e.system.compile)
             self._say_size("world model", e.world_model, stage.module)
             cost = flops(stage.eager_update, *stage.example()) * e.pretrain.iterations
@@ -193,7 +186,18 @@ class Runner:
             learning.checkpoint_every,
         )
         with ExitStack() as stack:
-            folder, trainer = self._open(stack, run, resolved(e), names, stop, "policies")
+            config = {
+                **resolved(e),
+                "versions": {
+                    "world_model": e.world_model.component.version,
+                    "policy": e.policy.component.version,
+                },
+                # Half a run in one world model and half in another would be nobody's result.
+                "world_model_weights": weights_sha256(checkpoint),
+            }
+            folder, trainer = self._open(stack, run, config, names, stop, "policies")
+            roles = Role("policy", e.policy), Role("world model", e.world_model)
+            stack.enter_context(reporting(folder.path, *roles))
             workers = e.evaluation.workers or os.cpu_count() or 1
             runner = stack.enter_context(EpisodeRunner(workers))
             evaluator = Evaluator(runner, e.evaluation.seed)
@@ -320,6 +324,27 @@ MAIN_METRICS = (
     "consistency",
     "reward_cross_entropy",
 )
+
+
+def _pretraining(experiment: Experiment) -> str:
+    """Name of the pretraining experiment."""
+    protocol = experiment.protocol
+    return protocol.world_model if isinstance(protocol, Frozen) else experiment.name
+
+
+def run_names(experiment: Experiment, data_identity: str) -> tuple[str, str]:
+    """Folder names of the world model's run and of the policies' run (empty where there is none).
+
+    ``UserError`` for a name that a folder cannot have.
+    """
+    e = experiment
+    digest = config_hash(e, "pretrain", data_identity=data_identity)
+    pretraining = _folder_name(_pretraining(e), e.world_model.plugin, [e.pretrain.seed], digest)
+    if e.policy is None or e.grid is None:
+        return pretraining, ""
+    cell = f"{e.world_model.plugin}-{e.policy.plugin}"
+    digest = config_hash(e, data_identity=data_identity)
+    return pretraining, _folder_name(e.name, cell, e.grid.seeds, digest)
 
 
 def _folder_name(experiment: str, cell: str, seeds: Sequence[int], config_hash: str) -> str:

@@ -109,6 +109,12 @@ def load_checkpoint(
     return _retried(folder, read)
 
 
+def weights_sha256(folder: Path) -> str:
+    """The SHA-256 of a checkpoint's weights, from its manifest."""
+    digest: str = read_manifest(folder)["files"]["weights.safetensors"]["sha256"]
+    return digest
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """A checkpoint's manifest alone, checked; the other files are not opened.
 

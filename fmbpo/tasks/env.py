@@ -24,6 +24,10 @@ EPISODE_STEPS = 500
 _SKY = re.compile(rb"<texture[^>]*skybox[^>]*/>")
 
 
+class SimulationError(RuntimeError):
+    """An episode could not go on: the message has the task, the step and the reason."""
+
+
 class TaskEnv:
     """A task of the MT30 set.
 
@@ -66,7 +70,7 @@ class TaskEnv:
         try:
             observation = self.env.reset().observation
         except PhysicsError as error:
-            raise RuntimeError(f"{self.name}, reset with seed {seed}: {error}") from error
+            raise SimulationError(f"{self.name}, reset with seed {seed}: {error}") from error
         self._steps_left = EPISODE_STEPS
         return self._flat(observation)
 
@@ -77,17 +81,17 @@ class TaskEnv:
         [obs_dim] after the second control step, and the sum of the two rewards.
 
         Raises:
-            RuntimeError: the action is too short or not finite, the simulation diverged, or the
+            SimulationError: the action is too short or not finite, the simulation diverged, or the
                 episode is over (or was never started).
         """
         if not self._steps_left:
-            raise RuntimeError(f"{self.name}: the episode is over; reset() starts another")
+            raise SimulationError(f"{self.name}: the episode is over; reset() starts another")
         control = np.asarray(action[: self.action_dim], np.float64)
         if control.shape != (self.action_dim,):
-            wanted = f"{self.action_dim} actions"
-            raise RuntimeError(f"{self._where()}: {wanted} are needed, not shape {control.shape}")
+            wanted = f"{self.action_dim} actions are needed, not shape {control.shape}"
+            raise SimulationError(f"{self._where()}: {wanted}")
         if not np.isfinite(control).all():
-            raise RuntimeError(f"{self._where()}: the action is not finite: {control}")
+            raise SimulationError(f"{self._where()}: the action is not finite: {control}")
         task, physics = self._task, self._physics
         reward = 0.0
         try:
@@ -99,7 +103,7 @@ class TaskEnv:
                 reward += float(task.get_reward(physics))
         except PhysicsError as error:
             where, self._steps_left = self._where(), 0
-            raise RuntimeError(f"{where}: the simulation diverged: {error}") from error
+            raise SimulationError(f"{where}: the simulation diverged: {error}") from error
         self._steps_left -= 1
         return self._flat(task.get_observation(physics)), reward
 

@@ -13,7 +13,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from fmbpo.tasks.env import EPISODE_STEPS
+from fmbpo.tasks.env import EPISODE_STEPS, SimulationError
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
 from fmbpo.tasks.worker import EnvBatch
 
@@ -84,7 +84,7 @@ class EpisodeRunner:
         Raises:
             UserError: a task is not one of MT30.
             ValueError: ``steps`` is out of range, or ``act`` returned another shape.
-            RuntimeError: an environment failed (its task, step and seed are named) or a worker
+            SimulationError: an environment failed (its task, step and seed are named) or a worker
                 died. The workers are ended then, as with any other exception.
         """
         if not 0 <= steps <= EPISODE_STEPS:
@@ -189,7 +189,7 @@ class _Worker:
         """The next answer.
 
         Raises:
-            RuntimeError: the worker reported an error, or is gone.
+            SimulationError: the worker reported an error, or is gone.
         """
         try:
             message = self.link.recv_bytes()
@@ -199,7 +199,7 @@ class _Worker:
         except (EOFError, ConnectionError):
             code = self.join()
             reason = f"an evaluation worker ended unexpectedly (exit status {code})"
-        raise RuntimeError(reason)
+        raise SimulationError(reason)
 
     def join(self) -> int:
         """Wait for the process to end, which it does once its socket is closed."""

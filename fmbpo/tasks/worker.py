@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 from numpy.typing import NDArray
 
-from fmbpo.tasks.env import TaskEnv
+from fmbpo.tasks.env import SimulationError, TaskEnv
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH
 
 _ORPHAN_CHECK_SECONDS = 5.0
@@ -60,13 +60,13 @@ class EnvBatch:
         """Apply ``actions`` [n, ACTION_WIDTH] and update ``obs`` and ``returns``.
 
         Raises:
-            RuntimeError: an environment failed; the message names its task, step and seed.
+            SimulationError: an environment failed; the message names its task, step and seed.
         """
         for i, env in enumerate(self._envs):
             try:
                 obs, reward = env.step(actions[i])
-            except RuntimeError as error:
-                raise RuntimeError(f"{error} (seed {self._seeds[i]})") from error
+            except SimulationError as error:
+                raise SimulationError(f"{error} (seed {self._seeds[i]})") from error
             self.obs[i, : env.obs_dim] = obs
             self.returns[i] += reward
 
@@ -80,7 +80,8 @@ def main(descriptor: int) -> None:
     except (EOFError, ConnectionError):
         pass  # the parent is gone
     except Exception as error:
-        text = str(error) if type(error) is RuntimeError else f"{type(error).__name__}: {error}"
+        named = isinstance(error, SimulationError)
+        text = str(error) if named else f"{type(error).__name__}: {error}"
         with contextlib.suppress(ConnectionError):
             link.send_bytes(b"")
             link.send(text)

@@ -15,7 +15,7 @@ from fmbpo.data.collect import collect, collect_episode
 from fmbpo.data.embedded import embedded_path
 from fmbpo.data.store import held_out, load, verify
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import TaskEnv
+from fmbpo.tasks.env import SimulationError, TaskEnv
 
 TASKS = ["pendulum-swingup", "reacher-easy"]
 RECIPE = {
@@ -85,14 +85,14 @@ def test_a_diverged_episode_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> No
     def diverge(self: TaskEnv, seed: int | None = None) -> Any:
         seeds.append(seed or 0)
         if len(seeds) == 1 or len(seeds) > 2:
-            raise RuntimeError("the simulation diverged")
+            raise SimulationError("the simulation diverged")
         return reset(self, seed)
 
     monkeypatch.setattr(TaskEnv, "reset", diverge)
     random = behaviours("random")[0]
     assert collect_episode("cup-catch", 0, random, seed=0, steps=3)["obs"].shape == (4, 24)
     assert seeds[0] != seeds[1]
-    with pytest.raises(RuntimeError, match="diverged"):
+    with pytest.raises(UserError, match="diverged"):
         collect_episode("cup-catch", 0, random, seed=0, steps=3)
     assert seeds[2] == seeds[0]
 

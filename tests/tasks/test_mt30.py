@@ -8,7 +8,7 @@ import pytest
 from dm_control import suite
 
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import EPISODE_STEPS, TaskEnv
+from fmbpo.tasks.env import EPISODE_STEPS, SimulationError, TaskEnv
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH, task_info
 
 
@@ -105,19 +105,19 @@ def test_only_the_tasks_own_actions_count() -> None:
     action = np.array([0.5, -0.5, 1.0, 0.1, 0.0, 0.0], np.float32)
     padded = np.array([0.5, -0.5, 1.0, 0.1, 9.0, np.nan], np.float32)
     np.testing.assert_array_equal(first.step(action)[0], second.step(padded)[0])
-    with pytest.raises(RuntimeError, match="4 actions are needed"):
+    with pytest.raises(SimulationError, match="4 actions are needed"):
         first.step(action[:3])
 
 
 def test_an_episode_has_500_steps() -> None:
     env = TaskEnv("pendulum-swingup")
     action = np.zeros(1, np.float32)
-    with pytest.raises(RuntimeError, match="reset"):
+    with pytest.raises(SimulationError, match="reset"):
         env.step(action)
     env.reset(0)
     for _ in range(EPISODE_STEPS):
         env.step(action)
-    with pytest.raises(RuntimeError, match="episode is over"):
+    with pytest.raises(SimulationError, match="episode is over"):
         env.step(action)
     env.reset()
     env.step(action)
@@ -127,10 +127,10 @@ def test_bad_actions_and_divergence_name_task_and_step() -> None:
     env = TaskEnv("walker-walk")
     env.reset(0)
     env.step(np.zeros(6, np.float32))
-    with pytest.raises(RuntimeError, match=r"walker-walk, step 1: the action is not finite"):
+    with pytest.raises(SimulationError, match=r"walker-walk, step 1: the action is not finite"):
         env.step(np.array([0, 0, np.nan, 0, 0, 0], np.float32))
     env.env.physics.data.qvel[:] = 1e12
-    with pytest.raises(RuntimeError, match=r"walker-walk, step 1: the simulation diverged"):
+    with pytest.raises(SimulationError, match=r"walker-walk, step 1: the simulation diverged"):
         env.step(np.zeros(6, np.float32))
     env.reset(0)
     env.step(np.zeros(6, np.float32))

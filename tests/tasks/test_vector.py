@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import TaskEnv
+from fmbpo.tasks.env import SimulationError, TaskEnv
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH
 from fmbpo.tasks.vector import EpisodeRunner
 
@@ -84,7 +84,7 @@ def test_errors_name_task_and_seed_and_the_runner_goes_on(workers: int) -> None:
         return actions
 
     with EpisodeRunner(workers) as runner:
-        with pytest.raises(RuntimeError, match=r"cup-spin, step 2: .*not finite.*seed 9"):
+        with pytest.raises(SimulationError, match=r"cup-spin, step 2: .*not finite.*seed 9"):
             runner.run(poison, TASKS, SEEDS, STEPS)
         with pytest.raises(ValueError, match="act returned shape"):
             runner.run(lambda obs, t: obs, TASKS, SEEDS, STEPS)
@@ -111,7 +111,7 @@ def test_a_killed_worker_is_reported() -> None:
                 workers[1].kill()
             return act(obs, t)
 
-        with pytest.raises(RuntimeError, match=r"ended unexpectedly \(exit status -9\)"):
+        with pytest.raises(SimulationError, match=r"ended unexpectedly \(exit status -9\)"):
             runner.run(kill, TASKS, SEEDS, STEPS)
         assert workers[0].poll() is not None
         assert runner.run(act, TASKS, SEEDS, 1).shape == (5, 3)

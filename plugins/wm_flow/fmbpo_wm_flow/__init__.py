@@ -66,7 +66,9 @@ class FlowPlugin:
             tau = _tau(noise_B1, module.config.tau)
             on_path = (1.0 - tau) * z + tau * target
             predicted = module.endpoint(on_path, module.step_tail(z, action, task), tau)
-            return module.advance(z, action, task), F.mse_loss(predicted, target)
+            solved = module.advance(z, action, task)
+            error = F.mse_loss(predicted, target)
+            return solved, error + module.config.endpoint_coef * F.mse_loss(solved, target)
 
         return sub_trajectory_loss(module, batch, noise, advance)
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 import torch
-from attrs.validators import gt, in_
+from attrs.validators import ge, gt, in_
 from torch import Tensor, nn
 
 from fmbpo.hookspecs import Task, WorldModelDims
@@ -27,6 +27,8 @@ class FlowConfig(WorldModelConfig):
         default="uniform", validator=in_(["uniform", "midpoint", "logit_normal"])
     )
     """Where along the path the field is trained."""
+    endpoint_coef: float = attrs.field(default=1.0, validator=ge(0.0))
+    """Weight of the solved endpoint's own error beside the flow-matching error; 0 leaves it out."""
 
 
 class FlowWorldModel(LatentWorldModel):

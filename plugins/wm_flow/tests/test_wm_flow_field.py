@@ -92,7 +92,7 @@ def test_each_group_of_a_velocity_sums_to_zero(tau, monkeypatch):
 @pytest.mark.parametrize("kind", ["uniform", "midpoint", "logit_normal"])
 def test_loss_is_weighted_flow_matching(kind, monkeypatch):
     """``(1 - τ)² |v - v*|² = |ê - z*|²`` on the straight path, and the loss hook is this."""
-    module = build(True, tau=kind)
+    module = build(True, tau=kind, endpoint_coef=0.0)
     velocity, *_, action, task = velocity_of(module, monkeypatch)
     tau = {
         "uniform": 0.5 * (1 + math.erf(0.7 / 2**0.5)),
@@ -109,6 +109,21 @@ def test_loss_is_weighted_flow_matching(kind, monkeypatch):
     batch = Batch(obs, action[None], torch.zeros(1, B), INDEX, MASK)
     _, metrics = plugin().loss(module, batch, torch.full((1, B, 1), 0.7))
     torch.testing.assert_close(metrics["consistency"], weighted.mean(), rtol=1e-4, atol=1e-7)
+
+
+def test_the_solved_endpoint_is_trained_beside_the_field():
+    batch = Batch(torch.randn(2, B, 5), torch.rand(1, B, 3), torch.zeros(1, B), INDEX, MASK)
+    noise = torch.randn(1, B, 1)
+
+    def consistency(coef):
+        return plugin().loss(build(True, endpoint_coef=coef), batch, noise)[1]["consistency"]
+
+    module = build(True)
+    task = Task(INDEX, MASK, module.embed(INDEX))
+    source, target = module.encode(batch.obs_HBO, task.embedding_BE)
+    solved = module.advance(source, batch.action_HBA[0], task)
+    error = (solved - target).square().mean()
+    torch.testing.assert_close(consistency(2.0) - consistency(0.0), 2 * error)
 
 
 class AnyVertices(nn.Module):
