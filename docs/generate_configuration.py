@@ -204,10 +204,10 @@ def _embedded() -> Iterator[str]:
         yield f"| `{task}` | " + " | ".join(cells) + " |"
     request = store["provenance"]["request"]
     tasks = ",".join(f"{task}={count}" for task, count in request["episodes"].items())
-    explore = f" --explore {request['explore']}" if request.get("explore") else ""
+    further = "".join(f" --{key} {request[key]}" for key in ("explore", "recover") if request[key])
     yield "\nIt was made by this command (settings and versions are in its attributes):\n"
     yield "```sh"
-    yield f"fmbpo data collect --out mine.zarr --compress --seed {request['seed']}{explore} \\"
+    yield f"fmbpo data collect --out mine.zarr --compress --seed {request['seed']}{further} \\"
     yield f"  --tasks {tasks}"
     yield "```"
 

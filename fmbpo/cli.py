@@ -69,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument(
         "--explore", type=int, default=0, help="further episodes a task of random bursts and rests"
     )
+    collect.add_argument(
+        "--recover", type=int, default=0, help="further episodes a task of the planner, "
+        "interrupted by random actions"
+    )  # fmt: skip
     collect.add_argument("--seed", type=int, default=0)
     collect.add_argument("--recipe", default="default", help="mix of behaviours: default or random")
     collect.add_argument(
@@ -190,6 +194,7 @@ def _collect(arguments: argparse.Namespace) -> int:
         arguments.workers,
         lambda done, total: _say(f"{done}/{total} episodes"),
         explore=arguments.explore,
+        recover=arguments.recover,
         compress=arguments.compress,
     )
     print(path)

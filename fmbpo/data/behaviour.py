@@ -27,6 +27,7 @@ class Behaviour:
         effort: multiplies the planner's number of samples.
         smooth: random actions correlated in time (which travel further than white noise).
         bursts: random actions held for a while, with rests between them.
+        interrupted: smooth random actions take turns with the planner.
     """
 
     name: str
@@ -36,11 +37,16 @@ class Behaviour:
     effort: float = 1.0
     smooth: bool = False
     bursts: bool = False
+    interrupted: bool = False
 
 
 EXPLORE = Behaviour("random-bursts", kind="random", share=1.0, bursts=True)
 """Bursts and rests: the places where a planner never stays. Without them a model learns that what
 rests is at its goal, since in the planner's episodes it is."""
+
+RECOVER = Behaviour("planner-interrupted", kind="planner", share=1.0, interrupted=True)
+"""The planner called away and back again: how good behaviour is found from bad states. Without
+them a policy that once misses its goal is where neither its model nor its critics have been."""
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
@@ -103,6 +109,8 @@ def make_policy(
     """A policy for one episode: from the dm_control environment to an action [U], unclipped."""
     if behaviour.kind == "planner":
         planner = Planner(task, behaviour.effort)
+        if behaviour.interrupted:
+            return _Interrupted(planner, action_dim, rng)
         return lambda env: planner.act(env, rng) + behaviour.noise * rng.standard_normal(action_dim)
     if behaviour.smooth:
         return _SmoothNoise(action_dim, rng)
@@ -141,3 +149,25 @@ class _Bursts:
             self._plan = [push] * int(self._rng.integers(2, 17))
             self._plan += [rest] * int(self._rng.integers(0, 41))
         return self._plan.pop(0)
+
+
+class _Interrupted:
+    """The planner and smooth noise in turns of 20 to 60 agent steps each, noise first."""
+
+    def __init__(self, planner: Planner, action_dim: int, rng: np.random.Generator) -> None:
+        self._planner, self._rng, self._width = planner, rng, action_dim
+        self._noise: _SmoothNoise | None = None
+        self._left = 0
+
+    def __call__(self, env: Any) -> NDArray[np.float64]:
+        if not self._left:
+            self._left = int(self._rng.integers(20, 61))
+            if self._noise is None:
+                self._noise = _SmoothNoise(self._width, self._rng)
+            else:
+                self._noise = None
+                self._planner.reset()
+        self._left -= 1
+        if self._noise is not None:
+            return self._noise(env)
+        return self._planner.act(env, self._rng)

@@ -23,7 +23,7 @@ from attrs import asdict
 from numpy.typing import NDArray
 
 import fmbpo
-from fmbpo.data.behaviour import EXPLORE, Behaviour, behaviours, make_policy, schedule
+from fmbpo.data.behaviour import EXPLORE, RECOVER, Behaviour, behaviours, make_policy, schedule
 from fmbpo.data.planner_tasks import plan_task
 from fmbpo.data.store import open_store
 from fmbpo.data.store_writer import StoreWriter
@@ -46,6 +46,7 @@ def collect(
     progress: Progress | None = None,
     *,
     explore: int = 0,
+    recover: int = 0,
     steps: int = EPISODE_STEPS,
     compress: bool = False,
 ) -> Path:
@@ -62,6 +63,7 @@ def collect(
         workers: processes, one core each; 1 works in this process.
         progress: called with (finished episodes, all episodes).
         explore: episodes a task of `EXPLORE`, beyond ``episodes``.
+        recover: episodes a task of `RECOVER`, behind those.
         steps: agent steps an episode.
         compress: see `StoreWriter`.
 
@@ -75,22 +77,23 @@ def collect(
         tasks, episodes=min(count.values(), default=1), workers=workers, steps=steps, seed=seed + 1
     )
     mix = behaviours(recipe)
-    planned = len(mix)
-    mix += [EXPLORE] if explore else []
+    further = [(b, n) for b, n in ((EXPLORE, explore), (RECOVER, recover)) if n]
+    behind = [len(mix) + i for i, (_, n) in enumerate(further) for _ in range(n)]
+    planned, mix = len(mix), mix + [b for b, _ in further]
     for task in tasks:
         plan_task(task)
     request = _request(tasks, seed, mix, steps)
     if out.exists():
-        _check_finished(out, {**request, "episodes": count, "explore": explore})
+        _check_finished(out, {**request, "episodes": count, "explore": explore, "recover": recover})
         return out
     parts = out.with_name(out.name + ".parts")
     _claim(parts, request)
     longest = schedule(mix[:planned], max(count.values()))
-    order = {task: longest[:n] + [planned] * explore for task, n in count.items()}
+    order = {task: longest[:n] + behind for task, n in count.items()}
     # Episode by episode through the tasks, so that an early stop has some of each.
     jobs = [
         (task, e, mix[which], seed, steps, parts)
-        for e in range(len(longest) + explore)
+        for e in range(len(longest) + len(behind))
         for task in tasks
         for which in order[task][e : e + 1]
     ]
@@ -102,7 +105,7 @@ def collect(
         done += 1
         if progress is not None:
             progress(done, len(jobs))
-    stated = {**request, "episodes": count, "explore": explore}
+    stated = {**request, "episodes": count, "explore": explore, "recover": recover}
     _assemble(out, order, mix, parts, stated, compress)
     shutil.rmtree(parts)
     return out
@@ -223,7 +226,9 @@ def _assemble(
 
 def _name(mix: Sequence[Behaviour], kind: str) -> str | None:
     """The behaviour that a reference return is taken from: without noise, or white noise."""
-    plain = [b for b in mix if b.kind == kind and not (b.noise or b.smooth or b.bursts)]
+    plain = [
+        b for b in mix if b.kind == kind and not (b.noise or b.smooth or b.bursts or b.interrupted)
+    ]
     names = [b.name for b in plain]
     return names[0] if names else None
 

@@ -31,16 +31,22 @@ class SimNorm(nn.Module):
         return simnorm(x, self.group)
 
 
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """A Linear with the world model's initialisation: truncated normal 0.02, zero bias."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class NormedLinear(nn.Module):
     """The world model's block: Linear -> LayerNorm -> activation (Mish where none is given)."""
 
     def __init__(self, inputs: int, outputs: int, activation: nn.Module | None = None) -> None:
         super().__init__()
-        self.linear = nn.Linear(inputs, outputs)
+        self.linear = linear(inputs, outputs)
         self.norm = nn.LayerNorm(outputs)
         self.activation = activation or nn.Mish()
-        nn.init.trunc_normal_(self.linear.weight, std=0.02)
-        nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., inputs]`` -> ``[..., outputs]``."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fmbpo.hookspecs import Batch, Metrics, Task, WorldModelDims
 from fmbpo.nn import two_hot
-from fmbpo.nn.blocks import SIMPLEX_DIM, NormedLinear, SimNorm, TaskEmbedding, normed_mlp
+from fmbpo.nn.blocks import SIMPLEX_DIM, NormedLinear, SimNorm, TaskEmbedding, linear, normed_mlp
 
 _widths: Any = deep_iterable(and_(instance_of(int), gt(0)), min_len(1))
 
@@ -49,14 +49,21 @@ class LatentWorldModel(nn.Module):
     """Embedding, encoder ``E(o, e)``, dynamics ``D``, reward head ``R(z, e, a)``.
 
     Input orders are TD-MPC2's, on which its checkpoints depend: encoder ``[o, e]``, dynamics and
-    reward ``[z, e, a]``; ``extra_inputs`` columns follow them in the dynamics alone.
+    reward ``[z, e, a]``; ``extra_inputs`` columns follow them in the dynamics alone. These end in
+    SimNorm or, with ``linear_dynamics``, in a plain Linear.
     """
 
     noise_dim = 0
     loss_noise_dim = 0
     evaluations = 1
 
-    def __init__(self, config: WorldModelConfig, dims: WorldModelDims, extra_inputs: int = 0):
+    def __init__(
+        self,
+        config: WorldModelConfig,
+        dims: WorldModelDims,
+        extra_inputs: int = 0,
+        linear_dynamics: bool = False,
+    ) -> None:
         super().__init__()
         self.config = config
         self.latent_dim, self.task_dim = config.latent_dim, config.task_dim
@@ -69,7 +76,8 @@ class LatentWorldModel(nn.Module):
         hidden = config.encoder_units[-1]
         self.encoder = normed_mlp(dims.obs + config.task_dim, config.encoder_units, to_simplex())
         hidden = config.units[-1]
-        self.dynamics = normed_mlp(step_inputs + extra_inputs, config.units, to_simplex())
+        last = linear(hidden, config.latent_dim) if linear_dynamics else to_simplex()
+        self.dynamics = normed_mlp(step_inputs + extra_inputs, config.units, last)
         head = nn.Linear(hidden, two_hot.BINS)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
@@ -104,13 +112,16 @@ def _expand(embedding: Tensor, like: Tensor) -> Tensor:
     return embedding.expand(*like.shape[:-1], embedding.shape[-1])
 
 
-Advance: TypeAlias = Callable[[Tensor, Tensor, Tensor, Task, Tensor], tuple[Tensor, Tensor]]
-"""``(z_BD, action_BA, target_BD, task, noise_BN) -> (next z_BD, dynamics error [])``: one step of
-the model on its own prediction, and its error against the encoded real next observation."""
+Advance: TypeAlias = Callable[[int, Tensor, Task], Tensor]
+"""``(t, z_BD, task) -> next z_BD``: the model's step t, on its own prediction."""
+
+Errors: TypeAlias = Callable[[Tensor, Tensor, Tensor, Task], Tensor]
+"""``(source_HBD, predicted_HBD, target_HBD, task) -> error_H``: the dynamics' error at each step,
+from the latent it stepped from, the latent it reached, and the encoded real next observation."""
 
 
 def sub_trajectory_loss(
-    module: LatentWorldModel, batch: Batch, noise: Tensor, advance: Advance
+    module: LatentWorldModel, batch: Batch, advance: Advance, errors: Errors
 ) -> tuple[Tensor, Metrics]:
     """TD-MPC2's model loss over a sub-trajectory, the dynamics' error being the plugin's own.
 
@@ -121,16 +132,20 @@ def sub_trajectory_loss(
     task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
     with torch.no_grad():
         target_HBD = module.encode(batch.obs_HBO[1:], task.embedding_BE)
-    z = module.encode(batch.obs_HBO[0], task.embedding_BE)
-    latents, errors = [], []
+    latents = [module.encode(batch.obs_HBO[0], task.embedding_BE)]
     for t in range(len(batch.action_HBA)):
-        latents.append(z)
-        z, error = advance(z, batch.action_HBA[t], target_HBD[t], task, noise[t])
-        errors.append(error)
-    logits = module.reward_logits(torch.stack(latents), batch.action_HBA, task)
-    weight_H = config.rho ** torch.arange(len(errors), device=z.device, dtype=z.dtype)
-    consistency = (weight_H * torch.stack(errors)).mean()
+        latents.append(advance(t, latents[-1], task))
+    source_HBD, predicted_HBD = torch.stack(latents[:-1]), torch.stack(latents[1:])
+    error_H = errors(source_HBD, predicted_HBD, target_HBD, task)
+    logits = module.reward_logits(source_HBD, batch.action_HBA, task)
+    weight_H = config.rho ** torch.arange(len(error_H), device=error_H.device, dtype=error_H.dtype)
+    consistency = (weight_H * error_H).mean()
     reward = (weight_H * two_hot.cross_entropy(logits, batch.reward_HB).mean(-1)).mean()
     loss = config.consistency_coef * consistency + config.reward_coef * reward
     metrics = {"loss": loss, "consistency": consistency, "reward_cross_entropy": reward}
     return loss, {name: value.detach() for name, value in metrics.items()}
+
+
+def mean_squared(difference_HBD: Tensor) -> Tensor:
+    """``[H, B, D]`` -> ``[H]``."""
+    return difference_HBD.square().mean((1, 2))

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fmbpo.data.behaviour import behaviours, make_policy, schedule
+from fmbpo.data.behaviour import RECOVER, behaviours, make_policy, schedule
 from fmbpo.data.collect import collect, collect_episode
 from fmbpo.data.embedded import embedded_path
+from fmbpo.data.planner import Planner
 from fmbpo.data.store import held_out, load, verify
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import SimulationError, TaskEnv
@@ -95,6 +96,35 @@ def test_a_diverged_episode_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(UserError, match="diverged"):
         collect_episode("cup-catch", 0, random, seed=0, steps=3)
     assert seeds[2] == seeds[0]
+
+
+def test_interruptions_and_the_planner_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[bool] = []
+    monkeypatch.setattr(Planner, "act", lambda *_: planned.append(True) or np.zeros(2))
+    env, rng = TaskEnv("reacher-easy"), np.random.default_rng(0)
+    policy = make_policy(RECOVER, "reacher-easy", 2, rng)
+    turns = []
+    for _ in range(400):
+        planned.append(False)
+        policy(env.env)
+        if not turns or turns[-1][0] != planned[-1]:
+            turns.append([planned[-1], 0])
+        turns[-1][1] += 1
+    assert turns[0][0] is False
+    assert all(20 <= steps <= 60 for _, steps in turns[:-1])
+    assert len(turns) > 5
+
+
+def test_further_episodes_leave_the_others_as_they_are(tmp_path: Path, small: Path) -> None:
+    one = {**SIZE, "recipe": "random"}
+    plain = load(collect(tmp_path / "plain.zarr", TASKS[:1], **one))
+    more = collect(tmp_path / "more.zarr", TASKS[:1], **one, explore=1, recover=2)
+    data = load(more)
+    names = [data.behaviours[i] for i in data.episode_behaviour]
+    assert names[3:] == ["random-bursts", "planner-interrupted", "planner-interrupted"]
+    np.testing.assert_array_equal(data.obs[: len(plain.obs)], plain.obs)
+    with pytest.raises(UserError, match="another data set"):
+        collect(tmp_path / "more.zarr", TASKS[:1], **one, explore=1, recover=1)
 
 
 def test_workers_do_not_change_the_result(tmp_path: Path, small: Path) -> None:

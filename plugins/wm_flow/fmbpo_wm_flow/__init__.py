@@ -7,7 +7,6 @@ of the model is TD-MPC2's, shared with the MLP world model.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fmbpo.hookspecs import (
@@ -23,7 +22,8 @@ from fmbpo.hookspecs import (
 )
 from fmbpo.nn.blocks import freeze
 from fmbpo.nn.rollout import model_rollout
-from fmbpo.nn.world_model import sub_trajectory_loss
+from fmbpo.nn.world_model import mean_squared, sub_trajectory_loss
+from fmbpo_wm_flow.field import path_times
 from fmbpo_wm_flow.model import FlowConfig, FlowWorldModel
 
 
@@ -42,7 +42,8 @@ class FlowPlugin:
         self, module: FlowWorldModel, z: Tensor, action: Tensor, task: Task, noise: Tensor
     ) -> Prediction:
         """Solve the flow for the next latent; one pass of the reward head."""
-        return Prediction(module.advance(z, action, task), module.reward_logits(z, action, task))
+        z_next = module.advance(z, action, task, noise)
+        return Prediction(z_next, module.reward_logits(z, action, task))
 
     @hookimpl
     def rollout(
@@ -53,36 +54,43 @@ class FlowPlugin:
 
     @hookimpl
     def loss(self, module: FlowWorldModel, batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
-        """Flow matching along the straight path from the model's own latent to the real next one.
+        """Flow matching on the straight path to the real next latent, and the solved endpoint.
 
-        ``z_τ = (1 - τ) z + τ z*``; with the endpoint parameterisation the weighted loss
-        ``(1 - τ)² |v - v*|²`` is ``|ê(z_τ) - z*|²``: the MLP model's units. The next source is
-        the model's own solution, so the error of a rollout is trained too.
+        ``x_τ = (1 - τ) x_s + τ x*``, error ``weight(τ)² |v(x_τ, τ) - v*|²``: with the endpoint
+        parameterisation ``|ê(z_τ) - z*|²``, the MLP model's units. The path's point gives away
+        where it leads at τ > 0, and a rollout starts at τ = 0: ``endpoint_coef`` weighs the error
+        of the solution ``|z_{t+1} - z*|²``, which trains the field where rollouts pass.
         """
+        config, field = module.config, module.field
+        tau, which, start = noise[..., :1], noise[..., 1:2], noise[..., 2:]
 
-        def advance(
-            z: Tensor, action: Tensor, target: Tensor, task: Task, noise_B1: Tensor
-        ) -> tuple[Tensor, Tensor]:
-            tau = _tau(noise_B1, module.config.tau)
-            on_path = (1.0 - tau) * z + tau * target
-            predicted = module.endpoint(on_path, module.step_tail(z, action, task), tau)
-            solved = module.advance(z, action, task)
-            error = F.mse_loss(predicted, target)
-            return solved, error + module.config.endpoint_coef * F.mse_loss(solved, target)
+        def errors(own: Tensor, predicted: Tensor, target: Tensor, task: Task) -> Tensor:
+            z = own
+            if config.trained_from != "rollout":
+                recorded = module.encode(batch.obs_HBO[:-1], task.embedding_BE)
+                mixed = torch.where(which < 0.0, own, recorded)
+                z = mixed if config.trained_from == "mixed" else recorded
+            source, wanted = module.start(z, start), field.enter(target)
+            time = path_times(tau, config.tau)
+            x = (1.0 - time) * source + time * wanted
+            output = module.output(x, time, module.tail(z, batch.action_HBA, task))
+            velocity = wanted - (source.detach() if config.detach_velocity else source)
+            matching = mean_squared(field.residual(output, x, 1.0 - time, velocity))
+            if not config.endpoint_coef:
+                return matching
+            return matching + config.endpoint_coef * mean_squared(predicted - target)
 
-        return sub_trajectory_loss(module, batch, noise, advance)
+        return sub_trajectory_loss(
+            module,
+            batch,
+            lambda t, z, task: module.advance(z, batch.action_HBA[t], task, start[t]),
+            errors,
+        )
 
     @hookimpl
     def freeze(self, module: FlowWorldModel) -> None:
         """No parameter learns any more."""
         freeze(module)
-
-
-def _tau(noise: Tensor, kind: str) -> Tensor:
-    """Standard normals -> path times in [0, 1]."""
-    if kind == "uniform":
-        return torch.special.ndtr(noise)
-    return noise.sigmoid() if kind == "logit_normal" else torch.full_like(noise, 0.5)
 
 
 plugin = FlowPlugin()

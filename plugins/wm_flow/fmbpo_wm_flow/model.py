@@ -1,4 +1,4 @@
-"""The flow world model's network, velocity field and one-step solution."""
+"""The flow world model's network and its one-step solution."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from attrs.validators import ge, gt, in_
 from torch import Tensor, nn
 
 from fmbpo.hookspecs import Task, WorldModelDims
-from fmbpo.nn.blocks import SIMPLEX_DIM
+from fmbpo.nn.blocks import simnorm
 from fmbpo.nn.ode import STAGES, Solver, evaluations, integrate
 from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig
+from fmbpo_wm_flow.field import PARAMETERISATIONS, Name
 
 
 @attrs.frozen(kw_only=True)
@@ -20,59 +21,79 @@ class FlowConfig(WorldModelConfig):
     """The shared settings of a world model, and how the flow is solved and trained."""
 
     solver: Solver = attrs.field(default="heun", validator=in_(list(STAGES)))
-    """Method that carries z_t (τ = 0) to z_{t+1} (τ = 1)."""
+    """Method that carries the source (τ = 0) to z_{t+1} (τ = 1)."""
     substeps: int = attrs.field(default=4, validator=gt(0))
     """K, equal steps of the solver; with Euler, K = 1 is exactly the MLP world model."""
+    parameterisation: Name = attrs.field(default="endpoint", validator=in_(list(PARAMETERISATIONS)))
+    """What the network predicts: the path's end, the velocity, or the velocity of the logits."""
+    source: Literal["latent", "noise"] = attrs.field(
+        default="latent", validator=in_(["latent", "noise"])
+    )
+    """Where the flow starts: at z_t, or at random (a stochastic model, which sees z_t beside)."""
+    trained_from: Literal["rollout", "teacher", "mixed"] = attrs.field(
+        default="rollout", validator=in_(["rollout", "teacher", "mixed"])
+    )
+    """Latents z_t of the flow-matching loss: the model's own predictions, E(o_t), or either."""
     tau: Literal["uniform", "midpoint", "logit_normal"] = attrs.field(
         default="uniform", validator=in_(["uniform", "midpoint", "logit_normal"])
     )
     """Where along the path the field is trained."""
+    detach_velocity: bool = False
+    """Whether v* = z* - z_s passes no gradient to the source z_s."""
     endpoint_coef: float = attrs.field(default=1.0, validator=ge(0.0))
     """Weight of the solved endpoint's own error beside the flow-matching error; 0 leaves it out."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.source == "noise" and self.endpoint_coef:
+            raise ValueError(
+                'endpoint_coef must be 0 where source is "noise": it would pull every sample to '
+                "the mean"
+            )
 
 
 class FlowWorldModel(LatentWorldModel):
     """The MLP model's networks with one more input column, τ, in the dynamics.
 
-    The network predicts the *endpoint* ``ê(z_τ, e, a, τ) = SimNorm(D(z_τ, e, a, τ))``; the
-    velocity is ``v = (ê - z_τ) / (1 - τ)``. Each group of a velocity sums to 0.
+    Input of the dynamics: ``[x, e, a, τ]``, and ``z`` behind it where the source is noise.
     """
 
-    loss_noise_dim = 1
     config: FlowConfig
 
     def __init__(self, config: FlowConfig, dims: WorldModelDims) -> None:
-        super().__init__(config, dims, extra_inputs=1)
-        first = self.dynamics[0].linear
-        nn.init.zeros_(first.weight[:, -1:])
-        self.evaluations = evaluations(config.solver, config.substeps, open_end=True)
+        field = PARAMETERISATIONS[config.parameterisation]
+        stochastic = config.source == "noise"
+        behind = config.latent_dim if stochastic else 0
+        super().__init__(config, dims, 1 + behind, field.linear_head)
+        self.field, self.stochastic = field, stochastic
+        columns = self.dynamics[0].linear.weight
+        nn.init.zeros_(columns[:, columns.shape[1] - behind - 1])  # τ's
+        self.noise_dim = behind
+        self.loss_noise_dim = 2 + behind  # for τ, for which source, for the flow's start
+        self.evaluations = evaluations(config.solver, config.substeps, open_end=field.open_end)
 
-    def endpoint(self, z: Tensor, step_tail: Tensor, tau: Tensor) -> Tensor:
-        """``ê``: ``z_BD``, the step's other inputs ``[B, E + A]``, ``tau_B1`` -> ``[B, D]``."""
-        e: Tensor = self.dynamics(torch.cat([z, step_tail, tau], -1))
-        return e
+    def tail(self, z: Tensor, action: Tensor, task: Task) -> tuple[Tensor, Tensor]:
+        """What is constant along the path: the input's columns before τ's, and those behind."""
+        step = self.step_input(z, action, task)[..., self.latent_dim :]
+        return step, z if self.stochastic else z[..., :0]
 
-    def step_tail(self, z: Tensor, action: Tensor, task: Task) -> Tensor:
-        """``[e, a]`` of the step's input, constant along the path."""
-        return self.step_input(z, action, task)[..., self.latent_dim :]
+    def output(self, x: Tensor, tau: Tensor, tail: tuple[Tensor, Tensor]) -> Tensor:
+        """The network at flow state ``[..., D]`` and time ``[..., 1]``: ``[..., D]``."""
+        y: Tensor = self.dynamics(torch.cat([x, tail[0], tau, tail[1]], -1))
+        return y
 
-    def advance(self, z: Tensor, action: Tensor, task: Task) -> Tensor:
+    def start(self, z: Tensor, noise: Tensor) -> Tensor:
+        """The flow's state at τ = 0, from the latent or from standard normals ``[..., D]``."""
+        return self.field.enter(simnorm(noise) if self.stochastic else z)
+
+    def advance(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
         """Solve the flow from ``z_BD`` to the next latent ``[B, D]``."""
-        tail = self.step_tail(z, action, task)
+        tail = self.tail(z, action, task)
 
         def velocity(x: Tensor, tau: float) -> Tensor:
-            at = torch.full_like(x[..., :1], tau)
-            return (self.endpoint(x, tail, at) - x) / (1.0 - tau)
+            output = self.output(x, torch.full_like(x[..., :1], tau), tail)
+            return self.field.velocity(output, x, 1.0 - tau)
 
-        z = integrate(velocity, z, self.config.solver, self.config.substeps, open_end=True)
-        return onto_simplex(z)
-
-
-def onto_simplex(z: Tensor) -> Tensor:
-    """Clamp at 0 and renormalise each group: ``[..., D]`` -> ``[..., D]``.
-
-    Euler and Heun make convex combinations of points of the simplex, for which this only removes
-    rounding; midpoint and RK4 weigh a stage negatively and can step outside.
-    """
-    groups = z.unflatten(-1, (-1, SIMPLEX_DIM)).clamp(min=0.0)
-    return (groups / groups.sum(-1, keepdim=True).clamp(min=1e-12)).flatten(-2)
+        x = self.start(z, noise)
+        open_end = self.field.open_end
+        x = integrate(velocity, x, self.config.solver, self.config.substeps, open_end=open_end)
+        return self.field.leave(x)

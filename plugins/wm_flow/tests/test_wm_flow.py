@@ -1,4 +1,4 @@
-"""The flow world model alone, against the hook contract, for every solver."""
+"""The flow world model alone, against the hook contract, for every solver and variant."""
 
 from functools import cache
 
@@ -10,6 +10,7 @@ from fmbpo.nn import two_hot
 from fmbpo.nn.blocks import simnorm
 from fmbpo.nn.ode import STAGES
 from fmbpo.registry import load_plugin
+from fmbpo_wm_flow.field import PARAMETERISATIONS, centred
 
 torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
 B, H, LATENT = 4, 3, 16
@@ -41,7 +42,7 @@ def step_inputs(module, dtype=torch.float32):
 def real_batch():
     torch.manual_seed(2)
     obs, action = torch.randn(H + 1, B, 5), torch.rand(H, B, 3) * 2 - 1
-    return Batch(obs, action, torch.rand(H, B), INDEX, MASK), torch.randn(H, B, 1)
+    return Batch(obs, action, torch.rand(H, B), INDEX, MASK), torch.randn(H, B, 2 + LATENT)
 
 
 def test_entry_point_and_settings():
@@ -55,7 +56,7 @@ def test_entry_point_and_settings():
 def test_shapes(solver):
     module = build(solver)
     z, action, task, noise = step_inputs(module)
-    assert (module.latent_dim, module.task_dim, module.loss_noise_dim) == (LATENT, 4, 1)
+    assert (module.latent_dim, module.task_dim, module.loss_noise_dim) == (LATENT, 4, 2)
     assert module.encode(torch.randn(B, 5), module.embed(INDEX)).shape == (B, LATENT)
     z_next, logits = plugin().predict(module, z, action, task, noise)
     assert (z_next.shape, logits.shape) == ((B, LATENT), (B, two_hot.BINS))
@@ -87,16 +88,6 @@ def test_latents_stay_on_the_simplex(solver, substeps):
     torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-5)
 
 
-def test_masked_actions_are_inert():
-    module = build()
-    z, action, task, noise = step_inputs(module)
-    other = torch.where(MASK == 1, action, 100.0)
-    step = lambda a: plugin().predict(module, z, a, task, noise)  # noqa: E731
-    for a, b, changed in zip(step(action), step(other), step(-action), strict=True):
-        assert torch.equal(a, b)
-        assert (a != changed).any()
-
-
 @every_solver
 def test_frozen_parameters_let_gradients_through(solver):
     module = build(solver)
@@ -107,15 +98,6 @@ def test_frozen_parameters_let_gradients_through(solver):
         grads = torch.autograd.grad((output * torch.randn_like(output)).sum(), [z, action])
         assert all((g != 0).any() for g in grads)
     assert not any(p.requires_grad or p.grad is not None for p in module.parameters())
-
-
-@every_solver
-def test_loss_reaches_every_parameter(solver):
-    module = build(solver)
-    loss, metrics = plugin().loss(module, *real_batch())
-    assert all(m.shape == loss.shape == () and not m.requires_grad for m in metrics.values())
-    loss.backward()
-    assert [n for n, p in module.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 def test_sources_in_training_are_the_models_own_solutions():
@@ -141,9 +123,143 @@ def test_loss_falls_on_a_fixed_batch(tau):
     assert losses[-1] < 0.6 * losses[0]
 
 
-@every_solver
-def test_gradients_are_exact(solver):
-    module = build(solver).double()
-    z, action, task, noise = step_inputs(module, torch.float64)
+# -- the alternatives to the default: parameterisation, source, what is trained from where -------
+
+STOCHASTIC = {"source": "noise", "endpoint_coef": 0.0}
+VARIANTS = [
+    *({"solver": solver} for solver in STAGES),
+    {"parameterisation": "tangent"},
+    {"parameterisation": "logit"},
+    *({"parameterisation": name, **STOCHASTIC} for name in PARAMETERISATIONS),
+    {"trained_from": "teacher"},
+    {"trained_from": "mixed"},
+    {"detach_velocity": True},
+    {"endpoint_coef": 0.0},
+]
+every_variant = pytest.mark.parametrize(
+    "settings", VARIANTS, ids=["-".join(map(str, v.values())) for v in VARIANTS]
+)
+every_parameterisation = pytest.mark.parametrize("name", PARAMETERISATIONS)
+
+
+@every_variant
+def test_a_rollout_is_repeated_predict_on_the_simplex(settings):
+    module = build(**settings)
+    z, _, task, _ = step_inputs(module)
+    actions, noise = torch.randn(64, B, 3), torch.randn(64, B, module.noise_dim)
+    rollout = plugin().rollout(module, z, lambda t, z: actions[t], task, noise)
+    for t in range(3):
+        z, logits = plugin().predict(module, z, actions[t], task, noise[t])
+        assert torch.equal(rollout.z_HBD[t + 1], z)
+        assert torch.equal(rollout.reward_logits_HBR[t], logits)
+    assert (rollout.z_HBD >= 0).all()
+    sums = rollout.z_HBD.unflatten(-1, (-1, 8)).sum(-1)
+    torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-5)
+
+
+@every_variant
+def test_the_loss_reaches_every_parameter_and_falls(settings):
+    module, (batch, noise) = build(**settings), real_batch()
+    adam = torch.optim.Adam(module.parameters(), 3e-3)
+    losses = []
+    for _ in range(60):
+        losses.append(plugin().loss(module, batch, noise)[0])
+        adam.zero_grad()
+        losses[-1].backward()
+        unreached = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.any()]
+        assert unreached == []
+        adam.step()
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@every_variant
+def test_gradients_are_exact(settings):
+    module = build(**settings).double()
+    z, action, task, _ = step_inputs(module, torch.float64)
+    noise = torch.randn(B, module.noise_dim, dtype=torch.float64)
     call = lambda z, a: tuple(plugin().predict(module, z, a, task, noise))  # noqa: E731
     assert torch.autograd.gradcheck(call, (z.requires_grad_(), action.requires_grad_()))
+
+
+@every_variant
+def test_masked_actions_are_inert(settings):
+    module = build(**settings)
+    z, action, task, _ = step_inputs(module)
+    noise = torch.randn(B, module.noise_dim)
+    other = torch.where(MASK == 1, action, 100.0)
+    step = lambda a: plugin().predict(module, z, a, task, noise)  # noqa: E731
+    for a, b, changed in zip(step(action), step(other), step(-action), strict=True):
+        assert torch.equal(a, b)
+        assert (a != changed).any()
+
+
+@every_parameterisation
+def test_only_a_random_source_makes_the_model_stochastic(name):
+    for settings in ({}, STOCHASTIC):
+        module = build(parameterisation=name, **settings)
+        z, action, task, _ = step_inputs(module)
+        one, two = (
+            plugin().predict(module, z, action, task, torch.randn(B, module.noise_dim)).z_BD
+            for _ in range(2)
+        )
+        assert torch.equal(one, two) != bool(settings)
+        assert module.noise_dim == (LATENT if settings else 0)
+
+
+@every_parameterisation
+def test_a_perfect_field_has_no_loss_and_one_euler_step_is_exact(name):
+    """Of the straight path, whose velocity does not depend on τ."""
+    torch.manual_seed(0)
+    field = PARAMETERISATIONS[name]
+    z, target = (torch.randn(2, B, LATENT).unflatten(-1, (-1, 8)).softmax(-1)).flatten(-2)
+    source, wanted = field.enter(z), field.enter(target)
+    for tau in (0.0, 0.4, 1.0):
+        x, remaining = (1 - tau) * source + tau * wanted, torch.full((B, 1), 1 - tau)
+        output = target if name == "endpoint" else wanted - source + 0.3  # a group's mean is free
+        residual = field.residual(output, x, remaining, wanted - source)
+        torch.testing.assert_close(residual, torch.zeros_like(x), rtol=0, atol=1e-5)
+        if tau < 1:
+            velocity = field.velocity(output, x, 1 - tau)
+            torch.testing.assert_close(velocity, centred(velocity), rtol=0, atol=1e-5)
+            torch.testing.assert_close(
+                field.leave(x + (1 - tau) * velocity), target, atol=1e-5, rtol=1e-4
+            )
+
+
+def test_a_random_source_and_the_solved_endpoint_exclude_each_other():
+    with pytest.raises(ValueError, match="endpoint_coef must be 0"):
+        plugin().Config(source="noise")
+    for wrong in ({"parameterisation": "end"}, {"trained_from": "student"}, {"source": "z"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            plugin().Config(**wrong)
+
+
+def test_sources_of_flow_matching():
+    """Own predictions, recorded latents, or by the noise's sign one of them."""
+    batch, noise = real_batch()
+    seen = {}
+    for kind in ("rollout", "teacher", "mixed"):
+        module = build(trained_from=kind, tau="midpoint", substeps=1, solver="euler")
+        calls = []
+        module.dynamics.register_forward_pre_hook(lambda _, args, c=calls: c.append(args[0]))
+        plugin().loss(module, batch, noise)
+        (seen[kind],) = [x[..., :LATENT] for x in calls if x.dim() == 3]
+    own = noise[..., 1:2] < 0
+    assert own.any()
+    assert not own.all()
+    torch.testing.assert_close(seen["mixed"], torch.where(own, seen["rollout"], seen["teacher"]))
+    task = Task(INDEX, MASK, module.embed(INDEX))
+    recorded = module.encode(batch.obs_HBO, task.embedding_BE)
+    torch.testing.assert_close(seen["teacher"], (recorded[:-1] + recorded[1:]) / 2)
+
+
+def test_a_detached_velocity_has_another_gradient_and_the_same_value():
+    batch, noise = real_batch()
+    losses, grads = [], []
+    for detach in (False, True):
+        module = build(detach_velocity=detach)
+        loss, _ = plugin().loss(module, batch, noise)
+        losses.append(loss)
+        grads.append(torch.autograd.grad(loss, list(module.encoder.parameters())))
+    torch.testing.assert_close(*losses)
+    assert not all(torch.allclose(a, b) for a, b in zip(*grads, strict=True))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import fmbpo_wm_flow.field
 import fmbpo_wm_flow.model
 from fmbpo.hookspecs import Batch, Task, WorldModelDims
 from fmbpo.nn.blocks import simnorm
@@ -61,7 +62,7 @@ def test_a_new_model_does_not_see_tau():
     module = build()
     z, action, task = step_inputs(module)
     for tau in (0.0, 0.3, 1.0):
-        endpoint = module.endpoint(z, module.step_tail(z, action, task), torch.full((B, 1), tau))
+        endpoint = module.output(z, torch.full((B, 1), tau), module.tail(z, action, task))
         torch.testing.assert_close(endpoint, without_tau(module), rtol=0, atol=1e-6)
 
 
@@ -103,17 +104,17 @@ def test_loss_is_weighted_flow_matching(kind, monkeypatch):
     source, target = module.encode(obs, task.embedding_BE)
     on_path = (1 - tau) * source + tau * target
     weighted = (1 - tau) ** 2 * (velocity(on_path, tau) - (target - source)).square()
-    tail = module.step_tail(source, action, task)
-    direct = (module.endpoint(on_path, tail, torch.full((B, 1), tau)) - target).square()
+    tail = module.tail(source, action, task)
+    direct = (module.output(on_path, torch.full((B, 1), tau), tail) - target).square()
     torch.testing.assert_close(weighted, direct, rtol=1e-4, atol=1e-7)
     batch = Batch(obs, action[None], torch.zeros(1, B), INDEX, MASK)
-    _, metrics = plugin().loss(module, batch, torch.full((1, B, 1), 0.7))
+    _, metrics = plugin().loss(module, batch, torch.full((1, B, 2), 0.7))
     torch.testing.assert_close(metrics["consistency"], weighted.mean(), rtol=1e-4, atol=1e-7)
 
 
 def test_the_solved_endpoint_is_trained_beside_the_field():
     batch = Batch(torch.randn(2, B, 5), torch.rand(1, B, 3), torch.zeros(1, B), INDEX, MASK)
-    noise = torch.randn(1, B, 1)
+    noise = torch.randn(1, B, 2)
 
     def consistency(coef):
         return plugin().loss(build(True, endpoint_coef=coef), batch, noise)[1]["consistency"]
@@ -121,7 +122,7 @@ def test_the_solved_endpoint_is_trained_beside_the_field():
     module = build(True)
     task = Task(INDEX, MASK, module.embed(INDEX))
     source, target = module.encode(batch.obs_HBO, task.embedding_BE)
-    solved = module.advance(source, batch.action_HBA[0], task)
+    solved = module.advance(source, batch.action_HBA[0], task, noise[0])
     error = (solved - target).square().mean()
     torch.testing.assert_close(consistency(2.0) - consistency(0.0), 2 * error)
 
@@ -145,13 +146,13 @@ def test_who_leaves_the_simplex_is_projected_back(solver, substeps, monkeypatch)
     """Euler and Heun are convex combinations at every stage, whatever the network says."""
     module = build(solver=solver, substeps=substeps)
     module.dynamics = AnyVertices()
-    projected = module.advance(*step_inputs(module))
+    projected = module.advance(*step_inputs(module), torch.empty(B, 0))
     assert len(module.dynamics.seen) == module.evaluations
     assert (projected >= 0).all()
     sums = projected.unflatten(-1, (-1, 8)).sum(-1)
     torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-5)
-    monkeypatch.setattr(fmbpo_wm_flow.model, "onto_simplex", lambda z: z)
-    raw = module.advance(*step_inputs(module))
+    monkeypatch.setattr(fmbpo_wm_flow.field, "onto_simplex", lambda z: z)
+    raw = module.advance(*step_inputs(module), torch.empty(B, 0))
     if solver in ("euler", "heun"):
         assert min(z.min() for z in [*module.dynamics.seen, raw]) > -1e-6
     else:

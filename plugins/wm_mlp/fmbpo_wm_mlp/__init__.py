@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from fmbpo.hookspecs import (
@@ -18,7 +17,12 @@ from fmbpo.hookspecs import (
 )
 from fmbpo.nn.blocks import freeze
 from fmbpo.nn.rollout import model_rollout
-from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig, sub_trajectory_loss
+from fmbpo.nn.world_model import (
+    LatentWorldModel,
+    WorldModelConfig,
+    mean_squared,
+    sub_trajectory_loss,
+)
 
 
 class MLPWorldModel:
@@ -54,14 +58,12 @@ class MLPWorldModel:
     @hookimpl
     def loss(self, module: LatentWorldModel, batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
         """TD-MPC2's: mean squared error of the predicted latents, cross-entropy of the rewards."""
-
-        def advance(
-            z: Tensor, action: Tensor, target: Tensor, task: Task, _: Tensor
-        ) -> tuple[Tensor, Tensor]:
-            z_next = module.dynamics(module.step_input(z, action, task))
-            return z_next, F.mse_loss(z_next, target)
-
-        return sub_trajectory_loss(module, batch, noise, advance)
+        return sub_trajectory_loss(
+            module,
+            batch,
+            lambda t, z, task: module.dynamics(module.step_input(z, batch.action_HBA[t], task)),
+            lambda source, predicted, target, task: mean_squared(predicted - target),
+        )
 
     @hookimpl
     def freeze(self, module: LatentWorldModel) -> None:

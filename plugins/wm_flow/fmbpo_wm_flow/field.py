@@ -1,0 +1,122 @@
+"""Parameterisations of the velocity field: where the flow runs, and what the network's output is.
+
+A latent is a row of groups of 8, each on the probability simplex. ``x`` is the flow's own state,
+``z*`` the target, ``v* = x* - x_s`` the velocity of the straight path from the source ``x_s``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from fmbpo.nn.blocks import SIMPLEX_DIM, simnorm
+
+Name: TypeAlias = Literal["endpoint", "tangent", "logit"]
+
+_SMALLEST = 1e-4
+"""Smaller probabilities have this one's logit: a bound on the flow's coordinates."""
+
+
+class Parameterisation(Protocol):
+    """All tensors ``[..., D]`` but the times ``[..., 1]``; ``remaining`` is 1 - τ."""
+
+    open_end: bool
+    """Whether the field is undefined at τ = 1."""
+    linear_head: bool
+    """Whether the network ends in a plain Linear, else in SimNorm."""
+
+    def enter(self, z: Tensor) -> Tensor:
+        """Latent -> flow state."""
+
+    def leave(self, x: Tensor) -> Tensor:
+        """Flow state -> latent, exactly on the simplex."""
+
+    def velocity(self, output: Tensor, x: Tensor, remaining: float) -> Tensor:
+        """The network's output at ``x`` -> dx/dτ."""
+
+    def residual(self, output: Tensor, x: Tensor, remaining: Tensor, wanted: Tensor) -> Tensor:
+        """``weight(τ) (v - v*)`` for ``wanted`` = v*: what the flow-matching loss squares."""
+
+
+class Endpoint:
+    """The output is the end of the path: ``v = (ê - x) / (1 - τ)``, weight ``1 - τ``."""
+
+    open_end, linear_head = True, False
+
+    def enter(self, z: Tensor) -> Tensor:
+        """The latent itself."""
+        return z
+
+    def leave(self, x: Tensor) -> Tensor:
+        """Rounding removed, and what midpoint and RK4 add (they weigh a stage negatively)."""
+        return onto_simplex(x)
+
+    def velocity(self, output: Tensor, x: Tensor, remaining: float) -> Tensor:
+        """Towards the predicted end, to be there at τ = 1."""
+        return (output - x) / remaining
+
+    def residual(self, output: Tensor, x: Tensor, remaining: Tensor, wanted: Tensor) -> Tensor:
+        """``ê - z*`` on the straight path, in the latent's units and without a division."""
+        return output - x - remaining * wanted
+
+
+class Tangent:
+    """The output is the velocity, each group's mean removed, so that groups keep their sum."""
+
+    open_end, linear_head = False, True
+
+    def enter(self, z: Tensor) -> Tensor:
+        """The latent itself."""
+        return z
+
+    def leave(self, x: Tensor) -> Tensor:
+        """Clamped and renormalised: a straight step can leave through a face."""
+        return onto_simplex(x)
+
+    def velocity(self, output: Tensor, x: Tensor, remaining: float) -> Tensor:
+        """Tangent to the simplex."""
+        return centred(output)
+
+    def residual(self, output: Tensor, x: Tensor, remaining: Tensor, wanted: Tensor) -> Tensor:
+        """``v - v*``."""
+        return centred(output) - wanted
+
+
+class Logit(Tangent):
+    """The same in the coordinates before the softmax: ``x = log z``, each group's mean removed."""
+
+    def enter(self, z: Tensor) -> Tensor:
+        """Centred logits, bounded."""
+        return centred(z.clamp(min=_SMALLEST).log())
+
+    def leave(self, x: Tensor) -> Tensor:
+        """SimNorm."""
+        return simnorm(x)
+
+
+PARAMETERISATIONS: dict[Name, Parameterisation] = {
+    "endpoint": Endpoint(),
+    "tangent": Tangent(),
+    "logit": Logit(),
+}
+
+
+def centred(x: Tensor) -> Tensor:
+    """Each group's mean removed: ``[..., D]`` -> ``[..., D]``, groups of sum 0."""
+    groups = x.unflatten(-1, (-1, SIMPLEX_DIM))
+    return (groups - groups.mean(-1, keepdim=True)).flatten(-2)
+
+
+def onto_simplex(z: Tensor) -> Tensor:
+    """Clamp at 0 and renormalise each group: ``[..., D]`` -> ``[..., D]``."""
+    groups = z.unflatten(-1, (-1, SIMPLEX_DIM)).clamp(min=0.0)
+    return (groups / groups.sum(-1, keepdim=True).clamp(min=1e-12)).flatten(-2)
+
+
+def path_times(noise: Tensor, kind: str) -> Tensor:
+    """Standard normals -> times τ in [0, 1]."""
+    if kind == "uniform":
+        return torch.special.ndtr(noise)
+    return noise.sigmoid() if kind == "logit_normal" else torch.full_like(noise, 0.5)
