@@ -23,7 +23,8 @@ import attrs
 
 from fmbpo.data.embedded import embedded_path
 from fmbpo.data.store import info
-from fmbpo.experiment import load_experiment, resolved, schema
+from fmbpo.experiment import conventions, load_experiment, resolved, schema
+from fmbpo.experiment.protocols import PROTOCOLS
 from fmbpo.registry import list_plugins, load_plugin
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +35,7 @@ MEANINGS = {
     "kind": "What the file trains; it decides which tables it has.",
     "wandb.mode": "`online` uploads, `offline` writes to the run's folder, `disabled`: nothing.",
     "wandb.project": "Project of a policy run. A pretraining run goes to `WM-Pretrain`.",
-    "protocol.kind": "`frozen`: the pretrained world model learns no more.",
+    "protocol.kind": "Which protocol; it decides the table's other keys.",
 }
 WHOLE = "phase8_flowwm_flowpolicy"
 """The experiment whose two scales are compared: it has every table."""
@@ -51,7 +52,8 @@ def _configuration() -> Iterator[str]:
     yield "## Keys outside tables\n"
     yield _table(schema.Experiment, "", _top_level())
     for name, cls in _tables():
-        yield f"## `[{name}]`\n"
+        which = f' with `kind = "{attrs.fields(cls).kind.default}"`' if name == "protocol" else ""
+        yield f"## `[{name}]`{which}\n"
         yield _first_line(cls, name)
         if name in ("world_model", "policy"):
             yield from _plugins(typing.cast(Any, name))
@@ -67,7 +69,10 @@ def _tables() -> Iterator[tuple[str, type[Any]]]:
     for field in attrs.fields(schema.Experiment):
         for cls in (hints[field.name], *get_args(hints[field.name])):
             if isinstance(cls, type) and attrs.has(cls):
-                yield field.name, schema.PROTOCOLS["frozen"] if cls is schema.Protocol else cls
+                if cls is schema.Protocol:
+                    yield from ((field.name, protocol) for protocol in PROTOCOLS.values())
+                else:
+                    yield field.name, cls
 
 
 def _top_level() -> list[str]:
@@ -158,6 +163,12 @@ def _default(field: attrs.Attribute[Any]) -> str:
     if default is attrs.NOTHING:
         return "the file's name" if field.name == "name" else "required"
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        if default.takes_self:
+            ours, pwm = (
+                getattr(conventions.ConventionsConfig(bundle=b), field.name)
+                for b in ("corrected", "pwm")
+            )
+            return f"`{json.dumps(ours)}`; pwm: `{json.dumps(pwm)}`"
         default = default.factory()
     return f"`{json.dumps(default)}`"
 

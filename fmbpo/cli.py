@@ -21,7 +21,6 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (0 done, 2 a mistake to mend, 130 interrupted)."""
     arguments = _parser().parse_args(argv)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve the simulators
     try:
         status: int = arguments.command(arguments)
         return status
@@ -56,6 +55,15 @@ def _parser() -> argparse.ArgumentParser:
     plugins = commands.add_parser("plugins", help="list the installed plugins")
     plugins.add_argument("--json", action="store_true")
     plugins.set_defaults(command=_plugins)
+
+    importing = commands.add_parser(
+        "import-checkpoint", help="take in a world model that TD-MPC2 or PWM saved"
+    )
+    importing.add_argument("file", type=Path, help="their file, for instance mt30_48M_4900000.pt")
+    importing.add_argument(
+        "--out", type=Path, help="the checkpoint to write (default: checkpoints/NAME)"
+    )
+    importing.set_defaults(command=_import_checkpoint)
 
     data = commands.add_parser("data", help="collect, describe and verify data sets")
     kinds = data.add_subparsers(required=True, metavar="COMMAND")
@@ -172,6 +180,18 @@ def _plugins(arguments: argparse.Namespace) -> int:
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
     for row in [{key: key for key in widths}, *rows]:
         print("  ".join(row[key].ljust(width) for key, width in widths.items()).rstrip())
+    return 0
+
+
+def _import_checkpoint(arguments: argparse.Namespace) -> int:
+    from fmbpo.interop.importing import import_checkpoint
+
+    out = arguments.out or Path("checkpoints") / arguments.file.stem
+    sizes = import_checkpoint(arguments.file, out)
+    print("[world_model]")
+    for key, value in sizes.items():
+        print(f"{key} = {value}")
+    print(f"\n[protocol]\ncheckpoint = {json.dumps(str(out))}")
     return 0
 
 

@@ -284,11 +284,8 @@ def policies(e, data):
     e.world_model.component.freeze(world.module)
     groups = [[Cell("cartpole-balance", 1), Cell("reacher-easy", 1)], [Cell("reacher-easy", 2)]]
     evaluator, cpu = Evaluator(NoSimulator(), 0), torch.device("cpu")
-    rest = (e.policy_learning, e.critic, e.evaluation, evaluator, data, cpu, False)
     return [
-        PolicyTraining(
-            f"policies/{i}", cells, world.module, e.world_model.component, e.policy, *rest
-        )
+        PolicyTraining(f"policies/{i}", cells, e, world.module, data, evaluator, cpu)
         for i, cells in enumerate(groups)
     ]
 

@@ -39,6 +39,24 @@ class Rows:
         some.task_E = self.task_E[chosen_E]
         return some
 
+    def unmasked(self) -> Rows:
+        """The same with all action dimensions taken for real ones."""
+        same = copy.copy(self)
+        same.mask_KA = torch.ones_like(self.mask_KA)
+        return same
+
+    def redrawn(self, generator: torch.Generator) -> Rows:
+        """As many episodes of each task, drawn with replacement."""
+        drawn = []
+        for task in torch.unique(self.task_E):
+            (mine,) = torch.nonzero(self.task_E == task, as_tuple=True)
+            drawn.append(mine[torch.randint(len(mine), (len(mine),), generator=generator)])
+        index = torch.cat(drawn)
+        some = copy.copy(self)
+        some.start_E, some.end_E = self.start_E[index], self.end_E[index]
+        some.task_E = self.task_E[index]
+        return some
+
     def of_task(self, task: int) -> Rows:
         """The episodes of one task."""
         return self.select(self.task_E == task)

@@ -43,13 +43,16 @@ def adam_step(
     betas: tuple[float, float],
     scales: Mapping[str, float] | None = None,
 ) -> tuple[Params, AdamState]:
-    """One step; ``scales`` multiplies the learning rate (0-d) of single parameters."""
+    """One step of the parameters that ``state`` has moments of.
+
+    ``scales`` multiplies the learning rate (0-d) of single parameters.
+    """
     beta1, beta2 = betas
     steps = state.steps + 1
     correction1, correction2 = 1 - beta1**steps, (1 - beta2**steps).sqrt()
     new, first, second = {}, {}, {}
-    for name, p in params.items():
-        g = grads[name]
+    for name in state.first:
+        p, g = params[name], grads[name]
         first[name] = torch.lerp(state.first[name], g, 1 - beta1)
         second[name] = beta2 * state.second[name] + (1 - beta2) * g * g
         rate = learning_rate * (scales or {}).get(name, 1.0)

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from fmbpo.engine.blame import Role, guilty
-from fmbpo.engine.dataset import check_horizon, load_dataset
+from fmbpo.engine.dataset import by_conventions, check_horizon, load_dataset
 from fmbpo.engine.evaluation import Evaluator
+from fmbpo.engine.model_learning import learning_models
+from fmbpo.engine.place import grid_tasks, resolve_device, run_names
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining
-from fmbpo.engine.run import grid_tasks, resolve_device, run_names
 from fmbpo.errors import UserError
 from fmbpo.experiment.schema import Experiment
 from fmbpo.hookspecs import Imagined, Prediction, Rollout, Task
@@ -49,7 +50,7 @@ def check_experiment(experiment: Experiment) -> Iterator[str]:
     yield f"ok: one update and one validation of world model {e.world_model.plugin!r}"
     if e.policy is None:
         return
-    assert e.grid and e.policy_learning and e.critic
+    assert e.grid and e.policy_learning and e.conventions
     learning = attrs.evolve(
         e.policy_learning, batch=BATCH, horizon=HORIZON, critic_minibatches=1, critic_iterations=1
     )
@@ -58,19 +59,17 @@ def check_experiment(experiment: Experiment) -> Iterator[str]:
         model.component.freeze(stage.module)
         if any(p.requires_grad for p in stage.module.parameters()):
             raise model.wrong("the hook `freeze` leaves parameters that learn")
+        cells = [Cell(task, seed) for task in tasks for seed in e.grid.seeds]
+        models = learning_models(e, learning, cells, stage.module, data, device)
         policies = PolicyTraining(
             "check",
-            [Cell(task, seed) for task in tasks for seed in e.grid.seeds],
+            cells,
+            attrs.evolve(e, policy_learning=learning),
             stage.module,
-            e.world_model.component,
-            e.policy,
-            learning,
-            e.critic,
-            e.evaluation,
+            by_conventions(data, e.conventions, e.grid.seeds[0]),
             Evaluator(runner, e.evaluation.seed),
-            data,
             device,
-            e.system.compile,
+            models,
         )
         _check_policy(policy, model.component, policies)
         _one_update(policy, policies)

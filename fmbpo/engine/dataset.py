@@ -12,7 +12,9 @@ import torch
 from fmbpo.data.embedded import embedded_path
 from fmbpo.data.sampler import Rows, action_masks
 from fmbpo.data.store import Episodes, held_out, load
+from fmbpo.engine import seeding
 from fmbpo.errors import UserError, did_you_mean
+from fmbpo.experiment.conventions import ConventionsConfig
 from fmbpo.experiment.schema import DataConfig
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, task_info
 
@@ -56,6 +58,16 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
     }
     train, held = (rows.select(torch.from_numpy(e)) for e in (used & ~kept, used & kept))
     return Dataset(episodes.id, tasks, train, held, planner)
+
+
+def by_conventions(data: Dataset, conventions: ConventionsConfig, seed: int) -> Dataset:
+    """The data that policies learn from: which episodes, and whether actions are masked."""
+    train = data.train
+    if not conventions.action_mask:
+        train = train.unmasked()
+    if conventions.episodes == "with_replacement":
+        train = train.redrawn(seeding.generator(seed, "episodes"))
+    return attrs.evolve(data, train=train)
 
 
 def _chosen(episodes: Episodes, wanted: Sequence[str], path: Path) -> list[str]:

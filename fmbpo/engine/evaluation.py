@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from torch.func import vmap
 
 from fmbpo.engine.adam import Params
-from fmbpo.engine.policy_update import Roles
+from fmbpo.engine.policy_update import Roles, encoded
 from fmbpo.engine.world_model_update import HookCall
 from fmbpo.errors import UserError
-from fmbpo.hookspecs import Task
 from fmbpo.tasks.env import EPISODE_STEPS, SimulationError
 from fmbpo.tasks.mt30 import ACTION_WIDTH
 from fmbpo.tasks.vector import Act, EpisodeRunner
@@ -40,25 +39,27 @@ class Evaluator:
         mask_TA: torch.Tensor,
         episodes: int,
         steps: int,
+        models: Params,
     ) -> NDArray[np.float64]:
-        """Returns ``[T, episodes]`` of T stacked policies, deterministic."""
-        model, hook = roles.world_model, HookCall(roles.policy, predict)
+        """Returns ``[T, episodes]`` of T stacked policies, deterministic.
+
+        ``models``: parameters of the world models, stacked; empty: the module's own for all.
+        """
+        begin, hook = HookCall(roles.world_model, encoded), HookCall(roles.policy, predict)
         noise_dim = int(roles.policy.noise_dim)
-        embedding_TE = model.embed(index_T)
 
         def act_one(
-            p: Params, obs: torch.Tensor, e: torch.Tensor, i: torch.Tensor, m: torch.Tensor
+            p: Params, model: Params, obs: torch.Tensor, i: torch.Tensor, m: torch.Tensor
         ) -> torch.Tensor:
             rows = len(obs)
-            task = Task(i.expand(rows), m.expand(rows, -1), e.expand(rows, -1))
-            z = model.encode(obs, task.embedding_BE)
+            z, task = begin.with_params(model, obs, i.expand(rows), m.expand(rows, -1))
             action: torch.Tensor = hook.with_params(p, z, task, obs.new_zeros(rows, noise_dim))
             return action
 
         @torch.no_grad()
         def act(obs: NDArray[np.float32], _: int) -> NDArray[np.float32]:
             obs_TEO = torch.from_numpy(obs).to(index_T.device)
-            action = vmap(act_one)(params, obs_TEO, embedding_TE, index_T, mask_TA)
+            action = vmap(act_one)(params, models, obs_TEO, index_T, mask_TA)
             result: NDArray[np.float32] = action.cpu().numpy()
             return result
 

@@ -1,4 +1,4 @@
-"""Training a grid of policies inside one frozen world model, stacked in one program."""
+"""Training a grid of policies inside world models, stacked in one program."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils._pytree import tree_map, tree_map_only
 
 from fmbpo.data.sampler import StartSampler
 from fmbpo.engine import seeding
 from fmbpo.engine.adam import AdamState, Params, linear_decay
+from fmbpo.engine.cost import flops
 from fmbpo.engine.critic import Critic, ReturnScale
 from fmbpo.engine.dataset import Dataset
 from fmbpo.engine.evaluation import Evaluator
+from fmbpo.engine.model_learning import ModelLearning
 from fmbpo.engine.policy_update import (
     CellState,
     PolicySettings,
@@ -26,14 +27,10 @@ from fmbpo.engine.policy_update import (
     Start,
     make_policy_update,
 )
-from fmbpo.experiment.schema import (
-    CriticConfig,
-    EvaluationConfig,
-    PluginTable,
-    PolicyLearningConfig,
-)
+from fmbpo.engine.trees import own_params, stack, to_device
+from fmbpo.experiment.conventions import ConventionsConfig
+from fmbpo.experiment.schema import Experiment, PolicyLearningConfig
 from fmbpo.hookspecs import PolicyDims
-from fmbpo.registry import Component
 from fmbpo.tasks.env import EPISODE_STEPS
 from fmbpo.tasks.mt30 import ACTION_WIDTH, task_info
 
@@ -56,19 +53,20 @@ class PolicyTraining:
         self,
         name: str,
         cells: Sequence[Cell],
+        experiment: Experiment,
         world_model: Any,
-        world_model_component: Component,
-        policy: PluginTable,
-        config: PolicyLearningConfig,
-        critic: CriticConfig,
-        evaluation: EvaluationConfig,
-        evaluator: Evaluator,
         data: Dataset,
+        evaluator: Evaluator,
         device: torch.device,
-        compiled: bool,
+        models: ModelLearning | None = None,
     ) -> None:
+        """``world_model``: the module that all cells share; ``models``: where each has its own,
+        their parameters take the place of the module's."""
+        e = experiment
+        assert e.policy and e.policy_learning and e.critic and e.conventions
+        policy, config, critic = e.policy, e.policy_learning, e.critic
         self.name, self.cells, self.config, self.device = name, cells, config, device
-        self.evaluation, self.evaluator = evaluation, evaluator
+        self.evaluation, self.evaluator, self.models = e.evaluation, evaluator, models
         self.predict = policy.component.predict
         self.tasks = [cell.task for cell in cells]
         index_T = torch.tensor([task_info(task).index for task in self.tasks], device=device)
@@ -85,63 +83,72 @@ class PolicyTraining:
 
         built = [
             CellState.initial(
-                _params(seeding.built(lambda: build(settings, dims), c.seed, c.task, "policy")),
-                _stack(
+                own_params(seeding.built(lambda: build(settings, dims), c.seed, c.task, "policy")),
+                stack(
                     [
-                        _params(seeding.built(build_critic, c.seed, c.task, f"critic {i}"))
+                        own_params(seeding.built(build_critic, c.seed, c.task, f"critic {i}"))
                         for i in range(critic.count)
                     ]
                 ),
             )
             for c in cells
         ]
-        self.training: CellState = tree_map(lambda t: t.to(device), _stack(built))
+        self.training: CellState = to_device(stack(built), device)
         self.roles = Roles(
             world_model,
-            world_model_component.predict,
+            e.world_model.component.predict,
             build(settings, dims).to(device),
             policy.component.rollout,
             policy.component.loss,
             build_critic().to(device),
         )
-        update = make_policy_update(
-            self.roles,
-            PolicySettings(
-                config.discount,
-                config.lam,
-                (config.betas[0], config.betas[1]),
-                config.actor_grad_clip,
-                config.critic_grad_clip,
-                config.critic_iterations,
-                config.critic_minibatches,
-            ),
-        )
+        update = make_policy_update(self.roles, policy_settings(config, e.conventions))
         self.eager_update = update
-        self.update = torch.compile(update, fullgraph=True) if compiled else update
+        self.update = torch.compile(update, fullgraph=True) if e.system.compile else update
 
     def step(self, iteration: int) -> dict[str, Tensor]:
-        """One update of every cell on fresh starts and noise."""
-        self.training, metrics = self.update(self.training, self._start(), self._rates(iteration))
-        return metrics
+        """One update of every cell on fresh starts and noise, after one of its own model."""
+        if self.models is None:
+            start = self._start()
+            self.training, metrics = self.update(self.training, start, self._rates(iteration))
+            return metrics
+        obs, model_metrics = self.models.step(iteration)
+        self.training, metrics = self.update(
+            self.training, self._start(obs), self._rates(iteration), self.models.params
+        )
+        return {**metrics, **model_metrics}
 
-    def example(self) -> tuple[CellState, Start, Rates]:
+    def example(self) -> tuple[Any, ...]:
         """Arguments of ``update`` as the first step will see them; nothing is used up."""
         saved = [g.get_state() for g in self.generators]
         start = self._start()
         for generator, state in zip(self.generators, saved, strict=True):
             generator.set_state(state)
-        return self.training, start, self._rates(1)
+        models = (self.models.params,) if self.models else ()
+        return self.training, start, self._rates(1), *models
 
-    def _start(self) -> Start:
+    def initial(self) -> tuple[Params, Params]:
+        """The parameters now, of the policies and of the world models that are their own."""
+        return self.training.policy, self.models.params if self.models else {}
+
+    def count_flops(self) -> int:
+        """Floating-point operations of one update of all cells."""
+        return flops(self.eager_update, *self.example()) + (
+            self.models.count_flops() if self.models else 0
+        )
+
+    def _start(self, obs_TBO: Tensor | None = None) -> Start:
         horizon, batch = self.config.horizon, self.config.batch
-        obs = [s.sample(batch, g) for s, g in zip(self.starts, self.generators, strict=True)]
+        if obs_TBO is None:
+            both = zip(self.starts, self.generators, strict=True)
+            obs_TBO = torch.stack([sampler.sample(batch, g) for sampler, g in both])
 
         def noise(width: int) -> Tensor:
             draws = [torch.randn(horizon, batch, width, generator=g) for g in self.generators]
             return torch.stack(draws).to(self.device)
 
         return Start(
-            torch.stack(obs),
+            obs_TBO,
             self.index_T.unsqueeze(1).expand(-1, batch),
             self.mask_TA.unsqueeze(1).expand(-1, batch, -1),
             noise(self.roles.policy.noise_dim),
@@ -168,37 +175,48 @@ class PolicyTraining:
     def evaluate(self, iteration: int) -> dict[str, float]:
         """Mean returns in the simulator, of all cells and of each."""
         means = self.returns(self.evaluation.episodes).mean(1)
-        each = {f"{c}/return": float(v) for c, v in zip(self.cells, means, strict=True)}
-        return {"return": float(means.mean()), **each}
+        values = {f"{c}/return": float(v) for c, v in zip(self.cells, means, strict=True)}
+        measured = self.models.evaluate() if self.models else []
+        for cell, measures in zip(self.cells, measured, strict=False):
+            values.update({f"{cell}/held_out/{k}": v for k, v in measures.items()})
+        return {"return": float(means.mean()), **values}
 
     def returns(
-        self, episodes: int, params: Params | None = None, steps: int = EPISODE_STEPS
+        self,
+        episodes: int,
+        params: tuple[Params, Params] | None = None,
+        steps: int = EPISODE_STEPS,
     ) -> NDArray[np.float64]:
-        """``[cells, episodes]`` returns of the deterministic policies, or of ``params``."""
+        """``[cells, episodes]`` returns of the deterministic policies, or of those that were
+        ``initial``."""
+        policies, models = params or self.initial()
         return self.evaluator.policies(
             self.roles,
             self.predict,
-            params or self.training.policy,
+            policies,
             self.tasks,
             self.index_T,
             self.mask_TA,
             episodes,
             steps,
+            models,
         )
 
     def weights(self) -> dict[str, Tensor]:
-        """Policies and critics, stacked along the cells."""
-        both = {"policy": self.training.policy, "critics": self.training.critics}
-        return {f"{part}.{k}": v for part, params in both.items() for k, v in params.items()}
+        """Policies and critics, and world models of their own, stacked along the cells."""
+        parts = {"policy": self.training.policy, "critics": self.training.critics}
+        if self.models is not None:
+            parts["world_model"] = self.models.params
+        return {f"{part}.{k}": v for part, params in parts.items() for k, v in params.items()}
 
     def state(self) -> Any:
         """Optimisers, return scales, generators."""
         return {
-            "cells": [str(cell) for cell in self.cells],
             "policy_adam": tuple(self.training.policy_adam),
             "critic_adam": tuple(self.training.critic_adam),
             "scale": tuple(self.training.scale),
             "generators": [g.get_state() for g in self.generators],
+            "models": self.models and self.models.state(),
         }
 
     def load(self, weights: Mapping[str, Tensor], state: Any) -> None:
@@ -209,20 +227,30 @@ class PolicyTraining:
                     if k.startswith(f"{name}.")}  # fmt: skip
 
         adam = {
-            name: AdamState(*tree_map_only(Tensor, lambda t: t.to(self.device), state[name]))
+            name: AdamState(*to_device(state[name], self.device))
             for name in ("policy_adam", "critic_adam")
         }
-        scale = ReturnScale(*(t.to(self.device) for t in state["scale"]))
+        scale = ReturnScale(*to_device(state["scale"], self.device))
         self.training = CellState(
             part("policy"), adam["policy_adam"], part("critics"), adam["critic_adam"], scale
         )
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(saved)
+        if self.models is not None:
+            self.models.load(part("world_model"), state["models"])
 
 
-def _params(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in module.named_parameters()}
-
-
-def _stack(trees: Sequence[Any]) -> Any:
-    return tree_map(lambda *leaves: torch.stack(leaves), *trees)
+def policy_settings(config: PolicyLearningConfig, conventions: ConventionsConfig) -> PolicySettings:
+    """What of the two tables stays constant over the updates."""
+    return PolicySettings(
+        config.discount,
+        config.lam,
+        (config.betas[0], config.betas[1]),
+        config.actor_grad_clip,
+        config.critic_grad_clip,
+        config.critic_iterations,
+        config.critic_minibatches,
+        one_step_targets=conventions.critic_targets == "one_step",
+        late_bootstrap=conventions.bootstrap == "horizon_plus_one",
+        symlog_reward=conventions.imagined_reward == "symlog",
+    )

@@ -58,7 +58,8 @@ class Rates(NamedTuple):
 
 
 class PolicySettings(NamedTuple):
-    """What stays constant over the updates of a run."""
+    """What stays constant over the updates of a run; the last three are conventions of
+    ``fmbpo.experiment.conventions``."""
 
     discount: float
     lam: float
@@ -67,6 +68,9 @@ class PolicySettings(NamedTuple):
     critic_grad_clip: float
     critic_iterations: int
     critic_minibatches: int
+    one_step_targets: bool = False
+    late_bootstrap: bool = False
+    symlog_reward: bool = False
 
 
 class Roles(NamedTuple):
@@ -80,12 +84,18 @@ class Roles(NamedTuple):
     critic: Critic
 
 
-Update: TypeAlias = Callable[[CellState, Start, Rates], tuple[CellState, Metrics]]
+Update: TypeAlias = Callable[..., tuple[CellState, Metrics]]
+"""``(state, start, rates) -> (state, metrics)``, and behind them the world models' parameters,
+stacked along the cells, where each cell has its own."""
 
 
 def make_policy_update(roles: Roles, settings: PolicySettings) -> Update:
     """``update(state, start, rates) -> (state, metrics)``: a pure function, all cells at once."""
-    model, critic = roles.world_model, roles.critic
+    critic = roles.critic
+    begin = HookCall(roles.world_model, encoded)
+    predict = HookCall(roles.world_model, roles.predict)
+    decode = two_hot.decode_symlog if settings.symlog_reward else two_hot.decode
+    lam = 0.0 if settings.one_step_targets else settings.lam
     imagine = HookCall(roles.policy, roles.policy_rollout)
     actor_loss = HookCall(roles.policy, roles.policy_loss)
     step = vmap(
@@ -94,21 +104,24 @@ def make_policy_update(roles: Roles, settings: PolicySettings) -> Update:
     )
 
     def imagined_loss(
-        policy: Params, critics: Params, scale: ReturnScale, start: Start
+        policy: Params, critics: Params, scale: ReturnScale, start: Start, model: Params
     ) -> tuple[Tensor, tuple[Imagined, ReturnScale, Metrics]]:
         """One cell: roll the policy out in the world model and rate what it imagined."""
-        task = Task(start.index_B, start.mask_BA, model.embed(start.index_B))
+        z, task = begin.with_params(model, start.obs_BO, start.index_B, start.mask_BA)
 
         def answer(t: int, z: Tensor, action: Tensor) -> Prediction:
-            return roles.predict(model, z, action, task, start.model_noise_HBN[t])
+            prediction: Prediction = predict.with_params(
+                model, z, action, task, start.model_noise_HBN[t]
+            )
+            return prediction
 
-        z = model.encode(start.obs_BO, task.embedding_BE)
         rollout = imagine.with_params(policy, z, answer, task, start.policy_noise_HBN)
-        reward = two_hot.decode(rollout.reward_logits_HBR)
+        reward = decode(rollout.reward_logits_HBR)
         value = ensemble_values(critic, critics, rollout.z_HBD[-1]).amin(0)
         horizon = len(reward)
         weights = settings.discount ** torch.arange(horizon, device=z.device, dtype=z.dtype)
-        total = (weights.unsqueeze(-1) * reward).sum(0) + settings.discount**horizon * value
+        bootstrap = settings.discount ** (horizon + settings.late_bootstrap)
+        total = (weights.unsqueeze(-1) * reward).sum(0) + bootstrap * value
         scale = scale.updated(total.detach())
         imagined = Imagined(rollout, reward, value, total, scale.divisor())
         loss, metrics = actor_loss.with_params(policy, imagined)
@@ -117,7 +130,7 @@ def make_policy_update(roles: Roles, settings: PolicySettings) -> Update:
     def critic_targets(critics: Params, imagined: Imagined) -> Tensor:
         """One cell: TD(lambda) targets ``[H, B]`` from the critics before their step."""
         next_value = ensemble_values(critic, critics, imagined.rollout.z_HBD[1:]).amin(0)
-        return td_lambda(imagined.reward_HB, next_value, settings.discount, settings.lam)
+        return td_lambda(imagined.reward_HB, next_value, settings.discount, lam)
 
     def critic_loss(critics: Params, z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """One cell: mean squared error over the ensemble and the mini-batch."""
@@ -139,10 +152,13 @@ def make_policy_update(roles: Roles, settings: PolicySettings) -> Update:
             critics, adam = step(critics, grads, adam, rate)
         return critics, adam, {"critic_loss": error, "critic_grad_norm": norm}
 
-    def update(state: CellState, start: Start, rates: Rates) -> tuple[CellState, Metrics]:
+    def update(
+        state: CellState, start: Start, rates: Rates, models: Params | None = None
+    ) -> tuple[CellState, Metrics]:
         grads, (imagined, scale, actor_metrics) = gradient(
-            imagined_loss, state.policy, state.critics, state.scale, start, stacked=True
-        )
+            imagined_loss, state.policy, state.critics, state.scale, start, models or {},
+            stacked=True,
+        )  # fmt: skip
         grads, norm = vmap(lambda g: clip(g, settings.actor_grad_clip))(grads)
         policy, policy_adam = step(state.policy, grads, state.policy_adam, rates.actor)
         policy = vmap(projection(roles.policy))(policy)
@@ -158,3 +174,9 @@ def make_policy_update(roles: Roles, settings: PolicySettings) -> Update:
         return CellState(policy, policy_adam, critics, critic_adam, scale), metrics
 
     return update
+
+
+def encoded(model: Any, obs: Tensor, index: Tensor, mask: Tensor) -> tuple[Tensor, Task]:
+    """Latents of observations ``[B, O]``, and their task."""
+    task = Task(index, mask, model.embed(index))
+    return model.encode(obs, task.embedding_BE), task

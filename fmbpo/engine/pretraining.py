@@ -13,6 +13,7 @@ from fmbpo.data.sampler import SliceSampler
 from fmbpo.engine import seeding
 from fmbpo.engine.adam import AdamState, linear_decay
 from fmbpo.engine.dataset import Dataset, check_horizon
+from fmbpo.engine.trees import own_params, to_device
 from fmbpo.engine.validation import Validator
 from fmbpo.engine.world_model_update import (
     WorldModelSettings,
@@ -26,10 +27,10 @@ from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
 DIMS = WorldModelDims(obs=OBS_WIDTH, action=ACTION_WIDTH, tasks=len(MT30))
 
 
-def build_world_model(table: PluginTable, seed: int, device: torch.device) -> Any:
-    """The plugin's module, initialised from ``seed``."""
+def build_world_model(table: PluginTable, seed: int, device: torch.device, *purpose: str) -> Any:
+    """The plugin's module, initialised from ``seed`` and further words."""
     build = table.component.build
-    module = seeding.built(lambda: build(table.config, DIMS), seed, "world model")
+    module = seeding.built(lambda: build(table.config, DIMS), seed, *purpose, "world model")
     return module.to(device)
 
 
@@ -60,7 +61,7 @@ class Pretraining:
         update = make_world_model_update(self.module, self.component.loss, settings)
         self.eager_update = update
         self.update = torch.compile(update, fullgraph=True) if compiled else update
-        params = {k: v.detach().clone() for k, v in self.module.named_parameters()}
+        params = own_params(self.module)
         self.training = WorldModelState.initial(params)
         self.best_score, self.best_step = math.inf, 0
         self.best = params
@@ -116,19 +117,12 @@ class Pretraining:
 
     def load(self, weights: Mapping[str, Tensor], state: Any) -> None:
         """Continue from a checkpoint."""
-        on_device = _mover(self.device)
-        adam = AdamState(*on_device(state["adam"]))
-        self.training = WorldModelState(on_device(dict(weights)), adam)
+        params, adam = to_device((dict(weights), state["adam"]), self.device)
+        self.training = WorldModelState(params, AdamState(*adam), {})
         self.sampler.load_state(state["sampler"])
         self.noise.set_state(state["noise"])
         self.best_score, self.best_step, best, self.measures = state["best"]
-        self.best = on_device(best)
+        self.best = to_device(best, self.device)
 
     def _into_module(self, params: Mapping[str, Tensor]) -> None:
         self.module.load_state_dict(dict(params))
-
-
-def _mover(device: torch.device) -> Any:
-    from torch.utils._pytree import tree_map_only
-
-    return lambda tree: tree_map_only(Tensor, lambda t: t.to(device), tree)

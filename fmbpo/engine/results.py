@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fmbpo.engine.adam import Params
 from fmbpo.engine.evaluation import Evaluator
-from fmbpo.engine.health import returns_health
+from fmbpo.engine.health import returns_health, world_model_health
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.report.curves import (
     Heading,
@@ -32,9 +32,13 @@ class GridOutcome:
         self.trained: list[NDArray[np.float64]] = []
         self.untrained: list[NDArray[np.float64]] = []
         self.random: dict[str, NDArray[np.float64]] = {}
+        self.models: list[dict[str, float]] = []
+        """Held-out measures of each cell's own world model, where it learned."""
 
-    def add(self, stage: PolicyTraining, untrained: Params, episodes: int) -> None:
+    def add(self, stage: PolicyTraining, untrained: tuple[Params, Params], episodes: int) -> None:
         """Evaluate a trained stage, and its policies as they were before training."""
+        if stage.models is not None:
+            self.models += stage.models.evaluate()
         self.cells += stage.cells
         self.trained += list(stage.returns(episodes))
         self.untrained += list(stage.returns(episodes, untrained))
@@ -61,9 +65,17 @@ class GridOutcome:
             )
         return result
 
+    def validation(self) -> dict[str, float]:
+        """Means over the cells of their own world models' held-out measures, ``after_...``."""
+        names = self.models[0] if self.models else ()
+        return {f"after_{n}": float(np.mean([m[n] for m in self.models])) for n in names}
+
     def health(self) -> list[str]:
-        """Warnings about the final returns."""
-        return returns_health([str(cell) for cell in self.cells], np.stack(self.trained))
+        """Warnings about the final returns and the world models that learned."""
+        found = returns_health([str(cell) for cell in self.cells], np.stack(self.trained))
+        for cell, measures in zip(self.cells, self.models, strict=False):
+            found += [f"{cell}: {text}" for text in world_model_health(measures)]
+        return found
 
 
 def draw_policies(folder: RunFolder, summary: Summary) -> None:
@@ -90,7 +102,7 @@ def draw_pretraining(folder: RunFolder, summary: Summary, horizons: Sequence[int
     """Losses over training, and held-out errors by horizon."""
     losses: dict[str, list[tuple[int, float]]] = {}
     for line in read_metrics(folder.metrics):
-        for name in ("consistency", "reward_cross_entropy"):
+        for name in ("consistency", "reward_loss"):
             if name in line:
                 losses.setdefault(name, []).append((line["step"], line[name]))
     measures = summary.wm_validation

@@ -15,29 +15,34 @@ from torch import nn
 from fmbpo.engine import results
 from fmbpo.engine.blame import Role, reporting
 from fmbpo.engine.cost import flops, parameters
-from fmbpo.engine.dataset import Dataset, check_horizon, load_dataset
+from fmbpo.engine.dataset import Dataset, by_conventions, check_horizon, load_dataset
 from fmbpo.engine.evaluation import Evaluator
 from fmbpo.engine.health import world_model_health
 from fmbpo.engine.loop import Cadence, Stop, Trainer
+from fmbpo.engine.model_learning import learning_models
+from fmbpo.engine.place import grid_tasks, pretraining_name, resolve_device, run_names
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining, build_world_model
+from fmbpo.engine.validation import Validator
 from fmbpo.errors import UserError
-from fmbpo.experiment import config_hash, identifying, origins, resolved
-from fmbpo.experiment.schema import Experiment, Frozen, PluginTable, WandbConfig
+from fmbpo.experiment import identifying, origins, resolved
+from fmbpo.experiment.protocols import Finetuned, Frozen, Scratch
+from fmbpo.experiment.schema import Experiment, PluginTable, WandbConfig
 from fmbpo.runs.checkpoint import (
     checkpoint_exists,
     load_checkpoint,
     save_checkpoint,
     weights_sha256,
 )
-from fmbpo.runs.folder import RunFolder, run_name
+from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import JsonLines, MetricSinks
 from fmbpo.runs.summary import Part, Summary, versions
 from fmbpo.runs.wandb_sink import WandbSink
 from fmbpo.tasks.vector import EpisodeRunner
 
-CONVENTIONS = "corrected"
+PRETRAIN_CONVENTIONS = "corrected"
+"""PWM took its pretrained models from TD-MPC2, whose training departs in nothing."""
 BEST = "best"
 """Name of the checkpoint that held-out episodes chose."""
 
@@ -50,6 +55,18 @@ class Result:
 
     summary: Summary
     folder: Path
+
+
+@attrs.frozen
+class Source:
+    """The world model that policies begin with; all about it but the module may be unknown."""
+
+    module: Any
+    checkpoint: Path | None = None
+    validation: Mapping[str, float] = attrs.field(factory=dict)
+    flops: float = 0.0
+    seconds: float = 0.0
+    health: Sequence[Any] = ()
 
 
 class Runner:
@@ -80,17 +97,16 @@ class Runner:
         Raises ``UserError`` for what the user can mend and ``Interrupted`` when asked to stop.
         """
         with Stop().listening() as stop:
-            pretrained = self._pretrain(stop)
             if self.experiment.kind == "pretrain":
-                return pretrained
-            return self._policies(pretrained, stop)
+                return self._pretrain(stop)
+            return self._policies(self._source(stop), stop)
 
     # -- the world model ---------------------------------------------------------------------
 
     def _pretrain(self, stop: Stop) -> Result:
         """The pretrained world model of this configuration: trained now, or found."""
         e = self.experiment
-        name, run = _pretraining(e), self.pretraining_run
+        name, run = pretraining_name(e), self.pretraining_run
         tables = ("scale", "data", "world_model", "pretrain", "system")
         config = {
             "name": name,
@@ -125,7 +141,7 @@ class Runner:
                 experiment=name,
                 scale=e.scale,
                 protocol=None,
-                conventions=CONVENTIONS,
+                conventions=PRETRAIN_CONVENTIONS,
                 world_model=self._part(e.world_model, stage.module, str(best)),
                 policy=None,
                 tasks={},
@@ -139,100 +155,130 @@ class Runner:
             folder.write_summary(summary.to_json())
             return Result(summary, folder.path)
 
-    def _load_world_model(self, checkpoint: Path) -> Any:
-        """The frozen module of a checkpoint of the experiment's own kind of world model."""
+    def _source(self, stop: Stop) -> Source:
+        """The world model that policies begin with, as the protocol says."""
+        e, protocol = self.experiment, self.experiment.protocol
+        if isinstance(protocol, Scratch):
+            return Source(build_world_model(e.world_model, e.pretrain.seed, self.device))
+        assert isinstance(protocol, Frozen | Finetuned)
+        if protocol.checkpoint:
+            checkpoint = Path(protocol.checkpoint)
+            model = self._load_world_model(checkpoint, checkpoint, adopt=True)
+            measures = Validator(self.data.train, self.data.held_out)(
+                model, e.world_model.component.rollout
+            )
+            return Source(model, checkpoint, measures, health=world_model_health(measures))
+        found = self._pretrain(stop)
+        checkpoint, summary = found.folder / "checkpoints" / BEST, found.summary
+        return Source(
+            self._load_world_model(checkpoint, found.folder),
+            checkpoint,
+            summary.wm_validation,
+            _number(summary.flops),
+            _number(summary.seconds),
+            summary.health,
+        )
+
+    def _load_world_model(self, checkpoint: Path, made_in: Path, adopt: bool = False) -> Any:
+        """The frozen module of a checkpoint. ``adopt``: also of another kind, where it fits."""
         table = self.experiment.world_model
         try:
             loaded = load_checkpoint(
                 checkpoint, device=self.device, with_state=False, expect_kind="world_model"
             )
         except UserError as error:
-            remedy = f"move {checkpoint.parent.parent} away: the same command trains it again"
+            remedy = error.remedy if adopt else f"move {made_in} away: it is trained again"
             raise UserError(error.what, where=error.where, remedy=remedy) from error
-        made_by = loaded.manifest["config"]["world_model"]["plugin"]
-        if made_by != table.plugin:
+        model, weights = build_world_model(table, 0, self.device), loaded.weights
+        try:
+            if adopt:
+                weights = model.adopt(weights)
+            model.load_state_dict(weights)
+        except AttributeError as error:
             raise UserError(
-                f"the checkpoint is of world model {made_by!r}, not {table.plugin!r}",
+                f"world model {table.plugin!r} does not adopt other models' checkpoints",
+                where="protocol.checkpoint",
+                remedy="name a pretraining experiment instead (protocol.world_model)",
+            ) from error
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"does not fit world model {table.plugin!r}: {str(error).splitlines()[0]}",
                 where=str(checkpoint),
-                remedy="give a checkpoint of the experiment's own kind",
-            )
-        module = build_world_model(table, self.experiment.pretrain.seed, self.device)
-        module.load_state_dict(loaded.weights)
-        table.component.freeze(module)
-        return module
+                remedy="give [world_model] the checkpoint's sizes, or the experiment another one",
+            ) from error
+        table.component.freeze(model)
+        return model
 
     # -- the policies ------------------------------------------------------------------------
 
-    def _policies(self, pretrained: Result, stop: Stop) -> Result:
+    def _policies(self, source: Source, stop: Stop) -> Result:
         e = self.experiment
-        assert e.policy and e.grid and e.policy_learning and e.critic and e.protocol
-        run = self.policy_run
-        done = self._finished(run)
+        assert e.policy and e.grid and e.policy_learning and e.protocol and e.conventions
+        done = self._finished(self.policy_run)
         if done is not None:
             self.say(f"policies: {done.folder} is complete; nothing to do")
             return done
-        checkpoint = pretrained.folder / "checkpoints" / BEST
-        model = self._load_world_model(checkpoint)
-        self._say_size("world model", e.world_model, model)
+        learning = e.policy_learning
+        self._say_size("world model", e.world_model, source.module)
         cells = [Cell(task, seed) for task in grid_tasks(e, self.data) for seed in e.grid.seeds]
-        size = e.policy_learning.stack or len(cells)
+        size = learning.stack or len(cells)
         groups = [cells[i : i + size] for i in range(0, len(cells), size)]
         names = ["policies"] if len(groups) == 1 else [f"policies/{i}" for i in range(len(groups))]
-        learning = e.policy_learning
         cadence = Cadence(
             learning.iterations,
             learning.log_every,
             learning.evaluate_every,
             learning.checkpoint_every,
         )
+        config = {
+            **resolved(e),
+            "versions": {
+                "world_model": e.world_model.component.version,
+                "policy": e.policy.component.version,
+            },
+            # Half a run in one world model and half in another would be nobody's result.
+            "world_model_weights": source.checkpoint and weights_sha256(source.checkpoint),
+        }
         with ExitStack() as stack:
-            config = {
-                **resolved(e),
-                "versions": {
-                    "world_model": e.world_model.component.version,
-                    "policy": e.policy.component.version,
-                },
-                # Half a run in one world model and half in another would be nobody's result.
-                "world_model_weights": weights_sha256(checkpoint),
-            }
-            folder, trainer = self._open(stack, run, config, names, stop, "policies")
+            folder, trainer = self._open(stack, self.policy_run, config, names, stop, "policies")
             roles = Role("policy", e.policy), Role("world model", e.world_model)
             stack.enter_context(reporting(folder.path, *roles))
-            workers = e.evaluation.workers or os.cpu_count() or 1
-            runner = stack.enter_context(EpisodeRunner(workers))
+            runner = stack.enter_context(EpisodeRunner(e.evaluation.workers or os.cpu_count() or 1))
             evaluator = Evaluator(runner, e.evaluation.seed)
+            data = by_conventions(self.data, e.conventions, e.grid.seeds[0])
             outcome, cost = results.GridOutcome(), 0
             for name, group in zip(names, groups, strict=True):
+                models = learning_models(e, learning, group, source.module, data, self.device)
                 stage = PolicyTraining(
-                    name, group, model, e.world_model.component, e.policy, learning, e.critic,
-                    e.evaluation, evaluator, self.data, self.device, e.system.compile,
-                )  # fmt: skip
+                    name, group, e, source.module, data, evaluator, self.device, models
+                )
                 policy = stage.roles.policy
                 self._say_size(f"{len(group)} policies, each", e.policy, policy)
-                cost += flops(stage.eager_update, *stage.example()) * learning.iterations
-                untrained = stage.training.policy
+                cost += stage.count_flops() * learning.iterations
+                untrained = stage.initial()
                 trainer.train(stage, cadence)
                 self.say(f"{name}: final evaluation, {e.evaluation.final_episodes} episodes each")
                 with stop.ends_at_once():
                     outcome.add(stage, untrained, e.evaluation.final_episodes)
             with stop.ends_at_once():
                 outcome.add_random(evaluator, e.evaluation.final_episodes)
+            checkpoint = None if source.checkpoint is None else str(source.checkpoint)
             summary = Summary(
                 experiment=e.name,
                 scale=e.scale,
                 protocol=e.protocol.kind,
-                conventions=CONVENTIONS,
-                world_model=self._part(e.world_model, model, str(checkpoint)),
+                conventions=e.conventions.recorded(),
+                world_model=self._part(e.world_model, source.module, checkpoint),
                 policy=self._part(e.policy, policy),
                 tasks=outcome.tasks(self.data.planner_return),
-                wm_validation=pretrained.summary.wm_validation,
-                flops={"pretraining": _number(pretrained.summary.flops), "policy_learning": cost},
+                wm_validation={**source.validation, **outcome.validation()},
+                flops={"pretraining": source.flops, "policy_learning": cost},
                 seconds={
-                    "pretraining": _number(pretrained.summary.seconds),
+                    "pretraining": source.seconds,
                     "policy_learning": sum(trainer.seconds(name) for name in names),
                 },
                 versions=versions(),
-                health=[*pretrained.summary.health, *outcome.health()],
+                health=[*source.health, *outcome.health()],
             )
             results.draw_policies(folder, summary)
             folder.write_summary(summary.to_json())
@@ -294,7 +340,7 @@ class Runner:
             "kind": kind,
             "config": dict(config),
             "data": self.data.id,
-            "conventions": CONVENTIONS,
+            "conventions": e.conventions.recorded() if e.conventions else PRETRAIN_CONVENTIONS,
             "protocol": e.protocol.kind if e.protocol and kind == "policies" else None,
             "versions": versions(),
         }
@@ -322,71 +368,10 @@ MAIN_METRICS = (
     "held_out/reward_r2",
     "loss",
     "consistency",
-    "reward_cross_entropy",
+    "reward_loss",
 )
-
-
-def _pretraining(experiment: Experiment) -> str:
-    """Name of the pretraining experiment."""
-    protocol = experiment.protocol
-    return protocol.world_model if isinstance(protocol, Frozen) else experiment.name
-
-
-def run_names(experiment: Experiment, data_identity: str) -> tuple[str, str]:
-    """Folder names of the world model's run and of the policies' run (empty where there is none).
-
-    ``UserError`` for a name that a folder cannot have.
-    """
-    e = experiment
-    digest = config_hash(e, "pretrain", data_identity=data_identity)
-    pretraining = _folder_name(_pretraining(e), e.world_model.plugin, [e.pretrain.seed], digest)
-    if e.policy is None or e.grid is None:
-        return pretraining, ""
-    cell = f"{e.world_model.plugin}-{e.policy.plugin}"
-    digest = config_hash(e, data_identity=data_identity)
-    return pretraining, _folder_name(e.name, cell, e.grid.seeds, digest)
-
-
-def _folder_name(experiment: str, cell: str, seeds: Sequence[int], config_hash: str) -> str:
-    try:
-        return run_name(experiment, cell, seeds, config_hash)
-    except ValueError as error:
-        raise UserError(
-            f"{error}, which names the run's folder",
-            where=experiment,
-            remedy="use letters, digits, dots and hyphens, and single underscores between them",
-        ) from error
 
 
 def _number(value: float | dict[str, float]) -> float:
     assert not isinstance(value, dict)  # a pretraining run has one part
     return value
-
-
-def grid_tasks(experiment: Experiment, data: Dataset) -> list[str]:
-    """The tasks to train policies for; ``UserError`` for one that the data set does not have."""
-    assert experiment.grid is not None
-    for task in experiment.grid.tasks:
-        if task not in data.tasks:
-            raise UserError(
-                f"the data set has no episodes of task {task!r} to start imagination from",
-                where="grid.tasks",
-                remedy=f"choose among {', '.join(data.tasks)}, or give other data",
-            )
-    return experiment.grid.tasks or data.tasks
-
-
-def resolve_device(name: str) -> torch.device:
-    """``"auto"`` is the GPU where there is one. ``UserError`` for a device that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"device {name!r} cannot be used: {str(error).splitlines()[0]}",
-            where="system.device",
-            remedy='use "auto" or "cpu"',
-        ) from error
-    return device

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from fmbpo.experiment.identity import config_hash, from_resolved, identifying, origins, resolved
 from fmbpo.experiment.load import load_experiment
+from fmbpo.experiment.protocols import Finetuned, Frozen, Protocol, Scratch
 from fmbpo.experiment.schema import (
     CriticConfig,
     DataConfig,
     EvaluationConfig,
     Experiment,
-    Frozen,
     GridConfig,
     PluginTable,
     PolicyLearningConfig,
     PretrainConfig,
-    Protocol,
     SystemConfig,
     WandbConfig,
 )
@@ -24,12 +23,14 @@ __all__ = [
     "DataConfig",
     "EvaluationConfig",
     "Experiment",
+    "Finetuned",
     "Frozen",
     "GridConfig",
     "PluginTable",
     "PolicyLearningConfig",
     "PretrainConfig",
     "Protocol",
+    "Scratch",
     "SystemConfig",
     "WandbConfig",
     "config_hash",

@@ -11,14 +11,8 @@ import attrs
 
 from fmbpo.errors import UserError, UserErrors, did_you_mean
 from fmbpo.experiment import toml
-from fmbpo.experiment.schema import (
-    DEFAULTED_TABLES,
-    POLICY_TABLES,
-    PROTOCOLS,
-    Experiment,
-    PluginTable,
-    Protocol,
-)
+from fmbpo.experiment.protocols import PROTOCOLS, Protocol
+from fmbpo.experiment.schema import DEFAULTED_TABLES, POLICY_TABLES, Experiment, PluginTable
 from fmbpo.experiment.structure import (
     Problem,
     Problems,

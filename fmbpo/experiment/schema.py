@@ -11,6 +11,8 @@ import attrs
 from attrs import field
 
 from fmbpo.experiment.checks import betas, filled, non_negative, positive, unique, within
+from fmbpo.experiment.conventions import ConventionsConfig
+from fmbpo.experiment.protocols import Protocol
 from fmbpo.registry import Component
 
 
@@ -68,27 +70,6 @@ class PretrainConfig:
     """Iterations between held-out validations, which choose the best checkpoint."""
     checkpoint_every: int = field(default=5000, validator=positive)
     """Iterations between saved training states."""
-
-
-@attrs.frozen(kw_only=True)
-class Protocol:
-    """``[protocol]``: what becomes of the world model while policies are trained. Tagged by
-    ``kind``; ``PROTOCOLS`` has the classes."""
-
-    kind: Literal["frozen"]
-
-
-@attrs.frozen(kw_only=True)
-class Frozen(Protocol):
-    """The pretrained world model, which learns no more."""
-
-    kind: Literal["frozen"] = "frozen"
-    world_model: str = field(validator=filled)
-    """Name of the pretraining experiment whose checkpoint is used."""
-
-
-PROTOCOLS: dict[str, type[Protocol]] = {"frozen": Frozen}
-"""The protocols by their ``kind``; a further one is a class here and nothing else."""
 
 
 @attrs.frozen(kw_only=True)
@@ -223,6 +204,7 @@ class Experiment:
     world_model: PluginTable
     pretrain: PretrainConfig = field(factory=PretrainConfig)
     protocol: Protocol | None = None
+    conventions: ConventionsConfig | None = None
     policy: PluginTable | None = None
     policy_learning: PolicyLearningConfig | None = None
     critic: CriticConfig | None = None
@@ -241,8 +223,8 @@ class Experiment:
             raise ValueError(f"an experiment of kind {self.kind!r} {verb} {', '.join(wrong)}")
 
 
-POLICY_TABLES = ("protocol", "policy", "policy_learning", "critic", "grid")
+POLICY_TABLES = ("protocol", "conventions", "policy", "policy_learning", "critic", "grid")
 """Tables of a ``"policy"`` experiment alone."""
 
-DEFAULTED_TABLES = ("policy_learning", "critic")
+DEFAULTED_TABLES = ("conventions", "policy_learning", "critic")
 """Those of them that need not be written."""

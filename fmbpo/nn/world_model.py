@@ -5,12 +5,13 @@ The kinds differ in their dynamics alone, so that a comparison compares dynamics
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias
 
 import attrs
 import torch
-from attrs.validators import and_, deep_iterable, ge, gt, instance_of, min_len
+import torch.nn.functional as F
+from attrs.validators import and_, deep_iterable, ge, gt, in_, instance_of, min_len
 from torch import Tensor, nn
 
 from fmbpo.hookspecs import Batch, Metrics, Task, WorldModelDims
@@ -41,6 +42,10 @@ class WorldModelConfig:
     """c_z, weight of the latent error."""
     reward_coef: float = attrs.field(default=0.1, validator=ge(0.0))
     """c_r, weight of the reward's cross-entropy."""
+    reward_loss: Literal["two_hot", "logit_mse"] = attrs.field(
+        default="two_hot", validator=in_(["two_hot", "logit_mse"])
+    )
+    """Two-hot cross-entropy, or PWM's released one: each logit's squared distance to the reward."""
     rho: float = attrs.field(default=0.99, validator=and_(gt(0.0), attrs.validators.le(1.0)))
     """Weight of step t of a sub-trajectory is ρ^t."""
 
@@ -82,6 +87,26 @@ class LatentWorldModel(nn.Module):
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self.reward = normed_mlp(step_inputs, config.units, head)
+
+    def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Parameters of an MLP world model of the same sizes as this model's own.
+
+        The further input columns of the dynamics are 0, so that the first network evaluation sees
+        what the MLP model sees. Raises ``ValueError`` where names or shapes do not fit.
+        """
+        own = {name: p.shape for name, p in self.named_parameters()}
+        adopted, first = dict(weights), "dynamics.0.linear.weight"
+        if first in own and first in adopted:
+            missing = own[first][1] - adopted[first].shape[1]
+            adopted[first] = F.pad(adopted[first], (0, max(missing, 0)))
+        for name in sorted(own.keys() | adopted.keys()):
+            mine, theirs = own.get(name), adopted[name].shape if name in adopted else None
+            if mine != theirs:
+                raise ValueError(
+                    f"{name} has shape {theirs and list(theirs)} in the checkpoint, "
+                    f"{mine and list(mine)} in the model"
+                )
+        return adopted
 
     def embed(self, index: Tensor) -> Tensor:
         """``[B]`` task ids -> ``[B, E]``."""
@@ -140,9 +165,13 @@ def sub_trajectory_loss(
     logits = module.reward_logits(source_HBD, batch.action_HBA, task)
     weight_H = config.rho ** torch.arange(len(error_H), device=error_H.device, dtype=error_H.dtype)
     consistency = (weight_H * error_H).mean()
-    reward = (weight_H * two_hot.cross_entropy(logits, batch.reward_HB).mean(-1)).mean()
+    if config.reward_loss == "two_hot":
+        error_HB = two_hot.cross_entropy(logits, batch.reward_HB)
+    else:
+        error_HB = (logits - batch.reward_HB.unsqueeze(-1)).square().mean(-1)
+    reward = (weight_H * error_HB.mean(-1)).mean()
     loss = config.consistency_coef * consistency + config.reward_coef * reward
-    metrics = {"loss": loss, "consistency": consistency, "reward_cross_entropy": reward}
+    metrics = {"loss": loss, "consistency": consistency, "reward_loss": reward}
     return loss, {name: value.detach() for name, value in metrics.items()}
 
 

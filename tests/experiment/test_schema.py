@@ -43,6 +43,12 @@ def test_the_plugins_own_config_structures_its_table(policy):
     assert experiment.policy.config.gate is True
 
 
+def test_a_pretrained_protocol_needs_a_world_model(policy):
+    text = refusal(policy, "protocol.world_model=''")
+    assert "protocol: world_model must name a pretraining experiment" in text
+    load_experiment(policy, overrides=["protocol.world_model=''", "protocol.checkpoint=x"])
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -79,8 +85,9 @@ def test_the_plugins_own_config_structures_its_table(policy):
         ("wandb.mode=onlin", ["wandb.mode", "'online' or 'offline'", "did you mean 'online'?"]),
         ("kind=polisy", ["kind", "did you mean 'policy'?"]),
         ("protocol.kind=frosen", ["protocol.kind", "did you mean 'frozen'?"]),
-        ("protocol.world_model=''", ["protocol.world_model", "must not be empty"]),
-        ("protocol.checkpoint=x", ["protocol.checkpoint", "unknown key"]),
+        ("protocol.checkpont=x", ["protocol.checkpont", "did you mean 'checkpoint'?"]),
+        ("conventions.bundle=pmw", ["conventions.bundle", "did you mean 'pwm'?"]),
+        ("conventions.mask=true", ["conventions.mask", "unknown key"]),
         ("protocol=frozen", ["protocol", "a table is wanted", "[protocol]"]),
         ("policy.plugin=toy-polcy", ["policy.plugin", "did you mean 'toy-policy'?"]),
         ("policy.plugin=3", ["policy.plugin", "a string is wanted", "toy-policy"]),
@@ -127,7 +134,7 @@ def test_all_mistakes_are_reported_at_once(policy):
     assert all(error.where and str(error) in str(caught.value) for error in caught.value.errors)
 
 
-@pytest.mark.parametrize("table", ["protocol", "policy", "policy_learning", "critic", "grid"])
+@pytest.mark.parametrize("table", ["protocol", "conventions", "policy", "policy_learning", "critic", "grid"])
 def test_a_pretraining_has_no_policy_tables(pretrain, table):
     override = {"protocol": "{kind='frozen', world_model='x'}", "policy": "{plugin='toy-policy'}"}
     text = refusal(pretrain, f"{table}={override.get(table, '{}')}", "pretrain.seed=1.5")
@@ -151,7 +158,7 @@ def test_a_base_is_no_experiment(write):
 
 def test_frozen_without_a_world_model_cannot_be_written(write, policy):
     text = policy.read_text().replace('world_model = "toy_pretrain"', "")
-    assert "protocol.world_model: missing" in refusal(write("x.toml", text))
+    assert "protocol: world_model must name" in refusal(write("x.toml", text))
 
 
 def test_task_names_are_normalised(policy):
@@ -246,7 +253,7 @@ def test_the_studys_files_load(path, scale):
     assert experiment.name == path.stem
     paper = scale == "paper"
     assert experiment.world_model.config.latent_dim == (768 if paper else 128)
-    assert experiment.pretrain.iterations == (200_000 if paper else 4000)
+    assert experiment.pretrain.iterations == (200_000 if paper else 5000)
     if experiment.protocol is not None:
         names = {other.stem for other in EXPERIMENTS}
         assert experiment.protocol.world_model in names

@@ -1,0 +1,76 @@
+"""What an experiment comes to on this machine and data: its device, its tasks, its runs' names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from fmbpo.engine.dataset import Dataset
+from fmbpo.errors import UserError
+from fmbpo.experiment import Finetuned, Frozen, config_hash
+from fmbpo.experiment.schema import Experiment
+from fmbpo.runs.folder import run_name
+
+
+def pretraining_name(experiment: Experiment) -> str:
+    """Name of the pretraining experiment."""
+    protocol = experiment.protocol
+    if isinstance(protocol, Frozen | Finetuned) and protocol.world_model:
+        return protocol.world_model
+    return experiment.name
+
+
+def run_names(experiment: Experiment, data_identity: str) -> tuple[str, str]:
+    """Folder names of the world model's run and of the policies' run (empty where there is none).
+
+    ``UserError`` for a name that a folder cannot have.
+    """
+    e = experiment
+    digest = config_hash(e, "pretrain", data_identity=data_identity)
+    pretraining = _folder_name(pretraining_name(e), e.world_model.plugin, [e.pretrain.seed], digest)
+    if e.policy is None or e.grid is None:
+        return pretraining, ""
+    cell = f"{e.world_model.plugin}-{e.policy.plugin}"
+    digest = config_hash(e, data_identity=data_identity)
+    return pretraining, _folder_name(e.name, cell, e.grid.seeds, digest)
+
+
+def _folder_name(experiment: str, cell: str, seeds: Sequence[int], config_hash: str) -> str:
+    try:
+        return run_name(experiment, cell, seeds, config_hash)
+    except ValueError as error:
+        raise UserError(
+            f"{error}, which names the run's folder",
+            where=experiment,
+            remedy="use letters, digits, dots and hyphens, and single underscores between them",
+        ) from error
+
+
+def grid_tasks(experiment: Experiment, data: Dataset) -> list[str]:
+    """The tasks to train policies for; ``UserError`` for one that the data set does not have."""
+    assert experiment.grid is not None
+    for task in experiment.grid.tasks:
+        if task not in data.tasks:
+            raise UserError(
+                f"the data set has no episodes of task {task!r} to start imagination from",
+                where="grid.tasks",
+                remedy=f"choose among {', '.join(data.tasks)}, or give other data",
+            )
+    return experiment.grid.tasks or data.tasks
+
+
+def resolve_device(name: str) -> torch.device:
+    """``"auto"`` is the GPU where there is one. ``UserError`` for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device {name!r} cannot be used: {str(error).splitlines()[0]}",
+            where="system.device",
+            remedy='use "auto" or "cpu"',
+        ) from error
+    return device
