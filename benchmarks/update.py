@@ -29,14 +29,8 @@ from torch.utils._pytree import tree_map
 from fmbpo.engine import seeding
 from fmbpo.engine.cost import flops
 from fmbpo.engine.critic import Critic
-from fmbpo.engine.policy_update import (
-    CellState,
-    PolicySettings,
-    Rates,
-    Roles,
-    Start,
-    make_policy_update,
-)
+from fmbpo.engine.imagination import PolicySettings, Roles, Start
+from fmbpo.engine.policy_update import CellState, Rates, make_policy_update
 from fmbpo.engine.pretraining import DIMS
 from fmbpo.engine.world_model_update import (
     WorldModelSettings,

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if path.is_dir())
 MAX_LINES = 400
 ON_THE_DEVICE = [
-    *(f"fmbpo/engine/{name}.py" for name in ("adam", "critic", "gradient")),
+    *(f"fmbpo/engine/{name}.py" for name in ("adam", "critic", "gradient", "imagination")),
     *(f"fmbpo/engine/{name}_update.py" for name in ("policy", "world_model")),
     *("fmbpo/nn", *(f"plugins/{name}/fmbpo_{name}" for name in PLUGINS)),
 ]

@@ -36,14 +36,15 @@ def ensemble_values(critic: Critic, params: Params, z: Tensor) -> Tensor:
     return values
 
 
-def td_lambda(reward_HB: Tensor, next_value_HB: Tensor, discount: float, lam: float) -> Tensor:
-    """TD(λ) targets ``[H, B]`` over an imagined rollout without terminations.
+def td_lambda(reward_HB: Tensor, next_value_HB: Tensor, discount: float, lam_HB: Tensor) -> Tensor:
+    """TD(λ) targets ``[H, B]`` over an imagined rollout; λ = 0 where a return is to end.
 
-    ``G_t = r_t + γ ((1 - λ) V(z_{t+1}) + λ G_{t+1})``, ``G_{H-1} = r_{H-1} + γ V(z_H)``.
+    ``G_t = r_t + γ ((1 - λ_t) V(z_{t+1}) + λ_t G_{t+1})``, ``G_{H-1} = r_{H-1} + γ V(z_H)``.
     """
     target = next_value_HB[-1]
     targets = []
-    for reward, value in zip(reward_HB.flip(0), next_value_HB.flip(0), strict=True):
+    rows = zip(reward_HB.flip(0), next_value_HB.flip(0), lam_HB.flip(0), strict=True)
+    for reward, value, lam in rows:
         target = reward + discount * ((1 - lam) * value + lam * target)
         targets.append(target)
     return torch.stack(targets).flip(0)

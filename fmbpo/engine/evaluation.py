@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.func import vmap
 
 from fmbpo.engine.adam import Params
-from fmbpo.engine.policy_update import Roles, encoded
+from fmbpo.engine.imagination import Roles, encoded
 from fmbpo.engine.world_model_update import HookCall
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import EPISODE_STEPS, SimulationError

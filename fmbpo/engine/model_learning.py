@@ -181,23 +181,27 @@ class ModelLearning:
             generator.set_state(saved)
 
 
+def loss_settings(horizon: int, discount: float) -> dict[str, Any]:
+    """PWM's released model loss, ``(Σ_t γ^t mse_t + mean γ^t (logit - r)²) / H``, as settings."""
+    return {
+        "reward_loss": "logit_mse",
+        "consistency_coef": 1.0,
+        "reward_coef": 1.0 / horizon,
+        "rho": discount,
+    }
+
+
 def loss_table(
     table: PluginTable, conventions: ConventionsConfig, learning: PolicyLearningConfig
 ) -> PluginTable:
     """The world model's settings for its updates during policy learning.
 
-    PWM's released loss: ``(Σ_t γ^t mse_t + mean γ^t (logit - r)²) / H``. Raises ``ValueError``
-    where the plugin does not offer it.
+    Raises ``ValueError`` where the plugin does not offer PWM's.
     """
     if conventions.model_loss == "two_hot":
         return table
     known = {field.name for field in attrs.fields(type(table.config))}
-    wanted = {
-        "reward_loss": "logit_mse",
-        "consistency_coef": 1.0,
-        "reward_coef": 1.0 / learning.horizon,
-        "rho": learning.discount,
-    }
+    wanted = loss_settings(learning.horizon, learning.discount)
     if missing := wanted.keys() - known:
         raise ValueError(
             f"world model {table.plugin!r} has no setting {', '.join(sorted(missing))}"

@@ -18,15 +18,9 @@ from fmbpo.engine.cost import flops
 from fmbpo.engine.critic import Critic, ReturnScale
 from fmbpo.engine.dataset import Dataset
 from fmbpo.engine.evaluation import Evaluator
+from fmbpo.engine.imagination import PolicySettings, Roles, Start
 from fmbpo.engine.model_learning import ModelLearning
-from fmbpo.engine.policy_update import (
-    CellState,
-    PolicySettings,
-    Rates,
-    Roles,
-    Start,
-    make_policy_update,
-)
+from fmbpo.engine.policy_update import CellState, Rates, make_policy_update
 from fmbpo.engine.trees import own_params, stack, to_device
 from fmbpo.experiment.conventions import ConventionsConfig
 from fmbpo.experiment.schema import Experiment, PolicyLearningConfig

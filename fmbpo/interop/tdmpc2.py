@@ -47,7 +47,7 @@ def read_world_model(path: Path) -> tuple[dict[str, Tensor], Sizes]:
     """
     state = _state_dict(path)
     try:
-        weights = _renamed(state)
+        weights = {name: value.float() for name, value in renamed(state).items()}
         sizes = _sizes(weights)
         _check_masks(state.get(_MASKS))
     except ValueError as error:
@@ -106,8 +106,11 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
     return inner
 
 
-def _renamed(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """TD-MPC2's or PWM's names -> fmbpo's, the world model's alone."""
+def renamed(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """TD-MPC2's or PWM's names -> fmbpo's, the world model's alone.
+
+    Raises ``ValueError`` for a part of the world model that is not known, no tensor or not finite.
+    """
     found = {}
     for key, value in state.items():
         match = _LAYER.fullmatch(str(key))
@@ -120,10 +123,10 @@ def _renamed(state: Mapping[str, Any]) -> dict[str, Tensor]:
         if not torch.isfinite(value).all():
             raise ValueError(f"{key!r} is not finite")
         if match is None:
-            found["task_embedding.weight"] = value.float()
+            found["task_embedding.weight"] = value
             continue
         part, layer, norm, kind = match.groups()
-        found[f"{part}.{layer}.{'norm' if norm else 'linear'}.{kind}"] = value.float()
+        found[f"{part}.{layer}.{'norm' if norm else 'linear'}.{kind}"] = value
     last = max((int(k.split(".")[1]) for k in found if k.startswith("reward.")), default=0)
     for kind in ("weight", "bias"):  # the head's last layer is a plain Linear
         if (name := f"reward.{last}.linear.{kind}") in found:

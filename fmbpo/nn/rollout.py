@@ -22,9 +22,16 @@ def model_rollout(step: Step, z: Tensor, partner: ChooseAction, noise: Tensor) -
     return _unroll(z, partner, lambda t, z, a: step(z, a, noise[t]), len(noise))
 
 
-def policy_rollout(act: Act, z: Tensor, partner: AnswerAction, noise: Tensor) -> Rollout:
-    """A policy's rollout: ``act`` sees the latent without its gradient, ``partner`` answers."""
-    return _unroll(z, lambda t, z: act(z.detach(), noise[t]), partner, len(noise))
+def policy_rollout(
+    act: Act, z: Tensor, partner: AnswerAction, noise: Tensor, *, detach: bool = True
+) -> Rollout:
+    """A policy's rollout: ``act`` sees the latent, by default without its gradient; ``partner``
+    answers."""
+
+    def choose(t: int, z: Tensor) -> Tensor:
+        return act(z.detach() if detach else z, noise[t])
+
+    return _unroll(z, choose, partner, len(noise))
 
 
 def _unroll(z: Tensor, choose: ChooseAction, answer: AnswerAction, horizon: int) -> Rollout:

@@ -4,7 +4,8 @@ import torch
 from torch.utils._pytree import tree_map
 
 from fmbpo.engine.critic import Critic
-from fmbpo.engine.policy_update import CellState, PolicySettings, Rates, Roles, Start
+from fmbpo.engine.imagination import PolicySettings, Roles, Start
+from fmbpo.engine.policy_update import CellState, Rates
 from fmbpo.hookspecs import Batch, PolicyDims, WorldModelDims
 from fmbpo.registry import load_plugin
 

@@ -19,12 +19,14 @@ def test_lambda_one_is_the_discounted_sum():
     reward, value = rollout()
     weights = 0.99 ** torch.arange(H, dtype=torch.float64)
     expected = (weights[:, None] * reward).sum(0) + 0.99**H * value[-1]
-    torch.testing.assert_close(td_lambda(reward, value, 0.99, 1.0)[0], expected)
+    torch.testing.assert_close(td_lambda(reward, value, 0.99, torch.ones_like(value))[0], expected)
 
 
 def test_lambda_zero_is_one_step():
     reward, value = rollout()
-    torch.testing.assert_close(td_lambda(reward, value, 0.99, 0.0), reward + 0.99 * value)
+    torch.testing.assert_close(
+        td_lambda(reward, value, 0.99, torch.zeros_like(value)), reward + 0.99 * value
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -38,7 +40,9 @@ def test_td_lambda_is_the_weighted_mean_of_n_step_returns(gamma, lam):
         n_step.append(total + gamma**n * value[n - 1])
     expected = sum((1 - lam) * lam ** (n - 1) * n_step[n - 1] for n in range(1, H))
     expected = expected + lam ** (H - 1) * n_step[-1]
-    torch.testing.assert_close(td_lambda(reward, value, gamma, lam)[0], expected)
+    torch.testing.assert_close(
+        td_lambda(reward, value, gamma, torch.full_like(value, lam))[0], expected
+    )
 
 
 def test_return_scale_is_the_running_variance():

@@ -134,7 +134,9 @@ def test_all_mistakes_are_reported_at_once(policy):
     assert all(error.where and str(error) in str(caught.value) for error in caught.value.errors)
 
 
-@pytest.mark.parametrize("table", ["protocol", "conventions", "policy", "policy_learning", "critic", "grid"])
+@pytest.mark.parametrize(
+    "table", ["protocol", "conventions", "policy", "policy_learning", "critic", "grid"]
+)
 def test_a_pretraining_has_no_policy_tables(pretrain, table):
     override = {"protocol": "{kind='frozen', world_model='x'}", "policy": "{plugin='toy-policy'}"}
     text = refusal(pretrain, f"{table}={override.get(table, '{}')}", "pretrain.seed=1.5")

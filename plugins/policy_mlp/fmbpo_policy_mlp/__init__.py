@@ -37,6 +37,8 @@ class Config:
     """Floor of the log standard deviation."""
     task_embedding: bool = False
     """Whether the policy also sees the world model's task embedding."""
+    detach: bool = True
+    """Whether the actor's gradient is cut at the latent that the policy sees (PWM)."""
 
 
 class GaussianPolicy(nn.Module):
@@ -83,7 +85,8 @@ class GaussianPlugin:
         self, module: GaussianPolicy, z: Tensor, partner: AnswerAction, task: Task, noise: Tensor
     ) -> Rollout:
         """Repeated ``predict``, each answered by the partner."""
-        return policy_rollout(lambda z, n: self.predict(module, z, task, n), z, partner, noise)
+        act = lambda z, n: self.predict(module, z, task, n)  # noqa: E731
+        return policy_rollout(act, z, partner, noise, detach=module.config.detach)
 
     @hookimpl
     def loss(self, module: GaussianPolicy, imagined: Imagined) -> tuple[Tensor, Metrics]:

@@ -1,0 +1,110 @@
+"""Checks this code against a folder of golden numbers: ``python -m fmbpo.testing.parity FOLDER``.
+
+For every recorded array, the largest distance to this engine's own result, in float32 and float64,
+relative to the array's largest entry. The bound in float32 is ``2e-5``; in float64 it is how far a
+float64 recomputation by PWM's own code lies from the (float32) record, where the folder tells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import attrs
+import numpy as np
+import torch
+
+from fmbpo.errors import UserError
+from fmbpo.testing.pwm_replay import replay
+
+TOLERANCE = 2e-5
+INPUTS = ("inputs", "wm_weights", "ac_init")
+"""Files that hold what the others are computed from."""
+GIVEN = {"math/x", "math/xs", "math/logits"}
+"""Inputs among the outputs."""
+
+
+@attrs.frozen
+class Comparison:
+    """One array: the largest distance over the largest entry, and its bound."""
+
+    name: str
+    dtype: str
+    error: float
+    bound: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the distance is within its bound; NaN is not."""
+        return self.error <= self.bound
+
+
+def compare(folder: Path) -> Iterator[Comparison]:
+    """Every array of the folder, in both types; a missing one has error ``inf``.
+
+    Raises ``UserError`` for a folder of another layout.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        deviations = json.loads((folder / "float64_deviation.json").read_text(encoding="utf-8"))
+        files = sorted(file for file in folder.glob("*.npz") if file.stem not in INPUTS)
+        golden = {}
+        for file in files:
+            with np.load(file) as arrays:
+                golden.update({f"{file.stem}/{k}": arrays[k] for k in arrays.files})
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no folder of golden numbers ({error})",
+            where=str(folder),
+            remedy="give a folder with config.json, float64_deviation.json and the .npz files",
+        ) from error
+    for dtype in (torch.float32, torch.float64):
+        ours = {name: value.detach().numpy() for name, value in replay(folder, config, dtype)}
+        label = str(dtype).removeprefix("torch.")
+        for name, wanted in golden.items():
+            if name in GIVEN:
+                continue
+            bound = TOLERANCE
+            if dtype is torch.float64 and name in deviations:
+                # Twice: the recorded figure is of one float64 order of operations among many.
+                bound = min(TOLERANCE, 2 * deviations[name][1] + 1e-7)
+            yield Comparison(name, label, _error(ours.get(name), wanted), bound)
+        for name in sorted(ours.keys() - golden.keys()):
+            yield Comparison(f"{name} (not recorded)", label, math.inf, TOLERANCE)
+
+
+def _error(ours: np.ndarray | None, wanted: np.ndarray) -> float:
+    if ours is None or ours.shape != wanted.shape:
+        return math.inf
+    scale = float(np.abs(wanted).max()) or 1.0
+    return float(np.abs(ours.astype(np.float64) - wanted.astype(np.float64)).max()) / scale
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a line an array; 0 where all are within their bounds, 1 where one is not, else 2."""
+    parser = argparse.ArgumentParser(prog="python -m fmbpo.testing.parity", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    try:
+        results = list(compare(parser.parse_args(arguments).folder))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for result in results:
+        verdict = "ok" if result.passed else "FAILED"
+        print(
+            f"{result.dtype}  {result.error:9.2e}  of {result.bound:.1e}  {verdict}  {result.name}"
+        )
+    failed = sum(not result.passed for result in results)
+    errors = sorted(result.error for result in results)
+    print(
+        f"{len(results)} comparisons, {failed} failed; median error {errors[len(errors) // 2]:.1e}"
+    )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""This engine against numbers of PWM's and TD-MPC2's own code, and that the check bites."""
+
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fmbpo.engine.critic import ReturnScale
+from fmbpo.nn import blocks, two_hot
+from fmbpo.testing import parity, pwm_replay
+
+GOLDEN = Path(__file__).parent / "golden" / "pwm"
+
+
+@pytest.fixture(scope="module")
+def comparisons():
+    return list(parity.compare(GOLDEN))
+
+
+def failed(results):
+    return {result.name for result in results if not result.passed}
+
+
+def test_every_recorded_array_in_both_types(comparisons):
+    assert failed(comparisons) == set()
+    for dtype in ("float32", "float64"):
+        names = {result.name for result in comparisons if result.dtype == dtype}
+        recorded = set()
+        for file in GOLDEN.glob("*.npz"):
+            with np.load(file) as arrays:
+                recorded |= {f"{file.stem}/{name}" for name in arrays.files}
+        given = {n for n in recorded if n.split("/")[0] in parity.INPUTS} | parity.GIVEN
+        assert names == recorded - given
+        assert len(names) > 600
+
+
+def test_the_typical_array_is_a_hundred_times_closer(comparisons):
+    assert statistics.median(result.error for result in comparisons) < parity.TOLERANCE / 100
+
+
+def test_the_command(capsys, tmp_path):
+    assert parity.main([str(GOLDEN)]) == 0
+    out = capsys.readouterr().out
+    assert "float64" in out
+    assert "update_finetune/after/wm/_encoder.0.weight" in out
+    assert "0 failed" in out.splitlines()[-1]
+    assert parity.main([str(tmp_path)]) == 2
+    assert "no folder of golden numbers" in capsys.readouterr().err
+
+
+def mutated(monkeypatch, change):
+    """Names that fail in float32 once ``change(monkeypatch)`` is made."""
+    with monkeypatch.context() as patch:
+        change(patch)
+        return failed(result for result in parity.compare(GOLDEN) if result.dtype == "float32")
+
+
+def other_settings(**values):
+    """The convention's settings, some of them different."""
+
+    def change(patch):
+        original = pwm_replay.make_losses
+        replaced = lambda roles, s: original(roles, s._replace(**values))  # noqa: E731
+        patch.setattr(pwm_replay, "make_losses", replaced)
+
+    return change
+
+
+def true_scale(patch):
+    original = two_hot.decode_symlog
+    patch.setattr(two_hot, "decode_symlog", lambda logits: two_hot.symexp(original(logits)))
+
+
+def looser_embedding(patch):
+    patch.setattr(blocks.TaskEmbedding, "project", lambda self, rows: rows.detach())
+
+
+def unbiased_variance(patch):
+    original = torch.Tensor.var
+    patch.setattr(torch.Tensor, "var", lambda self, correction=0, **k: original(self, **k))
+
+
+def larger_epsilon(patch):
+    divisor = lambda self: (self.variance + 1e-3).sqrt()  # noqa: E731
+    patch.setattr(ReturnScale, "divisor", divisor)
+
+
+@pytest.mark.parametrize(
+    ("change", "caught"),
+    [
+        (other_settings(late_bootstrap=False), "actor_loss_det/loss_raw"),
+        (other_settings(one_step_targets=False), "actor_loss_det/target_values"),
+        (other_settings(discount=0.98), "actor_loss_sto/loss"),
+        (other_settings(symlog_reward=False), "actor_loss_det/rew_buf"),
+        (true_scale, "wm_outputs/almost_two_hot_inv"),
+        (looser_embedding, "wm_outputs/task_emb_weight_after"),
+        (unbiased_variance, "actor_loss_det/ret_rms"),
+        (larger_epsilon, "actor_loss_det/loss"),
+    ],
+)
+def test_a_mistake_is_caught(change, caught, monkeypatch):
+    assert caught in mutated(monkeypatch, change)
+
+
+def test_a_changed_record_is_caught(tmp_path, monkeypatch):
+    for file in GOLDEN.glob("*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    with np.load(GOLDEN / "wm_outputs.npz") as file:
+        arrays = dict(file)
+    arrays["next0"] = arrays["next0"] * 1.0001
+    arrays["extra"] = arrays["next0"]
+    np.savez(tmp_path / "wm_outputs.npz", **arrays)
+    assert failed(parity.compare(tmp_path)) == {"wm_outputs/next0", "wm_outputs/extra"}
+    assert parity.main([str(tmp_path)]) == 1
