@@ -6,19 +6,18 @@ the folder's inputs and weights. Conventions: PWM's released behaviour.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from fmbpo.engine.adam import AdamState, Params, adam_step, clip, linear_decay
-from fmbpo.engine.critic import Critic, ReturnScale, ensemble_values, td_lambda
+from fmbpo.engine.critic import ReturnScale, ensemble_values, td_lambda
 from fmbpo.engine.gradient import gradient
-from fmbpo.engine.imagination import PolicySettings, Roles, Start, make_losses
+from fmbpo.engine.imagination import Start, make_losses
 from fmbpo.engine.model_learning import loss_settings
 from fmbpo.engine.policy_update import CellState, Rates, make_policy_update
 from fmbpo.engine.trees import stack
@@ -28,126 +27,8 @@ from fmbpo.engine.world_model_update import (
     WorldModelState,
     make_world_model_update,
 )
-from fmbpo.hookspecs import Batch, PolicyDims, Task, WorldModelDims
-from fmbpo.interop.tdmpc2 import exported, renamed
 from fmbpo.nn import two_hot
-from fmbpo.registry import load_plugin
-
-Arrays = Iterator[tuple[str, Tensor]]
-
-
-class Replay:
-    """One golden folder in one floating-point type."""
-
-    def __init__(self, folder: Path, config: Mapping[str, Any], dtype: torch.dtype) -> None:
-        self.config, self.dtype = config, dtype
-
-        def load(name: str) -> dict[str, Tensor]:
-            with np.load(folder / f"{name}.npz") as file:
-                arrays = {k: torch.from_numpy(file[k]) for k in file.files}
-            return {k: v.to(dtype) if v.is_floating_point() else v for k, v in arrays.items()}
-
-        self.inputs, self.math = load("inputs"), load("math")
-        # Inputs of theirs that stand among the results.
-        self.random_done = load("actor_loss_det")["tdlambda_done_random/done_mask"]
-        self.epochs = load("update")["lr_schedule_epochs"]
-        c, inputs = config, self.inputs
-        self.obs, self.act, self.rew = inputs["obs"], inputs["act"], inputs["rew"].squeeze(-1)
-        self.index = inputs["task"]
-        self.mask = torch.ones_like(self.act[0])  # PWM applies none
-        self.wm = load_plugin("world_model", "mlp")
-        sizes = {
-            "encoder_units": c["encoder_units"],
-            "units": c["units"],
-            "latent_dim": c["latent_dim"],
-            "task_dim": c["task_dim"],
-        }
-        self.sizes = sizes
-        self.dims = WorldModelDims(c["obs_dim"], c["act_dim"], c["num_tasks"])
-        weights = renamed(load("wm_weights"))
-        self.looked_up = torch.zeros(c["num_tasks"], 1, dtype=torch.bool)
-        self.looked_up[self.index] = True
-        self.model = self.build()
-        # The look-up writes the rows that it renormalises; no other row changes.
-        rows = weights["task_embedding.weight"]
-        held = self.model.task_embedding.project(rows)
-        weights["task_embedding.weight"] = torch.where(self.looked_up, held, rows)
-        self.weights = weights
-        self.model.load_state_dict(weights)
-        self.wm.freeze(self.model)
-
-        start = load("ac_init")
-        self.pi = load_plugin("policy", "mlp")
-        self.policy = self.build_policy()
-        actor = {k.removeprefix("actor/"): v for k, v in start.items() if k.startswith("actor/")}
-        self.raw_actor = {_ours_actor(k): v for k, v in actor.items()}
-        self.actor = self.policy.project(self.raw_actor)  # PWM clamps before it is used
-        critics = [
-            {
-                _ours_critic(k.split("/", 1)[1]): v
-                for k, v in start.items()
-                if k.startswith(f"critic{i}/")
-            }
-            for i in range(c["num_critics"])
-        ]
-        self.critics: Params = stack(critics)
-        self.critic = Critic(c["latent_dim"], c["critic_units"]).to(dtype)
-        self.task = Task(self.index, self.mask, self.model.embed(self.index))
-        self.settings = PolicySettings(
-            c["gamma"],
-            c["lam"],
-            (c["betas"][0], c["betas"][1]),
-            c["actor_grad_norm"],
-            c["critic_grad_norm"],
-            c["critic_iterations"],
-            c["critic_batches"],
-            one_step_targets=True,
-            late_bootstrap=True,
-            symlog_reward=True,
-        )
-
-    def build(self, **settings: Any) -> Any:
-        """A world model of the folder's sizes."""
-        return self.wm.build(self.wm.Config(**self.sizes, **settings), self.dims).to(self.dtype)
-
-    def build_policy(self, **settings: Any) -> Any:
-        """A policy of the folder's sizes."""
-        c = self.config
-        config = self.pi.Config(
-            units=c["actor_units"],
-            init_log_std=c["init_logstd"],
-            min_log_std=c["min_logstd"],
-            **settings,
-        )
-        dims = PolicyDims(c["latent_dim"], c["task_dim"], c["act_dim"])
-        return self.pi.build(config, dims).to(self.dtype)
-
-    def unclamped(self) -> Any:
-        """A policy whose parameters stay as an update leaves them."""
-        policy = self.build_policy()
-        policy.project = lambda params: params
-        return policy
-
-    def roles(self, policy: Any = None) -> Roles:
-        """What an update composes."""
-        return Roles(
-            self.model, self.wm.predict, policy or self.policy, self.pi.rollout, self.pi.loss,
-            self.critic,
-        )  # fmt: skip
-
-    def start(self, obs: Tensor, noise: Tensor) -> Start:
-        """Imagination from these observations with this noise."""
-        nothing = noise.new_zeros(*noise.shape[:2], 0)
-        return Start(obs, self.index, self.mask, noise, nothing)
-
-    def batch(self) -> Batch:
-        """The recorded sub-trajectories."""
-        return Batch(self.obs, self.act, self.rew, self.index, self.mask)
-
-    def mean(self, z: Tensor) -> Tensor:
-        """The actor's output before tanh, without noise."""
-        result: Tensor = HookCall(self.policy, lambda m, z: m.mean(z)).with_params(self.actor, z)
-        return result
+from fmbpo.testing.pwm_golden import Arrays, Replay, pwm_actor, pwm_critics, pwm_model
 
 
 def replay(folder: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Arrays:
@@ -235,7 +116,7 @@ def _actor_loss(
     named = {k: g for k, g in zip(leaves, grads, strict=True) if g is not None and g.any()}
     yield "loss", loss
     yield "grad_norm", clip(named, 1.0)[1]
-    yield from ((f"grad/{_pwm_actor(k)}", g) for k, g in named.items())
+    yield from ((f"grad/{pwm_actor(k)}", g) for k, g in named.items())
     if not scale_returns:
         return
     yield "loss_raw", -imagined.return_B
@@ -282,7 +163,7 @@ def _critic_loss(r: Replay) -> Arrays:
     yield "target_values", target
     yield "pred", ensemble_values(r.critic, r.critics, z)
     yield "loss", loss
-    yield from ((f"grad/{k}", v) for k, v in _pwm_critics(grads))
+    yield from ((f"grad/{k}", v) for k, v in pwm_critics(grads))
 
 
 def _wm_loss_pwm(r: Replay) -> Arrays:
@@ -295,7 +176,7 @@ def _wm_loss_pwm(r: Replay) -> Arrays:
     yield "dynamics", metrics["consistency"]
     yield "reward", metrics["reward_loss"] * settings["reward_coef"]
     yield "grad_norm", clip(grads, 1.0)[1]
-    yield from ((f"grad/{k}", v) for k, v in _pwm_model(grads))
+    yield from ((f"grad/{k}", v) for k, v in pwm_model(grads))
 
 
 def _wm_loss_tdmpc2(r: Replay, rho: float) -> Arrays:
@@ -313,13 +194,13 @@ def _wm_loss_tdmpc2(r: Replay, rho: float) -> Arrays:
         z0 = r.model.encode(r.obs[0], r.task.embedding_BE)
         rollout = r.wm.rollout(r.model, z0, lambda t, _: r.act[t], r.task, none)
     yield "soft_ce_per_step", two_hot.cross_entropy(rollout.reward_logits_HBR, r.rew)
-    yield from ((f"grad/{k}", v) for k, v in _pwm_model(grads))
+    yield from ((f"grad/{k}", v) for k, v in pwm_model(grads))
     betas = tuple(r.config["wm_betas"])
     settings = WorldModelSettings(betas, c["grad_clip_norm"], c["enc_lr_scale"])
     update = make_world_model_update(module, r.wm.loss, settings)
     rate = torch.tensor(c["lr"], dtype=r.dtype)
     state, _ = update(WorldModelState.initial(r.weights), r.batch(), none, rate)
-    yield from ((f"after_step/{k}", v) for k, v in _pwm_model(state.params))
+    yield from ((f"after_step/{k}", v) for k, v in pwm_model(state.params))
 
 
 def _update(r: Replay) -> Arrays:
@@ -359,16 +240,16 @@ def _update(r: Replay) -> Arrays:
         # PWM clamps the log standard deviation before its next use, this engine after the step.
         raw, _ = unclamped(before, stack([start]), rates)
         policy = {k: v[0] for k, v in raw.policy.items()}
-        yield from ((f"after{number}/actor/{_pwm_actor(k)}", v) for k, v in policy.items())
+        yield from ((f"after{number}/actor/{pwm_actor(k)}", v) for k, v in policy.items())
         critics = {k: v[0] for k, v in state.critics.items()}
-        yield from ((f"after{number}/{k}", v) for k, v in _pwm_critics(critics))
+        yield from ((f"after{number}/{k}", v) for k, v in pwm_critics(critics))
         if number == 1:
             rows = len(r.act) * len(r.index) // c["critic_batches"]
             steps = c["critic_iterations"] * c["critic_batches"]
             yield "minibatch_sizes1", torch.full((steps,), rows)
-            yield from ((f"after_critic_step1/{k}", v) for k, v in _pwm_critics(first[0][0]))
+            yield from ((f"after_critic_step1/{k}", v) for k, v in pwm_critics(first[0][0]))
             for k in policy:
-                name = f"adam1/actor/{_pwm_actor(k)}"
+                name = f"adam1/actor/{pwm_actor(k)}"
                 yield f"{name}/exp_avg", state.policy_adam.first[k][0]
                 yield f"{name}/exp_avg_sq", state.policy_adam.second[k][0]
     yield "lr_schedule_epochs", r.epochs
@@ -430,11 +311,11 @@ def _update_finetune(r: Replay) -> Arrays:
     weights["task_embedding.weight"] = torch.where(
         r.looked_up, rows, r.weights["task_embedding.weight"]
     )
-    yield from ((f"after/wm/{k}", v) for k, v in _pwm_model(weights))
+    yield from ((f"after/wm/{k}", v) for k, v in pwm_model(weights))
     policy = {k: v[0] for k, v in after.policy.items()}
-    yield from ((f"after/actor/{_pwm_actor(k)}", v) for k, v in policy.items())
+    yield from ((f"after/actor/{pwm_actor(k)}", v) for k, v in policy.items())
     critics = {k: v[0] for k, v in after.critics.items()}
-    yield from ((f"after/{k}", v) for k, v in _pwm_critics(critics))
+    yield from ((f"after/{k}", v) for k, v in pwm_critics(critics))
     reward = model_metrics["reward_loss"][0] / len(r.act)
     yield (
         "metrics",
@@ -457,26 +338,3 @@ def _only(state: CellState) -> CellState:
     """The one cell of a stack."""
     cell: CellState = tree_map(lambda t: t[0], state)
     return cell
-
-
-def _ours_actor(name: str) -> str:
-    return "log_std.value" if name == "logstd" else name.replace("mu_net.", "mean.")
-
-
-def _pwm_actor(name: str) -> str:
-    return "logstd" if name == "log_std.value" else name.replace("mean.", "mu_net.")
-
-
-def _ours_critic(name: str) -> str:
-    return name.replace("critic.", "net.")
-
-
-def _pwm_critics(params: Params) -> Iterator[tuple[str, Tensor]]:
-    for name, value in params.items():
-        for i, one in enumerate(value):
-            yield f"critic{i}/{name.replace('net.', 'critic.')}", one
-
-
-def _pwm_model(params: Params) -> Iterator[tuple[str, Tensor]]:
-    for name, value in exported(params).items():
-        yield name.replace("_encoder.state.", "_encoder."), value
