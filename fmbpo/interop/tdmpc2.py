@@ -81,7 +81,7 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
         raise UserError("there is no such file", where=str(path)) from error
-    except OSError as error:
+    except (PermissionError, IsADirectoryError) as error:
         raise UserError(f"cannot be read ({error.strerror})", where=str(path)) from error
     except pickle.UnpicklingError as error:
         raise UserError(
