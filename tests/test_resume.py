@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -17,9 +18,11 @@ from fmbpo.cli import main
 from fmbpo.engine.dataset import load_dataset
 from fmbpo.engine.evaluation import Evaluator
 from fmbpo.engine.loop import Cadence, Interrupted, Stop, Trainer
+from fmbpo.engine.model_learning import learning_models
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining
-from fmbpo.experiment import load_experiment
+from fmbpo.experiment import Finetuned, load_experiment
+from fmbpo.experiment.conventions import ConventionsConfig
 from fmbpo.runs.checkpoint import list_checkpoints, load_checkpoint
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.sinks import JsonLines, MetricSinks
@@ -290,6 +293,17 @@ def policies(e, data):
     ]
 
 
+def finetuned(e, data):
+    """Policies whose world models learn beside them."""
+    protocol = Finetuned(world_model="x")
+    e = attrs.evolve(e, protocol=protocol, conventions=ConventionsConfig(task_embedding="stale"))
+    (world,) = pretraining(e, data)
+    cells, cpu = [Cell("cartpole-balance", 1), Cell("reacher-easy", 1)], torch.device("cpu")
+    models = learning_models(e, e.policy_learning, cells, world.module, data, cpu)
+    evaluator = Evaluator(NoSimulator(), 0)
+    return [PolicyTraining("policies", cells, e, world.module, data, evaluator, cpu, models)]
+
+
 def train(root, stages, stop):
     with (
         RunFolder.create_or_resume(root, "run", {}, {}) as folder,
@@ -301,7 +315,7 @@ def train(root, stages, stop):
     return folder.path
 
 
-@pytest.mark.parametrize("make", [pretraining, policies])
+@pytest.mark.parametrize("make", [pretraining, policies, finetuned])
 def test_stopped_at_every_iteration(make, experiment, tmp_path):
     data = load_dataset(experiment.data, torch.device("cpu"))
     names = [stage.name for stage in make(experiment, data)]
@@ -319,7 +333,7 @@ def test_stopped_at_every_iteration(make, experiment, tmp_path):
             assert_same_run(train(root, make(experiment, data), Stop()), whole)
 
 
-@pytest.mark.parametrize("make", [pretraining, policies])
+@pytest.mark.parametrize("make", [pretraining, policies, finetuned])
 def test_training_state_lies_in_memory_as_a_loaded_one_does(make, experiment):
     """A checkpoint keeps no strides, and the last bits of a matrix product depend on them."""
     stage = make(experiment, load_dataset(experiment.data, torch.device("cpu")))[0]

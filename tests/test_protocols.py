@@ -1,0 +1,106 @@
+"""The other protocols and imported world models, through the command line on small real data."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fmbpo.cli import main
+from fmbpo.runs.checkpoint import load_checkpoint
+from fmbpo.runs.sinks import read_metrics
+
+TINY_FILE = Path(__file__).parent / "golden" / "pwm" / "tiny_checkpoint.pt"
+WIDTHS = ["world_model.encoder_units=[48,48,48]", "world_model.units=[48,48]",
+          "world_model.latent_dim=32", "world_model.task_dim=16"]  # fmt: skip
+
+
+@pytest.fixture
+def run(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys):
+    """``run(experiment, *overrides)``: status, summary (None where it failed), messages."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, *overrides, command="run"):
+        base = [f"{repository}/experiments/base/{part}.toml" for part in ("policies", *name[:2])]
+        file = tmp_path / f"{name[0]}_{name[1]}.toml"
+        file.write_text(f'extends = {base}\nkind = "policy"\n[protocol]\n{name[2]}\n')
+        arguments = [command, str(file), "--scale", "laptop", "--data", str(small_store)]
+        arguments += ["--runs", "runs", "--json"] if command == "run" else []
+        for override in (*tiny_policy, *overrides):
+            arguments += ["-o", override]
+        capsys.readouterr()
+        status = main(arguments)
+        out = capsys.readouterr()
+        summary = json.loads(out.out) if command == "run" and status == 0 else None
+        return status, summary, out.err + (out.out if command == "check" else "")
+
+    return run
+
+
+SCRATCH = 'kind = "scratch"'
+FINETUNED = 'kind = "finetuned"\nworld_model = "toy_pretrain"'
+FROZEN = 'kind = "frozen"\nworld_model = "toy_pretrain"'
+
+
+@pytest.mark.parametrize("quadrant", [("wm_mlp", "policy_mlp"), ("wm_flow", "policy_flow")])
+@pytest.mark.parametrize("protocol", [SCRATCH, FINETUNED])
+@pytest.mark.parametrize("bundle", ["corrected", "pwm"])
+def test_world_models_that_learn_beside_policies(quadrant, protocol, bundle, run, tmp_path):
+    cell = (*quadrant, protocol)
+    status, summary, said = run(cell, f"conventions.bundle={bundle}")
+    assert status == 0, said
+    kind = "scratch" if protocol == SCRATCH else "finetuned"
+    assert (summary["protocol"], summary["conventions"]) == (kind, bundle)
+    folder = next((tmp_path / "runs").glob("wm_*"))
+    pretrained = list((tmp_path / "runs").glob("*pretrain*"))
+    assert len(pretrained) == (kind == "finetuned")
+    weights = load_checkpoint(folder / "checkpoints" / "policies", with_state=False).weights
+    dynamics = weights["world_model.dynamics.0.linear.weight"]
+    assert len(dynamics) == 4  # a model for each of two tasks and two seeds
+    assert not (dynamics[0] == dynamics[1]).all()
+    if kind == "finetuned":
+        best = load_checkpoint(pretrained[0] / "checkpoints" / "best", with_state=False).weights
+        assert not (dynamics == best["dynamics.0.linear.weight"]).all()
+        embedding = weights["world_model.task_embedding.weight"]
+        assert (embedding == best["task_embedding.weight"]).all() == (bundle == "pwm")
+    lines = list(read_metrics(folder / "metrics.jsonl"))
+    assert any("cartpole-balance/1/held_out/reward_r2" in line for line in lines)
+    assert any("model_loss" in line for line in lines)
+    assert {"after_score", "after_reward_r2"} <= summary["wm_validation"].keys()
+    assert ("score" in summary["wm_validation"]) == (kind == "finetuned")
+    # The same again is found.
+    assert "nothing to do" in run(cell, f"conventions.bundle={bundle}")[2]
+
+
+@pytest.mark.parametrize("kind", ["wm_mlp", "wm_flow"])
+def test_an_imported_world_model(kind, run, tmp_path):
+    assert main(["import-checkpoint", str(TINY_FILE)]) == 0
+    checkpoint = "protocol.checkpoint=checkpoints/tiny_checkpoint"
+    status, summary, said = run((kind, "policy_mlp", FROZEN), *WIDTHS, checkpoint)
+    assert status == 0, said
+    assert summary["world_model"]["checkpoint"] == "checkpoints/tiny_checkpoint"
+    assert summary["seconds"]["pretraining"] == 0
+    assert "score" in summary["wm_validation"]
+    assert [path.name.split("__")[0] for path in (tmp_path / "runs").iterdir()] == [
+        f"{kind}_policy_mlp"
+    ]
+
+
+def test_checkpoints_that_do_not_fit(run, tmp_path):
+    assert main(["import-checkpoint", str(TINY_FILE)]) == 0
+    checkpoint = "protocol.checkpoint=checkpoints/tiny_checkpoint"
+    quadrant = ("wm_flow", "policy_mlp", FROZEN)
+    status, _, said = run(quadrant, checkpoint)
+    assert status == 2
+    assert "does not fit world model 'flow'" in said
+    assert "give [world_model] the checkpoint's sizes" in said
+    status, _, said = run(quadrant, *WIDTHS, "protocol.checkpoint=nothing/here")
+    assert status == 2
+    assert "there is no checkpoint here" in said
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("protocol", [SCRATCH, FINETUNED])
+def test_check_tries_them_too(protocol, run):
+    status, _, said = run(("wm_flow", "policy_mlp", protocol), command="check")
+    assert status == 0, said
+    assert "can run" in said
