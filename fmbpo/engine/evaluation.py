@@ -78,6 +78,9 @@ class Evaluator:
     def _run(
         self, act: Act, tasks: Sequence[str], episodes: int, steps: int
     ) -> NDArray[np.float64]:
+        # Between two steps torch's further threads would spin on the cores that simulate.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         try:
             return self.runner.run(act, tasks, self.seeds(episodes), steps)
         except SimulationError as error:
@@ -87,3 +90,5 @@ class Evaluator:
                 remedy="the last checkpoint is kept; a policy that diverged wants a lower "
                 "learning rate, an episode that the simulator cannot do another evaluation.seed",
             ) from error
+        finally:
+            torch.set_num_threads(threads)
