@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     plugins.set_defaults(command=_plugins)
 
     importing = commands.add_parser(
-        "import-checkpoint", help="take in a world model that TD-MPC2 or PWM saved"
+        "import-checkpoint", help="take in a world model of TD-MPC2's, which PWM begins with"
     )
     importing.add_argument("file", type=Path, help="their file, for instance mt30_48M_4900000.pt")
     importing.add_argument(

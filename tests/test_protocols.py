@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fmbpo.cli import main
-from fmbpo.runs.checkpoint import load_checkpoint
+from fmbpo.runs.checkpoint import load_checkpoint, save_checkpoint
 from fmbpo.runs.sinks import read_metrics
 
 TINY_FILE = Path(__file__).parent / "golden" / "pwm" / "tiny_checkpoint.pt"
@@ -96,6 +96,36 @@ def test_checkpoints_that_do_not_fit(run, tmp_path):
     status, _, said = run(quadrant, *WIDTHS, "protocol.checkpoint=nothing/here")
     assert status == 2
     assert "there is no checkpoint here" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_another_world_model_under_the_same_name(run, tmp_path):
+    """A finished run is not the answer for weights that it was not made with."""
+    cell, checkpoint = ("wm_mlp", "policy_mlp", FROZEN), tmp_path / "checkpoints" / "one"
+    assert main(["import-checkpoint", str(TINY_FILE), "--out", str(checkpoint)]) == 0
+    assert run(cell, *WIDTHS, f"protocol.checkpoint={checkpoint}")[0] == 0
+    loaded = load_checkpoint(checkpoint)
+    manifest = {k: v for k, v in loaded.manifest.items() if k not in ("files", "sha256", "format")}
+    weights = {name: value + 1e-3 for name, value in loaded.weights.items()}
+    save_checkpoint(checkpoint, manifest=manifest, weights=weights, state=None)
+    status, _, said = run(cell, *WIDTHS, f"protocol.checkpoint={checkpoint}")
+    assert status == 2
+    assert "was made in another world model" in said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["policy_learning.horizon=44"], "lower policy_learning.horizon"),
+        (["world_model.reward_loss=logit_mse"], "conventions.model_loss"),
+        (["protocol.checkpoint=nowhere"], "there is no checkpoint here"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_mistakes_are_found_before_training(overrides, words, command, run, tmp_path):
+    status, _, said = run(("wm_flow", "policy_mlp", FINETUNED), *overrides, command=command)
+    assert status == 2
+    assert words in said
     assert not (tmp_path / "runs").exists()
 
 

@@ -73,9 +73,10 @@ def collect(
     """
     out, tasks = Path(out), tuple(task_info(name).name for name in tasks)
     count = {t: episodes if isinstance(episodes, int) else episodes.get(t, 0) for t in tasks}
-    _check_numbers(
-        tasks, episodes=min(count.values(), default=1), workers=workers, steps=steps, seed=seed + 1
-    )
+    _check_numbers(tasks, episodes=min(count.values(), default=1), workers=workers, steps=steps)
+    for name, value in (("seed", seed), ("explore", explore), ("recover", recover)):
+        if value < 0:
+            raise UserError(f"{value} is negative", where=name, remedy="give 0 or more")
     mix = behaviours(recipe)
     further = [(b, n) for b, n in ((EXPLORE, explore), (RECOVER, recover)) if n]
     behind = [len(mix) + i for i, (_, n) in enumerate(further) for _ in range(n)]

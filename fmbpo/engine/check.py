@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,15 +15,17 @@ from torch.utils._pytree import tree_map
 from fmbpo.engine.blame import Role, guilty
 from fmbpo.engine.dataset import by_conventions, check_horizon, load_dataset
 from fmbpo.engine.evaluation import Evaluator
-from fmbpo.engine.model_learning import learning_models
+from fmbpo.engine.model_learning import check_learning, learning_models
 from fmbpo.engine.place import grid_tasks, resolve_device, run_names
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining
 from fmbpo.errors import UserError
+from fmbpo.experiment import Finetuned, Frozen
 from fmbpo.experiment.schema import Experiment
 from fmbpo.hookspecs import Imagined, Prediction, Rollout, Task
 from fmbpo.nn import two_hot
 from fmbpo.registry import Component
+from fmbpo.runs.checkpoint import weights_sha256
 from fmbpo.tasks.mt30 import ACTION_WIDTH
 from fmbpo.tasks.vector import EpisodeRunner
 
@@ -40,6 +43,10 @@ def check_experiment(experiment: Experiment) -> Iterator[str]:
     yield f"ok: data {data.id[:19]}, tasks {', '.join(data.tasks)}"
     tasks = grid_tasks(e, data) if e.grid else []
     yield f"ok: its runs are {', '.join(filter(None, run_names(e, data.id)))}"
+    check_learning(e, data)
+    if isinstance(e.protocol, Frozen | Finetuned) and e.protocol.checkpoint:
+        weights_sha256(Path(e.protocol.checkpoint))
+        yield f"ok: world model from {e.protocol.checkpoint}"
     tiny = attrs.evolve(e.pretrain, batch=BATCH, horizon=HORIZON)
     model = _Checked("world model", e.world_model)
     with _blaming(model):
@@ -60,13 +67,16 @@ def check_experiment(experiment: Experiment) -> Iterator[str]:
         if any(p.requires_grad for p in stage.module.parameters()):
             raise model.wrong("the hook `freeze` leaves parameters that learn")
         cells = [Cell(task, seed) for task in tasks for seed in e.grid.seeds]
-        models = learning_models(e, learning, cells, stage.module, data, device)
+        if not isinstance(e.protocol, Frozen):  # a world model each, of which one shows enough
+            cells = cells[:1]
+        seen = by_conventions(data, e.conventions)
+        models = learning_models(e, learning, cells, stage.module, seen, device)
         policies = PolicyTraining(
             "check",
             cells,
             attrs.evolve(e, policy_learning=learning),
             stage.module,
-            by_conventions(data, e.conventions, e.grid.seeds[0]),
+            seen,
             Evaluator(runner, e.evaluation.seed),
             device,
             models,

@@ -60,13 +60,16 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
     return Dataset(episodes.id, tasks, train, held, planner)
 
 
-def by_conventions(data: Dataset, conventions: ConventionsConfig, seed: int) -> Dataset:
-    """The data that policies learn from: which episodes, and whether actions are masked."""
+def by_conventions(data: Dataset, conventions: ConventionsConfig) -> Dataset:
+    """The data that policies learn from: which episodes, and whether actions are masked.
+
+    Drawn episodes are the same for every cell, whatever else is in its grid.
+    """
     train = data.train
     if not conventions.action_mask:
         train = train.unmasked()
     if conventions.episodes == "with_replacement":
-        train = train.redrawn(seeding.generator(seed, "episodes"))
+        train = train.redrawn(seeding.generator(0, "episodes"))
     return attrs.evolve(data, train=train)
 
 
@@ -82,12 +85,12 @@ def _chosen(episodes: Episodes, wanted: Sequence[str], path: Path) -> list[str]:
     return [t for t in MT30 if t in (wanted or present)]
 
 
-def check_horizon(rows: Rows, horizon: int) -> None:
+def check_horizon(rows: Rows, horizon: int, key: str = "pretrain.horizon") -> None:
     """``UserError`` where an episode is too short for a slice of ``horizon`` + 1 rows."""
     shortest = int((rows.end_E - rows.start_E).min())
     if shortest <= horizon:
         raise UserError(
             f"an episode of {shortest} rows is too short for a slice of {horizon + 1}",
             where="the data set",
-            remedy="lower pretrain.horizon, or leave short episodes out of the data set",
+            remedy=f"lower {key}, or leave short episodes out of the data set",
         )

@@ -13,7 +13,7 @@ from fmbpo.data.sampler import SliceSampler
 from fmbpo.engine import seeding
 from fmbpo.engine.adam import AdamState, Params, linear_decay
 from fmbpo.engine.cost import flops
-from fmbpo.engine.dataset import Dataset
+from fmbpo.engine.dataset import Dataset, check_horizon
 from fmbpo.engine.pretraining import build_world_model
 from fmbpo.engine.trees import own_params, stack, to_device
 from fmbpo.engine.validation import Validator
@@ -44,14 +44,8 @@ def learning_models(
     if not isinstance(protocol, Finetuned | Scratch):
         return None
     assert e.conventions
-    try:
-        table = loss_table(e.world_model, e.conventions, learning)
-    except ValueError as error:
-        raise UserError(
-            str(error),
-            where="conventions.model_loss",
-            remedy='set it to "two_hot", or choose another world model',
-        ) from error
+    check_learning(e, data)
+    table = loss_table(e.world_model, e.conventions, learning)
     if isinstance(protocol, Scratch):
         modules = [build_world_model(table, c.seed, device, c.task) for c in cells]
     else:
@@ -70,6 +64,29 @@ def learning_models(
         device,
         e.system.compile,
     )
+
+
+def check_learning(experiment: Experiment, data: Dataset) -> None:
+    """``UserError`` for what keeps world models from learning beside policies on these data."""
+    e = experiment
+    if not isinstance(e.protocol, Finetuned | Scratch) or not (e.policy_learning and e.conventions):
+        return
+    try:
+        loss_table(e.world_model, e.conventions, e.policy_learning)
+    except ValueError as error:
+        raise UserError(
+            str(error),
+            where="conventions.model_loss",
+            remedy='set it to "two_hot", or choose another world model',
+        ) from error
+    check_horizon(data.train, e.policy_learning.horizon, "policy_learning.horizon")
+    for task in e.grid.tasks if e.grid and e.grid.tasks else data.tasks:
+        if not (data.held_out.task_E == task_info(task).index).any():
+            raise UserError(
+                f"the data set has no held-out episode of task {task!r} to validate its model on",
+                where="grid.tasks",
+                remedy="give at least two episodes of the task, or leave it out of the grid",
+            )
 
 
 class ModelLearning:
@@ -151,12 +168,10 @@ class ModelLearning:
 
     def evaluate(self) -> list[dict[str, float]]:
         """Each cell's held-out measures on its own task; see ``Validator``."""
-        own = {name: p.detach().clone() for name, p in self.module.named_parameters()}
         found = []
         for i, validator in enumerate(self.validators):
             self.module.load_state_dict({k: v[i] for k, v in self.params.items()})
             found.append(validator(self.module, self.component.rollout))
-        self.module.load_state_dict(own)
         return found
 
     def state(self) -> Any:

@@ -19,7 +19,7 @@ from fmbpo.engine.dataset import Dataset, by_conventions, check_horizon, load_da
 from fmbpo.engine.evaluation import Evaluator
 from fmbpo.engine.health import world_model_health
 from fmbpo.engine.loop import Cadence, Stop, Trainer
-from fmbpo.engine.model_learning import learning_models
+from fmbpo.engine.model_learning import check_learning, learning_models
 from fmbpo.engine.place import grid_tasks, pretraining_name, resolve_device, run_names
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining, build_world_model
@@ -34,6 +34,7 @@ from fmbpo.runs.checkpoint import (
     save_checkpoint,
     weights_sha256,
 )
+from fmbpo.runs.files import read_json
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import JsonLines, MetricSinks
@@ -89,6 +90,7 @@ class Runner:
         check_horizon(self.data.train, experiment.pretrain.horizon)
         if experiment.grid is not None:
             grid_tasks(experiment, self.data)
+        check_learning(experiment, self.data)
         self.pretraining_run, self.policy_run = run_names(experiment, self.data.id)
 
     def run(self) -> Result:
@@ -99,7 +101,9 @@ class Runner:
         with Stop().listening() as stop:
             if self.experiment.kind == "pretrain":
                 return self._pretrain(stop)
-            return self._policies(self._source(stop), stop)
+            with reporting(self.root, Role("world model", self.experiment.world_model)):
+                source = self._source(stop)
+            return self._policies(source, stop)
 
     # -- the world model ---------------------------------------------------------------------
 
@@ -191,15 +195,9 @@ class Runner:
             raise UserError(error.what, where=error.where, remedy=remedy) from error
         model, weights = build_world_model(table, 0, self.device), loaded.weights
         try:
-            if adopt:
+            if adopt and hasattr(model, "adopt"):
                 weights = model.adopt(weights)
             model.load_state_dict(weights)
-        except AttributeError as error:
-            raise UserError(
-                f"world model {table.plugin!r} does not adopt other models' checkpoints",
-                where="protocol.checkpoint",
-                remedy="name a pretraining experiment instead (protocol.world_model)",
-            ) from error
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"does not fit world model {table.plugin!r}: {str(error).splitlines()[0]}",
@@ -214,8 +212,16 @@ class Runner:
     def _policies(self, source: Source, stop: Stop) -> Result:
         e = self.experiment
         assert e.policy and e.grid and e.policy_learning and e.protocol and e.conventions
+        weights = source.checkpoint and weights_sha256(source.checkpoint)
         done = self._finished(self.policy_run)
         if done is not None:
+            made_in = read_json(done.folder / "config.json").get("world_model_weights")
+            if made_in != weights:
+                raise UserError(
+                    "the finished run there was made in another world model",
+                    where=str(done.folder),
+                    remedy="move it away, or choose another --runs",
+                )
             self.say(f"policies: {done.folder} is complete; nothing to do")
             return done
         learning = e.policy_learning
@@ -237,7 +243,7 @@ class Runner:
                 "policy": e.policy.component.version,
             },
             # Half a run in one world model and half in another would be nobody's result.
-            "world_model_weights": source.checkpoint and weights_sha256(source.checkpoint),
+            "world_model_weights": weights,
         }
         with ExitStack() as stack:
             folder, trainer = self._open(stack, self.policy_run, config, names, stop, "policies")
@@ -245,7 +251,7 @@ class Runner:
             stack.enter_context(reporting(folder.path, *roles))
             runner = stack.enter_context(EpisodeRunner(e.evaluation.workers or os.cpu_count() or 1))
             evaluator = Evaluator(runner, e.evaluation.seed)
-            data = by_conventions(self.data, e.conventions, e.grid.seeds[0])
+            data = by_conventions(self.data, e.conventions)
             outcome, cost = results.GridOutcome(), 0
             for name, group in zip(names, groups, strict=True):
                 models = learning_models(e, learning, group, source.module, data, self.device)

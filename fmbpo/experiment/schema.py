@@ -218,6 +218,11 @@ class Experiment:
     def __attrs_post_init__(self) -> None:
         tables = {name: getattr(self, name) for name in POLICY_TABLES}
         wrong = [n for n, t in tables.items() if (t is None) == (self.kind == "policy")]
+        if getattr(self.world_model.config, "reward_loss", "two_hot") != "two_hot":
+            raise ValueError(
+                "world_model.reward_loss is not set here but by conventions.model_loss, which "
+                "leaves pretraining as it is"
+            )
         if wrong:
             verb = "needs" if self.kind == "policy" else "has no place for"
             raise ValueError(f"an experiment of kind {self.kind!r} {verb} {', '.join(wrong)}")

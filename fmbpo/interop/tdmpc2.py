@@ -1,8 +1,9 @@
-"""World models in the checkpoints of TD-MPC2 and PWM: their names and sizes, read safely.
+"""World models in TD-MPC2's multi-task checkpoints, which PWM begins with: names, sizes, safety.
 
 TD-MPC2 (arXiv 2310.16828) has written two styles of keys; the world model's own are the same in
-both. PWM (arXiv 2407.02466) writes ``_encoder.0.weight`` for ``_encoder.state.0.weight``. The
-policy prior and the Q-functions in a file are left where they are.
+both. PWM (arXiv 2407.02466) calls them ``_encoder.0.weight`` for ``_encoder.state.0.weight``. The
+policy prior and the Q-functions in a file are left where they are. Files that PWM itself saves hold
+objects beside the parameters and are refused.
 """
 
 from __future__ import annotations
@@ -47,14 +48,18 @@ def read_world_model(path: Path) -> tuple[dict[str, Tensor], Sizes]:
     """
     state = _state_dict(path)
     try:
-        weights = {name: value.float() for name, value in renamed(state).items()}
-        sizes = _sizes(weights)
+        raw = renamed(state)
+        sizes = _sizes(raw)  # before any number is looked at
+        weights = {name: value.float() for name, value in raw.items()}
+        for name, value in weights.items():
+            if not torch.isfinite(value).all():
+                raise ValueError(f"{name} is not finite")
         _check_masks(state.get(_MASKS))
     except ValueError as error:
         raise UserError(
             str(error),
             where=str(path),
-            remedy="give a multi-task checkpoint of TD-MPC2 or PWM trained on MT30",
+            remedy="give a multi-task checkpoint of TD-MPC2 trained on MT30",
         ) from error
     return weights, sizes
 
@@ -76,7 +81,7 @@ def exported(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _state_dict(path: Path) -> Mapping[str, Any]:
-    remedy = "give the file that TD-MPC2 or PWM saved; it is not executed, only read"
+    remedy = "give the file that TD-MPC2 saved; it is not executed, only read"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
@@ -109,7 +114,7 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
 def renamed(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """TD-MPC2's or PWM's names -> fmbpo's, the world model's alone.
 
-    Raises ``ValueError`` for a part of the world model that is not known, no tensor or not finite.
+    Raises ``ValueError`` for a part of it that is not known, no tensor, or no plain array.
     """
     found = {}
     for key, value in state.items():
@@ -120,8 +125,9 @@ def renamed(state: Mapping[str, Any]) -> dict[str, Tensor]:
             continue
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise ValueError(f"{key!r} is no tensor of floating-point numbers")
-        if not torch.isfinite(value).all():
-            raise ValueError(f"{key!r} is not finite")
+        plain = value.layout is torch.strided and value.device.type == "cpu"
+        if not plain or not value.is_contiguous():
+            raise ValueError(f"{key!r} is not stored as a plain array")
         if match is None:
             found["task_embedding.weight"] = value
             continue

@@ -67,8 +67,8 @@ class Replay:
         self.pi = load_plugin("policy", "mlp")
         self.policy = self.build_policy()
         actor = {k.removeprefix("actor/"): v for k, v in start.items() if k.startswith("actor/")}
-        self.raw_actor = {ours_actor(k): v for k, v in actor.items()}
-        self.actor = self.policy.project(self.raw_actor)  # PWM clamps before it is used
+        raw = {ours_actor(k): v for k, v in actor.items()}
+        self.actor = self.policy.project(raw)  # PWM clamps before it is used
         critics = [
             {
                 ours_critic(k.split("/", 1)[1]): v

@@ -220,8 +220,8 @@ def test_the_embedded_set() -> None:
     assert provenance["planner"].keys() == set(data.tasks)
     assert provenance["packages"].keys() == {"mujoco", "dm_control", "numpy"}
     assert (np.diff(data.episode_ends, prepend=0) == 501).all()
-    assert held_out(data).sum() == 2 * len(data.tasks)
-    for task in data.tasks:
+    for index, task in enumerate(data.tasks):
+        assert 2 <= held_out(data)[data.episode_task == index].sum() <= 4
         planner, random = data.planner_return[task], data.attributes["random_return"][task]
         assert planner["mean"] - planner["std"] > random["mean"] + random["std"]
     size = sum(p.stat().st_size for p in embedded_path().rglob("*") if p.is_file())

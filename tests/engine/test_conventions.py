@@ -4,6 +4,7 @@ import attrs
 import pytest
 import torch
 from pairs import B, H, batch, params, problem, stack, world_model
+from torch.utils._pytree import tree_map
 
 from fmbpo.data.sampler import StartSampler
 from fmbpo.engine.adam import clip
@@ -29,7 +30,7 @@ ROWS = [field.name for field in attrs.fields(ConventionsConfig) if field.name !=
 def imagined(**conventions):
     """One cell's imagined trajectory and the critics' targets."""
     roles, states, starts = problem("mlp", "mlp", cells=1)
-    state, start = (torch.utils._pytree.tree_map(lambda t: t[0], x) for x in (states, starts))
+    state, start = (tree_map(lambda t: t[0], x) for x in (states, starts))
     settings = policy_settings(LEARNING, ConventionsConfig(**conventions))
     losses = make_losses(roles, settings)
     _, (found, _, _) = losses.actor(state.policy, state.critics, state.scale, start, {})
@@ -113,7 +114,7 @@ def test_the_task_embedding(stacked):
     wrap = (lambda x: stack([x])) if stacked else (lambda x: x)
     states, norms = {}, {}
     for stale in (False, True):
-        settings = WorldModelSettings((0.9, 0.999), 1e-3, 1.0, stale)
+        settings = WorldModelSettings((0.9, 0.999), 5.0, 1.0, stale)
         update = make_world_model_update(module, component.loss, settings, stacked=stacked)
         state = wrap(WorldModelState.initial(params(module), stale))
         norms[stale] = []
@@ -128,17 +129,26 @@ def test_the_task_embedding(stacked):
     torch.testing.assert_close(norms[True][0], norms[False][0])
     # The second norm has the first gradient in it, as the clipping left it.
     call = HookCall(module, component.loss)
-    first, _ = gradient(call.with_params, params(module), real, noise)
-    left = clip(first, 1e-3)[0][name]
-    assert left.abs().max() > 0
-    assert states[True].stale[name].shape == wrap(left).shape
+    start = params(module)
+    first, _ = gradient(call.with_params, start, real, noise)
+    left = clip(first, 5.0)[0]
+    only = lambda tree: tree_map(lambda t: t[0], tree) if stacked else tree  # noqa: E731
+    state = WorldModelState.initial(start, stale_embedding=True)
+    settings = WorldModelSettings((0.9, 0.999), 5.0, 1.0, True)
+    one, _ = make_world_model_update(module, component.loss, settings)(state, real, noise, rate)
+    second, _ = gradient(call.with_params, one.params, real, noise)
+    total = {k: g + left[k] if k == name else g for k, g in second.items()}
+    both, norm = clip(total, 5.0)
+    torch.testing.assert_close(only(norms[True][1]), norm)
+    assert not torch.isclose(norm, clip(second, 5.0)[1])
+    torch.testing.assert_close(only(states[True].stale)[name], both[name])
 
 
 def test_action_masks_and_episodes(small_store):
     data = load_dataset(DataConfig(path=str(small_store)), torch.device("cpu"))
-    right = by_conventions(data, ConventionsConfig(), 1)
+    right = by_conventions(data, ConventionsConfig())
     assert right.train is data.train
-    pwm = by_conventions(data, ConventionsConfig(bundle="pwm"), 1)
+    pwm = by_conventions(data, ConventionsConfig(bundle="pwm"))
     assert (pwm.train.mask_KA == 1).all()
     assert (right.train.mask_KA != 1).any()
     starts, drawn = data.train.start_E.tolist(), pwm.train.start_E.tolist()
@@ -148,5 +158,5 @@ def test_action_masks_and_episodes(small_store):
         mine = [(rows.task_E == task).sum() for rows in (data.train, pwm.train)]
         assert mine[0] == mine[1]
         StartSampler(pwm.train, int(task)).sample(4, torch.Generator().manual_seed(0))
-    again = by_conventions(data, ConventionsConfig(bundle="pwm"), 1)
+    again = by_conventions(data, ConventionsConfig(bundle="pwm"))
     assert again.train.start_E.tolist() == drawn

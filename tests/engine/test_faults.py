@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pairs import KINDS, PAIRS, SETTINGS, B, H, params, problem, world_model
+from pairs import KINDS, PAIRS, SETTINGS, B, H, batch, params, problem, world_model
 from torch.utils._pytree import tree_map
 
 from fmbpo.data.sampler import SliceSampler
@@ -90,37 +90,48 @@ def test_td_lambda_over_16_steps_is_not_one_step_and_has_its_closed_form():
         torch.testing.assert_close(targets[t], mixed)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_masked_action_dimensions_change_nothing(kind):
+    """Of a world model that is handed actions with anything in the padding; and they matter."""
+    component, module = world_model(kind)
+    real = batch()
+    task = Task(real.index_B, real.mask_BA, module.embed(real.index_B))
+    z = module.encode(real.obs_HBO[0], task.embedding_BE)
+    padding = 100.0 * torch.randn(H, B, 6)
+    none = torch.empty(H, B, 0)
+    rollouts = []
+    for filled in (real.action_HBA, torch.where(real.mask_BA == 1, real.action_HBA, padding)):
+        rollouts.append(component.rollout(module, z, lambda t, _, a=filled: a[t], task, none))
+        loss_noise = torch.zeros(H, B, module.loss_noise_dim)
+        rollouts[-1] += (component.loss(module, real._replace(action_HBA=filled), loss_noise)[0],)
+    (z1, _, r1, loss1), (z2, _, r2, loss2) = rollouts
+    assert torch.equal(z1, z2)
+    assert torch.equal(r1, r2)
+    assert torch.equal(loss1, loss2)
+    seen = task._replace(mask_BA=torch.ones_like(task.mask_BA))
+    unmasked = component.rollout(module, z, lambda t, _: padding[t], seen, none)
+    assert not torch.allclose(unmasked.z_HBD, z1)
+
+
 @pytest.mark.parametrize(("world", "policy"), PAIRS)
-def test_masked_action_dimensions_change_nothing(world, policy):
-    """Neither the imagined latents and rewards, nor the critics' targets."""
+def test_policies_leave_the_padding_at_zero(world, policy):
     roles, states, starts = problem(world, policy, cells=1)
     state, start = (tree_map(lambda t: t[0], x) for x in (states, starts))
-    noise = start.policy_noise_HBN
-    other = torch.where(start.mask_BA == 1, noise, 100.0 * torch.randn_like(noise))
-
     losses = make_losses(roles, SETTINGS)
-    found = []
-    for draws in (noise, other):
-        begin = start._replace(policy_noise_HBN=draws)
-        _, (imagined, _, _) = losses.actor(state.policy, state.critics, state.scale, begin, {})
-        found.append((*imagined.rollout, losses.targets(state.critics, imagined)))
-    if policy == "flow":  # its noise is carried through a network that mixes dimensions
-        found = [x[1] * (1 - start.mask_BA) for x in found]
-        assert not found[0].any()
-        assert not found[1].any()
-        return
-    for a, b in zip(*found, strict=True):
-        assert torch.equal(a, b)
+    _, (imagined, _, _) = losses.actor(state.policy, state.critics, state.scale, start, {})
+    action = imagined.rollout.action_HBA
+    assert not (action * (1 - start.mask_BA)).any()
+    assert action.any()
 
 
 def test_the_sampler_reaches_every_episode_once_an_epoch(small_store):
     data = load_dataset(DataConfig(path=str(small_store)), torch.device("cpu"))
-    rows, batch = data.train, 2
-    sampler = SliceSampler(rows, 3, batch, seed=0)
-    assert len(rows.start_E) % batch == 0
+    rows, size = data.train, 2
+    sampler = SliceSampler(rows, 3, size, seed=0)
+    assert len(rows.start_E) % size == 0
     for _ in range(3):
         seen = []
-        for _ in range(len(rows.start_E) // batch):
+        for _ in range(len(rows.start_E) // size):
             drawn = sampler.sample()
             seen += drawn.index_B.tolist()
         tasks = rows.task_E.tolist()
@@ -132,7 +143,7 @@ def test_the_sampler_reaches_every_episode_once_an_epoch(small_store):
         return gather(row, horizon)
 
     rows.gather = spy
-    for _ in range(len(rows.start_E) // batch):
+    for _ in range(len(rows.start_E) // size):
         sampler.sample()
     episodes = [int(torch.searchsorted(rows.end_E, s, right=True)) for s in starts]
     assert sorted(episodes) == list(range(len(rows.start_E)))

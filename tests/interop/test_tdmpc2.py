@@ -163,6 +163,9 @@ HARMS = [
     ({"_dynamics.0.bias": torch.full((48,), float("nan"))}, "is not finite"),
     ({"_dynamics.0.bias": torch.zeros(48, dtype=torch.int64)}, "no tensor of floating-point"),
     ({"_action_masks": torch.ones(30, 6)}, "other action widths"),
+    ({"_task_emb.weight": torch.zeros(1).expand(10**6, 10**6)}, "no|not stored as a plain array"),
+    ({"_task_emb.weight": torch.zeros(30, 16).to_sparse()}, "not stored as a plain array"),
+    ({"_task_emb.weight": torch.zeros(30, 16, device="meta")}, "not stored as a plain array"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import attrs
@@ -70,6 +71,12 @@ class FlowWorldModel(LatentWorldModel):
         self.noise_dim = behind
         self.loss_noise_dim = 2 + behind  # for τ, for which source, for the flow's start
         self.evaluations = evaluations(config.solver, config.substeps, open_end=field.open_end)
+
+    def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As ``LatentWorldModel.adopt``; ``ValueError`` where the source is noise."""
+        if self.stochastic:
+            raise ValueError('source = "noise" puts noise where an MLP model has its latent')
+        return super().adopt(weights)
 
     def tail(self, z: Tensor, action: Tensor, task: Task) -> tuple[Tensor, Tensor]:
         """What is constant along the path: the input's columns before τ's, and those behind."""
