@@ -21,9 +21,13 @@ The module that ``build`` returns has these attributes beside its parameters. Wo
 ``latent_dim``, ``task_dim``, ``noise_dim``, ``loss_noise_dim``, ``evaluations`` (passes through
 the dynamics network that one ``predict`` makes), ``embed(index_B) -> e_BE`` and
 ``encode(obs_BO, e_BE) -> z_BD``; parameters whose name begins with ``encoder.`` learn at the
-encoder's own rate. Policies: ``noise_dim``, ``evaluations``. Either may have
-``project(params) -> params``, a pure function that puts updated parameters back into their allowed
-set. Checkpoints hold parameters alone: no buffers.
+encoder's own rate, those of ``task_embedding.`` are the task embedding (of which one convention
+speaks). One that can begin with an MLP world model's parameters has ``adopt(weights) -> weights``
+(ValueError where they do not fit). One whose ``Config`` has ``reward_loss``, ``consistency_coef``,
+``reward_coef`` and ``rho`` can be trained with PWM's released loss. One that solves a flow may have
+``curvature(z, action, task, noise) -> []`` (see ``fmbpo.engine.validation``). Policies:
+``noise_dim``, ``evaluations``. Either may have ``project(params) -> params``, a pure function that
+puts updated parameters back into their allowed set. Checkpoints hold parameters alone: no buffers.
 
 Rules for every hook: pure functions of their arguments, fixed shapes, no randomness of their own
 (the engine hands in standard normal ``noise``), no in-place change of an argument, no ``.item()``,
@@ -188,8 +192,9 @@ class PolicySpec:
     ) -> Rollout:
         """H steps from ``z_BD``, H = len(``noise_HBN``), each answered by ``partner(t, z, a)``.
 
-        Called by the policy update with the world model as partner. The policy sees ``sg z``: the
-        path through its own input is cut, the path through the world model is not (PWM).
+        Called by the policy update with the world model as partner. The policy sees ``sg z`` unless
+        it is told otherwise: the path through its own input is cut, the path through the world
+        model is not (PWM).
         """
 
     @hookspec

@@ -264,6 +264,7 @@ class Runner:
                 untrained = stage.initial()
                 trainer.train(stage, cadence)
                 self.say(f"{name}: final evaluation, {e.evaluation.final_episodes} episodes each")
+                e.policy.component.freeze(policy)
                 with stop.ends_at_once():
                     outcome.add(stage, untrained, e.evaluation.final_episodes)
             with stop.ends_at_once():

@@ -49,7 +49,10 @@ class Validator:
 
         ``reward_r2``: share of the held-out reward's variance explained by the decoded rewards of
         the rollout; ``reward_rmse_hN``, ``obs_error_hN``: root mean squared error N steps ahead;
-        ``copy_error_hN``: the same of predicting no change; ``effective_rank`` of the latents;
+        ``copy_error_hN``: the same of predicting no change; ``constant_error_hN`` and
+        ``constant_reward_rmse_hN``: of predicting each task's mean; ``effective_rank`` of the
+        latents; ``curvature`` of a learned flow, 0 where paths are straight (where the module has
+        it);
         ``simplex_error``: largest distance of a latent group's sum from 1 over the rollout;
         ``score``: mean over horizons of the observation error, plus 1 - ``reward_r2``.
         """
@@ -63,16 +66,23 @@ class Validator:
             ),
             "reward_std": float(reward.std()),
         }
-        scale = self._scale()
+        scale, (mean_BO, mean_B) = self._scale(), self._means()
         for h in self.horizons:
             predicted = readout(rollout.z_HBD[h])
             measures[f"reward_rmse_h{h}"] = float(error[h - 1].square().mean().sqrt())
+            off = mean_B - self.batch.reward_HB[h - 1]
+            measures[f"constant_reward_rmse_h{h}"] = float(off.square().mean().sqrt())
+            measures[f"constant_error_h{h}"] = _rmse(mean_BO, self.batch.obs_HBO[h], scale)
             measures[f"obs_error_h{h}"] = _rmse(predicted, self.batch.obs_HBO[h], scale)
             measures[f"copy_error_h{h}"] = _rmse(
                 self.batch.obs_HBO[0], self.batch.obs_HBO[h], scale
             )
         real = module.encode(self.batch.obs_HBO, task.embedding_BE).flatten(0, 1)
         measures["effective_rank"] = _effective_rank(real)
+        if hasattr(module, "curvature"):
+            z, action = rollout.z_HBD[0], self.batch.action_HBA[0]
+            noise = _noise(1, len(z), module.noise_dim).to(z)[0]
+            measures["curvature"] = float(module.curvature(z, action, task, noise))
         sums = rollout.z_HBD.reshape(*rollout.z_HBD.shape[:-1], -1, SIMPLEX_DIM).sum(-1)
         measures["simplex_error"] = float((sums - 1).abs().max())
         obs = [measures[f"obs_error_h{h}"] for h in self.horizons]
@@ -83,9 +93,7 @@ class Validator:
         batch = self.batch
         task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
         z = module.encode(batch.obs_HBO[0], task.embedding_BE)
-        generator = torch.Generator().manual_seed(0)
-        shape = (len(batch.action_HBA), len(z), module.noise_dim)
-        noise = torch.randn(shape, generator=generator).to(z)
+        noise = _noise(len(batch.action_HBA), len(z), module.noise_dim).to(z)
         return task, hook(module, z, lambda t, _: batch.action_HBA[t], task, noise)
 
     def _readout(self, module: Any) -> Callable[[Tensor], Tensor]:
@@ -103,6 +111,16 @@ class Validator:
             weight[self.batch.index_B == task] = solution.to(z_NBD)
         return lambda z: (_with_one(z).unsqueeze(1) @ weight).squeeze(1)
 
+    def _means(self) -> tuple[Tensor, Tensor]:
+        """Each row's own task's mean observation ``[B, O]`` and reward ``[B]`` in training."""
+        fit, index = self.fit, self.batch.index_B
+        obs, reward = torch.zeros_like(self.batch.obs_HBO[0]), torch.zeros_like(index).float()
+        for task in torch.unique(index):
+            mine = fit.index_B == task
+            obs[index == task] = fit.obs_HBO[:, mine].mean((0, 1))
+            reward[index == task] = fit.reward_HB[:, mine].mean()
+        return obs, reward
+
     def _scale(self) -> Tensor:
         """Each row's own task's standard deviation an observation entry ``[B, O]``, 0 for padding
         and constants."""
@@ -119,9 +137,19 @@ def _rmse(predicted: Tensor, real: Tensor, scale: Tensor) -> float:
     return float(((predicted - real)[varies] / scale[varies]).square().mean().sqrt())
 
 
+def _noise(*shape: int) -> Tensor:
+    """The same standard normals at every call."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
 def _effective_rank(z: Tensor) -> float:
-    """Exponential of the entropy of the normalised singular values (Roy & Vetterli 2007)."""
+    """Exponential of the entropy of the normalised singular values (Roy & Vetterli 2007).
+
+    1 for a constant latent, which has none.
+    """
     s = torch.linalg.svdvals((z - z.mean(0)).double())
+    if s.sum() < 1e-9:
+        return 1.0
     p = s / s.sum()
     return float(torch.exp(-(p * (p + 1e-12).log()).sum()))
 

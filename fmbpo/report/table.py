@@ -88,6 +88,7 @@ def notes(summary: Summary) -> list[str]:
             lines.append("One seed: the interval is the evaluation's noise, not the training's.")
         for baseline in _BASELINES:
             lines += _verdict(summary, baseline)
+        lines += _cost(summary)
     for warning in summary.health:
         text = warning.get("message", warning) if isinstance(warning, dict) else warning
         lines.append(f"WARNING: {text}")
@@ -125,6 +126,21 @@ def _references(tasks: Sequence[TaskResult]) -> list[str]:
     whole = len(planner) == len(tasks)
     cells.append(f"{100 * mean / statistics.fmean(planner):.0f} %" if whole else _NONE)
     return cells
+
+
+def _cost(summary: Summary) -> list[str]:
+    """Training's cost, and the mean return for it."""
+    totals = [
+        sum(x.values()) if isinstance(x, dict) else x for x in (summary.flops, summary.seconds)
+    ]
+    if min(totals) <= 0:
+        return []
+    petaflop, seconds = totals[0] / 1e15, totals[1]
+    mean = statistics.fmean(task.return_mean for task in summary.tasks.values())
+    return [
+        f"Training took {petaflop:.3g} PFLOP and {seconds:.0f} s: a mean return of "
+        f"{mean / petaflop:.3g} a PFLOP, {mean / seconds:.3g} a second."
+    ]
 
 
 def _verdict(summary: Summary, baseline: str) -> list[str]:

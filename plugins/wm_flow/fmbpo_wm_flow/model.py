@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from fmbpo.hookspecs import Task, WorldModelDims
 from fmbpo.nn.blocks import simnorm
-from fmbpo.nn.ode import STAGES, Solver, evaluations, integrate
+from fmbpo.nn.ode import STAGES, Solver, Velocity, evaluations, integrate
 from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig
 from fmbpo_wm_flow.field import PARAMETERISATIONS, Name
+
+_CURVATURE_STEPS = 16
 
 
 @attrs.frozen(kw_only=True)
@@ -92,15 +94,34 @@ class FlowWorldModel(LatentWorldModel):
         """The flow's state at τ = 0, from the latent or from standard normals ``[..., D]``."""
         return self.field.enter(simnorm(noise) if self.stochastic else z)
 
-    def advance(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
-        """Solve the flow from ``z_BD`` to the next latent ``[B, D]``."""
+    def velocity(self, z: Tensor, action: Tensor, task: Task) -> Velocity:
+        """The field of one step from ``z_BD``: ``(x_BD, τ) -> dx/dτ [B, D]``."""
         tail = self.tail(z, action, task)
 
         def velocity(x: Tensor, tau: float) -> Tensor:
             output = self.output(x, torch.full_like(x[..., :1], tau), tail)
             return self.field.velocity(output, x, 1.0 - tau)
 
-        x = self.start(z, noise)
+        return velocity
+
+    def curvature(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
+        """``mean_τ |v(x_τ, τ) - (x_1 - x_0)|² / |x_1 - x_0|²`` (0-d) along the learned path.
+
+        The straightness of rectified flow (Liu et al. 2023, arXiv 2209.03003), relative; 0 where
+        one Euler step is exact.
+        """
+        velocity, start = self.velocity(z, action, task), self.start(z, noise)
+        x, seen = start, []
+        for k in range(_CURVATURE_STEPS):
+            seen.append(velocity(x, k / _CURVATURE_STEPS))
+            x = x + seen[-1] / _CURVATURE_STEPS
+        whole = x - start
+        bend = (torch.stack(seen) - whole).square().sum(-1).mean(0)
+        return (bend.mean() / whole.square().sum(-1).mean().clamp(min=1e-12)).detach()
+
+    def advance(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
+        """Solve the flow from ``z_BD`` to the next latent ``[B, D]``."""
+        velocity, x = self.velocity(z, action, task), self.start(z, noise)
         open_end = self.field.open_end
         x = integrate(velocity, x, self.config.solver, self.config.substeps, open_end=open_end)
         return self.field.leave(x)

@@ -263,3 +263,14 @@ def test_a_detached_velocity_has_another_gradient_and_the_same_value():
         grads.append(torch.autograd.grad(loss, list(module.encoder.parameters())))
     torch.testing.assert_close(*losses)
     assert not all(torch.allclose(a, b) for a, b in zip(*grads, strict=True))
+
+
+def test_curvature_is_zero_for_a_straight_field_alone():
+    module = build()
+    z, action, task, noise = step_inputs(module)
+    assert module.curvature(z, action, task, noise) > 1e-3
+    fixed = simnorm(torch.randn(LATENT)).expand(B, -1)
+    module.dynamics = lambda x: fixed  # the same end from everywhere: straight paths
+    assert module.curvature(z, action, task, noise) < 1e-8
+    module = build(**STOCHASTIC)
+    assert module.curvature(z, action, task, torch.randn(B, module.noise_dim)).shape == ()
