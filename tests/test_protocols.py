@@ -65,7 +65,9 @@ def test_world_models_that_learn_beside_policies(quadrant, protocol, bundle, run
     lines = list(read_metrics(folder / "metrics.jsonl"))
     assert any("cartpole-balance/1/held_out/reward_r2" in line for line in lines)
     assert any("model_loss" in line for line in lines)
-    assert {"after_score", "after_reward_r2"} <= summary["wm_validation"].keys()
+    measures = summary["wm_validation"]
+    assert {"before_score", "after_score", "after_reward_r2"} <= measures.keys()
+    assert measures["before_score"] != measures["after_score"]
     assert ("score" in summary["wm_validation"]) == (kind == "finetuned")
     # The same again is found.
     assert "nothing to do" in run(cell, f"conventions.bundle={bundle}")[2]

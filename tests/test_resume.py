@@ -299,7 +299,7 @@ def finetuned(e, data):
     e = attrs.evolve(e, protocol=protocol, conventions=ConventionsConfig(task_embedding="stale"))
     (world,) = pretraining(e, data)
     cells, cpu = [Cell("cartpole-balance", 1), Cell("reacher-easy", 1)], torch.device("cpu")
-    models = learning_models(e, e.policy_learning, cells, world.module, data, cpu)
+    models = learning_models(e, e.policy_learning, cells, world.module, data, data, cpu)
     evaluator = Evaluator(NoSimulator(), 0)
     return [PolicyTraining("policies", cells, e, world.module, data, evaluator, cpu, models)]
 

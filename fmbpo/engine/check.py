@@ -70,7 +70,7 @@ def check_experiment(experiment: Experiment) -> Iterator[str]:
         if not isinstance(e.protocol, Frozen):  # a world model each, of which one shows enough
             cells = cells[:1]
         seen = by_conventions(data, e.conventions)
-        models = learning_models(e, learning, cells, stage.module, seen, device)
+        models = learning_models(e, learning, cells, stage.module, seen, data, device)
         policies = PolicyTraining(
             "check",
             cells,

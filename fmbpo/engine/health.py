@@ -32,6 +32,14 @@ def world_model_health(measures: Mapping[str, float]) -> list[str]:
     return found
 
 
+def learning_health(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    """Warnings about a world model that learned beside a policy: it got worse by a half."""
+    old, new = before["score"], after["score"]
+    if new <= 1.5 * old:
+        return []
+    return [f"the world model got worse while the policy learned (score {old:.3f} -> {new:.3f})"]
+
+
 def returns_health(cells: Sequence[str], returns: NDArray[np.float64]) -> list[str]:
     """Warnings about ``[cells, episodes]`` final returns: two policies that behave identically."""
     seen: dict[bytes, str] = {}

@@ -36,9 +36,13 @@ def learning_models(
     cells: Sequence[Any],
     module: Any,
     data: Dataset,
+    whole: Dataset,
     device: torch.device,
 ) -> ModelLearning | None:
-    """The protocol's learning world models: copies of ``module``, or fresh ones; None: frozen."""
+    """The protocol's learning world models: copies of ``module``, or fresh ones; None: frozen.
+
+    They learn from ``data`` and are measured on ``whole``, whose episodes no convention chose.
+    """
     e = experiment
     protocol = e.protocol
     if not isinstance(protocol, Finetuned | Scratch):
@@ -61,6 +65,7 @@ def learning_models(
         e.conventions,
         learning,
         data,
+        whole,
         device,
         e.system.compile,
     )
@@ -106,6 +111,7 @@ class ModelLearning:
         conventions: ConventionsConfig,
         learning: PolicyLearningConfig,
         data: Dataset,
+        whole: Dataset,
         device: torch.device,
         compiled: bool,
     ) -> None:
@@ -133,9 +139,15 @@ class ModelLearning:
             for t, s in cells
         ]
         self.generators = [seeding.generator(s, t, "world model noise") for t, s in cells]
-        held = {task: data.held_out.of_task(task_info(task).index) for task, _ in cells}
-        validators = {task: Validator(rows[task], held[task]) for task in rows}
+        validators = {
+            task: Validator(
+                *(part.of_task(task_info(task).index) for part in (whole.train, whole.held_out))
+            )
+            for task in rows
+        }
         self.validators = [validators[task] for task, _ in cells]
+        self.before = self.evaluate()
+        """Each cell's held-out measures before its model learns here."""
 
     @property
     def params(self) -> Params:

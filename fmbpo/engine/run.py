@@ -254,7 +254,9 @@ class Runner:
             data = by_conventions(self.data, e.conventions)
             outcome, cost = results.GridOutcome(), 0
             for name, group in zip(names, groups, strict=True):
-                models = learning_models(e, learning, group, source.module, data, self.device)
+                models = learning_models(
+                    e, learning, group, source.module, data, self.data, self.device
+                )
                 stage = PolicyTraining(
                     name, group, e, source.module, data, evaluator, self.device, models
                 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fmbpo.engine.dataset import load_dataset
-from fmbpo.engine.health import returns_health, world_model_health
+from fmbpo.engine.health import learning_health, returns_health, world_model_health
 from fmbpo.engine.validation import Validator
 from fmbpo.experiment.schema import DataConfig
 from fmbpo.hookspecs import Rollout
@@ -94,3 +94,9 @@ def test_two_policies_that_behave_identically():
     assert returns_health(["a", "b", "c", "d", "e"], rows) == [
         "a and c have identical returns in every episode"
     ]
+
+
+def test_a_world_model_that_gets_worse():
+    assert learning_health({"score": 0.2}, {"score": 0.29}) == []
+    (said,) = learning_health({"score": 0.2}, {"score": 0.31})
+    assert "got worse while the policy learned (score 0.200 -> 0.310)" in said
