@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +18,9 @@ from fmbpo.engine.adam import AdamState, Params, linear_decay
 from fmbpo.engine.cost import flops
 from fmbpo.engine.critic import Critic, ReturnScale
 from fmbpo.engine.dataset import Dataset
+from fmbpo.engine.diagnostics import diagnose
 from fmbpo.engine.evaluation import Evaluator
-from fmbpo.engine.imagination import PolicySettings, Roles, Start
+from fmbpo.engine.imagination import PolicySettings, Roles, Start, make_losses
 from fmbpo.engine.model_learning import ModelLearning
 from fmbpo.engine.policy_update import CellState, Rates, make_policy_update
 from fmbpo.engine.trees import own_params, stack, to_device
@@ -70,14 +72,14 @@ class PolicyTraining:
         self.generators = [seeding.generator(c.seed, c.task, "imagination") for c in cells]
 
         dims = PolicyDims(world_model.latent_dim, world_model.task_dim, ACTION_WIDTH)
-        build, settings = policy.component.build, policy.config
+        build, own = policy.component.build, policy.config
 
         def build_critic() -> Critic:
             return Critic(world_model.latent_dim, critic.units)
 
         built = [
             CellState.initial(
-                own_params(seeding.built(lambda: build(settings, dims), c.seed, c.task, "policy")),
+                own_params(seeding.built(lambda: build(own, dims), c.seed, c.task, "policy")),
                 stack(
                     [
                         own_params(seeding.built(build_critic, c.seed, c.task, f"critic {i}"))
@@ -91,12 +93,14 @@ class PolicyTraining:
         self.roles = Roles(
             world_model,
             e.world_model.component.predict,
-            build(settings, dims).to(device),
+            build(own, dims).to(device),
             policy.component.rollout,
             policy.component.loss,
             build_critic().to(device),
         )
-        update = make_policy_update(self.roles, policy_settings(config, e.conventions))
+        settings = policy_settings(config, e.conventions)
+        self.losses = make_losses(self.roles, settings)
+        update = make_policy_update(self.roles, settings)
         self.eager_update = update
         self.update = torch.compile(update, fullgraph=True) if e.system.compile else update
 
@@ -173,7 +177,20 @@ class PolicyTraining:
         measured = self.models.evaluate() if self.models else []
         for cell, measures in zip(self.cells, measured, strict=False):
             values.update({f"{cell}/held_out/{k}": v for k, v in measures.items()})
+        if self.config.gradient_diagnostics:
+            values.update(self._diagnose())
         return {"return": float(means.mean()), **values}
+
+    def _diagnose(self) -> dict[str, float]:
+        """The gradients' measures, on the starts that the next update will have."""
+        began = time.monotonic()
+        state, start, *_ = self.example()
+        models = self.models.params if self.models else {}
+        measures = diagnose(
+            self.roles, self.losses, self.predict, state, start, models, self.cells[0].seed
+        )
+        values = self.describe(measures)
+        return {**values, "host/diagnostics_seconds": time.monotonic() - began}
 
     def returns(
         self,

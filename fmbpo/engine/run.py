@@ -373,6 +373,8 @@ MAIN_METRICS = (
     "actor_return",
     "imagined_reward",
     "critic_loss",
+    "esnr",
+    "host/diagnostics_seconds",
     "held_out/score",
     "held_out/reward_r2",
     "loss",

@@ -26,6 +26,7 @@ _NOT_RESULTS = (
     "pretrain.checkpoint_every",
     "policy_learning.log_every",
     "policy_learning.checkpoint_every",
+    "policy_learning.gradient_diagnostics",
     "evaluation.workers",
     "wandb",
     "system.device",

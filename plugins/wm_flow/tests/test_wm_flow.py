@@ -270,7 +270,8 @@ def test_curvature_is_zero_for_a_straight_field_alone():
     z, action, task, noise = step_inputs(module)
     assert module.curvature(z, action, task, noise) > 1e-3
     fixed = simnorm(torch.randn(LATENT)).expand(B, -1)
-    module.dynamics = lambda x: fixed  # the same end from everywhere: straight paths
+    # The same end from everywhere: straight paths.
+    module.dynamics.forward = lambda x: fixed
     assert module.curvature(z, action, task, noise) < 1e-8
     module = build(**STOCHASTIC)
     assert module.curvature(z, action, task, torch.randn(B, module.noise_dim)).shape == ()
