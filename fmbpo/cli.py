@@ -52,6 +52,17 @@ def _parser() -> argparse.ArgumentParser:
     _experiment_arguments(check)
     check.set_defaults(command=_check)
 
+    compare = commands.add_parser(
+        "compare", help="print in what experiments differ; fails where it is no declared factor"
+    )
+    compare.add_argument("experiments", type=Path, nargs="+", help="two or more TOML files")
+    compare.add_argument("--scale", default="paper", help="at which scale (default: paper)")
+    compare.add_argument(
+        "--factor", action="append", metavar="NAME",
+        help="what may differ: world_model, policy, or a key (default: world_model and policy)",
+    )  # fmt: skip
+    compare.set_defaults(command=_compare)
+
     plugins = commands.add_parser("plugins", help="list the installed plugins")
     plugins.add_argument("--json", action="store_true")
     plugins.set_defaults(command=_plugins)
@@ -155,6 +166,32 @@ def _check(arguments: argparse.Namespace) -> int:
     for line in check_experiment(experiment):
         print(line)
     print(f"ok: {arguments.experiment} can run")
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from fmbpo.experiment import load_experiment
+    from fmbpo.experiment.factors import FACTORS, differences
+
+    if len(arguments.experiments) < 2:
+        raise UserError("there is one experiment alone", where="compare", remedy="name another")
+    # What is compared is the files; which data they would run on does not matter.
+    experiments = [
+        load_experiment(file, scale=arguments.scale, data="embedded")
+        for file in arguments.experiments
+    ]
+    declared, undeclared = differences(experiments, arguments.factor or FACTORS)
+    for line in declared:
+        print(f"declared    {line}")
+    for line in undeclared:
+        print(f"UNDECLARED  {line}")
+    if undeclared:
+        raise UserError(
+            f"{len(undeclared)} difference(s) beyond the declared factors",
+            where=", ".join(e.name for e in experiments),
+            remedy="make them equal, or declare them with --factor KEY",
+        )
+    print(f"ok: {', '.join(e.name for e in experiments)} differ in nothing else")
     return 0
 
 

@@ -63,7 +63,7 @@ def origins(experiment: Experiment) -> dict[str, str]:
     A file, ``scale NAME (file)``, ``override``, ``--data``, the environment, or ``default``.
     """
     return {
-        path: experiment.origin.get(path, "default") for path, _ in _leaves(resolved(experiment))
+        path: experiment.origin.get(path, "default") for path, _ in leaves(resolved(experiment))
     }
 
 
@@ -111,9 +111,10 @@ def _fields(experiment: Experiment) -> dict[str, Any]:
     return {name: getattr(experiment, name) for name in names}
 
 
-def _leaves(table: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(table: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of nested tables with its key path."""
     for key, value in table.items():
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{at}{key}.")
+            yield from leaves(value, f"{at}{key}.")
         else:
             yield f"{at}{key}", value
