@@ -170,6 +170,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    from fmbpo.engine.sizes import sizes
     from fmbpo.experiment import load_experiment
     from fmbpo.experiment.factors import FACTORS, differences
 
@@ -185,6 +186,11 @@ def _compare(arguments: argparse.Namespace) -> int:
         print(f"declared    {line}")
     for line in undeclared:
         print(f"UNDECLARED  {line}")
+    lines, warnings = sizes(experiments)
+    for line in lines:
+        print(f"parameters  {line}")
+    for warning in warnings:
+        print(f"WARNING     {warning}")
     if undeclared:
         raise UserError(
             f"{len(undeclared)} difference(s) beyond the declared factors",

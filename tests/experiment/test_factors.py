@@ -33,6 +33,20 @@ def test_the_whole_factorial(file, capsys):
     out = capsys.readouterr().out
     assert 'declared    world_model.plugin: "mlp" | "mlp" | "flow" | "flow"' in out
     assert "differ in nothing else" in out
+    # The flow's dynamics have one input column more: far below 2 %.
+    assert "parameters  world model, dynamics: 6,102,272 | 6,102,272 | 6,104,064 | 6,104,064" in out
+    assert "parameters  world model, reward: 4,904,805 | 4,904,805 | 4,904,805 | 4,904,805" in out
+    assert "parameters  policy, all: 409,912 | " in out
+    assert "WARNING" not in out
+
+
+def test_world_models_of_other_sizes_are_named(file, tmp_path, capsys):
+    other = tmp_path / "other.toml"
+    other.write_text(f'extends = ["{file(QUADRANTS[2])}"]\n[world_model]\nsource = "noise"\n'
+                     "endpoint_coef = 0.0\n")  # fmt: skip
+    assert main(["compare", str(file(QUADRANTS[0])), str(other)]) == 0
+    out = capsys.readouterr().out
+    assert "WARNING     world models differ by 7.3 % in size" in out
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""Whether the experiments of a comparison have networks of equal size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from fmbpo.engine.cost import parameters
+from fmbpo.engine.pretraining import DIMS
+from fmbpo.experiment.schema import Experiment
+from fmbpo.hookspecs import PolicyDims
+
+TOLERANCE = 0.02
+"""Share by which world models may differ and still be called equal in size."""
+
+
+def sizes(experiments: Sequence[Experiment]) -> tuple[list[str], list[str]]:
+    """Numbers of parameters, a line a part, and warnings where world models differ too much.
+
+    Nothing is allocated: the modules are built on the meta device.
+    """
+    models, policies = [], []
+    for e in experiments:
+        with torch.device("meta"):
+            model = e.world_model.component.build(e.world_model.config, DIMS)
+            models.append(parameters(model))
+            if e.policy is not None:
+                dims = PolicyDims(model.latent_dim, model.task_dim, DIMS.action)
+                policies.append(parameters(e.policy.component.build(e.policy.config, dims)))
+    lines = [*_lines("world model", models), *(_lines("policy", policies) if policies else [])]
+    totals = [sum(counts.values()) for counts in models]
+    apart = max(totals) / min(totals) - 1
+    if apart <= TOLERANCE:
+        return lines, []
+    return lines, [f"world models differ by {100 * apart:.1f} % in size; more than 2 % is a factor"]
+
+
+def _lines(what: str, counts: Sequence[dict[str, int]]) -> list[str]:
+    parts = list(dict.fromkeys(part for count in counts for part in count))
+    rows = [(part, [count.get(part, 0) for count in counts]) for part in parts]
+    rows.append(("all", [sum(count.values()) for count in counts]))
+    return [f"{what}, {part}: {' | '.join(f'{n:,}' for n in numbers)}" for part, numbers in rows]
