@@ -560,6 +560,16 @@ def test_a_plugin_that_fails_during_a_run(offer, mistake, tmp_path):
     assert "my mistake" in text.read_text()
 
 
+def test_a_plugin_that_fails_before_a_run_has_a_folder(offer, mistake, tmp_path, repository):
+    offer("mistaken", "world_models", WORLD_MODEL.replace("{method}", BUILD.format("1 / 0")))
+    base = [f"{repository}/experiments/base/{p}.toml" for p in ("policies", "policy_mlp")]
+    file = tmp_path / "scratch_policy.toml"
+    file.write_text(f'extends = {base}\nkind = "policy"\n[protocol]\nkind = "scratch"\n')
+    words = ["world model 'mistaken'", "ZeroDivisionError", "in build", "plugin-error.txt"]
+    mistake(words, "world_model.plugin=mistaken", file=file, tidy=False)
+    assert "ZeroDivisionError" in (tmp_path / "runs" / "plugin-error.txt").read_text()
+
+
 def test_a_policy_whose_actions_are_not_finite(offer, mistake):
     source = POLICY_PLUGIN.replace("{method}", ACT.format("return a / 0"))
     offer("mistaken", "policies", source)

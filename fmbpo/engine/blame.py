@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 from fmbpo.errors import UserError
 from fmbpo.experiment.schema import PluginTable
+from fmbpo.runs.files import disk_errors
 
 
 class Role:
@@ -25,7 +27,7 @@ class Role:
         return UserError(what, where=self.name, remedy=remedy)
 
 
-def guilty(error: Exception, roles: tuple[Role, ...]) -> tuple[Role | None, str]:
+def _guilty(error: Exception, roles: tuple[Role, ...]) -> tuple[Role | None, str]:
     """The role whose plugin's code ran last on the way to ``error``, and a sentence about it."""
     text = (str(error).strip().splitlines() or [""])[0]
     sentence = f"{type(error).__name__}: {text}"
@@ -39,22 +41,39 @@ def guilty(error: Exception, roles: tuple[Role, ...]) -> tuple[Role | None, str]
     return None, sentence
 
 
-@contextmanager
-def reporting(folder: Path, *roles: Role) -> Iterator[None]:
-    """An exception out of a plugin's code ends as ``UserError``; its traceback is kept.
+Answer: TypeAlias = Callable[[Role | None, str, Exception], UserError | None]
+"""``(role at fault or None, sentence, exception)`` -> what to say; None: the exception passes."""
 
-    For whoever writes the plugin it stands in ``folder/plugin-error.txt``. Exceptions that no
-    plugin's code has a part in pass.
-    """
+
+@contextmanager
+def blaming(answer: Answer, *roles: Role) -> Iterator[None]:
+    """Failures inside end as ``answer`` says; a ``UserError`` says enough already."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        role, sentence = guilty(error, roles)
-        if role is None:
+        said = answer(*_guilty(error, roles), error)
+        if said is None:
             raise
+        raise said from error
+
+
+def reporting(folder: Path, *roles: Role) -> AbstractContextManager[None]:
+    """An exception out of a plugin's code ends as ``UserError``; its traceback is kept.
+
+    For whoever writes the plugin it stands in ``folder/plugin-error.txt``. Exceptions that no
+    plugin's code has a part in pass.
+    """
+
+    def answer(role: Role | None, sentence: str, error: Exception) -> UserError | None:
+        if role is None:
+            return None
         file = folder / "plugin-error.txt"
-        file.write_text("".join(traceback.format_exception(error)))
+        with disk_errors(file):
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text("".join(traceback.format_exception(error)))
         remedy = f"`fmbpo check` tries the plugin in seconds; the whole traceback is in {file}"
-        raise role.error(sentence, remedy) from error
+        return role.error(sentence, remedy)
+
+    return blaming(answer, *roles)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from fmbpo.engine.blame import Role, guilty
+from fmbpo.engine.blame import Role, blaming
 from fmbpo.engine.dataset import by_conventions, check_horizon, load_dataset
 from fmbpo.engine.evaluation import Evaluator
 from fmbpo.engine.model_learning import check_learning, learning_models
@@ -119,16 +119,9 @@ class _Checked(Role):
             self.check(f"{name} of `loss`", value)
 
 
-@contextmanager
-def _blaming(*roles: _Checked) -> Iterator[None]:
+def _blaming(*roles: _Checked) -> AbstractContextManager[None]:
     """Any failure inside is one of a plugin: the one whose code ran last, else the first."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        role, sentence = guilty(error, roles)
-        raise (role or roles[0]).error(sentence, REMEDY) from error
+    return blaming(lambda role, text, _: (role or roles[0]).error(text, REMEDY), *roles)
 
 
 def _check_world_model(role: _Checked, stage: Pretraining) -> None:

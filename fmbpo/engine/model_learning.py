@@ -41,14 +41,14 @@ def learning_models(
 ) -> ModelLearning | None:
     """The protocol's learning world models: copies of ``module``, or fresh ones; None: frozen.
 
-    They learn from ``data`` and are measured on ``whole``, whose episodes no convention chose.
+    They learn from ``data`` and are measured on ``whole``, whose episodes no convention chose;
+    ``check_learning`` has passed.
     """
     e = experiment
     protocol = e.protocol
     if not isinstance(protocol, Finetuned | Scratch):
         return None
     assert e.conventions
-    check_learning(e, data)
     table = loss_table(e.world_model, e.conventions, learning)
     if isinstance(protocol, Scratch):
         modules = [build_world_model(table, c.seed, device, c.task) for c in cells]
@@ -146,8 +146,8 @@ class ModelLearning:
             for task in rows
         }
         self.validators = [validators[task] for task, _ in cells]
-        self.before = self.evaluate()
-        """Each cell's held-out measures before its model learns here."""
+        self.before: list[dict[str, float]] = []
+        """Each cell's held-out measures at the first evaluation, before its model learns here."""
 
     @property
     def params(self) -> Params:
@@ -184,6 +184,7 @@ class ModelLearning:
         for i, validator in enumerate(self.validators):
             self.module.load_state_dict({k: v[i] for k, v in self.params.items()})
             found.append(validator(self.module, self.component.rollout))
+        self.before = self.before or found
         return found
 
     def state(self) -> Any:
@@ -191,6 +192,7 @@ class ModelLearning:
         return {
             "adam": tuple(self.training.adam),
             "stale": self.training.stale,
+            "before": self.before,
             "samplers": [s.state() for s in self.samplers],
             "noise": [g.get_state() for g in self.generators],
         }
@@ -199,6 +201,7 @@ class ModelLearning:
         """Continue from a checkpoint."""
         params, adam, stale = to_device((dict(weights), state["adam"], state["stale"]), self.device)
         self.training = WorldModelState(params, AdamState(*adam), stale)
+        self.before = state["before"]
         self._load_sources(state)
 
     def _load_sources(self, state: Any) -> None:

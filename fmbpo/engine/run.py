@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,14 @@ from fmbpo.engine.loop import Cadence, Stop, Trainer
 from fmbpo.engine.model_learning import check_learning, learning_models
 from fmbpo.engine.place import grid_tasks, pretraining_name, resolve_device, run_names
 from fmbpo.engine.policy_training import Cell, PolicyTraining
-from fmbpo.engine.pretraining import Pretraining, build_world_model
-from fmbpo.engine.validation import Validator
+from fmbpo.engine.pretraining import Pretraining
+from fmbpo.engine.source import Source, begin
 from fmbpo.errors import UserError
 from fmbpo.experiment import identifying, origins, resolved
 from fmbpo.experiment.protocols import Finetuned, Frozen, Scratch
 from fmbpo.experiment.schema import Experiment, PluginTable, WandbConfig
 from fmbpo.runs.checkpoint import (
     checkpoint_exists,
-    load_checkpoint,
     save_checkpoint,
     weights_sha256,
 )
@@ -56,18 +55,6 @@ class Result:
 
     summary: Summary
     folder: Path
-
-
-@attrs.frozen
-class Source:
-    """The world model that policies begin with; all about it but the module may be unknown."""
-
-    module: Any
-    checkpoint: Path | None = None
-    validation: Mapping[str, float] = attrs.field(factory=dict)
-    flops: float = 0.0
-    seconds: float = 0.0
-    health: Sequence[Any] = ()
 
 
 class Runner:
@@ -101,8 +88,18 @@ class Runner:
         with Stop().listening() as stop:
             if self.experiment.kind == "pretrain":
                 return self._pretrain(stop)
+            found, checkpoint = self._checkpoint(stop)
+            done = self._finished_policies(checkpoint)
+            if done is not None:
+                return done
             with reporting(self.root, Role("world model", self.experiment.world_model)):
-                source = self._source(stop)
+                source = begin(
+                    self.experiment,
+                    self.data,
+                    self.device,
+                    checkpoint,
+                    found.summary if found else None,
+                )
             return self._policies(source, stop)
 
     # -- the world model ---------------------------------------------------------------------
@@ -159,71 +156,37 @@ class Runner:
             folder.write_summary(summary.to_json())
             return Result(summary, folder.path)
 
-    def _source(self, stop: Stop) -> Source:
-        """The world model that policies begin with, as the protocol says."""
-        e, protocol = self.experiment, self.experiment.protocol
+    def _checkpoint(self, stop: Stop) -> tuple[Result | None, Path | None]:
+        """The protocol's pretraining, trained now or found, and the checkpoint to begin with."""
+        protocol = self.experiment.protocol
         if isinstance(protocol, Scratch):
-            return Source(build_world_model(e.world_model, e.pretrain.seed, self.device))
+            return None, None
         assert isinstance(protocol, Frozen | Finetuned)
         if protocol.checkpoint:
-            checkpoint = Path(protocol.checkpoint)
-            model = self._load_world_model(checkpoint, checkpoint, adopt=True)
-            measures = Validator(self.data.train, self.data.held_out)(
-                model, e.world_model.component.rollout
-            )
-            return Source(model, checkpoint, measures, health=world_model_health(measures))
+            return None, Path(protocol.checkpoint)
         found = self._pretrain(stop)
-        checkpoint, summary = found.folder / "checkpoints" / BEST, found.summary
-        return Source(
-            self._load_world_model(checkpoint, found.folder),
-            checkpoint,
-            summary.wm_validation,
-            _number(summary.flops),
-            _number(summary.seconds),
-            summary.health,
-        )
-
-    def _load_world_model(self, checkpoint: Path, made_in: Path, adopt: bool = False) -> Any:
-        """The frozen module of a checkpoint. ``adopt``: also of another kind, where it fits."""
-        table = self.experiment.world_model
-        try:
-            loaded = load_checkpoint(
-                checkpoint, device=self.device, with_state=False, expect_kind="world_model"
-            )
-        except UserError as error:
-            remedy = error.remedy if adopt else f"move {made_in} away: it is trained again"
-            raise UserError(error.what, where=error.where, remedy=remedy) from error
-        model, weights = build_world_model(table, 0, self.device), loaded.weights
-        try:
-            if adopt and hasattr(model, "adopt"):
-                weights = model.adopt(weights)
-            model.load_state_dict(weights)
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f"does not fit world model {table.plugin!r}: {str(error).splitlines()[0]}",
-                where=str(checkpoint),
-                remedy="give [world_model] the checkpoint's sizes, or the experiment another one",
-            ) from error
-        table.component.freeze(model)
-        return model
+        return found, found.folder / "checkpoints" / BEST
 
     # -- the policies ------------------------------------------------------------------------
+
+    def _finished_policies(self, checkpoint: Path | None) -> Result | None:
+        """The finished run of these policies in this world model; ``UserError`` in another."""
+        done = self._finished(self.policy_run)
+        if done is None:
+            return None
+        made_in = read_json(done.folder / "config.json").get("world_model_weights")
+        if made_in != (checkpoint and weights_sha256(checkpoint)):
+            raise UserError(
+                "the finished run there was made in another world model",
+                where=str(done.folder),
+                remedy="move it away, or choose another --runs",
+            )
+        self.say(f"policies: {done.folder} is complete; nothing to do")
+        return done
 
     def _policies(self, source: Source, stop: Stop) -> Result:
         e = self.experiment
         assert e.policy and e.grid and e.policy_learning and e.protocol and e.conventions
-        weights = source.checkpoint and weights_sha256(source.checkpoint)
-        done = self._finished(self.policy_run)
-        if done is not None:
-            made_in = read_json(done.folder / "config.json").get("world_model_weights")
-            if made_in != weights:
-                raise UserError(
-                    "the finished run there was made in another world model",
-                    where=str(done.folder),
-                    remedy="move it away, or choose another --runs",
-                )
-            self.say(f"policies: {done.folder} is complete; nothing to do")
-            return done
         learning = e.policy_learning
         self._say_size("world model", e.world_model, source.module)
         cells = [Cell(task, seed) for task in grid_tasks(e, self.data) for seed in e.grid.seeds]
@@ -243,7 +206,7 @@ class Runner:
                 "policy": e.policy.component.version,
             },
             # Half a run in one world model and half in another would be nobody's result.
-            "world_model_weights": weights,
+            "world_model_weights": source.checkpoint and weights_sha256(source.checkpoint),
         }
         with ExitStack() as stack:
             folder, trainer = self._open(stack, self.policy_run, config, names, stop, "policies")
@@ -381,8 +344,3 @@ MAIN_METRICS = (
     "consistency",
     "reward_loss",
 )
-
-
-def _number(value: float | dict[str, float]) -> float:
-    assert not isinstance(value, dict)  # a pretraining run has one part
-    return value
