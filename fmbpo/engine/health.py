@@ -1,51 +1,123 @@
-"""Gates that a result must pass to be believed; each failure is a sentence in the summary."""
+"""Gates that a result must pass to be believed; each failure is a finding in the summary."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
+import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from fmbpo.nn import two_hot
+from fmbpo.runs.findings import Finding
 
-def world_model_health(measures: Mapping[str, float]) -> list[str]:
-    """Warnings about a world model from its held-out measures (see ``Validator``)."""
-    found = []
-    if measures["reward_r2"] <= 0:
-        found.append(
-            f"the decoded reward explains nothing on held-out episodes "
-            f"(R² {measures['reward_r2']:.3f})"
-        )
-    if measures["reward_std"] < 1e-6:
-        found.append("the decoded reward is constant")
-    if measures["effective_rank"] < 2:
-        found.append(f"the latent has collapsed (effective rank {measures['effective_rank']:.2f})")
-    if measures["simplex_error"] > 1e-3:
-        found.append(f"latents leave the simplex by {measures['simplex_error']:.3g}")
+UNIFORM = math.log(two_hot.BINS)
+"""The reward's cross-entropy of a head that predicts all bins alike: a floor that looks like a
+loss."""
+
+
+def world_model_health(measures: Mapping[str, float], where: str = "") -> list[Finding]:
+    """What is wrong with a world model by its held-out measures (see ``Validator``)."""
+    found: list[Finding] = []
+
+    def gate(name: str, failed: bool, message: str) -> None:
+        if failed:
+            found.append(Finding(name, message, where))
+
+    r2, spread, real = (measures[k] for k in ("reward_r2", "reward_std", "real_reward_std"))
     longest = max(int(k.removeprefix("obs_error_h")) for k in measures if k.startswith("obs_error"))
-    error, copy = (measures[f"{k}_error_h{longest}"] for k in ("obs", "copy"))
-    if error > copy:
-        found.append(
-            f"the model predicts observations {longest} steps ahead worse than no change does "
-            f"({error:.3f} against {copy:.3f} standard deviations)"
-        )
+    error, copy, rmse, constant = (
+        measures[f"{k}_h{longest}"]
+        for k in ("obs_error", "copy_error", "reward_rmse", "constant_reward_rmse")
+    )
+    gate(
+        "reward_unexplained",
+        r2 <= 0,
+        f"the decoded reward explains nothing on held-out episodes (R² {r2:.3f})",
+    )
+    gate(
+        "reward_constant",
+        spread <= 0.01 * real,
+        f"the decoded reward is constant (it spreads by {spread:.2g}, the real one by {real:.2g})",
+    )
+    slope = measures["reward_action_gradient"]
+    gate(
+        "reward_ignores_action",
+        slope < 1e-6,
+        f"the decoded reward has no gradient to the action ({slope:.2g})",
+    )
+    gate(
+        "reward_no_better_than_mean",
+        rmse > constant,
+        f"the decoded reward {longest} steps ahead is worse than each task's mean "
+        f"({rmse:.3f} against {constant:.3f})",
+    )
+    entropy = measures["reward_cross_entropy"]
+    gate(
+        "loss_at_floor",
+        abs(entropy - UNIFORM) < 1e-3 * UNIFORM,
+        f"the reward's cross-entropy is that of equal logits (ln {two_hot.BINS} = {UNIFORM:.3f})",
+    )
+    rank, off = measures["effective_rank"], measures["simplex_error"]
+    gate("latent_collapsed", rank < 2, f"the latent has collapsed (effective rank {rank:.2f})")
+    gate("off_simplex", off > 1e-3, f"latents leave the simplex by {off:.3g}")
+    gate(
+        "worse_than_copy",
+        error > copy,
+        f"the model predicts observations {longest} steps ahead worse than no change does "
+        f"({error:.3f} against {copy:.3f} standard deviations)",
+    )
     return found
 
 
-def learning_health(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    """Warnings about a world model that learned beside a policy: it got worse by a half."""
+def learning_health(
+    before: Mapping[str, float], after: Mapping[str, float], where: str = ""
+) -> list[Finding]:
+    """What learning beside a policy did to a world model: it got worse by a half."""
     old, new = before["score"], after["score"]
     if new <= 1.5 * old:
         return []
-    return [f"the world model got worse while the policy learned (score {old:.3f} -> {new:.3f})"]
+    message = f"the world model got worse while the policy learned (score {old:.3f} -> {new:.3f})"
+    return [Finding("got_worse", message, where)]
 
 
-def returns_health(cells: Sequence[str], returns: NDArray[np.float64]) -> list[str]:
-    """Warnings about ``[cells, episodes]`` final returns: two policies that behave identically."""
+def returns_health(cells: Sequence[str], returns: NDArray[np.float64]) -> list[Finding]:
+    """Among ``[cells, episodes]`` final returns: policies that behave identically."""
     seen: dict[bytes, str] = {}
     found = []
     for cell, row in zip(cells, returns, strict=True):
         twin = seen.setdefault(row.tobytes(), cell)
         if twin != cell and row.std() > 0:
-            found.append(f"{twin} and {cell} have identical returns in every episode")
+            message = f"returns are identical in every episode to those of {twin}"
+            found.append(Finding("identical_returns", message, cell))
     return found
+
+
+class Watch:
+    """What is wrong with a stage while it trains, and since which iteration."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[str, str], int] = {}
+
+    def update(
+        self, iteration: int, findings: Sequence[Finding]
+    ) -> tuple[list[Finding], list[tuple[str, str]]]:
+        """Take in what holds now: what is new, and the (gate, place) that are mended."""
+        new = [f for f in findings if f.key not in self._since]
+        now = {f.key for f in findings}
+        mended = [key for key in self._since if key not in now]
+        self._since = {f.key: self._since.get(f.key, iteration) for f in findings}
+        return [attrs.evolve(f, since=iteration) for f in new], mended
+
+    def dated(self, findings: Sequence[Finding]) -> list[Finding]:
+        """The findings with the iterations since which they have held."""
+        return [attrs.evolve(f, since=self._since.get(f.key)) for f in findings]
+
+    def state(self) -> list[tuple[str, str, int]]:
+        """For a checkpoint."""
+        return [(*key, iteration) for key, iteration in self._since.items()]
+
+    def load(self, state: Sequence[tuple[str, str, int]]) -> None:
+        """From a checkpoint."""
+        self._since = {(gate, where): iteration for gate, where, iteration in state}

@@ -14,8 +14,10 @@ import torch
 from attrs import define
 from torch import Tensor
 
+from fmbpo.engine.health import Watch
 from fmbpo.errors import UserError
 from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
+from fmbpo.runs.findings import Finding, by_gate
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.sinks import MetricSinks
 
@@ -33,6 +35,9 @@ class Stage(Protocol):
 
     def evaluate(self, iteration: int) -> dict[str, float]:
         """Held-out measures or returns."""
+
+    def health(self) -> list[Finding]:
+        """Gates that the last evaluation did not pass."""
 
     def weights(self) -> dict[str, Tensor]:
         """What a user of the checkpoint needs."""
@@ -113,6 +118,7 @@ class Trainer:
         self, folder: RunFolder, sinks: MetricSinks, manifest: Mapping[str, Any], stop: Stop
     ) -> None:
         self.folder, self.sinks, self.manifest, self.stop = folder, sinks, manifest, stop
+        self._watches: dict[str, Watch] = {}  # by stage
         self._records: dict[str, int] = {}  # how far the sinks' records go at the last checkpoint
 
     def train(self, stage: Stage, cadence: Cadence) -> None:
@@ -157,6 +163,10 @@ class Trainer:
                 raise Interrupted(f"{stage.name}: saved at iteration {iteration}")
             self.folder.beat(stage.name, iteration)
 
+    def health(self, stage: Stage) -> list[Finding]:
+        """Gates that a stage did not pass at its last evaluation, and since when."""
+        return self._watch(stage).dated(stage.health())
+
     def seconds(self, stage_name: str) -> float:
         """Wall-clock seconds that a stage has trained, over all its processes."""
         folder = self.folder.checkpoints / stage_name.replace("/", "-")
@@ -177,6 +187,7 @@ class Trainer:
         # In the stage's own order: sums over all tensors depend on it, in the last bit.
         stage.load({name: saved[name] for name in own}, state["stage"])
         self._records = state["records"]
+        self._watch(stage).load(state["watch"])
         step, seconds = int(checkpoint.manifest["step"]), float(state["seconds"])
         return step, seconds, dict(state["sums"]), int(state["summed"])
 
@@ -196,6 +207,7 @@ class Trainer:
             "summed": summed,
             "seconds": seconds,
             "records": self._records,
+            "watch": self._watch(stage).state(),
         }
         save_checkpoint(
             last,
@@ -221,6 +233,20 @@ class Trainer:
             raise self._diverged(stage, iteration, "a measure cannot be computed") from error
         self._check_finite(stage, iteration, values)
         self.sinks.log(stage.name, iteration, values)
+        if iteration:  # before the first update there is nothing to warn of
+            self._warn(stage, iteration)
+
+    def _warn(self, stage: Stage, iteration: int) -> None:
+        """Say and record what went wrong, or came right, since the last evaluation."""
+        new, mended = self._watch(stage).update(iteration, stage.health())
+        for text in by_gate(new):
+            self.sinks.event("WARNING", {"stage": stage.name, "found": text})
+        for gate, where in mended:
+            place = f"{where}: {gate}" if where else gate
+            self.sinks.event("mended", {"stage": stage.name, "step": iteration, "gate": place})
+
+    def _watch(self, stage: Stage) -> Watch:
+        return self._watches.setdefault(stage.name, Watch())
 
     def _check_finite(self, stage: Stage, iteration: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

@@ -14,6 +14,7 @@ from fmbpo.engine import seeding
 from fmbpo.engine.adam import AdamState, Params, linear_decay
 from fmbpo.engine.cost import flops
 from fmbpo.engine.dataset import Dataset, check_horizon
+from fmbpo.engine.health import learning_health, world_model_health
 from fmbpo.engine.pretraining import build_world_model
 from fmbpo.engine.trees import own_params, stack, to_device
 from fmbpo.engine.validation import Validator
@@ -27,6 +28,7 @@ from fmbpo.experiment.conventions import ConventionsConfig
 from fmbpo.experiment.protocols import Finetuned, Scratch
 from fmbpo.experiment.schema import Experiment, PluginTable, PolicyLearningConfig
 from fmbpo.hookspecs import Batch
+from fmbpo.runs.findings import Finding
 from fmbpo.tasks.mt30 import task_info
 
 
@@ -148,6 +150,8 @@ class ModelLearning:
         self.validators = [validators[task] for task, _ in cells]
         self.before: list[dict[str, float]] = []
         """Each cell's held-out measures at the first evaluation, before its model learns here."""
+        self.after: list[dict[str, float]] = []
+        """The same at the last evaluation."""
 
     @property
     def params(self) -> Params:
@@ -184,7 +188,15 @@ class ModelLearning:
         for i, validator in enumerate(self.validators):
             self.module.load_state_dict({k: v[i] for k, v in self.params.items()})
             found.append(validator(self.module, self.component.rollout))
-        self.before = self.before or found
+        self.before, self.after = self.before or found, found
+        return found
+
+    def health(self, cells: Sequence[object]) -> list[Finding]:
+        """What is wrong with the models as they were last measured; ``cells`` names them."""
+        found = []
+        for cell, before, after in zip(cells, self.before, self.after, strict=True):
+            found += world_model_health(after, str(cell))
+            found += learning_health(before, after, str(cell))
         return found
 
     def state(self) -> Any:
@@ -192,7 +204,7 @@ class ModelLearning:
         return {
             "adam": tuple(self.training.adam),
             "stale": self.training.stale,
-            "before": self.before,
+            "measures": (self.before, self.after),
             "samplers": [s.state() for s in self.samplers],
             "noise": [g.get_state() for g in self.generators],
         }
@@ -201,7 +213,7 @@ class ModelLearning:
         """Continue from a checkpoint."""
         params, adam, stale = to_device((dict(weights), state["adam"], state["stale"]), self.device)
         self.training = WorldModelState(params, AdamState(*adam), stale)
-        self.before = state["before"]
+        self.before, self.after = state["measures"]
         self._load_sources(state)
 
     def _load_sources(self, state: Any) -> None:

@@ -27,6 +27,7 @@ from fmbpo.engine.trees import own_params, stack, to_device
 from fmbpo.experiment.conventions import ConventionsConfig
 from fmbpo.experiment.schema import Experiment, PolicyLearningConfig
 from fmbpo.hookspecs import PolicyDims
+from fmbpo.runs.findings import Finding
 from fmbpo.tasks.env import EPISODE_STEPS
 from fmbpo.tasks.mt30 import ACTION_WIDTH, task_info
 
@@ -180,6 +181,10 @@ class PolicyTraining:
         if self.config.gradient_diagnostics:
             values.update(self._diagnose())
         return {"return": float(means.mean()), **values}
+
+    def health(self) -> list[Finding]:
+        """What is wrong with the cells' own world models as they were last measured."""
+        return self.models.health(self.cells) if self.models else []
 
     def _diagnose(self) -> dict[str, float]:
         """The gradients' measures, on the starts that the next update will have."""

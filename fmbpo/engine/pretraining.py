@@ -13,6 +13,7 @@ from fmbpo.data.sampler import SliceSampler
 from fmbpo.engine import seeding
 from fmbpo.engine.adam import AdamState, linear_decay
 from fmbpo.engine.dataset import Dataset, check_horizon
+from fmbpo.engine.health import world_model_health
 from fmbpo.engine.trees import own_params, to_device
 from fmbpo.engine.validation import Validator
 from fmbpo.engine.world_model_update import (
@@ -22,6 +23,7 @@ from fmbpo.engine.world_model_update import (
 )
 from fmbpo.experiment.schema import PluginTable, PretrainConfig
 from fmbpo.hookspecs import Batch, WorldModelDims
+from fmbpo.runs.findings import Finding
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
 
 DIMS = WorldModelDims(obs=OBS_WIDTH, action=ACTION_WIDTH, tasks=len(MT30))
@@ -66,6 +68,7 @@ class Pretraining:
         self.best_score, self.best_step = math.inf, 0
         self.best = params
         self.measures: dict[str, float] = {}
+        self.last: dict[str, float] = {}
 
     def step(self, iteration: int) -> dict[str, Tensor]:
         """One update on the next batch."""
@@ -96,11 +99,15 @@ class Pretraining:
     def evaluate(self, iteration: int) -> dict[str, float]:
         """Held-out measures; the parameters with the best score are kept."""
         self._into_module(self.training.params)
-        measures = self.validator(self.module, self.component.rollout)
+        measures = self.last = self.validator(self.module, self.component.rollout)
         if measures["score"] < self.best_score and iteration:
             self.best_score, self.best_step = measures["score"], iteration
             self.best, self.measures = self.training.params, measures
         return {f"held_out/{name}": value for name, value in measures.items()}
+
+    def health(self) -> list[Finding]:
+        """What is wrong with the model as it was last measured."""
+        return world_model_health(self.last)
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters after the last update."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fmbpo.engine.adam import Params
 from fmbpo.engine.evaluation import Evaluator
-from fmbpo.engine.health import learning_health, returns_health, world_model_health
+from fmbpo.engine.health import returns_health
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.report.curves import (
     Heading,
@@ -18,6 +18,7 @@ from fmbpo.report.curves import (
     learning_curves,
     pretraining_curves,
 )
+from fmbpo.runs.findings import Finding
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.sinks import read_metrics
 from fmbpo.runs.summary import SeedResult, Summary, TaskResult
@@ -32,16 +33,16 @@ class GridOutcome:
         self.trained: list[NDArray[np.float64]] = []
         self.untrained: list[NDArray[np.float64]] = []
         self.random: dict[str, NDArray[np.float64]] = {}
-        self.models: list[dict[str, float]] = []
-        """Held-out measures of each cell's own world model, where it learned."""
         self.before: list[dict[str, float]] = []
-        """The same before it learned."""
+        """Held-out measures of each cell's own world model before it learned, where it does."""
+        self.after: list[dict[str, float]] = []
+        """The same when it had learned."""
 
     def add(self, stage: PolicyTraining, untrained: tuple[Params, Params], episodes: int) -> None:
         """Evaluate a trained stage, and its policies as they were before training."""
         if stage.models is not None:
-            self.models += stage.models.evaluate()
             self.before += stage.models.before
+            self.after += stage.models.after
         self.cells += stage.cells
         self.trained += list(stage.returns(episodes))
         self.untrained += list(stage.returns(episodes, untrained))
@@ -72,19 +73,15 @@ class GridOutcome:
         """Means over the cells of their own world models' held-out measures, each on its cell's
         task, before and after they learned beside the policies: ``before_...``, ``after_...``."""
         found = {}
-        for prefix, cells in (("before", self.before), ("after", self.models)):
+        for prefix, cells in (("before", self.before), ("after", self.after)):
             shared = set.intersection(*(set(m) for m in cells)) if cells else set()
             names = [name for name in cells[0] if name in shared] if cells else []
             found.update({f"{prefix}_{n}": float(np.mean([m[n] for m in cells])) for n in names})
         return found
 
-    def health(self) -> list[str]:
-        """Warnings about the final returns and the world models that learned."""
-        found = returns_health([str(cell) for cell in self.cells], np.stack(self.trained))
-        for cell, before, after in zip(self.cells, self.before, self.models, strict=False):
-            texts = [*world_model_health(after), *learning_health(before, after)]
-            found += [f"{cell}: {text}" for text in texts]
-        return found
+    def health(self) -> list[Finding]:
+        """What is wrong with the final returns."""
+        return returns_health([str(cell) for cell in self.cells], np.stack(self.trained))
 
 
 def draw_policies(folder: RunFolder, summary: Summary) -> None:

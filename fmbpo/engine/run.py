@@ -215,7 +215,7 @@ class Runner:
             runner = stack.enter_context(EpisodeRunner(e.evaluation.workers or os.cpu_count() or 1))
             evaluator = Evaluator(runner, e.evaluation.seed)
             data = by_conventions(self.data, e.conventions)
-            outcome, cost = results.GridOutcome(), 0
+            outcome, cost, health = results.GridOutcome(), 0, [*source.health]
             for name, group in zip(names, groups, strict=True):
                 models = learning_models(
                     e, learning, group, source.module, data, self.data, self.device
@@ -232,6 +232,7 @@ class Runner:
                 e.policy.component.freeze(policy)
                 with stop.ends_at_once():
                     outcome.add(stage, untrained, e.evaluation.final_episodes)
+                health += trainer.health(stage)
             with stop.ends_at_once():
                 outcome.add_random(evaluator, e.evaluation.final_episodes)
             checkpoint = None if source.checkpoint is None else str(source.checkpoint)
@@ -250,7 +251,7 @@ class Runner:
                     "policy_learning": sum(trainer.seconds(name) for name in names),
                 },
                 versions=versions(),
-                health=[*source.health, *outcome.health()],
+                health=[*health, *outcome.health()],
             )
             results.draw_policies(folder, summary)
             folder.write_summary(summary.to_json())
@@ -318,9 +319,9 @@ class Runner:
         }
         return folder, Trainer(folder, sinks, manifest, stop)
 
-    def _part(self, table: PluginTable, module: nn.Module, checkpoint: str | None = None) -> Part:
-        count = sum(p.numel() for p in module.parameters())
-        return Part(table.plugin, table.component.version, count, checkpoint)
+    def _part(self, table: PluginTable, module: Any, checkpoint: str | None = None) -> Part:
+        version, evaluations = table.component.version, int(module.evaluations)
+        return Part(table.plugin, version, parameters(module), evaluations, checkpoint)
 
     def _say_size(self, what: str, table: PluginTable, module: nn.Module) -> None:
         counts = parameters(module)

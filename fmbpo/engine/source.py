@@ -16,6 +16,7 @@ from fmbpo.engine.validation import Validator
 from fmbpo.errors import UserError
 from fmbpo.experiment.schema import Experiment
 from fmbpo.runs.checkpoint import load_checkpoint
+from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import Summary
 
 
@@ -28,7 +29,7 @@ class Source:
     validation: Mapping[str, float] = attrs.field(factory=dict)
     flops: float = 0.0
     seconds: float = 0.0
-    health: Sequence[Any] = ()
+    health: Sequence[Finding] = ()
 
 
 def begin(

@@ -48,7 +48,10 @@ class Validator:
         """Measures by name; ``score`` (lower is better) is the one to choose checkpoints by.
 
         ``reward_r2``: share of the held-out reward's variance explained by the decoded rewards of
-        the rollout; ``reward_rmse_hN``, ``obs_error_hN``: root mean squared error N steps ahead;
+        the rollout; ``reward_std`` and ``real_reward_std``: the spread of both;
+        ``reward_cross_entropy`` of the two-hot bins; ``reward_action_gradient``: root mean square
+        over rows of ``|∂r̂/∂a|`` at the first step; ``reward_rmse_hN``, ``obs_error_hN``: root mean
+        squared error N steps ahead;
         ``copy_error_hN``: the same of predicting no change; ``constant_error_hN`` and
         ``constant_reward_rmse_hN``: of predicting each task's mean; ``effective_rank`` of the
         latents; ``curvature`` of a learned flow, 0 where paths are straight (where the module has
@@ -65,6 +68,11 @@ class Validator:
                 1 - error.square().mean() / self.batch.reward_HB.var().clamp(min=1e-6)
             ),
             "reward_std": float(reward.std()),
+            "real_reward_std": float(self.batch.reward_HB.std()),
+            "reward_cross_entropy": float(
+                two_hot.cross_entropy(rollout.reward_logits_HBR, self.batch.reward_HB).mean()
+            ),
+            "reward_action_gradient": self._action_gradient(module, rollout_hook, task, rollout),
         }
         scale, (mean_BO, mean_B) = self._scale(), self._means()
         for h in self.horizons:
@@ -95,6 +103,20 @@ class Validator:
         z = module.encode(batch.obs_HBO[0], task.embedding_BE)
         noise = _noise(len(batch.action_HBA), len(z), module.noise_dim).to(z)
         return task, hook(module, z, lambda t, _: batch.action_HBA[t], task, noise)
+
+    def _action_gradient(
+        self, module: Any, hook: Callable[..., Rollout], task: Task, rollout: Rollout
+    ) -> float:
+        z = rollout.z_HBD[0]
+        noise = _noise(1, len(z), module.noise_dim).to(z)
+        with torch.enable_grad():
+            action = self.batch.action_HBA[0].clone().requires_grad_()
+            first = hook(module, z, lambda *_: action, task, noise)
+            total = two_hot.decode(first.reward_logits_HBR).sum()
+            if not total.requires_grad:  # nothing that it depends on is the action
+                return 0.0
+            (slope,) = torch.autograd.grad(total, action, allow_unused=True)
+        return 0.0 if slope is None else float(slope.square().sum(-1).mean().sqrt())
 
     def _readout(self, module: Any) -> Callable[[Tensor], Tensor]:
         """``[B, D]`` latents of the held-out slices -> observations ``[B, O]``: a ridge regression

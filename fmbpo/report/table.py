@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from fmbpo.report.interval import Interval, above, basis, sample, t_interval
+from fmbpo.runs.findings import by_gate
 from fmbpo.runs.summary import Summary, TaskResult
 
 if TYPE_CHECKING:
@@ -89,10 +90,7 @@ def notes(summary: Summary) -> list[str]:
         for baseline in _BASELINES:
             lines += _verdict(summary, baseline)
         lines += _cost(summary)
-    for warning in summary.health:
-        text = warning.get("message", warning) if isinstance(warning, dict) else warning
-        lines.append(f"WARNING: {text}")
-    return lines
+    return [*lines, *(f"WARNING: {text}" for text in by_gate(summary.health))]
 
 
 def is_above(task: TaskResult, baseline: str) -> bool | None:

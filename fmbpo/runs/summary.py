@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import attrs
 
 from fmbpo.errors import UserError
+from fmbpo.runs.findings import Finding
 
 Protocol: TypeAlias = Literal["frozen", "finetuned", "scratch"]
 Numbers: TypeAlias = float | dict[str, float]
@@ -124,11 +125,17 @@ class TaskResult:
 
 @attrs.frozen
 class Part:
-    """A plugin at its place in the run; ``checkpoint`` (world models) is where it came from."""
+    """A plugin at its place in the run.
+
+    ``parameters``: their number, by part of the network; ``evaluations``: passes through the
+    dynamics (policies: the velocity) network for one step; ``checkpoint`` (world models): where it
+    came from.
+    """
 
     plugin: str
     version: str
-    parameters: int
+    parameters: dict[str, int]
+    evaluations: int
     checkpoint: str | None = None
 
 
@@ -139,8 +146,7 @@ class Summary:
     ``conventions``: the bundle's name, or every option. ``wm_validation``: the world model's
     held-out measures. ``flops`` and ``seconds``: of all training
     updates, by part where there are two; evaluations count in ``seconds`` as far as they are made
-    during training. ``health``: warnings (texts, or
-    objects with a ``message``), empty when all is well.
+    during training. ``health``: the gates that did not pass.
     """
 
     experiment: str
@@ -154,7 +160,7 @@ class Summary:
     flops: Numbers
     seconds: Numbers
     versions: dict[str, str]
-    health: list[Any]
+    health: list[Finding]
 
     def __attrs_post_init__(self) -> None:
         if self.protocol is not None and self.protocol not in get_args(Protocol):
@@ -167,9 +173,11 @@ class Summary:
         entry = attrs.asdict(self, recurse=False)
         entry["world_model"] = attrs.asdict(self.world_model)
         entry["policy"] = self.policy and {
-            key: getattr(self.policy, key) for key in ("plugin", "version", "parameters")
+            key: getattr(self.policy, key)
+            for key in ("plugin", "version", "parameters", "evaluations")
         }
         entry["tasks"] = {name: task.to_json() for name, task in self.tasks.items()}
+        entry["health"] = [finding.to_json() for finding in self.health]
         return entry
 
     @classmethod
@@ -201,6 +209,7 @@ class Summary:
                         name: _task(task, f"tasks.{name}")
                         for name, task in content["tasks"].items()
                     },
+                    "health": [Finding.from_json(item) for item in content["health"]],
                 }
             )
         except (TypeError, ValueError, AttributeError) as error:
@@ -247,10 +256,12 @@ def _numbers(value: Any, path: str) -> None:
 
 
 def _part(content: Any, path: str, more: set[str]) -> Part:
-    _exactly(content, {"plugin", "version", "parameters"} | more, set(), path)
+    _exactly(content, {"plugin", "version", "parameters", "evaluations"} | more, set(), path)
     _typed(content["plugin"], str, f"{path}.plugin")
     _typed(content["version"], str, f"{path}.version")
-    _typed(content["parameters"], int, f"{path}.parameters")
+    _typed(content["evaluations"], int, f"{path}.evaluations")
+    _typed(content["parameters"], dict, f"{path}.parameters")
+    _numbers(content["parameters"], f"{path}.parameters")
     return Part(**content)
 
 

@@ -4,13 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pairs import KINDS, world_model
 
 from fmbpo.engine.dataset import load_dataset
-from fmbpo.engine.health import learning_health, returns_health, world_model_health
+from fmbpo.engine.health import Watch, learning_health, returns_health, world_model_health
 from fmbpo.engine.validation import Validator
 from fmbpo.experiment.schema import DataConfig
 from fmbpo.hookspecs import Rollout
 from fmbpo.nn import two_hot
+from fmbpo.runs.findings import Finding
 from fmbpo.tasks.mt30 import OBS_WIDTH
 
 
@@ -73,9 +75,15 @@ def test_a_constant_model(validator):
         assert measures[f"obs_error_h{h}"] == pytest.approx(
             measures[f"constant_error_h{h}"], rel=0.02
         )
-    said = " ".join(world_model_health(measures))
-    for words in ("explains nothing", "reward is constant", "collapsed", "leave the simplex"):
-        assert words in said
+    gates = {finding.gate for finding in world_model_health(measures)}
+    assert gates == {
+        "reward_unexplained",
+        "reward_constant",
+        "reward_ignores_action",
+        "latent_collapsed",
+        "off_simplex",
+        "reward_no_better_than_mean",
+    }
 
 
 def test_worse_than_no_change(validator):
@@ -85,18 +93,66 @@ def test_worse_than_no_change(validator):
         found = hook(module, *rest)
         return found._replace(z_HBD=found.z_HBD + 10.0)
 
-    said = world_model_health(validator(model(lambda obs: obs), off))
-    assert any("worse than no change" in text for text in said)
+    found = world_model_health(validator(model(lambda obs: obs), off), "reacher-easy/1")
+    (finding,) = (f for f in found if f.gate == "worse_than_copy")
+    assert "worse than no change" in finding.message
+    assert finding.where == "reacher-easy/1"
 
 
 def test_two_policies_that_behave_identically():
     rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0], [0.0, 0.0], [0.0, 0.0]]).numpy()
-    assert returns_health(["a", "b", "c", "d", "e"], rows) == [
-        "a and c have identical returns in every episode"
-    ]
+    (finding,) = returns_health(["a", "b", "c", "d", "e"], rows)
+    assert (finding.gate, finding.where) == ("identical_returns", "c")
+    assert finding.message.endswith("to those of a")
 
 
 def test_a_world_model_that_gets_worse():
     assert learning_health({"score": 0.2}, {"score": 0.29}) == []
-    (said,) = learning_health({"score": 0.2}, {"score": 0.31})
-    assert "got worse while the policy learned (score 0.200 -> 0.310)" in said
+    (finding,) = learning_health({"score": 0.2}, {"score": 0.31})
+    assert "got worse while the policy learned (score 0.200 -> 0.310)" in finding.message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_head_that_has_learned_nothing_is_named(validator, kind):
+    """What PWM's reward loss leaves behind from scratch: equal logits for everything."""
+    component, module = world_model(kind)
+    gates = {f.gate for f in world_model_health(validator(module, component.rollout))}
+    assert not gates & {"loss_at_floor", "reward_ignores_action", "reward_constant"}
+    torch.nn.init.zeros_(module.reward[-1].weight)
+    torch.nn.init.constant_(module.reward[-1].bias, 0.7)
+    gates = {f.gate for f in world_model_health(validator(module, component.rollout))}
+    assert gates >= {"loss_at_floor", "reward_ignores_action", "reward_constant"}
+
+
+def test_the_slope_to_the_action_is_the_gradients_norm(validator):
+    """Of a reward that is linear in the first action dimension."""
+    hook = perfect(validator)
+
+    def sloped(module, z, partner, task, noise):
+        action = partner(0, z)
+        weight = torch.sigmoid(action[..., :1])
+        probabilities = torch.cat([weight, 1 - weight, torch.zeros(len(z), two_hot.BINS - 2)], -1)
+        found = hook(module, z, partner, task, noise)
+        return found._replace(reward_logits_HBR=(probabilities + 1e-12).log().unsqueeze(0))
+
+    measures = validator(model(lambda obs: obs), sloped)
+    action = validator.batch.action_HBA[0].clone().requires_grad_()
+    found = sloped(model(lambda obs: obs), action.new_zeros(len(action), 24), lambda *_: action,
+                   None, None)  # fmt: skip
+    rewards = two_hot.decode(found.reward_logits_HBR[0])
+    slopes = torch.autograd.grad(rewards.sum(), action)[0][:, 0]
+    wanted = slopes.square().mean().sqrt()
+    assert measures["reward_action_gradient"] == pytest.approx(float(wanted), rel=1e-5)
+    assert wanted > 0.1
+
+
+def test_what_goes_wrong_while_training_is_dated_until_it_is_mended():
+    watch, bad, other = Watch(), Finding("g", "bad", "a/1"), Finding("g", "bad", "a/2")
+    assert watch.update(100, [bad]) == ([Finding("g", "bad", "a/1", 100)], [])
+    new, mended = watch.update(200, [bad, other])
+    assert [f.where for f in new] == ["a/2"]
+    assert not mended
+    restored = Watch()
+    restored.load(watch.state())
+    assert restored.update(300, [other]) == ([], [("g", "a/1")])
+    assert [f.since for f in restored.dated([other])] == [200]

@@ -4,6 +4,7 @@ import pytest
 
 from fmbpo.report.interval import above, basis, sample, t_interval
 from fmbpo.report.table import closing_text, is_above, mean_over_tasks, print_closing
+from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult
 
 STUDY = {  # three seeds of the study's phase 3: MLP, then Flow
@@ -20,8 +21,8 @@ def task(means, **levels):
 def summary(tasks, **changes):
     content = {
         "experiment": "phase3_mlppolicy", "scale": "full", "protocol": "frozen",
-        "conventions": "corrected", "world_model": Part("mlp", "1", 1),
-        "policy": Part("mlp", "1", 1),
+        "conventions": "corrected", "world_model": Part("mlp", "1", {"a": 1}, 1),
+        "policy": Part("mlp", "1", {"a": 1}, 1),
         "tasks": tasks, "wm_validation": {}, "flops": 1.0, "seconds": 1.0, "versions": {},
         "health": [],
     }  # fmt: skip
@@ -87,7 +88,10 @@ def test_table():
         )
         for name, means in STUDY.items()
     }
-    health = ["worse than the copy baseline", {"message": "reward is constant", "r2": 0}]
+    health = [
+        Finding("worse_than_copy", "worse than the copy baseline"),
+        *(Finding("reward_constant", f"spreads by {i}", f"a/{i}", 300 - i) for i in range(8)),
+    ]
     text = closing_text(summary(tasks, health=health))
     lines = [line.rstrip() for line in text.splitlines()]
     assert lines[0].startswith("phase3_mlppolicy · scale full · frozen · conventions corrected ·")
@@ -100,7 +104,10 @@ def test_table():
         "Above random beyond the 95 % interval: reacher-easy, walker-stand, cheetah-run." in lines
     )
     assert not any("untrained beyond" in line for line in lines)
-    assert lines[-2:] == ["WARNING: worse than the copy baseline", "WARNING: reward is constant"]
+    assert lines[-2:] == [
+        "WARNING: worse than the copy baseline",
+        "WARNING: a/0, a/1, a/2, a/3, a/4, a/5 and 2 more: spreads by 0, since iteration 293",
+    ]
     assert max(map(len, lines)) <= 100
 
 
@@ -122,7 +129,11 @@ def test_one_seed_says_what_its_interval_is():
 
 def test_pretraining_has_no_table():
     stream = io.StringIO()
-    print_closing(summary({}, policy=None, protocol=None, health=["rank 1"]), stream, width=100)
+    print_closing(
+        summary({}, policy=None, protocol=None, health=[Finding("rank", "rank 1")]),
+        stream,
+        width=100,
+    )
     head, warning = stream.getvalue().splitlines()
     assert "pretraining" in head
     assert warning == "WARNING: rank 1"

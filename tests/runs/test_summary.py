@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from fmbpo.errors import UserError
+from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, versions
 
 
@@ -20,8 +21,8 @@ def make(**changes):
     content = {
         "experiment": "phase8", "scale": "laptop", "protocol": "frozen",
         "conventions": "corrected",
-        "world_model": Part("mlp", "0.1.0", 1000, "runs/x/checkpoints/best"),
-        "policy": Part("flow", "0.1.0", 10),
+        "world_model": Part("mlp", "0.1.0", {"encoder": 1000}, 1, "runs/x/checkpoints/best"),
+        "policy": Part("flow", "0.1.0", {"net": 10}, 4),
         "tasks": {"walker-stand": task}, "wm_validation": {"reward_r2": 0.9}, "flops": 1e12,
         "seconds": {"policy": 3.0}, "versions": versions(), "health": [],
     }  # fmt: skip
@@ -34,8 +35,9 @@ def test_shape():
         "experiment", "scale", "protocol", "conventions", "world_model", "policy", "tasks",
         "wm_validation", "flops", "seconds", "versions", "health",
     ]  # fmt: skip
-    assert set(content["world_model"]) == {"plugin", "version", "parameters", "checkpoint"}
-    assert set(content["policy"]) == {"plugin", "version", "parameters"}
+    part = {"plugin", "version", "parameters", "evaluations"}
+    assert set(content["world_model"]) == part | {"checkpoint"}
+    assert set(content["policy"]) == part
     task = content["tasks"]["walker-stand"]
     assert set(task) == {
         "seeds", "random_return_mean", "untrained_return_mean", "reference_return",
@@ -48,7 +50,9 @@ def test_shape():
 
 
 def test_round_trip():
-    summary = make(health=["worse than the copy baseline"], conventions={"critic": "pwm"})
+    summary = make(
+        health=[Finding("worse_than_copy", "worse", "a/1", 100)], conventions={"critic": "pwm"}
+    )
     assert Summary.from_json(json.loads(json.dumps(summary.to_json()))) == summary
     assert summary.tasks["walker-stand"].return_mean == 3.5
 
@@ -85,6 +89,10 @@ SEED = "tasks/walker-stand/seeds/42"
         ("scale", 3, "scale: 3 is no str"),
         ("seconds", "3", "seconds: '3' is no number"),
         ("health", {}, "health"),
+        ("health", ["a text"], "is no object"),
+        ("health", [{"gate": "a"}], "message"),
+        ("health", [{"gate": "a", "message": "b", "since": 1.5}], "since 1.5 is no iteration"),
+        ("world_model/evaluations", "1", "world_model.evaluations"),
         ("protocol", "ice", "protocol 'ice'"),
         ("policy/checkpoint", "x", "policy: unknown checkpoint"),
         ("world_model/parameters", 1.5, "world_model.parameters"),
