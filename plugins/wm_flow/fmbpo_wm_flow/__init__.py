@@ -59,7 +59,8 @@ class FlowPlugin:
         ``x_τ = (1 - τ) x_s + τ x*``, error ``weight(τ)² |v(x_τ, τ) - v*|²``: with the endpoint
         parameterisation ``|ê(z_τ) - z*|²``, the MLP model's units. The path's point gives away
         where it leads at τ > 0, and a rollout starts at τ = 0: ``endpoint_coef`` weighs the error
-        of the solution ``|z_{t+1} - z*|²``, which trains the field where rollouts pass.
+        of the solution ``|z_{t+1} - z*|²``, which trains the field where rollouts pass. The
+        solutions of the loss are those of ``train_solver`` and ``train_substeps``.
         """
         config, field = module.config, module.field
         tau, which, start = noise[..., :1], noise[..., 1:2], noise[..., 2:]
@@ -83,7 +84,7 @@ class FlowPlugin:
         return sub_trajectory_loss(
             module,
             batch,
-            lambda t, z, task: module.advance(z, batch.action_HBA[t], task, start[t]),
+            lambda t, z, task: module.advance_in_training(z, batch.action_HBA[t], task, start[t]),
             errors,
         )
 

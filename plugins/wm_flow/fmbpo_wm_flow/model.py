@@ -24,7 +24,7 @@ class FlowConfig(WorldModelConfig):
     """The shared settings of a world model, and how the flow is solved and trained."""
 
     solver: Solver = attrs.field(default="heun", validator=in_(list(STAGES)))
-    """Method that carries the source (τ = 0) to z_{t+1} (τ = 1)."""
+    """Method that carries the source (τ = 0) to z_{t+1} (τ = 1) in every prediction."""
     substeps: int = attrs.field(default=4, validator=gt(0))
     """K, equal steps of the solver; with Euler, K = 1 is exactly the MLP world model."""
     parameterisation: Name = attrs.field(default="endpoint", validator=in_(list(PARAMETERISATIONS)))
@@ -45,6 +45,18 @@ class FlowConfig(WorldModelConfig):
     """Whether v* = z* - z_s passes no gradient to the source z_s."""
     endpoint_coef: float = attrs.field(default=1.0, validator=ge(0.0))
     """Weight of the solved endpoint's own error beside the flow-matching error; 0 leaves it out."""
+    train_solver: Literal["same", Solver] = attrs.field(
+        default="same", validator=in_(["same", *STAGES])
+    )
+    """Method of the loss, for its rollout and the solved endpoint; ``same``: that of ``solver``."""
+    train_substeps: int = attrs.field(default=0, validator=ge(0))
+    """Steps of that method; 0: as many as ``substeps``."""
+
+    @property
+    def of_training(self) -> tuple[Solver, int]:
+        """The loss's method, and the number of its steps."""
+        solver = self.solver if self.train_solver == "same" else self.train_solver
+        return solver, self.train_substeps or self.substeps
 
     def __attrs_post_init__(self) -> None:
         if self.source == "noise" and self.endpoint_coef:
@@ -120,8 +132,16 @@ class FlowWorldModel(LatentWorldModel):
         return (bend.mean() / whole.square().sum(-1).mean().clamp(min=1e-12)).detach()
 
     def advance(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
-        """Solve the flow from ``z_BD`` to the next latent ``[B, D]``."""
+        """Solve the flow from ``z_BD`` to the next latent ``[B, D]``, as predictions do."""
+        return self._solved(z, action, task, noise, self.config.solver, self.config.substeps)
+
+    def advance_in_training(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
+        """The same with the loss's own method."""
+        return self._solved(z, action, task, noise, *self.config.of_training)
+
+    def _solved(
+        self, z: Tensor, action: Tensor, task: Task, noise: Tensor, solver: Solver, substeps: int
+    ) -> Tensor:
         velocity, x = self.velocity(z, action, task), self.start(z, noise)
-        open_end = self.field.open_end
-        x = integrate(velocity, x, self.config.solver, self.config.substeps, open_end=open_end)
+        x = integrate(velocity, x, solver, substeps, open_end=self.field.open_end)
         return self.field.leave(x)

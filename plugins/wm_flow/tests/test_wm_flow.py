@@ -47,7 +47,9 @@ def real_batch():
 
 def test_entry_point_and_settings():
     assert plugin().distribution == "fmbpo-wm-flow"
-    for wrong in ({"solver": "leapfrog"}, {"substeps": 0}, {"tau": "late"}, {"latent_dim": 12}):
+    refused = [{"solver": "leapfrog"}, {"substeps": 0}, {"tau": "late"}, {"latent_dim": 12}]
+    refused += [{"train_solver": "leapfrog"}, {"train_substeps": -1}]
+    for wrong in refused:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             plugin().Config(**wrong)
 
@@ -60,32 +62,6 @@ def test_shapes(solver):
     assert module.encode(torch.randn(B, 5), module.embed(INDEX)).shape == (B, LATENT)
     z_next, logits = plugin().predict(module, z, action, task, noise)
     assert (z_next.shape, logits.shape) == ((B, LATENT), (B, two_hot.BINS))
-
-
-@every_solver
-def test_rollout_is_repeated_predict(solver):
-    module = build(solver)
-    z, _, task, _ = step_inputs(module)
-    actions, noise = torch.rand(H, B, 3), torch.empty(H, B, 0)
-    rollout = plugin().rollout(module, z, lambda t, z: actions[t], task, noise)
-    assert torch.equal(rollout.z_HBD[0], z)
-    for t in range(H):
-        z, logits = plugin().predict(module, z, actions[t], task, noise[t])
-        assert torch.equal(rollout.z_HBD[t + 1], z)
-        assert torch.equal(rollout.reward_logits_HBR[t], logits)
-        assert torch.equal(rollout.action_HBA[t], actions[t])
-
-
-@every_solver
-@pytest.mark.parametrize("substeps", [1, 2, 4])
-def test_latents_stay_on_the_simplex(solver, substeps):
-    module = build(solver, substeps)
-    z, _, task, _ = step_inputs(module)
-    noise = torch.empty(64, B, 0)
-    rollout = plugin().rollout(module, z, lambda t, z: torch.randn(B, 3), task, noise)
-    assert (rollout.z_HBD >= 0).all()
-    sums = rollout.z_HBD.unflatten(-1, (-1, 8)).sum(-1)
-    torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-5)
 
 
 @every_solver
@@ -135,6 +111,7 @@ VARIANTS = [
     {"trained_from": "mixed"},
     {"detach_velocity": True},
     {"endpoint_coef": 0.0},
+    {"train_solver": "rk4", "train_substeps": 1},
 ]
 every_variant = pytest.mark.parametrize(
     "settings", VARIANTS, ids=["-".join(map(str, v.values())) for v in VARIANTS]
@@ -143,18 +120,81 @@ every_parameterisation = pytest.mark.parametrize("name", PARAMETERISATIONS)
 
 
 @every_variant
-def test_a_rollout_is_repeated_predict_on_the_simplex(settings):
+def test_a_rollout_is_repeated_predict(settings):
     module = build(**settings)
     z, _, task, _ = step_inputs(module)
-    actions, noise = torch.randn(64, B, 3), torch.randn(64, B, module.noise_dim)
+    actions, noise = torch.randn(H, B, 3), torch.randn(H, B, module.noise_dim)
     rollout = plugin().rollout(module, z, lambda t, z: actions[t], task, noise)
-    for t in range(3):
+    assert torch.equal(rollout.z_HBD[0], z)
+    for t in range(H):
         z, logits = plugin().predict(module, z, actions[t], task, noise[t])
         assert torch.equal(rollout.z_HBD[t + 1], z)
         assert torch.equal(rollout.reward_logits_HBR[t], logits)
-    assert (rollout.z_HBD >= 0).all()
-    sums = rollout.z_HBD.unflatten(-1, (-1, 8)).sum(-1)
-    torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-5)
+        assert torch.equal(rollout.action_HBA[t], actions[t])
+
+
+@every_solver
+@pytest.mark.parametrize("substeps", [1, 2, 4])
+@every_parameterisation
+@pytest.mark.parametrize("source", [{}, STOCHASTIC], ids=["latent", "noise"])
+@torch.no_grad()
+def test_latents_stay_on_the_simplex(solver, substeps, name, source):
+    """Over 64 steps of a field so strong that every action throws latents to another face."""
+    module = build(solver, substeps, parameterisation=name, **source)
+    module.dynamics[0].linear.weight[:, LATENT + 4 : LATENT + 7].normal_(std=30.0)  # the action's
+    last = module.dynamics[-1]
+    # The endpoint's head has a LayerNorm, which undoes any scale of the weights before it.
+    (last.norm if name == "endpoint" else last).weight.mul_(100.0)
+    z, _, task, _ = step_inputs(module)
+    noise = torch.randn(64, B, module.noise_dim)
+    rollout = plugin().rollout(module, z, lambda t, z: torch.randn(B, 3), task, noise)
+    groups = rollout.z_HBD.unflatten(-1, (-1, 8))
+    assert (groups >= 0).all()
+    torch.testing.assert_close(groups.sum(-1), torch.ones(65, B, 2), rtol=0, atol=1e-5)
+    assert groups.diff(dim=0).abs().sum(-1).mean() > 0.2
+
+
+TRAINED = [
+    ({"train_solver": "rk4"}, ("rk4", 2)),
+    ({"train_substeps": 3}, ("heun", 3)),
+    ({"train_solver": "euler", "train_substeps": 1}, ("euler", 1)),
+]
+
+
+@pytest.mark.parametrize(("settings", "method"), TRAINED)
+@pytest.mark.parametrize("variant", [{}, STOCHASTIC, {"endpoint_coef": 0.0}])
+def test_training_is_solved_apart_from_prediction(settings, method, variant):
+    """The loss is that of a model of which this is the one method; predictions are not."""
+    (batch, noise), found = real_batch(), []
+    ours = build("heun", 2, **settings, **variant)
+    for module in (ours, build(*method, **variant), build("heun", 2, **variant)):
+        z, action, task, _ = step_inputs(module)
+        loss, _ = plugin().loss(module, batch, noise)
+        grads = torch.autograd.grad(loss, list(module.parameters()))
+        start = torch.randn(B, module.noise_dim)
+        z_next = plugin().predict(module, z, action, task, start).z_BD
+        whole = plugin().rollout(module, z, lambda t, z, a=action: a, task, start[None]).z_HBD[-1]
+        assert torch.equal(whole, z_next)
+        found.append((loss, torch.cat([g.flatten() for g in grads]), z_next))
+    (loss, grads, z_next), trained, predicted = found
+    assert torch.equal(loss, trained[0])
+    assert torch.equal(grads, trained[1])
+    assert not torch.allclose(loss, predicted[0], rtol=1e-6)
+    assert torch.equal(z_next, predicted[2])
+    assert not torch.allclose(z_next, trained[2], atol=1e-4)
+
+
+def test_evaluations_are_those_of_prediction():
+    """And the loss makes as many as its own method needs, beside one for the whole path."""
+    module = build("heun", 2, train_solver="midpoint", train_substeps=3)
+    (batch, noise), (z, action, task, none) = real_batch(), step_inputs(module)
+    passes = []
+    module.dynamics.register_forward_pre_hook(lambda _, args: passes.append(args[0].dim()))
+    plugin().predict(module, z, action, task, none)
+    assert len(passes) == module.evaluations == 3
+    passes.clear()
+    plugin().loss(module, batch, noise)
+    assert (passes.count(2), passes.count(3)) == (H * 2 * 3, 1)
 
 
 @every_variant
