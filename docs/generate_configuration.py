@@ -23,7 +23,7 @@ import attrs
 
 from fmbpo.data.embedded import embedded_path
 from fmbpo.data.store import info
-from fmbpo.experiment import conventions, load_experiment, resolved, schema
+from fmbpo.experiment import conventions, load_experiment, resolved, schema, study
 from fmbpo.experiment.protocols import PROTOCOLS
 from fmbpo.registry import list_plugins, load_plugin
 
@@ -33,6 +33,7 @@ BEGIN, END = "<!-- generated:begin -->\n", "<!-- generated:end -->\n"
 # Fields whose class or whose own section says it all have no docstring of their own.
 MEANINGS = {
     "kind": "What the file trains; it decides which tables it has.",
+    "study.kind": "What makes the file a study.",
     "wandb.mode": "`online` uploads, `offline` writes to the run's folder, `disabled`: nothing.",
     "wandb.project": "Project of a policy run. A pretraining run goes to `WM-Pretrain`.",
     "protocol.kind": "Which protocol; it decides the table's other keys.",
@@ -59,6 +60,13 @@ def _configuration() -> Iterator[str]:
             yield from _plugins(typing.cast(Any, name))
         else:
             yield _table(cls, name)
+    yield "## Study files\n"
+    yield "A file of kind `study` names experiments that are run together and compared.\n"
+    keys = [field.name for field in attrs.fields(study.StudyConfig) if field.name != "cells"]
+    yield _table(study.StudyConfig, "study", keys)
+    yield "## `[cells.NAME]`\n"
+    yield _first_line(study.CellConfig, "cells.NAME")
+    yield _table(study.CellConfig, "cells")
     yield "## What the scale `laptop` changes\n"
     yield "A policy experiment with the flow world model and the flow policy, at both scales:\n"
     yield _scales()

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fmbpo import __version__
 from fmbpo.errors import UserError
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fmbpo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="run an experiment to its end, or continue it")
+    run = commands.add_parser("run", help="run an experiment or a study to its end, or continue it")
     _experiment_arguments(run)
     run.add_argument("--runs", default="runs", metavar="DIR", help="where runs go (default: runs)")
     run.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
@@ -110,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _experiment_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("experiment", type=Path, help="the experiment's TOML file")
+    parser.add_argument("experiment", type=Path, help="the TOML file of an experiment or a study")
     parser.add_argument(
         "--scale", help='"paper", or an overlay of the file such as "laptop" (default: paper '
         "where a data set is configured, else laptop)"
@@ -131,40 +132,59 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from fmbpo.engine.loop import Interrupted
     from fmbpo.engine.run import Runner
+    from fmbpo.engine.study import StudyRunner
     from fmbpo.experiment import load_experiment
+    from fmbpo.experiment.study import is_study, load_study
+    from fmbpo.report.side_by_side import print_comparison
     from fmbpo.report.table import print_closing
 
-    experiment = load_experiment(
-        arguments.experiment,
-        scale=arguments.scale,
-        overrides=arguments.override,
-        data=arguments.data,
-    )
+    stream = sys.stderr if arguments.json else sys.stdout
+    width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
+    root = Path(arguments.runs)
     try:
-        result = Runner(experiment, Path(arguments.runs), _say).run()
+        if is_study(arguments.experiment):
+            cells = StudyRunner(load_study(**_loading(arguments)), root, _say).run()
+            print_comparison(cells.summaries, stream, width=width)
+            folder = cells.folder
+            found = {name: summary.to_json() for name, summary in cells.summaries.items()}
+        else:
+            result = Runner(load_experiment(**_loading(arguments)), root, _say).run()
+            print_closing(result.summary, stream, width=width)
+            folder, found = result.folder, result.summary.to_json()
     except Interrupted as stopped:
         _say(f"interrupted: {stopped}; the same command continues")
         return INTERRUPTED
-    width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
-    print_closing(result.summary, sys.stderr if arguments.json else sys.stdout, width=width)
-    _say(f"written to {result.folder}")
+    _say(f"written to {folder}")
     if arguments.json:
-        print(json.dumps(result.summary.to_json()))
+        print(json.dumps(found))
     return 0
+
+
+def _loading(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "path": arguments.experiment,
+        "scale": arguments.scale,
+        "overrides": arguments.override,
+        "data": arguments.data,
+    }
 
 
 def _check(arguments: argparse.Namespace) -> int:
     from fmbpo.engine.check import check_experiment
     from fmbpo.experiment import load_experiment
+    from fmbpo.experiment.study import is_study, load_study
 
-    experiment = load_experiment(
-        arguments.experiment,
-        scale=arguments.scale,
-        overrides=arguments.override,
-        data=arguments.data,
-    )
-    for line in check_experiment(experiment):
-        print(line)
+    if is_study(arguments.experiment):
+        study = load_study(**_loading(arguments))
+        for line in study.differences:
+            print(f"ok: differs as declared: {line}")
+        for name, experiment in study.cells.items():
+            print(f"-- cell {name}")
+            for line in check_experiment(experiment):
+                print(line)
+    else:
+        for line in check_experiment(load_experiment(**_loading(arguments))):
+            print(line)
     print(f"ok: {arguments.experiment} can run")
     return 0
 

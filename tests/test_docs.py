@@ -36,10 +36,12 @@ def test_generated_parts_are_current(name, monkeypatch):
 def test_every_key_of_every_experiment_file_is_in_the_configuration_page():
     """Read from the files, not from the classes that the page is made from."""
     text = (DOCS / "configuration.md").read_text(encoding="utf-8")
-    parts = re.findall(r"^## `\[(\w+)\]`[^\n]*\n((?:(?!## ).*\n)*)", text, re.MULTILINE)
+    parts = re.findall(r"^## `\[(\w+)(?:\.NAME)?\]`[^\n]*\n((?:(?!## ).*\n)*)", text, re.MULTILINE)
     sections = {table: "".join(t for name, t in parts if name == table) for table, _ in parts}
     for file in sorted((REPOSITORY / "experiments").rglob("*.toml")):
         content = tomllib.loads(file.read_text(encoding="utf-8"))
+        for cell in content.pop("cells", {}).values():
+            assert all(f"| `{key}` |" in sections["cells"] for key in cell), file.name
         for scale in [content, *content.pop("scale", {}).values()]:
             for table, values in scale.items():
                 for key in values if isinstance(values, dict) else ():

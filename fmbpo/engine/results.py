@@ -11,13 +11,8 @@ from fmbpo.engine.adam import Params
 from fmbpo.engine.evaluation import Evaluator
 from fmbpo.engine.health import returns_health
 from fmbpo.engine.policy_training import Cell, PolicyTraining
-from fmbpo.report.curves import (
-    Heading,
-    HorizonErrors,
-    TaskCurves,
-    learning_curves,
-    pretraining_curves,
-)
+from fmbpo.report.curves import HorizonErrors, TaskCurves, learning_curves, pretraining_curves
+from fmbpo.report.page import Heading
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.sinks import read_metrics
@@ -86,12 +81,7 @@ class GridOutcome:
 
 def draw_policies(folder: RunFolder, summary: Summary) -> None:
     """Learning curves from the run's own record."""
-    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for line in read_metrics(folder.metrics):
-        for name, value in line.items():
-            if name.endswith("/return"):
-                task, seed, _ = name.split("/")
-                curves.setdefault(task, {}).setdefault(seed, []).append((line["step"], value))
+    curves = cell_series(folder, "return")
     panels = {
         task: TaskCurves(
             curves[task],
@@ -102,6 +92,18 @@ def draw_policies(folder: RunFolder, summary: Summary) -> None:
         for task, result in summary.tasks.items()
     }
     learning_curves(folder.curves, _heading(summary), panels)
+
+
+def cell_series(folder: RunFolder, metric: str) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """A metric of the cells over the iterations, by task and seed, from the run's record."""
+    found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for line in read_metrics(folder.metrics):
+        for name, value in line.items():
+            task, _, rest = name.partition("/")
+            seed, _, of = rest.partition("/")
+            if of == metric:
+                found.setdefault(task, {}).setdefault(seed, []).append((line["step"], value))
+    return found
 
 
 def draw_pretraining(folder: RunFolder, summary: Summary, horizons: Sequence[int]) -> None:
@@ -122,8 +124,14 @@ def draw_pretraining(folder: RunFolder, summary: Summary, horizons: Sequence[int
             horizons,
             by_horizon("obs_error"),
             by_horizon("copy_error"),
+            by_horizon("constant_error"),
         ),
-        HorizonErrors("reward (a step)", horizons, by_horizon("reward_rmse")),
+        HorizonErrors(
+            "reward (a step)",
+            horizons,
+            by_horizon("reward_rmse"),
+            constant=by_horizon("constant_reward_rmse"),
+        ),
     ]
     pretraining_curves(folder.curves, _heading(summary), losses, errors)
 

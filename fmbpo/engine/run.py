@@ -60,14 +60,17 @@ class Result:
 class Runner:
     """Runs one experiment under ``root``; ``say`` takes lines for people."""
 
-    def __init__(self, experiment: Experiment, root: Path, say: Say) -> None:
+    def __init__(
+        self, experiment: Experiment, root: Path, say: Say, data: Dataset | None = None
+    ) -> None:
+        """``data``: the experiment's data set where it is loaded already."""
         self.experiment, self.root, self.say = experiment, root, say
         system = experiment.system
         self.device = resolve_device(system.device)
         if system.threads:
             torch.set_num_threads(system.threads)
         say(f"{experiment.name}: scale {experiment.scale} ({experiment.scale_reason})")
-        self.data: Dataset = load_dataset(experiment.data, self.device)
+        self.data = data or load_dataset(experiment.data, self.device)
         say(
             f"data: {len(self.data.train.start_E)} training and "
             f"{len(self.data.held_out.start_E)} held-out episodes of {len(self.data.tasks)} tasks "

@@ -49,6 +49,12 @@ def load_experiment(
     """
     path = Path(path)
     document = toml.read(path)
+    if document.tree.get("kind") == "study":
+        raise UserError(
+            "this is a study, which names experiments, where an experiment is wanted",
+            where=toml.display(path),
+            remedy="`fmbpo run` and `fmbpo check` take studies; else name one of its experiments",
+        )
     chosen, reason = _scale(document, scale, _data(document, overrides, data)[0], path)
     toml.apply_scale(document, chosen)
     toml.apply_overrides(document, overrides)
@@ -93,7 +99,7 @@ def structure_experiment(
     if check_data:
         found.extend(_data_problems(tree))
     if found or experiment is None:
-        raise UserErrors([_user_error(item, origin, file) for item in found])
+        raise UserErrors([user_error(item, origin, file) for item in found])
     experiment = attrs.evolve(
         experiment, data=attrs.evolve(experiment.data, tasks=tasks["data"] or [])
     )
@@ -172,7 +178,8 @@ def _tasks(tree: Mapping[str, Any], key: str, found: list[Problem]) -> list[str]
     return result
 
 
-def _user_error(item: Problem, origin: Mapping[str, str], file: str) -> UserError:
+def user_error(item: Problem, origin: Mapping[str, str], file: str) -> UserError:
+    """A problem of a merged document, with the file and the key path that it came from."""
     key = ""
     for part in item.path:
         key += f"[{part}]" if isinstance(part, int) else f"{'.' if key else ''}{part}"

@@ -6,10 +6,12 @@ import pytest
 
 from fmbpo.errors import UserError, UserErrors
 from fmbpo.experiment import Frozen, from_resolved, load_experiment, origins, resolved
+from fmbpo.experiment.study import is_study
 from fmbpo.registry import list_plugins
 
 REPOSITORY = Path(__file__).parents[2]
-EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.toml"))
+FILES = sorted((REPOSITORY / "experiments").glob("*.toml"))
+EXPERIMENTS = [path for path in FILES if not is_study(path)]
 
 
 def refusal(path, *overrides, **options):

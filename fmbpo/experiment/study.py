@@ -1,0 +1,120 @@
+"""Study files: experiments that are run together and compared, and in what they may differ.
+
+::
+
+    kind = "study"
+    factors = ["conventions.model_loss"]
+
+    [cells.corrected]
+    experiment = "base/demo.toml"
+
+    [cells.pwm]
+    experiment = "base/demo.toml"
+    overrides = ["conventions.model_loss=logit_mse"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import attrs
+from attrs import field
+
+from fmbpo.errors import UserError, UserErrors
+from fmbpo.experiment import toml
+from fmbpo.experiment.checks import filled, unique
+from fmbpo.experiment.factors import differences
+from fmbpo.experiment.load import load_experiment, user_error
+from fmbpo.experiment.schema import Experiment
+from fmbpo.experiment.structure import Problems, structure
+
+
+@attrs.frozen(kw_only=True)
+class CellConfig:
+    """``[cells.NAME]``: one experiment of the study."""
+
+    experiment: str = field(validator=filled)
+    """Its file, relative to the study's."""
+    overrides: list[str] = field(factory=list)
+    """Values of this cell, as ``-o`` takes them: ``"table.key=value"``."""
+
+
+@attrs.frozen(kw_only=True)
+class StudyConfig:
+    """A file of kind ``"study"``."""
+
+    kind: Literal["study"]
+    name: str = ""
+    """The file's name without its ending, unless the file says otherwise."""
+    description: str = ""
+    """One line for people."""
+    factors: list[str] = field(validator=[filled, unique])
+    """What the cells may differ in: ``world_model``, ``policy``, or keys (``table.key``)."""
+    cells: dict[str, CellConfig] = field()
+    """The experiments, by the names that tables and pictures give them."""
+
+    @cells.validator
+    def _several(self, _: object, value: dict[str, CellConfig]) -> None:
+        if len(value) < 2:
+            raise ValueError("a study compares two cells or more")
+
+
+@attrs.frozen(kw_only=True)
+class Study:
+    """Checked experiments by the names of their cells; ``differences`` are the declared ones."""
+
+    name: str
+    description: str
+    factors: list[str]
+    cells: dict[str, Experiment]
+    differences: list[str]
+
+
+def is_study(path: Path) -> bool:
+    """Whether the file says that it is one. Raises ``UserError`` for what is no TOML file."""
+    return toml.read(path).tree.get("kind") == "study"
+
+
+def load_study(
+    path: Path,
+    *,
+    scale: str | None = None,
+    overrides: Sequence[str] = (),
+    data: str | None = None,
+) -> Study:
+    """Read a study and its experiments; scale, overrides and data are laid over every cell.
+
+    Raises ``UserErrors`` for mistakes of the file or of an experiment, and where cells differ in
+    more than the declared factors.
+    """
+    document, file = toml.read(path), toml.display(path)
+    document.tree.setdefault("name", path.stem)
+    try:
+        config: StudyConfig = structure(document.tree, StudyConfig)
+    except Problems as error:
+        raise UserErrors([user_error(p, document.origin, file) for p in error.problems]) from None
+    cells = {
+        name: load_experiment(
+            path.parent / cell.experiment,
+            scale=scale,
+            overrides=[*cell.overrides, *overrides],
+            data=data,
+        )
+        for name, cell in config.cells.items()
+    }
+    declared, undeclared = differences(list(cells.values()), config.factors)
+    if undeclared:
+        raise UserError(
+            f"the cells differ in more than the factors: {'; '.join(undeclared)}",
+            where=f"{file} ({' | '.join(cells)})",
+            remedy="make them equal, or declare the key among the study's factors",
+        )
+    return Study(
+        name=config.name,
+        description=config.description,
+        factors=config.factors,
+        cells=cells,
+        differences=declared,
+    )
