@@ -23,6 +23,7 @@ from fmbpo.engine.model_learning import check_learning, learning_models
 from fmbpo.engine.place import grid_tasks, pretraining_name, resolve_device, run_names
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining
+from fmbpo.engine.sizes import TOLERANCE, size_parity
 from fmbpo.engine.source import Source, begin
 from fmbpo.errors import UserError
 from fmbpo.experiment import identifying, origins, resolved
@@ -126,7 +127,8 @@ class Runner:
             stack.enter_context(reporting(folder.path, Role("world model", e.world_model)))
             stage = Pretraining(e.world_model, e.pretrain, self.data, self.device, e.system.compile)
             self._say_size("world model", e.world_model, stage.module)
-            cost = flops(stage.eager_update, *stage.example()) * e.pretrain.iterations
+            an_update = flops(stage.eager_update, *stage.example())
+            cost = self._say_cost("pretraining", an_update, e.pretrain.iterations)
             cadence = Cadence(
                 e.pretrain.iterations,
                 e.pretrain.log_every,
@@ -228,7 +230,7 @@ class Runner:
                 )
                 policy = stage.roles.policy
                 self._say_size(f"{len(group)} policies, each", e.policy, policy)
-                cost += stage.count_flops() * learning.iterations
+                cost += self._say_cost(name, stage.count_flops(), learning.iterations)
                 untrained = stage.initial()
                 trainer.train(stage, cadence)
                 self.say(f"{name}: final evaluation, {e.evaluation.final_episodes} episodes each")
@@ -324,7 +326,8 @@ class Runner:
 
     def _part(self, table: PluginTable, module: Any, checkpoint: str | None = None) -> Part:
         version, evaluations = table.component.version, int(module.evaluations)
-        return Part(table.plugin, version, parameters(module), evaluations, checkpoint)
+        parity = size_parity(table) if table is self.experiment.world_model else None
+        return Part(table.plugin, version, parameters(module), evaluations, checkpoint, parity)
 
     def _say_size(self, what: str, table: PluginTable, module: nn.Module) -> None:
         counts = parameters(module)
@@ -333,6 +336,16 @@ class Runner:
             f"{what}: {table.plugin} {table.component.version}, {sum(counts.values()):,} "
             f"parameters ({parts}), {module.evaluations} network evaluation(s) a step"
         )
+        parity = size_parity(table) if table is self.experiment.world_model else None
+        if parity is not None:
+            warning = "WARNING: more than 2 % is a factor: " if abs(parity) > TOLERANCE else ""
+            self.say(f"{warning}{what}: {parity:+.2%} against the MLP model of the same widths")
+
+    def _say_cost(self, what: str, an_update: int, iterations: int) -> int:
+        """Floating-point operations of all updates."""
+        total = an_update * iterations
+        self.say(f"{what}: {an_update / 1e9:.4g} GFLOP an update, {total / 1e12:.4g} TFLOP in all")
+        return total
 
 
 MAIN_METRICS = (

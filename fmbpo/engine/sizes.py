@@ -1,15 +1,17 @@
-"""Whether the experiments of a comparison have networks of equal size."""
+"""Whether world models that are compared have networks of equal size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
 import torch
 
 from fmbpo.engine.cost import parameters
 from fmbpo.engine.pretraining import DIMS
-from fmbpo.experiment.schema import Experiment
+from fmbpo.experiment.schema import Experiment, PluginTable
 from fmbpo.hookspecs import PolicyDims
+from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig
 
 TOLERANCE = 0.02
 """Share by which world models may differ and still be called equal in size."""
@@ -34,6 +36,22 @@ def sizes(experiments: Sequence[Experiment]) -> tuple[list[str], list[str]]:
     if apart <= TOLERANCE:
         return lines, []
     return lines, [f"world models differ by {100 * apart:.1f} % in size; more than 2 % is a factor"]
+
+
+def size_parity(table: PluginTable) -> float | None:
+    """Parameters of a world model over those of the plain one of the same widths, minus 1.
+
+    The plain one is ``fmbpo.nn.world_model.LatentWorldModel``, which is what the MLP world model
+    is. None for a plugin whose settings are not the shared ones.
+    """
+    config = table.config
+    if not isinstance(config, WorldModelConfig):
+        return None
+    shared = {f.name: getattr(config, f.name) for f in attrs.fields(WorldModelConfig)}
+    with torch.device("meta"):
+        own = table.component.build(config, DIMS)
+        plain = LatentWorldModel(WorldModelConfig(**shared), DIMS)
+    return sum(parameters(own).values()) / sum(parameters(plain).values()) - 1
 
 
 def _lines(what: str, counts: Sequence[dict[str, int]]) -> list[str]:

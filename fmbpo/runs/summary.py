@@ -128,8 +128,8 @@ class Part:
     """A plugin at its place in the run.
 
     ``parameters``: their number, by part of the network; ``evaluations``: passes through the
-    dynamics (policies: the velocity) network for one step; ``checkpoint`` (world models): where it
-    came from.
+    dynamics (policies: the velocity) network for one step. World models: ``checkpoint`` is where
+    it came from, ``size_parity`` its size over that of an MLP model of the same widths, minus 1.
     """
 
     plugin: str
@@ -137,6 +137,7 @@ class Part:
     parameters: dict[str, int]
     evaluations: int
     checkpoint: str | None = None
+    size_parity: float | None = None
 
 
 @attrs.frozen
@@ -203,7 +204,9 @@ class Summary:
             return cls(
                 **{
                     **content,
-                    "world_model": _part(content["world_model"], "world_model", {"checkpoint"}),
+                    "world_model": _part(
+                        content["world_model"], "world_model", {"checkpoint", "size_parity"}
+                    ),
                     "policy": None if policy is None else _part(policy, "policy", set()),
                     "tasks": {
                         name: _task(task, f"tasks.{name}")

@@ -2,9 +2,11 @@
 
 import itertools
 
+import attrs
 import pytest
 
 from fmbpo.cli import main
+from fmbpo.engine.sizes import size_parity
 from fmbpo.experiment import load_experiment
 from fmbpo.experiment.factors import differences
 
@@ -81,3 +83,14 @@ def test_mistakes(file, capsys):
     files = [str(file(name)) for name in QUADRANTS[:2]]
     assert main(["compare", *files, "--factor", "polciy"]) == 2
     assert "did you mean 'policy'" in capsys.readouterr().err
+
+
+def test_a_world_model_is_held_against_the_mlp_model_of_its_widths(file):
+    tables = {
+        name: load_experiment(file(name), scale="paper", data="embedded").world_model
+        for name in (QUADRANTS[0], QUADRANTS[2])
+    }
+    assert size_parity(tables[QUADRANTS[0]]) == 0
+    assert size_parity(tables[QUADRANTS[2]]) == pytest.approx(1792 / 18_983_909, rel=1e-3)
+    wide = attrs.evolve(tables[QUADRANTS[2]].config, source="noise", endpoint_coef=0.0)
+    assert size_parity(attrs.evolve(tables[QUADRANTS[2]], config=wide)) > 0.07

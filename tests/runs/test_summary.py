@@ -36,7 +36,7 @@ def test_shape():
         "wm_validation", "flops", "seconds", "versions", "health",
     ]  # fmt: skip
     part = {"plugin", "version", "parameters", "evaluations"}
-    assert set(content["world_model"]) == part | {"checkpoint"}
+    assert set(content["world_model"]) == part | {"checkpoint", "size_parity"}
     assert set(content["policy"]) == part
     task = content["tasks"]["walker-stand"]
     assert set(task) == {
