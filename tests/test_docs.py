@@ -12,6 +12,7 @@ import pytest
 
 from fmbpo.cli import _parser
 from fmbpo.experiment import load_experiment
+from fmbpo.experiment.study import is_study, load_study
 
 REPOSITORY = Path(__file__).parent.parent
 DOCS = REPOSITORY / "docs"
@@ -72,9 +73,10 @@ def defined(file):
     return {node.name for node in top} | methods
 
 
-def test_names_in_how_a_run_works_exist():
-    text = (DOCS / "how-a-run-works.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([\w/]+\.py)` \| ([^|]*) \|", text, re.MULTILINE)
+@pytest.mark.parametrize("name", ["how-a-run-works.md", "equations.md"])
+def test_names_in_tables_of_files_exist(name):
+    text = (DOCS / name).read_text(encoding="utf-8")
+    rows = re.findall(r"^\|.*? ?`([\w/]+\.py)` \| ([^|]*) \|", text, re.MULTILINE)
     assert len(rows) > 30
     missing = [
         f"{file}: {name}"
@@ -110,9 +112,8 @@ def test_commands_in_the_pages_are_valid(command, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     arguments = _parser().parse_args(shlex.split(command)[1:])
     if hasattr(arguments, "experiment"):
-        load_experiment(
-            arguments.experiment, scale="laptop", overrides=arguments.override, data="embedded"
-        )
+        load = load_study if is_study(arguments.experiment) else load_experiment
+        load(arguments.experiment, scale="laptop", overrides=arguments.override, data="embedded")
 
 
 def options(parser):

@@ -38,7 +38,7 @@ def test_a_quadrant_runs_to_its_end(
 
     assert set(summary) == {
         "experiment", "scale", "protocol", "conventions", "world_model", "policy", "tasks",
-        "wm_validation", "flops", "seconds", "versions", "health",
+        "wm_validation", "flops", "seconds", "versions", "health", "planning",
     }  # fmt: skip
     assert summary["experiment"] == name
     assert (summary["scale"], summary["protocol"]) == ("laptop", "frozen")

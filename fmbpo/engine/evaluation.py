@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class Evaluator:
             result: NDArray[np.float32] = action.cpu().numpy()
             return result
 
-        return self._run(act, tasks, episodes, steps)
+        return self.run(act, tasks, episodes, steps)
 
     def random(self, tasks: Sequence[str], episodes: int) -> NDArray[np.float64]:
         """Returns ``[T, episodes]`` of actions uniform in [-1, 1]."""
@@ -73,16 +73,22 @@ class Evaluator:
             shape = (*obs.shape[:2], ACTION_WIDTH)
             return generator.uniform(-1, 1, shape).astype(np.float32)
 
-        return self._run(act, tasks, episodes, EPISODE_STEPS)
+        return self.run(act, tasks, episodes, EPISODE_STEPS)
 
-    def _run(
-        self, act: Act, tasks: Sequence[str], episodes: int, steps: int
+    def run(
+        self,
+        act: Act,
+        tasks: Sequence[str],
+        episodes: int,
+        steps: int,
+        progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float64]:
+        """Returns ``[T, episodes]`` of what ``act`` does; see ``EpisodeRunner.run``."""
         # Between two steps torch's further threads would spin on the cores that simulate.
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            return self.runner.run(act, tasks, self.seeds(episodes), steps)
+            return self.runner.run(act, tasks, self.seeds(episodes), steps, progress)
         except SimulationError as error:
             raise UserError(
                 str(error),

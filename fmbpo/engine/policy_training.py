@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -22,6 +22,7 @@ from fmbpo.engine.diagnostics import diagnose
 from fmbpo.engine.evaluation import Evaluator
 from fmbpo.engine.imagination import PolicySettings, Roles, Start, make_losses
 from fmbpo.engine.model_learning import ModelLearning
+from fmbpo.engine.planning import PlannerSettings, planning_act
 from fmbpo.engine.policy_update import CellState, Rates, make_policy_update
 from fmbpo.engine.trees import own_params, stack, to_device
 from fmbpo.experiment.conventions import ConventionsConfig
@@ -98,6 +99,9 @@ class PolicyTraining:
             policy.component.rollout,
             policy.component.loss,
             build_critic().to(device),
+        )
+        self.planning = PlannerSettings(
+            e.planning, config.discount, e.conventions.imagined_reward == "symlog"
         )
         settings = policy_settings(config, e.conventions)
         self.losses = make_losses(self.roles, settings)
@@ -217,6 +221,25 @@ class PolicyTraining:
             steps,
             models,
         )
+
+    def planned_returns(
+        self, progress: Callable[[int, int], None], steps: int = EPISODE_STEPS
+    ) -> NDArray[np.float64]:
+        """``[cells, planning.episodes]`` returns of planning in the world models at every step,
+        each plan begun by the policy."""
+        act = planning_act(
+            self.roles,
+            self.predict,
+            self.planning,
+            self.training.policy,
+            self.training.critics,
+            self.models.params if self.models else {},
+            self.index_T,
+            self.mask_TA,
+            self.evaluation.seed,
+        )
+        episodes = self.planning.planning.episodes
+        return self.evaluator.run(act, self.tasks, episodes, steps, progress)
 
     def weights(self) -> dict[str, Tensor]:
         """Policies and critics, and world models of their own, stacked along the cells."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ class GridOutcome:
         self.cells: list[Cell] = []
         self.trained: list[NDArray[np.float64]] = []
         self.untrained: list[NDArray[np.float64]] = []
+        self.planned: list[NDArray[np.float64]] = []
+        """Returns of planning with each policy, where it was asked for."""
         self.random: dict[str, NDArray[np.float64]] = {}
         self.before: list[dict[str, float]] = []
         """Held-out measures of each cell's own world model before it learned, where it does."""
@@ -42,6 +44,15 @@ class GridOutcome:
         self.trained += list(stage.returns(episodes))
         self.untrained += list(stage.returns(episodes, untrained))
 
+    def add_planned(self, stage: PolicyTraining, say: Callable[[str], None]) -> None:
+        """Evaluate a trained stage planning at every step; ``say`` takes lines for people."""
+
+        def progress(done: int, steps: int) -> None:
+            if done % 100 == 0:
+                say(f"{stage.name}: planning, step {done} of {steps}")
+
+        self.planned += list(stage.planned_returns(progress))
+
     def add_random(self, evaluator: Evaluator, episodes: int) -> None:
         """Evaluate the random policy on every task."""
         tasks = list(dict.fromkeys(cell.task for cell in self.cells))
@@ -54,7 +65,7 @@ class GridOutcome:
             mine = [i for i, cell in enumerate(self.cells) if cell.task == task]
             untrained = np.concatenate([self.untrained[i] for i in mine])
             result[task] = TaskResult(
-                {str(self.cells[i].seed): SeedResult(self.trained[i].tolist()) for i in mine},
+                {str(self.cells[i].seed): self._seed(i) for i in mine},
                 random_return_mean=float(random.mean()),
                 untrained_return_mean=float(untrained.mean()),
                 reference_return=planner_return.get(task),
@@ -63,6 +74,10 @@ class GridOutcome:
                 untrained_returns=untrained.tolist(),
             )
         return result
+
+    def _seed(self, i: int) -> SeedResult:
+        planned = self.planned[i].tolist() if self.planned else None
+        return SeedResult(self.trained[i].tolist(), planned)
 
     def validation(self) -> dict[str, float]:
         """Means over the cells of their own world models' held-out measures, each on its cell's

@@ -156,6 +156,7 @@ class Runner:
                 seconds=trainer.seconds("pretrain"),
                 versions=versions(),
                 health=world_model_health(stage.measures),
+                planning=None,
             )
             results.draw_pretraining(folder, summary, stage.validator.horizons)
             folder.write_summary(summary.to_json())
@@ -186,6 +187,10 @@ class Runner:
                 where=str(done.folder),
                 remedy="move it away, or choose another --runs",
             )
+        wanted = self._planning()
+        if wanted is not None and wanted != done.summary.planning:
+            self.say(f"policies: {done.folder} is complete but for the evaluation with the planner")
+            return None
         self.say(f"policies: {done.folder} is complete; nothing to do")
         return done
 
@@ -237,6 +242,8 @@ class Runner:
                 e.policy.component.freeze(policy)
                 with stop.ends_at_once():
                     outcome.add(stage, untrained, e.evaluation.final_episodes)
+                    if e.evaluation.planner == "mppi":
+                        outcome.add_planned(stage, self.say)
                 health += trainer.health(stage)
             with stop.ends_at_once():
                 outcome.add_random(evaluator, e.evaluation.final_episodes)
@@ -257,10 +264,16 @@ class Runner:
                 },
                 versions=versions(),
                 health=[*health, *outcome.health()],
+                planning=self._planning(),
             )
             results.draw_policies(folder, summary)
             folder.write_summary(summary.to_json())
             return Result(summary, folder.path)
+
+    def _planning(self) -> dict[str, Any] | None:
+        """How the final evaluation plans, where it does."""
+        evaluation, planning = self.experiment.evaluation, self.experiment.planning
+        return attrs.asdict(planning) if evaluation.planner == "mppi" else None
 
     # -- shared ------------------------------------------------------------------------------
 

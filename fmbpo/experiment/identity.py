@@ -28,6 +28,8 @@ _NOT_RESULTS = (
     "policy_learning.checkpoint_every",
     "policy_learning.gradient_diagnostics",
     "evaluation.workers",
+    "evaluation.planner",  # what it finds is added to a finished run
+    "planning",
     "wandb",
     "system.device",
     "system.threads",

@@ -155,8 +155,42 @@ class EvaluationConfig:
     """Episodes of an evaluation during training."""
     final_episodes: int = field(default=50, validator=positive)
     """Episodes of the evaluation of a trained policy."""
+    planner: Literal["none", "mppi"] = "none"
+    """``"mppi"``: the final evaluation also plans at every step in the world model, as
+    ``[planning]`` says; those returns stand beside the policy's own."""
     workers: int = field(default=0, validator=non_negative)
     """Processes that simulate; 0: one a core."""
+
+
+@attrs.frozen(kw_only=True)
+class PlanningConfig:
+    """``[planning]``: MPPI in the world model at test time, where ``evaluation.planner`` asks for
+    it. Defaults: TD-MPC2's."""
+
+    episodes: int = field(default=10, validator=positive)
+    """Episodes of the evaluation, the first of those of the policy's own."""
+    horizon: int = field(default=3, validator=positive)
+    """H, steps planned in the model; the critics value the latent behind them."""
+    iterations: int = field(default=6, validator=positive)
+    """Refinements of one plan."""
+    samples: int = field(default=512, validator=positive)
+    """Action sequences drawn around the mean in each refinement."""
+    elites: int = field(default=64, validator=positive)
+    """Best candidates, which the next mean and standard deviation are taken from."""
+    policy_samples: int = field(default=24, validator=positive)
+    """The policy's own sequences among the candidates; the first is deterministic."""
+    temperature: float = field(default=0.5, validator=positive)
+    """Multiplies the scores (an inverse temperature): a higher one favours the best more."""
+    min_std: float = field(default=0.05, validator=non_negative)
+    """Lower bound of the samples' standard deviation."""
+    max_std: float = field(default=2.0, validator=positive)
+    """Upper bound, with which each plan begins."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.elites > self.samples + self.policy_samples:
+            raise ValueError(f"elites must be at most samples + policy_samples: {self.elites}")
+        if self.min_std > self.max_std:
+            raise ValueError(f"min_std must be at most max_std: {self.min_std} > {self.max_std}")
 
 
 @attrs.frozen(kw_only=True)
@@ -213,6 +247,7 @@ class Experiment:
     critic: CriticConfig | None = None
     grid: GridConfig | None = None
     evaluation: EvaluationConfig = field(factory=EvaluationConfig)
+    planning: PlanningConfig = field(factory=PlanningConfig)
     wandb: WandbConfig = field(factory=WandbConfig)
     system: SystemConfig = field(factory=SystemConfig)
     origin: dict[str, str] = field(factory=dict, eq=False, repr=False)

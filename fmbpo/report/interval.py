@@ -38,6 +38,14 @@ def sample(task: TaskResult) -> list[float]:
     return list(next(iter(task.seeds.values())).returns)
 
 
+def planned_sample(task: TaskResult) -> list[float]:
+    """The same of planning at test time; empty where a seed was not evaluated so."""
+    found = [list(seed.planned_returns or ()) for seed in task.seeds.values()]
+    if not all(found):
+        return []
+    return [statistics.fmean(returns) for returns in found] if len(found) >= 2 else found[0]
+
+
 def basis(task: TaskResult) -> str:
     """What the interval of this task is taken over: ``3 seeds`` or ``10 episodes of 1 seed``."""
     if len(task.seeds) >= 2:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from fmbpo.report.interval import Interval, above, basis, sample, t_interval
+from fmbpo.report.interval import Interval, above, basis, planned_sample, sample, t_interval
 from fmbpo.runs.findings import by_gate
 from fmbpo.runs.summary import Summary, TaskResult
 
@@ -22,24 +22,26 @@ def closing_table(summary: Summary) -> Table:
     """The table of a policy run, tasks in rows; the last row is the mean over tasks.
 
     The ± is the 95 % t interval over seeds, or over the episodes of a single seed (see
-    ``fmbpo.report.interval``). "Planner" is the sampling planner, which knows the true simulator;
-    "PWM" is the published return.
+    ``fmbpo.report.interval``). "MPPI", where it was asked for, is planning in the world model at
+    every step; "planner" is the sampling planner that knows the true simulator; "PWM" is the
+    published return.
     """
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("task", no_wrap=True)
-    for column in ("return ± 95 %", "random", "untrained", "planner", "PWM", "of planner"):
+    more = ["MPPI ± 95 %"] if summary.planning else []
+    for column in ("return ± 95 %", *more, "random", "untrained", "planner", "PWM", "of planner"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, task in summary.tasks.items():
-        table.add_row(name, str(t_interval(sample(task))), *_references([task]))
+        planned = [_planned([task])] if more else []
+        table.add_row(name, str(t_interval(sample(task))), *planned, *_references([task]))
     if len(summary.tasks) > 1:
         tasks = list(summary.tasks.values())
         table.add_section()
-        table.add_row(
-            f"mean of {len(tasks)}", str(mean_over_tasks(tasks)), *_references(tasks), style="bold"
-        )
+        columns = [str(mean_over_tasks(tasks)), *([_planned(tasks)] if more else [])]
+        table.add_row(f"mean of {len(tasks)}", *columns, *_references(tasks), style="bold")
     return table
 
 
@@ -85,6 +87,11 @@ def notes(summary: Summary) -> list[str]:
     if summary.tasks:
         bases = sorted({basis(task) for task in summary.tasks.values()})
         lines.append(f"±: 95 % t interval over {' / '.join(bases)}.")
+        if summary.planning:
+            lines.append(
+                "MPPI: {samples} sequences of {horizon} steps, {iterations} refinements, at every "
+                "step; {episodes} episodes a seed.".format(**summary.planning)
+            )
         if any(len(task.seeds) < 2 for task in summary.tasks.values()):
             lines.append("One seed: the interval is the evaluation's noise, not the training's.")
         for baseline in _BASELINES:
@@ -111,6 +118,16 @@ def mean_over_tasks(tasks: Sequence[TaskResult]) -> Interval:
         statistics.fmean(task.seeds[name].return_mean for task in tasks) for name in sorted(names)
     ]
     return t_interval(per_seed)
+
+
+def _planned(tasks: Sequence[TaskResult]) -> str:
+    """Planning's return; over several tasks the plain mean."""
+    samples = [planned_sample(task) for task in tasks]
+    if not all(samples):
+        return _NONE
+    if len(samples) == 1:
+        return str(t_interval(samples[0]))
+    return f"{statistics.fmean(statistics.fmean(values) for values in samples):.1f}"
 
 
 def _references(tasks: Sequence[TaskResult]) -> list[str]:

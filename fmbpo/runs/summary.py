@@ -38,15 +38,16 @@ class SeedResult:
     """The final evaluation of one seed: the return of every episode.
 
     ``return_std`` is the standard deviation over episodes with n in the denominator, as numpy's.
+    ``planned_returns``: of planning in the world model at every step, where it was asked for.
     """
 
     returns: tuple[float, ...] = attrs.field(converter=_returns)
+    planned_returns: tuple[float, ...] | None = attrs.field(default=None, converter=_returns)
 
-    @returns.validator
-    def _check(self, _: Any, value: tuple[float, ...]) -> None:
-        if not value:
+    def __attrs_post_init__(self) -> None:
+        if not self.returns or self.planned_returns == ():
             raise ValueError("a seed without episodes has no result")
-        if not all(map(math.isfinite, value)):
+        if not all(map(math.isfinite, (*self.returns, *(self.planned_returns or ())))):
             raise ValueError("a return is not a finite number")
 
     @property
@@ -61,12 +62,15 @@ class SeedResult:
 
     def to_json(self) -> dict[str, Any]:
         """The entry under ``seeds``."""
-        return {
+        entry = {
             "return_mean": self.return_mean,
             "return_std": self.return_std,
             "episodes": len(self.returns),
             "returns": list(self.returns),
         }
+        if self.planned_returns is not None:
+            entry["planned_returns"] = list(self.planned_returns)
+        return entry
 
 
 @attrs.frozen
@@ -145,7 +149,8 @@ class Summary:
     """A run's results. A pretraining run has no policy, no protocol and no tasks.
 
     ``conventions``: the bundle's name, or every option. ``wm_validation``: the world model's
-    held-out measures. ``flops`` and ``seconds``: of all training
+    held-out measures. ``planning``: the settings of planning at test time, None where there was
+    none. ``flops`` and ``seconds``: of all training
     updates, by part where there are two; evaluations count in ``seconds`` as far as they are made
     during training. ``health``: the gates that did not pass.
     """
@@ -162,6 +167,7 @@ class Summary:
     seconds: Numbers
     versions: dict[str, str]
     health: list[Finding]
+    planning: dict[str, Any] | None
 
     def __attrs_post_init__(self) -> None:
         if self.protocol is not None and self.protocol not in get_args(Protocol):
@@ -197,6 +203,8 @@ class Summary:
                 _typed(content["conventions"], str, "conventions")
             for key in ("wm_validation", "versions", "tasks"):
                 _typed(content[key], dict, key)
+            if content["planning"] is not None:
+                _typed(content["planning"], dict, "planning")
             _typed(content["health"], list, "health")
             for key in ("flops", "seconds"):
                 _numbers(content[key], key)
@@ -276,8 +284,9 @@ def _task(content: Any, path: str) -> TaskResult:
     seeds = {}
     for name, entry in content["seeds"].items():
         place = f"{path}.seeds.{name}"
-        _exactly(entry, {"return_mean", "return_std", "episodes", "returns"}, set(), place)
-        seed = seeds[name] = SeedResult(entry["returns"])
+        keys = {"return_mean", "return_std", "episodes", "returns"}
+        _exactly(entry, keys, {"planned_returns"}, place)
+        seed = seeds[name] = SeedResult(entry["returns"], entry.get("planned_returns"))
         right = seed.to_json()
         for key in ("return_mean", "return_std", "episodes"):
             if not _close(entry[key], right[key]):

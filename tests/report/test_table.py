@@ -24,7 +24,7 @@ def summary(tasks, **changes):
         "conventions": "corrected", "world_model": Part("mlp", "1", {"a": 1}, 1),
         "policy": Part("mlp", "1", {"a": 1}, 1),
         "tasks": tasks, "wm_validation": {}, "flops": 1.0, "seconds": 1.0, "versions": {},
-        "health": [],
+        "health": [], "planning": None,
     }  # fmt: skip
     return Summary(**{**content, **changes})
 
@@ -143,3 +143,16 @@ def test_markup_in_names_is_plain_text():
     text = closing_text(summary({"a[b]": task([1.0, 2.0])}, experiment="x[red]"))
     assert "a[b]" in text
     assert "x[red]" in text
+
+
+def test_planning_stands_beside_the_policys_own_return():
+    planning = {"samples": 64, "horizon": 3, "iterations": 2, "episodes": 2}
+    planned = TaskResult({str(i): SeedResult([10.0 + i], [20.0 + i, 22.0 + i]) for i in range(3)})
+    tasks = {"a": planned, "b": task([1.0, 2.0, 3.0])}
+    rows = [" ".join(row.split()) for row in closing_text(summary(tasks)).splitlines()]
+    assert not any("MPPI" in row for row in rows)
+    text = closing_text(summary(tasks, planning=planning))
+    rows = [" ".join(row.split()) for row in text.splitlines()]
+    assert "a 11.0 ± 2.5 22.0 ± 2.5 – – – – –" in rows
+    assert "b 2.0 ± 2.5 – – – – – –" in rows
+    assert "MPPI: 64 sequences of 3 steps, 2 refinements, at every step; 2 episodes a seed." in rows

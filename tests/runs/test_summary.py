@@ -24,7 +24,7 @@ def make(**changes):
         "world_model": Part("mlp", "0.1.0", {"encoder": 1000}, 1, "runs/x/checkpoints/best"),
         "policy": Part("flow", "0.1.0", {"net": 10}, 4),
         "tasks": {"walker-stand": task}, "wm_validation": {"reward_r2": 0.9}, "flops": 1e12,
-        "seconds": {"policy": 3.0}, "versions": versions(), "health": [],
+        "seconds": {"policy": 3.0}, "versions": versions(), "health": [], "planning": None,
     }  # fmt: skip
     return Summary(**{**content, **changes})
 
@@ -33,7 +33,7 @@ def test_shape():
     content = json.loads(json.dumps(make().to_json()))
     assert list(content) == [
         "experiment", "scale", "protocol", "conventions", "world_model", "policy", "tasks",
-        "wm_validation", "flops", "seconds", "versions", "health",
+        "wm_validation", "flops", "seconds", "versions", "health", "planning",
     ]  # fmt: skip
     part = {"plugin", "version", "parameters", "evaluations"}
     assert set(content["world_model"]) == part | {"checkpoint", "size_parity"}
@@ -127,3 +127,16 @@ heavy = {"torch", "numpy", "rich", "matplotlib", "wandb", "scipy", "safetensors"
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_planned_returns():
+    seed = SeedResult([1.0], [2.0, 3.0])
+    planning = {"samples": 8}
+    summary = make(tasks={"walker-stand": TaskResult({"1": seed})}, planning=planning)
+    content = json.loads(json.dumps(summary.to_json()))
+    assert content["tasks"]["walker-stand"]["seeds"]["1"]["planned_returns"] == [2.0, 3.0]
+    assert Summary.from_json(content) == summary
+    with pytest.raises(ValueError, match="not a finite number"):
+        SeedResult([1.0], [math.inf])
+    with pytest.raises(ValueError, match="without episodes"):
+        SeedResult([1.0], [])
