@@ -26,8 +26,10 @@ speaks). One that can begin with an MLP world model's parameters has ``adopt(wei
 (ValueError where they do not fit). One whose ``Config`` has ``reward_loss``, ``consistency_coef``,
 ``reward_coef`` and ``rho`` can be trained with PWM's released loss. One that solves a flow may have
 ``curvature(z, action, task, noise) -> []`` (see ``fmbpo.engine.validation``). Policies:
-``noise_dim``, ``evaluations``. Either may have ``project(params) -> params``, a pure function that
-puts updated parameters back into their allowed set. Checkpoints hold parameters alone: no buffers.
+``noise_dim``, ``evaluations``; one that solves a flow may have ``growth(z, task, noise, vector)
+-> []`` (see ``fmbpo.engine.diagnostics``). Either may have ``project(params) -> params``, a pure
+function that puts updated parameters back into their allowed set. Checkpoints hold parameters
+alone: no buffers.
 
 Rules for every hook: pure functions of their arguments, fixed shapes, no randomness of their own
 (the engine hands in standard normal ``noise``), no in-place change of an argument, no ``.item()``,

@@ -136,3 +136,17 @@ def test_check_tries_them_too(protocol, run):
     status, _, said = run(("wm_flow", "policy_mlp", protocol), command="check")
     assert status == 0, said
     assert "can run" in said
+
+
+@pytest.mark.parametrize("kind", ["wm_mlp", "wm_flow"])
+def test_a_world_model_may_take_several_steps_for_each_of_the_policys(kind, run, tmp_path):
+    cell, seen = (kind, "policy_mlp", SCRATCH), {}
+    for steps in (1, 3):
+        status, summary, said = run(cell, f"protocol.model_iterations={steps}")
+        assert status == 0, said
+        seen[steps] = summary
+    first, more = (seen[steps]["wm_validation"]["before_score"] for steps in (1, 3))
+    assert first == more
+    assert seen[1]["wm_validation"]["after_score"] != seen[3]["wm_validation"]["after_score"]
+    costs = [seen[steps]["flops"]["policy_learning"] for steps in (1, 3)]
+    assert 1.2 * costs[0] < costs[1] < 3 * costs[0]

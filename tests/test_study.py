@@ -56,7 +56,7 @@ def test_the_demonstration_in_miniature(study, tmp_path):
     assert r2["pwm"] < r2["corrected"]
     found = [f for f in cells["pwm"]["health"] if f["gate"] == "reward_unexplained" and f["where"]]
     lines = read_metrics(runs["pwm"] / "metrics.jsonl")
-    warned = [line["payload"]["found"] for line in lines if line.get("event") == "WARNING"]
+    warned = [line["payload"]["text"] for line in lines if line.get("event") == "WARNING"]
     assert found
     for finding in found:
         assert 0 < finding["since"] <= 24

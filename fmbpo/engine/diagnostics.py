@@ -36,7 +36,8 @@ def diagnose(
     norms of its top-level parts. ``jacobian/...``: root mean squares over the batch of the
     Frobenius norms of the first imagined step's Jacobians, estimated by vector-Jacobian products
     with random normal vectors: of the next latent to the latent and to the action, of the action
-    to the latent and to the noise.
+    to the latent and to the noise. ``growth``, of policies that have it: what the policy's own
+    sub-steps do to the norm of such a vector.
     """
     grads = _part_gradients(losses, state, start, models)
     found = {"esnr": _esnr(grads)}
@@ -80,6 +81,7 @@ def _jacobians(
 ) -> dict[str, Tensor]:
     begin = HookCall(roles.world_model, encoded)
     act, step = HookCall(roles.policy, predict), HookCall(roles.world_model, roles.predict)
+    grow, has_growth = HookCall(roles.policy, _growth), hasattr(roles.policy, "growth")
     generator = torch.Generator().manual_seed(seed)
     width = int(roles.world_model.latent_dim)
     shape = (*start.index_B.shape, width + start.mask_BA.shape[-1])
@@ -93,7 +95,9 @@ def _jacobians(
         to_z, to_noise = pull(v[:, width:])
         found = vjp(lambda z, a: step.with_params(model, z, a, task, model_noise).z_BD, z, action)
         next_to_z, next_to_action = found[1](v[:, :width])
+        through = grow.with_params(policy, z, task, noise, v[:, width:]) if has_growth else None
         return {
+            **({} if through is None else {"growth": through}),
             "jacobian/latent_to_latent": _rms(next_to_z),
             "jacobian/action_to_latent": _rms(next_to_action),
             "jacobian/latent_to_action": _rms(to_z),
@@ -103,6 +107,11 @@ def _jacobians(
     with torch.no_grad():
         found: Any = vmap(one)(state.policy, models, start, vectors)
     return dict(tree_map(Tensor.detach, found))
+
+
+def _growth(policy: Any, *args: Any) -> Tensor:
+    growth: Tensor = policy.growth(*args)
+    return growth
 
 
 def _rms(rows: Tensor) -> Tensor:

@@ -240,10 +240,10 @@ class Trainer:
         """Say and record what went wrong, or came right, since the last evaluation."""
         new, mended = self._watch(stage).update(iteration, stage.health())
         for text in by_gate(new):
-            self.sinks.event("WARNING", {"stage": stage.name, "found": text})
+            self.sinks.event("WARNING", {"text": text})
         for gate, where in mended:
-            place = f"{where}: {gate}" if where else gate
-            self.sinks.event("mended", {"stage": stage.name, "step": iteration, "gate": place})
+            place = f"{where}: " if where else ""
+            self.sinks.event("mended", {"text": f"{place}{gate}, iteration {iteration}"})
 
     def _watch(self, stage: Stage) -> Watch:
         return self._watches.setdefault(stage.name, Watch())

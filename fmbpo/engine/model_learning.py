@@ -159,17 +159,19 @@ class ModelLearning:
         return self.training.params
 
     def step(self, iteration: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """One update of every model: the first observations ``[T, B, O]`` of its batch, metrics."""
-        batch, noise, rate = self._inputs(iteration)
-        self.training, metrics = self.update(self.training, batch, noise, rate)
+        """The updates of every model before one of the policies: the first observations
+        ``[T, B, O]`` and the metrics of the last."""
+        for _ in range(self.protocol.model_iterations):
+            batch, noise, rate = self._inputs(iteration)
+            self.training, metrics = self.update(self.training, batch, noise, rate)
         return batch.obs_HBO[:, 0], {f"model_{k}": v for k, v in metrics.items()}
 
     def count_flops(self) -> int:
-        """Floating-point operations of one update of all models; nothing is used up."""
+        """Floating-point operations of ``step``, all models; nothing is used up."""
         saved = self.state()
         cost = flops(self.eager_update, self.training, *self._inputs(1))
         self._load_sources(saved)
-        return cost
+        return cost * self.protocol.model_iterations
 
     def _inputs(self, iteration: int) -> tuple[Batch, Tensor, Tensor]:
         batch: Batch = stack([s.sample() for s in self.samplers])

@@ -16,7 +16,7 @@ from fmbpo.engine.run import Result, Runner, Say
 from fmbpo.engine.sizes import sizes
 from fmbpo.experiment.study import Study
 from fmbpo.report.page import Heading
-from fmbpo.report.side_by_side import Variant, side_by_side
+from fmbpo.report.side_by_side import Panel, Variant, side_by_side
 from fmbpo.runs.files import disk_errors, write_json
 from fmbpo.runs.folder import RunFolder, run_name
 from fmbpo.runs.summary import Summary
@@ -27,6 +27,8 @@ PANELS = {
     "held_out/reward_std": "spread of the decoded reward",
 }
 """Metrics of the picture, and what it calls them; those that no cell has are left out."""
+REAL = {"held_out/reward_std": "held_out/real_reward_std"}
+"""What a metric would be of the real thing: the same in all cells."""
 
 
 @attrs.frozen
@@ -94,12 +96,15 @@ class StudyRunner:
     def _draw(self, path: Path, results: dict[str, Result]) -> None:
         first = next(iter(results.values())).summary
         runs = {name: RunFolder.open(result.folder) for name, result in results.items()}
+        first_run = next(iter(runs.values()))
         panels = {}
         for metric, title in PANELS.items():
             series = {name: cell_series(run, metric) for name, run in runs.items()}
             for task in first.tasks if any(series.values()) else ():
                 variants = {name: Variant(s.get(task, {})) for name, s in series.items()}
-                panels[f"{task}: {title}"] = variants
+                real = cell_series(first_run, REAL[metric]) if metric in REAL else {}
+                seeds = list(real.get(task, {}).values())
+                panels[f"{task}: {title}"] = Panel(variants, seeds[0] if seeds else ())
         protocols = {r.summary.protocol or "pretraining" for r in results.values()}
         heading = Heading(
             self.study.name,

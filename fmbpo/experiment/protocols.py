@@ -34,6 +34,9 @@ class _Pretrained(Protocol):
 
 @attrs.frozen(kw_only=True, slots=False)
 class _Learning(Protocol):
+    model_iterations: int = field(default=1, validator=positive)
+    """The world model's steps before each of the policy's, which imagines from the last one's
+    batch."""
     model_learning_rate: float = field(default=3e-4, validator=positive)
     """Adam's for the world model, at the start."""
     model_final_learning_rate: float = field(default=1e-5, validator=positive)
@@ -55,7 +58,7 @@ class Frozen(_Pretrained):
 
 @attrs.frozen(kw_only=True)
 class Finetuned(_Pretrained, _Learning):
-    """The pretrained world model; each policy's own copy takes a step before each of its steps."""
+    """The pretrained world model; each policy's own copy learns beside it."""
 
     kind: Literal["finetuned"] = "finetuned"
 

@@ -13,6 +13,7 @@ from fmbpo.report.interval import sample, t_interval
 from fmbpo.report.page import (
     BLUE,
     GREEN,
+    GREY,
     ORANGE,
     PURPLE,
     RED,
@@ -46,10 +47,18 @@ class Variant:
     seeds: Mapping[str, Series]
 
 
+@attrs.frozen
+class Panel:
+    """Variants by name, and what the real thing would be (empty: not known)."""
+
+    variants: Mapping[str, Variant]
+    real: Series = ()
+
+
 def side_by_side(
     path: Path,
     heading: Heading,
-    panels: Mapping[str, Mapping[str, Variant]],
+    panels: Mapping[str, Panel],
     *,
     columns: int,
 ) -> None:
@@ -61,8 +70,8 @@ def side_by_side(
         raise ValueError("nothing to draw")
     figure, axes = new_page(heading, len(panels), columns, width=4.2)
     handles: dict[str, Any] = {}
-    for axis, (title, variants) in zip(axes, panels.items(), strict=True):
-        for place, (name, variant) in enumerate(variants.items()):
+    for axis, (title, panel) in zip(axes, panels.items(), strict=True):
+        for place, (name, variant) in enumerate(panel.variants.items()):
             colour = _COLOURS[place % len(_COLOURS)]
             dash = _DASHES[place // len(_COLOURS) % len(_DASHES)]
             for series in variant.seeds.values():
@@ -71,6 +80,9 @@ def side_by_side(
                 mean = mean_series(list(variant.seeds.values()))
                 line = axis.plot(*columns_of(mean), color=colour, lw=2.2, ls=dash)
                 handles.setdefault(name, line[0])
+        if panel.real:
+            line = axis.plot(*columns_of(panel.real), color=GREY, lw=1.4, ls=":")
+            handles.setdefault("real reward", line[0])
         axis.axhline(0.0, color="#B0B0B0", lw=0.8)
         axis.set_title(title, fontsize=10.5)
         axis.set_xlabel("iteration")

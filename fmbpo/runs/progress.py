@@ -126,7 +126,8 @@ class ProgressDisplay:
     @sinkimpl
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
         """Write the event as a line of its own."""
-        text = ", ".join(f"{key} {value}" for key, value in payload.items())
+        parts = (f"{v}" if k == "text" else f"{k} {v}" for k, v in payload.items())
+        text = ", ".join(parts)
         with contextlib.suppress(OSError, ValueError):
             line = f"{name.removeprefix('host/')}: {text}" if text else name.removeprefix("host/")
             if self._bar:

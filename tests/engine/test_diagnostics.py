@@ -28,6 +28,7 @@ def measured(world, policy, seed=0, cells=2):
 def test_every_measure_is_a_finite_number_a_cell(world, policy):
     found, (roles, states, starts, predict, losses) = measured(world, policy)
     assert {"esnr", "jacobian/latent_to_latent", "jacobian/noise_to_action"} <= found.keys()
+    assert ("growth" in found) == (policy == "flow")
     parts = {name.split(".")[0] for name in states.policy}
     assert {f"grad_norm/{part}" for part in parts} <= found.keys()
     for name, value in found.items():

@@ -22,6 +22,7 @@ def run(stream, live, main=()):
         sinks.log("policy/walker-stand [42]", 50, values)
         sinks.event("evaluated", {"mean": 3})
         sinks.event("host/saved")
+        sinks.event("WARNING", {"text": "too good", "by": 2})
 
 
 def test_plain_lines():
@@ -33,6 +34,7 @@ def test_plain_lines():
         "[2 s/it, elapsed 0:01:00, left 0:01:40]",
         "evaluated: mean 3",
         "saved",
+        "WARNING: too good, by 2",
     ]
 
 

@@ -6,10 +6,13 @@ log-density: PWM's loss needs none.
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import torch
 from attrs.validators import and_, deep_iterable, gt, in_, instance_of, min_len
 from torch import Tensor, nn
+from torch.func import vjp
 
 from fmbpo.hookspecs import (
     SPEC_VERSION,
@@ -87,16 +90,28 @@ class FlowPolicy(nn.Module):
         """Parameters after an update, the log standard deviation not below its floor."""
         return {**params, "log_std.value": self.log_std.project(params["log_std.value"])}
 
+    def start(self, noise: Tensor, task: Task) -> Tensor:
+        """x_0 ``[B, A]`` from standard normals."""
+        return self.log_std.std() * noise * task.mask_BA
+
+    def solve(self, start: Tensor, z: Tensor, task: Task) -> Tensor:
+        """x_0 ``[B, A]`` -> x_1."""
+        condition = policy_input(z, task, self.config.task_embedding)
+        solver, substeps = self.config.solver, self.config.substeps
+        return integrate(lambda x, tau: self.velocity(x, condition, tau), start, solver, substeps)
+
+    def growth(self, z: Tensor, task: Task, noise: Tensor, vector: Tensor) -> Tensor:
+        """Root mean square (0-d) of ``|vᵀ ∂x_1/∂x_0| / |v|`` for the rows of ``vector_BA``.
+
+        What the sub-steps do to a gradient that passes through them: 1 leaves it as it is.
+        """
+        found: Any = vjp(lambda x: self.solve(x, z, task), self.start(noise, task))
+        back = found[1](vector)[0]
+        return (back.square().sum(-1) / vector.square().sum(-1).clamp(min=1e-12)).mean().sqrt()
+
     def forward(self, z: Tensor, task: Task, noise: Tensor) -> Tensor:
         """``z_BD``, ``noise_BA`` -> ``action_BA``."""
-        condition = policy_input(z, task, self.config.task_embedding)
-        x = integrate(
-            lambda x, tau: self.velocity(x, condition, tau),
-            self.log_std.std() * noise * task.mask_BA,
-            self.config.solver,
-            self.config.substeps,
-        )
-        return torch.tanh(x) * task.mask_BA
+        return torch.tanh(self.solve(self.start(noise, task), z, task)) * task.mask_BA
 
 
 class FlowPolicyPlugin:

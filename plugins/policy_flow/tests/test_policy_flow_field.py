@@ -104,3 +104,31 @@ def test_gate_shrinks_the_noise(solver, substeps):
     spread = spread - component.predict(module, z, task, torch.zeros_like(noise)).atanh()
     left = FACTORS[solver](OPEN / substeps) ** substeps
     torch.testing.assert_close(spread, left * STD * noise, rtol=1e-3, atol=1e-5)
+
+
+def test_growth_through_the_sub_steps():
+    """1 where the field is blind to x; where it is not, that of the whole Jacobian; and a shut
+    gate's own ``(1 - g h)^K`` with Euler."""
+    _, module = build()
+    z, task, noise = step_inputs()
+    vector = torch.randn(B, ACTION)
+    _, blind = build()
+    assert float(blind_to_x(blind).growth(z, task, noise, vector)) == pytest.approx(1.0)
+
+    start = module.start(noise, task).detach()
+    squares = []
+    for b in range(B):
+        row = slice(b, b + 1)
+        one = Task(*(x[row] for x in task))
+        solve = lambda x, r=row, t=one: module.solve(x, z[r], t)  # noqa: E731
+        jacobian = torch.autograd.functional.jacobian(solve, start[row])[0, :, 0]
+        squares.append((vector[b] @ jacobian).square().sum() / vector[b].square().sum())
+    found = module.growth(z, task, noise, vector)
+    torch.testing.assert_close(found, torch.stack(squares).mean().sqrt())
+    assert abs(float(found) - 1) > 1e-4
+
+    _, gated = build(gate=True, solver="euler", substeps=4)
+    last = gated.velocity_net[-1]
+    torch.nn.init.zeros_(last.weight)  # the target and the gate no longer depend on x
+    found = gated.growth(z, task, noise, vector)
+    assert float(found) == pytest.approx((1 - OPEN / 4) ** 4, rel=1e-4)
