@@ -130,3 +130,11 @@ def test_every_option_of_the_command_line_is_in_a_page():
     told = set(re.findall(r"--[a-z-]+", text))
     # `-o` is known by its short name.
     assert set(options(_parser())) - told - {"--help", "--version", "--override"} == set()
+
+
+def test_every_health_gate_is_in_the_page():
+    code = (REPOSITORY / "fmbpo/engine/health.py").read_text(encoding="utf-8")
+    gates = set(re.findall(r'(?:gate\(|Finding\()\s*"(\w+)"', code))
+    assert len(gates) == 10
+    table = set(re.findall(r"^\| `(\w+)` \|", (DOCS / "index.md").read_text(), re.MULTILINE))
+    assert gates <= table

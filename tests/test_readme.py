@@ -13,6 +13,7 @@ import pytest
 
 from fmbpo.cli import main
 from fmbpo.experiment import load_experiment
+from fmbpo.experiment.study import is_study, load_study
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -83,14 +84,16 @@ def run(words, store, tiny, tiny_policy):
 def check_experiment(command, file, options, store, tiny, tiny_policy):
     """As written the file composes; made small, it runs to its end."""
     overrides = [value for key, value in itertools.pairwise(options) if key == "-o"]
-    experiment = load_experiment(file, scale="laptop", overrides=overrides, data="embedded")
-    small = tiny if experiment.kind == "pretrain" else tiny_policy
+    load = load_study if is_study(Path(file)) else load_experiment
+    found = load(Path(file), scale="laptop", overrides=overrides, data="embedded")
+    small = tiny if getattr(found, "kind", "") == "pretrain" else tiny_policy
     changes = [word for override in small for word in ("-o", override)]
     extra = [*changes, "--data", str(store), "--scale", "laptop"]
     assert main([command, file, *options, *extra]) == 0
     if command == "run":
         runs = Path(options[options.index("--runs") + 1] if "--runs" in options else "runs")
-        assert len(list(runs.glob(f"{experiment.name}__*/summary.json"))) == 1
+        results = "study.json" if is_study(Path(file)) else "summary.json"
+        assert len(list(runs.glob(f"{found.name}__*/{results}"))) == 1
 
 
 def make(*arguments):

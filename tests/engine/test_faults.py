@@ -1,11 +1,14 @@
 """Faults of the earlier study that must not come back (algorithm.md, conventions), each a test."""
 
+from collections import Counter
+
 import pytest
 import torch
 from pairs import KINDS, PAIRS, SETTINGS, B, H, batch, params, problem, world_model
 from torch.utils._pytree import tree_map
 
 from fmbpo.data.sampler import SliceSampler
+from fmbpo.data.store import info
 from fmbpo.engine.critic import td_lambda
 from fmbpo.engine.dataset import load_dataset
 from fmbpo.engine.imagination import make_losses
@@ -17,6 +20,7 @@ from fmbpo.engine.world_model_update import (
 from fmbpo.experiment.schema import DataConfig
 from fmbpo.hookspecs import Batch, Task
 from fmbpo.nn import two_hot
+from fmbpo.tasks.mt30 import task_info
 
 RATE = torch.tensor(3e-3)
 ROWS = 64
@@ -147,3 +151,7 @@ def test_the_sampler_reaches_every_episode_once_an_epoch(small_store):
         sampler.sample()
     episodes = [int(torch.searchsorted(rows.end_E, s, right=True)) for s in starts]
     assert sorted(episodes) == list(range(len(rows.start_E)))
+    # As many of each task as the store's manifest counts, less the held-out ones.
+    manifest = {task_info(t).index: n["all"] for t, n in info(small_store)["episodes"].items()}
+    seen_tasks = Counter(rows.task_E[episodes].tolist())
+    assert seen_tasks + Counter(data.held_out.task_E.tolist()) == manifest
