@@ -64,9 +64,21 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     compare.set_defaults(command=_compare)
 
-    plugins = commands.add_parser("plugins", help="list the installed plugins")
+    plugins = commands.add_parser("plugins", help="list, check or begin plugins")
     plugins.add_argument("--json", action="store_true")
     plugins.set_defaults(command=_plugins)
+    plugin_commands = plugins.add_subparsers(metavar="COMMAND")
+    checking = plugin_commands.add_parser("check", help="hold plugins against the contract")
+    checking.add_argument("name", help="the plugin's name")
+    checking.add_argument(
+        "--kind", choices=("world_model", "policy"), help="where both kinds have the name"
+    )
+    checking.add_argument(
+        "-o", "--override", action="append", default=[], metavar="KEY=VALUE",
+        help="a setting of the plugin, on top of its small ones",
+    )  # fmt: skip
+    checking.add_argument("--json", action="store_true")
+    checking.set_defaults(command=_plugins_check)
 
     importing = commands.add_parser(
         "import-checkpoint", help="take in a world model of TD-MPC2's, which PWM begins with"
@@ -243,6 +255,26 @@ def _plugins(arguments: argparse.Namespace) -> int:
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
     for row in [{key: key for key in widths}, *rows]:
         print("  ".join(row[key].ljust(width) for key, width in widths.items()).rstrip())
+    return 0
+
+
+def _plugins_check(arguments: argparse.Namespace) -> int:
+    from fmbpo.testing.contract.installed import check_installed
+    from fmbpo.testing.contract.table import print_checks
+
+    found = check_installed(arguments.name, arguments.kind, arguments.override, _say)
+    if arguments.json:
+        print(json.dumps([plugin.to_json() for plugin in found], indent=2))
+    else:
+        for plugin in found:
+            print_checks(plugin.title, plugin.outcomes, sys.stdout)
+    failed = sum(o.status == "failed" for plugin in found for o in plugin.outcomes)
+    if failed:
+        raise UserError(
+            f"{failed} check(s) failed",
+            where=f"plugins check {arguments.name}",
+            remedy="each failed check says what was expected and how to mend it",
+        )
     return 0
 
 

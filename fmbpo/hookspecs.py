@@ -15,16 +15,19 @@ A distribution offers a plugin by an entry point in the group ``fmbpo.world_mode
 * ``spec_version``: the version of this contract that it was written for (``SPEC_VERSION``);
 * ``Config``: an attrs class, the plugin's table in an experiment file, every setting in it;
 * ``build(config, dims)``: an ``nn.Module``, freshly initialised from torch's global generator;
-* the four hooks below, marked with ``@hookimpl``.
+* the four hooks below, marked with ``@hookimpl``;
+* optionally ``small``: settings of a small instance, which the contract checks use.
 
 The module that ``build`` returns has these attributes beside its parameters. World models:
 ``latent_dim``, ``task_dim``, ``noise_dim``, ``loss_noise_dim``, ``evaluations`` (passes through
 the dynamics network that one ``predict`` makes), ``embed(index_B) -> e_BE`` and
 ``encode(obs_BO, e_BE) -> z_BD``; parameters whose name begins with ``encoder.`` learn at the
 encoder's own rate, those of ``task_embedding.`` are the task embedding (of which one convention
-speaks). One that can begin with an MLP world model's parameters has ``adopt(weights) -> weights``
-(ValueError where they do not fit). One whose ``Config`` has ``reward_loss``, ``consistency_coef``,
-``reward_coef`` and ``rho`` can be trained with PWM's released loss. One that solves a flow may have
+speaks). One whose latents are rows of groups on the probability simplex says so by
+``simplex_dim``, the groups' size. One that can begin with an MLP world model's parameters has
+``adopt(weights) -> weights`` (ValueError where they do not fit). One whose ``Config`` has
+``reward_loss``, ``consistency_coef``, ``reward_coef`` and ``rho`` can be trained with PWM's
+released loss. One that solves a flow may have
 ``curvature(z, action, task, noise) -> []`` (see ``fmbpo.engine.validation``). Policies:
 ``noise_dim``, ``evaluations``; one that solves a flow may have ``growth(z, task, noise, vector)
 -> []`` (see ``fmbpo.engine.diagnostics``). Either may have ``project(params) -> params``, a pure

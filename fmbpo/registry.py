@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -59,6 +59,8 @@ class Component:
     rollout: Callable[..., Any]
     loss: Callable[..., Any]
     freeze: Callable[..., Any]
+    small: Mapping[str, Any] = attrs.field(factory=dict)
+    """Settings of a small instance, for the contract checks."""
 
 
 def list_plugins() -> list[Listing]:
@@ -96,6 +98,7 @@ def load_plugin(kind: Kind, name: str) -> Component:
         distribution=listing.distribution,
         Config=config,
         build=build,
+        small=_small(listing, plugin, config),
         **hooks,
     )
 
@@ -236,6 +239,17 @@ def _config_and_build(listing: Listing, plugin: object) -> tuple[type[Any], Call
             listing, "it has no callable `build`", "define `build(config, dims) -> nn.Module`"
         )
     return config, build
+
+
+def _small(listing: Listing, plugin: object, config: type[Any]) -> Mapping[str, Any]:
+    small = getattr(plugin, "small", {})
+    try:
+        config(**small)
+    except (TypeError, ValueError) as error:
+        what = f"`small` holds no settings for its `Config`: {error}"
+        remedy = "let `small` be a dictionary of settings, or leave it out"
+        raise _broken(listing, what, remedy) from error
+    return dict(small)
 
 
 def _resolve(listing: Listing, plugin: object) -> dict[str, Callable[..., Any]]:

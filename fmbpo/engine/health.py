@@ -59,7 +59,7 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
         abs(entropy - UNIFORM) < 1e-3 * UNIFORM,
         f"the reward's cross-entropy is that of equal logits (ln {two_hot.BINS} = {UNIFORM:.3f})",
     )
-    rank, off = measures["effective_rank"], measures["simplex_error"]
+    rank, off = measures["effective_rank"], measures.get("simplex_error", 0.0)
     gate("latent_collapsed", rank < 2, f"the latent has collapsed (effective rank {rank:.2f})")
     gate("off_simplex", off > 1e-3, f"latents leave the simplex by {off:.3g}")
     gate(

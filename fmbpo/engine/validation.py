@@ -17,7 +17,6 @@ from torch import Tensor
 from fmbpo.data.sampler import Rows, SliceSampler
 from fmbpo.hookspecs import Batch, Rollout, Task
 from fmbpo.nn import two_hot
-from fmbpo.nn.blocks import SIMPLEX_DIM
 from fmbpo.tasks.mt30 import OBS_WIDTH
 
 HORIZONS = (1, 2, 4, 8, 16)
@@ -56,7 +55,8 @@ class Validator:
         ``constant_reward_rmse_hN``: of predicting each task's mean; ``effective_rank`` of the
         latents; ``curvature`` of a learned flow, 0 where paths are straight (where the module has
         it);
-        ``simplex_error``: largest distance of a latent group's sum from 1 over the rollout;
+        ``simplex_error``: largest distance of a latent group's sum from 1 over the rollout
+        (where latents are declared to lie on simplices);
         ``score``: mean over horizons of the observation error, plus 1 - ``reward_r2``.
         """
         task, rollout = self._rollout(module, rollout_hook)
@@ -91,8 +91,9 @@ class Validator:
             z, action = rollout.z_HBD[0], self.batch.action_HBA[0]
             noise = _noise(1, len(z), module.noise_dim).to(z)[0]
             measures["curvature"] = float(module.curvature(z, action, task, noise))
-        sums = rollout.z_HBD.reshape(*rollout.z_HBD.shape[:-1], -1, SIMPLEX_DIM).sum(-1)
-        measures["simplex_error"] = float((sums - 1).abs().max())
+        if simplex_dim := getattr(module, "simplex_dim", 0):
+            sums = rollout.z_HBD.reshape(*rollout.z_HBD.shape[:-1], -1, simplex_dim).sum(-1)
+            measures["simplex_error"] = float((sums - 1).abs().max())
         obs = [measures[f"obs_error_h{h}"] for h in self.horizons]
         measures["score"] = sum(obs) / len(obs) + 1 - measures["reward_r2"]
         return measures

@@ -50,6 +50,15 @@ class WorldModelConfig:
     """Weight of step t of a sub-trajectory is ρ^t."""
 
 
+SMALL: dict[str, Any] = {
+    "encoder_units": [16],
+    "units": [16, 16],
+    "latent_dim": 16,
+    "task_dim": 4,
+}
+"""Settings of a small model, for contract checks."""
+
+
 class LatentWorldModel(nn.Module):
     """Embedding, encoder ``E(o, e)``, dynamics ``D``, reward head ``R(z, e, a)``.
 
@@ -58,6 +67,7 @@ class LatentWorldModel(nn.Module):
     SimNorm or, with ``linear_dynamics``, in a plain Linear.
     """
 
+    simplex_dim = SIMPLEX_DIM
     noise_dim = 0
     loss_noise_dim = 0
     evaluations = 1

@@ -1,1 +1,5 @@
-"""Checks of the product against recorded numbers, for anyone to run."""
+"""What plugin authors run (the contract checks), and doubters: parity with PWM, golden tasks."""
+
+from fmbpo.testing.parametrize import parametrize_checks
+
+__all__ = ["parametrize_checks"]

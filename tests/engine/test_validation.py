@@ -28,6 +28,7 @@ def model(encode):
         embed=lambda index: torch.zeros(len(index), 1),
         encode=lambda obs, e: encode(obs),
         noise_dim=0,
+        simplex_dim=8,
     )
 
 

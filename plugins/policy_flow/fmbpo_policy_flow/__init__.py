@@ -6,6 +6,7 @@ log-density: PWM's loss needs none.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -119,6 +120,7 @@ class FlowPolicyPlugin:
 
     spec_version = SPEC_VERSION
     Config = Config
+    small: Mapping[str, Any] = {"units": [16, 8]}
 
     def build(self, config: Config, dims: PolicyDims) -> FlowPolicy:
         """A freshly initialised policy."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import attrs
 import torch
 from attrs.validators import and_, deep_iterable, gt, instance_of, min_len
@@ -69,6 +72,7 @@ class GaussianPlugin:
 
     spec_version = SPEC_VERSION
     Config = Config
+    small: Mapping[str, Any] = {"units": [16, 8]}
 
     def build(self, config: Config, dims: PolicyDims) -> GaussianPolicy:
         """A freshly initialised policy."""

@@ -22,7 +22,7 @@ from fmbpo.hookspecs import (
 )
 from fmbpo.nn.blocks import freeze
 from fmbpo.nn.rollout import model_rollout
-from fmbpo.nn.world_model import mean_squared, sub_trajectory_loss
+from fmbpo.nn.world_model import SMALL, mean_squared, sub_trajectory_loss
 from fmbpo_wm_flow.field import path_times
 from fmbpo_wm_flow.model import FlowConfig, FlowWorldModel
 
@@ -32,6 +32,7 @@ class FlowPlugin:
 
     spec_version = SPEC_VERSION
     Config = FlowConfig
+    small = SMALL
 
     def build(self, config: FlowConfig, dims: WorldModelDims) -> FlowWorldModel:
         """A freshly initialised model."""

@@ -18,6 +18,7 @@ from fmbpo.hookspecs import (
 from fmbpo.nn.blocks import freeze
 from fmbpo.nn.rollout import model_rollout
 from fmbpo.nn.world_model import (
+    SMALL,
     LatentWorldModel,
     WorldModelConfig,
     mean_squared,
@@ -30,6 +31,7 @@ class MLPWorldModel:
 
     spec_version = SPEC_VERSION
     Config = WorldModelConfig
+    small = SMALL
 
     def build(self, config: WorldModelConfig, dims: WorldModelDims) -> LatentWorldModel:
         """A freshly initialised model."""

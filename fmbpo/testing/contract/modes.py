@@ -1,0 +1,182 @@
+"""Checks of the ways in which the engine runs a plugin: compiled, stacked, in other precision."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.utils._pytree import tree_leaves
+
+from fmbpo.testing.contract.subject import Subject, WorldModel, broken
+
+
+class _Call(nn.Module):
+    """``predict`` and ``loss`` as one forward, so that parameters can be put in."""
+
+    def __init__(self, subject: Subject, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self._subject = module, subject
+
+    def forward(self, example: Any) -> tuple[Tensor, ...]:
+        subject, module = self._subject, self.module
+        if isinstance(subject, WorldModel):
+            z, action, task, noise, batch, loss_noise = example
+            predicted = tuple(subject.component.predict(module, z, action, task, noise))
+            return *predicted, subject.component.loss(module, batch, loss_noise)[0]
+        z, task, noise, imagined = example
+        action = subject.component.predict(module, z, task, noise)
+        return action, subject.component.loss(module, imagined)[0]
+
+
+def _example(subject: Subject, module: Any) -> Any:
+    inputs = subject.inputs(module)
+    if isinstance(subject, WorldModel):
+        return *inputs, subject.batch(module), subject.loss_noise(module)
+    with torch.no_grad():
+        rollout = subject.rollout(module)
+    imagined = subject.imagined(rollout, inputs.task.mask_BA)  # type: ignore[attr-defined]
+    return inputs.z, inputs.task, inputs.noise, imagined
+
+
+def _close(a: Any, b: Any, rtol: float = 1e-3, atol: float = 1e-5) -> bool:
+    return all(
+        torch.allclose(x, y, rtol=rtol, atol=atol)
+        for x, y in zip(tree_leaves(a), tree_leaves(b), strict=True)
+    )
+
+
+def compiles_as_one_graph(subject: Subject) -> None:
+    """The engine compiles whole updates with ``fullgraph=True``: no ``.item()``, no Python
+    branch on data; and the compiled hooks equal the eager ones."""
+    module = subject.module()
+    call, example = _Call(subject, module), _example(subject, module)
+    torch._dynamo.reset()
+    try:
+        with torch.no_grad():
+            found = torch.compile(call, fullgraph=True, backend="eager")(example)
+    except Exception as error:
+        broken(
+            "`predict` and `loss` compile as one graph",
+            f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+            "no .item(), no `if` on a tensor's value, no numpy; fixed shapes",
+        )
+    with torch.no_grad():
+        if not _close(found, call(example)):
+            broken("compiled equals eager", "it does not", "look for state kept between calls")
+
+
+def stacked_equals_a_loop(subject: Subject) -> None:
+    """Many policies or models train in one program, their parameters stacked (vmap)."""
+    modules = [subject.module(seed) for seed in (1, 2)]
+    call, example = _Call(subject, modules[0]), _example(subject, modules[0])
+    names = [name for name, _ in modules[0].named_parameters()]
+    table = [dict(m.named_parameters()) for m in modules]
+    stacked = {
+        f"module.{name}": torch.stack([params[name].detach() for params in table]) for name in names
+    }
+    try:
+        with torch.no_grad():
+            found = vmap(lambda params: functional_call(call, params, (example,)))(stacked)
+    except Exception as error:
+        broken(
+            "`predict` and `loss` map over stacked parameters",
+            f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+            "no in-place change of new tensors, no .item(), no data-dependent shapes",
+        )
+    for place, params in enumerate(table):
+        own = {f"module.{name}": params[name].detach() for name in names}
+        with torch.no_grad():
+            alone = functional_call(call, own, (example,))
+        if not _close([x[place] for x in found], list(alone)):
+            broken(
+                "stacked parameters give what each gives alone",
+                "another result",
+                "use the module that the hook is given, not one kept elsewhere",
+            )
+
+
+def modes_are_equal(subject: Subject) -> None:
+    """``train()`` and ``eval()`` are the same: the engine calls neither."""
+    module = subject.module()
+    example = _example(subject, module)
+    call = _Call(subject, module)
+    with torch.no_grad():
+        a = call.train()(example)
+        b = call.eval()(example)
+    if not _close(a, b, 0, 0):
+        broken("train mode equals eval mode", "it does not", "no dropout, no batch statistics")
+
+
+def bfloat16_stays_close(subject: Subject) -> None:
+    """Under autocast in bfloat16 predictions stay finite and near those in float32."""
+    module = subject.module()
+    inputs = subject.inputs(module)
+    with torch.no_grad():
+        wanted = subject.predict(module, inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = subject.predict(module, inputs)
+    for a, b in zip(wanted, found, strict=True):
+        near = torch.allclose(a, b.float(), rtol=0.1, atol=0.1 * float(a.abs().max()))
+        if not torch.isfinite(b).all() or not near:
+            broken(
+                "predictions in bfloat16 within a tenth of those in float32",
+                f"off by {float((a - b.float()).abs().max()):.2g}",
+                "compute exponentials and small differences in float32",
+            )
+
+
+def evaluations_are_counted_right(subject: Subject) -> None:
+    """The declared number of network passes is the cost that studies report."""
+    module = subject.module()
+    calls: Counter[str] = Counter()
+    handles = [
+        part.register_forward_hook(lambda *_, name=name: calls.update([name]))
+        for name, part in module.named_modules()
+        if not list(part.children()) and list(part.parameters(recurse=False))
+    ]
+    with torch.no_grad():
+        subject.predict(module, subject.inputs(module))
+    for handle in handles:
+        handle.remove()
+    most = max(calls.values(), default=0)
+    if calls and most != module.evaluations:
+        broken(
+            f"module.evaluations = {module.evaluations} passes through the network a step",
+            f"a layer is called {most} times",
+            "declare what `predict` does: for Heun with K sub-steps 2 K",
+        )
+
+
+def equal_on_the_gpu(subject: Subject) -> None:
+    """The hooks give the same on a GPU, captured as a CUDA graph too."""
+    module = subject.module()
+    example = _example(subject, module)
+    with torch.no_grad():
+        wanted = _Call(subject, module)(example)
+        device = torch.device("cuda")
+        call = _Call(subject, module.to(device))
+        moved = torch.utils._pytree.tree_map_only(Tensor, lambda t: t.to(device), example)
+        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(stream):
+            call(moved)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = call(moved)
+        graph.replay()
+        torch.cuda.synchronize()
+    if not _close(wanted, [x.cpu() for x in found], 1e-2, 1e-3):
+        broken("the GPU gives what the CPU gives", "another result", "make tensors on x's device")
+
+
+CHECKS = (
+    compiles_as_one_graph,
+    stacked_equals_a_loop,
+    modes_are_equal,
+    bfloat16_stays_close,
+    evaluations_are_counted_right,
+)
+GPU_CHECKS = (equal_on_the_gpu,)

@@ -1,0 +1,167 @@
+"""Checks of the plugin object: what it declares, its settings, its parameters as a file."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tomli
+import torch
+
+from fmbpo.experiment.structure import Problems, plain, structure
+from fmbpo.testing.contract.subject import Subject, broken
+
+_DECLARED = {
+    "world_model": ("latent_dim", "task_dim", "noise_dim", "loss_noise_dim", "evaluations"),
+    "policy": ("noise_dim", "evaluations"),
+}
+
+
+def declares_its_sizes(subject: Subject) -> None:
+    """The engine allocates noise and latents by what the module says of itself."""
+    module = subject.module()
+    if not isinstance(module, torch.nn.Module):
+        broken("`build` gives an nn.Module", f"a {type(module).__name__}", "return the module")
+    for name in _DECLARED[subject.kind]:
+        value = getattr(module, name, None)
+        if type(value) is not int or value < (name not in ("noise_dim", "loss_noise_dim")):
+            broken(
+                f"`module.{name}` is a number of at least {int('noise' not in name)}",
+                f"{value!r}",
+                f"set self.{name} in __init__, or as a class attribute",
+            )
+    if not any(True for _ in module.parameters()):
+        broken("the module has parameters", "none", "register what learns as nn.Parameter")
+    for name, parameter in module.named_parameters():
+        if parameter.dtype != torch.float32 or not torch.isfinite(parameter).all():
+            broken(
+                f"parameter {name} begins as finite float32",
+                f"{parameter.dtype}, finite: {bool(torch.isfinite(parameter).all())}",
+                "initialise it; the engine chooses precision and device",
+            )
+
+
+def has_no_buffers(subject: Subject) -> None:
+    """Checkpoints and stacked cells hold parameters alone: a buffer would be lost."""
+    names = [name for name, _ in subject.module().named_buffers()]
+    if names:
+        broken(
+            "no buffers: checkpoints hold parameters alone",
+            f"buffers {', '.join(names)}",
+            "compute constants where they are used, or keep them in a plain attribute",
+        )
+
+
+def is_built_from_the_global_generator(subject: Subject) -> None:
+    """A seed decides the initial parameters: equal seeds equal, other seeds other."""
+    one, same, other = (
+        [p.detach() for p in subject.module(seed, fresh=True).parameters()] for seed in (1, 1, 2)
+    )
+    remedy = "draw initial values from torch's global generator, and from nothing else"
+    if not all(map(torch.equal, one, same)):
+        broken("one seed gives one initialisation", "two different ones", remedy)
+    if all(map(torch.equal, one, other)):
+        broken("another seed gives another initialisation", "the same one", remedy)
+
+
+def settings_survive_a_file(subject: Subject) -> None:
+    """Settings from TOML and JSON are the settings: a run's record gives the run again."""
+    config, cls = subject.config, type(subject.config)
+    values = {key: value for key, value in plain(config).items() if value is not None}
+    toml = "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+    read: dict[str, Callable[[], Any]] = {
+        "TOML": lambda: tomli.loads(toml),
+        "JSON": lambda: json.loads(json.dumps(values)),
+    }
+    remedy = "let Config's fields be int, float, bool, str, Literal, or lists of these"
+    for form, reader in read.items():
+        try:
+            again = structure(reader(), cls)
+        except (Problems, ValueError, TypeError) as error:
+            broken(f"the settings can be written as {form} and read back", f"{error}", remedy)
+        if again != config:
+            broken(f"{form} gives equal settings back", f"{again} for {config}", remedy)
+
+
+def settings_can_be_copied(subject: Subject) -> None:
+    """Settings are values: frozen, equal to their copies, and sent to other processes."""
+    config = subject.config
+    remedy = "define Config with @attrs.frozen at the top level of a module"
+    ways: dict[str, Callable[[], Any]] = {
+        "deepcopy": lambda: copy.deepcopy(config),
+        "pickle": lambda: pickle.loads(pickle.dumps(config)),
+    }
+    for how, copied in ways.items():
+        try:
+            equal = copied() == config
+        except Exception as error:
+            broken(f"{how} of the settings works", f"{type(error).__name__}: {error}", remedy)
+        if not equal:
+            broken(f"{how} gives equal settings", "different ones", remedy)
+    names = [field.name for field in attrs.fields(type(config))]
+    if not names:
+        return
+    try:
+        setattr(config, names[0], getattr(config, names[0]))
+    except (attrs.exceptions.FrozenInstanceError, AttributeError):
+        return
+    broken("the settings cannot be changed", f"{names[0]} can be set", remedy)
+
+
+def parameters_survive_a_file(subject: Subject) -> None:
+    """A checkpoint gives the same module back, through safetensors, into a fresh one."""
+    from safetensors.torch import load_file, save_file
+
+    module, other = subject.module(1), subject.module(2)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "weights.safetensors"
+        remedy = "register all that learns under a name of its own (no tied parameters)"
+        try:
+            save_file({k: v.detach().clone() for k, v in module.named_parameters()}, file)
+            other.load_state_dict(load_file(file))
+        except Exception as error:
+            broken("the parameters load into another module", f"{error}", remedy)
+    inputs = subject.inputs(module)
+    with torch.no_grad():
+        pairs = zip(subject.predict(module, inputs), subject.predict(other, inputs), strict=True)
+        if not all(torch.equal(a, b) for a, b in pairs):
+            broken(
+                "the loaded module predicts the same",
+                "another prediction",
+                "keep nothing that changes predictions outside the parameters and settings",
+            )
+
+
+def projection_is_one(subject: Subject) -> None:
+    """``project`` puts parameters into their allowed set once and for all, and invents none."""
+    module = subject.module()
+    project: Any = getattr(module, "project", None)
+    if project is None:
+        return
+    given = {name: 3.0 * p.detach() for name, p in module.named_parameters()}
+    kept = {name: p.clone() for name, p in given.items()}
+    once = project(dict(given))
+    if {k: v.shape for k, v in once.items()} != {k: v.shape for k, v in given.items()}:
+        broken("`project` keeps names and shapes", "others", "return {**params, ...}")
+    if not all(torch.equal(given[k], kept[k]) for k in kept):
+        broken("`project` is pure", "it changes what it is given", "return new tensors")
+    twice = project(dict(once))
+    if not all(torch.allclose(once[k], twice[k], rtol=1e-5, atol=1e-6) for k in once):
+        broken("projecting twice is projecting once", "it moves further", "make it idempotent")
+
+
+CHECKS = (
+    declares_its_sizes,
+    has_no_buffers,
+    is_built_from_the_global_generator,
+    settings_survive_a_file,
+    settings_can_be_copied,
+    parameters_survive_a_file,
+    projection_is_one,
+)

@@ -1,0 +1,17 @@
+"""The contract, for the settings that change what the model computes."""
+
+from fmbpo.testing import parametrize_checks
+
+CONFIGS = [
+    {},
+    {"solver": "euler", "substeps": 1},
+    {"solver": "rk4", "substeps": 2, "trained_from": "mixed"},
+    {"parameterisation": "tangent", "tau": "logit_normal"},
+    {"parameterisation": "logit", "trained_from": "teacher", "detach_velocity": True},
+    {"source": "noise", "endpoint_coef": 0.0},
+]
+
+
+@parametrize_checks("fmbpo.world_models", "flow", configs=CONFIGS)
+def test_contract(check):
+    check()

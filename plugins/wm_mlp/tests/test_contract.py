@@ -1,0 +1,8 @@
+"""The contract."""
+
+from fmbpo.testing import parametrize_checks
+
+
+@parametrize_checks("fmbpo.world_models", "mlp")
+def test_contract(check):
+    check()
