@@ -1,14 +1,15 @@
-"""Write the generated parts of the documentation.
+"""Write what is generated: parts of the documentation, and the schema of experiment files.
 
 ``docs/configuration.md``: every key of an experiment file, from the attrs classes in
 ``fmbpo.experiment.schema`` and the ``Config`` of each plugin of this repository; a key's meaning is
-the string literal behind its field. ``docs/data.md``: what the data set in the package holds. Run
-it after changing one of them; ``tests/test_docs.py`` holds both pages current.
+the string literal behind its field. ``docs/data.md``: what the data set in the package holds.
+``experiments/schema.json``: what ``fmbpo config schema`` prints where the plugins of this
+repository are the only ones. Run it after changing one of them; ``tests/test_docs.py`` and
+``tests/experiment/test_json_schema.py`` hold them current.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
 import sys
@@ -24,10 +25,13 @@ import attrs
 from fmbpo.data.embedded import embedded_path
 from fmbpo.data.store import info
 from fmbpo.experiment import conventions, load_experiment, resolved, schema, study
+from fmbpo.experiment.docstrings import meanings, summary
+from fmbpo.experiment.json_schema import schema_text
 from fmbpo.experiment.protocols import PROTOCOLS
-from fmbpo.registry import list_plugins, load_plugin
+from fmbpo.registry import Listing, list_plugins, load_plugin
 
 ROOT = Path(__file__).resolve().parent.parent
+SCHEMA = ROOT / "experiments" / "schema.json"
 BEGIN, END = "<!-- generated:begin -->\n", "<!-- generated:end -->\n"
 
 # Fields whose class or whose own section says it all have no docstring of their own.
@@ -47,6 +51,16 @@ def page(path: Path) -> str:
     before, rest = path.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
     return before + BEGIN + "\n" + "\n".join(PAGES[path]()) + "\n" + END + after
+
+
+def schema_file() -> str:
+    """``experiments/schema.json`` as it should be."""
+    return schema_text(_ours(), fail)
+
+
+def fail(message: str) -> None:
+    """A plugin of this repository cannot be loaded."""
+    raise SystemExit(message)
 
 
 def _configuration() -> Iterator[str]:
@@ -91,15 +105,11 @@ def _top_level() -> list[str]:
 
 
 def _plugins(kind: Literal["world_model", "policy"]) -> Iterator[str]:
-    ours = {
-        tomllib.loads(file.read_text(encoding="utf-8"))["project"]["name"]
-        for file in sorted(ROOT.glob("plugins/*/pyproject.toml"))
-    }
     yield "| key | type | default | meaning |\n| --- | --- | --- | --- |"
     yield "| `plugin` | string | required | The plugin's entry-point name. |\n"
     shown: set[tuple[type[Any], str]] = set()
-    for listing in sorted(list_plugins(), key=lambda item: item.name != "mlp"):
-        if listing.kind != kind or listing.distribution not in ours:
+    for listing in sorted(_ours(), key=lambda item: item.name != "mlp"):
+        if listing.kind != kind:
             continue
         config = load_plugin(kind, listing.name).Config
         yield f'### `[{kind}]` with `plugin = "{listing.name}"`\n'
@@ -111,17 +121,26 @@ def _plugins(kind: Literal["world_model", "policy"]) -> Iterator[str]:
         shown |= {(_owner(config, name), name) for name in names}
 
 
+def _ours() -> list[Listing]:
+    """The plugins of this repository."""
+    names = {
+        tomllib.loads(file.read_text(encoding="utf-8"))["project"]["name"]
+        for file in ROOT.glob("plugins/*/pyproject.toml")
+    }
+    return [listing for listing in list_plugins() if listing.distribution in names]
+
+
 def _table(cls: type[Any], table: str, names: list[str] | None = None) -> str:
-    hints = typing.get_type_hints(cls)
+    hints, texts = typing.get_type_hints(cls), meanings(cls)
     rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     for field in attrs.fields(cls):
         if names is not None and field.name not in names:
             continue
         key = f"{table}.{field.name}" if table else field.name
-        meaning = _docstrings(_owner(cls, field.name)).get(field.name) or MEANINGS.get(key)
+        meaning = texts.get(field.name) or MEANINGS.get(key)
         if not meaning:
             raise SystemExit(f"{cls.__name__}.{field.name} has no docstring")
-        cells = [f"`{field.name}`", _type(hints[field.name]), _default(field), _markdown(meaning)]
+        cells = [f"`{field.name}`", _type(hints[field.name]), _default(field), meaning]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 
@@ -131,28 +150,11 @@ def _owner(cls: type[Any], name: str) -> type[Any]:
     return next(base for base in cls.__mro__ if name in inspect.get_annotations(base))
 
 
-def _docstrings(cls: type[Any]) -> dict[str, str]:
-    """The string literal behind each field of the class."""
-    (node,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(cls))).body
-    assert isinstance(node, ast.ClassDef)
-    found = {}
-    for field, text in zip(node.body, node.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-            assert isinstance(field.target, ast.Name)
-            found[field.target.id] = ast.literal_eval(text.value)
-    return found
-
-
 def _first_line(cls: type[Any], name: str) -> str:
-    """The class's docstring without the table's name before the colon."""
+    """What the table is for."""
     if name in ("world_model", "policy"):
         return "Which plugin, and all its settings.\n"
-    text = _markdown(inspect.getdoc(cls) or "").removeprefix(f"`[{name}]`: ")
-    return text[0].upper() + text[1:] + "\n"
-
-
-def _markdown(text: str) -> str:
-    return " ".join(text.replace("``", "`").split())
+    return f"{summary(cls)}\n"
 
 
 def _type(hint: Any) -> str:
@@ -238,9 +240,10 @@ PAGES = {
 
 
 def main() -> int:
-    """Write the pages."""
-    for path in PAGES:
-        old, new = path.read_text(encoding="utf-8"), page(path)
+    """Write the pages and the schema."""
+    written = {path: page(path) for path in PAGES} | {SCHEMA: schema_file()}
+    for path, new in written.items():
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
         path.write_text(new, encoding="utf-8")
         print(f"{path.relative_to(ROOT)} {'was current' if old == new else 'is written anew'}")
     return 0

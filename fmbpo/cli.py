@@ -64,6 +64,18 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     compare.set_defaults(command=_compare)
 
+    config = commands.add_parser("config", help="show a configuration, or what one may hold")
+    config_commands = config.add_subparsers(required=True, metavar="COMMAND")
+    show = config_commands.add_parser("show", help="print what a file resolves to, as TOML")
+    _experiment_arguments(show)
+    show.add_argument("--origin", action="store_true", help="say where each value comes from")
+    show.add_argument("--json", action="store_true", help="print it as JSON")
+    show.set_defaults(command=_config_show)
+    config_schema = config_commands.add_parser(
+        "schema", help="print the JSON Schema of experiment files, with the installed plugins"
+    )
+    config_schema.set_defaults(command=_config_schema)
+
     plugins = commands.add_parser("plugins", help="list, check or begin plugins")
     plugins.add_argument("--json", action="store_true")
     plugins.set_defaults(command=_plugins)
@@ -156,7 +168,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         if is_study(arguments.experiment):
             cells = StudyRunner(load_study(**_loading(arguments)), root, _say).run()
-            print_comparison(cells.summaries, stream, width=width)
+            print_comparison(cells.summaries, cells.findings, stream, width=width)
             folder = cells.folder
             found = {name: summary.to_json() for name, summary in cells.summaries.items()}
         else:
@@ -230,6 +242,25 @@ def _compare(arguments: argparse.Namespace) -> int:
             remedy="make them equal, or declare them with --factor KEY",
         )
     print(f"ok: {', '.join(e.name for e in experiments)} differ in nothing else")
+    return 0
+
+
+def _config_show(arguments: argparse.Namespace) -> int:
+    from fmbpo.experiment.show import shown, toml_text
+
+    values, origins = shown(**_loading(arguments))
+    if arguments.json:
+        found = {"values": values, "origins": origins} if arguments.origin else values
+        print(json.dumps(found, indent=2))
+    else:
+        print(toml_text(values, origins if arguments.origin else {}), end="")
+    return 0
+
+
+def _config_schema(_: argparse.Namespace) -> int:
+    from fmbpo.experiment.json_schema import schema_text
+
+    print(schema_text(say=_say), end="")
     return 0
 
 

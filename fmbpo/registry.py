@@ -242,7 +242,9 @@ def _config_and_build(listing: Listing, plugin: object) -> tuple[type[Any], Call
 
 
 def _small(listing: Listing, plugin: object, config: type[Any]) -> Mapping[str, Any]:
-    small = getattr(plugin, "small", {})
+    if not hasattr(plugin, "small"):
+        return {}
+    small = plugin.small
     try:
         config(**small)
     except (TypeError, ValueError) as error:

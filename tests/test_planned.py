@@ -5,6 +5,9 @@ import json
 import pytest
 
 from fmbpo.cli import main
+from fmbpo.engine.evaluation import Evaluator
+from fmbpo.engine.policy_training import PolicyTraining
+from fmbpo.errors import UserError
 
 MPPI = ["evaluation.planner=mppi", "planning.episodes=2", "planning.samples=6",
         "planning.iterations=2", "planning.elites=3", "planning.policy_samples=2"]  # fmt: skip
@@ -15,7 +18,7 @@ def run(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys):
     """``run(quadrant, *overrides)``: the summary and what was said."""
     monkeypatch.chdir(tmp_path)
     # Whole episodes would be half of the time of all tests.
-    monkeypatch.setattr("fmbpo.engine.policy_training.EPISODE_STEPS", 20)
+    monkeypatch.setattr(PolicyTraining.planned_returns, "__defaults__", (20,))
 
     def run(quadrant, *overrides):
         file = repository / "experiments" / f"phase8_{quadrant}.toml"
@@ -39,13 +42,15 @@ def test_planning_is_added_to_a_finished_run(quadrant, run, tmp_path):
     assert "MPPI" in said
     assert len(list((tmp_path / "runs").iterdir())) == 2
     assert planned["planning"]["samples"] == 6
+    differ = []
     for task, result in planned["tasks"].items():
         for seed, entry in result["seeds"].items():
             before = without["tasks"][task]["seeds"][seed]
             returns = entry.pop("planned_returns")
             assert entry == before  # the policy's own evaluation is what it was
             assert len(returns) == 2
-            assert returns != entry["returns"][:2]
+            differ.append(returns != entry["returns"][:2])
+    assert any(differ)
     again, said = run(quadrant, *MPPI)
     assert "nothing to do" in said
     assert again["planning"] == planned["planning"]
@@ -60,3 +65,34 @@ def test_a_plan_is_the_same_in_a_new_run(run, tmp_path, monkeypatch):
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     assert run("mlpwm_flowpolicy", *MPPI)[0]["tasks"] == first["tasks"]
+
+
+def test_a_plan_that_fails_loses_nothing(
+    repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    whole = Evaluator.run
+
+    def fail(self, act, tasks, episodes, steps, progress=None):
+        if progress is not None:
+            raise UserError("the actions are not finite", where="evaluation in the simulator")
+        return whole(self, act, tasks, episodes, steps)
+
+    monkeypatch.setattr(Evaluator, "run", fail)
+    command = ["run", str(repository / "experiments" / "phase8_mlpwm_mlppolicy.toml")]
+    command += ["--scale", "laptop", "--data", str(small_store)]
+    for override in (*tiny_policy, *MPPI):
+        command += ["-o", override]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "planning in the world model" in said
+    assert "the policies' own results are kept" in said
+    (file,) = (tmp_path / "runs").glob("phase8_mlpwm_mlppolicy__*/summary.json")
+    assert json.loads(file.read_text())["planning"] is None
+    monkeypatch.setattr(Evaluator, "run", whole)
+    monkeypatch.setattr(PolicyTraining.planned_returns, "__defaults__", (5,))
+    assert main(command) == 0
+    assert "complete but for the evaluation with the planner" in capsys.readouterr().err
+    assert json.loads(file.read_text())["planning"]["samples"] == 6
+    assert main(["check", *command[1:]]) == 0
+    assert "two steps of planning" in capsys.readouterr().out

@@ -239,7 +239,7 @@ def test_killed_at_random_moments(place, reference):
 class NoSimulator:
     """Stands for the ``EpisodeRunner``: returns that depend on the policies' every weight."""
 
-    def run(self, act, tasks, seeds, steps=500):
+    def run(self, act, tasks, seeds, steps=500, progress=None):
         obs = np.ones((len(tasks), len(seeds), 24), np.float32)
         return act(obs, 0).astype(np.float64).sum(-1)
 
@@ -295,7 +295,7 @@ def policies(e, data):
 
 def finetuned(e, data):
     """Policies whose world models learn beside them."""
-    protocol = Finetuned(world_model="x")
+    protocol = Finetuned(world_model="x", model_iterations=2)
     e = attrs.evolve(e, protocol=protocol, conventions=ConventionsConfig(task_embedding="stale"))
     (world,) = pretraining(e, data)
     cells, cpu = [Cell("cartpole-balance", 1), Cell("reacher-easy", 1)], torch.device("cpu")

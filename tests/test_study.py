@@ -1,11 +1,18 @@
 """A study through the command line on small real data: its runs, its table, its picture."""
 
 import json
+import os
+import signal
+from pathlib import Path
 
+import attrs
 import pytest
 
 from fmbpo.cli import main
+from fmbpo.engine import results
+from fmbpo.engine.study import twins
 from fmbpo.runs.sinks import read_metrics
+from fmbpo.runs.summary import SeedResult, TaskResult
 
 WARNED = "the decoded reward explains nothing"
 
@@ -15,12 +22,13 @@ def study(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys):
     """``study(*overrides)``: status, what it printed, what it said, for the demonstration."""
     monkeypatch.chdir(tmp_path)
 
-    def study(*overrides, name="demo_reward_loss_finetune", command="run"):
-        arguments = [command, str(repository / "experiments" / f"{name}.toml")]
+    def study(*overrides, name="demo_reward_loss_finetune", command="run", without="-"):
+        file = name if isinstance(name, Path) else repository / "experiments" / f"{name}.toml"
+        arguments = [command, str(file)]
         arguments += ["--scale", "laptop", "--data", str(small_store)]
         arguments += ["--runs", "runs", "--json"] if command == "run" else []
         for override in (*tiny_policy, *overrides):
-            arguments += ["-o", override]
+            arguments += ["-o", override] if not override.startswith(without) else []
         capsys.readouterr()
         status = main(arguments)
         found = capsys.readouterr()
@@ -60,8 +68,9 @@ def test_the_demonstration_in_miniature(study, tmp_path):
     assert found
     for finding in found:
         assert 0 < finding["since"] <= 24
-        end = f"since iteration {finding['since']}"
-        assert any(WARNED in text and text.endswith(end) for text in warned)
+        place = f"{finding['where']} (R² "
+        since = f"since iteration {finding['since']})"
+        assert any(WARNED in t and place in t and since in t for t in warned)
     assert WARNED in said
 
     # The same again finds everything done.
@@ -85,3 +94,76 @@ def test_a_mistake_in_one_cell_stops_the_study_before_training(study, tmp_path):
     assert status == 2
     assert "lower policy_learning.horizon" in said
     assert not (tmp_path / "runs").exists()
+
+
+def written(tmp_path, repository, factors, **cells):
+    """A study file: each cell an experiment of the repository, and overrides."""
+    file = tmp_path / "own_study.toml"
+    lines = ['kind = "study"', f"factors = {json.dumps(factors)}"]
+    for name, (experiment, *overrides) in cells.items():
+        path = repository / "experiments" / f"{experiment}.toml"
+        lines += [f"[cells.{name}]", f'experiment = "{path}"', f"overrides = {overrides}"]
+    file.write_text("\n".join(lines))
+    return file
+
+
+def test_world_models_side_by_side(repository, small_store, tmp_path, tiny, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    kinds = {kind: (f"phase8_pretrain_{kind}wm",) for kind in ("mlp", "flow")}
+    file = written(tmp_path, repository, ["world_model"], **kinds)
+    arguments = ["run", str(file), "--scale", "laptop", "--data", str(small_store), "--json"]
+    for override in tiny:
+        arguments += ["-o", override]
+    assert main(arguments) == 0
+    out = capsys.readouterr()
+    assert list(json.loads(out.out)) == ["mlp", "flow"]
+    assert "held-out score (lower is better)" in out.err
+    (picture,) = (tmp_path / "runs").glob("own_study__*/comparison.png")
+    assert picture.stat().st_size > 10_000
+
+
+def test_cells_with_different_tasks(study, repository, tmp_path):
+    quadrant = "phase8_mlpwm_mlppolicy"
+    file = written(
+        tmp_path, repository, ["grid.tasks"],
+        one=(quadrant, 'grid.tasks=["cartpole-balance"]'),
+        both=(quadrant, 'grid.tasks=["cartpole-balance","reacher-easy"]'),
+    )  # fmt: skip
+    status, _, said = study(name=file, without="grid.tasks")
+    assert status == 0, said
+    assert "return, reacher-easy" in said
+    assert "mean of" not in said
+    # What they share came out the same, which is no sign of two policies.
+    assert "identical returns" in said
+
+
+def test_asked_to_stop_between_two_cells(study, monkeypatch, tmp_path):
+    draw = results.draw_policies
+
+    def signalled(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        draw(*arguments)
+
+    monkeypatch.setattr(results, "draw_policies", signalled)
+    status, _, said = study()
+    assert status == 130
+    assert "interrupted: before cell pwm" in said
+    assert len(list((tmp_path / "runs").glob("demo_finetuned__*/summary.json"))) == 1
+    monkeypatch.setattr(results, "draw_policies", draw)
+    status, _, said = study()
+    assert status == 0
+    assert said.count("nothing to do") == 1
+
+
+def test_policies_of_two_cells_that_are_one():
+    def summary(*returns):
+        tasks = {
+            "a": TaskResult({"1": SeedResult(returns), "2": SeedResult([5.0, 6.0 + returns[0]])})
+        }
+        return Cell(tasks)
+
+    Cell = attrs.make_class("Cell", ["tasks"])
+    found = twins({"x": summary(1.0, 2.0), "y": summary(3.0, 2.0), "z": summary(1.0, 2.0)})
+    assert [(f.where, f.detail) for f in found] == [
+        ("z a/1", "those of x a/1"), ("z a/2", "those of x a/2"),
+    ]  # fmt: skip

@@ -19,6 +19,7 @@ from fmbpo.engine.model_learning import check_learning, learning_models
 from fmbpo.engine.place import grid_tasks, resolve_device, run_names
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining
+from fmbpo.engine.sizes import size_line
 from fmbpo.errors import UserError
 from fmbpo.experiment import Finetuned, Frozen
 from fmbpo.experiment.schema import Experiment
@@ -54,6 +55,7 @@ def check_experiment(experiment: Experiment) -> Iterator[str]:
         _check_world_model(model, stage)
         _one_update(model, stage)
         stage.evaluate(1)
+    yield f"ok: {size_line('world model', e.world_model, stage.module)}"
     yield f"ok: one update and one validation of world model {e.world_model.plugin!r}"
     if e.policy is None:
         return
@@ -74,7 +76,9 @@ def check_experiment(experiment: Experiment) -> Iterator[str]:
         policies = PolicyTraining(
             "check",
             cells,
-            attrs.evolve(e, policy_learning=learning),
+            attrs.evolve(
+                e, policy_learning=learning, planning=attrs.evolve(e.planning, episodes=1)
+            ),
             stage.module,
             seen,
             Evaluator(runner, e.evaluation.seed),
@@ -84,6 +88,9 @@ def check_experiment(experiment: Experiment) -> Iterator[str]:
         _check_policy(policy, model.component, policies)
         _one_update(policy, policies)
         policies.returns(1, steps=2)
+        if e.evaluation.planner == "mppi":
+            policies.planned_returns(lambda *_: None, steps=2)
+            yield f"ok: two steps of planning with {e.planning.samples} sequences"
     yield (
         f"ok: one update of {len(policies.cells)} stacked policies {e.policy.plugin!r} "
         f"on {', '.join(tasks)}, two steps in each simulator"

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 import attrs
-import numpy as np
-from numpy.typing import NDArray
 
 from fmbpo.nn import two_hot
 from fmbpo.runs.findings import Finding
 
+TOLERANCE = 0.02
+"""Share by which world models may differ and still be called equal in size."""
 UNIFORM = math.log(two_hot.BINS)
 """The reward's cross-entropy of a head that predicts all bins alike: a floor that looks like a
 loss."""
@@ -21,9 +21,9 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
     """What is wrong with a world model by its held-out measures (see ``Validator``)."""
     found: list[Finding] = []
 
-    def gate(name: str, failed: bool, message: str) -> None:
+    def gate(name: str, failed: bool, message: str, detail: str) -> None:
         if failed:
-            found.append(Finding(name, message, where))
+            found.append(Finding(name, message, detail, where))
 
     r2, spread, real = (measures[k] for k in ("reward_r2", "reward_std", "real_reward_std"))
     longest = max(int(k.removeprefix("obs_error_h")) for k in measures if k.startswith("obs_error"))
@@ -31,42 +31,48 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
         measures[f"{k}_h{longest}"]
         for k in ("obs_error", "copy_error", "reward_rmse", "constant_reward_rmse")
     )
+    # Where the real reward does not vary, a constant one is right.
+    varies = real > 1e-6
     gate(
         "reward_unexplained",
-        r2 <= 0,
-        f"the decoded reward explains nothing on held-out episodes (R² {r2:.3f})",
+        r2 <= 0 and varies,
+        "the decoded reward explains nothing on held-out episodes",
+        f"R² {r2:.3f}",
     )
     gate(
         "reward_constant",
-        spread <= 0.01 * real,
-        f"the decoded reward is constant (it spreads by {spread:.2g}, the real one by {real:.2g})",
+        spread <= 0.01 * real and varies,
+        "the decoded reward is constant",
+        f"it spreads by {spread:.2g}, the real one by {real:.2g}",
     )
     slope = measures["reward_action_gradient"]
     gate(
         "reward_ignores_action",
-        slope < 1e-6,
-        f"the decoded reward has no gradient to the action ({slope:.2g})",
+        slope < 1e-6 and varies,
+        "the decoded reward has no gradient to the action",
+        f"{slope:.2g}",
     )
     gate(
         "reward_no_better_than_mean",
-        rmse > constant,
-        f"the decoded reward {longest} steps ahead is worse than each task's mean "
-        f"({rmse:.3f} against {constant:.3f})",
+        rmse > constant and varies,
+        f"the decoded reward {longest} steps ahead is worse than each task's mean",
+        f"{rmse:.3f} against {constant:.3f}",
     )
     entropy = measures["reward_cross_entropy"]
     gate(
         "loss_at_floor",
         abs(entropy - UNIFORM) < 1e-3 * UNIFORM,
-        f"the reward's cross-entropy is that of equal logits (ln {two_hot.BINS} = {UNIFORM:.3f})",
+        f"the reward's cross-entropy is that of equal logits, ln {two_hot.BINS}",
+        f"{entropy:.3f}",
     )
     rank, off = measures["effective_rank"], measures.get("simplex_error", 0.0)
-    gate("latent_collapsed", rank < 2, f"the latent has collapsed (effective rank {rank:.2f})")
-    gate("off_simplex", off > 1e-3, f"latents leave the simplex by {off:.3g}")
+    gate("latent_collapsed", rank < 2, "the latent has collapsed", f"effective rank {rank:.2f}")
+    gate("off_simplex", off > 1e-3, "latents leave the simplex", f"by {off:.3g}")
     gate(
         "worse_than_copy",
         error > copy,
-        f"the model predicts observations {longest} steps ahead worse than no change does "
-        f"({error:.3f} against {copy:.3f} standard deviations)",
+        f"the model predicts observations {longest} steps ahead worse than no change does",
+        f"{error:.3f} against {copy:.3f} standard deviations",
     )
     return found
 
@@ -78,20 +84,28 @@ def learning_health(
     old, new = before["score"], after["score"]
     if new <= 1.5 * old:
         return []
-    message = f"the world model got worse while the policy learned (score {old:.3f} -> {new:.3f})"
-    return [Finding("got_worse", message, where)]
+    message = "the world model got worse while the policy learned"
+    return [Finding("got_worse", message, f"score {old:.3f} -> {new:.3f}", where)]
 
 
-def returns_health(cells: Sequence[str], returns: NDArray[np.float64]) -> list[Finding]:
-    """Among ``[cells, episodes]`` final returns: policies that behave identically."""
-    seen: dict[bytes, str] = {}
+def returns_health(returns: Mapping[str, Sequence[float]]) -> list[Finding]:
+    """Among final returns by cell, an episode each: policies that behave identically."""
+    seen: dict[tuple[float, ...], str] = {}
     found = []
-    for cell, row in zip(cells, returns, strict=True):
-        twin = seen.setdefault(row.tobytes(), cell)
-        if twin != cell and row.std() > 0:
-            message = f"returns are identical in every episode to those of {twin}"
-            found.append(Finding("identical_returns", message, cell))
+    for cell, row in returns.items():
+        twin = seen.setdefault(tuple(row), cell)
+        if twin != cell and len(set(row)) > 1:
+            message = "two policies have identical returns in every episode"
+            found.append(Finding("identical_returns", message, f"those of {twin}", cell))
     return found
+
+
+def size_health(parity: float | None) -> list[Finding]:
+    """Whether a world model's size is that of the MLP model of its widths, within 2 %."""
+    if parity is None or abs(parity) <= TOLERANCE:
+        return []
+    message = "the world model's size is a further factor beside its kind"
+    return [Finding("size_parity", message, f"{parity:+.1%} against the MLP model's")]
 
 
 class Watch:

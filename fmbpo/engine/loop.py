@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
@@ -39,6 +39,9 @@ class Stage(Protocol):
     def health(self) -> list[Finding]:
         """Gates that the last evaluation did not pass."""
 
+    def diagnose(self) -> dict[str, float]:
+        """Measures of the gradients; nothing changes."""
+
     def weights(self) -> dict[str, Tensor]:
         """What a user of the checkpoint needs."""
 
@@ -57,6 +60,7 @@ class Cadence:
     log_every: int
     evaluate_every: int
     checkpoint_every: int
+    diagnose_every: int = 0
 
 
 class Interrupted(BaseException):
@@ -156,6 +160,8 @@ class Trainer:
                     sums, summed = {}, 0
             if evaluate:
                 self._evaluate(stage, iteration)
+            if cadence.diagnose_every and iteration % cadence.diagnose_every == 0:
+                self.sinks.log(stage.name, iteration, stage.diagnose())
             stopping = self.stop.requested
             if save or stopping:
                 self._save(stage, last, iteration, time.monotonic() - clock, sums, summed)
@@ -163,9 +169,9 @@ class Trainer:
                 raise Interrupted(f"{stage.name}: saved at iteration {iteration}")
             self.folder.beat(stage.name, iteration)
 
-    def health(self, stage: Stage) -> list[Finding]:
-        """Gates that a stage did not pass at its last evaluation, and since when."""
-        return self._watch(stage).dated(stage.health())
+    def dated(self, stage: Stage, findings: Sequence[Finding]) -> list[Finding]:
+        """A stage's findings with the iterations since which they have held."""
+        return self._watch(stage).dated(findings)
 
     def seconds(self, stage_name: str) -> float:
         """Wall-clock seconds that a stage has trained, over all its processes."""
@@ -184,12 +190,19 @@ class Trainer:
                 where=str(last),
                 remedy="install the plugin's version that began the run, or choose another folder",
             )
-        # In the stage's own order: sums over all tensors depend on it, in the last bit.
-        stage.load({name: saved[name] for name in own}, state["stage"])
-        self._records = state["records"]
-        self._watch(stage).load(state["watch"])
-        step, seconds = int(checkpoint.manifest["step"]), float(state["seconds"])
-        return step, seconds, dict(state["sums"]), int(state["summed"])
+        try:
+            # In the stage's own order: sums over all tensors depend on it, in the last bit.
+            stage.load({name: saved[name] for name in own}, state["stage"])
+            self._records = state["records"]
+            self._watch(stage).load(state["watch"])
+            step, seconds = int(checkpoint.manifest["step"]), float(state["seconds"])
+            return step, seconds, dict(state["sums"]), int(state["summed"])
+        except KeyError as error:
+            raise UserError(
+                f"the training state has no {error}: another version of fmbpo wrote it",
+                where=str(last),
+                remedy=f"move {self.folder.path} away: the same command begins anew",
+            ) from error
 
     def _save(
         self,

@@ -182,16 +182,15 @@ class PolicyTraining:
         measured = self.models.evaluate() if self.models else []
         for cell, measures in zip(self.cells, measured, strict=False):
             values.update({f"{cell}/held_out/{k}": v for k, v in measures.items()})
-        if self.config.gradient_diagnostics:
-            values.update(self._diagnose())
         return {"return": float(means.mean()), **values}
 
     def health(self) -> list[Finding]:
         """What is wrong with the cells' own world models as they were last measured."""
         return self.models.health(self.cells) if self.models else []
 
-    def _diagnose(self) -> dict[str, float]:
-        """The gradients' measures, on the starts that the next update will have."""
+    def diagnose(self) -> dict[str, float]:
+        """The actor's gradients (``fmbpo.engine.diagnostics``), on the starts that the next update
+        will have."""
         began = time.monotonic()
         state, start, *_ = self.example()
         models = self.models.params if self.models else {}

@@ -109,6 +109,10 @@ class Pretraining:
         """What is wrong with the model as it was last measured."""
         return world_model_health(self.last)
 
+    def diagnose(self) -> dict[str, float]:
+        """None: the diagnostics are of the actor's gradients."""
+        return {}
+
     def weights(self) -> dict[str, Tensor]:
         """Parameters after the last update."""
         return self.training.params

@@ -11,6 +11,7 @@ from fmbpo.engine.adam import Params
 from fmbpo.engine.evaluation import Evaluator
 from fmbpo.engine.health import returns_health
 from fmbpo.engine.policy_training import Cell, PolicyTraining
+from fmbpo.errors import UserError
 from fmbpo.report.curves import HorizonErrors, TaskCurves, learning_curves, pretraining_curves
 from fmbpo.report.page import Heading
 from fmbpo.runs.findings import Finding
@@ -51,7 +52,15 @@ class GridOutcome:
             if done % 100 == 0:
                 say(f"{stage.name}: planning, step {done} of {steps}")
 
-        self.planned += list(stage.planned_returns(progress))
+        try:
+            self.planned += list(stage.planned_returns(progress))
+        except UserError as error:
+            raise UserError(
+                error.what,
+                where="planning in the world model",
+                remedy="the policies' own results are kept; see the run's health, or change "
+                "[planning], and give the command again",
+            ) from error
 
     def add_random(self, evaluator: Evaluator, episodes: int) -> None:
         """Evaluate the random policy on every task."""
@@ -91,7 +100,8 @@ class GridOutcome:
 
     def health(self) -> list[Finding]:
         """What is wrong with the final returns."""
-        return returns_health([str(cell) for cell in self.cells], np.stack(self.trained))
+        both = zip(self.cells, self.trained, strict=True)
+        return returns_health({str(cell): row.tolist() for cell, row in both})
 
 
 def draw_policies(folder: RunFolder, summary: Summary) -> None:
@@ -110,12 +120,16 @@ def draw_policies(folder: RunFolder, summary: Summary) -> None:
 
 
 def cell_series(folder: RunFolder, metric: str) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """A metric of the cells over the iterations, by task and seed, from the run's record."""
+    """A metric over the iterations, by the cells' tasks and seeds, from the run's record.
+
+    A world model's own, which is of no cell, is under an empty task and seed.
+    """
     found: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for line in read_metrics(folder.metrics):
         for name, value in line.items():
-            task, _, rest = name.partition("/")
-            seed, _, of = rest.partition("/")
+            task, seed, of = "", "", name
+            if name.endswith(f"/{metric}") and name.count("/") == metric.count("/") + 2:
+                task, seed, of = name.split("/", 2)
             if of == metric:
                 found.setdefault(task, {}).setdefault(seed, []).append((line["step"], value))
     return found
@@ -128,27 +142,43 @@ def draw_pretraining(folder: RunFolder, summary: Summary, horizons: Sequence[int
         for name in ("consistency", "reward_loss"):
             if name in line:
                 losses.setdefault(name, []).append((line["step"], line[name]))
-    measures = summary.wm_validation
-
-    def by_horizon(name: str) -> list[float]:
-        return [measures[f"{name}_h{h}"] for h in horizons]
-
-    errors = [
-        HorizonErrors(
-            "observations (standard deviations)",
-            horizons,
-            by_horizon("obs_error"),
-            by_horizon("copy_error"),
-            by_horizon("constant_error"),
-        ),
-        HorizonErrors(
-            "reward (a step)",
-            horizons,
-            by_horizon("reward_rmse"),
-            constant=by_horizon("constant_reward_rmse"),
-        ),
-    ]
+    errors = _horizon_errors(summary.wm_validation, horizons)
     pretraining_curves(folder.curves, _heading(summary), losses, errors)
+
+
+def draw_models(folder: RunFolder, summary: Summary) -> None:
+    """Held-out errors by horizon of world models that learned beside policies; else nothing."""
+    prefix = "after_obs_error_h"
+    horizons = [int(k[len(prefix) :]) for k in summary.wm_validation if k.startswith(prefix)]
+    if horizons:
+        errors = _horizon_errors(summary.wm_validation, horizons, "after_", "before_")
+        pretraining_curves(folder.path / "model_errors.png", _heading(summary), {}, errors)
+
+
+def _horizon_errors(
+    measures: Mapping[str, float],
+    horizons: Sequence[int],
+    prefix: str = "",
+    earlier: str | None = None,
+) -> list[HorizonErrors]:
+    def of(name: str, prefix: str = prefix) -> list[float]:
+        return [measures[f"{prefix}{name}_h{h}"] for h in horizons]
+
+    kinds = {
+        "observations (standard deviations)": ("obs_error", "constant_error", "copy_error"),
+        "reward (a step)": ("reward_rmse", "constant_reward_rmse", None),
+    }
+    return [
+        HorizonErrors(
+            title,
+            horizons,
+            of(model),
+            copy=of(copy) if copy else None,
+            constant=of(constant),
+            before=None if earlier is None else of(model, earlier),
+        )
+        for title, (model, constant, copy) in kinds.items()
+    ]
 
 
 def _heading(summary: Summary) -> Heading:

@@ -10,20 +10,19 @@ from typing import Any
 
 import attrs
 import torch
-from torch import nn
 
 from fmbpo.engine import results
 from fmbpo.engine.blame import Role, reporting
 from fmbpo.engine.cost import flops, parameters
 from fmbpo.engine.dataset import Dataset, by_conventions, check_horizon, load_dataset
 from fmbpo.engine.evaluation import Evaluator
-from fmbpo.engine.health import world_model_health
+from fmbpo.engine.health import size_health, world_model_health
 from fmbpo.engine.loop import Cadence, Stop, Trainer
 from fmbpo.engine.model_learning import check_learning, learning_models
 from fmbpo.engine.place import grid_tasks, pretraining_name, resolve_device, run_names
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining
-from fmbpo.engine.sizes import TOLERANCE, size_parity
+from fmbpo.engine.sizes import size_line, size_parity
 from fmbpo.engine.source import Source, begin
 from fmbpo.errors import UserError
 from fmbpo.experiment import identifying, origins, resolved
@@ -66,10 +65,7 @@ class Runner:
     ) -> None:
         """``data``: the experiment's data set where it is loaded already."""
         self.experiment, self.root, self.say = experiment, root, say
-        system = experiment.system
-        self.device = resolve_device(system.device)
-        if system.threads:
-            torch.set_num_threads(system.threads)
+        self.device = resolve_device(experiment.system.device)
         say(f"{experiment.name}: scale {experiment.scale} ({experiment.scale_reason})")
         self.data = data or load_dataset(experiment.data, self.device)
         say(
@@ -90,21 +86,22 @@ class Runner:
         Raises ``UserError`` for what the user can mend and ``Interrupted`` when asked to stop.
         """
         with Stop().listening() as stop:
-            if self.experiment.kind == "pretrain":
-                return self._pretrain(stop)
-            found, checkpoint = self._checkpoint(stop)
-            done = self._finished_policies(checkpoint)
-            if done is not None:
-                return done
-            with reporting(self.root, Role("world model", self.experiment.world_model)):
-                source = begin(
-                    self.experiment,
-                    self.data,
-                    self.device,
-                    checkpoint,
-                    found.summary if found else None,
-                )
-            return self._policies(source, stop)
+            return self.run_until(stop)
+
+    def run_until(self, stop: Stop) -> Result:
+        """The same where others listen for the request to stop."""
+        if self.experiment.system.threads:
+            torch.set_num_threads(self.experiment.system.threads)
+        if self.experiment.kind == "pretrain":
+            return self._pretrain(stop)
+        found, checkpoint = self._checkpoint(stop)
+        done = self._finished_policies(checkpoint)
+        if done is not None:
+            return done
+        with reporting(self.root, Role("world model", self.experiment.world_model)):
+            summary = found.summary if found else None
+            source = begin(self.experiment, self.data, self.device, checkpoint, summary)
+        return self._policies(source, stop)
 
     # -- the world model ---------------------------------------------------------------------
 
@@ -126,7 +123,7 @@ class Runner:
             folder, trainer = self._open(stack, run, config, ["pretrain"], stop, "world_model")
             stack.enter_context(reporting(folder.path, Role("world model", e.world_model)))
             stage = Pretraining(e.world_model, e.pretrain, self.data, self.device, e.system.compile)
-            self._say_size("world model", e.world_model, stage.module)
+            self.say(size_line("world model", e.world_model, stage.module))
             an_update = flops(stage.eager_update, *stage.example())
             cost = self._say_cost("pretraining", an_update, e.pretrain.iterations)
             cadence = Cadence(
@@ -155,7 +152,10 @@ class Runner:
                 flops=cost,
                 seconds=trainer.seconds("pretrain"),
                 versions=versions(),
-                health=world_model_health(stage.measures),
+                health=[
+                    *trainer.dated(stage, world_model_health(stage.measures)),
+                    *size_health(size_parity(e.world_model)),
+                ],
                 planning=None,
             )
             results.draw_pretraining(folder, summary, stage.validator.horizons)
@@ -198,7 +198,10 @@ class Runner:
         e = self.experiment
         assert e.policy and e.grid and e.policy_learning and e.protocol and e.conventions
         learning = e.policy_learning
-        self._say_size("world model", e.world_model, source.module)
+        self.say(size_line("world model", e.world_model, source.module))
+        parity = size_health(size_parity(e.world_model))
+        for finding in parity:
+            self.say(f"WARNING: {finding.message}: {finding.detail}")
         cells = [Cell(task, seed) for task in grid_tasks(e, self.data) for seed in e.grid.seeds]
         size = learning.stack or len(cells)
         groups = [cells[i : i + size] for i in range(0, len(cells), size)]
@@ -208,6 +211,7 @@ class Runner:
             learning.log_every,
             learning.evaluate_every,
             learning.checkpoint_every,
+            learning.diagnose_every,
         )
         config = {
             **resolved(e),
@@ -225,7 +229,8 @@ class Runner:
             runner = stack.enter_context(EpisodeRunner(e.evaluation.workers or os.cpu_count() or 1))
             evaluator = Evaluator(runner, e.evaluation.seed)
             data = by_conventions(self.data, e.conventions)
-            outcome, cost, health = results.GridOutcome(), 0, [*source.health]
+            outcome, cost, health = results.GridOutcome(), 0, [*source.health, *parity]
+            unplanned: UserError | None = None
             for name, group in zip(names, groups, strict=True):
                 models = learning_models(
                     e, learning, group, source.module, data, self.data, self.device
@@ -234,7 +239,7 @@ class Runner:
                     name, group, e, source.module, data, evaluator, self.device, models
                 )
                 policy = stage.roles.policy
-                self._say_size(f"{len(group)} policies, each", e.policy, policy)
+                self.say(size_line(f"{len(group)} policies, each", e.policy, policy))
                 cost += self._say_cost(name, stage.count_flops(), learning.iterations)
                 untrained = stage.initial()
                 trainer.train(stage, cadence)
@@ -242,9 +247,12 @@ class Runner:
                 e.policy.component.freeze(policy)
                 with stop.ends_at_once():
                     outcome.add(stage, untrained, e.evaluation.final_episodes)
-                    if e.evaluation.planner == "mppi":
-                        outcome.add_planned(stage, self.say)
-                health += trainer.health(stage)
+                    if e.evaluation.planner == "mppi" and unplanned is None:
+                        try:
+                            outcome.add_planned(stage, self.say)
+                        except UserError as error:  # the run's own results are not lost for it
+                            unplanned = error
+                health += trainer.dated(stage, stage.health())
             with stop.ends_at_once():
                 outcome.add_random(evaluator, e.evaluation.final_episodes)
             checkpoint = None if source.checkpoint is None else str(source.checkpoint)
@@ -264,10 +272,13 @@ class Runner:
                 },
                 versions=versions(),
                 health=[*health, *outcome.health()],
-                planning=self._planning(),
+                planning=self._planning() if unplanned is None else None,
             )
             results.draw_policies(folder, summary)
+            results.draw_models(folder, summary)
             folder.write_summary(summary.to_json())
+            if unplanned is not None:
+                raise unplanned
             return Result(summary, folder.path)
 
     def _planning(self) -> dict[str, Any] | None:
@@ -341,18 +352,6 @@ class Runner:
         version, evaluations = table.component.version, int(module.evaluations)
         parity = size_parity(table) if table is self.experiment.world_model else None
         return Part(table.plugin, version, parameters(module), evaluations, checkpoint, parity)
-
-    def _say_size(self, what: str, table: PluginTable, module: nn.Module) -> None:
-        counts = parameters(module)
-        parts = ", ".join(f"{part} {count:,}" for part, count in counts.items())
-        self.say(
-            f"{what}: {table.plugin} {table.component.version}, {sum(counts.values()):,} "
-            f"parameters ({parts}), {module.evaluations} network evaluation(s) a step"
-        )
-        parity = size_parity(table) if table is self.experiment.world_model else None
-        if parity is not None:
-            warning = "WARNING: more than 2 % is a factor: " if abs(parity) > TOLERANCE else ""
-            self.say(f"{warning}{what}: {parity:+.2%} against the MLP model of the same widths")
 
     def _say_cost(self, what: str, an_update: int, iterations: int) -> int:
         """Floating-point operations of all updates."""

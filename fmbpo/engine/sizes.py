@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import torch
 
 from fmbpo.engine.cost import parameters
+from fmbpo.engine.health import TOLERANCE
 from fmbpo.engine.pretraining import DIMS
 from fmbpo.experiment.schema import Experiment, PluginTable
 from fmbpo.hookspecs import PolicyDims
 from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig
 
-TOLERANCE = 0.02
-"""Share by which world models may differ and still be called equal in size."""
+
+def size_line(what: str, table: PluginTable, module: Any) -> str:
+    """Plugin, parameters by part, network evaluations, and the size against the MLP model's."""
+    counts = parameters(module)
+    parts = ", ".join(f"{part} {count:,}" for part, count in counts.items())
+    parity = size_parity(table)
+    against = "" if parity is None else f", {parity:+.2%} against the MLP model of the same widths"
+    return (
+        f"{what}: {table.plugin} {table.component.version}, {sum(counts.values()):,} parameters "
+        f"({parts}){against}, {module.evaluations} network evaluation(s) a step"
+    )
 
 
 def sizes(experiments: Sequence[Experiment]) -> tuple[list[str], list[str]]:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from fmbpo.engine.dataset import Dataset, load_dataset
+from fmbpo.engine.health import returns_health
+from fmbpo.engine.loop import Stop
 from fmbpo.engine.place import resolve_device
 from fmbpo.engine.results import cell_series
 from fmbpo.engine.run import Result, Runner, Say
 from fmbpo.engine.sizes import sizes
 from fmbpo.experiment.study import Study
 from fmbpo.report.page import Heading
-from fmbpo.report.side_by_side import Panel, Variant, side_by_side
+from fmbpo.report.side_by_side import Panel, side_by_side
 from fmbpo.runs.files import disk_errors, write_json
+from fmbpo.runs.findings import Finding
 from fmbpo.runs.folder import RunFolder, run_name
 from fmbpo.runs.summary import Summary
 
@@ -26,16 +30,23 @@ PANELS = {
     "held_out/reward_r2": "held-out reward R²",
     "held_out/reward_std": "spread of the decoded reward",
 }
-"""Metrics of the picture, and what it calls them; those that no cell has are left out."""
+"""Metrics of a policy study's picture, and what it calls them; what no cell has is left out."""
+PRETRAINING_PANELS = {
+    "held_out/score": "held-out score (lower is better)",
+    "held_out/reward_r2": "held-out reward R²",
+    "held_out/reward_std": "spread of the decoded reward",
+}
+"""The same of a study of world models."""
 REAL = {"held_out/reward_std": "held_out/real_reward_std"}
 """What a metric would be of the real thing: the same in all cells."""
 
 
 @attrs.frozen
 class StudyResult:
-    """What a study ended with."""
+    """What a study ended with; ``findings`` are about the cells together."""
 
     summaries: dict[str, Summary]
+    findings: list[Finding]
     folder: Path
 
 
@@ -48,14 +59,16 @@ class StudyRunner:
 
     def __init__(self, study: Study, root: Path, say: Say) -> None:
         self.study, self.root, self.say = study, root, say
+        say(f"{study.name}: {study.description or 'a study'}")
         loaded: list[tuple[Any, Dataset]] = []
         self.runners: dict[str, Runner] = {}
         for name, e in study.cells.items():
             say(f"-- cell {name}")
-            data = next((d for config, d in loaded if config == e.data), None)
+            wanted = (e.data, resolve_device(e.system.device))
+            data = next((d for key, d in loaded if key == wanted), None)
             if data is None:
-                data = load_dataset(e.data, resolve_device(e.system.device))
-                loaded.append((e.data, data))
+                data = load_dataset(*wanted)
+                loaded.append((wanted, data))
             self.runners[name] = Runner(e, root, say, data)
         for line in study.differences:
             say(f"differs: {line}")
@@ -69,47 +82,68 @@ class StudyRunner:
         Raises what ``Runner.run`` raises; the same command continues.
         """
         results: dict[str, Result] = {}
-        for number, (name, runner) in enumerate(self.runners.items(), 1):
-            self.say(f"-- cell {name} ({number} of {len(self.runners)})")
-            results[name] = runner.run()
+        with Stop().listening() as stop:
+            for number, (name, runner) in enumerate(self.runners.items(), 1):
+                stop.check(f"before cell {name}")
+                self.say(f"-- cell {name} ({number} of {len(self.runners)})")
+                results[name] = runner.run_until(stop)
         names = {name: result.folder.name for name, result in results.items()}
         digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
         folder = self.root / run_name(self.study.name, "study", self._seeds(), digest)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        summaries = {name: result.summary for name, result in results.items()}
+        findings = twins(summaries)
         content = {
             "name": self.study.name,
             "factors": self.study.factors,
             "differences": self.study.differences,
             "sizes": self.sizes,
             "cells": names,
+            "health": [finding.to_json() for finding in findings],
         }
         write_json(folder / "study.json", content)
-        self._draw(folder / "comparison.png", results)
-        return StudyResult({name: r.summary for name, r in results.items()}, folder)
+        runs = {name: RunFolder.open(result.folder) for name, result in results.items()}
+        self._draw(folder / "comparison.png", summaries, runs)
+        return StudyResult(summaries, findings, folder)
 
     def _seeds(self) -> list[int]:
         cells = self.study.cells.values()
         seeds = [e.grid.seeds if e.grid else [e.pretrain.seed] for e in cells]
         return list(dict.fromkeys(seed for one in seeds for seed in one))
 
-    def _draw(self, path: Path, results: dict[str, Result]) -> None:
-        first = next(iter(results.values())).summary
-        runs = {name: RunFolder.open(result.folder) for name, result in results.items()}
-        first_run = next(iter(runs.values()))
-        panels = {}
-        for metric, title in PANELS.items():
-            series = {name: cell_series(run, metric) for name, run in runs.items()}
-            for task in first.tasks if any(series.values()) else ():
-                variants = {name: Variant(s.get(task, {})) for name, s in series.items()}
-                real = cell_series(first_run, REAL[metric]) if metric in REAL else {}
-                seeds = list(real.get(task, {}).values())
-                panels[f"{task}: {title}"] = Panel(variants, seeds[0] if seeds else ())
-        protocols = {r.summary.protocol or "pretraining" for r in results.values()}
-        heading = Heading(
-            self.study.name,
-            first.scale,
-            " | ".join(sorted(protocols)),
-            f"differs: {'; '.join(self.study.factors)}",
-        )
-        side_by_side(path, heading, panels, columns=len(first.tasks))
+    def _draw(self, path: Path, summaries: dict[str, Summary], runs: dict[str, RunFolder]) -> None:
+        tasks = dict.fromkeys(task for summary in summaries.values() for task in summary.tasks)
+        first = next(iter(summaries.values()))
+        panels: dict[str, Panel] = {}
+        for metric, title in (PANELS if tasks else PRETRAINING_PANELS).items():
+            cells = {name: cell_series(run, metric) for name, run in runs.items()}
+            real = {name: cell_series(run, REAL.get(metric, "")) for name, run in runs.items()}
+            # A world model's own metrics have no task: one panel for all.
+            for task in tasks or [""]:
+                seeds = {name: series.get(task, {}) for name, series in cells.items()}
+                if any(seeds.values()):
+                    wanted = [one for r in real.values() for one in r.get(task, {}).values()]
+                    at = f"{task}: {title}" if task else title
+                    panels[at] = Panel(seeds, wanted[0] if wanted else ())
+        protocols = dict.fromkeys(s.protocol or "pretraining" for s in summaries.values())
+        differs = f"differs: {'; '.join(self.study.factors)}"
+        heading = Heading(self.study.name, first.scale, " | ".join(protocols), differs)
+        side_by_side(path, heading, panels, columns=len(tasks) or len(panels))
+
+
+def twins(summaries: Mapping[str, Summary]) -> list[Finding]:
+    """Cells whose policies have identical returns: one of them is not what it is called."""
+    found: list[Finding] = []
+    for task in dict.fromkeys(task for s in summaries.values() for task in s.tasks):
+        for seed in dict.fromkeys(
+            seed for s in summaries.values() if task in s.tasks for seed in s.tasks[task].seeds
+        ):
+            found += returns_health(
+                {
+                    f"{name} {task}/{seed}": summary.tasks[task].seeds[seed].returns
+                    for name, summary in summaries.items()
+                    if task in summary.tasks and seed in summary.tasks[task].seeds
+                }
+            )
+    return found

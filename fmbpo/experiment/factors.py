@@ -18,14 +18,16 @@ _ABSENT = object()
 
 
 def differences(
-    experiments: Sequence[Experiment], factors: Sequence[str] = FACTORS
+    experiments: Sequence[Experiment],
+    factors: Sequence[str] = FACTORS,
+    where: str = "--factor",
 ) -> tuple[list[str], list[str]]:
     """Declared and undeclared differences, a line each: ``key: value | value``.
 
     A factor is a plugin's table, ``world_model`` or ``policy``: the plugin may differ, and the
     settings that not all of the plugins have; a setting that they share may not. Any other factor
     is a key, ``table.key``, whose value may differ. Raises ``UserError`` for a factor that no
-    experiment has.
+    experiment has; ``where`` the factors were named.
     """
     found: list[dict[str, Any]] = [dict(leaves(resolved(e))) for e in experiments]
     keys = list(dict.fromkeys(key for values in found for key in values))
@@ -33,7 +35,7 @@ def differences(
         if factor not in FACTORS and factor not in keys:
             raise UserError(
                 f"no experiment has a key {factor!r}",
-                where=f"--factor {factor}",
+                where=f"{where} {factor}",
                 remedy=did_you_mean(factor, [*FACTORS, *keys]),
             )
     declared: list[str] = []

@@ -26,7 +26,7 @@ _NOT_RESULTS = (
     "pretrain.checkpoint_every",
     "policy_learning.log_every",
     "policy_learning.checkpoint_every",
-    "policy_learning.gradient_diagnostics",
+    "policy_learning.diagnose_every",
     "evaluation.workers",
     "evaluation.planner",  # what it finds is added to a finished run
     "planning",

@@ -102,9 +102,9 @@ class PolicyLearningConfig:
     """Passes of the critics over the imagined states, for each step of the actor."""
     critic_minibatches: int = field(default=4, validator=positive)
     """Parts into which a pass divides the ``batch * horizon`` states."""
-    gradient_diagnostics: bool = False
-    """Whether every evaluation also measures the actor's gradients: signal-to-noise ratio, norms
-    by part, Jacobian norms of one step. Changes no result."""
+    diagnose_every: int = field(default=0, validator=non_negative)
+    """Iterations between measurements of the actor's gradients: signal-to-noise ratio, norms by
+    part, Jacobian norms of one step, growth through a flow policy. 0: never. Changes no result."""
     stack: int = field(default=0, validator=non_negative)
     """Most policies trained in one program; 0: all of the grid."""
     log_every: int = field(default=100, validator=positive)

@@ -26,9 +26,16 @@ from fmbpo.errors import UserError, UserErrors
 from fmbpo.experiment import toml
 from fmbpo.experiment.checks import filled, unique
 from fmbpo.experiment.factors import differences
+from fmbpo.experiment.identity import config_hash
 from fmbpo.experiment.load import load_experiment, user_error
 from fmbpo.experiment.schema import Experiment
 from fmbpo.experiment.structure import Problems, structure
+from fmbpo.runs.folder import run_name
+
+
+def _name(_: object, __: object, value: str) -> None:
+    if value:
+        run_name(value, value, [0], "0")
 
 
 @attrs.frozen(kw_only=True)
@@ -46,7 +53,7 @@ class StudyConfig:
     """A file of kind ``"study"``."""
 
     kind: Literal["study"]
-    name: str = ""
+    name: str = field(default="", validator=_name)
     """The file's name without its ending, unless the file says otherwise."""
     description: str = ""
     """One line for people."""
@@ -59,6 +66,8 @@ class StudyConfig:
     def _several(self, _: object, value: dict[str, CellConfig]) -> None:
         if len(value) < 2:
             raise ValueError("a study compares two cells or more")
+        for name in value:
+            _name(self, None, name)
 
 
 @attrs.frozen(kw_only=True)
@@ -95,21 +104,36 @@ def load_study(
         config: StudyConfig = structure(document.tree, StudyConfig)
     except Problems as error:
         raise UserErrors([user_error(p, document.origin, file) for p in error.problems]) from None
-    cells = {
-        name: load_experiment(
-            path.parent / cell.experiment,
-            scale=scale,
-            overrides=[*cell.overrides, *overrides],
-            data=data,
-        )
-        for name, cell in config.cells.items()
-    }
-    declared, undeclared = differences(list(cells.values()), config.factors)
+    cells: dict[str, Experiment] = {}
+    wrong: list[UserError] = []
+    for name, cell in config.cells.items():
+        try:
+            cells[name] = load_experiment(
+                path.parent / cell.experiment,
+                scale=scale,
+                overrides=[*cell.overrides, *overrides],
+                data=data,
+            )
+        except UserErrors as error:
+            wrong += [_in_cell(name, one) for one in error.errors]
+        except UserError as error:
+            wrong.append(_in_cell(name, error))
+    if wrong:
+        raise UserErrors(wrong)
+    experiments, where = list(cells.values()), f"{file} ({' | '.join(cells)})"
+    declared, undeclared = differences(experiments, config.factors, f"{file}: factors")
     if undeclared:
         raise UserError(
             f"the cells differ in more than the factors: {'; '.join(undeclared)}",
-            where=f"{file} ({' | '.join(cells)})",
+            where=where,
             remedy="make them equal, or declare the key among the study's factors",
+        )
+    runs = [(e.name, config_hash(e)) for e in experiments]
+    if len(set(runs)) < len(runs):
+        raise UserError(
+            "two cells are one run: they differ in nothing that changes results",
+            where=where,
+            remedy="remove one of the two, or let them differ in a factor",
         )
     return Study(
         name=config.name,
@@ -118,3 +142,7 @@ def load_study(
         cells=cells,
         differences=declared,
     )
+
+
+def _in_cell(name: str, error: UserError) -> UserError:
+    return UserError(error.what, where=f"cell {name}: {error.where}", remedy=error.remedy)

@@ -12,9 +12,10 @@ import attrs
 
 from fmbpo.report.page import (
     BLUE,
+    COLOURS,
+    DASHES,
     GREEN,
     GREY,
-    ORANGE,
     PURPLE,
     RED,
     SKY,
@@ -51,6 +52,8 @@ class HorizonErrors:
     model: Sequence[float]
     copy: Sequence[float] | None = None
     constant: Sequence[float] | None = None
+    before: Sequence[float] | None = None
+    """The model's own before it learned on."""
 
 
 def learning_curves(path: Path, heading: Heading, tasks: Mapping[str, TaskCurves]) -> None:
@@ -93,6 +96,8 @@ def pretraining_curves(
         _draw_losses(axes[0], losses)
     for axis, error in zip(axes[bool(losses) :], errors, strict=True):
         axis.plot(error.horizons, error.model, "o-", color=BLUE, lw=2, label="world model")
+        if error.before is not None:
+            axis.plot(error.horizons, error.before, "^-.", color=SKY, lw=1.5, label="before")
         if error.copy is not None:
             axis.plot(error.horizons, error.copy, "s--", color=RED, lw=1.5, label="copy baseline")
         if error.constant is not None:
@@ -139,13 +144,9 @@ def _draw_task(axis: Axes, curves: TaskCurves, handles: dict[str, Any]) -> None:
 
 
 def _draw_losses(axis: Axes, losses: Mapping[str, Series]) -> None:
-    colours = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY, SKY)
-    dashes = ("-", "--", "-.", ":")
     for place, (name, series) in enumerate(losses.items()):
-        dash = dashes[place // len(colours) % len(dashes)]
-        axis.plot(
-            *columns_of(series), color=colours[place % len(colours)], ls=dash, lw=1.6, label=name
-        )
+        colour, dash = COLOURS[place % len(COLOURS)], DASHES[place // len(COLOURS) % len(DASHES)]
+        axis.plot(*columns_of(series), color=colour, ls=dash, lw=1.6, label=name)
     values = [value for series in losses.values() for _, value in series if math.isfinite(value)]
     if values and min(values) > 0 and max(values) > 10 * min(values):
         axis.set_yscale("log")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which the colour-blind can tell apart; dashes differ as well.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#5A5A5A"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY, SKY)
+DASHES = ("-", "--", "-.", ":")
 _DPI = 130
 
 

@@ -2,56 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
 
 from fmbpo.report.curves import Series, columns_of, mean_series
-from fmbpo.report.interval import sample, t_interval
+from fmbpo.report.interval import basis, planned_sample, sample, t_interval
 from fmbpo.report.page import (
-    BLUE,
-    GREEN,
+    COLOURS,
+    DASHES,
     GREY,
-    ORANGE,
-    PURPLE,
-    RED,
-    SKY,
     Heading,
     add_legend,
     new_page,
     save,
 )
-from fmbpo.report.table import mean_over_tasks
-from fmbpo.runs.findings import by_gate
-from fmbpo.runs.summary import Summary
+from fmbpo.report.table import NONE, mean_over_tasks, training_cost
+from fmbpo.runs.findings import Finding, by_gate
+from fmbpo.runs.summary import Summary, TaskResult
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY)
-_DASHES = ("-", "--", "-.", ":")
 _MEASURES = {
     "reward_r2": "held-out reward R²",
     "reward_std": "spread of the decoded reward",
     "real_reward_std": "spread of the real reward",
     "score": "held-out score (lower is better)",
 }
-
-
-@attrs.frozen
-class Variant:
-    """One cell of the study in one panel: a curve a seed."""
-
-    seeds: Mapping[str, Series]
+_COSTS = ("training, PFLOP", "training, seconds", "mean return a PFLOP", "mean return a second")
 
 
 @attrs.frozen
 class Panel:
-    """Variants by name, and what the real thing would be (empty: not known)."""
+    """A curve a seed of each cell, and what the real thing would be (empty: not known)."""
 
-    variants: Mapping[str, Variant]
+    cells: Mapping[str, Mapping[str, Series]]
     real: Series = ()
 
 
@@ -62,7 +50,7 @@ def side_by_side(
     *,
     columns: int,
 ) -> None:
-    """One panel for each title: every variant's mean over seeds, and its seeds as thin lines.
+    """One panel for each title: every cell's mean over seeds, and its seeds as thin lines.
 
     Raises ``ValueError`` without panels, ``UserError`` when ``path`` cannot be written.
     """
@@ -71,13 +59,13 @@ def side_by_side(
     figure, axes = new_page(heading, len(panels), columns, width=4.2)
     handles: dict[str, Any] = {}
     for axis, (title, panel) in zip(axes, panels.items(), strict=True):
-        for place, (name, variant) in enumerate(panel.variants.items()):
-            colour = _COLOURS[place % len(_COLOURS)]
-            dash = _DASHES[place // len(_COLOURS) % len(_DASHES)]
-            for series in variant.seeds.values():
+        for place, (name, seeds) in enumerate(panel.cells.items()):
+            turn, which = divmod(place, len(COLOURS))
+            colour, dash = COLOURS[which], DASHES[turn % len(DASHES)]
+            for series in seeds.values() if len(seeds) > 1 else ():
                 axis.plot(*columns_of(series), color=colour, lw=0.8, ls=dash, alpha=0.5)
-            if variant.seeds:
-                mean = mean_series(list(variant.seeds.values()))
+            if seeds:
+                mean = mean_series(list(seeds.values()))
                 line = axis.plot(*columns_of(mean), color=colour, lw=2.2, ls=dash)
                 handles.setdefault(name, line[0])
         if panel.real:
@@ -91,33 +79,42 @@ def side_by_side(
 
 
 def comparison_table(summaries: Mapping[str, Summary]) -> Table:
-    """Cells in columns: returns (± 95 % t interval over seeds) by task, then the world models'
-    held-out measures, before -> after where they learned, and the number of failed gates."""
+    """Cells in columns: returns (± 95 % t interval) by task, planned ones too; the world models'
+    held-out measures, before -> after where they learned; cost; the number of failed gates."""
     from rich import box
     from rich.table import Table
 
+    every = list(summaries.values())
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     for name in summaries:
         table.add_column(name, justify="right", no_wrap=True)
-    tasks = dict.fromkeys(task for summary in summaries.values() for task in summary.tasks)
-    for task in tasks:
-        cells = [
-            str(t_interval(sample(s.tasks[task]))) if task in s.tasks else "–"
-            for s in summaries.values()
-        ]
-        table.add_row(f"return, {task}", *cells)
-    if len(tasks) > 1:
-        means = [str(mean_over_tasks(list(s.tasks.values()))) for s in summaries.values()]
-        table.add_row(f"return, mean of {len(tasks)}", *means, style="bold")
+
+    def row(title: str, values: Sequence[str], style: str = "") -> None:
+        if any(value != NONE for value in values):
+            table.add_row(title, *values, style=style)
+
+    row("protocol", [s.protocol or "pretraining" for s in every])
+    for task in dict.fromkeys(task for s in every for task in s.tasks):
+        row(f"return, {task}", [_return(s, task, sample) for s in every])
+        row(f"  with MPPI, {task}", [_return(s, task, planned_sample) for s in every])
+    shared = [t for t in every[0].tasks if all(t in s.tasks for s in every)]
+    if len(shared) > 1:
+        means = [str(mean_over_tasks([s.tasks[t] for t in shared])) for s in every]
+        row(f"return, mean of {len(shared)}", means, "bold")
     table.add_section()
     for measure, title in _MEASURES.items():
-        cells = [_measure(summary, measure) for summary in summaries.values()]
-        if any(cell != "–" for cell in cells):
-            table.add_row(title, *cells)
-    counts = [len({f.gate for f in summary.health}) for summary in summaries.values()]
-    table.add_row("health gates failed", *(str(count) for count in counts))
+        row(title, [_measure(summary, measure) for summary in every])
+    table.add_section()
+    for place, title in enumerate(_COSTS):
+        row(title, [_cost(summary)[place] for summary in every])
+    row("health gates failed", [str(len({f.gate for f in s.health})) for s in every])
     return table
+
+
+def _return(summary: Summary, task: str, of: Callable[[TaskResult], Sequence[float]]) -> str:
+    values = of(summary.tasks[task]) if task in summary.tasks else []
+    return str(t_interval(values)) if values else NONE
 
 
 def _measure(summary: Summary, name: str) -> str:
@@ -125,17 +122,37 @@ def _measure(summary: Summary, name: str) -> str:
     values = [found[key] for key in (f"before_{name}", f"after_{name}") if key in found]
     if not values and name in found:
         values = [found[name]]
-    return " -> ".join(f"{value:.3f}" for value in values) or "–"
+    return " -> ".join(f"{value:.3f}" for value in values) or NONE
+
+
+def _cost(summary: Summary) -> list[str]:
+    """As ``_COSTS`` names them."""
+    petaflop, seconds = training_cost(summary)
+    texts = [f"{petaflop:.3g}", f"{seconds:.0f}"]
+    if not summary.tasks or min(petaflop, seconds) <= 0:
+        return [*texts, NONE, NONE]
+    mean = mean_over_tasks(list(summary.tasks.values())).mean
+    return [*texts, f"{mean / petaflop:.3g}", f"{mean / seconds:.3g}"]
 
 
 def print_comparison(
-    summaries: Mapping[str, Summary], stream: TextIO, *, width: int | None = None
+    summaries: Mapping[str, Summary],
+    findings: Sequence[Finding],
+    stream: TextIO,
+    *,
+    width: int | None = None,
 ) -> None:
-    """Write the table, and under it what is wrong with each cell."""
+    """Write the table, and under it what is wrong with each cell, and with all together."""
     from rich.console import Console
 
     console = Console(file=stream, width=width, highlight=False, markup=False)
     console.print(comparison_table(summaries))
+    tasks = [task for summary in summaries.values() for task in summary.tasks.values()]
+    if tasks:
+        bases = " / ".join(sorted({basis(task) for task in tasks}))
+        console.print(f"±: 95 % t interval over {bases}.")
     for name, summary in summaries.items():
         for text in by_gate(summary.health):
             console.print(f"WARNING, {name}: {text}")
+    for text in by_gate(findings):
+        console.print(f"WARNING: {text}")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _BASELINES = ("random", "untrained")
-_NONE = "–"
+NONE = "–"
+"""What stands where there is no number."""
 
 
 def closing_table(summary: Summary) -> Table:
@@ -124,7 +125,7 @@ def _planned(tasks: Sequence[TaskResult]) -> str:
     """Planning's return; over several tasks the plain mean."""
     samples = [planned_sample(task) for task in tasks]
     if not all(samples):
-        return _NONE
+        return NONE
     if len(samples) == 1:
         return str(t_interval(samples[0]))
     return f"{statistics.fmean(statistics.fmean(values) for values in samples):.1f}"
@@ -135,22 +136,27 @@ def _references(tasks: Sequence[TaskResult]) -> list[str]:
     cells = []
     for name in ("random_return_mean", "untrained_return_mean", "reference_return", "pwm_return"):
         values = [getattr(task, name) for task in tasks]
-        cells.append(_NONE if None in values else f"{statistics.fmean(values):.1f}")
+        cells.append(NONE if None in values else f"{statistics.fmean(values):.1f}")
     planner = [task.reference_return for task in tasks if task.reference_return]
     mean = statistics.fmean(task.return_mean for task in tasks)
     whole = len(planner) == len(tasks)
-    cells.append(f"{100 * mean / statistics.fmean(planner):.0f} %" if whole else _NONE)
+    cells.append(f"{100 * mean / statistics.fmean(planner):.0f} %" if whole else NONE)
     return cells
+
+
+def training_cost(summary: Summary) -> tuple[float, float]:
+    """PFLOP and seconds of all training updates."""
+    flops, seconds = (
+        sum(x.values()) if isinstance(x, dict) else x for x in (summary.flops, summary.seconds)
+    )
+    return flops / 1e15, seconds
 
 
 def _cost(summary: Summary) -> list[str]:
     """Training's cost, and the mean return for it."""
-    totals = [
-        sum(x.values()) if isinstance(x, dict) else x for x in (summary.flops, summary.seconds)
-    ]
-    if min(totals) <= 0:
+    petaflop, seconds = training_cost(summary)
+    if min(petaflop, seconds) <= 0:
         return []
-    petaflop, seconds = totals[0] / 1e15, totals[1]
     mean = statistics.fmean(task.return_mean for task in summary.tasks.values())
     return [
         f"Training took {petaflop:.3g} PFLOP and {seconds:.0f} s: a mean return of "

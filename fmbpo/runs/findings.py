@@ -15,12 +15,14 @@ _SHOWN = 6
 class Finding:
     """One gate that did not pass.
 
-    ``gate``: its name, the same in every run; ``where``: the cell (``task/seed``), empty for the
-    run as a whole; ``since``: the iteration of training at which it was first found, if any.
+    ``gate``: its name; ``message``: what is wrong, the same for every finding of the gate;
+    ``detail``: the numbers; ``where``: the cell (``task/seed``), empty for the run as a whole;
+    ``since``: the iteration of training at which it was first found, if any.
     """
 
     gate: str
     message: str
+    detail: str = ""
     where: str = ""
     since: int | None = None
 
@@ -39,7 +41,8 @@ class Finding:
         if not isinstance(content, Mapping):
             raise TypeError(f"health: {content!r} is no object")
         found = cls(**content)
-        if not all(isinstance(text, str) for text in (found.gate, found.message, found.where)):
+        texts = (found.gate, found.message, found.detail, found.where)
+        if not all(isinstance(text, str) for text in texts):
             raise TypeError(f"health: {content!r} has texts that are none")
         if found.since is not None and type(found.since) is not int:
             raise TypeError(f"health: since {found.since!r} is no iteration")
@@ -47,17 +50,22 @@ class Finding:
 
 
 def by_gate(findings: Iterable[Finding]) -> list[str]:
-    """A line for each gate: what the first finding says, and where all of them are."""
+    """A line for each gate: what is wrong, and each place with its own numbers."""
     gates: dict[str, list[Finding]] = {}
     for finding in findings:
-        gates.setdefault(finding.gate, []).append(finding)
+        gates.setdefault(finding.message, []).append(finding)
     lines = []
-    for found in gates.values():
-        places = [f.where for f in found if f.where]
-        shown = ", ".join(places[:_SHOWN])
-        more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
-        begins = [f.since for f in found if f.since is not None]
-        since = f", since iteration {min(begins)}" if begins else ""
-        at = f"{shown}{more}: " if shown else ""
-        lines.append(f"{at}{found[0].message}{since}")
+    for message, found in gates.items():
+        places = list(filter(None, map(_place, found)))
+        shown = "; ".join(places[:_SHOWN])
+        more = f"; and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
+        lines.append(f"{message}: {shown}{more}" if shown else message)
     return lines
+
+
+def _place(finding: Finding) -> str:
+    since = f"since iteration {finding.since}" if finding.since is not None else ""
+    parts = [part for part in (finding.detail, since) if part]
+    if not finding.where:
+        return ", ".join(parts)
+    return f"{finding.where} ({', '.join(parts)})" if parts else finding.where

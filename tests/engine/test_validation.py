@@ -1,5 +1,6 @@
 """Held-out measures: what a perfect, a collapsed and a constant model score, and the warnings."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,13 @@ import torch
 from pairs import KINDS, world_model
 
 from fmbpo.engine.dataset import load_dataset
-from fmbpo.engine.health import Watch, learning_health, returns_health, world_model_health
+from fmbpo.engine.health import (
+    Watch,
+    learning_health,
+    returns_health,
+    size_health,
+    world_model_health,
+)
 from fmbpo.engine.validation import Validator
 from fmbpo.experiment.schema import DataConfig
 from fmbpo.hookspecs import Rollout
@@ -101,16 +108,33 @@ def test_worse_than_no_change(validator):
 
 
 def test_two_policies_that_behave_identically():
-    rows = torch.tensor([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0], [0.0, 0.0], [0.0, 0.0]]).numpy()
-    (finding,) = returns_health(["a", "b", "c", "d", "e"], rows)
-    assert (finding.gate, finding.where) == ("identical_returns", "c")
-    assert finding.message.endswith("to those of a")
+    rows = {"a": [1, 2], "b": [3, 4], "c": [1, 2], "d": [0, 0], "e": [0, 0]}
+    (finding,) = returns_health(rows)
+    assert (finding.gate, finding.where, finding.detail) == ("identical_returns", "c", "those of a")
+
+
+def test_a_constant_reward_is_rightly_constant(validator):
+    still = copy.copy(validator)
+    still.batch = validator.batch._replace(reward_HB=torch.zeros_like(validator.batch.reward_HB))
+    component, module = world_model("mlp")
+    torch.nn.init.zeros_(module.reward[-1].weight)
+    gates = {f.gate for f in world_model_health(still(module, component.rollout))}
+    assert gates & {"reward_constant", "reward_unexplained", "reward_ignores_action"} == set()
+    assert "reward_no_better_than_mean" not in gates
+
+
+def test_a_size_beyond_two_percent_is_a_factor():
+    assert size_health(None) == size_health(0.01) == size_health(-0.02) == []
+    (finding,) = size_health(0.073)
+    assert finding.gate == "size_parity"
+    assert "+7.3%" in finding.detail
 
 
 def test_a_world_model_that_gets_worse():
     assert learning_health({"score": 0.2}, {"score": 0.29}) == []
     (finding,) = learning_health({"score": 0.2}, {"score": 0.31})
-    assert "got worse while the policy learned (score 0.200 -> 0.310)" in finding.message
+    assert "got worse while the policy learned" in finding.message
+    assert finding.detail == "score 0.200 -> 0.310"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -148,8 +172,8 @@ def test_the_slope_to_the_action_is_the_gradients_norm(validator):
 
 
 def test_what_goes_wrong_while_training_is_dated_until_it_is_mended():
-    watch, bad, other = Watch(), Finding("g", "bad", "a/1"), Finding("g", "bad", "a/2")
-    assert watch.update(100, [bad]) == ([Finding("g", "bad", "a/1", 100)], [])
+    watch, bad, other = Watch(), Finding("g", "bad", "1", "a/1"), Finding("g", "bad", "2", "a/2")
+    assert watch.update(100, [bad]) == ([Finding("g", "bad", "1", "a/1", 100)], [])
     new, mended = watch.update(200, [bad, other])
     assert [f.where for f in new] == ["a/2"]
     assert not mended

@@ -60,7 +60,10 @@ def test_paths_are_relative_to_the_study(write, policy, study):
         ("[cells.high]\nexperiment = \"toy_policy.toml\"", "", "two cells or more"),
         ("toy_policy.toml\"\noverrides", "toy_polcy.toml\"\noverrides", "toy_policy.toml"),
         ("lam=0.5", "lam", "not an override"),
-        ("lam=0.5", "lam=7", "must lie in"),
+        ("lam=0.5", "lam=7", "cell low: override: policy_learning.lam"),
+        ("lam=0.5", "lam=0.95", "two cells are one run"),
+        ("[cells.low]", '[cells."$x{$"]', "cannot be part of a run's name"),
+        ('"a toy"', '"a toy"\nname = "a toy"', "cannot be part of a run's name"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(old, new, said, study):
@@ -82,3 +85,9 @@ def test_every_study_of_the_repository_loads(repository):
 def test_a_study_is_no_experiment(study, policy):
     with pytest.raises(UserError, match="this is a study"):
         load_experiment(study())
+
+
+def test_a_factor_that_changes_no_result_makes_no_second_run(study):
+    text = STUDY.replace("policy_learning.lam=0.5", "planning.horizon=1")
+    with pytest.raises(UserError, match="two cells are one run"):
+        load_study(study(text.replace("policy_learning.lam", "planning.horizon")))

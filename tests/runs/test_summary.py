@@ -51,7 +51,8 @@ def test_shape():
 
 def test_round_trip():
     summary = make(
-        health=[Finding("worse_than_copy", "worse", "a/1", 100)], conventions={"critic": "pwm"}
+        health=[Finding("worse_than_copy", "worse", "2 against 1", "a/1", 100)],
+        conventions={"critic": "pwm"},
     )
     assert Summary.from_json(json.loads(json.dumps(summary.to_json()))) == summary
     assert summary.tasks["walker-stand"].return_mean == 3.5

@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import attrs
 import torch
 
+import fmbpo
 from fmbpo.registry import Component, Kind
 from fmbpo.testing.contract import hooks, learning, modes, plugin, spaces
 from fmbpo.testing.contract.subject import ContractError, subject
@@ -58,9 +61,21 @@ def run_check(component: Component, config: Any, name: str) -> Outcome:
     except ContractError as error:
         return Outcome(name, "failed", str(error))
     except Exception as error:
-        text = (str(error).strip().splitlines() or [""])[0]
-        return Outcome(name, "failed", f"the plugin fails: {type(error).__name__}: {text}")
+        return Outcome(name, "failed", str(_raised(error)))
     return Outcome(name, "ok")
+
+
+def _raised(error: Exception) -> ContractError:
+    """The contract is not kept by raising; the place is the last that is the plugin's own."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    beyond, core = (f"{Path(m.__file__ or '').parent}/" for m in (torch, fmbpo))
+    known = [f for f in traceback.extract_tb(error.__traceback__) if beyond not in f.filename]
+    place = ([f for f in known if core not in f.filename] or known)[-1]
+    return ContractError(
+        "the plugin does what this check asks of it",
+        f"the plugin fails: {type(error).__name__}: {text}",
+        f"see {place.filename}:{place.lineno}, in {place.name}",
+    )
 
 
 def run(component: Component, config: Any) -> Iterator[Outcome]:

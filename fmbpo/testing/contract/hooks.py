@@ -14,11 +14,13 @@ from fmbpo.testing.contract.subject import (
     HORIZON,
     OBS,
     ROWS,
+    Inputs,
     Policy,
     Subject,
     WorldModel,
     broken,
     fixed_seed,
+    world,
 )
 
 
@@ -76,11 +78,11 @@ def loss_and_metrics_are_numbers(subject: Subject) -> None:
             broken(f"metric {name!r} is finite", f"{value}", "look for a division by 0")
 
 
-def _all(subject: Subject, module: Any) -> list[Tensor]:
+def _all(subject: Subject, module: Any, seed: int = 0) -> list[Tensor]:
     """Everything that the hooks give for fixed arguments."""
     with torch.no_grad():
-        values = subject.predict(module, subject.inputs(module)), subject.rollout(module)
-        return tree_leaves((values, subject.loss(module)))
+        predicted = subject.predict(module, subject.inputs(module, seed=seed))
+        return tree_leaves((predicted, subject.rollout(module, seed), subject.loss(module, seed)))
 
 
 def _same(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -105,13 +107,9 @@ def has_no_randomness_of_its_own(subject: Subject) -> None:
 
 def keeps_no_memory(subject: Subject) -> None:
     """A hook's result depends on its arguments alone, not on what it was called with before."""
-    module = subject.module()
-    first = _all(subject, module)
-    with torch.no_grad():
-        subject.predict(module, subject.inputs(module, seed=5))
-        subject.loss(module, seed=5)
-        subject.rollout(module, seed=5)
-    if not _same(first, _all(subject, module)):
+    module, unused = subject.module(), subject.module()
+    first, other, again = (_all(subject, module, seed) for seed in (0, 5, 0))
+    if not _same(first, again) or not _same(other, _all(subject, unused, 5)):
         broken(
             "equal arguments give equal results",
             "another result after calls with other arguments",
@@ -126,11 +124,11 @@ def noise_matters_where_declared(subject: Subject) -> None:
         return
     inputs = subject.inputs(module)
     with torch.no_grad():
-        found = [
-            subject.predict(module, inputs._replace(noise=n))[0]
-            for n in (inputs.noise, -inputs.noise)
-        ]
-    if torch.equal(*found):
+        one, two = (
+            subject.predict(module, inputs._replace(noise=subject.inputs(module, seed=seed).noise))
+            for seed in (0, 1)
+        )
+    if _same(list(one), list(two)):
         broken(
             f"noise of width {module.noise_dim} changes the prediction",
             "it changes nothing",
@@ -138,29 +136,43 @@ def noise_matters_where_declared(subject: Subject) -> None:
         )
 
 
+def _arguments(subject: Subject, module: Any, inputs: Inputs) -> dict[str, tuple[Any, ...]]:
+    """What each hook that computes takes beside the module."""
+    z, action, task, noise = inputs
+    if isinstance(subject, WorldModel):
+        return {
+            "predict": inputs,
+            "rollout": (z, lambda t, z: action, task, subject.noise(module, 0)),
+            "loss": (subject.batch(module), subject.loss_noise(module)),
+        }
+    assert isinstance(subject, Policy)
+    return {
+        "predict": (z, task, noise),
+        "rollout": (z, world, task, subject.noise(module, 0)),
+        "loss": (subject.imagined(subject.rollout(module), task.mask_BA),),
+    }
+
+
 def leaves_its_arguments_alone(subject: Subject) -> None:
     """The engine uses the same tensors again: an in-place change would spoil them unseen."""
     module = subject.module()
     inputs = subject.inputs(module)
-    held = [x for x in tree_leaves(inputs) if isinstance(x, Tensor)]
-    kept = [x.clone() for x in held]
     with torch.no_grad():
-        subject.predict(module, inputs)
-    changed = not _same(kept, held)
-    if isinstance(subject, WorldModel):
-        batch, noise = subject.batch(module), subject.loss_noise(module)
-        copies = [x.clone() for x in (*batch, noise)]
-        with torch.no_grad():
-            subject.component.loss(module, batch, noise)
-        changed |= not _same(copies, [*batch, noise])
-    elif isinstance(subject, Policy):
-        noise = subject.noise(module, 0)
-        copies = [noise.clone(), *kept]
-        with torch.no_grad():
-            subject.rollout_from(module, inputs, noise)
-        changed |= not _same(copies, [noise, *held])
-    if changed:
-        broken("arguments stay as they are", "one was changed", "no x += ..., no x.add_(...)")
+        for hook, arguments in _arguments(subject, module, inputs).items():
+            held = [x for x in tree_leaves((inputs, arguments)) if isinstance(x, Tensor)]
+            kept = [x.clone() for x in held]
+            getattr(subject.component, hook)(module, *arguments)
+            for before, after in zip(kept, held, strict=True):
+                if not torch.equal(before, after):
+                    broken(
+                        f"`{hook}` leaves its arguments as they are",
+                        f"it changed one of shape {list(after.shape)}",
+                        "no x += ..., no x.add_(...)",
+                    )
+
+
+def _finite(*values: Tensor | None) -> bool:
+    return all(x is None or bool(torch.isfinite(x).all()) for x in values)
 
 
 def stays_finite(subject: Subject) -> None:
@@ -174,12 +186,24 @@ def stays_finite(subject: Subject) -> None:
             found = subject.predict(module, inputs.with_varied(varied))
             total = torch.stack([x.sum() for x in found]).sum()
             grads = torch.autograd.grad(total, varied, allow_unused=True)
-        if not all(x is None or torch.isfinite(x).all() for x in (inputs.z, *found, *grads)):
+        if not _finite(inputs.z, *found, *grads):
             broken(
-                f"finite values and gradients for inputs of scale {scale:g}",
+                f"finite values and gradients of `predict` for inputs of scale {scale:g}",
                 "some are not",
                 "bound what is exponentiated or divided by",
             )
+        if isinstance(subject, WorldModel):
+            batch, noise = subject.batch(module), subject.loss_noise(module)
+            obs, reward = scale * batch.obs_HBO, scale * (batch.reward_HB - 1)
+            batch = batch._replace(obs_HBO=obs, reward_HB=reward)
+            loss = subject.component.loss(module, batch, noise)[0]
+            grads = torch.autograd.grad(loss, list(module.parameters()), allow_unused=True)
+            if not _finite(loss, *grads):
+                broken(
+                    f"a finite loss and gradient for observations and rewards of scale {scale:g}",
+                    "some are not",
+                    "rewards can be negative and large: fmbpo.nn.two_hot takes any",
+                )
 
 
 def rows_do_not_see_each_other(subject: Subject) -> None:
@@ -212,7 +236,9 @@ def rollout_is_repeated_predict(subject: Subject) -> None:
         for t in range(HORIZON):
             wanted = subject.step(module, rollout, t, 0)
             found = rollout.z_HBD[t + 1], rollout.action_HBA[t], rollout.reward_logits_HBR[t]
-            for name, a, b in zip(("latent", "action", "reward"), wanted, found, strict=True):
+            # The action first, of which the others are consequences.
+            for name, place in (("action", 1), ("latent", 0), ("reward", 2)):
+                a, b = wanted[place], found[place]
                 if not torch.allclose(a, b, rtol=1e-4, atol=1e-5):
                     broken(
                         f"the rollout's {name} at step {t} is that of `predict` with noise[{t}]",
@@ -230,7 +256,9 @@ def partner_is_asked_once_a_step(subject: Subject) -> None:
     times = [call[0] for call in seen]
     if times != list(range(HORIZON)):
         broken(
-            f"the partner is called with t = 0..{HORIZON - 1}", f"{times}", "call it once a step"
+            f"the partner is called with t = 0..{HORIZON - 1}",
+            f"{times}",
+            "call it once a step, with t from 0",
         )
     if not all(torch.equal(call[1], rollout.z_HBD[call[0]]) for call in seen):
         broken("the partner sees z[t] at step t", "another latent", "hand it the current latent")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fmbpo.hookspecs import Task
 from fmbpo.nn import two_hot
-from fmbpo.testing.contract.subject import Policy, Subject, WorldModel, broken, fixed_seed
+from fmbpo.testing.contract.subject import Policy, Subject, WorldModel, broken, fixed_seed, listed
 
 
 def gradients_reach_the_inputs(subject: Subject) -> None:
@@ -61,7 +61,7 @@ def loss_reaches_every_parameter(subject: Subject) -> None:
     if idle:
         broken(
             "the loss has a gradient to every parameter",
-            f"none to {', '.join(idle)}",
+            f"none to {listed(idle)}",
             "use the parameter, or remove it",
         )
 
@@ -74,14 +74,14 @@ def frozen_is_frozen(subject: Subject) -> None:
     if learning:
         broken(
             "`freeze` stops every parameter",
-            f"{', '.join(learning)} still learn",
+            f"{listed(learning)} still learn",
             "call fmbpo.nn.blocks.freeze(module)",
         )
+    before = [p.detach().clone() for p in module.parameters()]
     inputs = subject.inputs(module)
     varied = [x.clone().requires_grad_() for x in inputs.varied()]
     outputs = subject.predict(module, inputs.with_varied(varied))
     total = torch.stack([x.square().sum() for x in outputs]).sum()
-    before = [p.detach().clone() for p in module.parameters()]
     grads: tuple[Tensor | None, ...] = (None,) * len(varied)
     if total.requires_grad:
         grads = torch.autograd.grad(total, varied, allow_unused=True)
@@ -111,9 +111,11 @@ def _train(subject: Subject, module: torch.nn.Module, steps: int, rate: float) -
 
 
 def loss_falls(subject: Subject) -> None:
-    """Sixty steps of Adam on one example bring its loss down."""
+    """Sixty steps of Adam on one example bring its loss down, and a policy's return up."""
+    module = subject.module(fresh=True)
+    before = _mean_return(subject, module)
     with fixed_seed(0):
-        losses = _train(subject, subject.module(fresh=True), 60, 1e-2)
+        losses = _train(subject, module, 60, 1e-2)
     first, last = losses[0], min(losses[-5:])
     fallen = (first - last) / max(abs(first), 1e-6)
     if not math.isfinite(last) or fallen < 0.05:
@@ -122,6 +124,22 @@ def loss_falls(subject: Subject) -> None:
             f"{first:.4g} -> {last:.4g}",
             "check the sign of the loss, detached parts, and the scale of its terms",
         )
+    after = _mean_return(subject, module)
+    if not after >= before:
+        broken(
+            "60 Adam steps on a policy's loss raise the return",
+            f"{before:.4g} -> {after:.4g}",
+            "the loss is minus the return: check its sign",
+        )
+
+
+def _mean_return(subject: Subject, module: torch.nn.Module) -> float:
+    """Of a policy's fixed example; 0 for a world model."""
+    if not isinstance(subject, Policy):
+        return 0.0
+    with torch.no_grad():
+        mask = subject.inputs(module).task.mask_BA
+        return float(subject.imagined(subject.rollout(module), mask).return_B.mean())
 
 
 def _rewards(subject: WorldModel, module: torch.nn.Module, rows: int) -> tuple[Tensor, Tensor]:
@@ -152,7 +170,7 @@ def decoded_reward_follows_the_real_one(subject: WorldModel) -> None:
         broken(
             "after 200 steps on 64 rows the decoded reward explains them (R² > 0.3)",
             f"R² {r2:.2f}, spread {float(decoded.std()):.2g} of {float(real.std()):.2g}",
-            "train the logits with fmbpo.nn.two_hot.cross_entropy",
+            "use fmbpo.nn.two_hot.cross_entropy of `predict`'s logits and the same step's reward",
         )
 
 
@@ -165,13 +183,11 @@ def policys_input_is_cut(subject: Policy) -> None:
     inputs = subject.inputs(module)
     z = inputs.z.clone().requires_grad_()
     rollout = subject.rollout_from(module, inputs._replace(z=z), subject.noise(module, 0))
-    first = torch.autograd.grad(
-        rollout.action_HBA[0].sum(), z, retain_graph=True, allow_unused=True
-    )
-    if first[0] is not None and first[0].any():
+    (seen,) = torch.autograd.grad(rollout.action_HBA.sum(), z, retain_graph=True, allow_unused=True)
+    if seen is not None and seen.any():
         broken(
-            "in a rollout the policy sees the latent without its gradient",
-            "its first action has a gradient to the start",
+            "in a rollout the policy sees the latents without their gradient",
+            "its actions have a gradient to the start",
             "use fmbpo.nn.rollout.policy_rollout, or give the policy z.detach()",
         )
     (through,) = torch.autograd.grad(rollout.z_HBD[-1].sum(), z, allow_unused=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -25,10 +26,12 @@ class _Call(nn.Module):
         if isinstance(subject, WorldModel):
             z, action, task, noise, batch, loss_noise = example
             predicted = tuple(subject.component.predict(module, z, action, task, noise))
-            return *predicted, subject.component.loss(module, batch, loss_noise)[0]
-        z, task, noise, imagined = example
-        action = subject.component.predict(module, z, task, noise)
-        return action, subject.component.loss(module, imagined)[0]
+            loss, metrics = subject.component.loss(module, batch, loss_noise)
+        else:
+            z, task, noise, imagined = example
+            predicted = (subject.component.predict(module, z, task, noise),)
+            loss, metrics = subject.component.loss(module, imagined)
+        return *predicted, loss, *metrics.values()
 
 
 def _example(subject: Subject, module: Any) -> Any:
@@ -48,20 +51,42 @@ def _close(a: Any, b: Any, rtol: float = 1e-3, atol: float = 1e-5) -> bool:
     )
 
 
+def _lines_that_read(graph: torch.fx.GraphModule) -> Iterator[str]:
+    """Lines of source that read a tensor's value into Python, or whose shapes depend on it."""
+    for node in graph.graph.nodes:
+        value = node.meta.get("example_value")
+        sizes = value.shape if isinstance(value, Tensor) else (value,)
+        if any(isinstance(size, torch.SymInt | torch.SymFloat | torch.SymBool) for size in sizes):
+            lines = str(node.meta.get("stack_trace") or node).splitlines()
+            yield next(line.strip() for line in reversed(lines) if line.strip(" ~^"))
+
+
 def compiles_as_one_graph(subject: Subject) -> None:
     """The engine compiles whole updates with ``fullgraph=True``: no ``.item()``, no Python
     branch on data; and the compiled hooks equal the eager ones."""
     module = subject.module()
     call, example = _Call(subject, module), _example(subject, module)
+    reading: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        reading.extend(_lines_that_read(graph))
+        return graph.forward
+
     torch._dynamo.reset()
     try:
         with torch.no_grad():
-            found = torch.compile(call, fullgraph=True, backend="eager")(example)
+            found = torch.compile(call, fullgraph=True, backend=backend)(example)
     except Exception as error:
         broken(
             "`predict` and `loss` compile as one graph",
             f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
             "no .item(), no `if` on a tensor's value, no numpy; fixed shapes",
+        )
+    if reading:  # which compiles, and has the device wait
+        broken(
+            "`predict` and `loss` read no value of a tensor",
+            f"`{reading[0]}`",
+            "no .item() and no shape that depends on data: torch.where, fixed shapes",
         )
     with torch.no_grad():
         if not _close(found, call(example)):
@@ -71,6 +96,7 @@ def compiles_as_one_graph(subject: Subject) -> None:
 def stacked_equals_a_loop(subject: Subject) -> None:
     """Many policies or models train in one program, their parameters stacked (vmap)."""
     modules = [subject.module(seed) for seed in (1, 2)]
+    inputs = subject.inputs(modules[0])
     call, example = _Call(subject, modules[0]), _example(subject, modules[0])
     names = [name for name, _ in modules[0].named_parameters()]
     table = [dict(m.named_parameters()) for m in modules]
@@ -86,6 +112,12 @@ def stacked_equals_a_loop(subject: Subject) -> None:
             f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
             "no in-place change of new tensors, no .item(), no data-dependent shapes",
         )
+    if any(torch.equal(*x) for x in found[: len(subject.predict(modules[0], inputs))]):
+        broken(
+            "other parameters give other predictions",
+            "the same ones",
+            "use the module that the hook is given, not one kept elsewhere",
+        )
     for place, params in enumerate(table):
         own = {f"module.{name}": params[name].detach() for name in names}
         with torch.no_grad():
@@ -94,7 +126,7 @@ def stacked_equals_a_loop(subject: Subject) -> None:
             broken(
                 "stacked parameters give what each gives alone",
                 "another result",
-                "use the module that the hook is given, not one kept elsewhere",
+                "use the parameters of the module that the hook is given, in every call anew",
             )
 
 

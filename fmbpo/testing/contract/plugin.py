@@ -25,7 +25,7 @@ _DECLARED = {
 
 def declares_its_sizes(subject: Subject) -> None:
     """The engine allocates noise and latents by what the module says of itself."""
-    module = subject.module()
+    module = subject.module(fresh=True)
     if not isinstance(module, torch.nn.Module):
         broken("`build` gives an nn.Module", f"a {type(module).__name__}", "return the module")
     for name in _DECLARED[subject.kind]:
@@ -79,12 +79,15 @@ def settings_survive_a_file(subject: Subject) -> None:
         "TOML": lambda: tomli.loads(toml),
         "JSON": lambda: json.loads(json.dumps(values)),
     }
-    remedy = "let Config's fields be int, float, bool, str, Literal, or lists of these"
+    remedy = "let Config's fields be int, finite float, bool, str, Literal, or lists of these"
     for form, reader in read.items():
         try:
             again = structure(reader(), cls)
-        except (Problems, ValueError, TypeError) as error:
-            broken(f"the settings can be written as {form} and read back", f"{error}", remedy)
+        except Problems as error:
+            found = "; ".join(f"{'.'.join(map(str, p.path))}: {p.what}" for p in error.problems)
+            broken(f"the settings can be read from {form}", found, remedy)
+        except (ValueError, TypeError) as error:
+            broken(f"the settings can be written as {form}", f"{error} of {toml!r}", remedy)
         if again != config:
             broken(f"{form} gives equal settings back", f"{again} for {config}", remedy)
 
@@ -126,7 +129,8 @@ def parameters_survive_a_file(subject: Subject) -> None:
             save_file({k: v.detach().clone() for k, v in module.named_parameters()}, file)
             other.load_state_dict(load_file(file))
         except Exception as error:
-            broken("the parameters load into another module", f"{error}", remedy)
+            found = " ".join(str(error).split())
+            broken("the parameters load into another module", found, remedy)
     inputs = subject.inputs(module)
     with torch.no_grad():
         pairs = zip(subject.predict(module, inputs), subject.predict(other, inputs), strict=True)

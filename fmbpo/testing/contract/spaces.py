@@ -43,19 +43,26 @@ def masked_actions_are_inert(subject: WorldModel) -> None:
     batch, noise = subject.batch(module), subject.loss_noise(module)
     filled = batch._replace(action_HBA=torch.where(mask == 1, batch.action_HBA, 50.0))
 
-    def results(action: Tensor, b: Batch) -> list[Tensor]:
-        found = subject.predict(module, inputs._replace(action=action))
-        return [*found, subject.component.loss(module, b, noise)[0]]
+    def predicted(action: Tensor) -> tuple[Tensor, ...]:
+        return subject.predict(module, inputs._replace(action=action))
+
+    def lost(batch: Batch) -> tuple[Tensor, ...]:
+        return (subject.component.loss(module, batch, noise)[0],)
 
     with torch.no_grad():
-        plain, padded = results(inputs.action, batch), results(other, filled)
-        moved = subject.predict(module, inputs._replace(action=-inputs.action))
-    if not all(map(torch.equal, plain, padded)):
-        broken(
-            "values in masked action dimensions change nothing, in `predict` or `loss`",
-            "they do",
-            "multiply the action by task.mask_BA before it is used",
-        )
+        plain = predicted(inputs.action)
+        results = {
+            "predict": (plain, predicted(other)),
+            "loss": (lost(batch), lost(filled)),
+        }
+        moved = predicted(-inputs.action)
+    for hook, pair in results.items():
+        if not all(map(torch.equal, *pair)):
+            broken(
+                f"values in masked action dimensions change nothing in `{hook}`",
+                "they do",
+                "multiply the action by its mask before it is used",
+            )
     if torch.equal(moved[0], plain[0]):
         broken("actions change the next latent", "they do not", "use the action")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
@@ -32,10 +32,19 @@ ROWS, HORIZON = 4, 3
 class ContractError(AssertionError):
     """A plugin does not keep the contract: what was expected, what was found, how to mend it."""
 
+    def __init__(self, expected: str, found: str, remedy: str) -> None:
+        super().__init__(f"expected: {expected}\n   found: {found}\n    mend: {remedy}")
+
 
 def broken(expected: str, found: str, remedy: str) -> NoReturn:
     """Raise ``ContractError``."""
-    raise ContractError(f"expected: {expected}\n   found: {found}\n    mend: {remedy}")
+    raise ContractError(expected, found, remedy)
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 class Inputs(NamedTuple):

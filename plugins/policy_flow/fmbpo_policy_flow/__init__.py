@@ -104,10 +104,12 @@ class FlowPolicy(nn.Module):
     def growth(self, z: Tensor, task: Task, noise: Tensor, vector: Tensor) -> Tensor:
         """Root mean square (0-d) of ``|vᵀ ∂x_1/∂x_0| / |v|`` for the rows of ``vector_BA``.
 
-        What the sub-steps do to a gradient that passes through them: 1 leaves it as it is.
+        What the sub-steps do to a gradient that passes through them: 1 leaves it as it is. Over
+        the action dimensions that the task has.
         """
+        vector = vector * task.mask_BA
         found: Any = vjp(lambda x: self.solve(x, z, task), self.start(noise, task))
-        back = found[1](vector)[0]
+        back = found[1](vector)[0] * task.mask_BA
         return (back.square().sum(-1) / vector.square().sum(-1).clamp(min=1e-12)).mean().sqrt()
 
     def forward(self, z: Tensor, task: Task, noise: Tensor) -> Tensor:
