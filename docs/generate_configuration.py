@@ -28,10 +28,13 @@ from fmbpo.experiment import conventions, load_experiment, resolved, schema, stu
 from fmbpo.experiment.docstrings import meanings, summary
 from fmbpo.experiment.json_schema import schema_text
 from fmbpo.experiment.protocols import PROTOCOLS
-from fmbpo.registry import Listing, list_plugins, load_plugin
+from fmbpo.registry import GROUPS, Listing, list_plugins, load_plugin
+from fmbpo.scaffold import template
+from fmbpo.testing.contract import protects_from
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "experiments" / "schema.json"
+PLUGIN_BEGIN, PLUGIN_END = "<!-- plugin:begin -->\n", "<!-- plugin:end -->\n"
 BEGIN, END = "<!-- generated:begin -->\n", "<!-- generated:end -->\n"
 
 # Fields whose class or whose own section says it all have no docstring of their own.
@@ -50,7 +53,17 @@ def page(path: Path) -> str:
     """The page as it should be: what is written by hand, with the generated part in its place."""
     before, rest = path.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
-    return before + BEGIN + "\n" + "\n".join(PAGES[path]()) + "\n" + END + after
+    return _with_plugin(before + BEGIN + "\n" + "\n".join(PAGES[path]()) + "\n" + END + after)
+
+
+def _with_plugin(text: str) -> str:
+    """The scaffold's policy where the page shows a plugin."""
+    if PLUGIN_BEGIN not in text:
+        return text
+    before, rest = text.split(PLUGIN_BEGIN)
+    after = rest.split(PLUGIN_END)[1]
+    code = f"```python\n{template('policy')}```\n"
+    return before + PLUGIN_BEGIN + "\n" + code + "\n" + PLUGIN_END + after
 
 
 def schema_file() -> str:
@@ -233,9 +246,20 @@ def _embedded() -> Iterator[str]:
     yield "```"
 
 
+def _checks() -> Iterator[str]:
+    both = {kind: protects_from(kind) for kind in GROUPS}
+    yield "| check | for | what it protects from |\n| --- | --- | --- |"
+    for name in dict.fromkeys(name for found in both.values() for name in found):
+        kinds = [kind.replace("_", " ") for kind, found in both.items() if name in found]
+        text = next(found[name] for found in both.values() if name in found).replace("``", "`")
+        words = "both" if len(kinds) == 2 else kinds[0]
+        yield f"| `{name}` | {words} | {text} |"
+
+
 PAGES = {
     ROOT / "docs" / "configuration.md": _configuration,
     ROOT / "docs" / "data.md": _embedded,
+    ROOT / "docs" / "write-a-plugin.md": _checks,
 }
 
 

@@ -91,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     checking.add_argument("--json", action="store_true")
     checking.set_defaults(command=_plugins_check)
+    new = plugin_commands.add_parser("new", help="write a plugin to begin with")
+    new.add_argument("kind", choices=("world_model", "policy"))
+    new.add_argument("name", help="its name and its package's, for instance my_policy")
+    new.add_argument("--out", type=Path, default=Path(), help="where its folder goes (default: .)")
+    new.set_defaults(command=_plugins_new)
 
     importing = commands.add_parser(
         "import-checkpoint", help="take in a world model of TD-MPC2's, which PWM begins with"
@@ -306,6 +311,16 @@ def _plugins_check(arguments: argparse.Namespace) -> int:
             where=f"plugins check {arguments.name}",
             remedy="each failed check says what was expected and how to mend it",
         )
+    return 0
+
+
+def _plugins_new(arguments: argparse.Namespace) -> int:
+    from fmbpo.scaffold import new_plugin
+
+    place = new_plugin(arguments.kind, arguments.name, arguments.out)
+    print(f"{place}: begin with {arguments.name}/__init__.py, then")
+    print(f"  pip install -e {place}")
+    print(f"  fmbpo plugins check {arguments.name} --kind {arguments.kind}")
     return 0
 
 

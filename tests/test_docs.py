@@ -3,8 +3,11 @@
 import argparse
 import ast
 import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 from fmbpo.cli import _parser
 from fmbpo.experiment import load_experiment
 from fmbpo.experiment.study import is_study, load_study
+from fmbpo.hookspecs import SPEC_VERSION
 
 REPOSITORY = Path(__file__).parent.parent
 DOCS = REPOSITORY / "docs"
@@ -26,7 +30,7 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "data.md"])
+@pytest.mark.parametrize("name", ["configuration.md", "data.md", "write-a-plugin.md"])
 def test_generated_parts_are_current(name, monkeypatch):
     monkeypatch.delenv("FMBPO_DATA", raising=False)
     assert (DOCS / name).read_text(encoding="utf-8") == generator().page(DOCS / name), (
@@ -138,3 +142,35 @@ def test_every_health_gate_is_in_the_page():
     assert len(gates) == 11
     table = set(re.findall(r"^\| `(\w+)` \|", (DOCS / "index.md").read_text(), re.MULTILINE))
     assert gates <= table
+
+
+def guide():
+    return (DOCS / "write-a-plugin.md").read_text(encoding="utf-8")
+
+
+def test_the_guides_plugin_is_complete_and_short(tmp_path, monkeypatch):
+    """Run as it stands on the page."""
+    code, test = re.findall(r"^```python\n(.*?)^```$", guide(), re.MULTILINE | re.DOTALL)
+    assert len(code.splitlines()) < 80
+    assert 'parametrize_checks("fmbpo.policies", "my_policy"' in test
+    info = tmp_path / "fmbpo_my_policy-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fmbpo-my-policy\nVersion: 0.1.0\n")
+    (entry,) = re.findall(r"^```toml\n\[project\.entry-points\.(.*?)^```$", guide(), re.M | re.S)
+    group, line = entry.splitlines()[0].strip('"]'), entry.splitlines()[1].replace('"', "")
+    (info / "entry_points.txt").write_text(f"[{group}]\n{line}\n")
+    (tmp_path / "my_policy.py").write_text(code)
+    (tmp_path / "test_it.py").write_text(test)
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"3\d passed", done.stdout), done.stdout
+
+
+def test_the_guides_table_has_every_hook():
+    for kind in ("world model", "policy"):
+        for hook in ("predict", "rollout", "loss", "freeze"):
+            assert f"| {kind} `{hook}` |" in guide()
+    assert f"| {SPEC_VERSION} |" in guide()

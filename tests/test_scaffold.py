@@ -1,0 +1,104 @@
+"""A new plugin as ``fmbpo plugins new`` writes it: installable, within the contract, and usable."""
+
+import importlib
+import os
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from fmbpo.cli import main
+from fmbpo.registry import load_plugin
+from fmbpo.testing.contract import run
+
+KINDS = ["world_model", "policy"]
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch, capsys):
+    """``written(kind, name)``: the project's folder, installed as an editable install would."""
+    monkeypatch.chdir(tmp_path)
+
+    def written(kind, name):
+        assert main(["plugins", "new", kind, name]) == 0
+        place = tmp_path / name
+        project = tomllib.loads((place / "pyproject.toml").read_text())["project"]
+        info = place / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+        )
+        lines = []
+        for group, entries in project["entry-points"].items():
+            lines += [f"[{group}]", *(f"{key} = {value}" for key, value in entries.items())]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+        monkeypatch.syspath_prepend(str(place))
+        importlib.invalidate_caches()
+        return place
+
+    return written
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_passes_the_contract_as_it_stands(kind, written):
+    name = f"fresh_{kind}"
+    written(kind, name)
+    component = load_plugin(kind, name)
+    outcomes = list(run(component, component.Config(**component.small)))
+    assert len(outcomes) > 25
+    assert [o for o in outcomes if o.status == "failed"] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_own_tests_pass_and_its_code_is_clean(kind, written):
+    place = written(kind, f"clean_{kind}")
+    paths = os.pathsep.join([str(place), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+    ruff = [sys.executable, "-m", "ruff", "check", "--no-cache", "--isolated", "--line-length=100"]
+    ruff += ["--select=E,F,W,B,UP"]
+    done = subprocess.run([*ruff, "."], cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_trains_beside_those_of_the_repository(
+    kind, written, repository, small_store, tiny_policy, tmp_path
+):
+    name = f"used_{kind}"
+    written(kind, name)
+    other = "policy_flow" if kind == "world_model" else "wm_flow"
+    bases = [f"{repository}/experiments/base/{part}.toml" for part in ("policies", other)]
+    lines = [
+        f"extends = {bases}", 'kind = "policy"', f"[{kind}]", f'plugin = "{name}"', "[protocol]",
+        'kind = "frozen"', 'world_model = "own_pretrain"',
+    ]  # fmt: skip
+    file = tmp_path / "own.toml"
+    file.write_text("\n".join(lines))
+    arguments = ["run", str(file), "--scale", "laptop", "--data", str(small_store)]
+    for override in tiny_policy:
+        arguments += ["-o", override]
+    assert main(arguments) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("My-Policy", "cannot be the name of a Python package"),
+        ("class", "cannot be the name of a Python package"),
+        ("mlp", "offers a policy 'mlp' already"),
+        ("json", "is installed already"),
+        ("taken", "is there already"),
+    ],
+)
+def test_names_that_cannot_be(name, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["plugins", "new", "policy", name]) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
