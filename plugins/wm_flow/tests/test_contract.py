@@ -6,7 +6,8 @@ CONFIGS = [
     {},
     {"solver": "euler", "substeps": 1},
     {"solver": "rk4", "substeps": 2, "trained_from": "mixed"},
-    {"parameterisation": "tangent", "tau": "logit_normal"},
+    {"parameterisation": "tangent", "tau": "logit_normal", "solver": "midpoint"}
+    | {"train_solver": "rk4", "train_substeps": 1},
     {"parameterisation": "logit", "trained_from": "teacher", "detach_velocity": True},
     {"source": "noise", "endpoint_coef": 0.0},
 ]

@@ -1,0 +1,212 @@
+"""Broken policies; see ``mutants.py``."""
+
+import attrs
+import torch
+from mutants import FlowP, P, mutant
+
+from fmbpo.nn.rollout import policy_rollout
+from fmbpo_policy_flow import FlowPolicy
+from fmbpo_policy_mlp import Config, GaussianPolicy
+
+# -- settings -------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class _Infinite(Config):
+    max_log_std: float = float("inf")
+
+
+@mutant("settings_survive_a_file", "can be written as TOML")
+class InfiniteSetting(P):
+    Config = _Infinite
+
+
+@attrs.frozen(kw_only=True)
+class _Lowered(Config):
+    init_log_std: float = attrs.field(default=-1.0, converter=lambda x: x - 1)
+
+
+@mutant("settings_survive_a_file", "TOML gives equal settings back")
+class SettingConvertedAtEveryReading(P):
+    Config = _Lowered
+
+
+@attrs.define(kw_only=True)
+class _Mutable:
+    units: list[int]
+    task_embedding: bool = False
+    detach: bool = True
+    init_log_std: float = -1.0
+    min_log_std: float = -1.427
+
+
+@mutant("settings_can_be_copied", "the settings cannot be changed")
+class MutableSettings(P):
+    Config = _Mutable
+
+
+# -- shapes, noise, rollouts ----------------------------------------------------------------------
+
+
+@mutant("shapes_fit", "`predict`'s action has shape [1, 3]")
+class Squeezed(P):
+    def predict(self, module, z, task, noise):
+        return super().predict(module, z, task, noise).squeeze()
+
+
+@mutant("shapes_fit", "`rollout`'s actions has shape [3, 4, 3]")
+class BatchFirst(P):
+    def rollout(self, module, z, partner, task, noise):
+        found = super().rollout(module, z, partner, task, noise)
+        return found._replace(action_HBA=found.action_HBA.transpose(0, 1))
+
+
+@mutant("noise_matters_where_declared", "it changes nothing")
+class AlwaysTheMode(P):
+    def predict(self, module, z, task, noise):
+        return super().predict(module, z, task, torch.zeros_like(noise))
+
+
+@mutant("rollout_is_repeated_predict", "the rollout's action at step 0")
+class TrainsItsModeAlone(P):
+    def rollout(self, module, z, partner, task, noise):
+        return super().rollout(module, z, partner, task, torch.zeros_like(noise))
+
+
+@mutant("rollout_is_repeated_predict", "with noise[0]")
+class NoiseOffByOne(P):
+    def rollout(self, module, z, partner, task, noise):
+        return super().rollout(module, z, partner, task, noise.roll(-1, 0))
+
+
+@mutant("rollout_is_repeated_predict", "the rollout's action at step 1")
+class OpenLoop(P):
+    def rollout(self, module, z, partner, task, noise):
+        start = z.detach()
+        act = lambda _, n: self.predict(module, start, task, n)  # noqa: E731
+        return policy_rollout(act, z, partner, noise)
+
+
+@mutant("rollout_is_repeated_predict", "the rollout's latent at step 0")
+class TellsThePartnerAnotherAction(P):
+    def rollout(self, module, z, partner, task, noise):
+        answer = lambda t, z, action: partner(t, z, action.clamp(-0.1, 0.1))  # noqa: E731
+        return super().rollout(module, z, answer, task, noise)
+
+
+# -- changes in place, extremes -------------------------------------------------------------------
+
+
+@mutant("leaves_its_arguments_alone", "`rollout` leaves its arguments as they are")
+class NoiseScaledInPlace(P):
+    def rollout(self, module, z, partner, task, noise):
+        return super().rollout(module, z, partner, task, noise.clamp_(-1, 1))
+
+
+@mutant("leaves_its_arguments_alone", "`loss` leaves its arguments as they are")
+class ReturnScaledInPlace(P):
+    def loss(self, module, imagined):
+        imagined.return_B.div_(imagined.scale)
+        return super().loss(module, imagined)
+
+
+@mutant("stays_finite", "of `predict` for inputs of scale 10")
+class LogarithmOfTheLatent(P):
+    def predict(self, module, z, task, noise):
+        return super().predict(module, z.log(), task, noise)
+
+
+# -- actions --------------------------------------------------------------------------------------
+
+
+@mutant("actions_are_bounded_and_masked", "actions lie in [-1, 1]")
+class Unbounded(P):
+    class Module(GaussianPolicy):
+        def forward(self, z, task, noise):
+            return (self.mean(z) + self.log_std.std() * noise) * task.mask_BA
+
+
+@mutant("actions_are_bounded_and_masked", "masked dimensions are 0")
+class Unmasked(P):
+    def predict(self, module, z, task, noise):
+        task = task._replace(mask_BA=torch.ones_like(task.mask_BA))
+        return super().predict(module, z, task, noise)
+
+
+@mutant("actions_are_bounded_and_masked", "masked dimensions are 0")
+class MaskInverted(P):
+    def predict(self, module, z, task, noise):
+        return super().predict(module, z, task._replace(mask_BA=1 - task.mask_BA), noise)
+
+
+@mutant("actions_are_bounded_and_masked", "masked dimensions are 0")
+class MaskedBeforeTheBias(FlowP):
+    """The start of the flow is masked, its end is not."""
+
+    class Module(FlowPolicy):
+        def forward(self, z, task, noise):
+            return torch.tanh(self.solve(self.start(noise, task), z, task))
+
+
+# -- gradients and learning -----------------------------------------------------------------------
+
+
+@mutant("gradients_reach_the_inputs", "result 0 of `predict` has a gradient to the latent")
+class LatentDetachedInPredict(P):
+    def predict(self, module, z, task, noise):
+        return super().predict(module, z.detach(), task, noise)
+
+
+@mutant("policys_input_is_cut", "sees the latents without their gradient")
+class InputNotCut(P):
+    def rollout(self, module, z, partner, task, noise):
+        act = lambda z, n: self.predict(module, z, task, n)  # noqa: E731
+        return policy_rollout(act, z, partner, noise, detach=False)
+
+
+@mutant("policys_input_is_cut", "sees the latents without their gradient")
+class InputCutAtTheStartAlone(P):
+    def rollout(self, module, z, partner, task, noise):
+        start = z
+        cut = lambda z: z.detach() if z is start else z  # noqa: E731
+        act = lambda z, n: self.predict(module, cut(z), task, n)  # noqa: E731
+        return policy_rollout(act, z, partner, noise, detach=False)
+
+
+@mutant("policys_input_is_cut", "the path through the world model is not cut")
+class PartnersInputCutToo(P):
+    def rollout(self, module, z, partner, task, noise):
+        answer = lambda t, z, action: partner(t, z.detach(), action)  # noqa: E731
+        return super().rollout(module, z, answer, task, noise)
+
+
+@mutant("loss_falls", "raise the return")
+class LossOfTheWrongSign(P):
+    def loss(self, module, imagined):
+        loss, metrics = super().loss(module, imagined)
+        return -loss, metrics
+
+
+@mutant("loss_reaches_every_parameter", "none to log_std.value")
+class NoiseScaleDetached(P):
+    class Module(GaussianPolicy):
+        def forward(self, z, task, noise):
+            return torch.tanh(self.mean(z) + self.log_std.std().detach() * noise) * task.mask_BA
+
+
+# -- the ways in which the engine runs a policy ---------------------------------------------------
+
+
+@mutant("evaluations_are_counted_right", "module.evaluations = 2 passes", substeps=2)
+class CountsItsSubsteps(FlowP):
+    class Module(FlowPolicy):
+        def __init__(self, config, dims):
+            super().__init__(config, dims)
+            self.evaluations = config.substeps
+
+
+@mutant("evaluations_are_counted_right", "module.evaluations = 1 passes")
+class BestOfTwo(P):
+    def predict(self, module, z, task, noise):
+        one, two = (super(BestOfTwo, self).predict(module, z, task, n) for n in (noise, -noise))
+        return torch.maximum(one, two)

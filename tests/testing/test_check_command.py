@@ -1,0 +1,95 @@
+"""``fmbpo plugins check``: its table, its JSON, its exit status."""
+
+import json
+
+import pytest
+import torch
+from throw_away import BROKEN, GOOD
+
+from fmbpo.cli import main
+from fmbpo.testing.contract import CHECKS, NEEDS_GPU
+
+GPU = torch.cuda.is_available()
+
+
+def statuses(plugin):
+    return {check["check"]: check["status"] for check in plugin["checks"]}
+
+
+def test_a_whole_plugin_passes_in_a_table(capsys):
+    assert main(["plugins", "check", "mlp", "--kind", "policy"]) == 0
+    out, err = capsys.readouterr()
+    title, *rows, summary = out.splitlines()
+    assert title.startswith("policy mlp ")
+    assert title.endswith(" (fmbpo-policy-mlp)")
+    found = {row.split()[0]: row.split()[1] for row in rows}
+    skipped = set() if GPU else NEEDS_GPU
+    assert found == {c: "skipped" if c in skipped else "ok" for c in CHECKS["policy"]}
+    passed = len(found) - len(skipped)
+    assert summary.strip() == f"{passed} ok" + (", 1 skipped" if skipped else "")
+    assert "error" not in err
+
+
+def test_a_name_of_both_kinds_is_checked_in_both(capsys):
+    assert main(["plugins", "check", "mlp", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(p["kind"], p["name"]) for p in found] == [("world_model", "mlp"), ("policy", "mlp")]
+    for plugin in found:
+        assert statuses(plugin).keys() == CHECKS[plugin["kind"]].keys()
+        assert "failed" not in statuses(plugin).values()
+
+
+def test_a_broken_plugin_fails_the_checks_that_it_breaks(offer, capsys):
+    offer(BROKEN)
+    assert main(["plugins", "check", "throw-away", "--json"]) == 2
+    out, err = capsys.readouterr()
+    (plugin,) = json.loads(out)
+    assert (plugin["version"], plugin["distribution"]) == ("1.2", "throw-away-dist")
+    failed = {c["check"]: c["message"] for c in plugin["checks"] if c["status"] == "failed"}
+    assert "expected: actions lie in [-1, 1]" in failed["actions_are_bounded_and_masked"]
+    raised = failed["loss_and_metrics_are_numbers"]
+    assert "found: the plugin fails: KeyError: 'my mistake'" in raised
+    assert "mend: see " in raised
+    assert raised.endswith(", in loss")
+    assert statuses(plugin)["settings_can_be_copied"] == "ok"
+    assert f"{len(failed)} check(s) failed" in err
+    assert main(["plugins", "check", "throw-away"]) == 2
+    out, _ = capsys.readouterr()
+    rows = out.splitlines()
+    place = next(i for i, row in enumerate(rows) if row.split()[:1] == ["shapes_fit"])
+    assert rows[place].split() == ["shapes_fit", "ok"]
+    place = next(i for i, row in enumerate(rows) if "actions_are_bounded" in row)
+    assert rows[place].endswith("failed")
+    assert [row.split()[0] for row in rows[place + 1 : place + 4]] == [
+        "expected:",
+        "found:",
+        "mend:",
+    ]
+    assert f"{len(failed)} failed" in rows[-1]
+
+
+def test_settings_are_overridden(capsys):
+    assert main(["plugins", "check", "mlp", "--kind", "policy", "-o", "detach=false"]) == 0
+    assert "detach=False" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no-such"], ["no installed distribution offers", "'no-such'"]),
+        (["mlp", "--kind", "policy", "-o", "unit=[8]"], ["unit: unknown key", "'units'"]),
+        (["mlp", "--kind", "policy", "-o", "units=8"], ["units: 8 (an integer)"]),
+        (["mlp", "--kind", "policy", "-o", "policy.units=[8]"], ["-o KEY=VALUE"]),
+    ],
+)
+def test_a_mistake_of_the_users(arguments, words, capsys):
+    assert main(["plugins", "check", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert all(word in err for word in ["error: ", *words])
+
+
+def test_a_good_plugin_beside_passes(offer, capsys):
+    offer(GOOD)
+    assert main(["plugins", "check", "throw-away"]) == 0
+    assert "policy throw-away 1.2 (throw-away-dist)" in capsys.readouterr().out

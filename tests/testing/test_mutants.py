@@ -1,0 +1,49 @@
+"""The contract checks bite: each catches what it is there for, and says so."""
+
+import re
+
+import policy_mutants  # noqa: F401 - their mutants are noted on import
+import pytest
+import shared_mutants  # noqa: F401
+import torch
+import world_model_mutants  # noqa: F401
+from mutants import MUTANTS, ORIGINALS, component
+
+from fmbpo.testing.contract import CHECKS, NEEDS_GPU, run, run_check
+
+torch.set_num_threads(1)
+PARTS = re.compile(r"expected: \S.*\n   found: \S.*\n    mend: \S.*", re.DOTALL)
+
+
+def checked(plugin, check, **settings):
+    found = component(plugin)
+    return run_check(found, found.Config(**{**found.small, **settings}), check)
+
+
+@pytest.mark.parametrize("original", ORIGINALS, ids=lambda cls: cls.__name__)
+def test_the_unbroken_originals_pass(original):
+    found = component(original())
+    outcomes = list(run(found, found.Config(**found.small)))
+    assert {o.check: o.message for o in outcomes if o.status == "failed"} == {}
+    assert {o.check for o in outcomes if o.status == "skipped"} <= NEEDS_GPU
+    assert len(outcomes) == len(CHECKS[found.kind])
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.name}-{m.check}")
+def test_a_mutant_is_caught_by_the_check_meant_for_it(mutant):
+    outcome = checked(mutant.plugin(), mutant.check, **mutant.settings)
+    assert outcome.status == "failed"
+    assert mutant.says in outcome.message
+    assert PARTS.fullmatch(outcome.message)
+
+
+def test_mutants_are_many_and_have_names_of_their_own():
+    names = [(component(m.plugin()).kind, m.name) for m in MUTANTS]
+    assert len(set(names)) == len(names) >= 30
+
+
+@pytest.mark.parametrize("kind", CHECKS)
+def test_every_check_is_failed_by_a_mutant(kind):
+    """Beside those on a GPU, for which a fault needs a GPU to show."""
+    meant = {m.check for m in MUTANTS if component(m.plugin()).kind == kind}
+    assert CHECKS[kind].keys() - meant == NEEDS_GPU

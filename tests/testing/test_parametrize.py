@@ -1,0 +1,95 @@
+"""``parametrize_checks``: the contract as a test file of four lines."""
+
+import pytest
+from throw_away import BROKEN, GOOD
+
+from fmbpo.errors import UserError
+from fmbpo.testing import parametrize_checks
+from fmbpo.testing.contract import CHECKS, NEEDS_GPU
+
+pytest_plugins = ["pytester"]
+
+FILE = """
+from fmbpo.testing import parametrize_checks
+
+@parametrize_checks("fmbpo.policies", "throw-away"{arguments})
+def test_contract(check):
+    check()
+"""
+FAILS, PASSES = "actions_are_bounded_and_masked", "has_no_buffers"
+
+
+@pytest.fixture
+def contract(offer, pytester):
+    """The tests of a plugin's file, run in a folder of their own: ``contract(source, ...)``."""
+
+    def run(source, arguments="", tests=f"{FAILS} or {PASSES}"):
+        offer(source)
+        file = pytester.makepyfile(test_contract=FILE.format(arguments=arguments))
+        options = ["-rA", "-p", "no:xdist", "-p", "no:cacheprovider", "-k", tests]
+        return pytester.runpytest_inprocess(file, *options)
+
+    return run
+
+
+def test_what_passes_and_what_fails(contract):
+    found = contract(BROKEN)
+    found.assert_outcomes(passed=1, failed=1)
+    found.stdout.fnmatch_lines(
+        [f"{FAILS}*", "expected: actions lie in*", "*found: *", "*mend: *", f"FAILED*{FAILS}-0*"]
+    )
+    found.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_an_expected_failure_is_honoured(contract):
+    arguments = f", expected_failures={{'{FAILS}': 'it is bold'}}"
+    found = contract(BROKEN, arguments)
+    found.assert_outcomes(passed=1, xfailed=1)
+    found.stdout.fnmatch_lines([f"XFAIL*{FAILS}-0* - it is bold"])
+
+
+def test_an_expected_failure_that_passes_is_a_failure(contract):
+    found = contract(GOOD, f", expected_failures={{'{FAILS}': 'it is bold'}}")
+    found.assert_outcomes(passed=1, failed=1)
+    found.stdout.fnmatch_lines([f"{FAILS} passes, and was expected to fail: it is bold"])
+
+
+def test_each_configuration_is_a_test_on_top_of_the_small_settings(contract):
+    arguments = ", configs=[{}, {'detach': False}, {'units': [0]}]"
+    found = contract(GOOD, arguments, PASSES)
+    found.assert_outcomes(passed=2, failed=1)
+    found.stdout.fnmatch_lines([f"FAILED*{PASSES}-2* - *ValueError*"])
+
+
+def test_a_plugin_that_is_not_there_fails_with_the_remedy(pytester):
+    file = pytester.makepyfile(test_contract=FILE.format(arguments=""))
+    found = pytester.runpytest_inprocess(file, "-k", PASSES, "-p", "no:xdist")
+    found.assert_outcomes(failed=1)
+    found.stdout.fnmatch_lines(["*no installed distribution offers a policy plugin 'throw-away'*"])
+
+
+def names(mark):
+    """Check of each case, and whether it is marked as needing a GPU."""
+    argument, cases = mark.args
+    assert argument == "check"
+    return {case.id.rpartition("-")[0]: [m.name for m in case.marks] for case in cases}
+
+
+@pytest.mark.parametrize(
+    ("group", "kind"), [("fmbpo.world_models", "world_model"), ("fmbpo.policies", "policy")]
+)
+def test_every_check_of_the_kind_becomes_a_test(group, kind):
+    found = names(parametrize_checks(group, "mlp").mark)
+    assert found.keys() == CHECKS[kind].keys()
+    assert {name for name, marks in found.items() if marks == ["gpu"]} == NEEDS_GPU
+
+
+def test_a_mistake_in_the_file_is_named():
+    with pytest.raises(UserError, match=r"no group 'fmbpo\.policy'[\s\S]*fmbpo\.policies"):
+        parametrize_checks("fmbpo.policy", "mlp")
+    with pytest.raises(UserError, match=r"no check stays_calm[\s\S]*stays_finite"):
+        parametrize_checks("fmbpo.policies", "mlp", expected_failures={"stays_calm": "never"})
+    with pytest.raises(UserError, match="no check masked_actions_are_inert"):
+        parametrize_checks("fmbpo.policies", "mlp", expected_failures={
+            "masked_actions_are_inert": "a world model's"
+        })  # fmt: skip

@@ -1,0 +1,301 @@
+"""Broken world models; see ``mutants.py``."""
+
+from collections.abc import Callable
+
+import attrs
+import torch
+from mutants import WM, FlowWM, mutant
+from torch import nn
+
+from fmbpo.hookspecs import Prediction
+from fmbpo.nn.rollout import model_rollout
+from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig
+from fmbpo_wm_flow.field import Tangent
+from fmbpo_wm_flow.model import FlowWorldModel
+
+RANDOM_SOURCE = {"source": "noise", "endpoint_coef": 0.0}
+
+
+# -- settings -------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class _WithAFunction(WorldModelConfig):
+    activation: Callable = torch.tanh
+
+
+@mutant("settings_survive_a_file", "activation: ")
+class SettingThatIsNoValue(WM):
+    Config = _WithAFunction
+
+
+def _made_in_a_function():
+    @attrs.frozen(kw_only=True)
+    class Local(WorldModelConfig):
+        pass
+
+    return Local
+
+
+@mutant("settings_can_be_copied", "pickle of the settings works")
+class SettingsOfALocalClass(WM):
+    Config = _made_in_a_function()
+
+
+@mutant("declares_its_sizes", "`module.latent_dim` is a number")
+class NoLatentDim(WM):
+    class Module(LatentWorldModel):
+        def __init__(self, config, dims):
+            super().__init__(config, dims)
+            del self.latent_dim
+
+
+# -- masks, tasks, spaces -------------------------------------------------------------------------
+
+
+@mutant("masked_actions_are_inert", "dimensions change nothing in `predict`")
+class MaskInverted(WM):
+    class Module(LatentWorldModel):
+        def step_input(self, z, action, task):
+            return super().step_input(z, action, task._replace(mask_BA=1 - task.mask_BA))
+
+
+@mutant("masked_actions_are_inert", "dimensions change nothing in `predict`")
+class MaskMissingInPredict(WM):
+    def predict(self, module, z, action, task, noise):
+        task = task._replace(mask_BA=torch.ones_like(task.mask_BA))
+        return super().predict(module, z, action, task, noise)
+
+
+@mutant("masked_actions_are_inert", "dimensions change nothing in `loss`")
+class MaskMissingInLoss(WM):
+    def loss(self, module, batch, noise):
+        return super().loss(module, batch._replace(mask_BA=torch.ones_like(batch.mask_BA)), noise)
+
+
+@mutant("masked_actions_are_inert", "actions change the next latent")
+class ActionUnused(WM):
+    def predict(self, module, z, action, task, noise):
+        return super().predict(module, z, torch.zeros_like(action), task, noise)
+
+
+@mutant("task_is_told_by_its_embedding", "another task gives another prediction")
+class EmbeddingUnused(WM):
+    class Module(LatentWorldModel):
+        def step_input(self, z, action, task):
+            return super().step_input(
+                z, action, task._replace(embedding_BE=torch.zeros_like(task.embedding_BE))
+            )
+
+
+@mutant("latent_stays_in_its_space", "stay on the simplex")
+class VelocityEndsInSimNorm(WM):
+    def predict(self, module, z, action, task, noise):
+        velocity, logits = super().predict(module, z, action, task, noise)
+        return Prediction(z + velocity, logits)
+
+
+class _Unprojected(Tangent):
+    def leave(self, x):
+        return x
+
+
+@mutant("latent_stays_in_its_space", "stay on the simplex", parameterisation="tangent")
+class LeavesThroughAFace(FlowWM):
+    class Module(FlowWorldModel):
+        def __init__(self, config, dims):
+            super().__init__(config, dims)
+            self.field = _Unprojected()
+
+
+# -- shapes, noise, rollouts ----------------------------------------------------------------------
+
+
+@mutant("shapes_fit", "`predict`'s reward logits has shape [1, 101]")
+class OneBinTooFew(WM):
+    def predict(self, module, z, action, task, noise):
+        z_next, logits = super().predict(module, z, action, task, noise)
+        return Prediction(z_next, logits[..., 1:])
+
+
+@mutant("shapes_fit", "the plugin fails: RuntimeError")
+class EncodesSingleRowsAlone(WM):
+    class Module(LatentWorldModel):
+        def encode(self, obs, embedding):
+            return self.encoder(torch.cat([obs, embedding], -1))
+
+
+@mutant("shapes_fit", "`rollout`'s latents (H + 1 rows)")
+class RolloutWithoutItsStart(WM):
+    def rollout(self, module, z, partner, task, noise):
+        found = super().rollout(module, z, partner, task, noise)
+        return found._replace(z_HBD=found.z_HBD[1:])
+
+
+@mutant("noise_matters_where_declared", "it changes nothing", **RANDOM_SOURCE)
+class NoiseIgnored(FlowWM):
+    def predict(self, module, z, action, task, noise):
+        return super().predict(module, z, action, task, torch.zeros_like(noise))
+
+
+@mutant("has_no_randomness_of_its_own", "torch's generator moved")
+class NoiseInTheLoss(WM):
+    def loss(self, module, batch, noise):
+        obs = batch.obs_HBO + 0.1 * torch.randn_like(batch.obs_HBO)
+        return super().loss(module, batch._replace(obs_HBO=obs), noise)
+
+
+@mutant("rollout_is_repeated_predict", "the rollout's latent at step 0")
+class RolloutOfItsOwn(WM):
+    def rollout(self, module, z, partner, task, noise):
+        def step(z, action, noise):
+            found = self.predict(module, z, action, task, noise)
+            return found._replace(z_BD=(z + found.z_BD) / 2)
+
+        return model_rollout(step, z, partner, noise)
+
+
+@mutant("rollout_is_repeated_predict", "with noise[0]", **RANDOM_SOURCE)
+class NoiseOffByOne(FlowWM):
+    def rollout(self, module, z, partner, task, noise):
+        return super().rollout(module, z, partner, task, noise.roll(1, 0))
+
+
+@mutant("rollout_is_repeated_predict", "with noise[1]", **RANDOM_SOURCE)
+class OneNoiseForAllSteps(FlowWM):
+    def rollout(self, module, z, partner, task, noise):
+        return super().rollout(module, z, partner, task, noise[:1].expand_as(noise))
+
+
+@mutant("rollout_is_repeated_predict", "a rollout begins with its start")
+class StartReplaced(WM):
+    def rollout(self, module, z, partner, task, noise):
+        found = super().rollout(module, z, partner, task, noise)
+        return found._replace(z_HBD=torch.cat([found.z_HBD[1:2], found.z_HBD[1:]]))
+
+
+# -- changes in place, extremes -------------------------------------------------------------------
+
+
+@mutant("leaves_its_arguments_alone", "`predict` leaves its arguments as they are")
+class ActionMaskedInPlace(WM):
+    def predict(self, module, z, action, task, noise):
+        return super().predict(module, z, action.mul_(task.mask_BA), task, noise)
+
+
+@mutant("leaves_its_arguments_alone", "`loss` leaves its arguments as they are")
+class RewardCentredInPlace(WM):
+    def loss(self, module, batch, noise):
+        batch.reward_HB.sub_(batch.reward_HB.mean())
+        return super().loss(module, batch, noise)
+
+
+@mutant("stays_finite", "of `predict` for inputs of scale")
+class ExponentialOfObservations(WM):
+    class Module(LatentWorldModel):
+        def encode(self, obs, embedding):
+            return super().encode(obs.exp(), embedding)
+
+
+@mutant("stays_finite", "of `predict` for inputs of scale 0")
+class RootOfTheAction(WM):
+    def predict(self, module, z, action, task, noise):
+        return super().predict(module, z, action.abs().sqrt(), task, noise)
+
+
+@mutant("stays_finite", "observations and rewards of scale 1")
+class LogarithmOfTheReward(WM):
+    def loss(self, module, batch, noise):
+        return super().loss(module, batch._replace(reward_HB=batch.reward_HB.log()), noise)
+
+
+# -- gradients and learning -----------------------------------------------------------------------
+
+
+@mutant("gradients_reach_the_inputs", "result 0 of `predict` has a gradient to the action")
+class ActionDetached(WM):
+    def predict(self, module, z, action, task, noise):
+        return super().predict(module, z, action.detach(), task, noise)
+
+
+@mutant("gradients_reach_the_inputs", "result 1 of `predict` has a gradient to the latent")
+class RewardOfADetachedLatent(WM):
+    def predict(self, module, z, action, task, noise):
+        z_next = super().predict(module, z, action, task, noise).z_BD
+        return Prediction(z_next, module.reward_logits(z.detach(), action, task))
+
+
+@mutant("loss_reaches_every_parameter", "none to reward.", reward_coef=0.0)
+class RewardNotTrained(WM):
+    pass
+
+
+@mutant("decoded_reward_follows_the_real_one", "the decoded reward explains them")
+class LossOfTheWrongSign(WM):
+    def loss(self, module, batch, noise):
+        loss, metrics = super().loss(module, batch, noise)
+        return -loss, metrics
+
+
+@mutant(
+    "decoded_reward_follows_the_real_one",
+    "the decoded reward explains them",
+    reward_loss="logit_mse",
+)
+class RewardHeadStuck(WM):
+    """The loss of PWM's released code: every logit learns the mean reward."""
+
+
+@mutant("decoded_reward_follows_the_real_one", "the decoded reward explains them")
+class RewardOfTheRowBeside(WM):
+    def loss(self, module, batch, noise):
+        return super().loss(module, batch._replace(reward_HB=batch.reward_HB.roll(1, 1)), noise)
+
+
+@mutant("decoded_reward_follows_the_real_one", "the decoded reward explains them")
+class RewardOfTheStepBefore(WM):
+    def loss(self, module, batch, noise):
+        return super().loss(module, batch._replace(reward_HB=batch.reward_HB.roll(1, 0)), noise)
+
+
+@mutant("decoded_reward_follows_the_real_one", "the decoded reward explains them")
+class AnotherInputOrderInPredict(WM):
+    def predict(self, module, z, action, task, noise):
+        z_next = super().predict(module, z, action, task, noise).z_BD
+        inputs = torch.cat([z, action * task.mask_BA, task.embedding_BE], -1)
+        return Prediction(z_next, module.reward(inputs))
+
+
+@mutant("frozen_is_frozen", "they moved in a call")
+class EmbeddingThatLimitsItself(WM):
+    """``max_norm`` writes to the weight at every look-up."""
+
+    class Module(LatentWorldModel):
+        def __init__(self, config, dims):
+            super().__init__(config, dims)
+            self.task_embedding = nn.Embedding(dims.tasks, config.task_dim, max_norm=1.0)
+
+
+# -- the ways in which the engine runs a model ----------------------------------------------------
+
+
+@mutant("compiles_as_one_graph", ".nonzero()")
+class ShapeFromData(WM):
+    def predict(self, module, z, action, task, noise):
+        action = action[:, task.mask_BA.any(0).nonzero().flatten()]
+        return super().predict(module, z, action, task, noise)
+
+
+@mutant("evaluations_are_counted_right", "module.evaluations = 1 passes")
+class TwoHalfSteps(WM):
+    def predict(self, module, z, action, task, noise):
+        half, logits = super().predict(module, z, action, task, noise)
+        return Prediction(super().predict(module, half, action, task, noise).z_BD, logits)
+
+
+@mutant("evaluations_are_counted_right", "module.evaluations = 4 passes", substeps=4)
+class CountsItsSubsteps(FlowWM):
+    class Module(FlowWorldModel):
+        def __init__(self, config, dims):
+            super().__init__(config, dims)
+            self.evaluations = config.substeps
