@@ -27,12 +27,12 @@ import attrs
 
 from fmbpo.errors import UserError
 from fmbpo.experiment.docstrings import meanings, summary
-from fmbpo.experiment.load import _RESERVED
+from fmbpo.experiment.load import RESERVED
 from fmbpo.experiment.protocols import PROTOCOLS, Protocol
 from fmbpo.experiment.schema import POLICY_TABLES, Experiment, PluginTable
 from fmbpo.experiment.structure import plain
 from fmbpo.experiment.study import StudyConfig
-from fmbpo.experiment.toml import _NOT_IN_OVERLAY
+from fmbpo.experiment.toml import NOT_IN_OVERLAY
 from fmbpo.registry import Listing, list_plugins, load_plugin
 
 Schema = dict[str, Any]
@@ -61,9 +61,9 @@ def file_schema(
     """
     listings = list_plugins() if plugins is None else list(plugins)
     tables = _tables({(item.kind, item.name): item for item in listings}, say)
-    experiment = _table(Experiment, skip={"scale", *_RESERVED, *tables})["properties"]
+    experiment = _table(Experiment, skip={"scale", *RESERVED, *tables})["properties"]
     experiment |= {name: {"$ref": f"#/$defs/{name}"} for name in tables}
-    overlay = {key: value for key, value in experiment.items() if key not in _NOT_IN_OVERLAY}
+    overlay = {key: value for key, value in experiment.items() if key not in NOT_IN_OVERLAY}
     experiment["scale"] = {
         "type": "object",
         "additionalProperties": {"$ref": "#/$defs/overlay"},

@@ -29,7 +29,7 @@ DATA_VARIABLE = "FMBPO_DATA"
 """Environment variable that names the data store of this machine."""
 
 _HOW_DATA = f"give the data set's folder: --data PATH, or {DATA_VARIABLE}=PATH in the environment"
-_RESERVED = ("scale_reason", "origin")
+RESERVED = ("scale_reason", "origin")
 """Fields of ``Experiment`` that no file has."""
 
 
@@ -58,7 +58,7 @@ def load_experiment(
     chosen, reason = _scale(document, scale, _data(document, overrides, data)[0], path)
     toml.apply_scale(document, chosen)
     toml.apply_overrides(document, overrides)
-    for key in _RESERVED:
+    for key in RESERVED:
         if key in document.tree:
             where = f"{document.origin[key]}: {key}"
             raise UserError("unknown key", where=where, remedy="remove it")

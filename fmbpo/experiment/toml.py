@@ -28,7 +28,8 @@ OVERRIDE = "override"
 """Origin of a value that came by ``-o``."""
 
 _OWN_KEYS = ("name", "aliases", "description")
-_NOT_IN_OVERLAY = ("extends", "scale", "name", "aliases", "kind")
+NOT_IN_OVERLAY = ("extends", "scale", "name", "aliases", "kind")
+"""Keys that cannot depend on the scale."""
 _KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _WORD = re.compile(r"[A-Za-z_./~][A-Za-z0-9_./~+:@-]*")
 
@@ -151,7 +152,7 @@ def apply_scale(document: Document, name: str) -> None:
     inner = {k: document.origin.pop(k) for k in list(document.origin) if k.split(".")[0] == "scale"}
     if name not in defined:
         return
-    for key in _NOT_IN_OVERLAY:
+    for key in NOT_IN_OVERLAY:
         if key in table[name]:
             raise UserError(
                 f"{key!r} cannot depend on the scale",
