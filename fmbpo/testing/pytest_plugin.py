@@ -1,0 +1,10 @@
+"""Tells pytest, wherever fmbpo is installed, the mark that contract checks on a GPU carry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def pytest_configure(config: Any) -> None:
+    """Register the mark, for plugins whose tests run with ``--strict-markers``."""
+    config.addinivalue_line("markers", "gpu: needs a CUDA device (skipped where there is none)")
