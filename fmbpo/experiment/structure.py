@@ -145,7 +145,7 @@ def _name(cls: Any) -> str:
         return " or ".join(_name(item) for item in get_args(cls) if item is not type(None))
     if get_origin(cls) in (list, Sequence, tuple):
         return f"an array, each element {_name(get_args(cls)[0])}"
-    if isinstance(cls, type) and attrs.has(cls):
+    if get_origin(cls) is dict or (isinstance(cls, type) and attrs.has(cls)):
         return "a table"
     return names.get(cls, getattr(cls, "__name__", str(cls)))
 

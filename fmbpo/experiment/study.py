@@ -145,4 +145,5 @@ def load_study(
 
 
 def _in_cell(name: str, error: UserError) -> UserError:
-    return UserError(error.what, where=f"cell {name}: {error.where}", remedy=error.remedy)
+    where = f"cell {name}: {error.where}" if error.where else f"cell {name}"
+    return UserError(error.what, where=where, remedy=error.remedy)

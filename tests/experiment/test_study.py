@@ -60,6 +60,7 @@ def test_paths_are_relative_to_the_study(write, policy, study):
         ("[cells.high]\nexperiment = \"toy_policy.toml\"", "", "two cells or more"),
         ("toy_policy.toml\"\noverrides", "toy_polcy.toml\"\noverrides", "toy_policy.toml"),
         ("lam=0.5", "lam", "not an override"),
+        ("toy_policy.toml\"\noverrides", "gone.toml\"\noverrides", "cell low: no such file"),
         ("lam=0.5", "lam=7", "cell low: override: policy_learning.lam"),
         ("lam=0.5", "lam=0.95", "two cells are one run"),
         ("[cells.low]", '[cells."$x{$"]', "cannot be part of a run's name"),
