@@ -14,8 +14,8 @@ from fmbpo import __version__
 from fmbpo.errors import UserError
 
 USER_MISTAKE = 2
-TABLE_WIDTH = 100
-"""Columns that the closing table needs."""
+TABLE_WIDTH, PLANNED = 100, 20
+"""Columns that the closing table needs, and further ones for the returns of planning."""
 INTERRUPTED = 130
 
 
@@ -178,7 +178,8 @@ def _run(arguments: argparse.Namespace) -> int:
             found = {name: summary.to_json() for name, summary in cells.summaries.items()}
         else:
             result = Runner(load_experiment(**_loading(arguments)), root, _say).run()
-            print_closing(result.summary, stream, width=width)
+            wide = max(width, TABLE_WIDTH + PLANNED) if result.summary.planning else width
+            print_closing(result.summary, stream, width=wide)
             folder, found = result.folder, result.summary.to_json()
     except Interrupted as stopped:
         _say(f"interrupted: {stopped}; the same command continues")

@@ -39,7 +39,8 @@ def test_planning_is_added_to_a_finished_run(quadrant, run, tmp_path):
     assert without["planning"] is None
     planned, said = run(quadrant, *MPPI)
     assert "complete but for the evaluation with the planner" in said
-    assert "MPPI" in said
+    assert "MPPI ± 95 %" in said
+    assert "…" not in said  # no column is cut off
     assert len(list((tmp_path / "runs").iterdir())) == 2
     assert planned["planning"]["samples"] == 6
     differ = []
