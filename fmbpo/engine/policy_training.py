@@ -92,13 +92,18 @@ class PolicyTraining:
             for c in cells
         ]
         self.training: CellState = to_device(stack(built), device)
+        # Their parameters give way to the cells'; `fmbpo check` looks at them, so they are seeded.
+        module, one_critic = (
+            seeding.built(make, cells[0].seed, cells[0].task, "template")
+            for make in (lambda: build(own, dims), build_critic)
+        )
         self.roles = Roles(
             world_model,
             e.world_model.component.predict,
-            build(own, dims).to(device),
+            module.to(device),
             policy.component.rollout,
             policy.component.loss,
-            build_critic().to(device),
+            one_critic.to(device),
         )
         self.planning = PlannerSettings(
             e.planning, config.discount, e.conventions.imagined_reward == "symlog"
