@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     plugins.set_defaults(command=_plugins)
     plugin_commands = plugins.add_subparsers(metavar="COMMAND")
     checking = plugin_commands.add_parser("check", help="hold plugins against the contract")
-    checking.add_argument("name", help="the plugin's name")
+    checking.add_argument("name", nargs="?", help="the plugin's name (default: every plugin)")
     checking.add_argument(
         "--kind", choices=("world_model", "policy"), help="where both kinds have the name"
     )
@@ -271,17 +272,18 @@ def _config_schema(_: argparse.Namespace) -> int:
 
 
 def _plugins(arguments: argparse.Namespace) -> int:
-    from fmbpo.registry import list_plugins, status
+    from fmbpo.registry import list_plugins
 
+    found = list_plugins()
     rows = [
         {
             "kind": listing.kind,
             "name": listing.name,
             "version": listing.version,
             "distribution": listing.distribution,
-            "status": status(listing),
+            "module": listing.value,
         }
-        for listing in list_plugins()
+        for listing in found
     ]
     if arguments.json:
         print(json.dumps(rows, indent=2))
@@ -292,6 +294,10 @@ def _plugins(arguments: argparse.Namespace) -> int:
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
     for row in [{key: key for key in widths}, *rows]:
         print("  ".join(row[key].ljust(width) for key, width in widths.items()).rstrip())
+    claims = Counter((listing.kind, listing.name) for listing in found)
+    for (kind, name), count in claims.items():
+        if count > 1:
+            _say(f"WARNING: {count} distributions offer the {kind} {name!r}: uninstall all but one")
     return 0
 
 
@@ -309,7 +315,7 @@ def _plugins_check(arguments: argparse.Namespace) -> int:
     if failed:
         raise UserError(
             f"{failed} check(s) failed",
-            where=f"plugins check {arguments.name}",
+            where=f"plugins check {arguments.name or ''}".rstrip(),
             remedy="each failed check says what was expected and how to mend it",
         )
     return 0

@@ -71,15 +71,6 @@ def list_plugins() -> list[Listing]:
     return [listing for listing, _ in _scan()[0]]
 
 
-def status(listing: Listing) -> str:
-    """``"ok"``, or ``"broken: reason"`` where the plugin cannot be loaded; never raises."""
-    try:
-        load_plugin(listing.kind, listing.name)
-    except UserError as error:
-        return f"broken: {' '.join(error.what.split())}"
-    return "ok"
-
-
 def load_plugin(kind: Kind, name: str) -> Component:
     """Import the plugin, check it against the contract and resolve its hooks.
 

@@ -1,6 +1,8 @@
 """Fixtures that many tests share: one thread, a small real data set, the four pairs."""
 
+import importlib
 import os
+import tomllib
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("WANDB_MODE", "disabled")
@@ -73,6 +75,38 @@ def tiny() -> list[str]:
 def tiny_policy() -> list[str]:
     """The same for a policy experiment."""
     return TINY + TINY_POLICY
+
+
+@pytest.fixture(scope="session")
+def write_dist_info():
+    """``write_dist_info(folder, home)``: the metadata that installing a project would leave."""
+
+    def write(folder: Path, home: Path) -> None:
+        about = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        info = home / f"{about['name'].replace('-', '_')}-{about['version']}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n"
+        )
+        lines = []
+        for group, entries in about["entry-points"].items():
+            lines += [f"[{group}]", *(f"{key} = {value}" for key, value in entries.items())]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+
+    return write
+
+
+@pytest.fixture
+def offer_project(monkeypatch, write_dist_info):
+    """``offer_project(folder)``: a plugin's project as an editable install would offer it."""
+
+    def offer(folder: Path) -> Path:
+        write_dist_info(folder, folder)
+        monkeypatch.syspath_prepend(str(folder))
+        importlib.invalidate_caches()
+        return folder
+
+    return offer
 
 
 # No deadlines: a loaded machine is slow, not wrong.

@@ -5,7 +5,6 @@ import ast
 import importlib.util
 import os
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
@@ -14,8 +13,6 @@ from pathlib import Path
 import pytest
 
 from fmbpo.cli import _parser
-from fmbpo.experiment import load_experiment
-from fmbpo.experiment.study import is_study, load_study
 from fmbpo.hookspecs import SPEC_VERSION
 
 REPOSITORY = Path(__file__).parent.parent
@@ -102,22 +99,6 @@ def test_paths_in_the_pages_exist():
         if not (REPOSITORY / path).exists()
     ]
     assert missing == []
-
-
-def documented_commands():
-    for page in sorted(DOCS.glob("*.md")):
-        for block in re.findall(r"^```sh\n((?:.*\n)*?)```$", page.read_text(), re.MULTILINE):
-            lines = block.replace("\\\n", " ").splitlines()
-            yield from (line for line in lines if line.startswith("fmbpo "))
-
-
-@pytest.mark.parametrize("command", sorted(set(documented_commands())))
-def test_commands_in_the_pages_are_valid(command, monkeypatch):
-    monkeypatch.chdir(REPOSITORY)
-    arguments = _parser().parse_args(shlex.split(command)[1:])
-    if hasattr(arguments, "experiment"):
-        load = load_study if is_study(arguments.experiment) else load_experiment
-        load(arguments.experiment, scale="laptop", overrides=arguments.override, data="embedded")
 
 
 def options(parser):

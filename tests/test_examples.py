@@ -47,25 +47,18 @@ def package(folder):
     return path
 
 
-def path_entries(home):
+def path_entries(home, write_dist_info):
     """The examples as if installed: ``sys.path`` entries, one of them made in ``home``."""
     for folder in FOLDERS:
-        about = project(folder)
-        stem = f"{about['name'].replace('-', '_')}-{about['version']}"
-        info = home / f"{stem}.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n"
-        )
-        entries = [f"[{group}]\n{name} = {value}\n" for group, name, value in offered(folder)]
-        (info / "entry_points.txt").write_text("".join(entries))
+        write_dist_info(folder, home)
     return [str(home), *map(str, FOLDERS)]
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
+def installed(tmp_path_factory, write_dist_info):
     with pytest.MonkeyPatch.context() as patch:
-        for entry in path_entries(tmp_path_factory.mktemp("site") / "packages"):
+        home = tmp_path_factory.mktemp("site") / "packages"
+        for entry in path_entries(home, write_dist_info):
             patch.syspath_prepend(entry)
         importlib.invalidate_caches()
         yield
@@ -154,10 +147,11 @@ def test_it_keeps_the_contract(folder, installed):
 
 
 @every_example
-def test_its_own_tests_pass_outside_of_the_repository(folder, tmp_path):
+def test_its_own_tests_pass_outside_of_the_repository(folder, tmp_path, write_dist_info):
     copy = tmp_path / folder.name
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    path = [str(tmp_path / "site"), str(copy), *path_entries(tmp_path / "site")[1:], str(ROOT)]
+    site, *folders = path_entries(tmp_path / "site", write_dist_info)
+    path = [site, str(copy), *folders, str(ROOT)]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(copy)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

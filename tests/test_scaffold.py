@@ -1,10 +1,8 @@
 """A new plugin as ``fmbpo plugins new`` writes it: installable, within the contract, and usable."""
 
-import importlib
 import os
 import subprocess
 import sys
-import tomllib
 
 import pytest
 
@@ -16,26 +14,13 @@ KINDS = ["world_model", "policy"]
 
 
 @pytest.fixture
-def written(tmp_path, monkeypatch, capsys):
+def written(tmp_path, monkeypatch, capsys, offer_project):
     """``written(kind, name)``: the project's folder, installed as an editable install would."""
     monkeypatch.chdir(tmp_path)
 
     def written(kind, name):
         assert main(["plugins", "new", kind, name]) == 0
-        place = tmp_path / name
-        project = tomllib.loads((place / "pyproject.toml").read_text())["project"]
-        info = place / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-        )
-        lines = []
-        for group, entries in project["entry-points"].items():
-            lines += [f"[{group}]", *(f"{key} = {value}" for key, value in entries.items())]
-        (info / "entry_points.txt").write_text("\n".join(lines))
-        monkeypatch.syspath_prepend(str(place))
-        importlib.invalidate_caches()
-        return place
+        return offer_project(tmp_path / name)
 
     return written
 

@@ -96,5 +96,9 @@ class TaskEmbedding(nn.Module):
 
 
 def freeze(module: nn.Module) -> None:
-    """Stop every parameter from learning; gradients still flow through to the inputs."""
+    """Stop every parameter from learning; gradients still flow through to the inputs.
+
+    Gradients that are there are dropped: an optimiser steps wherever it finds one.
+    """
     module.requires_grad_(False)
+    module.zero_grad(set_to_none=True)

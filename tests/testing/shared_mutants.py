@@ -275,6 +275,12 @@ class FreezesItsFirstPart:
         freeze(next(module.children()))
 
 
+@both("frozen_is_frozen", "gradients from before `freeze` were left")
+class FreezesWithItsGradients:
+    def freeze(self, module):
+        module.requires_grad_(False)
+
+
 @both("frozen_is_frozen", "they moved in a call")
 class DecaysInPredict(Changed):
     def change(self, module, values, arguments):

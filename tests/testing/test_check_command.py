@@ -89,6 +89,18 @@ def test_a_mistake_of_the_users(arguments, words, capsys):
     assert all(word in err for word in ["error: ", *words])
 
 
+def test_without_a_name_every_plugin_is_checked_whatever_the_others_are(offer, capsys):
+    offer("raise RuntimeError('no GPU here')")
+    assert main(["plugins", "check", "--kind", "policy", "--json"]) == 2
+    out, err = capsys.readouterr()
+    found = {plugin["name"]: plugin for plugin in json.loads(out)}
+    assert "failed" not in statuses(found["mlp"]).values()
+    (loads,) = found["throw-away"]["checks"]
+    assert (loads["check"], loads["status"]) == ("loads", "failed")
+    assert all(word in loads["message"] for word in ("no GPU here", "throw-away-dist", "reinstall"))
+    assert "1 check(s) failed" in err
+
+
 def test_a_good_plugin_beside_passes(offer, capsys):
     offer(GOOD)
     assert main(["plugins", "check", "throw-away"]) == 0

@@ -11,7 +11,7 @@ import torch
 from fmbpo.errors import UserError
 from fmbpo.experiment import toml
 from fmbpo.experiment.structure import Problems, structure
-from fmbpo.registry import GROUPS, Component, Kind, list_plugins, load_plugin
+from fmbpo.registry import Component, Kind, Listing, list_plugins, load_plugin
 from fmbpo.testing.contract import Outcome, run
 
 
@@ -19,47 +19,62 @@ from fmbpo.testing.contract import Outcome, run
 class Checked:
     """A plugin and what became of each check."""
 
-    component: Component
+    plugin: Listing
     outcomes: list[Outcome]
 
     @property
     def title(self) -> str:
         """Kind, name, version, distribution."""
-        c = self.component
-        return f"{c.kind.replace('_', ' ')} {c.name} {c.version} ({c.distribution})"
+        p = self.plugin
+        return f"{p.kind.replace('_', ' ')} {p.name} {p.version} ({p.distribution})"
 
     def to_json(self) -> dict[str, Any]:
         """For machines."""
-        c = self.component
+        p = self.plugin
         return {
-            "kind": c.kind,
-            "name": c.name,
-            "version": c.version,
-            "distribution": c.distribution,
+            "kind": p.kind,
+            "name": p.name,
+            "version": p.version,
+            "distribution": p.distribution,
             "checks": [attrs.asdict(outcome) for outcome in self.outcomes],
         }
 
 
 def check_installed(
-    name: str, kind: Kind | None, overrides: Sequence[str], say: Callable[[str], None]
+    name: str | None, kind: Kind | None, overrides: Sequence[str], say: Callable[[str], None]
 ) -> list[Checked]:
-    """Check the plugins of this name, of one kind or of both.
+    """Check the plugins of this name, of one kind or of both; without a name, every plugin.
 
-    ``overrides``: ``key=value`` settings on top of the plugin's small ones. Raises ``UserError``
-    where no plugin of the name can be loaded, or where it has no such setting.
+    ``overrides``: ``key=value`` settings on top of the plugin's small ones. A plugin that cannot
+    be loaded has one failed check, ``loads``, and the others are checked all the same. Raises
+    ``UserError`` where nothing of the name is installed, or where it has no such setting.
     """
-    offered = [item.kind for item in list_plugins() if item.name == name]
-    kinds = [kind] if kind else list(dict.fromkeys(offered)) or [next(iter(GROUPS))]
-    found = []
-    for one in kinds:
-        component = load_plugin(one, name)
-        config = _config(component, overrides)
-        say(f"checking {one.replace('_', ' ')} {name}: {config}")
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
-        found.append(Checked(component, list(run(component, config))))
+    plugins = {
+        (item.kind, item.name): item
+        for item in list_plugins()
+        if name in (None, item.name) and kind in (None, item.kind)
+    }
+    if not plugins:
+        if name:
+            some: Kind = kind or "world_model"
+            load_plugin(some, name)  # says what there is instead
+        raise UserError("no plugin is installed", remedy="pip install -e plugins/NAME")
+    return [Checked(item, _outcomes(item, overrides, say)) for item in plugins.values()]
+
+
+def _outcomes(item: Listing, overrides: Sequence[str], say: Callable[[str], None]) -> list[Outcome]:
+    try:
+        component = load_plugin(item.kind, item.name)
+    except UserError as error:
+        return [Outcome("loads", "failed", str(error))]
+    config = _config(component, overrides)
+    say(f"checking {item.kind.replace('_', ' ')} {item.name}: {config}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
+    try:
+        return list(run(component, config))
+    finally:
         torch.set_num_threads(threads)
-    return found
 
 
 def _config(component: Component, overrides: Sequence[str]) -> Any:

@@ -69,6 +69,8 @@ def loss_reaches_every_parameter(subject: Subject) -> None:
 def frozen_is_frozen(subject: Subject) -> None:
     """Frozen parameters take no gradient and do not drift, and gradients still pass through."""
     module = subject.module()
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)  # as training would leave it
     subject.component.freeze(module)
     learning = [name for name, p in module.named_parameters() if p.requires_grad]
     if learning:
@@ -96,6 +98,13 @@ def frozen_is_frozen(subject: Subject) -> None:
         subject.rollout(module)
     if not all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True)):
         broken("frozen parameters stay", "they moved in a call", "change no parameter in a hook")
+    torch.optim.AdamW(module.parameters(), lr=0.1).step()
+    if not all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True)):
+        broken(
+            "frozen parameters stay where an optimiser has them",
+            "they moved: gradients from before `freeze` were left",
+            "call fmbpo.nn.blocks.freeze(module), which drops them",
+        )
 
 
 def _train(subject: Subject, module: torch.nn.Module, steps: int, rate: float) -> list[float]:

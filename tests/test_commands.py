@@ -1,4 +1,4 @@
-"""Every shell command of the README, run as a reader would: on small data and tiny networks."""
+"""Every shell command of README, docs and CONTRIBUTING, run as a reader would: small and tiny."""
 
 import itertools
 import os
@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from fmbpo.experiment.study import is_study, load_study
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 FIRST = "experiments/phase8_flowwm_mlppolicy.toml"
+TINY_CHECKPOINT = REPOSITORY / "tests/golden/pwm/tiny_checkpoint.pt"
 PROJECTS = {"fmbpo": ".", **{f"fmbpo-{n}-{k}": f"plugins/{n}_{k}"
             for n in ("wm", "policy") for k in ("mlp", "flow")}}  # fmt: skip
 
@@ -39,24 +41,54 @@ def commands(text):
 
 
 COMMANDS = commands(README)
+PAGES = [
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md")),
+    *sorted(REPOSITORY.glob("docs/*.md")),
+    *sorted(REPOSITORY.glob("plugins/*/README.md")),
+]
+EVERYWHERE = list(dict.fromkeys(c for page in PAGES for c in commands(page.read_text("utf-8"))))
 
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
     """A folder with what a reader has in a clone, to be left with whatever the commands write."""
-    for name in ("experiments", "plugins", "Makefile", "pyproject.toml"):
+    names = ("experiments", "plugins", "fmbpo", "tests", "Makefile", "pyproject.toml")
+    for name in (*names, "README.md", "CHANGELOG.md", ".pre-commit-config.yaml"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
+    shutil.copytree(REPOSITORY / "docs", tmp_path / "docs")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_command(command, clone, small_store, tiny, tiny_policy, capsys):
-    run(shlex.split(command, comments=True), small_store, tiny, tiny_policy)
+@pytest.fixture
+def run(clone, small_store, tiny, tiny_policy, offer_project):
+    """Runs one command; fails for one that it does not know how to run."""
+
+    def run(words):
+        match words:
+            case ["fmbpo", "run" | "check" as command, file, *options]:
+                check_experiment(command, file, options, small_store, tiny, tiny_policy)
+            case ["fmbpo", "data", "info" | "verify", path]:
+                where = path if path == "embedded" else str(small_store)
+                assert main([*words[1:3], where]) == 0
+            case ["fmbpo", "plugins", "check", name, *_]:
+                if name not in ("mlp", "flow"):
+                    assert main(["plugins", "new", "policy", name]) == 0
+                    offer_project(clone / name)
+                assert main(words[1:]) == 0
+            case _:
+                run_other(words)
+
+    return run
 
 
-def run(words, store, tiny, tiny_policy):
-    """Run one command; fails for one that it does not know how to run."""
+@pytest.mark.parametrize("command", EVERYWHERE)
+def test_command(command, run, capsys):
+    run(shlex.split(command, comments=True))
+
+
+def run_other(words):
+    """Those that need neither data nor networks."""
     match words:
         case ["make", target]:
             check_make(target)
@@ -66,19 +98,31 @@ def run(words, store, tiny, tiny_policy):
             check_pip(options)
         case ["uv", "sync", "--all-packages"]:
             check_workspace()
-        case ["fmbpo", "run" | "check" as command, file, *options]:
-            check_experiment(command, file, options, store, tiny, tiny_policy)
         case ["fmbpo", "data", "collect", *_]:
             fewer = ["--episodes", "1", "--recipe", "random", "--workers", "1"]
-            assert main([*words[1:], *fewer]) == 0
+            fewer += ["--explore", "0", "--recover", "0"]
+            assert main([*(re.sub(r"=\d+", "=1", word) for word in words[1:]), *fewer]) == 0
             assert Path(words[words.index("--out") + 1]).is_dir()
-        case ["fmbpo", "data", "info" | "verify", path]:
-            where = path if path == "embedded" else str(store)
-            assert main([*words[1:3], where]) == 0
-        case ["fmbpo", "plugins", *_]:
+        case ["fmbpo", "import-checkpoint", file]:
+            shutil.copy(TINY_CHECKPOINT, file)
             assert main(words[1:]) == 0
+        case ["fmbpo", "plugins" | "config" | "compare", *_]:
+            assert main(words[1:]) == 0
+        case ["pytest", *rest]:
+            call(sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", *rest)
+        case ["ruff", *rest]:
+            call(sys.executable, "-m", "ruff", *rest, "--check", "--no-cache")
+        case ["python", script, *rest]:
+            call(sys.executable, script, *rest)
+        case ["pre-commit", "install"]:
+            call(sys.executable, "-m", "pre_commit", "validate-config", ".pre-commit-config.yaml")
         case _:
-            pytest.fail(f"no test knows how to run this command of the README: {words}")
+            pytest.fail(f"no test knows how to run this command: {words}")
+
+
+def call(*words):
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def check_experiment(command, file, options, store, tiny, tiny_policy):
@@ -117,6 +161,7 @@ def check_make(target):
     work = {
         "run": f"{environment}/bin/fmbpo run {FIRST}",
         "test": "-m pytest -n 2 --dist loadfile tests plugins",
+        "lint": f"{environment}/bin/mypy",
     }[target]
     plan = make(f"VENV={environment}", target)
     install = next(line for line in plan.splitlines() if "pip install" in line)
@@ -141,6 +186,10 @@ def check_pip(options):
     """Editable installs of projects that exist, the core or plugins of this repository."""
     assert options[::2] == ["-e"] * (len(options) // 2)
     for folder in options[1::2]:
+        if folder == "my_policy":
+            assert main(["plugins", "new", "policy", folder]) == 0
+            assert project_name(folder) == "fmbpo-my-policy"
+            continue
         assert PROJECTS[project_name(folder)] == folder
     if "." in options:
         assert sorted(options[1::2]) == sorted(PROJECTS.values())
@@ -172,15 +221,19 @@ def test_the_two_commands_and_the_usual_ones_are_in_the_readme():
 
 
 def test_no_command_hides_in_a_block_of_another_kind():
-    assert {language for language, _ in blocks(README)} <= {"sh", "text", "toml"}
+    for page in PAGES:
+        languages = {language for language, _ in blocks(page.read_text("utf-8"))}
+        assert languages <= {"sh", "text", "toml", "python", "json", ""}, page
+        hidden = [c for name, c in blocks(page.read_text("utf-8")) if name != "sh" and "$ " in c]
+        assert hidden == []
 
 
 @pytest.mark.parametrize(
     "words", [["fmbpo", "fly"], ["make", "coffee"], ["pip", "install", "fmbpo"], ["rm", "x"]]
 )
-def test_an_unknown_command_fails(words, clone, small_store, tiny, tiny_policy, capsys):
+def test_an_unknown_command_fails(words, run, capsys):
     with pytest.raises((pytest.fail.Exception, KeyError, AssertionError, SystemExit)):
-        run(words, small_store, tiny, tiny_policy)
+        run(words)
 
 
 def test_commands_are_read_whole():
