@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fmbpo.cli import _parser
+from fmbpo.cli import parser
 from fmbpo.hookspecs import SPEC_VERSION
 
 REPOSITORY = Path(__file__).parent.parent
@@ -114,7 +114,7 @@ def test_every_option_of_the_command_line_is_in_a_page():
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     told = set(re.findall(r"--[a-z-]+", text))
     # `-o` is known by its short name.
-    assert set(options(_parser())) - told - {"--help", "--version", "--override"} == set()
+    assert set(options(parser())) - told - {"--help", "--version", "--override"} == set()
 
 
 def test_every_health_gate_is_in_the_page():

@@ -1,0 +1,42 @@
+"""The command line. Parsing imports nothing heavy; each command imports what it needs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from fmbpo import __version__
+from fmbpo.cli import checkpoints, data, experiments, plugins
+from fmbpo.cli.arguments import INTERRUPTED, USER_MISTAKE
+from fmbpo.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (0 done, 2 a mistake to mend, 130 interrupted)."""
+    arguments = parser().parse_args(argv)
+    try:
+        status: int = arguments.command(arguments)
+        return status
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command, each from the module of its group."""
+    whole = argparse.ArgumentParser(
+        prog="fmbpo", description="Does flow matching help model-based policy optimisation?"
+    )
+    whole.add_argument("--version", action="version", version=f"fmbpo {__version__}")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    for group in (experiments, plugins, checkpoints, data):
+        group.add_commands(commands)
+    return whole

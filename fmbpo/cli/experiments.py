@@ -1,0 +1,155 @@
+"""``run``, ``check``, ``compare``, ``config``: commands about experiment files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from fmbpo.cli.arguments import INTERRUPTED, Commands, experiment_arguments, loading, say
+from fmbpo.errors import UserError
+
+TABLE_WIDTH, PLANNED = 100, 20
+"""Columns that the closing table needs, and further ones for the returns of planning."""
+
+
+def add_commands(commands: Commands) -> None:
+    """Add them."""
+    run = commands.add_parser("run", help="run an experiment or a study to its end, or continue it")
+    experiment_arguments(run)
+    run.add_argument("--runs", default="runs", metavar="DIR", help="where runs go (default: runs)")
+    run.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
+    run.set_defaults(command=_run)
+
+    check = commands.add_parser("check", help="validate an experiment whole, without training")
+    experiment_arguments(check)
+    check.set_defaults(command=_check)
+
+    compare = commands.add_parser(
+        "compare", help="print in what experiments differ; fails where it is no declared factor"
+    )
+    compare.add_argument("experiments", type=Path, nargs="+", help="two or more TOML files")
+    compare.add_argument("--scale", default="paper", help="at which scale (default: paper)")
+    compare.add_argument(
+        "--factor", action="append", metavar="NAME",
+        help="what may differ: world_model, policy, or a key (default: world_model and policy)",
+    )  # fmt: skip
+    compare.set_defaults(command=_compare)
+
+    config = commands.add_parser("config", help="show a configuration, or what one may hold")
+    config_commands = config.add_subparsers(required=True, metavar="COMMAND")
+    show = config_commands.add_parser("show", help="print what a file resolves to, as TOML")
+    experiment_arguments(show)
+    show.add_argument("--origin", action="store_true", help="say where each value comes from")
+    show.add_argument("--json", action="store_true", help="print it as JSON")
+    show.set_defaults(command=_config_show)
+    config_schema = config_commands.add_parser(
+        "schema", help="print the JSON Schema of experiment files, with the installed plugins"
+    )
+    config_schema.set_defaults(command=_config_schema)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    import shutil
+
+    from fmbpo.engine.loop import Interrupted
+    from fmbpo.engine.run import Runner
+    from fmbpo.engine.study import StudyRunner
+    from fmbpo.experiment import load_experiment
+    from fmbpo.experiment.study import is_study, load_study
+    from fmbpo.report.side_by_side import print_comparison
+    from fmbpo.report.table import print_closing
+
+    stream = sys.stderr if arguments.json else sys.stdout
+    width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
+    root = Path(arguments.runs)
+    try:
+        if is_study(arguments.experiment):
+            cells = StudyRunner(load_study(**loading(arguments)), root, say).run()
+            print_comparison(cells.summaries, cells.findings, stream, width=width)
+            folder = cells.folder
+            found = {name: summary.to_json() for name, summary in cells.summaries.items()}
+        else:
+            result = Runner(load_experiment(**loading(arguments)), root, say).run()
+            wide = max(width, TABLE_WIDTH + PLANNED) if result.summary.planning else width
+            print_closing(result.summary, stream, width=wide)
+            folder, found = result.folder, result.summary.to_json()
+    except Interrupted as stopped:
+        say(f"interrupted: {stopped}; the same command continues")
+        return INTERRUPTED
+    say(f"written to {folder}")
+    if arguments.json:
+        print(json.dumps(found))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from fmbpo.engine.check import check_experiment
+    from fmbpo.experiment import load_experiment
+    from fmbpo.experiment.study import is_study, load_study
+
+    if is_study(arguments.experiment):
+        study = load_study(**loading(arguments))
+        for line in study.differences:
+            print(f"ok: differs as declared: {line}")
+        for name, experiment in study.cells.items():
+            print(f"-- cell {name}")
+            for line in check_experiment(experiment):
+                print(line)
+    else:
+        for line in check_experiment(load_experiment(**loading(arguments))):
+            print(line)
+    print(f"ok: {arguments.experiment} can run")
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from fmbpo.engine.sizes import sizes
+    from fmbpo.experiment import load_experiment
+    from fmbpo.experiment.factors import FACTORS, differences
+
+    if len(arguments.experiments) < 2:
+        raise UserError("there is one experiment alone", where="compare", remedy="name another")
+    # What is compared is the files; which data they would run on does not matter.
+    experiments = [
+        load_experiment(file, scale=arguments.scale, data="embedded")
+        for file in arguments.experiments
+    ]
+    declared, undeclared = differences(experiments, arguments.factor or FACTORS)
+    for line in declared:
+        print(f"declared    {line}")
+    for line in undeclared:
+        print(f"UNDECLARED  {line}")
+    lines, warnings = sizes(experiments)
+    for line in lines:
+        print(f"parameters  {line}")
+    for warning in warnings:
+        print(f"WARNING     {warning}")
+    if undeclared:
+        raise UserError(
+            f"{len(undeclared)} difference(s) beyond the declared factors",
+            where=", ".join(e.name for e in experiments),
+            remedy="make them equal, or declare them with --factor KEY",
+        )
+    print(f"ok: {', '.join(e.name for e in experiments)} differ in nothing else")
+    return 0
+
+
+def _config_show(arguments: argparse.Namespace) -> int:
+    from fmbpo.experiment.show import shown, toml_text
+
+    values, origins = shown(**loading(arguments))
+    if arguments.json:
+        found = {"values": values, "origins": origins} if arguments.origin else values
+        print(json.dumps(found, indent=2))
+    else:
+        print(toml_text(values, origins if arguments.origin else {}), end="")
+    return 0
+
+
+def _config_schema(_: argparse.Namespace) -> int:
+    from fmbpo.experiment.json_schema import schema_text
+
+    print(schema_text(say=say), end="")
+    return 0
