@@ -1,0 +1,1 @@
+"""Results of several runs: what may be compared, and what the comparison finds."""

@@ -1,0 +1,88 @@
+"""What a comparison knows of one run: its returns, and everything that they rest on."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import attrs
+
+from fmbpo.runs.findings import Finding
+
+Series: TypeAlias = Sequence[tuple[int, float]]
+"""(iteration, value) pairs."""
+
+
+@attrs.frozen(order=True)
+class Cell:
+    """A cell of the factorial; plugins by name."""
+
+    world_model: str
+    policy: str
+
+    def __str__(self) -> str:
+        return f"{self.world_model} × {self.policy}"
+
+
+@attrs.frozen
+class Basis:
+    """What must be equal before returns are pooled or ranked; each a line for people.
+
+    ``protocol``: frozen, finetuned or scratch. ``conventions``: the bundle, or every option.
+    ``scale``: paper, laptop, ... ``data``: the data set's id. ``evaluation``: episodes and the seed
+    of their initial states. ``budget``: updates x batch x horizon, of policies and pretraining.
+    """
+
+    protocol: str
+    conventions: str
+    scale: str
+    data: str
+    evaluation: str
+    budget: str
+
+
+@attrs.frozen
+class Score:
+    """One policy's final evaluation: the mean return, and every episode's where they are known.
+
+    ``episodes`` is None where a published or typed-in number does not say.
+    """
+
+    mean: float
+    returns: tuple[float, ...] = ()
+    episodes: int | None = None
+
+    @classmethod
+    def of(cls, returns: Sequence[float]) -> Score:
+        """From the returns of all episodes."""
+        return cls(statistics.fmean(returns), tuple(returns), len(returns))
+
+
+@attrs.frozen(kw_only=True)
+class Record:
+    """One run of policies. ``scores[task][seed]``; ``curves[task][seed]`` while it was trained.
+
+    ``model_errors``: horizon in agent steps -> held-out error of observations, in standard
+    deviations. ``petaflops`` and ``seconds`` are of all training; ``hardware`` is the machine's
+    device. ``checkpoint``: where the world model came from. ``seeds_ordered``: whether seeds of two
+    runs are the same seeds, so that they may be paired. ``source``: the folder or the imported
+    file. ``videos``: (task, seed) -> file.
+    """
+
+    name: str
+    source: str
+    experiment: str
+    phase: str
+    cell: Cell
+    basis: Basis
+    checkpoint: str
+    scores: Mapping[str, Mapping[str, Score]]
+    curves: Mapping[str, Mapping[str, Series]] = attrs.field(factory=dict)
+    model_errors: Mapping[int, float] = attrs.field(factory=dict)
+    petaflops: float | None = None
+    seconds: float | None = None
+    hardware: str = ""
+    health: Sequence[Finding] = ()
+    seeds_ordered: bool = True
+    videos: Mapping[tuple[str, str], str] = attrs.field(factory=dict)
