@@ -210,3 +210,53 @@ class BestOfTwo(P):
     def predict(self, module, z, task, noise):
         one, two = (super(BestOfTwo, self).predict(module, z, task, n) for n in (noise, -noise))
         return torch.maximum(one, two)
+
+
+# -- gradients of a rollout, and what the loss is of -----------------------------------------------
+
+
+@mutant("gradients_pass_through_the_rollout", "the last latent of a rollout")
+class PartnerGetsADetachedAction(P):
+    def rollout(self, module, z, partner, task, noise):
+        answer = lambda t, z, action: partner(t, z, action.detach())  # noqa: E731
+        return super().rollout(module, z, answer, task, noise)
+
+
+@mutant("gradients_pass_through_the_rollout", "the predicted rewards of a rollout")
+class RewardsWithoutGradient(P):
+    def rollout(self, module, z, partner, task, noise):
+        found = super().rollout(module, z, partner, task, noise)
+        return found._replace(reward_logits_HBR=found.reward_logits_HBR.detach())
+
+
+@mutant("loss_follows_the_return", "a higher value at the horizon")
+class LossWithoutTheValue(P):
+    def loss(self, module, imagined):
+        loss = -(imagined.reward_HB.sum(0) / imagined.scale).mean()
+        return loss, {}
+
+
+@mutant("shapes_fit", "`rollout` gives a Rollout")
+class RolloutIsAPlainTuple(P):
+    def rollout(self, module, z, partner, task, noise):
+        return tuple(super().rollout(module, z, partner, task, noise))
+
+
+@mutant("projection_is_one", "`project` maps over stacked parameters")
+class ProjectionReadsValues(P):
+    class Module(GaussianPolicy):
+        def project(self, params):
+            return {k: v / v.norm() if float(v.norm()) > 1 else v for k, v in params.items()}
+
+
+@mutant("projection_is_one", "other parameters another result")
+class ProjectsItsOwnParameters(P):
+    class Module(GaussianPolicy):
+        def project(self, params):
+            return {k: v.detach() for k, v in self.named_parameters()}
+
+
+@mutant("is_built_for_any_sizes", "RuntimeError")
+class KnowsHowWideActionsAre(P):
+    def predict(self, module, z, task, noise):
+        return super().predict(module, z, task, noise) * z.new_ones(3)

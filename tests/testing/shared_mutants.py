@@ -244,7 +244,7 @@ class StraightThroughRounding(Changed):
         return values + ((10 * values).round() / 10 - values).detach()
 
 
-@both("gradients_are_exact", "gradients equal finite differences")
+@both("gradients_are_exact", "equal finite differences")
 class RoundedToFloat32Inside(Changed):
     def change(self, module, values, arguments):
         return values.float().to(values.dtype)
@@ -279,6 +279,72 @@ class FreezesItsFirstPart:
 class FreezesWithItsGradients:
     def freeze(self, module):
         module.requires_grad_(False)
+
+
+@both("frozen_is_frozen", "it changes them")
+class HalvesWhenFrozen:
+    def freeze(self, module):
+        super().freeze(module)
+        for parameter in module.parameters():
+            parameter.data.mul_(0.5)
+
+
+@both("loss_is_a_mean_over_rows", "take the mean over B")
+class LossGrowsWithTheBatch:
+    def loss(self, module, example, *noise):
+        loss, metrics = super().loss(module, example, *noise)
+        return loss * example.reward_HB.shape[1], metrics
+
+
+class _Scaled(torch.autograd.Function):
+    """The identity, with another gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 0.3 * grad
+
+
+@both("gradients_are_exact", "gradients to the parameters")
+class AnotherGradientForAParameter(Built):
+    """The inputs' gradients are right."""
+
+    def spoil(self, module):
+        module.shift = nn.Parameter(torch.full((1,), 0.1))
+
+    def predict(self, module, *arguments):
+        found = super().predict(module, *arguments)
+        shift = 0.01 * _Scaled.apply(module.shift)
+        if isinstance(found, Prediction):
+            return found._replace(reward_logits_BR=found.reward_logits_BR + shift)
+        return found * (1 - shift)
+
+
+@both("makes_tensors_where_its_arguments_are", "on another one")
+class ConstantOnTheCPU(Changed):
+    def change(self, module, values, arguments):
+        return values * torch.ones(values.shape[-1])
+
+
+@both("makes_tensors_where_its_arguments_are", "stays where it was made")
+class TensorInAPlainAttribute(Built, Changed):
+    def spoil(self, module):
+        object.__setattr__(module, "gain", torch.ones(1, 1))
+
+    def change(self, module, values, arguments):
+        return values * module.gain
+
+
+@both("compiles_as_one_graph", "the hooks")
+class ReadsAValueInItsRollout:
+    def rollout(self, module, *arguments):
+        found = super().rollout(module, *arguments)
+        if found.z_HBD.sum().item() > 1e9:
+            raise ValueError("too large")
+        return found
 
 
 @both("frozen_is_frozen", "they moved in a call")
@@ -350,13 +416,13 @@ class ItemInLoss:
         return loss, {**metrics, "logged": torch.tensor(loss.item())}
 
 
-@both("compiles_as_one_graph", "`predict` and `loss` compile as one graph")
+@both("compiles_as_one_graph", "the hooks compile as one graph")
 class BranchOnData(Changed):
     def change(self, module, values, arguments):
         return values / 2 if values.abs().max() > 0.9 else values
 
 
-@both("stacked_equals_a_loop", "`predict` and `loss` map over stacked parameters")
+@both("stacked_equals_a_loop", "the hooks map over stacked parameters")
 class FillsATensorInPlace(Changed):
     def change(self, module, values, arguments):
         filled = torch.zeros(values.shape)

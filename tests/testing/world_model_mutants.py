@@ -299,3 +299,45 @@ class CountsItsSubsteps(FlowWM):
         def __init__(self, config, dims):
             super().__init__(config, dims)
             self.evaluations = config.substeps
+
+
+# -- what the dynamics learn, noise of the loss, batches in the encoder ----------------------------
+
+
+@mutant("predicted_latent_is_that_of_its_row", "less than a quarter")
+class LearnsToStay(WM):
+    def loss(self, module, batch, noise):
+        obs = torch.cat([batch.obs_HBO[:1], batch.obs_HBO[:-1]])
+        return super().loss(module, batch._replace(obs_HBO=obs), noise)
+
+
+@mutant("predicted_latent_is_that_of_its_row", "less than a quarter")
+class LearnsWhereAnotherRowGoes(WM):
+    def loss(self, module, batch, noise):
+        obs = torch.cat([batch.obs_HBO[:1], batch.obs_HBO[1:].roll(1, 1)])
+        return super().loss(module, batch._replace(obs_HBO=obs), noise)
+
+
+@mutant("loss_noise_matters_where_declared", "declare loss_noise_dim = 0")
+class LossNoiseUnused(WM):
+    class Module(LatentWorldModel):
+        loss_noise_dim = 5
+
+
+@mutant("rows_do_not_see_each_other", "a row's latent and prediction")
+class EncodesAgainstTheBatch(WM):
+    class Module(LatentWorldModel):
+        def encode(self, obs, embedding):
+            return super().encode(obs - obs.mean(-2, keepdim=True), embedding)
+
+
+@mutant("declares_its_sizes", "is a multiple of simplex_dim = 5")
+class GroupsThatDoNotFit(WM):
+    class Module(LatentWorldModel):
+        simplex_dim = 5
+
+
+@mutant("is_built_for_any_sizes", "IndexError")
+class KnowsHowManyTasksThereAre(WM):
+    def build(self, config, dims):
+        return super().build(config, attrs.evolve(dims, tasks=3))

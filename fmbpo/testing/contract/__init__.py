@@ -28,6 +28,7 @@ CHECKS: dict[Kind, dict[str, Check]] = {
         check.__name__: check
         for check in (
             *_BOTH,
+            *hooks.WORLD_MODEL_CHECKS,
             *spaces.WORLD_MODEL_CHECKS,
             *learning.WORLD_MODEL_CHECKS,
             *modes.GPU_CHECKS,
@@ -69,12 +70,17 @@ def _raised(error: Exception) -> ContractError:
     """The contract is not kept by raising; the place is the last that is the plugin's own."""
     text = (str(error).strip().splitlines() or [""])[0]
     beyond, core = (f"{Path(m.__file__ or '').parent}/" for m in (torch, fmbpo))
-    known = [f for f in traceback.extract_tb(error.__traceback__) if beyond not in f.filename]
-    place = ([f for f in known if core not in f.filename] or known)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if beyond not in f.filename and core not in f.filename]
+    place = (
+        f"see {own[-1].filename}:{own[-1].lineno}, in {own[-1].name}"
+        if own
+        else ("compare what the hooks and attributes give with fmbpo/hookspecs.py")
+    )
     return ContractError(
         "the plugin does what this check asks of it",
         f"the plugin fails: {type(error).__name__}: {text}",
-        f"see {place.filename}:{place.lineno}, in {place.name}",
+        place,
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from fmbpo.hookspecs import Rollout
 from fmbpo.nn import two_hot
 from fmbpo.testing.contract.subject import (
     ACTION,
@@ -48,6 +49,8 @@ def shapes_fit(subject: Subject) -> None:
         z = module.encode(sequence, inputs.task.embedding_BE)
         _shape("`encode`'s result for [H, B, O]", z, HORIZON, rows, width)
     rollout, z = subject.rollout(module), subject.inputs(module).z
+    if not isinstance(rollout, Rollout):
+        broken("`rollout` gives a Rollout", f"a {type(rollout).__name__}", "see hookspecs.py")
     _shape("`rollout`'s latents (H + 1 rows)", rollout.z_HBD, HORIZON + 1, *z.shape)
     _shape("`rollout`'s actions", rollout.action_HBA, HORIZON, ROWS, ACTION)
     logits = rollout.reward_logits_HBR
@@ -57,7 +60,8 @@ def shapes_fit(subject: Subject) -> None:
 def precision_is_kept(subject: Subject) -> None:
     """A module in float64 computes in float64: gradients can be checked, golden numbers too."""
     module = subject.module().double()
-    values = [*subject.predict(module, subject.inputs(module)), subject.loss(module)[0]]
+    predicted = subject.predict(module, subject.inputs(module))
+    values = [*predicted, *subject.rollout(module), subject.loss(module)[0]]
     kinds = {value.dtype for value in values}
     if kinds != {torch.float64}:
         broken("float64 in, float64 out", f"{kinds}", "make new tensors with x.new_... or .to(x)")
@@ -136,6 +140,25 @@ def noise_matters_where_declared(subject: Subject) -> None:
         )
 
 
+def loss_noise_matters_where_declared(subject: WorldModel) -> None:
+    """Noise that the engine draws for ``loss`` and that changes nothing is a mistake."""
+    module = subject.module()
+    if not module.loss_noise_dim:
+        return
+    batch = subject.batch(module)
+    with torch.no_grad():
+        one, two = (
+            subject.component.loss(module, batch, subject.loss_noise(module, seed))[0]
+            for seed in (0, 1)
+        )
+    if torch.equal(one, two):
+        broken(
+            f"noise of width {module.loss_noise_dim} changes the loss",
+            "it changes nothing",
+            "use it, or declare loss_noise_dim = 0",
+        )
+
+
 def _arguments(subject: Subject, module: Any, inputs: Inputs) -> dict[str, tuple[Any, ...]]:
     """What each hook that computes takes beside the module."""
     z, action, task, noise = inputs
@@ -207,20 +230,27 @@ def stays_finite(subject: Subject) -> None:
 
 
 def rows_do_not_see_each_other(subject: Subject) -> None:
-    """A row's prediction depends on that row alone: no statistics over the batch."""
+    """A row's latent and prediction depend on that row alone: no statistics over the batch."""
     module, rows = subject.module(), 6
     inputs = subject.inputs(module, rows)
+    obs = torch.randn(rows, OBS, generator=torch.Generator().manual_seed(1))
     order = torch.arange(rows).flip(0)
-    shuffled = tree_map_only(Tensor, lambda x: x[order], inputs)
+
+    def found(chosen: Tensor) -> tuple[Tensor, ...]:
+        mine = tree_map_only(Tensor, lambda x: x[chosen], inputs)
+        predicted = subject.predict(module, mine)
+        if isinstance(subject, Policy):
+            return predicted
+        embedding = module.embed(mine.task.index_B)
+        return *predicted, embedding, module.encode(obs[chosen], embedding)
+
     with torch.no_grad():
-        together = subject.predict(module, inputs)
-        turned = subject.predict(module, shuffled)
-        alone = subject.predict(module, tree_map_only(Tensor, lambda x: x[:1], inputs))
+        together, turned, alone = map(found, (torch.arange(rows), order, torch.arange(1)))
     for a, b, c in zip(together, turned, alone, strict=True):
         near = torch.allclose(a[order], b, rtol=1e-4, atol=1e-5)
         if not near or not torch.allclose(a[:1], c, rtol=1e-4, atol=1e-5):
             broken(
-                "a row's prediction is the same in any batch",
+                "a row's latent and prediction are the same in any batch",
                 "it depends on the other rows",
                 "normalise over features (LayerNorm), not over the batch",
             )
@@ -264,6 +294,7 @@ def partner_is_asked_once_a_step(subject: Subject) -> None:
         broken("the partner sees z[t] at step t", "another latent", "hand it the current latent")
 
 
+WORLD_MODEL_CHECKS = (loss_noise_matters_where_declared,)
 CHECKS = (
     shapes_fit,
     precision_is_kept,

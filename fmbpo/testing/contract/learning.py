@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,20 +36,24 @@ def gradients_reach_the_inputs(subject: Subject) -> None:
 
 
 def gradients_are_exact(subject: Subject) -> None:
-    """Analytic gradients agree with finite differences in float64."""
+    """Analytic gradients agree with finite differences in float64, for inputs and parameters."""
     module = subject.module().double()
     inputs = subject.inputs(module, rows=2)
     varied = [x.clone().requires_grad_() for x in inputs.varied()]
-    try:
-        torch.autograd.gradcheck(
-            lambda *x: subject.predict(module, inputs.with_varied(list(x))), varied
-        )
-    except (RuntimeError, ValueError) as error:
-        broken(
-            "gradients equal finite differences",
-            str(error).strip().splitlines()[0],
-            "look for custom backward functions, straight-through tricks and detached parts",
-        )
+    parameters = list(module.parameters())
+
+    def predict(*x: Tensor) -> tuple[Tensor, ...]:
+        return subject.predict(module, inputs.with_varied(list(x[: len(varied)])))
+
+    for what, wanted in (("inputs", varied), ("parameters", [*varied, *parameters])):
+        try:
+            torch.autograd.gradcheck(predict, wanted, fast_mode=what == "parameters")
+        except (RuntimeError, ValueError) as error:
+            broken(
+                f"gradients to the {what} equal finite differences",
+                str(error).strip().splitlines()[0],
+                "look for custom backward functions, straight-through tricks and detached parts",
+            )
 
 
 def loss_reaches_every_parameter(subject: Subject) -> None:
@@ -69,9 +74,12 @@ def loss_reaches_every_parameter(subject: Subject) -> None:
 def frozen_is_frozen(subject: Subject) -> None:
     """Frozen parameters take no gradient and do not drift, and gradients still pass through."""
     module = subject.module()
+    before = [p.detach().clone() for p in module.parameters()]
     for parameter in module.parameters():
         parameter.grad = torch.ones_like(parameter)  # as training would leave it
     subject.component.freeze(module)
+    if not all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True)):
+        broken("`freeze` leaves the parameters' values", "it changes them", "stop them, no more")
     learning = [name for name, p in module.named_parameters() if p.requires_grad]
     if learning:
         broken(
@@ -79,7 +87,6 @@ def frozen_is_frozen(subject: Subject) -> None:
             f"{listed(learning)} still learn",
             "call fmbpo.nn.blocks.freeze(module)",
         )
-    before = [p.detach().clone() for p in module.parameters()]
     inputs = subject.inputs(module)
     varied = [x.clone().requires_grad_() for x in inputs.varied()]
     outputs = subject.predict(module, inputs.with_varied(varied))
@@ -104,6 +111,19 @@ def frozen_is_frozen(subject: Subject) -> None:
             "frozen parameters stay where an optimiser has them",
             "they moved: gradients from before `freeze` were left",
             "call fmbpo.nn.blocks.freeze(module), which drops them",
+        )
+
+
+def loss_is_a_mean_over_rows(subject: Subject) -> None:
+    """The batch's size is a setting: doubling a batch must not double the step."""
+    module = subject.module()
+    with torch.no_grad():
+        once, twice = (subject.loss(module, copies=copies)[0] for copies in (1, 2))
+    if not torch.allclose(once, twice, rtol=1e-4, atol=1e-6):
+        broken(
+            "the loss of a batch and of the batch taken twice are equal",
+            f"{float(once):.4g} and {float(twice):.4g}",
+            "take the mean over B",
         )
 
 
@@ -151,33 +171,62 @@ def _mean_return(subject: Subject, module: torch.nn.Module) -> float:
         return float(subject.imagined(subject.rollout(module), mask).return_B.mean())
 
 
-def _rewards(subject: WorldModel, module: torch.nn.Module, rows: int) -> tuple[Tensor, Tensor]:
-    """Decoded first rewards of real rows and the real ones."""
-    batch = subject.batch(module, seed=1, rows=rows)
-    task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))  # type: ignore[operator]
-    z = module.encode(batch.obs_HBO[0], task.embedding_BE)  # type: ignore[operator]
-    noise = z.new_zeros(rows, int(module.noise_dim))  # type: ignore[arg-type]
-    logits = subject.component.predict(module, z, batch.action_HBA[0], task, noise)[1]
-    return two_hot.decode(logits), batch.reward_HB[0]
+class _Step(NamedTuple):
+    """The first step of 64 rows after 400 updates on them."""
+
+    found: Tensor
+    """[64, D]: predicted next latents."""
+    wanted: Tensor
+    """[64, D]: the next observations' latents."""
+    reward: Tensor
+    real_reward: Tensor
+    index_B: Tensor
+    """Tasks of the rows."""
 
 
-def decoded_reward_follows_the_real_one(subject: WorldModel) -> None:
-    """The fault that destroyed an earlier study: a reward head whose decoded reward stays
-    constant while its loss falls."""
+def _trained_step(subject: WorldModel) -> _Step:
     module, rows = subject.module(fresh=True), 64
-    adam = torch.optim.Adam(module.parameters(), 1e-2)
+    adam = torch.optim.Adam(module.parameters(), 3e-3)
     batch, noise = subject.batch(module, 1, rows), subject.loss_noise(module, 1, rows)
-    for _ in range(200):
+    for _ in range(400):
         loss, _ = subject.component.loss(module, batch, noise)
         adam.zero_grad()
         loss.backward()
         adam.step()
     with torch.no_grad():
-        decoded, real = _rewards(subject, module, rows)
+        task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
+        z, z_next = (module.encode(batch.obs_HBO[t], task.embedding_BE) for t in (0, 1))
+        still = z.new_zeros(rows, module.noise_dim)
+        found, logits = subject.component.predict(module, z, batch.action_HBA[0], task, still)
+    return _Step(found, z_next, two_hot.decode(logits), batch.reward_HB[0], batch.index_B)
+
+
+def predicted_latent_is_that_of_its_row(subject: WorldModel) -> None:
+    """The dynamics learn where each row goes: not to stay, nor where another row goes."""
+    step = _trained_step(subject)
+    apart = torch.cdist(step.found, step.wanted).square()
+    same_row = torch.eye(len(apart), dtype=torch.bool)
+    same_task = step.index_B.unsqueeze(0) == step.index_B.unsqueeze(1)
+    own, others = (float(apart[m].mean()) for m in (same_row, same_task & ~same_row))
+    if not own < 0.25 * others:
+        broken(
+            "after 400 steps on 64 rows the squared distance of predicted latents to their own "
+            "row's next one is less than a quarter of that to other rows' of the task",
+            f"{own:.2g} of {others:.2g}",
+            "let the target be the latent of the next observation of the same row, and check the "
+            "sign and weight of that term",
+        )
+
+
+def decoded_reward_follows_the_real_one(subject: WorldModel) -> None:
+    """The fault that destroyed an earlier study: a reward head whose decoded reward stays
+    constant while its loss falls."""
+    step = _trained_step(subject)
+    decoded, real = step.reward, step.real_reward
     r2 = float(1 - (decoded - real).square().mean() / real.var())
     if not r2 > 0.3:
         broken(
-            "after 200 steps on 64 rows the decoded reward explains them (R² > 0.3)",
+            "after 400 steps on 64 rows the decoded reward explains them (R² > 0.3)",
             f"R² {r2:.2f}, spread {float(decoded.std()):.2g} of {float(real.std()):.2g}",
             "use fmbpo.nn.two_hot.cross_entropy of `predict`'s logits and the same step's reward",
         )
@@ -208,12 +257,63 @@ def policys_input_is_cut(subject: Policy) -> None:
         )
 
 
+def gradients_pass_through_the_rollout(subject: Policy) -> None:
+    """What is imagined has a gradient to the parameters through the world model: latents and
+    predicted rewards alike. A cut one would leave the actor nothing to learn from."""
+    module = subject.module()
+    rollout = subject.rollout(module)
+    logits = rollout.reward_logits_HBR
+    ends = {
+        "the last latent": rollout.z_HBD[-1].sum(),
+        "the predicted rewards": (logits * torch.linspace(-1, 1, logits.shape[-1])).sum(),
+    }
+    for name, end in ends.items():
+        grads: tuple[Tensor | None, ...] = ()
+        if end.requires_grad:
+            parameters = list(module.parameters())
+            grads = torch.autograd.grad(end, parameters, retain_graph=True, allow_unused=True)
+        if not any(g is not None and g.any() for g in grads):
+            broken(
+                f"{name} of a rollout has a gradient to the parameters",
+                "it has none",
+                "hand the partner the action itself, and return its answer as it is",
+            )
+
+
+def loss_follows_the_return(subject: Policy) -> None:
+    """The actor is paid by rewards and by the value behind the horizon."""
+    module = subject.module()
+    inputs = subject.inputs(module)
+    with torch.no_grad():
+        rollout = subject.rollout(module)
+    imagined = subject.imagined(rollout, inputs.task.mask_BA)
+    parts = [x.clone().requires_grad_() for x in (imagined.reward_HB, imagined.value_B)]
+    reward, value = parts
+    whole = imagined._replace(reward_HB=reward, value_B=value, return_B=reward.sum(0) + value)
+    loss, _ = subject.component.loss(module, whole)
+    grads: tuple[Tensor | None, ...] = (None, None)
+    if loss.requires_grad:
+        grads = torch.autograd.grad(loss, parts, allow_unused=True)
+    for name, grad in zip(("rewards", "value at the horizon"), grads, strict=True):
+        if grad is None or not (grad < 0).all():
+            broken(
+                f"a higher {name} lowers the loss of every row",
+                "it does not",
+                "minimise -(imagined.return_B / imagined.scale).mean()",
+            )
+
+
 CHECKS = (
     gradients_reach_the_inputs,
     gradients_are_exact,
     loss_reaches_every_parameter,
     frozen_is_frozen,
+    loss_is_a_mean_over_rows,
     loss_falls,
 )
-WORLD_MODEL_CHECKS = (decoded_reward_follows_the_real_one,)
-POLICY_CHECKS = (policys_input_is_cut,)
+WORLD_MODEL_CHECKS = (predicted_latent_is_that_of_its_row, decoded_reward_follows_the_real_one)
+POLICY_CHECKS = (
+    policys_input_is_cut,
+    gradients_pass_through_the_rollout,
+    loss_follows_the_return,
+)

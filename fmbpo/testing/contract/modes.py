@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.utils._pytree import tree_leaves
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from fmbpo.testing.contract.subject import Subject, WorldModel, broken
+from fmbpo.testing.contract.subject import Policy, Subject, WorldModel, broken, world
 
 
 class _Call(nn.Module):
-    """``predict`` and ``loss`` as one forward, so that parameters can be put in."""
+    """``predict``, ``rollout`` and ``loss`` as one forward, so that parameters can be put in."""
 
     def __init__(self, subject: Subject, module: nn.Module) -> None:
         super().__init__()
@@ -24,24 +25,27 @@ class _Call(nn.Module):
     def forward(self, example: Any) -> tuple[Tensor, ...]:
         subject, module = self._subject, self.module
         if isinstance(subject, WorldModel):
-            z, action, task, noise, batch, loss_noise = example
+            z, action, task, noise, many, batch, loss_noise = example
             predicted = tuple(subject.component.predict(module, z, action, task, noise))
+            rollout = subject.component.rollout(module, z, lambda t, _: action, task, many)
             loss, metrics = subject.component.loss(module, batch, loss_noise)
         else:
-            z, task, noise, imagined = example
+            z, task, noise, many, imagined = example
             predicted = (subject.component.predict(module, z, task, noise),)
+            rollout = subject.component.rollout(module, z, world, task, many)
             loss, metrics = subject.component.loss(module, imagined)
-        return *predicted, loss, *metrics.values()
+        return *predicted, *rollout, loss, *metrics.values()
 
 
 def _example(subject: Subject, module: Any) -> Any:
     inputs = subject.inputs(module)
     if isinstance(subject, WorldModel):
-        return *inputs, subject.batch(module), subject.loss_noise(module)
+        many = subject.noise(module, 0)
+        return *inputs, many, subject.batch(module), subject.loss_noise(module)
+    assert isinstance(subject, Policy)
     with torch.no_grad():
-        rollout = subject.rollout(module)
-    imagined = subject.imagined(rollout, inputs.task.mask_BA)  # type: ignore[attr-defined]
-    return inputs.z, inputs.task, inputs.noise, imagined
+        imagined = subject.imagined(subject.rollout(module), inputs.task.mask_BA)
+    return inputs.z, inputs.task, inputs.noise, subject.noise(module, 0), imagined
 
 
 def _close(a: Any, b: Any, rtol: float = 1e-3, atol: float = 1e-5) -> bool:
@@ -66,6 +70,8 @@ def compiles_as_one_graph(subject: Subject) -> None:
     branch on data; and the compiled hooks equal the eager ones."""
     module = subject.module()
     call, example = _Call(subject, module), _example(subject, module)
+    with torch.no_grad():
+        wanted = call(example)  # what is wrong without compiling is no matter of compiling
     reading: list[str] = []
 
     def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
@@ -78,18 +84,18 @@ def compiles_as_one_graph(subject: Subject) -> None:
             found = torch.compile(call, fullgraph=True, backend=backend)(example)
     except Exception as error:
         broken(
-            "`predict` and `loss` compile as one graph",
+            "the hooks compile as one graph",
             f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
             "no .item(), no `if` on a tensor's value, no numpy; fixed shapes",
         )
     if reading:  # which compiles, and has the device wait
         broken(
-            "`predict` and `loss` read no value of a tensor",
+            "the hooks read no value of a tensor",
             f"`{reading[0]}`",
             "no .item() and no shape that depends on data: torch.where, fixed shapes",
         )
     with torch.no_grad():
-        if not _close(found, call(example)):
+        if not _close(found, wanted):
             broken("compiled equals eager", "it does not", "look for state kept between calls")
 
 
@@ -108,7 +114,7 @@ def stacked_equals_a_loop(subject: Subject) -> None:
             found = vmap(lambda params: functional_call(call, params, (example,)))(stacked)
     except Exception as error:
         broken(
-            "`predict` and `loss` map over stacked parameters",
+            "the hooks map over stacked parameters",
             f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
             "no in-place change of new tensors, no .item(), no data-dependent shapes",
         )
@@ -151,8 +157,9 @@ def bfloat16_stays_close(subject: Subject) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             found = subject.predict(module, inputs)
     for a, b in zip(wanted, found, strict=True):
-        near = torch.allclose(a, b.float(), rtol=0.1, atol=0.1 * float(a.abs().max()))
-        if not torch.isfinite(b).all() or not near:
+        if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+            broken("predictions are finite", "some are not", "see the check `stays_finite`")
+        if not torch.allclose(a, b.float(), rtol=0.1, atol=0.1 * float(a.abs().max())):
             broken(
                 "predictions in bfloat16 within a tenth of those in float32",
                 f"off by {float((a - b.float()).abs().max()):.2g}",
@@ -163,22 +170,54 @@ def bfloat16_stays_close(subject: Subject) -> None:
 def evaluations_are_counted_right(subject: Subject) -> None:
     """The declared number of network passes is the cost that studies report."""
     module = subject.module()
-    calls: Counter[str] = Counter()
-    handles = [
-        part.register_forward_hook(lambda *_, name=name: calls.update([name]))
-        for name, part in module.named_modules()
-        if not list(part.children()) and list(part.parameters(recurse=False))
-    ]
-    with torch.no_grad():
-        subject.predict(module, subject.inputs(module))
-    for handle in handles:
-        handle.remove()
-    most = max(calls.values(), default=0)
-    if calls and most != module.evaluations:
+    inputs = subject.inputs(module)
+    with torch.no_grad(), _Products() as products:
+        subject.predict(module, inputs)
+    most = max(products.uses.values(), default=0)
+    if most != module.evaluations:
         broken(
             f"module.evaluations = {module.evaluations} passes through the network a step",
-            f"a layer is called {most} times",
-            "declare what `predict` does: for Heun with K sub-steps 2 K",
+            f"a layer is used {most} times",
+            "declare what `predict` does: for Heun with K sub-steps 2 K; a layer that one pass "
+            "uses twice counts twice",
+        )
+
+
+class _Products(TorchFunctionMode):
+    """Counts the matrix products that each parameter takes part in."""
+
+    NAMES = frozenset(
+        ("linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "einsum")
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uses: Counter[int] = Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in self.NAMES:
+            leaves = tree_leaves((args, kwargs or {}))
+            matrices = {id(x) for x in leaves if isinstance(x, nn.Parameter) and x.ndim > 1}
+            self.uses.update(matrices)
+        return func(*args, **(kwargs or {}))
+
+
+def makes_tensors_where_its_arguments_are(subject: Subject) -> None:
+    """On another device every tensor must be there: a constant made on the CPU is not."""
+    module = subject.module()
+    device = torch.device("meta")
+    example = tree_map_only(Tensor, lambda t: t.to(device), _example(subject, module))
+    call = _Call(subject, module.to(device))
+    try:
+        with torch.no_grad():
+            call(example)
+    except Exception as error:
+        text = (str(error).strip().splitlines() or [""])[0]
+        broken(
+            "the hooks compute on the device of their arguments and parameters",
+            f"on another one: {type(error).__name__}: {text[:160]}",
+            "make constants from an argument (x.new_ones, device=x.device) or as Python numbers; "
+            "a tensor in a plain attribute stays where it was made",
         )
 
 
@@ -190,7 +229,7 @@ def equal_on_the_gpu(subject: Subject) -> None:
         wanted = _Call(subject, module)(example)
         device = torch.device("cuda")
         call = _Call(subject, module.to(device))
-        moved = torch.utils._pytree.tree_map_only(Tensor, lambda t: t.to(device), example)
+        moved = tree_map_only(Tensor, lambda t: t.to(device), example)
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
             call(moved)
@@ -210,5 +249,6 @@ CHECKS = (
     modes_are_equal,
     bfloat16_stays_close,
     evaluations_are_counted_right,
+    makes_tensors_where_its_arguments_are,
 )
 GPU_CHECKS = (equal_on_the_gpu,)

@@ -13,8 +13,10 @@ from typing import Any
 import attrs
 import tomli
 import torch
+from torch.func import vmap
 
 from fmbpo.experiment.structure import Problems, plain, structure
+from fmbpo.hookspecs import PolicyDims, Task, WorldModelDims
 from fmbpo.testing.contract.subject import Subject, broken
 
 _DECLARED = {
@@ -25,9 +27,10 @@ _DECLARED = {
 
 def declares_its_sizes(subject: Subject) -> None:
     """The engine allocates noise and latents by what the module says of itself."""
-    module = subject.module(fresh=True)
-    if not isinstance(module, torch.nn.Module):
-        broken("`build` gives an nn.Module", f"a {type(module).__name__}", "return the module")
+    built = subject.module(fresh=True)
+    if not isinstance(built, torch.nn.Module):
+        broken("`build` gives an nn.Module", f"a {type(built).__name__}", "return the module")
+    module: Any = built
     for name in _DECLARED[subject.kind]:
         value = getattr(module, name, None)
         if type(value) is not int or value < (name not in ("noise_dim", "loss_noise_dim")):
@@ -36,6 +39,13 @@ def declares_its_sizes(subject: Subject) -> None:
                 f"{value!r}",
                 f"set self.{name} in __init__, or as a class attribute",
             )
+    size = getattr(module, "simplex_dim", 0)
+    if size and module.latent_dim % size:
+        broken(
+            f"module.latent_dim = {module.latent_dim} is a multiple of simplex_dim = {size}",
+            "it is not",
+            "declare the size of the groups that sum to 1, or none",
+        )
     if not any(True for _ in module.parameters()):
         broken("the module has parameters", "none", "register what learns as nn.Parameter")
     for name, parameter in module.named_parameters():
@@ -54,7 +64,7 @@ def has_no_buffers(subject: Subject) -> None:
         broken(
             "no buffers: checkpoints hold parameters alone",
             f"buffers {', '.join(names)}",
-            "compute constants where they are used, or keep them in a plain attribute",
+            "make constants where they are used, or keep them as Python numbers",
         )
 
 
@@ -158,6 +168,56 @@ def projection_is_one(subject: Subject) -> None:
     twice = project(dict(once))
     if not all(torch.allclose(once[k], twice[k], rtol=1e-5, atol=1e-6) for k in once):
         broken("projecting twice is projecting once", "it moves further", "make it idempotent")
+    other = {name: -0.5 * p for name, p in given.items()}
+    stacked = {name: torch.stack([given[name], other[name]]) for name in given}
+    try:
+        found = vmap(project)(stacked)
+    except Exception as error:
+        text = (str(error).strip().splitlines() or [""])[0]
+        broken(
+            "`project` maps over stacked parameters",
+            f"{type(error).__name__}: {text[:160]}",
+            "no .item(), no `if` on a value: torch.where, clamp",
+        )
+    alones = once, project(dict(other))
+    if all(torch.equal(*pair) for pair in zip(*(x.values() for x in alones), strict=True)):
+        broken(
+            "`project` gives other parameters another result",
+            "the same",
+            "compute from the parameters that it is given, not from the module's",
+        )
+    for place, alone in enumerate(alones):
+        if not all(torch.allclose(found[k][place], alone[k], rtol=1e-5, atol=1e-6) for k in alone):
+            broken(
+                "`project` gives each of two stacked modules what it gives it alone",
+                "another result",
+                "compute from the parameters that it is given, not from the module's",
+            )
+
+
+def is_built_for_any_sizes(subject: Subject) -> None:
+    """Numbers of tasks and widths are the study's, not the plugin's."""
+    rows, generator = 2, torch.Generator().manual_seed(0)
+    index, mask = torch.tensor([0, 6]), torch.ones(rows, 2)
+    if subject.kind == "world_model":
+        module = subject.component.build(subject.config, WorldModelDims(7, 2, 9))
+        embedding = module.embed(index)
+        z = module.encode(torch.randn(rows, 7, generator=generator), embedding)
+        noise = torch.randn(rows, module.noise_dim, generator=generator)
+        task = Task(index, mask, embedding)
+        found = subject.component.predict(module, z, mask, task, noise)[0]
+    else:
+        module = subject.component.build(subject.config, PolicyDims(24, 3, 2))
+        z = torch.randn(rows, 24, generator=generator)
+        noise = torch.randn(rows, module.noise_dim, generator=generator)
+        task = Task(index, mask, torch.randn(rows, 3, generator=generator))
+        found, z = subject.component.predict(module, z, task, noise), mask
+    if found.shape != z.shape:
+        broken(
+            f"other widths give a result of shape {list(z.shape)}",
+            f"{list(found.shape)}",
+            "take every width from `dims`",
+        )
 
 
 CHECKS = (
@@ -168,4 +228,5 @@ CHECKS = (
     settings_can_be_copied,
     parameters_survive_a_file,
     projection_is_one,
+    is_built_for_any_sizes,
 )

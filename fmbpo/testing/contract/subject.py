@@ -110,8 +110,10 @@ class Subject:
         """Step t of a rollout by ``predict``: as the rollout has it, (next z, action, logits)."""
         raise NotImplementedError
 
-    def loss(self, module: Any, seed: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """``loss`` of a fixed example."""
+    def loss(
+        self, module: Any, seed: int = 0, *, copies: int = 1
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """``loss`` of a fixed example, whose rows are there ``copies`` times."""
         raise NotImplementedError
 
 
@@ -142,7 +144,7 @@ class WorldModel(Subject):
         g, dtype = _generator(seed), _dtype(module)
         obs = scale * torch.randn(rows, OBS, generator=g).to(dtype)
         action = (2 * torch.rand(rows, ACTION, generator=g) - 1).mul(scale).clamp(-1, 1).to(dtype)
-        noise = torch.randn(rows, module.noise_dim, generator=g).to(dtype)
+        noise = scale * torch.randn(rows, module.noise_dim, generator=g).to(dtype)
         with torch.no_grad():
             task = _task(rows, dtype, module.embed)
             z = module.encode(obs, task.embedding_BE)
@@ -186,11 +188,16 @@ class WorldModel(Subject):
         return z, action, logits
 
     def batch(self, module: Any, seed: int = 0, rows: int = ROWS) -> Batch:
-        """Sub-trajectories whose reward depends on observation and action."""
+        """Sub-trajectories of a small plant: observations turn around, the first of them is
+        pushed by the first action. The reward depends on both."""
         g, dtype = _generator(seed + 2), _dtype(module)
-        obs = torch.randn(HORIZON + 1, rows, OBS, generator=g).to(dtype)
+        steps = [torch.randn(rows, OBS, generator=g).to(dtype)]
         action = (2 * torch.rand(HORIZON, rows, ACTION, generator=g) - 1).to(dtype)
         index, mask, _ = _task(rows, dtype, lambda index: index)
+        push = torch.eye(OBS, dtype=dtype)[0]
+        for t in range(HORIZON):
+            steps.append(-steps[t].roll(1, -1) + action[t, :, :1] * push)
+        obs = torch.stack(steps)
         reward = 1 + torch.tanh(0.5 * obs[:-1, :, 0] + 2 * action[..., 0])
         return Batch(obs, action, reward, index, mask)
 
@@ -199,11 +206,15 @@ class WorldModel(Subject):
         shape = (HORIZON, rows, module.loss_noise_dim)
         return torch.randn(shape, generator=_generator(seed + 3)).to(_dtype(module))
 
-    def loss(self, module: Any, seed: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(
+        self, module: Any, seed: int = 0, *, copies: int = 1
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Of ``batch``."""
-        found: tuple[Tensor, Mapping[str, Tensor]] = self.component.loss(
-            module, self.batch(module, seed), self.loss_noise(module, seed)
-        )
+        obs, action, reward, index, mask = self.batch(module, seed)
+        rows = (x.repeat_interleave(copies, 1) for x in (obs, action, reward))
+        batch = Batch(*rows, *(x.repeat_interleave(copies, 0) for x in (index, mask)))
+        noise = self.loss_noise(module, seed).repeat_interleave(copies, 1)
+        found: tuple[Tensor, Mapping[str, Tensor]] = self.component.loss(module, batch, noise)
         return found
 
 
@@ -265,11 +276,14 @@ class Policy(Subject):
         scale = torch.full_like(value[0], 2.0)
         return Imagined(rollout, reward, value, reward.sum(0) + value, scale)
 
-    def loss(self, module: Any, seed: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(
+        self, module: Any, seed: int = 0, *, copies: int = 1
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Of a trajectory in ``world``."""
-        rollout, inputs = self.rollout(module, seed), self.inputs(module, seed=seed)
+        rollout = Rollout(*(x.repeat_interleave(copies, 1) for x in self.rollout(module, seed)))
+        mask = self.inputs(module, seed=seed).task.mask_BA.repeat_interleave(copies, 0)
         found: tuple[Tensor, Mapping[str, Tensor]] = self.component.loss(
-            module, self.imagined(rollout, inputs.task.mask_BA)
+            module, self.imagined(rollout, mask)
         )
         return found
 
@@ -277,7 +291,8 @@ class Policy(Subject):
 def world(t: int, z: Tensor, action: Tensor) -> Prediction:
     """A differentiable world: the action moves every latent entry, more so at later steps."""
     moved = z + 0.1 * (t + 1) * action.sum(-1, keepdim=True)
-    logits = action.sum(-1, keepdim=True) * torch.linspace(-1, 1, two_hot.BINS).to(z)
+    slope = torch.linspace(-1, 1, two_hot.BINS, device=z.device, dtype=z.dtype)
+    logits = action.sum(-1, keepdim=True) * slope
     return Prediction(moved, logits)
 
 

@@ -8,11 +8,24 @@ CONFIGS = [
     {"solver": "rk4", "substeps": 2, "trained_from": "mixed"},
     {"parameterisation": "tangent", "tau": "logit_normal", "solver": "midpoint"}
     | {"train_solver": "rk4", "train_substeps": 1},
-    {"parameterisation": "logit", "trained_from": "teacher", "detach_velocity": True},
+    {"parameterisation": "logit", "trained_from": "teacher"},
     {"source": "noise", "endpoint_coef": 0.0},
 ]
 
 
 @parametrize_checks("fmbpo.world_models", "flow", configs=CONFIGS)
 def test_contract(check):
+    check()
+
+
+@parametrize_checks(
+    "fmbpo.world_models",
+    "flow",
+    configs=[{"detach_velocity": True}],
+    expected_failures={
+        "predicted_latent_is_that_of_its_row": "the ablation: dynamics hardly learn without the "
+        "gradient through the velocity's input"
+    },
+)
+def test_contract_of_the_ablation(check):
     check()
