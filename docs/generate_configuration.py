@@ -174,6 +174,8 @@ def _type(hint: Any) -> str:
     names = {int: "integer", float: "number", bool: "boolean", str: "string"}
     if get_origin(hint) is Literal:
         return " or ".join(f"`{json.dumps(item)}`" for item in get_args(hint))
+    if get_origin(hint) is dict:
+        return f"table of {_type(get_args(hint)[1])}"
     if get_origin(hint) is list:
         return f"array of {_type(get_args(hint)[0])}s"
     if get_origin(hint) in (typing.Union, types.UnionType):

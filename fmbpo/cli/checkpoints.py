@@ -1,4 +1,4 @@
-"""``import-checkpoint``: world models from and for other projects."""
+"""``import-checkpoint``, ``export-checkpoint``: world models from and for other projects."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ def add_commands(commands: Commands) -> None:
         "--out", type=Path, help="the checkpoint to write (default: checkpoints/NAME)"
     )
     importing.set_defaults(command=_import_checkpoint)
+    exporting = commands.add_parser(
+        "export-checkpoint", help="write a world model as a file that TD-MPC2 and PWM read"
+    )
+    exporting.add_argument("source", type=Path, help="a pretraining run's folder, or a checkpoint")
+    exporting.add_argument("--format", choices=("tdmpc2",), required=True)
+    exporting.add_argument("--out", type=Path, required=True, help="the file to write")
+    exporting.set_defaults(command=_export_checkpoint)
 
 
 def _import_checkpoint(arguments: argparse.Namespace) -> int:
@@ -30,4 +37,11 @@ def _import_checkpoint(arguments: argparse.Namespace) -> int:
     for key, value in sizes.items():
         print(f"{key} = {value}")
     print(f"\n[protocol]\ncheckpoint = {json.dumps(str(out))}")
+    return 0
+
+
+def _export_checkpoint(arguments: argparse.Namespace) -> int:
+    from fmbpo.interop.exporting import export_checkpoint
+
+    print(export_checkpoint(arguments.source, arguments.out))
     return 0

@@ -22,12 +22,12 @@ from typing import Literal
 import attrs
 from attrs import field
 
-from fmbpo.errors import UserError, UserErrors
+from fmbpo.errors import UserError, UserErrors, did_you_mean
 from fmbpo.experiment import toml
 from fmbpo.experiment.checks import filled, unique
 from fmbpo.experiment.factors import differences
 from fmbpo.experiment.identity import config_hash
-from fmbpo.experiment.load import load_experiment, user_error
+from fmbpo.experiment.load import PAPER, load_experiment, user_error
 from fmbpo.experiment.schema import Experiment
 from fmbpo.experiment.structure import Problems, structure
 from fmbpo.runs.folder import run_name
@@ -46,6 +46,8 @@ class CellConfig:
     """Its file, relative to the study's."""
     overrides: list[str] = field(factory=list)
     """Values of this cell, as ``-o`` takes them: ``"table.key=value"``."""
+    scale: dict[str, list[str]] = field(factory=dict)
+    """Further ones at a scale, by its name: ``scale.laptop = ["table.key=value"]``."""
 
 
 @attrs.frozen(kw_only=True)
@@ -55,6 +57,8 @@ class StudyConfig:
     kind: Literal["study"]
     name: str = field(default="", validator=_name)
     """The file's name without its ending, unless the file says otherwise."""
+    phase: str = ""
+    """Phase of the study."""
     description: str = ""
     """One line for people."""
     factors: list[str] = field(validator=[filled, unique])
@@ -75,6 +79,7 @@ class Study:
     """Checked experiments by the names of their cells; ``differences`` are the declared ones."""
 
     name: str
+    phase: str
     description: str
     factors: list[str]
     cells: dict[str, Experiment]
@@ -108,12 +113,7 @@ def load_study(
     wrong: list[UserError] = []
     for name, cell in config.cells.items():
         try:
-            cells[name] = load_experiment(
-                path.parent / cell.experiment,
-                scale=scale,
-                overrides=[*cell.overrides, *overrides],
-                data=data,
-            )
+            cells[name] = _load_cell(cell, path.parent, scale, overrides, data)
         except UserErrors as error:
             wrong += [_in_cell(name, one) for one in error.errors]
         except UserError as error:
@@ -137,11 +137,30 @@ def load_study(
         )
     return Study(
         name=config.name,
+        phase=config.phase,
         description=config.description,
         factors=config.factors,
         cells=cells,
         differences=declared,
     )
+
+
+def _load_cell(
+    cell: CellConfig, folder: Path, scale: str | None, overrides: Sequence[str], data: str | None
+) -> Experiment:
+    file = folder / cell.experiment
+    known = (PAPER, *toml.read(file).tree.get("scale", {}))
+    for name in cell.scale:
+        if name not in known:
+            where = f"{toml.display(file)}: scale.{name}"
+            raise UserError("no such scale", where=where, remedy=did_you_mean(name, known))
+    chosen = load_experiment(file, scale=scale, overrides=[*cell.overrides, *overrides], data=data)
+    more = cell.scale.get(chosen.scale)
+    if more is None:
+        return chosen
+    # What the command line says comes last.
+    mine = [*cell.overrides, *more, *overrides]
+    return load_experiment(file, scale=chosen.scale, overrides=mine, data=data)
 
 
 def _in_cell(name: str, error: UserError) -> UserError:

@@ -1,0 +1,154 @@
+"""The study's experiments: all there, as the table of the study says, and each runs to its end."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from fmbpo.cli import main
+from fmbpo.experiment import load_experiment
+from fmbpo.experiment.study import load_study
+
+PAIRS = [(w, p) for w in ("mlp", "flow") for p in ("mlp", "flow")]
+NAMES = {
+    ("mlp", "mlp"): "pwm_48M_mt_baseline",
+    ("mlp", "flow"): "pwm_48M_mt_flowpolicy",
+    ("flow", "mlp"): "pwm_48M_mt_flowwm",
+    ("flow", "flow"): "pwm_48M_mt_fullflow",
+}
+POLICIES = {  # name: (phase, world model, policy, protocol)
+    **{f"phase8_{w}wm_{p}policy": ("8", w, p, "frozen") for w, p in PAIRS},
+    **{f"phase8_{w}wm_{p}policy_finetuned": ("8", w, p, "finetuned") for w, p in PAIRS},
+    **{f"phase7_{p}policy": ("7", "mlp", p, "finetuned") for p in ("mlp", "flow")},
+    **{f"phase3_{p}policy": ("3", "mlp", p, "frozen") for p in ("mlp", "flow")},
+}
+STUDIES = {  # name: its cells
+    "phase8": [f"phase8_{w}wm_{p}policy" for w, p in PAIRS],
+    "phase8_finetuned": [f"phase8_{w}wm_{p}policy_finetuned" for w, p in PAIRS],
+    "phase7": ["phase7_mlppolicy", "phase7_flowpolicy"],
+    "phase3": ["phase3_mlppolicy", "phase3_flowpolicy"],
+    "phase6_mlp_epochs": ["phase6_mlp"] * 4,
+    "phase6_fullflow_epochs": ["phase6_fullflow"] * 4,
+}
+EPOCHS = {"paper": [15_000, 50_000, 100_000, 150_000], "laptop": [75, 250, 500, 750]}
+
+
+@pytest.fixture(params=["paper", "laptop"])
+def scale(request):
+    return request.param
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_experiment_is_that_of_the_table(name, scale, repository):
+    e = load_experiment(repository / f"experiments/{name}.toml", scale=scale, data="embedded")
+    assert (e.phase, e.world_model.plugin, e.policy.plugin, e.protocol.kind) == POLICIES[name]
+    assert (e.conventions.recorded(), e.aliases) == (
+        "corrected",
+        [NAMES[e.world_model.plugin, e.policy.plugin]]
+        if e.phase == "8" and e.protocol.kind == "frozen"
+        else [],
+    )
+    if e.phase == "8":
+        assert e.protocol.world_model == f"phase8_pretrain_{e.world_model.plugin}wm"
+    elif scale == "paper":
+        assert e.protocol.checkpoint == "checkpoints/mt30_48M_4900000"
+    if scale == "paper":
+        assert (e.policy_learning.horizon, e.policy_learning.discount, e.policy_learning.lam) == (
+            16, 0.99, 0.95,
+        )  # fmt: skip
+        assert (e.world_model.config.latent_dim, e.critic.count) == (768, 3)
+        assert e.grid.tasks == ["reacher-easy", "walker-stand", "cheetah-run"]
+    assert e.grid.seeds == [42, 123, 456]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_has_its_cells_and_they_differ_in_its_factors_alone(name, scale, repository):
+    study = load_study(repository / f"experiments/{name}.toml", scale=scale, data="embedded")
+    assert [e.name for e in study.cells.values()] == STUDIES[name]
+    assert {e.phase for e in study.cells.values()} == {study.phase}
+    if "epochs" in name:
+        cells = study.cells.values()
+        assert [e.policy_learning.iterations for e in cells] == EPOCHS[scale]
+        assert {e.protocol.kind for e in cells} == {"scratch"}
+        assert {(e.world_model.plugin, e.policy.plugin) for e in cells} == {
+            ("mlp", "mlp") if "mlp" in name else ("flow", "flow")
+        }
+
+
+@pytest.mark.parametrize("kind", ["mlp", "flow"])
+def test_the_two_pretrainings_differ_in_the_world_model_alone(kind, repository):
+    e = load_experiment(repository / f"experiments/phase8_pretrain_{kind}wm.toml", scale="paper",
+                        data="embedded")  # fmt: skip
+    assert (e.kind, e.phase, e.world_model.plugin, e.pretrain.iterations) == (
+        "pretrain", "8", kind, 200_000,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def go(repository, tmp_path, small_store, tiny_policy, monkeypatch, capsys):
+    """``go(name)`` runs a study of the catalogue on tiny networks; its summaries by cell."""
+    shutil.copytree(repository / "experiments", tmp_path / "experiments")
+    monkeypatch.chdir(tmp_path)
+
+    def arguments(command, name, *without):
+        words = [*command, f"experiments/{name}.toml", "--scale", "laptop"]
+        words += ["--data", str(small_store)]
+        for override in tiny_policy:
+            if override.partition("=")[0] not in without:
+                words += ["-o", override]
+        return words
+
+    def go(name, *without):
+        status = main([*arguments(["run"], name, *without), "--json"])
+        out = capsys.readouterr()
+        assert status == 0, out.err
+        return json.loads(out.out)
+
+    go.arguments = arguments
+    return go
+
+
+@pytest.mark.parametrize("name", ["phase8", "phase8_finetuned"])
+def test_a_factorial_runs_to_its_end(name, go, tmp_path):
+    found = go(name)
+    assert list(found) == [f"{w}wm_{p}policy" for w, p in PAIRS]
+    wanted = "finetuned" if "finetuned" in name else "frozen"
+    assert {cell["protocol"] for cell in found.values()} == {wanted}
+    # Four cells share two pretrained models.
+    assert len(list((tmp_path / "runs").glob("phase8_pretrain_*"))) == 2
+    checkpoints = {cell["world_model"]["checkpoint"] for cell in found.values()}
+    assert len(checkpoints) == 2
+
+
+@pytest.mark.parametrize("name", ["phase6_mlp_epochs", "phase6_fullflow_epochs"])
+def test_a_sweep_over_epochs_runs_to_its_end(name, go, tmp_path):
+    file = tmp_path / "experiments" / f"{name}.toml"
+    text = file.read_text()
+    for many, few in zip(EPOCHS["laptop"], (2, 4, 6, 8), strict=True):
+        text, count = re.subn(rf"iterations={many}\"", f'iterations={few}"', text)
+        assert count == 1
+    file.write_text(text)
+    found = go(name, "policy_learning.iterations")
+    assert {cell["protocol"] for cell in found.values()} == {"scratch"}
+    costs = [cell["flops"]["policy_learning"] for cell in found.values()]
+    assert costs == [costs[0] * k for k in (1, 2, 3, 4)]
+
+
+def test_the_phases_on_an_imported_checkpoint_run_to_their_end(go, tmp_path, capsys):
+    """Made here: an MLP model is pretrained, exported in TD-MPC2's format and taken in again."""
+    assert main(go.arguments(["run"], "phase8_mlpwm_mlppolicy")) == 0
+    (pretrained,) = (tmp_path / "runs").glob("phase8_pretrain_mlpwm__*")
+    words = ["--format", "tdmpc2", "--out", "laptop_tdmpc2.pt"]
+    assert main(["export-checkpoint", str(pretrained), *words]) == 0
+    assert main(["import-checkpoint", "laptop_tdmpc2.pt"]) == 0
+    capsys.readouterr()
+    found = {name: go(name) for name in ("phase3", "phase7")}
+    for name, kind in (("phase3", "frozen"), ("phase7", "finetuned")):
+        assert list(found[name]) == ["mlppolicy", "flowpolicy"]
+        for cell in found[name].values():
+            assert cell["protocol"] == kind
+            assert cell["world_model"]["checkpoint"] == "checkpoints/laptop_tdmpc2"
+    # The very model that was pretrained here: policies of phase 3 are those of phase 8.
+    own = json.loads(next((tmp_path / "runs").glob("phase8_mlpwm_mlp*/summary.json")).read_text())
+    assert found["phase3"]["mlppolicy"]["tasks"] == own["tasks"]
