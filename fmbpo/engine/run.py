@@ -61,9 +61,16 @@ class Runner:
     """Runs one experiment under ``root``; ``say`` takes lines for people."""
 
     def __init__(
-        self, experiment: Experiment, root: Path, say: Say, data: Dataset | None = None
+        self,
+        experiment: Experiment,
+        root: Path,
+        say: Say,
+        data: Dataset | None = None,
+        group: str = "",
     ) -> None:
-        """``data``: the experiment's data set where it is loaded already."""
+        """``data``: the experiment's data set where it is loaded already. ``group``: the study
+        that it is a cell of, for W&B."""
+        self.group = group or experiment.name
         self.experiment, self.root, self.say = experiment, root, say
         self.device = resolve_device(experiment.system.device)
         say(f"{experiment.name}: scale {experiment.scale} ({experiment.scale_reason})")
@@ -159,6 +166,7 @@ class Runner:
                 planning=None,
             )
             results.draw_pretraining(folder, summary, stage.validator.horizons)
+            trainer.sinks.results(summary.to_json(), folder.results)
             folder.write_summary(summary.to_json())
             return Result(summary, folder.path)
 
@@ -276,6 +284,7 @@ class Runner:
             )
             results.draw_policies(folder, summary)
             results.draw_models(folder, summary)
+            trainer.sinks.results(summary.to_json(), folder.results)
             folder.write_summary(summary.to_json())
             if unplanned is not None:
                 raise unplanned
@@ -329,8 +338,9 @@ class Runner:
                     WandbSink(
                         mode=wandb.mode,
                         project=wandb.pretrain_project if kind == "world_model" else wandb.project,
-                        group=e.name,
+                        group=self.group,
                         name=folder.name,
+                        label=" ".join(folder.name.split("__")[:-1]),
                         folder=folder.path,
                         config=config,
                         stages=[(name, iterations) for name in stages],

@@ -69,7 +69,7 @@ class StudyRunner:
             if data is None:
                 data = load_dataset(*wanted)
                 loaded.append((wanted, data))
-            self.runners[name] = Runner(e, root, say, data)
+            self.runners[name] = Runner(e, root, say, data, study.name)
         for line in study.differences:
             say(f"differs: {line}")
         self.sizes, warnings = sizes(list(study.cells.values()))

@@ -130,6 +130,13 @@ class RunFolder:
         return self.path / "curves.png"
 
     @property
+    def results(self) -> list[Path]:
+        """The files that a complete run shows beside its summary: settings and pictures."""
+        return sorted(path for path in self.path.iterdir() if path.suffix == ".png") + [
+            self.path / name for name in ("config.json", "origins.json")
+        ]
+
+    @property
     def is_complete(self) -> bool:
         """Whether the run has ended and its results stand in ``summary.json``."""
         return (self.path / "summary.json").is_file()

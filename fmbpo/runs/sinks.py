@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -60,6 +60,13 @@ class SinkSpec:
         """A run resumes: drop what was recorded after ``positions`` (all, where absent)."""
 
     @sinkspec
+    def results(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
+        """The run is complete: what will be ``summary.json``, and the files beside it.
+
+        Called before the summary is written, so that a run that is killed here does it again.
+        """
+
+    @sinkspec
     def close(self) -> None:
         """The process ends its work on the run, complete or not."""
 
@@ -96,6 +103,10 @@ class MetricSinks:
     def truncate(self, positions: Mapping[str, int]) -> None:
         """Cut every record back to a checkpoint's positions; ``{}`` when there is no checkpoint."""
         self._hook.truncate(positions=positions)
+
+    def results(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
+        """Hand the results of a complete run to every sink."""
+        self._hook.results(summary=summary, files=files)
 
     def close(self) -> None:
         """Flush and close every sink."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import statistics
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -29,6 +31,11 @@ class StageSteps:
             self._offsets[stage] = self._next
             self._next += total + 1
 
+    @property
+    def end(self) -> int:
+        """The place behind all stages."""
+        return self._next
+
     def __call__(self, stage: str, step: int) -> int:
         """The place of a stage's step on the common axis. ``KeyError`` for an unknown stage."""
         return self._offsets[stage] + step
@@ -41,8 +48,9 @@ class WandbSink:
     """Weights & Biases. Its failure never stops a run: it warns once and falls silent.
 
     The run's name is its W&B id, so that a resumed run continues the same W&B run; steps that W&B
-    has already are not sent again (a resumed run computes the same values). ``stages`` are all
-    stages of the run with their lengths, in order. A folder ``wandb`` appears under ``folder``.
+    has already are not sent again (a resumed run computes the same values). ``group``: the study's
+    name; ``label``: what W&B calls the run. ``stages`` are all stages of the run with their
+    lengths, in order. A folder ``wandb`` appears under ``folder``.
     """
 
     def __init__(
@@ -52,11 +60,13 @@ class WandbSink:
         project: str,
         group: str,
         name: str,
+        label: str,
         folder: Path,
         config: Mapping[str, Any],
         stages: Iterable[tuple[str, int]] = (),
     ) -> None:
         self.steps = StageSteps(stages)
+        self._name = name
         self._run: Any = None
         if mode == "disabled":
             return
@@ -68,11 +78,11 @@ class WandbSink:
             self._run = wandb.init(
                 project=project,
                 group=group,
-                name=name,
+                name=label,
                 id=name,
                 resume="allow",
                 mode=mode,
-                dir=str(folder),
+                dir=str(folder.resolve()),
                 config=dict(config),
                 settings=settings,
             )
@@ -108,6 +118,37 @@ class WandbSink:
             self._give_up(error)
 
     @sinkimpl
+    def results(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
+        """Send the results: numbers to the run's summary, a table of all returns, pictures, and
+        everything once more as one artefact."""
+        if self._run is None:
+            return
+        try:
+            import wandb
+
+            columns = ["task", "seed", "return_mean", "return_std", "episodes"]
+            rows = [
+                [task, seed, *(entry[key] for key in columns[2:])]
+                for task, result in summary["tasks"].items()
+                for seed, entry in result["seeds"].items()
+            ]
+            pictures = [file for file in files if file.suffix == ".png"]
+            shown = {f"results/{file.stem}": wandb.Image(str(file)) for file in pictures}
+            if rows:
+                shown["results/returns"] = wandb.Table(columns=columns, data=rows)
+            if shown:
+                self._run.log(shown, step=self.steps.end)
+            self._run.summary.update({"results": _numbers(summary)})
+            artefact = wandb.Artifact(self._name, type="results")
+            with artefact.new_file("summary.json") as file:
+                file.write(json.dumps(summary))
+            for path in files:
+                artefact.add_file(str(path))
+            self._run.log_artifact(artefact)
+        except Exception as error:
+            self._give_up(error)
+
+    @sinkimpl
     def close(self) -> None:
         """Finish the W&B run."""
         run, self._run = self._run, None
@@ -121,3 +162,15 @@ class WandbSink:
         self._run = None
         what = str(error).strip() or type(error).__name__
         print(f"warning: W&B failed and is off for this run ({what})", file=sys.stderr)
+
+
+def _numbers(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is sorted and filtered by: each task's mean return, and held-out measures."""
+    returns = {
+        task: statistics.fmean(entry["return_mean"] for entry in result["seeds"].values())
+        for task, result in summary["tasks"].items()
+    }
+    numbers: dict[str, Any] = {"held_out": dict(summary["wm_validation"])}
+    if returns:
+        numbers |= {"return": returns, "mean_return": statistics.fmean(returns.values())}
+    return {**numbers, "warnings": len(summary["health"])}

@@ -136,7 +136,7 @@ def test_steps_of_all_stages_on_one_axis():
 
 def wandb_sink(tmp_path, mode):
     return WandbSink(
-        mode=mode, project="p", group="g", name="e__c__1__ff", folder=tmp_path,
+        mode=mode, project="p", group="g", name="e__c__1__ff", label="e c 1", folder=tmp_path,
         config={"a": 1}, stages=[("policy", 10)],
     )  # fmt: skip
 
@@ -146,7 +146,8 @@ def test_wandb_disabled_imports_nothing(tmp_path):
 import sys
 from pathlib import Path
 from fmbpo.runs.wandb_sink import WandbSink
-sink = WandbSink(mode="disabled", project="p", group="g", name="n", folder=Path("."), config={})
+nothing = {"project": "p", "group": "g", "name": "n", "label": "n", "config": {}}
+sink = WandbSink(mode="disabled", folder=Path("."), **nothing)
 sink.log("policy", 1, {"x": 1})
 sink.event("e", {})
 sink.close()
