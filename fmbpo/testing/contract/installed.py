@@ -61,8 +61,9 @@ def check_installed(
         if name:
             raise not_offered(name, kind)
         raise UserError("no plugin is installed", remedy="pip install -e plugins/NAME")
+    settings = _settings(overrides)
     with contextlib.redirect_stdout(sys.stderr):
-        return [Checked(item, _outcomes(item, overrides, say)) for item in plugins.values()]
+        return [Checked(item, _outcomes(item, settings, say)) for item in plugins.values()]
 
 
 def configured(component: Component, settings: Mapping[str, Any]) -> Any:
@@ -83,12 +84,19 @@ def configured(component: Component, settings: Mapping[str, Any]) -> Any:
         ) from None
 
 
-def _outcomes(item: Listing, overrides: Sequence[str], say: Callable[[str], None]) -> list[Outcome]:
+def _outcomes(
+    item: Listing, settings: Mapping[str, Any], say: Callable[[str], None]
+) -> list[Outcome]:
     try:
         component = load_plugin(item.kind, item.name)
     except UserError as error:
         return [Outcome("loads", "failed", str(error))]
-    config = configured(component, _settings(overrides))
+    try:
+        config = configured(component, settings)
+    except UserError as error:
+        if settings:  # the user's mistake, and not the plugin's
+            raise
+        return [Outcome("loads", "failed", str(error))]
     say(f"checking {item.kind.replace('_', ' ')} {item.name}: {config}")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
