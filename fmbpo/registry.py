@@ -9,8 +9,11 @@ never pass an argument that has a default. What comes out are plain functions.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import inspect
+import sys
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -74,23 +77,49 @@ def list_plugins() -> list[Listing]:
 def load_plugin(kind: Kind, name: str) -> Component:
     """Import the plugin, check it against the contract and resolve its hooks.
 
+    What the plugin prints meanwhile goes to stderr, since stdout is for results.
+
     Raises ``UserError``, naming plugin, distribution and remedy, where no distribution or more
     than one offers the name, where the import fails, or where the plugin breaks the contract.
     """
     listing, entry = _find(kind, name)
-    plugin = _import(listing, entry)
-    _check_version(listing, plugin)
-    config, build = _config_and_build(listing, plugin)
-    hooks = _resolve(listing, plugin)
-    return Component(
-        kind=kind,
-        name=name,
-        version=listing.version,
-        distribution=listing.distribution,
-        Config=config,
-        build=build,
-        small=_small(listing, plugin, config),
-        **hooks,
+    with contextlib.redirect_stdout(sys.stderr):
+        plugin = _import(listing, entry)
+        _check_version(listing, plugin)
+        config, build = _config_and_build(listing, plugin)
+        return Component(
+            kind=kind,
+            name=name,
+            version=listing.version,
+            distribution=listing.distribution,
+            Config=config,
+            build=build,
+            small=_small(listing, plugin, config),
+            **_resolve(listing, plugin),
+        )
+
+
+def not_offered(name: str, kind: Kind | None = None) -> UserError:
+    """That no distribution offers the name, as this kind or as any; says what is installed."""
+    found, unreadable = _scan()
+    kinds = list(GROUPS) if kind is None else [kind]
+    installed = {k: sorted({c.name for c, _ in found if c.kind == k}) for k in kinds}
+    hint = did_you_mean(name, {each for names in installed.values() for each in names})
+    others = [c for c, _ in found if c.kind not in kinds and c.name == name]
+    if others and "did you mean" not in hint:
+        hint = f"{name!r} is installed as a {_WORDS[others[0].kind]} plugin only"
+    lines = [
+        hint if "did you mean" in hint or others else "",
+        *(f"installed {_WORDS[k]} plugins: {', '.join(installed[k]) or 'none'}" for k in kinds),
+        "install the distribution that offers it; for one in this repository, "
+        "`pip install -e plugins/FOLDER`",
+    ]
+    if unreadable:
+        lines.append(f"the entry points of {', '.join(unreadable)} cannot be read: reinstall")
+    words = " or ".join(_WORDS[k] for k in kinds)
+    return UserError(
+        f"no installed distribution offers a {words} plugin {name!r}",
+        remedy="; ".join(line for line in lines if line),
     )
 
 
@@ -130,34 +159,16 @@ def _scan() -> tuple[list[_Found], list[str]]:
 
 
 def _find(kind: Kind, name: str) -> _Found:
-    found, unreadable = _scan()
-    claims = [pair for pair in found if pair[0].kind == kind and pair[0].name == name]
-    word = _WORDS[kind]
+    claims = [pair for pair in _scan()[0] if pair[0].kind == kind and pair[0].name == name]
+    if not claims:
+        raise not_offered(name, kind)
     if len(claims) > 1:
         owners = ", ".join(f"{c.distribution} {c.version} ({c.value})" for c, _ in claims)
         raise UserError(
-            f"{word} plugin {name!r} is claimed by {len(claims)} distributions: {owners}",
+            f"{_WORDS[kind]} plugin {name!r} is claimed by {len(claims)} distributions: {owners}",
             remedy="uninstall all but one of them; none is chosen for you",
         )
-    if claims:
-        return claims[0]
-    installed = sorted({c.name for c, _ in found if c.kind == kind})
-    hint = did_you_mean(name, installed) if installed else ""
-    others = [c for c, _ in found if c.kind != kind and c.name == name]
-    if others and "did you mean" not in hint:
-        hint = f"{name!r} is installed as a {_WORDS[others[0].kind]} plugin only"
-    lines = [
-        hint if "known:" not in hint else "",
-        f"installed {word} plugins: {', '.join(installed) or 'none'}",
-        "install the distribution that offers it; for one in this repository, "
-        "`pip install -e plugins/FOLDER`",
-    ]
-    if unreadable:
-        lines.append(f"the entry points of {', '.join(unreadable)} cannot be read: reinstall")
-    raise UserError(
-        f"no installed distribution offers a {word} plugin {name!r}",
-        remedy="; ".join(line for line in lines if line),
-    )
+    return claims[0]
 
 
 def _broken(listing: Listing, what: str, remedy: str) -> UserError:
@@ -184,10 +195,22 @@ def _import(listing: Listing, entry: importlib.metadata.EntryPoint) -> Any:
         raise _broken(listing, what, reinstall) from error
 
 
+def _attribute(listing: Listing, plugin: object, name: str) -> Any:
+    """What the plugin has under the name, None where it has nothing."""
+    try:
+        return getattr(plugin, name)
+    except (Exception, SystemExit) as error:
+        there = inspect.getattr_static(plugin, name, None) is not None
+        if isinstance(error, AttributeError) and not there:
+            return None
+        what = f"its `{name}` cannot be read: {type(error).__name__}: {error}"
+        raise _broken(listing, what, f"let `{name}` be a plain attribute") from error
+
+
 def _check_version(listing: Listing, plugin: object) -> None:
     from fmbpo.hookspecs import SPEC_VERSION
 
-    version = getattr(plugin, "spec_version", None)
+    version = _attribute(listing, plugin, "spec_version")
     if type(version) is not int:
         raise _broken(
             listing,
@@ -211,7 +234,7 @@ def _check_version(listing: Listing, plugin: object) -> None:
 
 
 def _config_and_build(listing: Listing, plugin: object) -> tuple[type[Any], Callable[..., Any]]:
-    config = getattr(plugin, "Config", None)
+    config = _attribute(listing, plugin, "Config")
     if not isinstance(config, type) or not attrs.has(config):
         raise _broken(
             listing,
@@ -224,7 +247,16 @@ def _config_and_build(listing: Listing, plugin: object) -> tuple[type[Any], Call
             "its `Config` has a field `plugin`, the key that names the plugin itself",
             "rename the field",
         )
-    build = getattr(plugin, "build", None)
+    try:
+        typing.get_type_hints(config)
+    except Exception as error:
+        raise _broken(
+            listing,
+            f"the types of its `Config` cannot be resolved: {error}",
+            "import what the annotations name into the module of `Config`, "
+            "and not under `if TYPE_CHECKING`",
+        ) from error
+    build = _attribute(listing, plugin, "build")
     if not callable(build):
         raise _broken(
             listing, "it has no callable `build`", "define `build(config, dims) -> nn.Module`"
@@ -233,16 +265,16 @@ def _config_and_build(listing: Listing, plugin: object) -> tuple[type[Any], Call
 
 
 def _small(listing: Listing, plugin: object, config: type[Any]) -> Mapping[str, Any]:
-    if not hasattr(plugin, "small"):
+    small = _attribute(listing, plugin, "small")
+    if small is None:
         return {}
-    small = plugin.small
     try:
         config(**small)
-    except (TypeError, ValueError) as error:
-        what = f"`small` holds no settings for its `Config`: {error}"
+        return dict(small)
+    except (Exception, SystemExit) as error:  # converters and validators of the plugin's own
+        what = f"`small` holds no settings for its `Config`: {type(error).__name__}: {error}"
         remedy = "let `small` be a dictionary of settings, or leave it out"
         raise _broken(listing, what, remedy) from error
-    return dict(small)
 
 
 def _resolve(listing: Listing, plugin: object) -> dict[str, Callable[..., Any]]:
@@ -262,7 +294,7 @@ def _resolve(listing: Listing, plugin: object) -> dict[str, Callable[..., Any]]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         what = " ".join(lines[1:] or lines)
         raise _broken(listing, what, contract) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         what = f"it cannot be registered: {type(error).__name__}: {error}"
         raise _broken(listing, what, contract) from error
     hooks: dict[str, Callable[..., Any]] = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from jsonschema import Draft202012Validator
 
 from fmbpo.cli import main
 from fmbpo.data.store_writer import StoreWriter
@@ -128,7 +129,13 @@ def test_no_toml(mistake, tmp_path):
     file.write_text("name = mine\n")
     mistake(["mine.toml", "not TOML", "line 1"], file=file)
     file.write_bytes(b"\xff\xfe")
-    mistake(["mine.toml", "cannot be read"], file=file)
+    mistake(["mine.toml", "cannot be read", "save it as UTF-8"], file=file)
+    file.write_bytes(b'\xef\xbb\xbfkind = "pretrain"\n')
+    mistake(["mine.toml", "byte-order mark", "save it as UTF-8"], file=file)
+    for text in ("x = " + "[" * 3000, ".".join("a" * 3000) + " = 1", "x = " + "9" * 5000):
+        file.write_text(text)
+        mistake(["mine.toml"], file=file)
+        assert len(mistake(["-o "], text.replace("x =", "pretrain.batch ="))) < 400
     mistake(["cannot be read"], file=tmp_path)
     file.write_text('extends = ["yours.toml"]\n')
     mistake(["mine.toml: extends", "yours.toml", "no such file"], file=file)
@@ -433,6 +440,39 @@ def test_a_broken_plugin_beside_the_good_ones(offer, runs, mistake, capsys):
     mistake(["no episodes of task"], "grid.tasks=['walker-run']", file=POLICY)
     words = ["policy.plugin", "'rotten'", "dist-rotten 0.3", "no_such_module_of_mine", "install"]
     mistake(words, "policy.plugin=rotten", file=POLICY)
+
+
+@pytest.mark.parametrize("command", [["config", "schema"], ["plugins", "check", "odd", "--json"]])
+def test_a_plugin_that_prints_spoils_no_json(command, offer, capsys):
+    """Nor does one whose validator compares words."""
+    source = WORLD_MODEL.replace("{method}", "pass").replace(
+        "spec_version, Config,",
+        """
+import attrs
+
+def _words():
+    print("of a default")
+    return ["b"]
+
+@attrs.frozen(kw_only=True)
+class Config(MLPWorldModel.Config):
+    word: str = attrs.field(default="b", validator=attrs.validators.gt("a"))
+    words: list[str] = attrs.field(factory=_words)
+
+print("at import")
+small = MLPWorldModel.small
+spec_version, _,""",
+    )
+    offer("odd", "world_models", source)
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    assert "at import" in err
+    assert "of a default" in err
+    assert "at import" not in out
+    found = json.loads(out)
+    if command == ["config", "schema"]:
+        Draft202012Validator.check_schema(found)
+        assert "world_model odd" in out
 
 
 def test_a_run_with_a_good_plugin_beside_a_broken_one(

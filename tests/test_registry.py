@@ -107,6 +107,33 @@ def test_an_instance_serves_as_a_plugin(install):
     assert load_plugin("policy", "whole").loss(None, None) == "loss"
 
 
+@pytest.mark.parametrize("name", ["spec_version", "Config", "build", "small"])
+@pytest.mark.parametrize("error", ["KeyError('mine')", "AttributeError('mine')", "SystemExit(3)"])
+def test_an_attribute_that_raises_is_named(name, error, install):
+    source = POLICY.replace("class Config", "class Other") + (
+        f"\ndef raises(self):\n    raise {error}\n"
+        f"class P:\n    {name} = property(raises)\n"
+        "    def __init__(self):\n"
+        "        theirs = {'spec_version': 1, 'Config': Other, 'build': print}\n"
+        f"        self.__dict__ |= {{k: v for k, v in theirs.items() if k != {name!r}}}\n"
+        "plugin = P()\n"
+    )
+    install(source, raw=f"[fmbpo.policies]\nraising = fake_plugin_{_peek()}:plugin\n")
+    text = reason("raising")
+    assert f"its `{name}` cannot be read: {error.partition('(')[0]}" in text
+    assert "fake-dist-" in text
+
+
+def test_what_a_plugin_prints_is_no_result(install, capsys):
+    printing = "    def __attrs_post_init__(self): print('of small')\n    width"
+    source = POLICY.replace("    width", printing) + "\nprint('at import')\nsmall = {}\n"
+    assert loads(install(source))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "at import" in err
+    assert "of small" in err
+
+
 def _peek():
     """The number that the next ``install`` will take."""
     global COUNT
@@ -215,6 +242,26 @@ def without(name):
         (POLICY.replace("@attrs.frozen\n", ""), ["`Config`", "attrs class"]),
         (POLICY.replace("width: int", "plugin: int"), ["field `plugin`", "rename"]),
         (POLICY.replace("def build", "def make"), ["no callable `build`"]),
+        (
+            POLICY.replace("width: int", "width: 'Unheard'"),
+            ["'Unheard'", "`Config`", "TYPE_CHECKING"],
+        ),
+        (POLICY + "\nsmall = {'depth': 3}\n", ["`small`", "'depth'", "leave it out"]),
+        (
+            POLICY.replace(
+                "width: int = 4", "width: int = attrs.field(converter=lambda x: x.keys())"
+            )
+            + "\nsmall = {'width': 3}\n",
+            ["`small`", "AttributeError: 'int' object", "leave it out"],
+        ),
+        (
+            POLICY.replace(
+                "    width",
+                "    def __attrs_post_init__(self): raise RuntimeError('no')\n    width",
+            )
+            + "\nsmall = {}\n",
+            ["`small`", "RuntimeError: no", "leave it out"],
+        ),
     ],
 )
 def test_a_broken_plugin_names_itself_its_distribution_and_the_remedy(install, source, words):

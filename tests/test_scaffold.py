@@ -1,12 +1,15 @@
 """A new plugin as ``fmbpo plugins new`` writes it: installable, within the contract, and usable."""
 
+import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from fmbpo.cli import main
+from fmbpo.experiment.structure import Problems, structure
 from fmbpo.registry import load_plugin
 from fmbpo.testing.contract import run
 
@@ -76,14 +79,68 @@ def test_trains_beside_those_of_the_repository(
         ("My-Policy", "cannot be the name of a Python package"),
         ("class", "cannot be the name of a Python package"),
         ("mlp", "offers a policy 'mlp' already"),
+        ("policy_mlp", "a distribution 'fmbpo-policy-mlp' is installed already"),
         ("json", "is installed already"),
         ("taken", "is there already"),
+        ("leads_nowhere", "is there already"),
+        ("n" * 300, "File name too long"),
     ],
 )
 def test_names_that_cannot_be(name, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
+    (tmp_path / "leads_nowhere").symlink_to(tmp_path / "nowhere")
     before = sorted(tmp_path.rglob("*"))
     assert main(["plugins", "new", "policy", name]) == 2
-    assert said in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert said in err
+    assert "  -> " in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EACCES, "no permission"),
+        (errno.ENOENT, "cannot be written"),  # of folders that are none, such as /proc
+        (errno.ENOSPC, "the disk is full"),
+    ],
+)
+@pytest.mark.parametrize("step", ["mkdir", "write_text", "rename"])
+def test_a_place_that_cannot_be_written(number, said, step, tmp_path, monkeypatch, capsys):
+    """The system refuses one step; nothing of those before it stays."""
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, step, refuse)
+    assert main(["plugins", "new", "policy", "mine", "--out", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path / 'mine'}: {said}" in err
+    assert "  -> " in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_are_replaced_and_links_are_not_followed(tmp_path, capsys):
+    (tmp_path / ".mine.aside").mkdir()
+    (tmp_path / ".mine.aside" / "old.py").touch()
+    new = ["plugins", "new", "policy"]
+    assert main([*new, "mine", "--out", str(tmp_path)]) == 0
+    assert not (tmp_path / "mine" / "old.py").exists()
+    assert not (tmp_path / ".mine.aside").exists()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".yours.aside").symlink_to(tmp_path / "elsewhere")
+    assert main([*new, "yours", "--out", str(tmp_path)]) == 2
+    assert ".yours.aside" in capsys.readouterr().err
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert not (tmp_path / "yours").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_widths_are_positive(kind, written):
+    name = f"narrow_{kind}"
+    written(kind, name)
+    for units in ([], [0], [-1], [8, 0]):
+        with pytest.raises(Problems) as caught:
+            structure({"units": units}, load_plugin(kind, name).Config)
+        assert caught.value.problems[0].path == ("units",)

@@ -17,7 +17,10 @@ attrs' own). It judges one file by itself, before anything is merged:
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -38,6 +41,12 @@ from fmbpo.registry import Listing, list_plugins, load_plugin
 Schema = dict[str, Any]
 
 _SCALARS = {int: "integer", float: "number", bool: "boolean", str: "string"}
+_PYTHON: dict[str, Any] = {
+    **{word: kind for kind, word in _SCALARS.items()},
+    "number": (int, float),
+    "array": list,
+    "object": dict,
+}
 _EXTENDS = {
     "type": "array",
     "items": {"type": "string"},
@@ -102,6 +111,46 @@ def file_schema(
     }
 
 
+def config_schema(cls: type[Any]) -> Schema:
+    """A plugin's ``Config`` as a table; the key ``plugin`` is not in it.
+
+    Raises ``ValueError`` where JSON has no word for a default or a rule, and whatever the
+    plugin's own classes raise.
+    """
+    table = _table(cls)
+    json.dumps(table, allow_nan=False)
+    return table
+
+
+def fits(value: Any, entry: Schema) -> bool:
+    """Whether a plain value has the type that an entry of a table describes.
+
+    Looks at types, words and keys; ranges, lengths and patterns are the validators' affair. What
+    is not set, None, always fits.
+    """
+    if value is None:
+        return True
+    if "anyOf" in entry:
+        return any(fits(value, option) for option in entry["anyOf"])
+    kind = entry.get("type", "")
+    if kind and (
+        not isinstance(value, _PYTHON[kind]) or isinstance(value, bool) != (kind == "boolean")
+    ):
+        return False
+    words = [entry["const"]] if "const" in entry else entry.get("enum", [value])
+    if not any(isinstance(w, bool) == isinstance(value, bool) and w == value for w in words):
+        return False
+    if kind == "array":
+        return all(fits(item, entry["items"]) for item in value)
+    if kind == "object":
+        known, others = entry.get("properties", {}), entry.get("additionalProperties", {})
+        return all(
+            (key in known or others is not False) and fits(item, known.get(key, others))
+            for key, item in value.items()
+        )
+    return True
+
+
 def _says(key: str, value: str) -> Schema:
     return {"properties": {key: {"const": value}}, "required": [key]}
 
@@ -147,9 +196,8 @@ def _either(description: str, *branches: Schema) -> Schema:
 def _plugin(listing: Listing, say: Callable[[str], None]) -> Schema | None:
     """The plugin's table, recognised by its key ``plugin``."""
     try:
-        config = load_plugin(listing.kind, listing.name).Config
-        table = _table(config)
-        json.dumps(table, allow_nan=False)
+        with contextlib.redirect_stdout(sys.stderr):  # factories of defaults may print
+            table = config_schema(load_plugin(listing.kind, listing.name).Config)
     except UserError as error:
         say(f"left out of the schema: {error}")
         return None
@@ -252,7 +300,9 @@ def _constrain(entry: Schema, validator: Any) -> None:
         _constrain(entry, validator.iterable_validator)
         _constrain(entry.get("items", {}), validator.member_validator)
     elif isinstance(validator, _BOUND):
-        _add(entry, {_BOUNDS[validator.compare_op]: validator.bound})
+        bound = validator.bound  # of strings too, which JSON Schema cannot compare
+        if type(bound) in (int, float) and math.isfinite(bound):
+            _add(entry, {_BOUNDS[validator.compare_op]: bound})
     elif isinstance(validator, _AMONG):
         options = list(validator.options) if isinstance(validator.options, tuple) else []
         if kind and options and all(type(item) in _SCALARS for item in options):

@@ -85,7 +85,10 @@ def structure_class(value: object, cls: type[Any]) -> Any:
     try:
         hints = typing.get_type_hints(cls)
     except Exception as error:
-        raise problem(f"the types of {cls.__name__} cannot be resolved: {error}") from error
+        what = f"the types of {cls.__module__}.{cls.__qualname__} cannot be resolved: {error}"
+        raise problem(
+            what, "import what its annotations name, and not for type checkers"
+        ) from error
     fields = {f.name: f for f in attrs.fields(cls) if f.init}
     found = [
         Problem((key,), "unknown key", did_you_mean(str(key), fields))
@@ -104,8 +107,13 @@ def structure_class(value: object, cls: type[Any]) -> Any:
         before = len(found)
         item = _collect(found, name, raw, wanted)
         if len(found) == before:
+            try:
+                kept = field.converter(item) if _plain(field) else item
+            except Exception as error:
+                found.append(Problem((name,), f"{describe(raw)}: {_text(error)}"))
+                continue
             given[name] = item
-            object.__setattr__(partial, name, field.converter(item) if _plain(field) else item)
+            object.__setattr__(partial, name, kept)
     for name, item in given.items():
         validator = fields[name].validator
         if validator is not None:
@@ -120,7 +128,7 @@ def structure_class(value: object, cls: type[Any]) -> Any:
         raise Problems(found)
     try:
         return cls(**{fields[name].alias or name: item for name, item in given.items()})
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # the class's own __attrs_post_init__, which may raise anything
         raise problem(_text(error)) from error
 
 

@@ -30,6 +30,8 @@ OVERRIDE = "override"
 _OWN_KEYS = ("name", "aliases", "description")
 NOT_IN_OVERLAY = ("extends", "scale", "name", "aliases", "kind")
 """Keys that cannot depend on the scale."""
+DEEPEST = 100
+"""Tables and arrays inside each other; deeper ones are refused, and overrides of longer keys."""
 _KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _WORD = re.compile(r"[A-Za-z_./~][A-Za-z0-9_./~+:@-]*")
 
@@ -114,8 +116,12 @@ def _visit(
 
 def _parse(path: Path, mentioned: str) -> dict[str, Any]:
     label = display(path)
+    save = "save it as UTF-8 without a byte-order mark"
     try:
-        return tomli.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if text.startswith("\ufeff"):
+            raise UserError("begins with a byte-order mark", where=label, remedy=save)
+        return _loads(text, label)
     except FileNotFoundError:
         folder = path.parent
         known = [p.name for p in folder.glob("*.toml")] if folder.is_dir() else []
@@ -123,11 +129,48 @@ def _parse(path: Path, mentioned: str) -> dict[str, Any]:
         if known:
             remedy = did_you_mean(path.name, known)
         raise UserError(f"no such file: {label}", where=mentioned, remedy=remedy) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot be read: {error}", where=label, remedy=save) from None
+    except OSError as error:
         raise UserError(f"cannot be read: {error}", where=label, remedy="is it a file?") from None
     except tomli.TOMLDecodeError as error:
         remedy = "mend the TOML; strings need quotes"
         raise UserError(f"not TOML: {error}", where=label, remedy=remedy) from None
+
+
+def _loads(text: str, where: str) -> dict[str, Any]:
+    """The text's table; raises ``TOMLDecodeError``, or ``UserError`` for what is beyond measure.
+
+    TOML promises integers of 64 bits and lets a reader limit the depth. Without limits, a few
+    kilobytes exhaust the stack of whoever walks or prints the table.
+    """
+    deep = UserError(
+        f"tables or arrays lie more than {DEEPEST} deep in each other",
+        where=where,
+        remedy="no setting is nested like that: look for brackets or dots too many",
+    )
+    try:
+        table = tomli.loads(text)
+        inside: list[Any] = [table]
+        for _ in range(DEEPEST + 1):
+            holders = [item for item in inside if isinstance(item, dict | list)]
+            if any(type(item) is int and not -(2**63) <= item < 2**63 for item in inside):
+                raise ValueError
+            inside = [
+                item
+                for holder in holders
+                for item in (holder.values() if isinstance(holder, dict) else holder)
+            ]
+    except tomli.TOMLDecodeError:
+        raise
+    except RecursionError:
+        raise deep from None
+    except ValueError:  # also Python's own, of integers with thousands of digits
+        remedy = "write a smaller number, or a float"
+        raise UserError("an integer needs more than 64 bits", where=where, remedy=remedy) from None
+    if inside:
+        raise deep
+    return table
 
 
 def scales(document: Document) -> list[str]:
@@ -187,22 +230,29 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
 
 def parse_override(text: str) -> tuple[list[str], Any]:
     """``"a.b=3"`` to ``(["a", "b"], 3)``; raises ``UserError`` for bad syntax."""
-    where = f"-o {text}"
+    where = f"-o {_short(text)}"
     key, equals, raw = (part.strip() for part in text.partition("="))
     if not equals or not _KEY.fullmatch(key):
         raise UserError("not an override", where=where, remedy="write -o table.key=value")
     path = key.split(".")
+    if len(path) > DEEPEST:
+        what, remedy = f"a key of {len(path)} parts", "no setting is nested like that"
+        raise UserError(what, where=where, remedy=remedy)
     if path[0] in ("extends", "scale"):
         remedy = "use --scale NAME" if path[0] == "scale" else "extend in an experiment file"
         raise UserError(f"{path[0]!r} cannot be overridden", where=where, remedy=remedy)
     try:
-        parsed = tomli.loads(f"value = {raw}")
+        parsed = _loads(f"value = {raw}", where)
     except tomli.TOMLDecodeError:
         parsed = {"value": raw} if _WORD.fullmatch(raw) else {}
     if list(parsed) != ["value"]:
         raise UserError(
-            f"{raw!r} is no TOML value",
+            f"{_short(raw)!r} is no TOML value",
             where=where,
             remedy="""quote a string for TOML and for the shell: -o 'table.key="some text"'""",
         )
     return path, parsed["value"]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else text[:97] + "..."

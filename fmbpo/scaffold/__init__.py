@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import importlib.util
 import keyword
+import os
 import re
 import shutil
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -29,37 +33,53 @@ def new_plugin(kind: Kind, name: str, folder: Path) -> Path:
     """Write a plugin's project to ``folder / name``; returns that path.
 
     Raises ``UserError`` for a name that cannot be a plugin's, that is taken, or a place that is
-    there already; nothing is left half-written.
+    there already or cannot be written; nothing is left half-written.
     """
-    _check_name(kind, name)
+    distribution = f"fmbpo-{name.replace('_', '-')}"
+    _check_name(kind, name, distribution)
     place = folder / name
-    if place.exists():
+    if os.path.lexists(place):  # a link that leads nowhere too
         raise UserError("is there already", where=str(place), remedy="choose another name or --out")
     words = {
         "name": name,
         "kind": kind,
         "words": kind.replace("_", " "),
         "group": GROUPS[kind],
-        "distribution": f"fmbpo-{name.replace('_', '-')}",
+        "distribution": distribution,
     }
-    aside = folder / f".{name}.aside"
-    with disk_errors(place):
-        shutil.rmtree(aside, ignore_errors=True)
-        contents = {path: _read(source).format(**words) for path, source in _FILES.items()}
-        contents[f"{name}/__init__.py"] = template(kind)
-        contents[f"{name}/py.typed"] = ""
+    contents = {path: _read(source).format(**words) for path, source in _FILES.items()}
+    contents |= {f"{name}/__init__.py": template(kind), f"{name}/py.typed": ""}
+    try:
+        with disk_errors(place):
+            _write(place, contents)
+    except OSError as error:
+        raise UserError(
+            f"cannot be written ({error.strerror})",
+            where=str(place),
+            remedy="choose another name or --out",
+        ) from error
+    return place
+
+
+def _write(place: Path, contents: Mapping[str, str]) -> None:
+    """The files below ``place``, which is there when all of them are."""
+    aside = place.with_name(f".{place.name}.aside")
+    shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
+    try:
+        aside.mkdir(parents=True)
         for path, text in contents.items():
             (aside / path).parent.mkdir(parents=True, exist_ok=True)
             (aside / path).write_text(text, encoding="utf-8")
         aside.rename(place)
-    return place
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _read(source: str) -> str:
     return files(__name__).joinpath(*source.split("/")).read_text(encoding="utf-8")
 
 
-def _check_name(kind: Kind, name: str) -> None:
+def _check_name(kind: Kind, name: str, distribution: str) -> None:
     where = f"plugins new {kind} {name}"
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UserError(
@@ -71,6 +91,13 @@ def _check_name(kind: Kind, name: str) -> None:
     if taken:
         raise UserError(
             f"{taken[0].distribution} offers a {kind.replace('_', ' ')} {name!r} already",
+            where=where,
+            remedy="choose another name",
+        )
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.distribution(distribution)
+        raise UserError(
+            f"a distribution {distribution!r} is installed already, and would be replaced",
             where=where,
             remedy="choose another name",
         )

@@ -21,30 +21,42 @@ def parametrize_checks(
         group: the entry-point group, ``"fmbpo.world_models"`` or ``"fmbpo.policies"``.
         name: the plugin's entry-point name.
         configs: settings to check the plugin with, on top of its own ``small`` ones.
-        expected_failures: checks that are known to fail, with the reason; one that passes is a
-            failure.
+        expected_failures: checks that are known to fail, with the reason, in each of ``configs``;
+            one that passes is a failure. Where a check fails in one configuration alone, give
+            that one a decorated function of its own.
 
-    Raises ``UserError`` for a group or a check that does not exist.
+    Raises ``UserError`` for a group, a plugin, a setting or a check that does not exist, and where
+    there is no configuration.
     """
     import pytest
     import torch
 
     from fmbpo.testing.contract import CHECKS, NEEDS_GPU, run_check
+    from fmbpo.testing.contract.installed import configured
 
     kinds = {value: key for key, value in GROUPS.items()}
     if group not in kinds:
         raise UserError(f"no group {group!r}", remedy=f"known: {', '.join(kinds)}")
+    tables = isinstance(configs, Sequence) and all(isinstance(c, Mapping) for c in configs)
+    if not tables or not configs:
+        raise UserError(
+            f"`configs` is {configs!r}, no list of settings",
+            where=f"checks of {name!r}",
+            remedy="write configs=[{...}, {...}], with {} for the plugin's small settings",
+        )
     kind, expected = kinds[group], dict(expected_failures or {})
     if unknown := expected.keys() - CHECKS[kind].keys():
         raise UserError(
             f"no check {', '.join(sorted(unknown))}", remedy=f"known: {', '.join(CHECKS[kind])}"
         )
+    component = load_plugin(kind, name)
+    for config in configs:
+        configured(component, config)  # a mistake in the file, and no failure of the plugin's
 
     def case(check: str, config: Mapping[str, Any]) -> Callable[[], None]:
         def run() -> None:
-            component = load_plugin(kind, name)
             torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
-            outcome = run_check(component, component.Config(**{**component.small, **config}), check)
+            outcome = run_check(component, configured(component, config), check)
             if outcome.status == "skipped":
                 pytest.skip(outcome.message)
             if outcome.status == "failed" and check in expected:

@@ -16,7 +16,14 @@ from jsonschema import Draft202012Validator
 from fmbpo.cli import main
 from fmbpo.experiment import checks, load_experiment, resolved
 from fmbpo.experiment.docstrings import meanings
-from fmbpo.experiment.json_schema import _constrain, _table, file_schema, schema_text
+from fmbpo.experiment.json_schema import (
+    _constrain,
+    _table,
+    config_schema,
+    file_schema,
+    fits,
+    schema_text,
+)
 from fmbpo.experiment.protocols import PROTOCOLS
 from fmbpo.experiment.schema import Experiment
 from fmbpo.experiment.structure import Problems, structure
@@ -428,6 +435,57 @@ def test_whatever_types_a_plugin_has():
     assert schema["properties"]["inner"]["default"] == {"depth": 1}
     assert schema["properties"]["pair"]["default"] == [1]
     assert "default" not in schema["properties"]["optional"]
+
+
+def test_bounds_are_those_of_numbers():
+    """A bound of another type would make the whole schema none."""
+
+    @attrs.frozen
+    class Config:
+        word: str = attrs.field(default="b", validator=attrs.validators.gt("a"))
+        least: float = attrs.field(default=0.0, validator=attrs.validators.gt(float("-inf")))
+        most: float = attrs.field(default=0.0, validator=attrs.validators.lt(2))
+
+    schema = config_schema(Config)
+    Draft202012Validator.check_schema(schema)
+    assert "exclusiveMinimum" not in schema["properties"]["word"]
+    assert "exclusiveMinimum" not in schema["properties"]["least"]
+    assert schema["properties"]["most"]["exclusiveMaximum"] == 2
+
+
+def test_what_fits_is_what_a_validator_says_of_types():
+    """Without ranges and lengths, of which ``fits`` says nothing; 3.0 is JSON's integer."""
+
+    @attrs.frozen
+    class Config:
+        flag: bool = True
+        count: int = 1
+        size: float = 1.0
+        word: Literal["a", 2, True] = "a"
+        among: int = attrs.field(default=1, validator=attrs.validators.in_((1, 2)))
+        either: int | str = 3
+        pair: tuple[int, ...] = (1,)
+        inner: Inner = attrs.field(default=Inner(depth=1))
+        several: list[Inner] = attrs.field(factory=list)
+        named: dict[str, int] = attrs.field(factory=dict)
+        same: typing.Any = None
+
+    values = [True, 0, 1, 2, 3, 1.5, "a", "b", [], [1], [1.5], [True], ["a"], {}, {"depth": 1}]
+    values += [{"depth": "x"}, {"x": 1}, [{"depth": 1}], [{"depth": 0.5}], [{"x": 1}], {"a": 1.5}]
+    entries = config_schema(Config)["properties"]
+    assert len(entries) == 11
+    for key, entry in entries.items():
+        validator = Draft202012Validator(entry)
+        assert [v for v in values if fits(v, entry)] == [
+            v for v in values if validator.is_valid(v)
+        ], key
+        assert fits(None, entry)
+
+
+def test_a_config_of_which_no_schema_can_be_made():
+    unsayable = attrs.make_class("Unsayable", {"x": attrs.field(default=float("nan"), type=float)})
+    with pytest.raises(ValueError, match="JSON"):
+        config_schema(unsayable)
 
 
 def test_docstrings_are_read_through_bases_and_never_fail():

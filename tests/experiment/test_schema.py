@@ -6,6 +6,7 @@ import pytest
 
 from fmbpo.errors import UserError, UserErrors
 from fmbpo.experiment import Frozen, from_resolved, load_experiment, origins, resolved
+from fmbpo.experiment.structure import Problems, structure
 from fmbpo.experiment.study import is_study
 from fmbpo.registry import list_plugins
 
@@ -283,3 +284,37 @@ def test_names_and_aliases_are_unique():
     names = [name for e in experiments for name in [e.name, *e.aliases]]
     assert len(set(names)) == len(names)
     assert "pwm_48M_mt_fullflow" in names
+
+
+@attrs.frozen
+class Raising:
+    """A plugin's settings whose own code fails in ways that attrs' never does."""
+
+    width: int = attrs.field(
+        default=1, converter=lambda value: value.bit_count() and 1 // (value - 2)
+    )
+    depth: int = 1
+
+    def __attrs_post_init__(self):
+        if self.depth == 3:
+            raise RuntimeError("not three")
+
+
+def test_what_converters_and_classes_raise_is_a_problem_at_its_key():
+    with pytest.raises(Problems) as caught:
+        structure({"width": 2, "depth": "a"}, Raising)
+    assert [item.path for item in caught.value.problems] == [("width",), ("depth",)]
+    assert caught.value.problems[0].what.startswith("2 (an integer): integer division")
+    with pytest.raises(Problems) as caught:
+        structure({"depth": 3}, Raising)
+    assert [item.what for item in caught.value.problems] == ["not three"]
+
+
+def test_types_that_cannot_be_resolved_name_their_class_and_the_remedy():
+    lost = attrs.make_class("Lost", {"x": attrs.field(type="Unheard")})
+    with pytest.raises(Problems) as caught:
+        structure({"x": 1}, lost)
+    (item,) = caught.value.problems
+    assert "Lost cannot be resolved" in item.what
+    assert "'Unheard'" in item.what
+    assert item.remedy

@@ -85,9 +85,52 @@ def test_bad_toml_names_file_and_line(write, text):
 
 def test_a_folder_and_other_encodings_are_refused(tmp_path, write):
     (tmp_path / "dir.toml").mkdir()
-    assert "dir.toml" in refusal(toml.read, tmp_path / "dir.toml")
-    write("latin.toml", "").write_bytes(b'x = "\xe9"\n')
-    assert "latin.toml" in refusal(toml.read, tmp_path / "latin.toml")
+    text = refusal(toml.read, tmp_path / "dir.toml")
+    assert "dir.toml" in text
+    assert "is it a file?" in text
+    for content in (b'x = "\xe9"\n', b"\xef\xbb\xbfx = 1\n", "x = 1".encode("utf-16")):
+        write("other.toml", "").write_bytes(content)
+        text = refusal(toml.read, tmp_path / "other.toml")
+        assert text.startswith("other.toml: ")
+        assert "save it as UTF-8 without a byte-order mark" in text
+
+
+def nested(depth):
+    """An array of arrays; the innermost is the ``depth``-th."""
+    return "[" * depth + "]" * depth
+
+
+BEYOND = [
+    ("x = " + "[" * 3000, "deep"),
+    (f"x = {nested(toml.DEEPEST + 1)}", "deep"),
+    (".".join("a" * 3000) + " = 1", "deep"),
+    (".".join("a" * (toml.DEEPEST + 2)) + " = 1", "deep"),
+    ("x = " + "9" * 5000, "64 bits"),
+    ("x = 0x" + "f" * 5000, "64 bits"),
+    ("x = [{a = [-9223372036854775809]}]", "64 bits"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), BEYOND, ids=[text[:20] for text, _ in BEYOND])
+def test_what_is_beyond_measure_is_refused(text, said, write):
+    message = refusal(toml.read, write("a.toml", text))
+    assert message.startswith("a.toml: ")
+    assert said in message
+    if text.startswith("x = "):
+        message = refusal(toml.apply_overrides, toml.Document(), [text])
+        assert message.startswith(f"-o {text[:60].rstrip()}")
+        assert said in message
+        assert len(message) < 400
+
+
+def test_what_is_within_measure_is_read(write):
+    deepest = f"x = {nested(toml.DEEPEST)}\n"
+    most = "y = [9223372036854775807, -9223372036854775808]\n"
+    assert toml.read(write("a.toml", deepest + most)).tree["y"] == [2**63 - 1, -(2**63)]
+    path, value = toml.parse_override(".".join("a" * toml.DEEPEST) + " = 1")
+    assert (len(path), value) == (toml.DEEPEST, 1)
+    message = refusal(toml.parse_override, ".".join("a" * (toml.DEEPEST + 1)) + " = 1")
+    assert f"a key of {toml.DEEPEST + 1} parts" in message
 
 
 def test_a_scale_lies_over_the_rest_with_its_own_origin(write):

@@ -16,7 +16,7 @@ class _Infinite(Config):
     max_log_std: float = float("inf")
 
 
-@mutant("settings_survive_a_file", "can be written as TOML")
+@mutant("settings_survive_a_file", "a finite number is wanted")
 class InfiniteSetting(P):
     Config = _Infinite
 

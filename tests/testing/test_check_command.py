@@ -76,7 +76,15 @@ def test_settings_are_overridden(capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["no-such"], ["no installed distribution offers", "'no-such'"]),
+        (
+            ["no-such"],
+            [
+                "no installed distribution offers a world model or policy plugin 'no-such'",
+                "installed world model plugins: flow, mlp; installed policy plugins: flow, mlp",
+            ],
+        ),
+        (["flwo"], ["did you mean 'flow'?"]),
+        (["no-such", "--kind", "policy"], ["offers a policy plugin 'no-such'"]),
         (["mlp", "--kind", "policy", "-o", "unit=[8]"], ["unit: unknown key", "'units'"]),
         (["mlp", "--kind", "policy", "-o", "units=8"], ["units: 8 (an integer)"]),
         (["mlp", "--kind", "policy", "-o", "policy.units=[8]"], ["-o KEY=VALUE"]),
@@ -99,6 +107,100 @@ def test_without_a_name_every_plugin_is_checked_whatever_the_others_are(offer, c
     assert (loads["check"], loads["status"]) == ("loads", "failed")
     assert all(word in loads["message"] for word in ("no GPU here", "throw-away-dist", "reinstall"))
     assert "1 check(s) failed" in err
+
+
+NOISY = """
+    print("at import")
+    def build(self, config, dims):
+        print("in build")
+        return super().build(config, dims)
+
+    @hookimpl
+    def freeze(self, module):
+        import sys
+        print("leaving")
+        sys.exit()
+"""
+
+
+def test_a_plugin_that_prints_and_leaves_spoils_neither_results_nor_checks(offer, capsys):
+    offer(GOOD.replace("    pass", NOISY))
+    assert main(["plugins", "check", "throw-away", "--json"]) == 2
+    out, err = capsys.readouterr()
+    (plugin,) = json.loads(out)
+    assert all(line in err for line in ("at import", "in build", "leaving"))
+    assert statuses(plugin).keys() == CHECKS["policy"].keys()
+    failed = {c["check"]: c["message"] for c in plugin["checks"] if c["status"] == "failed"}
+    assert failed
+    assert all("SystemExit" in message for message in failed.values())
+
+
+def with_settings(*fields):
+    """A good policy with further settings."""
+    lines = [
+        "import attrs",
+        "from typing import Any",
+        "from fmbpo_policy_mlp import GaussianPlugin",
+    ]
+    lines += ["@attrs.frozen(kw_only=True)", "class Config(GaussianPlugin.Config):", *fields]
+    lines += ["class Plugin(GaussianPlugin):", "    Config = Config", "plugin = Plugin()"]
+    return "\n".join(lines)
+
+
+def of_settings(source, offer, capsys):
+    """What ``settings_survive_a_file`` says of the plugin, empty where it passes."""
+    offer(source)
+    main(["plugins", "check", "throw-away", "--json"])
+    (plugin,) = json.loads(capsys.readouterr().out)
+    return {c["check"]: c["message"] for c in plugin["checks"]}["settings_survive_a_file"]
+
+
+def test_whatever_toml_can_hold_survives_a_file(offer, capsys):
+    source = with_settings(
+        "    words: str = 'a \\U0001F600 \\x7f \\\\ \"'",
+        "    table: dict[str, int] = attrs.field(factory=lambda: {'a b': 1})",
+        "    pairs: list[tuple[float, ...]] = attrs.field(factory=lambda: [(1.0, 2e-7)])",
+        "    unset: int | None = None",
+        "    whole: float = 1",
+    )
+    assert of_settings(source, offer, capsys) == ""
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("depth: int = 0.5", ["expected: the settings can be read from TOML", "depth: 0.5"]),
+        ("depth: dict[int, int] = attrs.field(factory=lambda: {1: 1})", ["equal settings"]),
+        ("depth: int = attrs.field(default=3, eq=False, converter=lambda x: x + 1)", ["equal"]),
+        ("depth: Any = attrs.field(default=float('nan'), repr=False, eq=False)", ["found: "]),
+    ],
+)
+def test_settings_that_do_not_survive_are_named(field, words, offer, capsys):
+    message = of_settings(with_settings(f"    {field}"), offer, capsys)
+    assert all(word in message for word in [*words, "mend: let Config's fields be"])
+
+
+def test_a_default_that_small_settings_hide_is_held_against_the_schema(offer, capsys):
+    """``fmbpo check`` of an experiment that leaves the key out would be the first to tell."""
+    source = with_settings("    depth: int = 0.5")
+    source = source.replace("    Config = Config", "    Config = Config\n    small = {'depth': 1}")
+    message = of_settings(source, offer, capsys)
+    assert "expected: the default of depth fits the JSON Schema" in message
+    assert "found: 0.5" in message
+
+
+def test_small_settings_of_a_wrong_type_are_the_plugins_mistake(offer, capsys):
+    source = with_settings("    depth: int = 3")
+    source = source.replace(
+        "    Config = Config", "    Config = Config\n    small = {'depth': 0.5}"
+    )
+    offer(source)
+    assert main(["plugins", "check", "--kind", "policy", "--json"]) == 2
+    found = {plugin["name"]: plugin for plugin in json.loads(capsys.readouterr().out)}
+    assert "failed" not in statuses(found["mlp"]).values()
+    (loads,) = found["throw-away"]["checks"]
+    assert (loads["check"], loads["status"]) == ("loads", "failed")
+    assert "depth: 0.5 (a float)" in loads["message"]
 
 
 def test_a_good_plugin_beside_passes(offer, capsys):

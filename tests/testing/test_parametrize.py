@@ -16,6 +16,17 @@ from fmbpo.testing import parametrize_checks
 def test_contract(check):
     check()
 """
+ON_DETACH = GOOD.replace(
+    "    pass",
+    """
+    def build(self, config, dims):
+        module = super().build(config, dims)
+        if not config.detach:
+            module.register_buffer("mine", module.net[0].weight.detach())
+        return module
+""",
+)
+"""A buffer in one configuration alone."""
 FAILS, PASSES = "actions_are_bounded_and_masked", "has_no_buffers"
 
 
@@ -55,16 +66,25 @@ def test_an_expected_failure_that_passes_is_a_failure(contract):
 
 
 def test_each_configuration_is_a_test_on_top_of_the_small_settings(contract):
-    arguments = ", configs=[{}, {'detach': False}, {'units': [0]}]"
-    found = contract(GOOD, arguments, PASSES)
-    found.assert_outcomes(passed=2, failed=1)
-    found.stdout.fnmatch_lines([f"FAILED*{PASSES}-2* - *ValueError*"])
+    found = contract(ON_DETACH, ", configs=[{}, {'detach': False}]", PASSES)
+    found.assert_outcomes(passed=1, failed=1)
+    found.stdout.fnmatch_lines([f"FAILED*{PASSES}-1*"])
 
 
-def test_a_plugin_that_is_not_there_fails_with_the_remedy(pytester):
+def test_a_check_that_fails_in_one_configuration_has_a_function_of_its_own(contract, pytester):
+    other = FILE.replace("test_contract", "test_other").format(
+        arguments=f", configs=[{{'detach': False}}], expected_failures={{'{PASSES}': 'it is mine'}}"
+    )
+    pytester.makepyfile(test_other=other)
+    contract(ON_DETACH, "", PASSES).assert_outcomes(passed=1)
+    options = ["-p", "no:xdist", "-p", "no:cacheprovider", "-k", PASSES]
+    pytester.runpytest_inprocess(*options).assert_outcomes(passed=1, xfailed=1)
+
+
+def test_a_plugin_that_is_not_there_is_an_error_with_the_remedy(pytester):
     file = pytester.makepyfile(test_contract=FILE.format(arguments=""))
     found = pytester.runpytest_inprocess(file, "-k", PASSES, "-p", "no:xdist")
-    found.assert_outcomes(failed=1)
+    found.assert_outcomes(errors=1)
     found.stdout.fnmatch_lines(["*no installed distribution offers a policy plugin 'throw-away'*"])
 
 
@@ -82,6 +102,25 @@ def test_every_check_of_the_kind_becomes_a_test(group, kind):
     found = names(parametrize_checks(group, "mlp").mark)
     assert found.keys() == CHECKS[kind].keys()
     assert {name for name, marks in found.items() if marks == ["gpu"]} == NEEDS_GPU
+
+
+@pytest.mark.parametrize(
+    ("configs", "words"),
+    [
+        ([{}, {"unit": [8]}], r"settings of 'mlp': unit: unknown key[\s\S]*'units'"),
+        ([{"units": ["a"]}], r"units\.0: 'a' \(a string\) where an integer"),
+        ([{"units": [0]}], r"units: \[0\]"),
+        ([{"unit": 1, "detach": 3}], r"unit: unknown key[\s\S]*detach: 3 \(an integer\)"),
+        ({"units": [8]}, r"checks of 'mlp': `configs` is \{'units'[\s\S]*configs=\[\{"),
+        ([["units"]], "no list of settings"),
+        ([], "no list of settings"),
+        ((each for each in [{}]), "no list of settings"),
+        (None, "no list of settings"),
+    ],
+)
+def test_a_mistake_in_the_configurations_is_named(configs, words):
+    with pytest.raises(UserError, match=words):
+        parametrize_checks("fmbpo.policies", "mlp", configs=configs)
 
 
 def test_a_mistake_in_the_file_is_named():

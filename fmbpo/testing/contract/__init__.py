@@ -61,12 +61,12 @@ def run_check(component: Component, config: Any, name: str) -> Outcome:
         CHECKS[component.kind][name](subject(component, config))
     except ContractError as error:
         return Outcome(name, "failed", str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Outcome(name, "failed", str(_raised(error)))
     return Outcome(name, "ok")
 
 
-def _raised(error: Exception) -> ContractError:
+def _raised(error: BaseException) -> ContractError:
     """The contract is not kept by raising; the place is the last that is the plugin's own."""
     text = (str(error).strip().splitlines() or [""])[0]
     beyond, core = (f"{Path(m.__file__ or '').parent}/" for m in (torch, fmbpo))

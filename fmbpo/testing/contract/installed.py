@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
 
-from fmbpo.errors import UserError
+from fmbpo.errors import UserError, UserErrors
 from fmbpo.experiment import toml
 from fmbpo.experiment.structure import Problems, structure
-from fmbpo.registry import Component, Kind, Listing, list_plugins, load_plugin
+from fmbpo.registry import Component, Kind, Listing, list_plugins, load_plugin, not_offered
 from fmbpo.testing.contract import Outcome, run
 
 
@@ -46,8 +48,9 @@ def check_installed(
     """Check the plugins of this name, of one kind or of both; without a name, every plugin.
 
     ``overrides``: ``key=value`` settings on top of the plugin's small ones. A plugin that cannot
-    be loaded has one failed check, ``loads``, and the others are checked all the same. Raises
-    ``UserError`` where nothing of the name is installed, or where it has no such setting.
+    be loaded has one failed check, ``loads``, and the others are checked all the same. What a
+    plugin prints goes to stderr. Raises ``UserError`` where nothing of the name is installed, or
+    where it has no such setting.
     """
     plugins = {
         (item.kind, item.name): item
@@ -56,18 +59,44 @@ def check_installed(
     }
     if not plugins:
         if name:
-            some: Kind = kind or "world_model"
-            load_plugin(some, name)  # says what there is instead
+            raise not_offered(name, kind)
         raise UserError("no plugin is installed", remedy="pip install -e plugins/NAME")
-    return [Checked(item, _outcomes(item, overrides, say)) for item in plugins.values()]
+    settings = _settings(overrides)
+    with contextlib.redirect_stdout(sys.stderr):
+        return [Checked(item, _outcomes(item, settings, say)) for item in plugins.values()]
 
 
-def _outcomes(item: Listing, overrides: Sequence[str], say: Callable[[str], None]) -> list[Outcome]:
+def configured(component: Component, settings: Mapping[str, Any]) -> Any:
+    """The plugin's ``Config`` with these settings on top of its small ones.
+
+    Raises ``UserError`` that names each setting which it does not have, or not with this value.
+    """
+    try:
+        return structure({**component.small, **settings}, component.Config)
+    except Problems as error:
+        raise UserErrors(
+            UserError(
+                ": ".join(filter(None, [".".join(map(str, item.path)), item.what])),
+                where=f"settings of {component.name!r}",
+                remedy=item.remedy,
+            )
+            for item in error.problems
+        ) from None
+
+
+def _outcomes(
+    item: Listing, settings: Mapping[str, Any], say: Callable[[str], None]
+) -> list[Outcome]:
     try:
         component = load_plugin(item.kind, item.name)
     except UserError as error:
         return [Outcome("loads", "failed", str(error))]
-    config = _config(component, overrides)
+    try:
+        config = configured(component, settings)
+    except UserError as error:
+        if settings:  # the user's mistake, and not the plugin's
+            raise
+        return [Outcome("loads", "failed", str(error))]
     say(f"checking {item.kind.replace('_', ' ')} {item.name}: {config}")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
@@ -77,8 +106,8 @@ def _outcomes(item: Listing, overrides: Sequence[str], say: Callable[[str], None
         torch.set_num_threads(threads)
 
 
-def _config(component: Component, overrides: Sequence[str]) -> Any:
-    settings = dict(component.small)
+def _settings(overrides: Sequence[str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
     for text in overrides:
         (*tables, key), value = toml.parse_override(text)
         if tables:
@@ -88,11 +117,4 @@ def _config(component: Component, overrides: Sequence[str]) -> Any:
                 remedy="write -o KEY=VALUE",
             )
         settings[key] = value
-    try:
-        return structure(settings, component.Config)
-    except Problems as error:
-        first = error.problems[0]
-        key = ".".join(map(str, first.path))
-        raise UserError(
-            f"{key}: {first.what}", where=f"settings of {component.name!r}", remedy=first.remedy
-        ) from None
+    return settings

@@ -15,6 +15,8 @@ import tomli
 import torch
 from torch.func import vmap
 
+from fmbpo.experiment.json_schema import config_schema, fits
+from fmbpo.experiment.show import toml_text
 from fmbpo.experiment.structure import Problems, plain, structure
 from fmbpo.hookspecs import PolicyDims, Task, WorldModelDims
 from fmbpo.testing.contract.subject import Subject, broken
@@ -81,15 +83,17 @@ def is_built_from_the_global_generator(subject: Subject) -> None:
 
 
 def settings_survive_a_file(subject: Subject) -> None:
-    """Settings from TOML and JSON are the settings: a run's record gives the run again."""
+    """Settings from TOML and JSON are the settings, and fit the schema: records give runs again."""
     config, cls = subject.config, type(subject.config)
     values = {key: value for key, value in plain(config).items() if value is not None}
-    toml = "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+    toml = toml_text(values)
     read: dict[str, Callable[[], Any]] = {
         "TOML": lambda: tomli.loads(toml),
         "JSON": lambda: json.loads(json.dumps(values)),
     }
-    remedy = "let Config's fields be int, finite float, bool, str, Literal, or lists of these"
+    remedy = (
+        "let Config's fields be int, finite float, bool, str, Literal, or lists or tables of these"
+    )
     for form, reader in read.items():
         try:
             again = structure(reader(), cls)
@@ -98,8 +102,20 @@ def settings_survive_a_file(subject: Subject) -> None:
             broken(f"the settings can be read from {form}", found, remedy)
         except (ValueError, TypeError) as error:
             broken(f"the settings can be written as {form}", f"{error} of {toml!r}", remedy)
-        if again != config:
+        if again != config or plain(again) != plain(config):
             broken(f"{form} gives equal settings back", f"{again} for {config}", remedy)
+    try:
+        properties = config_schema(cls)["properties"]
+    except Exception as error:
+        broken("the settings have a JSON Schema", f"{type(error).__name__}: {error}", remedy)
+    for key, entry in properties.items():
+        for which, value in (
+            (key, values.get(key)),
+            (f"the default of {key}", entry.get("default")),
+        ):
+            if not fits(value, entry):
+                wanted = {word: rule for word, rule in entry.items() if word != "description"}
+                broken(f"{which} fits the JSON Schema {wanted}", f"{value!r}", remedy)
 
 
 def settings_can_be_copied(subject: Subject) -> None:
