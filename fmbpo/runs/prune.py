@@ -35,7 +35,7 @@ from fmbpo.runs.summary import Summary
 
 @attrs.frozen
 class Waste:
-    """Something that can go: a checkpoint's folder, a leftover folder or file; ``size`` in bytes."""
+    """Something that can go: a checkpoint, a leftover folder or file; ``size`` in bytes."""
 
     path: Path
     why: str

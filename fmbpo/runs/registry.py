@@ -69,7 +69,7 @@ class Entry:
 
 
 def scan(root: Path, now: float | None = None) -> list[Entry]:
-    """Every run under ``root``, sorted by phase, experiment, cell, task and seed.
+    """Every run under ``root``, sorted by phase, experiment, cell, run, task and seed.
 
     ``now``: seconds since 1970. Raises ``UserError`` where ``root`` cannot be listed.
     """
@@ -228,7 +228,7 @@ def _order(entry: Entry) -> tuple[Any, ...]:
     number = int(entry.phase) if entry.phase.isdecimal() else -1
     seed = -1 if entry.seed is None else entry.seed
     place = (number, entry.phase, entry.experiment, entry.cell, entry.folder)
-    return (*place[:4], entry.task, seed, place[4])
+    return (*place, entry.task, seed)
 
 
 def _name(folder: str) -> tuple[str, str, list[int]]:
