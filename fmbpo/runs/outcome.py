@@ -38,7 +38,7 @@ def write_outcome(folder: Path, error: BaseException) -> None:
     if isinstance(error, Interrupted):
         reason, where = error.why or "asked to stop", error.where
     elif isinstance(error, UserError):
-        reason, where = error.what, error.where
+        reason, where = error.what, error.where.removeprefix(str(folder)).strip(" ()")
     else:
         reason, where = ": ".join(filter(None, (type(error).__name__, str(error)))), ""
     note = {"reason": one_line(reason), "where": where, "time": time.time(), **this_process()}
