@@ -240,3 +240,26 @@ def test_bad_time_limits(text, capsys):
         main(["run", "x.toml", f"--time-limit={text}"])
     assert caught.value.code == 2
     assert "HH:MM:SS" in capsys.readouterr().err
+
+
+def test_a_collection_keeps_its_episodes_and_says_how_to_continue(tmp_path, monkeypatch, capsys):
+    from fmbpo.data import collect as module
+
+    out, episode, done = tmp_path / "own.zarr", module.collect_episode, []
+
+    def asked(*arguments, **options):
+        if len(done) == 1:
+            kick()
+            pytest.fail("the collection went on")
+        done.append(arguments)
+        return episode(*arguments[:4], steps=5)
+
+    command = ["data", "collect", "--out", str(out), "--tasks", "reacher-easy", "--episodes", "2"]
+    command += ["--recipe", "random", "--workers", "1"]
+    monkeypatch.setattr(module, "collect_episode", asked)
+    assert main(command) == 75
+    assert f"\n  fmbpo {shlex.join(command)}\n" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("own.zarr.parts/*.npz"))) == 1
+    monkeypatch.setattr(module, "collect_episode", lambda *a: episode(*a[:4], steps=5))
+    assert main(command) == 0
+    assert "1/2 episodes" in capsys.readouterr().err.splitlines()[0]

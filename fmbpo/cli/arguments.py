@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from fmbpo.engine.stop import Stop
 
 USER_MISTAKE, TRY_AGAIN, INTERRUPTED = 2, 75, 130
 """Exit statuses; 75 is ``EX_TEMPFAIL`` of sysexits.h: the same command continues."""
@@ -41,6 +46,23 @@ def loading(arguments: argparse.Namespace) -> dict[str, Any]:
 def say(line: str) -> None:
     """A line for people, on stderr: stdout is for results."""
     print(line, file=sys.stderr, flush=True)
+
+
+def stoppable(
+    arguments: argparse.Namespace, work: Callable[[Stop], int], deadline: float | None = None
+) -> int:
+    """``work`` under a ``Stop``; where that ends it, the status, and how to continue is said."""
+    from fmbpo.engine.stop import Stop
+    from fmbpo.runs.outcome import Interrupted
+
+    try:
+        with Stop(deadline).listening() as stop:
+            return work(stop)
+    except Interrupted as stopped:
+        why = f" ({stopped.why})" if stopped.why else ""
+        say(f"interrupted: {stopped}{why}; the same command continues:")
+        say(f"  {shlex.join(['fmbpo', *arguments.words])}")
+        return INTERRUPTED if stopped.why == "SIGINT" else TRY_AGAIN
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}

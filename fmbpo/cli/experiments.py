@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fmbpo.cli.arguments import (
-    INTERRUPTED,
-    TRY_AGAIN,
     Commands,
     duration,
     experiment_arguments,
     loading,
     say,
+    stoppable,
 )
 from fmbpo.errors import UserError
 
@@ -72,18 +70,7 @@ def add_commands(commands: Commands) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     limit: float | None = arguments.time_limit
     deadline = None if limit is None else time.monotonic() + limit
-
-    from fmbpo.engine.stop import Stop
-    from fmbpo.runs.outcome import Interrupted
-
-    try:
-        with Stop(deadline).listening() as stop:
-            return _run_until(stop, arguments)
-    except Interrupted as stopped:
-        why = f" ({stopped.why})" if stopped.why else ""
-        say(f"interrupted: {stopped}{why}; the same command continues:")
-        say(f"  {shlex.join(['fmbpo', *arguments.words])}")
-        return INTERRUPTED if stopped.why == "SIGINT" else TRY_AGAIN
+    return stoppable(arguments, lambda stop: _run_until(stop, arguments), deadline)
 
 
 def _run_until(stop: Stop, arguments: argparse.Namespace) -> int:

@@ -24,8 +24,8 @@ from typing import Any
 
 from fmbpo.errors import UserError
 from fmbpo.runs.files import disk_errors, fsync_path, read_json, write_json
-from fmbpo.runs.heartbeat import Heartbeat, Pulse, read_heartbeat
-from fmbpo.runs.lock import RunLock, is_locked
+from fmbpo.runs.heartbeat import Heartbeat, Pulse, beats_elsewhere, read_heartbeat
+from fmbpo.runs.lock import RunLock, is_locked, taken
 from fmbpo.runs.outcome import clear_outcome, write_outcome
 
 BEST = "best"
@@ -81,6 +81,9 @@ class RunFolder:
                     raise
             lock = RunLock(path / "run.lock")
         try:
+            other = beats_elsewhere(path / "heartbeat.json")
+            if other is not None:
+                raise taken(path, f"process {other.pid} on {other.host}")
             with disk_errors(path):
                 _check_or_write_config(path, resolved_config, origins, identifying)
                 (path / "checkpoints").mkdir(exist_ok=True)

@@ -151,6 +151,24 @@ class Pulse:
             write_json(self._path, {"time": time.time(), **self._fields}, durable=False)
 
 
+def beats_elsewhere(path: Path) -> Heartbeat | None:
+    """The heartbeat of a living process on another host, which a lock may not reach from here.
+
+    One that is recent may be a dead process's last: it lives if it beats again within two and a
+    half intervals, for which this waits. No clock but ours takes part in that.
+    """
+    first = read_heartbeat(path)
+    if first is None or first.host == this_process()["host"] or not first.is_recent(time.time()):
+        return None
+    end = time.monotonic() + 2.5 * EVERY
+    while time.monotonic() < end:
+        time.sleep(EVERY / 20)
+        beat = read_heartbeat(path)
+        if beat is not None and beat.time != first.time:
+            return None if beat.ended else beat
+    return None
+
+
 def scheduler_job() -> str:
     """The SLURM job that this process belongs to, ``ARRAY_TASK`` in an array; else empty."""
     array, task = (os.environ.get(f"SLURM_ARRAY_{n}") for n in ("JOB_ID", "TASK_ID"))

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -381,6 +382,30 @@ def test_a_pulse_that_cannot_be_written_kills_nobody(tmp_path):
     with run, run.at_work("x", {}):
         run.beat("policies", 1, 2, 3.0)
     assert read_heartbeat(run.path / "heartbeat.json") is None
+
+
+def test_a_living_process_on_another_host_is_found_where_locks_do_not_reach(tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat_module, "EVERY", 0.4)
+    kill(create(tmp_path, "far"), host="far", pid=77)
+    create(tmp_path, "far").close()  # it does not beat again: that process is dead
+    (path,) = tmp_path.glob("far__*")
+    beat, over = json.loads((path / "heartbeat.json").read_text()), threading.Event()
+
+    def pulse():
+        while not over.wait(0.05):
+            write_json(path / "heartbeat.json", {**beat, "time": time.time()})
+
+    other = threading.Thread(target=pulse)
+    other.start()
+    try:
+        with pytest.raises(UserError, match="being worked on by process 77 on far"):
+            create(tmp_path, "far")
+    finally:
+        over.set()
+        other.join()
+    kill(create(tmp_path, "far"), host="far", time=time.time() - MISSED - 5)
+    monkeypatch.setattr(heartbeat_module, "EVERY", 1e6)
+    create(tmp_path, "far").close()  # too old to wait for
 
 
 def test_jobs(monkeypatch):
