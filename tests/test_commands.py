@@ -106,6 +106,9 @@ def run_other(words):
         case ["fmbpo", "import-checkpoint", file]:
             shutil.copy(TINY_CHECKPOINT, file)
             assert main(words[1:]) == 0
+        case ["fmbpo", "status" | "runs", *_]:
+            Path("runs").mkdir()
+            assert main(words[1:]) == 0
         case ["fmbpo", "plugins" | "config" | "compare", *_]:
             assert main(words[1:]) == 0
         case ["pytest", *rest]:

@@ -146,7 +146,7 @@ def test_asked_to_stop_between_two_cells(study, monkeypatch, tmp_path):
 
     monkeypatch.setattr(results, "draw_policies", signalled)
     status, _, said = study()
-    assert status == 130
+    assert status == 75
     assert "interrupted: before cell pwm" in said
     assert len(list((tmp_path / "runs").glob("demo_finetuned__*/summary.json"))) == 1
     monkeypatch.setattr(results, "draw_policies", draw)

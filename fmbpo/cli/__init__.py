@@ -8,14 +8,19 @@ import sys
 from collections.abc import Sequence
 
 from fmbpo import __version__
-from fmbpo.cli import checkpoints, data, experiments, plugins
+from fmbpo.cli import checkpoints, data, experiments, plugins, runs
 from fmbpo.cli.arguments import INTERRUPTED, USER_MISTAKE
 from fmbpo.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (0 done, 2 a mistake to mend, 130 interrupted)."""
-    arguments = parser().parse_args(argv)
+    """Run one command; returns the exit status.
+
+    0: done, 2: a mistake to mend, 75: stopped by a scheduler or a time limit, 130: by Ctrl-C.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = parser().parse_args(words)
+    arguments.words = words
     try:
         status: int = arguments.command(arguments)
         return status
@@ -37,6 +42,6 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"fmbpo {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for group in (experiments, plugins, checkpoints, data):
+    for group in (experiments, runs, plugins, checkpoints, data):
         group.add_commands(commands)
     return whole

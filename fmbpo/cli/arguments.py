@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-USER_MISTAKE, INTERRUPTED = 2, 130
-"""Exit statuses."""
+if TYPE_CHECKING:
+    from fmbpo.engine.stop import Stop
+
+USER_MISTAKE, TRY_AGAIN, INTERRUPTED = 2, 75, 130
+"""Exit statuses; 75 is ``EX_TEMPFAIL`` of sysexits.h: the same command continues."""
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a module adds its commands."""
 
@@ -40,3 +46,51 @@ def loading(arguments: argparse.Namespace) -> dict[str, Any]:
 def say(line: str) -> None:
     """A line for people, on stderr: stdout is for results."""
     print(line, file=sys.stderr, flush=True)
+
+
+def stoppable(
+    arguments: argparse.Namespace, work: Callable[[Stop], int], deadline: float | None = None
+) -> int:
+    """``work`` under a ``Stop``; where that ends it, the status, and how to continue is said."""
+    from fmbpo.engine.stop import Stop
+    from fmbpo.runs.outcome import Interrupted
+
+    try:
+        with Stop(deadline).listening() as stop:
+            return work(stop)
+    except Interrupted as stopped:
+        why = f" ({stopped.why})" if stopped.why else ""
+        say(f"interrupted: {stopped}{why}; the same command continues:")
+        say(f"  {shlex.join(['fmbpo', *arguments.words])}")
+        return INTERRUPTED if stopped.why == "SIGINT" else TRY_AGAIN
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def duration(text: str) -> float:
+    """Seconds of ``90m``, ``2h``, ``45s``, or of a time as SLURM takes it.
+
+    SLURM's are ``MM``, ``MM:SS``, ``HH:MM:SS``, ``D-HH``, ``D-HH:MM`` and ``D-HH:MM:SS``. Raises
+    ``argparse.ArgumentTypeError`` for anything else, and for no time at all.
+    """
+    short = re.fullmatch(r"(\d+)([smh])", text, re.ASCII)
+    whole = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text, re.ASCII)
+    if short:
+        seconds = int(short[1]) * _UNITS[short[2]]
+    elif whole:
+        days, *rest = whole.groups()
+        parts = [int(part) for part in rest if part is not None]
+        # Behind days the first number is hours; else one or two numbers begin with minutes.
+        hours = parts if days or len(parts) == 3 else [0, *parts]
+        hour, minute, second = [*hours, 0, 0][:3]
+        seconds = ((int(days or 0) * 24 + hour) * 60 + minute) * 60 + second
+        if max(parts[1:], default=0) > 59:
+            seconds = 0
+    else:
+        seconds = 0
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time limit: give 90m, 2h, 45s, MM, MM:SS, HH:MM:SS or D-HH:MM:SS"
+        )
+    return float(seconds)

@@ -6,9 +6,13 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fmbpo.cli.arguments import Commands, say
+from fmbpo.cli.arguments import Commands, say, stoppable
 from fmbpo.errors import UserError
+
+if TYPE_CHECKING:
+    from fmbpo.engine.stop import Stop
 
 
 def add_commands(commands: Commands) -> None:
@@ -55,20 +59,25 @@ def _collect(arguments: argparse.Namespace) -> int:
         if count and not count.isdigit():
             raise UserError(f"{count!r} is no number of episodes", where=f"--tasks {item}")
         episodes[task_info(name).name] = int(count or arguments.episodes)
-    path = collect(
-        arguments.out,
-        list(episodes),
-        episodes,
-        arguments.seed,
-        arguments.recipe,
-        arguments.workers,
-        lambda done, total: say(f"{done}/{total} episodes"),
-        explore=arguments.explore,
-        recover=arguments.recover,
-        compress=arguments.compress,
-    )
-    print(path)
-    return 0
+
+    def work(stop: Stop) -> int:
+        with stop.ends_at_once():  # every finished episode is kept
+            path = collect(
+                arguments.out,
+                list(episodes),
+                episodes,
+                arguments.seed,
+                arguments.recipe,
+                arguments.workers,
+                lambda done, total: say(f"{done}/{total} episodes"),
+                explore=arguments.explore,
+                recover=arguments.recover,
+                compress=arguments.compress,
+            )
+        print(path)
+        return 0
+
+    return stoppable(arguments, work)
 
 
 def _store_path(text: str) -> Path:

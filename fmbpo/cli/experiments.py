@@ -5,10 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fmbpo.cli.arguments import INTERRUPTED, Commands, experiment_arguments, loading, say
+from fmbpo.cli.arguments import (
+    Commands,
+    duration,
+    experiment_arguments,
+    loading,
+    say,
+    stoppable,
+)
 from fmbpo.errors import UserError
+
+if TYPE_CHECKING:
+    from fmbpo.engine.stop import Stop
 
 TABLE_WIDTH, PLANNED = 100, 20
 """Columns that the closing table needs, and further ones for the returns of planning."""
@@ -20,6 +32,11 @@ def add_commands(commands: Commands) -> None:
     experiment_arguments(run)
     run.add_argument("--runs", default="runs", metavar="DIR", help="where runs go (default: runs)")
     run.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
+    run.add_argument(
+        "--time-limit", type=duration, metavar="TIME",
+        help="save and stop (status 75) before so much time has passed: 90m, 2h, 45s, or as SLURM "
+        "takes it, MM, MM:SS, HH:MM:SS, D-HH:MM:SS",
+    )  # fmt: skip
     run.set_defaults(command=_run)
 
     check = commands.add_parser("check", help="validate an experiment whole, without training")
@@ -51,33 +68,40 @@ def add_commands(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    limit: float | None = arguments.time_limit
+    deadline = None if limit is None else time.monotonic() + limit
+    return stoppable(arguments, lambda stop: _run_until(stop, arguments), deadline)
+
+
+def _run_until(stop: Stop, arguments: argparse.Namespace) -> int:
     import shutil
 
-    from fmbpo.engine.loop import Interrupted
-    from fmbpo.engine.run import Runner
-    from fmbpo.engine.study import StudyRunner
-    from fmbpo.experiment import load_experiment
-    from fmbpo.experiment.study import is_study, load_study
-    from fmbpo.report.side_by_side import print_comparison
-    from fmbpo.report.table import print_closing
+    with stop.ends_at_once():  # nothing is there to be saved
+        from fmbpo.engine.run import Runner
+        from fmbpo.engine.study import StudyRunner
+        from fmbpo.experiment import load_experiment
+        from fmbpo.experiment.study import is_study, load_study
+        from fmbpo.report.side_by_side import print_comparison
+        from fmbpo.report.table import print_closing
 
+        root = Path(arguments.runs)
+        runner = (
+            StudyRunner(load_study(**loading(arguments)), root, say)
+            if is_study(arguments.experiment)
+            else Runner(load_experiment(**loading(arguments)), root, say)
+        )
     stream = sys.stderr if arguments.json else sys.stdout
     width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
-    root = Path(arguments.runs)
-    try:
-        if is_study(arguments.experiment):
-            cells = StudyRunner(load_study(**loading(arguments)), root, say).run()
-            print_comparison(cells.summaries, cells.findings, stream, width=width)
-            folder = cells.folder
-            found = {name: summary.to_json() for name, summary in cells.summaries.items()}
-        else:
-            result = Runner(load_experiment(**loading(arguments)), root, say).run()
-            wide = max(width, TABLE_WIDTH + PLANNED) if result.summary.planning else width
-            print_closing(result.summary, stream, width=wide)
-            folder, found = result.folder, result.summary.to_json()
-    except Interrupted as stopped:
-        say(f"interrupted: {stopped}; the same command continues")
-        return INTERRUPTED
+    if isinstance(runner, StudyRunner):
+        cells = runner.run_until(stop)
+        print_comparison(cells.summaries, cells.findings, stream, width=width)
+        folder = cells.folder
+        found = {name: summary.to_json() for name, summary in cells.summaries.items()}
+    else:
+        result = runner.run_until(stop)
+        wide = max(width, TABLE_WIDTH + PLANNED) if result.summary.planning else width
+        print_closing(result.summary, stream, width=wide)
+        folder, found = result.folder, result.summary.to_json()
     say(f"written to {folder}")
     if arguments.json:
         print(json.dumps(found))

@@ -22,8 +22,11 @@ from fmbpo.tasks.vector import Act, EpisodeRunner
 class Evaluator:
     """Runs episodes with fixed seeds, the same for every policy, so that they compare in pairs."""
 
-    def __init__(self, runner: EpisodeRunner, seed: int) -> None:
-        self.runner, self.seed = runner, seed
+    def __init__(
+        self, runner: EpisodeRunner, seed: int, moved: Callable[[], None] = lambda: None
+    ) -> None:
+        """``moved`` is called after each step of the episodes."""
+        self.runner, self.seed, self.moved = runner, seed, moved
 
     def seeds(self, episodes: int) -> list[int]:
         """Seeds of the first ``episodes`` initial states."""
@@ -84,11 +87,17 @@ class Evaluator:
         progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float64]:
         """Returns ``[T, episodes]`` of what ``act`` does; see ``EpisodeRunner.run``."""
+
+        def stepped(done: int, of: int) -> None:
+            self.moved()
+            if progress is not None:
+                progress(done, of)
+
         # Between two steps torch's further threads would spin on the cores that simulate.
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            return self.runner.run(act, tasks, self.seeds(episodes), steps, progress)
+            return self.runner.run(act, tasks, self.seeds(episodes), steps, stepped)
         except SimulationError as error:
             raise UserError(
                 str(error),

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -15,10 +12,12 @@ from attrs import define
 from torch import Tensor
 
 from fmbpo.engine.health import Watch
+from fmbpo.engine.stop import Stop as Stop
 from fmbpo.errors import UserError
 from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from fmbpo.runs.findings import Finding, by_gate
 from fmbpo.runs.folder import RunFolder
+from fmbpo.runs.outcome import Interrupted as Interrupted
 from fmbpo.runs.sinks import MetricSinks
 
 
@@ -63,58 +62,6 @@ class Cadence:
     diagnose_every: int = 0
 
 
-class Interrupted(BaseException):
-    """The user asked to stop (Ctrl-C, SIGTERM); everything is saved.
-
-    Like ``KeyboardInterrupt`` no ``Exception``: it may rise anywhere, and is nobody's failure.
-    """
-
-
-class Stop:
-    """Turns SIGINT and SIGTERM into a request that the loop answers between two iterations.
-
-    A second signal ends the run where it is, without another checkpoint.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._at_once = False
-
-    @contextmanager
-    def listening(self) -> Iterator[Stop]:
-        """Handlers are in place inside the block."""
-
-        def ask(*_: Any) -> None:
-            if self.requested or self._at_once:
-                raise Interrupted("stopped at once; the last checkpoint is kept")
-            self.requested = True
-            # Not print: the signal may have come in the middle of one.
-            with suppress(OSError):
-                os.write(2, b"stopping after this iteration; once more: at once\n")
-
-        previous = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    @contextmanager
-    def ends_at_once(self) -> Iterator[None]:
-        """Nothing is lost inside the block: a signal that came, or comes, raises there."""
-        self.check("all training is saved")
-        self._at_once = True
-        try:
-            yield
-        finally:
-            self._at_once = False
-
-    def check(self, where: str) -> None:
-        """``Interrupted`` where a stop was requested."""
-        if self.requested:
-            raise Interrupted(where)
-
-
 class Trainer:
     """Runs stages in one run folder."""
 
@@ -133,6 +80,7 @@ class Trainer:
         """
         last = self.folder.checkpoints / stage.name.replace("/", "-")
         start, seconds, sums, summed = self._resume(stage, last)
+        self.folder.beat(stage.name, start, cadence.iterations, seconds)
         if start >= cadence.iterations:
             return
         self.stop.check(f"{stage.name}: before iteration {start + 1}")
@@ -142,6 +90,7 @@ class Trainer:
         if start == 0:
             self._evaluate(stage, 0)
         for iteration in range(start + 1, cadence.iterations + 1):
+            began = time.monotonic()
             metrics = self._step(stage, iteration)
             # A checkpoint's sums are on the CPU.
             sums = {k: sums[k].to(v.device) + v if k in sums else v for k, v in metrics.items()}
@@ -158,16 +107,20 @@ class Trainer:
                 if log:
                     self.sinks.log(stage.name, iteration, values)
                     sums, summed = {}, 0
+            if iteration > start + 1:  # the first one compiles
+                self.stop.took("iteration", time.monotonic() - began)
             if evaluate:
                 self._evaluate(stage, iteration)
             if cadence.diagnose_every and iteration % cadence.diagnose_every == 0:
+                began = time.monotonic()
                 self.sinks.log(stage.name, iteration, stage.diagnose())
+                self.stop.took("diagnosis", time.monotonic() - began)
             stopping = self.stop.requested
+            self.folder.beat(stage.name, iteration, cadence.iterations, time.monotonic() - clock)
             if save or stopping:
                 self._save(stage, last, iteration, time.monotonic() - clock, sums, summed)
             if stopping and not at_end:
-                raise Interrupted(f"{stage.name}: saved at iteration {iteration}")
-            self.folder.beat(stage.name, iteration)
+                self.stop.check(f"{stage.name}: saved at iteration {iteration}")
 
     def dated(self, stage: Stage, findings: Sequence[Finding]) -> list[Finding]:
         """A stage's findings with the iterations since which they have held."""
@@ -213,6 +166,7 @@ class Trainer:
         sums: dict[str, Tensor],
         summed: int,
     ) -> None:
+        began = time.monotonic()
         self._records = self.sinks.checkpoint()
         state = {
             "stage": stage.state(),
@@ -228,6 +182,7 @@ class Trainer:
             weights=stage.weights(),
             state=state,
         )
+        self.stop.took("checkpoint", time.monotonic() - began)
 
     def _step(self, stage: Stage, iteration: int) -> dict[str, Tensor]:
         try:
@@ -240,6 +195,7 @@ class Trainer:
             ) from error
 
     def _evaluate(self, stage: Stage, iteration: int) -> None:
+        began = time.monotonic()
         try:
             values = stage.evaluate(iteration)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
@@ -248,6 +204,7 @@ class Trainer:
         self.sinks.log(stage.name, iteration, values)
         if iteration:  # before the first update there is nothing to warn of
             self._warn(stage, iteration)
+        self.stop.took("evaluation", time.monotonic() - began)
 
     def _warn(self, stage: Stage, iteration: int) -> None:
         """Say and record what went wrong, or came right, since the last evaluation."""

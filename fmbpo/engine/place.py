@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -74,3 +78,17 @@ def resolve_device(name: str) -> torch.device:
             remedy='use "auto" or "cpu"',
         ) from error
     return device
+
+
+def hardware(device: torch.device) -> str:
+    """The device's name: that of the GPU, or the processor's model and the cores we may use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    name = model[1].strip() if model else platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0))
+    return f"{name}, {cores} core{'s' if cores > 1 else ''}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,13 @@ from fmbpo.engine.evaluation import Evaluator
 from fmbpo.engine.health import size_health, world_model_health
 from fmbpo.engine.loop import Cadence, Stop, Trainer
 from fmbpo.engine.model_learning import check_learning, learning_models
-from fmbpo.engine.place import grid_tasks, pretraining_name, resolve_device, run_names
+from fmbpo.engine.place import (
+    grid_tasks,
+    hardware,
+    pretraining_name,
+    resolve_device,
+    run_names,
+)
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining
 from fmbpo.engine.sizes import size_line, size_parity
@@ -34,7 +40,7 @@ from fmbpo.runs.checkpoint import (
     weights_sha256,
 )
 from fmbpo.runs.files import read_json
-from fmbpo.runs.folder import RunFolder
+from fmbpo.runs.folder import BEST, RunFolder
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import JsonLines, MetricSinks
 from fmbpo.runs.summary import Part, Summary, versions
@@ -43,8 +49,6 @@ from fmbpo.tasks.vector import EpisodeRunner
 
 PRETRAIN_CONVENTIONS = "corrected"
 """PWM took its pretrained models from TD-MPC2, whose training departs in nothing."""
-BEST = "best"
-"""Name of the checkpoint that held-out episodes chose."""
 
 Say = Callable[[str], None]
 
@@ -119,6 +123,7 @@ class Runner:
         tables = ("scale", "data", "world_model", "pretrain", "system")
         config = {
             "name": name,
+            "phase": e.phase,
             **{k: v for k, v in resolved(e).items() if k in tables},
             "versions": {"world_model": e.world_model.component.version},
         }
@@ -127,7 +132,7 @@ class Runner:
             if done is not None:
                 self.say(f"world model: {done.folder} is complete and is used as it is")
                 return done
-            folder, trainer = self._open(stack, run, config, ["pretrain"], stop, "world_model")
+            folder, trainer = self._open(stack, run, config, {"pretrain": []}, stop, "world_model")
             stack.enter_context(reporting(folder.path, Role("world model", e.world_model)))
             stage = Pretraining(e.world_model, e.pretrain, self.data, self.device, e.system.compile)
             self.say(size_line("world model", e.world_model, stage.module))
@@ -231,11 +236,12 @@ class Runner:
             "world_model_weights": source.checkpoint and weights_sha256(source.checkpoint),
         }
         with ExitStack() as stack:
-            folder, trainer = self._open(stack, self.policy_run, config, names, stop, "policies")
+            stages = {n: [str(c) for c in group] for n, group in zip(names, groups, strict=True)}
+            folder, trainer = self._open(stack, self.policy_run, config, stages, stop, "policies")
             roles = Role("policy", e.policy), Role("world model", e.world_model)
             stack.enter_context(reporting(folder.path, *roles))
             runner = stack.enter_context(EpisodeRunner(e.evaluation.workers or os.cpu_count() or 1))
-            evaluator = Evaluator(runner, e.evaluation.seed)
+            evaluator = Evaluator(runner, e.evaluation.seed, folder.moved)
             data = by_conventions(self.data, e.conventions)
             outcome, cost, health = results.GridOutcome(), 0, [*source.health, *parity]
             unplanned: UserError | None = None
@@ -313,16 +319,18 @@ class Runner:
         stack: ExitStack,
         run: str,
         config: Mapping[str, Any],
-        stages: list[str],
+        stages: Mapping[str, Sequence[str]],
         stop: Stop,
         kind: str,
     ) -> tuple[RunFolder, Trainer]:
-        """Create or continue the folder, lock it, connect the sinks."""
+        """Create or continue the folder, lock it, connect the sinks; ``stages`` and their cells."""
         e = self.experiment
         folder = stack.enter_context(
             RunFolder.create_or_resume(self.root, run, config, origins(e), identifying)
         )
-        continued = checkpoint_exists(folder.checkpoints / stages[0].replace("/", "-"))
+        stack.enter_context(folder.at_work(hardware(self.device), stages))
+        first = next(iter(stages))
+        continued = checkpoint_exists(folder.checkpoints / first.replace("/", "-"))
         self.say(f"{'continues' if continued else 'writes to'} {folder.path}")
         iterations = (
             e.pretrain.iterations

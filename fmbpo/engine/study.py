@@ -13,16 +13,18 @@ import attrs
 from fmbpo.engine.dataset import Dataset, load_dataset
 from fmbpo.engine.health import returns_health
 from fmbpo.engine.loop import Stop
-from fmbpo.engine.place import resolve_device
+from fmbpo.engine.place import grid_tasks, resolve_device
 from fmbpo.engine.results import cell_series
 from fmbpo.engine.run import Result, Runner, Say
 from fmbpo.engine.sizes import sizes
+from fmbpo.experiment.protocols import Finetuned, Frozen
 from fmbpo.experiment.study import Study
 from fmbpo.report.page import Heading
 from fmbpo.report.side_by_side import Panel, side_by_side
 from fmbpo.runs.files import disk_errors, write_json
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.folder import RunFolder, run_name
+from fmbpo.runs.plan import PlannedRun, write_plan
 from fmbpo.runs.summary import Summary
 
 PANELS = {
@@ -81,17 +83,23 @@ class StudyRunner:
 
         Raises what ``Runner.run`` raises; the same command continues.
         """
-        results: dict[str, Result] = {}
         with Stop().listening() as stop:
-            for number, (name, runner) in enumerate(self.runners.items(), 1):
-                stop.check(f"before cell {name}")
-                self.say(f"-- cell {name} ({number} of {len(self.runners)})")
-                results[name] = runner.run_until(stop)
-        names = {name: result.folder.name for name, result in results.items()}
+            return self.run_until(stop)
+
+    def run_until(self, stop: Stop) -> StudyResult:
+        """The same where others listen for the request to stop."""
+        names = {name: r.policy_run or r.pretraining_run for name, r in self.runners.items()}
         digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
         folder = self.root / run_name(self.study.name, "study", self._seeds(), digest)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        plan = [run for name, runner in self.runners.items() for run in planned(name, runner)]
+        write_plan(folder, self.study.name, plan)
+        results: dict[str, Result] = {}
+        for number, (name, runner) in enumerate(self.runners.items(), 1):
+            stop.check(f"before cell {name}")
+            self.say(f"-- cell {name} ({number} of {len(self.runners)})")
+            results[name] = runner.run_until(stop)
         summaries = {name: result.summary for name, result in results.items()}
         findings = twins(summaries)
         content = {
@@ -130,6 +138,35 @@ class StudyRunner:
         differs = f"differs: {'; '.join(self.study.factors)}"
         heading = Heading(self.study.name, first.scale, " | ".join(protocols), differs)
         side_by_side(path, heading, panels, columns=len(tasks) or len(panels))
+
+
+def planned(cell: str, runner: Runner) -> list[PlannedRun]:
+    """The runs of a cell: the pretraining that it needs, if any, and its policies."""
+    e, protocol = runner.experiment, runner.experiment.protocol
+    runs = []
+    if protocol is None or (isinstance(protocol, Frozen | Finetuned) and not protocol.checkpoint):
+        runs.append(
+            PlannedRun(
+                run=runner.pretraining_run,
+                of=cell,
+                phase=e.phase,
+                tasks=[],
+                seeds=[e.pretrain.seed],
+                iterations=e.pretrain.iterations,
+            )
+        )
+    if e.grid is not None and e.policy_learning is not None:
+        runs.append(
+            PlannedRun(
+                run=runner.policy_run,
+                of=cell,
+                phase=e.phase,
+                tasks=grid_tasks(e, runner.data),
+                seeds=e.grid.seeds,
+                iterations=e.policy_learning.iterations,
+            )
+        )
+    return runs
 
 
 def twins(summaries: Mapping[str, Summary]) -> list[Finding]:

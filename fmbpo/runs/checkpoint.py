@@ -142,6 +142,18 @@ def list_checkpoints(parent: Path) -> list[Path]:
     return [parent / name for name in sorted(names)]
 
 
+def leftovers(parent: Path) -> list[Path]:
+    """What killed saves left in a folder of checkpoints, and no reader needs."""
+    found = []
+    for entry in sorted(parent.glob(".*")):
+        partial, previous = (
+            re.fullmatch(rf"\.(.+)\.{kind}", entry.name) for kind in ("partial", "previous")
+        )
+        if partial or (previous and (parent / previous[1]).exists()):
+            found.append(entry)
+    return found
+
+
 def remove_checkpoint(folder: Path) -> None:
     """Remove a checkpoint; killed in between, it is there whole or not at all."""
     recover_checkpoint(folder)

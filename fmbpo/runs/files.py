@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +75,9 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _write(path: Path, write: Callable[[Path], None], durable: bool) -> None:
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.aside{path.suffix}")
+    # Process numbers are unique on one host alone, and several may share the disk.
+    writer = f"{socket.gethostname()}-{os.getpid()}"
+    aside = path.with_name(f".{path.stem}.{writer}.aside{path.suffix}")
     with disk_errors(path):
         try:
             write(aside)
@@ -93,6 +96,11 @@ def _write_aside(aside: Path, text: str, durable: bool) -> None:
         file.flush()
         if durable:
             os.fsync(file.fileno())
+
+
+def asides(folder: Path) -> list[Path]:
+    """The files that writers in a folder have written aside; a killed one leaves its own there."""
+    return sorted(path for path in folder.glob(".*.aside*") if path.is_file())
 
 
 def write_json(path: Path, content: Any, *, durable: bool = True) -> None:

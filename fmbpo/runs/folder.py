@@ -8,26 +8,28 @@
 ``summary.json``   the results; its presence says that the run is complete
 ``curves.png``     learning curves
 ``heartbeat.json`` what the run was doing a moment ago; not part of the record
+``failed.json``    why it failed, or ``stopped.json``, who stopped it; see ``fmbpo.runs.outcome``
 ``run.lock``       locked while a process works here
 ================== ================================================================================
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fmbpo.errors import UserError
 from fmbpo.runs.files import disk_errors, fsync_path, read_json, write_json
-from fmbpo.runs.lock import RunLock, is_locked, this_process
+from fmbpo.runs.heartbeat import Heartbeat, Pulse, beats_elsewhere, read_heartbeat
+from fmbpo.runs.lock import RunLock, is_locked, taken
+from fmbpo.runs.outcome import clear_outcome, write_outcome
 
-HEARTBEAT_EVERY = 10.0
-"""Seconds between two heartbeats; a run whose heartbeat is many times older is stale."""
+BEST = "best"
+"""Name of a world model's checkpoint that held-out episodes chose."""
 
 
 def run_name(experiment: str, cell: str, seeds: Sequence[int], config_hash: str) -> str:
@@ -49,7 +51,7 @@ class RunFolder:
     def __init__(self, path: Path, lock: RunLock | None = None) -> None:
         self.path = path
         self._lock = lock
-        self._last_beat = -HEARTBEAT_EVERY
+        self._pulse: Pulse | None = None
 
     @classmethod
     def create_or_resume(
@@ -79,6 +81,9 @@ class RunFolder:
                     raise
             lock = RunLock(path / "run.lock")
         try:
+            other = beats_elsewhere(path / "heartbeat.json")
+            if other is not None:
+                raise taken(path, f"process {other.pid} on {other.host}")
             with disk_errors(path):
                 _check_or_write_config(path, resolved_config, origins, identifying)
                 (path / "checkpoints").mkdir(exist_ok=True)
@@ -158,25 +163,36 @@ class RunFolder:
         """Write the results in one step, which makes the run complete."""
         write_json(self.path / "summary.json", dict(summary))
 
-    def beat(self, stage: str, iteration: int) -> None:
-        """Say that the run is alive; writes at most every ``HEARTBEAT_EVERY`` seconds.
+    @contextmanager
+    def at_work(self, hardware: str, stages: Mapping[str, Sequence[str]]) -> Iterator[None]:
+        """The run says inside the block that it is alive, and after it how it ended.
 
-        Never fails: a run must not die of its pulse.
+        ``stages``: the cells (``task/seed``) that each one trains. For the lock's holder.
         """
-        now = time.monotonic()
-        if now - self._last_beat < HEARTBEAT_EVERY:
-            return
-        self._last_beat = now
-        beat = {"time": time.time(), "stage": stage, "iteration": iteration}
-        with contextlib.suppress(OSError, UserError):
-            write_json(self.path / "heartbeat.json", {**beat, **this_process()}, durable=False)
-
-    def heartbeat(self) -> dict[str, Any] | None:
-        """The last heartbeat (``time`` in seconds since 1970), None where there was none."""
+        with disk_errors(self.path):
+            clear_outcome(self.path)
         try:
-            return dict(read_json(self.path / "heartbeat.json"))
-        except UserError:
-            return None
+            with Pulse(self.path / "heartbeat.json", hardware, stages) as self._pulse:
+                yield
+        except BaseException as error:
+            write_outcome(self.path, error)
+            raise
+        finally:
+            self._pulse = None
+
+    def beat(self, stage: str, iteration: int, total: int, seconds: float) -> None:
+        """Say how far the work is (see ``Heartbeat``); nothing outside ``at_work``."""
+        if self._pulse is not None:
+            self._pulse.at(stage, iteration, total, seconds)
+
+    def moved(self) -> None:
+        """Say that the work goes on within an iteration."""
+        if self._pulse is not None:
+            self._pulse.moved()
+
+    def heartbeat(self) -> Heartbeat | None:
+        """The last heartbeat, None where there was none."""
+        return read_heartbeat(self.path / "heartbeat.json")
 
 
 def _check_or_write_config(

@@ -49,11 +49,7 @@ class RunLock:
             if attempt < _ATTEMPTS - 1:
                 time.sleep(_PAUSE)
         holder = os.pread(self._descriptor, 200, 0).decode(errors="replace").strip()
-        raise UserError(
-            f"this run is being worked on by {holder or 'another process'}",
-            where=str(path.parent),
-            remedy="wait for it, or stop it: the run then continues where it stopped",
-        )
+        raise taken(path.parent, holder or "another process")
 
     def release(self) -> None:
         """Give the lock up; again is no error."""
@@ -80,6 +76,15 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
+
+
+def taken(folder: Path, holder: str) -> UserError:
+    """What a second process is told."""
+    return UserError(
+        f"this run is being worked on by {holder}",
+        where=str(folder),
+        remedy="wait for it, or stop it: the run then continues where it stopped",
+    )
 
 
 def is_locked(path: Path) -> bool:

@@ -73,7 +73,9 @@ class EnvBatch:
 
 def main(descriptor: int) -> None:
     """Serve the parent at the other end of the socket ``descriptor`` until it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    # The parent answers: Ctrl-C, and what a scheduler sends to all processes of a job at once.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     link = Connection(descriptor)
     try:
         _serve(link)

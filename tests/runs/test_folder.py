@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from fmbpo.errors import UserError
-from fmbpo.runs import folder as folder_module
 from fmbpo.runs.folder import RunFolder, differing_keys, run_name
 from fmbpo.runs.lock import RunLock, is_locked
 
@@ -144,23 +143,3 @@ def test_a_forked_worker_does_not_keep_the_lock(tmp_path):
     os.close(writer)
     os.waitpid(child, 0)
     os.close(reader)
-
-
-def test_heartbeat(tmp_path, monkeypatch):
-    now = [1000.0]
-    monkeypatch.setattr(folder_module.time, "monotonic", lambda: now[0])
-    with make(tmp_path) as run:
-        assert run.heartbeat() is None
-        run.beat("policy", 1)
-        first = run.heartbeat()
-        assert (first["stage"], first["iteration"], first["pid"]) == ("policy", 1, os.getpid())
-        now[0] += 9
-        run.beat("policy", 2)
-        assert run.heartbeat() == first
-        now[0] += 2
-        run.beat("policy", 3)
-        assert run.heartbeat()["iteration"] == 3
-        (run.path / "heartbeat.json").unlink()
-        (run.path / "heartbeat.json").mkdir()
-        now[0] += 20
-        run.beat("policy", 4)  # a broken pulse does not kill
