@@ -6,9 +6,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fmbpo.cli.arguments import INTERRUPTED, Commands, experiment_arguments, loading, say
 from fmbpo.errors import UserError
+
+if TYPE_CHECKING:
+    from fmbpo.engine.preflight import Report
 
 TABLE_WIDTH, PLANNED = 100, 20
 """Columns that the closing table needs, and further ones for the returns of planning."""
@@ -24,6 +28,8 @@ def add_commands(commands: Commands) -> None:
 
     check = commands.add_parser("check", help="validate an experiment whole, without training")
     experiment_arguments(check)
+    check.add_argument("--runs", default="runs", metavar="DIR", help="where they would go")
+    check.add_argument("--json", action="store_true", help="print the checks as JSON")
     check.set_defaults(command=_check)
 
     compare = commands.add_parser(
@@ -54,6 +60,7 @@ def _run(arguments: argparse.Namespace) -> int:
     import shutil
 
     from fmbpo.engine.loop import Interrupted
+    from fmbpo.engine.preflight import preflight
     from fmbpo.engine.run import Runner
     from fmbpo.engine.study import StudyRunner
     from fmbpo.experiment import load_experiment
@@ -66,12 +73,18 @@ def _run(arguments: argparse.Namespace) -> int:
     root = Path(arguments.runs)
     try:
         if is_study(arguments.experiment):
-            cells = StudyRunner(load_study(**loading(arguments)), root, say).run()
+            study = load_study(**loading(arguments))
+            before = _checked(preflight(study.cells, root, thorough=False, traceback=root))
+            runner = StudyRunner(study, root, say, before.loaded, before.seconds)
+            cells = runner.run()
             print_comparison(cells.summaries, cells.findings, stream, width=width)
             folder = cells.folder
             found = {name: summary.to_json() for name, summary in cells.summaries.items()}
         else:
-            result = Runner(load_experiment(**loading(arguments)), root, say).run()
+            one = load_experiment(**loading(arguments))
+            before = _checked(preflight({"": one}, root, thorough=False, traceback=root))
+            data = before.loaded[0][1] if before.loaded else None
+            result = Runner(one, root, say, data, before.seconds).run()
             wide = max(width, TABLE_WIDTH + PLANNED) if result.summary.planning else width
             print_closing(result.summary, stream, width=wide)
             folder, found = result.folder, result.summary.to_json()
@@ -84,23 +97,37 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _checked(found: Report) -> Report:
+    """A preflight before a run: one line where all is well, else the table; ``UserErrors``."""
+    if any(row.status != "ok" for row in found.rows):
+        found.print(sys.stderr)
+    found.raise_failures()
+    say(found.line)
+    return found
+
+
 def _check(arguments: argparse.Namespace) -> int:
-    from fmbpo.engine.check import check_experiment
+    from fmbpo.engine.preflight import preflight
     from fmbpo.experiment import load_experiment
     from fmbpo.experiment.study import is_study, load_study
 
+    differences = []
     if is_study(arguments.experiment):
         study = load_study(**loading(arguments))
-        for line in study.differences:
-            print(f"ok: differs as declared: {line}")
-        for name, experiment in study.cells.items():
-            print(f"-- cell {name}")
-            for line in check_experiment(experiment):
-                print(line)
+        cells, differences = study.cells, study.differences
     else:
-        for line in check_experiment(load_experiment(**loading(arguments))):
-            print(line)
-    print(f"ok: {arguments.experiment} can run")
+        cells = {"": load_experiment(**loading(arguments))}
+    found = preflight(cells, Path(arguments.runs))
+    if arguments.json:
+        rows = [row.to_json() for row in found.rows]
+        print(json.dumps({"differences": differences, "checks": rows}, indent=2))
+    else:
+        for line in differences:
+            print(f"differs as declared: {line}")
+        found.print(sys.stdout)
+    found.raise_failures()
+    if not arguments.json:
+        print(f"ok: {arguments.experiment} can run")
     return 0
 
 

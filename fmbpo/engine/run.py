@@ -61,10 +61,17 @@ class Runner:
     """Runs one experiment under ``root``; ``say`` takes lines for people."""
 
     def __init__(
-        self, experiment: Experiment, root: Path, say: Say, data: Dataset | None = None
+        self,
+        experiment: Experiment,
+        root: Path,
+        say: Say,
+        data: Dataset | None = None,
+        expected: Mapping[Path, float] | None = None,
     ) -> None:
-        """``data``: the experiment's data set where it is loaded already."""
+        """``data``: the experiment's data set where it is loaded already; ``expected``: seconds
+        that a run folder will take, where they are known."""
         self.experiment, self.root, self.say = experiment, root, say
+        self.expected = expected or {}
         self.device = resolve_device(experiment.system.device)
         say(f"{experiment.name}: scale {experiment.scale} ({experiment.scale_reason})")
         self.data = data or load_dataset(experiment.data, self.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,19 @@ class StudyRunner:
     find: cells share pretrained models, and finished ones are not run again.
     """
 
-    def __init__(self, study: Study, root: Path, say: Say) -> None:
+    def __init__(
+        self,
+        study: Study,
+        root: Path,
+        say: Say,
+        loaded: Sequence[tuple[Any, Dataset]] = (),
+        expected: Mapping[Path, float] | None = None,
+    ) -> None:
+        """``loaded``: data sets that are loaded already, behind (configuration, device);
+        ``expected``: see ``Runner``."""
         self.study, self.root, self.say = study, root, say
         say(f"{study.name}: {study.description or 'a study'}")
-        loaded: list[tuple[Any, Dataset]] = []
+        loaded = list(loaded)
         self.runners: dict[str, Runner] = {}
         for name, e in study.cells.items():
             say(f"-- cell {name}")
@@ -69,7 +78,7 @@ class StudyRunner:
             if data is None:
                 data = load_dataset(*wanted)
                 loaded.append((wanted, data))
-            self.runners[name] = Runner(e, root, say, data)
+            self.runners[name] = Runner(e, root, say, data, expected)
         for line in study.differences:
             say(f"differs: {line}")
         self.sizes, warnings = sizes(list(study.cells.values()))
