@@ -35,6 +35,7 @@ from fmbpo.runs.checkpoint import (
 )
 from fmbpo.runs.files import read_json
 from fmbpo.runs.folder import RunFolder
+from fmbpo.runs.forecast import Outlook
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import JsonLines, MetricSinks
 from fmbpo.runs.summary import Part, Summary, versions
@@ -139,7 +140,9 @@ class Runner:
                 e.pretrain.validate_every,
                 e.pretrain.checkpoint_every,
             )
-            trainer.train(stage, cadence)
+            # Policies follow, unless this is all.
+            then = self.expected.get(self.root / self.policy_run) if self.policy_run else 0.0
+            trainer.train(stage, cadence, Outlook(seconds=then))
             best = folder.checkpoints / BEST
             save_checkpoint(
                 best,
@@ -238,7 +241,8 @@ class Runner:
             data = by_conventions(self.data, e.conventions)
             outcome, cost, health = results.GridOutcome(), 0, [*source.health, *parity]
             unplanned: UserError | None = None
-            for name, group in zip(names, groups, strict=True):
+            ends = 3 * e.evaluation.final_episodes / e.evaluation.episodes
+            for i, (name, group) in enumerate(zip(names, groups, strict=True), 1):
                 models = learning_models(
                     e, learning, group, source.module, data, self.data, self.device
                 )
@@ -249,7 +253,7 @@ class Runner:
                 self.say(size_line(f"{len(group)} policies, each", e.policy, policy))
                 cost += self._say_cost(name, stage.count_flops(), learning.iterations)
                 untrained = stage.initial()
-                trainer.train(stage, cadence)
+                trainer.train(stage, cadence, Outlook(len(groups) - i, ends))
                 self.say(f"{name}: final evaluation, {e.evaluation.final_episodes} episodes each")
                 e.policy.component.freeze(policy)
                 with stop.ends_at_once():

@@ -3,8 +3,9 @@
 Modules, states and batches are built on torch's ``meta`` device at the experiment's full shape, and
 the engine's own update runs on them. ``Tally`` looks at every operation: floating-point operations
 by torch's table of formulas, live bytes from when a result's storage is made until it is dropped.
-So the activations that autograd keeps through an imagined rollout, the gradients, Adam's temporaries
-and the old and the new state side by side are counted where they arise, for any plugin.
+So the activations that autograd keeps through an imagined rollout, the gradients, Adam's
+temporaries, and the old and the new state side by side are counted where they arise, for any
+plugin.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long a run will take on this machine: measured where an update is short, else from operations.
+"""How long a run will take on this machine: measured where an update is short, else estimated.
 
 ``rough`` has two terms::
 
