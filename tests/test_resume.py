@@ -17,14 +17,16 @@ from torch.utils._pytree import tree_flatten
 from fmbpo.cli import main
 from fmbpo.engine.dataset import load_dataset
 from fmbpo.engine.evaluation import Evaluator
-from fmbpo.engine.loop import Cadence, Interrupted, Stop, Trainer
+from fmbpo.engine.loop import Cadence, Trainer
 from fmbpo.engine.model_learning import learning_models
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining
+from fmbpo.engine.stop import Stop
 from fmbpo.experiment import Finetuned, load_experiment
 from fmbpo.experiment.conventions import ConventionsConfig
 from fmbpo.runs.checkpoint import list_checkpoints, load_checkpoint
 from fmbpo.runs.folder import RunFolder
+from fmbpo.runs.outcome import Interrupted
 from fmbpo.runs.sinks import JsonLines, MetricSinks
 
 PATIENCE = 900  # seconds after which a subprocess hangs; no measure of speed

@@ -20,6 +20,7 @@ from fmbpo.cli.arguments import (
 from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
+    from fmbpo.engine.preflight import Report
     from fmbpo.engine.stop import Stop
 
 TABLE_WIDTH, PLANNED = 100, 20
@@ -41,6 +42,8 @@ def add_commands(commands: Commands) -> None:
 
     check = commands.add_parser("check", help="validate an experiment whole, without training")
     experiment_arguments(check)
+    check.add_argument("--runs", default="runs", metavar="DIR", help="where they would go")
+    check.add_argument("--json", action="store_true", help="print the checks as JSON")
     check.set_defaults(command=_check)
 
     compare = commands.add_parser(
@@ -77,6 +80,7 @@ def _run_until(stop: Stop, arguments: argparse.Namespace) -> int:
     import shutil
 
     with stop.ends_at_once():  # nothing is there to be saved
+        from fmbpo.engine.preflight import preflight
         from fmbpo.engine.run import Runner
         from fmbpo.engine.study import StudyRunner
         from fmbpo.experiment import load_experiment
@@ -85,11 +89,16 @@ def _run_until(stop: Stop, arguments: argparse.Namespace) -> int:
         from fmbpo.report.table import print_closing
 
         root = Path(arguments.runs)
-        runner = (
-            StudyRunner(load_study(**loading(arguments)), root, say)
-            if is_study(arguments.experiment)
-            else Runner(load_experiment(**loading(arguments)), root, say)
-        )
+        runner: StudyRunner | Runner
+        if is_study(arguments.experiment):
+            study = load_study(**loading(arguments))
+            before = _checked(preflight(study.cells, root, thorough=False, traceback=root))
+            runner = StudyRunner(study, root, say, before.loaded, before.seconds)
+        else:
+            one = load_experiment(**loading(arguments))
+            before = _checked(preflight({"": one}, root, thorough=False, traceback=root))
+            data = before.loaded[0][1] if before.loaded else None
+            runner = Runner(one, root, say, data, expected=before.seconds)
     stream = sys.stderr if arguments.json else sys.stdout
     width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
     if isinstance(runner, StudyRunner):
@@ -108,23 +117,37 @@ def _run_until(stop: Stop, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _checked(found: Report) -> Report:
+    """A preflight before a run: one line where all is well, else the table; ``UserErrors``."""
+    if any(row.status != "ok" for row in found.rows):
+        found.print(sys.stderr)
+    found.raise_failures()
+    say(found.line)
+    return found
+
+
 def _check(arguments: argparse.Namespace) -> int:
-    from fmbpo.engine.check import check_experiment
+    from fmbpo.engine.preflight import preflight
     from fmbpo.experiment import load_experiment
     from fmbpo.experiment.study import is_study, load_study
 
+    differences = []
     if is_study(arguments.experiment):
         study = load_study(**loading(arguments))
-        for line in study.differences:
-            print(f"ok: differs as declared: {line}")
-        for name, experiment in study.cells.items():
-            print(f"-- cell {name}")
-            for line in check_experiment(experiment):
-                print(line)
+        cells, differences = study.cells, study.differences
     else:
-        for line in check_experiment(load_experiment(**loading(arguments))):
-            print(line)
-    print(f"ok: {arguments.experiment} can run")
+        cells = {"": load_experiment(**loading(arguments))}
+    found = preflight(cells, Path(arguments.runs))
+    if arguments.json:
+        rows = [row.to_json() for row in found.rows]
+        print(json.dumps({"differences": differences, "checks": rows}, indent=2))
+    else:
+        for line in differences:
+            print(f"differs as declared: {line}")
+        found.print(sys.stdout)
+    found.raise_failures()
+    if not arguments.json:
+        print(f"ok: {arguments.experiment} can run")
     return 0
 
 

@@ -12,6 +12,8 @@ from fmbpo.errors import UserError
 from fmbpo.experiment.schema import PluginTable
 from fmbpo.runs.files import disk_errors
 
+REMEDY = "the plugin does not fit its dimensions or its settings; see its README"
+
 
 class Role:
     """A plugin in its role, as messages name it."""
@@ -59,21 +61,25 @@ def blaming(answer: Answer, *roles: Role) -> Iterator[None]:
         raise said from error
 
 
-def reporting(folder: Path, *roles: Role) -> AbstractContextManager[None]:
-    """An exception out of a plugin's code ends as ``UserError``; its traceback is kept.
+def reporting(folder: Path | None, *roles: Role) -> AbstractContextManager[None]:
+    """An exception out of a plugin's code ends as ``UserError``; its traceback is kept (``mend``).
 
-    For whoever writes the plugin it stands in ``folder/plugin-error.txt``. Exceptions that no
-    plugin's code has a part in pass.
+    Exceptions that no plugin's code has a part in pass.
     """
 
     def answer(role: Role | None, sentence: str, error: Exception) -> UserError | None:
-        if role is None:
-            return None
-        file = folder / "plugin-error.txt"
-        with disk_errors(file):
-            folder.mkdir(parents=True, exist_ok=True)
-            file.write_text("".join(traceback.format_exception(error)))
-        remedy = f"`fmbpo check` tries the plugin in seconds; the whole traceback is in {file}"
-        return role.error(sentence, remedy)
+        return None if role is None else role.error(sentence, mend(folder, error))
 
     return blaming(answer, *roles)
+
+
+def mend(folder: Path | None, error: Exception) -> str:
+    """How to mend a plugin's failure; for whoever writes it the whole traceback is kept in
+    ``folder/plugin-error.txt``, or nowhere where ``folder`` is None."""
+    if folder is None:
+        return REMEDY
+    file = folder / "plugin-error.txt"
+    with disk_errors(file):
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(traceback.format_exception(error)))
+    return f"`fmbpo check` tries the plugin in seconds; the whole traceback is in {file}"

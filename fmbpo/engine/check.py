@@ -1,8 +1,8 @@
-"""Validate an experiment whole without training: data, plugins, shapes, one tiny update."""
+"""Plugins held against their contract in an experiment: shapes, finite numbers, a tiny update."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -12,51 +12,48 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from fmbpo.engine.blame import Role, blaming
-from fmbpo.engine.dataset import by_conventions, check_horizon, load_dataset
+from fmbpo.engine.blame import REMEDY, Role, blaming, mend
+from fmbpo.engine.dataset import Dataset, by_conventions
 from fmbpo.engine.evaluation import Evaluator
-from fmbpo.engine.model_learning import check_learning, learning_models
-from fmbpo.engine.place import grid_tasks, resolve_device, run_names
+from fmbpo.engine.model_learning import learning_models
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining
 from fmbpo.engine.sizes import size_line
 from fmbpo.errors import UserError
-from fmbpo.experiment import Finetuned, Frozen
+from fmbpo.experiment import Frozen
 from fmbpo.experiment.schema import Experiment
 from fmbpo.hookspecs import Imagined, Prediction, Rollout, Task
 from fmbpo.nn import two_hot
 from fmbpo.registry import Component
-from fmbpo.runs.checkpoint import weights_sha256
 from fmbpo.tasks.mt30 import ACTION_WIDTH
 from fmbpo.tasks.vector import EpisodeRunner
 
 BATCH, HORIZON = 4, 3
-REMEDY = "the plugin does not fit its dimensions or its settings; see its README"
 
 
-def check_experiment(experiment: Experiment) -> Iterator[str]:
-    """Yield a line for each thing that was checked; ``UserError`` at the first that fails."""
+def try_plugins(
+    experiment: Experiment,
+    tasks: Sequence[str],
+    data: Dataset,
+    device: torch.device,
+    runner: EpisodeRunner,
+    traceback: Path | None = None,
+) -> Iterator[tuple[str, str]]:
+    """One tiny update of everything that learns: yields (part, what was done).
+
+    ``tasks``: those of the grid; ``traceback``: where a plugin's traceback is kept, if anywhere.
+    Raises ``UserError`` for the first hook that breaks its contract.
+    """
     e = experiment
-    yield f"ok: {e.name} composes at scale {e.scale} ({e.scale_reason})"
-    device = resolve_device(e.system.device)
-    data = load_dataset(e.data, device)
-    check_horizon(data.train, e.pretrain.horizon)
-    yield f"ok: data {data.id[:19]}, tasks {', '.join(data.tasks)}"
-    tasks = grid_tasks(e, data) if e.grid else []
-    yield f"ok: its runs are {', '.join(filter(None, run_names(e, data.id)))}"
-    check_learning(e, data)
-    if isinstance(e.protocol, Frozen | Finetuned) and e.protocol.checkpoint:
-        weights_sha256(Path(e.protocol.checkpoint))
-        yield f"ok: world model from {e.protocol.checkpoint}"
     tiny = attrs.evolve(e.pretrain, batch=BATCH, horizon=HORIZON)
     model = _Checked("world model", e.world_model)
-    with _blaming(model):
+    with _blaming(traceback, model):
         stage = Pretraining(e.world_model, tiny, data, device, e.system.compile)
         _check_world_model(model, stage)
         _one_update(model, stage)
         stage.evaluate(1)
-    yield f"ok: {size_line('world model', e.world_model, stage.module)}"
-    yield f"ok: one update and one validation of world model {e.world_model.plugin!r}"
+    yield "parameters", size_line("world model", e.world_model, stage.module)
+    yield "world model", f"one update and one validation of {e.world_model.plugin!r}"
     if e.policy is None:
         return
     assert e.grid and e.policy_learning and e.conventions
@@ -64,7 +61,7 @@ def check_experiment(experiment: Experiment) -> Iterator[str]:
         e.policy_learning, batch=BATCH, horizon=HORIZON, critic_minibatches=1, critic_iterations=1
     )
     policy = _Checked("policy", e.policy)
-    with EpisodeRunner(0) as runner, _blaming(policy, model):
+    with _blaming(traceback, policy, model):
         model.component.freeze(stage.module)
         if any(p.requires_grad for p in stage.module.parameters()):
             raise model.wrong("the hook `freeze` leaves parameters that learn")
@@ -88,13 +85,13 @@ def check_experiment(experiment: Experiment) -> Iterator[str]:
         _check_policy(policy, model.component, policies)
         _one_update(policy, policies)
         policies.returns(1, steps=2)
+        yield (
+            "policies",
+            f"one update of {len(cells)} stacked {e.policy.plugin!r}, two steps in each simulator",
+        )
         if e.evaluation.planner == "mppi":
             policies.planned_returns(lambda *_: None, steps=2)
-            yield f"ok: two steps of planning with {e.planning.samples} sequences"
-    yield (
-        f"ok: one update of {len(policies.cells)} stacked policies {e.policy.plugin!r} "
-        f"on {', '.join(tasks)}, two steps in each simulator"
-    )
+            yield "planning", f"two steps of planning with {e.planning.samples} sequences"
 
 
 class _Checked(Role):
@@ -126,9 +123,15 @@ class _Checked(Role):
             self.check(f"{name} of `loss`", value)
 
 
-def _blaming(*roles: _Checked) -> AbstractContextManager[None]:
+def _blaming(traceback: Path | None, *roles: _Checked) -> AbstractContextManager[None]:
     """Any failure inside is one of a plugin: the one whose code ran last, else the first."""
-    return blaming(lambda role, text, _: (role or roles[0]).error(text, REMEDY), *roles)
+
+    def answer(role: Role | None, text: str, error: Exception) -> UserError | None:
+        if isinstance(error, torch.OutOfMemoryError):
+            return None
+        return (role or roles[0]).error(text, mend(traceback, error))
+
+    return blaming(answer, *roles)
 
 
 def _check_world_model(role: _Checked, stage: Pretraining) -> None:

@@ -17,7 +17,7 @@ from fmbpo.errors import UserError
 from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from fmbpo.runs.findings import Finding, by_gate
 from fmbpo.runs.folder import RunFolder
-from fmbpo.runs.outcome import Interrupted as Interrupted
+from fmbpo.runs.forecast import Forecast, Outlook
 from fmbpo.runs.sinks import MetricSinks
 
 
@@ -72,8 +72,9 @@ class Trainer:
         self._watches: dict[str, Watch] = {}  # by stage
         self._records: dict[str, int] = {}  # how far the sinks' records go at the last checkpoint
 
-    def train(self, stage: Stage, cadence: Cadence) -> None:
-        """Train ``stage`` to its end, from its last checkpoint where there is one.
+    def train(self, stage: Stage, cadence: Cadence, outlook: Outlook | None = None) -> None:
+        """Train ``stage`` to its end, from its last checkpoint where there is one; ``outlook`` is
+        what follows it.
 
         Raises ``Interrupted`` once everything is saved, ``UserError`` where a metric is no longer
         finite (the last checkpoint is kept).
@@ -87,8 +88,11 @@ class Trainer:
         self.sinks.truncate(self._records)
         clock = time.monotonic() - seconds
         self.sinks.begin(stage.name, start, cadence.iterations)
+        forecast = Forecast(
+            stage.name, cadence.iterations, cadence.evaluate_every, start, outlook or Outlook()
+        )
         if start == 0:
-            self._evaluate(stage, 0)
+            self._evaluate(stage, 0, forecast)
         for iteration in range(start + 1, cadence.iterations + 1):
             began = time.monotonic()
             metrics = self._step(stage, iteration)
@@ -110,7 +114,7 @@ class Trainer:
             if iteration > start + 1:  # the first one compiles
                 self.stop.took("iteration", time.monotonic() - began)
             if evaluate:
-                self._evaluate(stage, iteration)
+                self._evaluate(stage, iteration, forecast)
             if cadence.diagnose_every and iteration % cadence.diagnose_every == 0:
                 began = time.monotonic()
                 self.sinks.log(stage.name, iteration, stage.diagnose())
@@ -121,6 +125,9 @@ class Trainer:
                 self._save(stage, last, iteration, time.monotonic() - clock, sums, summed)
             if stopping and not at_end:
                 self.stop.check(f"{stage.name}: saved at iteration {iteration}")
+            said = forecast.updated(iteration, time.monotonic(), self.stop.deadline)
+            if said is not None:
+                self.sinks.event("host/forecast", {"text": said})
 
     def dated(self, stage: Stage, findings: Sequence[Finding]) -> list[Finding]:
         """A stage's findings with the iterations since which they have held."""
@@ -194,12 +201,13 @@ class Trainer:
                 remedy="lower the batch, or policy_learning.stack (policies trained at once)",
             ) from error
 
-    def _evaluate(self, stage: Stage, iteration: int) -> None:
+    def _evaluate(self, stage: Stage, iteration: int, forecast: Forecast) -> None:
         began = time.monotonic()
         try:
             values = stage.evaluate(iteration)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise self._diverged(stage, iteration, "a measure cannot be computed") from error
+        forecast.evaluated(time.monotonic() - began)
         self._check_finite(stage, iteration, values)
         self.sinks.log(stage.name, iteration, values)
         if iteration:  # before the first update there is nothing to warn of

@@ -17,7 +17,7 @@ from fmbpo.engine.cost import flops, parameters
 from fmbpo.engine.dataset import Dataset, by_conventions, check_horizon, load_dataset
 from fmbpo.engine.evaluation import Evaluator
 from fmbpo.engine.health import size_health, world_model_health
-from fmbpo.engine.loop import Cadence, Stop, Trainer
+from fmbpo.engine.loop import Cadence, Trainer
 from fmbpo.engine.model_learning import check_learning, learning_models
 from fmbpo.engine.place import (
     grid_tasks,
@@ -30,6 +30,7 @@ from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining
 from fmbpo.engine.sizes import size_line, size_parity
 from fmbpo.engine.source import Source, begin
+from fmbpo.engine.stop import Stop
 from fmbpo.errors import UserError
 from fmbpo.experiment import identifying, origins, resolved
 from fmbpo.experiment.protocols import Finetuned, Frozen, Scratch
@@ -41,6 +42,7 @@ from fmbpo.runs.checkpoint import (
 )
 from fmbpo.runs.files import read_json
 from fmbpo.runs.folder import BEST, RunFolder
+from fmbpo.runs.forecast import Outlook
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import JsonLines, MetricSinks
 from fmbpo.runs.summary import Part, Summary, versions
@@ -71,11 +73,14 @@ class Runner:
         say: Say,
         data: Dataset | None = None,
         group: str = "",
+        expected: Mapping[Path, float] | None = None,
     ) -> None:
         """``data``: the experiment's data set where it is loaded already. ``group``: the study
-        that it is a cell of, for W&B."""
+        that it is a cell of, for W&B. ``expected``: seconds that a run folder will take, where
+        they are known."""
         self.group = group or experiment.name
         self.experiment, self.root, self.say = experiment, root, say
+        self.expected = expected or {}
         self.device = resolve_device(experiment.system.device)
         say(f"{experiment.name}: scale {experiment.scale} ({experiment.scale_reason})")
         self.data = data or load_dataset(experiment.data, self.device)
@@ -144,7 +149,9 @@ class Runner:
                 e.pretrain.validate_every,
                 e.pretrain.checkpoint_every,
             )
-            trainer.train(stage, cadence)
+            # Policies follow, unless this is all.
+            then = self.expected.get(self.root / self.policy_run) if self.policy_run else 0.0
+            trainer.train(stage, cadence, Outlook(seconds=then))
             best = folder.checkpoints / BEST
             save_checkpoint(
                 best,
@@ -245,7 +252,8 @@ class Runner:
             data = by_conventions(self.data, e.conventions)
             outcome, cost, health = results.GridOutcome(), 0, [*source.health, *parity]
             unplanned: UserError | None = None
-            for name, group in zip(names, groups, strict=True):
+            ends = 3 * e.evaluation.final_episodes / e.evaluation.episodes
+            for i, (name, group) in enumerate(zip(names, groups, strict=True), 1):
                 models = learning_models(
                     e, learning, group, source.module, data, self.data, self.device
                 )
@@ -256,7 +264,7 @@ class Runner:
                 self.say(size_line(f"{len(group)} policies, each", e.policy, policy))
                 cost += self._say_cost(name, stage.count_flops(), learning.iterations)
                 untrained = stage.initial()
-                trainer.train(stage, cadence)
+                trainer.train(stage, cadence, Outlook(len(groups) - i, ends))
                 self.say(f"{name}: final evaluation, {e.evaluation.final_episodes} episodes each")
                 e.policy.component.freeze(policy)
                 with stop.ends_at_once():

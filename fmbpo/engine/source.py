@@ -11,7 +11,7 @@ import torch
 
 from fmbpo.engine.dataset import Dataset
 from fmbpo.engine.health import world_model_health
-from fmbpo.engine.pretraining import build_world_model
+from fmbpo.engine.pretraining import DIMS, build_world_model
 from fmbpo.engine.validation import Validator
 from fmbpo.errors import UserError
 from fmbpo.experiment.schema import Experiment
@@ -61,7 +61,27 @@ def begin(
     )
 
 
+def check_source(experiment: Experiment, checkpoint: Path, adopt: bool) -> None:
+    """``UserError`` where ``begin`` could not begin with this checkpoint: it is not there, damaged,
+    no world model's, or does not fit the plugin's module.
+
+    Every byte is read; the module has shapes alone.
+    """
+    with torch.device("meta"):
+        module = experiment.world_model.component.build(experiment.world_model.config, DIMS)
+    _fill(module, experiment, torch.device("meta"), checkpoint, adopt)
+
+
 def _load(experiment: Experiment, device: torch.device, checkpoint: Path, adopt: bool) -> Any:
+    model = build_world_model(experiment.world_model, 0, device)
+    _fill(model, experiment, device, checkpoint, adopt)
+    experiment.world_model.component.freeze(model)
+    return model
+
+
+def _fill(
+    model: Any, experiment: Experiment, device: torch.device, checkpoint: Path, adopt: bool
+) -> None:
     table = experiment.world_model
     try:
         loaded = load_checkpoint(
@@ -71,7 +91,7 @@ def _load(experiment: Experiment, device: torch.device, checkpoint: Path, adopt:
         run = checkpoint.parent.parent
         remedy = error.remedy if adopt else f"move {run} away: it is trained again"
         raise UserError(error.what, where=error.where, remedy=remedy) from error
-    model, weights = build_world_model(table, 0, device), loaded.weights
+    weights = loaded.weights
     try:
         if adopt and hasattr(model, "adopt"):
             weights = model.adopt(weights)
@@ -82,8 +102,6 @@ def _load(experiment: Experiment, device: torch.device, checkpoint: Path, adopt:
             where=str(checkpoint),
             remedy="give [world_model] the checkpoint's sizes, or the experiment another one",
         ) from error
-    table.component.freeze(model)
-    return model
 
 
 def _number(value: float | dict[str, float]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ import attrs
 
 from fmbpo.engine.dataset import Dataset, load_dataset
 from fmbpo.engine.health import returns_health
-from fmbpo.engine.loop import Stop
 from fmbpo.engine.place import grid_tasks, resolve_device
 from fmbpo.engine.results import cell_series
 from fmbpo.engine.run import Result, Runner, Say
 from fmbpo.engine.sizes import sizes
+from fmbpo.engine.stop import Stop
 from fmbpo.experiment.protocols import Finetuned, Frozen
 from fmbpo.experiment.study import Study
 from fmbpo.report.page import Heading
@@ -59,10 +59,19 @@ class StudyRunner:
     find: cells share pretrained models, and finished ones are not run again.
     """
 
-    def __init__(self, study: Study, root: Path, say: Say) -> None:
+    def __init__(
+        self,
+        study: Study,
+        root: Path,
+        say: Say,
+        loaded: Sequence[tuple[Any, Dataset]] = (),
+        expected: Mapping[Path, float] | None = None,
+    ) -> None:
+        """``loaded``: data sets that are loaded already, behind (configuration, device);
+        ``expected``: see ``Runner``."""
         self.study, self.root, self.say = study, root, say
         say(f"{study.name}: {study.description or 'a study'}")
-        loaded: list[tuple[Any, Dataset]] = []
+        loaded = list(loaded)
         self.runners: dict[str, Runner] = {}
         for name, e in study.cells.items():
             say(f"-- cell {name}")
@@ -71,7 +80,7 @@ class StudyRunner:
             if data is None:
                 data = load_dataset(*wanted)
                 loaded.append((wanted, data))
-            self.runners[name] = Runner(e, root, say, data, study.name)
+            self.runners[name] = Runner(e, root, say, data, study.name, expected)
         for line in study.differences:
             say(f"differs: {line}")
         self.sizes, warnings = sizes(list(study.cells.values()))

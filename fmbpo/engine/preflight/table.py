@@ -1,0 +1,135 @@
+"""What a preflight found, a row a check; all failures are reported together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, TextIO, TypeAlias, TypeVar
+
+import attrs
+
+from fmbpo.errors import UserError, UserErrors
+
+T = TypeVar("T")
+Status: TypeAlias = Literal["ok", "warning", "FAILED"]
+WIDTH = 99
+"""Columns of the table where nobody asks for more."""
+
+
+@attrs.frozen
+class Row:
+    """One check: its ``subject``, how it ended, what was found, and how to mend it.
+
+    ``cells``: those of a study that it is true of; none where it is about the whole.
+    """
+
+    subject: str
+    status: Status
+    detail: str
+    remedy: str = ""
+    cells: tuple[str, ...] = ()
+    error: UserError | None = attrs.field(default=None, eq=False, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``fmbpo check --json`` prints it."""
+        fields = ("subject", "status", "detail", "remedy", "cells")
+        found = {name: getattr(self, name) for name in fields}
+        return {**found, "cells": list(self.cells)}
+
+
+class Rows:
+    """Rows as they come; what is true of several cells in the same words is one row."""
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
+
+    def add(self, row: Row) -> None:
+        """Append a row, or its cells to the row that says the same."""
+        for i, other in enumerate(self._rows):
+            if attrs.evolve(other, cells=row.cells) == row:
+                cells = dict.fromkeys((*other.cells, *row.cells))
+                self._rows[i] = attrs.evolve(other, cells=tuple(cells))
+                return
+        self._rows.append(row)
+
+    def ok(self, cell: str, subject: str, detail: str) -> None:
+        """A check that passed; ``cell`` is empty outside a study."""
+        self.add(Row(subject, "ok", detail, cells=_cells(cell)))
+
+    def warn(self, cell: str, subject: str, detail: str, remedy: str) -> None:
+        """What does not keep the run from starting."""
+        self.add(Row(subject, "warning", detail, remedy, _cells(cell)))
+
+    def fail(self, cell: str, subject: str, error: UserError) -> None:
+        """What does; each of several errors is a row."""
+        for one in error.errors if isinstance(error, UserErrors) else [error]:
+            detail = f"{one.where}: {one.what}" if one.where else one.what
+            self.add(Row(subject, "FAILED", detail, one.remedy, _cells(cell), one))
+
+    def attempt(self, cell: str, subject: str, check: Callable[[], T]) -> T | None:
+        """The result of ``check``, or None and a failed row where it raises ``UserError``."""
+        try:
+            return check()
+        except UserError as error:
+            self.fail(cell, subject, error)
+            return None
+
+    def passes(self, cell: str, subject: str, check: Callable[[], object]) -> bool:
+        """Whether ``check`` ends; a failed row where it raises ``UserError``."""
+
+        def ended() -> bool:
+            check()
+            return True
+
+        return self.attempt(cell, subject, ended) is not None
+
+    def failed(self, cell: str) -> bool:
+        """Whether a row about this cell failed."""
+        return any(row.error and (cell in row.cells or not cell) for row in self._rows)
+
+
+def raise_failures(rows: Iterable[Row]) -> None:
+    """``UserErrors`` with every failed row, where there is one."""
+    errors = []
+    for row in rows:
+        if row.error is not None:
+            place = f"cell {' and '.join(row.cells)}: " if row.cells else ""
+            where = f"{place}{row.error.where}".removesuffix(": ")
+            errors.append(UserError(row.error.what, where=where, remedy=row.remedy))
+    if errors:
+        raise UserErrors(errors)
+
+
+def print_rows(rows: Sequence[Row], stream: TextIO, *, width: int | None = None) -> None:
+    """The table; a remedy stands under what it mends. In colour where the stream is a terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    of_cells = any(row.cells for row in rows)
+    for column in (*(["cell"] if of_cells else []), "check", "status"):
+        table.add_column(column, no_wrap=column != "cell")
+    table.add_column("detail", overflow="fold")
+    styles = {"ok": "green", "warning": "yellow", "FAILED": "bold red"}
+    for row in rows:
+        detail = f"{row.detail}\n-> {row.remedy}" if row.remedy else row.detail
+        cells = [", ".join(row.cells)] if of_cells else []
+        table.add_row(*cells, row.subject, Text(row.status, styles[row.status]), Text(detail))
+    console = Console(file=stream, width=width or WIDTH, highlight=False, markup=False)
+    console.print(table)
+
+
+def summary_line(rows: Sequence[Row], duration: str) -> str:
+    """``preflight: all 7 checks ok, about 0:09:30``, or how many failed or warn."""
+    bad = {s: sum(row.status == s for row in rows) for s in ("FAILED", "warning")}
+    said = ", ".join(f"{n} {s}" for s, n in bad.items() if n)
+    said = f"{said} of {len(rows)} checks" if said else f"all {len(rows)} checks ok"
+    return f"preflight: {said}{', ' if duration else ''}{duration}"
+
+
+def _cells(cell: str) -> tuple[str, ...]:
+    return (cell,) if cell else ()
