@@ -114,6 +114,7 @@ class Runner:
             "name": name,
             **{k: v for k, v in resolved(e).items() if k in tables},
             "versions": {"world_model": e.world_model.component.version},
+            "data_id": self.data.id,
         }
         with ExitStack() as stack:
             done = self._finished(run)
@@ -221,6 +222,7 @@ class Runner:
             },
             # Half a run in one world model and half in another would be nobody's result.
             "world_model_weights": source.checkpoint and weights_sha256(source.checkpoint),
+            "data_id": self.data.id,
         }
         with ExitStack() as stack:
             folder, trainer = self._open(stack, self.policy_run, config, names, stop, "policies")

@@ -14,7 +14,6 @@ from fmbpo.engine.dataset import Dataset, load_dataset
 from fmbpo.engine.health import returns_health
 from fmbpo.engine.loop import Stop
 from fmbpo.engine.place import resolve_device
-from fmbpo.engine.results import cell_series
 from fmbpo.engine.run import Result, Runner, Say
 from fmbpo.engine.sizes import sizes
 from fmbpo.experiment.study import Study
@@ -23,6 +22,7 @@ from fmbpo.report.side_by_side import Panel, side_by_side
 from fmbpo.runs.files import disk_errors, write_json
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.folder import RunFolder, run_name
+from fmbpo.runs.series import cell_series
 from fmbpo.runs.summary import Summary
 
 PANELS = {

@@ -1,0 +1,3 @@
+"""How the numbers of a comparison are made: the sentences that every report repeats."""
+
+METHOD: list[str] = []
