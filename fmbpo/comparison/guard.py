@@ -58,7 +58,7 @@ def compare(
         name=name,
         sections=sections,
         attention={title: lines for title, lines in attention.items() if lines},
-        method=METHOD,
+        method=list(METHOD),
     )
 
 

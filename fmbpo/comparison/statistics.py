@@ -29,6 +29,7 @@ RESAMPLES = 9999
 SEED = 20_210_813
 """Of the resampling, the same for every interval: a report can be made again."""
 _BATCH = 500
+_ROOM = 10
 
 Array: TypeAlias = NDArray[np.float64]
 Statistic: TypeAlias = Callable[..., Any]
@@ -43,12 +44,14 @@ def tail(sizes: Sequence[int]) -> float:
 
 
 def reachable(sizes: Sequence[int]) -> bool:
-    """Whether resampling can reach the corrected level.
+    """Whether resampling can reach the corrected level, with room to spare.
 
-    One resample in Π nⁿ draws the lowest seed of every block again and again. Where that is more
-    often than ``tail``, the interval would only be the range of the data.
+    One resample in Π nⁿ draws the lowest seed of every block again and again. Where that is no
+    ``_ROOM`` times rarer than ``tail``, the interval is little more than the range of the data:
+    so for one block of five seeds or fewer.
     """
-    return min(sizes) > 1 and -sum(n * math.log(n) for n in sizes) <= math.log(tail(sizes))
+    extreme = -sum(n * math.log(n) for n in sizes)
+    return min(sizes) > 1 and extreme + math.log(_ROOM) <= math.log(tail(sizes))
 
 
 def bootstrap_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[Any, Any] | None:
