@@ -22,6 +22,8 @@ FILE = "imported.json"
 NOT_STATED = "not stated"
 """What a basis says where the file says nothing."""
 
+_LONGEST = 40
+"""Characters of a part of a folder's name."""
 _KEY = ("phase", "experiment", "protocol", "world_model", "policy")
 _SHARED = ("conventions", "scale", "data", "evaluation", "budget", "checkpoint", "seeds_ordered")
 _NEEDED = ("phase", "protocol", "world_model", "policy", "task", "seed", "return")
@@ -121,9 +123,9 @@ def _folder(key: tuple[str, ...]) -> str:
     """Readable, and by the digest never that of another key."""
     phase, experiment, protocol, *cell = key
     parts = [f"imported-phase{phase}", experiment, protocol, "-".join(cell)]
-    clean = [re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-") for part in parts if part]
+    clean = [re.sub(r"[^A-Za-z0-9.+-]+", "-", part)[:_LONGEST].strip("-") for part in parts]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:10]
-    return "__".join([*clean, digest])
+    return "__".join([*filter(None, clean), digest])
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -81,6 +81,13 @@ def test_reports_say_what_was_measured(recorded):
     assert sizes == {(3, 3), (4, 5), (10, 3)}
 
 
+def test_the_page_has_every_number(repository, recorded):
+    page = (repository / "docs" / "statistics.md").read_text(encoding="utf-8")
+    for name in MEASURED:
+        numbers = " | ".join(f"{row[name]:.3f}" for row in recorded["settings"])
+        assert f"| {name} | {numbers} |" in page
+
+
 def test_the_benchmark_runs(coverage, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(coverage, "SETTINGS", [((3, 3), "normal")])
     assert coverage.main(["--number", "3", "--json", str(tmp_path / "c.json")]) == 0

@@ -63,8 +63,9 @@ def test_what_is_left_open(load):
 
 
 def test_cells_that_read_alike_have_folders_of_their_own(load):
-    folders = load(ROW, ROW.replace("mlp,mlp", "mlp ,m/lp"), ROW.replace("mlp,mlp", "mlp,m lp"))
-    assert len({folder.name for folder in folders}) == 3
+    others = ("mlp,m/lp", "mlp,m lp", "mlp," + 300 * "m", "mlp," + 301 * "m", "é,é")
+    folders = load(ROW, *(ROW.replace("mlp,mlp", cell) for cell in others))
+    assert len({folder.name for folder in folders}) == 6
     assert all("/" not in folder.name and " " not in folder.name for folder in folders)
 
 
