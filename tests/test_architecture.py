@@ -164,7 +164,7 @@ def test_nobody_knows_the_command_line():
     assert reaching(others, core, ["fmbpo.cli"]) == []
 
 
-@pytest.mark.parametrize("part", ["data", "tasks", "runs", "report"])
+@pytest.mark.parametrize("part", ["data", "tasks", "runs", "report", "comparison"])
 def test_the_engine_is_known_from_above_alone(part):
     assert reaching(sources(f"fmbpo/{part}"), sources("fmbpo"), ["fmbpo.engine"]) == []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -67,7 +67,8 @@ class Record:
     deviations. ``petaflops`` and ``seconds`` are of all training; ``hardware`` is the machine's
     device. ``checkpoint``: where the world model came from. ``seeds_ordered``: whether seeds of two
     runs are the same seeds, so that they may be paired. ``source``: the folder or the imported
-    file. ``videos``: (task, seed) -> file.
+    file. ``videos``: (task, seed) -> file. ``settings``: every other setting that changes results,
+    by key path; none are known of typed-in numbers.
     """
 
     name: str
@@ -86,3 +87,4 @@ class Record:
     health: Sequence[Finding] = ()
     seeds_ordered: bool = True
     videos: Mapping[tuple[str, str], str] = attrs.field(factory=dict)
+    settings: Mapping[str, Any] = attrs.field(factory=dict)

@@ -12,7 +12,7 @@ from attrs import define
 from torch import Tensor
 
 from fmbpo.engine.health import Watch
-from fmbpo.engine.stop import Stop as Stop
+from fmbpo.engine.stop import Stop
 from fmbpo.errors import UserError
 from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from fmbpo.runs.findings import Finding, by_gate

@@ -16,6 +16,7 @@ from fmbpo.report.curves import HorizonErrors, TaskCurves, learning_curves, pret
 from fmbpo.report.page import Heading
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.folder import RunFolder
+from fmbpo.runs.series import cell_series
 from fmbpo.runs.sinks import read_metrics
 from fmbpo.runs.summary import SeedResult, Summary, TaskResult
 from fmbpo.tasks.mt30 import task_info
@@ -117,22 +118,6 @@ def draw_policies(folder: RunFolder, summary: Summary) -> None:
         for task, result in summary.tasks.items()
     }
     learning_curves(folder.curves, _heading(summary), panels)
-
-
-def cell_series(folder: RunFolder, metric: str) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """A metric over the iterations, by the cells' tasks and seeds, from the run's record.
-
-    A world model's own, which is of no cell, is under an empty task and seed.
-    """
-    found: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for line in read_metrics(folder.metrics):
-        for name, value in line.items():
-            task, seed, of = "", "", name
-            if name.endswith(f"/{metric}") and name.count("/") == metric.count("/") + 2:
-                task, seed, of = name.split("/", 2)
-            if of == metric:
-                found.setdefault(task, {}).setdefault(seed, []).append((line["step"], value))
-    return found
 
 
 def draw_pretraining(folder: RunFolder, summary: Summary, horizons: Sequence[int]) -> None:

@@ -131,6 +131,7 @@ class Runner:
             "phase": e.phase,
             **{k: v for k, v in resolved(e).items() if k in tables},
             "versions": {"world_model": e.world_model.component.version},
+            "data_id": self.data.id,
         }
         with ExitStack() as stack:
             done = self._finished(run)
@@ -241,6 +242,7 @@ class Runner:
             },
             # Half a run in one world model and half in another would be nobody's result.
             "world_model_weights": source.checkpoint and weights_sha256(source.checkpoint),
+            "data_id": self.data.id,
         }
         with ExitStack() as stack:
             stages = {n: [str(c) for c in group] for n, group in zip(names, groups, strict=True)}

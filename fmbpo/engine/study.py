@@ -13,7 +13,6 @@ import attrs
 from fmbpo.engine.dataset import Dataset, load_dataset
 from fmbpo.engine.health import returns_health
 from fmbpo.engine.place import grid_tasks, resolve_device
-from fmbpo.engine.results import cell_series
 from fmbpo.engine.run import Result, Runner, Say
 from fmbpo.engine.sizes import sizes
 from fmbpo.engine.stop import Stop
@@ -25,6 +24,7 @@ from fmbpo.runs.files import disk_errors, write_json
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.folder import RunFolder, run_name
 from fmbpo.runs.plan import PlannedRun, write_plan
+from fmbpo.runs.series import cell_series
 from fmbpo.runs.summary import Summary
 
 PANELS = {

@@ -21,6 +21,7 @@ _NOT_RESULTS = (
     "description",
     "aliases",
     "scale_reason",
+    "data_id",  # a run's name has it, in its hash
     "data.path",  # where the data lie; what they are is the caller's ``data_identity``
     "pretrain.log_every",
     "pretrain.checkpoint_every",

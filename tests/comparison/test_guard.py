@@ -1,0 +1,176 @@
+"""What may be compared, what is refused, and what the reader's attention is called to."""
+
+import attrs
+import pytest
+
+from fmbpo.comparison.guard import compare
+from fmbpo.comparison.imported import import_results
+from fmbpo.comparison.record import Cell
+from fmbpo.comparison.records import records_of
+from fmbpo.comparison.result import OVERALL
+from fmbpo.errors import UserError
+from fmbpo.runs.findings import Finding
+
+TASKS = {"walker-stand": [950, 960, 970], "walker-walk": [900, 910, 920]}
+OTHER = {"walker-stand": [951, 962, 973], "walker-walk": [905, 911, 922]}
+
+
+@pytest.fixture(scope="module")
+def known(repository, tmp_path_factory):
+    """Records of the known results, by phase."""
+    file = repository / "tests" / "golden" / "known_results.csv"
+    records = records_of(import_results(file, tmp_path_factory.mktemp("known")))
+    return {phase: [r for r in records if r.phase == phase] for phase in ("3", "7")}
+
+
+def lines(comparison):
+    return [line for lines in comparison.attention.values() for line in lines]
+
+
+def test_phase_3_is_read_as_the_study_read_it(known):
+    (section,) = compare(known["3"], name="phase 3").sections
+    assert {e.task: e.verdict for e in section.effects if e.task != OVERALL} == {
+        "reacher-easy": "no decision", "walker-stand": "mlp ahead", "cheetah-run": "no decision",
+    }  # fmt: skip
+    assert {e.kind for e in section.effects} == {"policy"}
+    assert not any(e.paired for e in section.effects)
+
+
+def test_the_failed_replication_is_noticed(known):
+    doubtful = [line for line in lines(compare(known["3"], name="")) if "replication" in line]
+    assert doubtful == [
+        f"mlp × {policy} on cheetah-run: {mean}, less than half of PWM's published 414.5 "
+        "(TD-MPC2: 148.1): failed replication?"
+        for policy, mean in (("mlp", 112.5), ("flow", 98.7))
+    ]
+
+
+def test_phase_3_is_not_ranked_against_phase_7(known):
+    with pytest.raises(UserError) as error:
+        compare([*known["3"], *known["7"]], name="both")
+    said = str(error.value)
+    assert "protocol: frozen | finetuned; conventions: not stated | PWM's faulty reward" in said
+    assert "--separate" in said
+    assert "--allow-mixing protocol --allow-mixing conventions" in said
+    assert "scale" not in said
+
+
+def test_side_by_side_nothing_is_ranked_between(known):
+    found = compare([*known["3"], *known["7"]], name="both", separate=True)
+    assert [len(s.records) for s in found.sections] == [2, 2]
+    alone = compare(known["3"], name="phase 3").sections[0]
+    assert found.sections[0] == alone
+    assert "nothing is ranked between them" in found.attention[""][0]
+    assert "Runs of several phases of the study: 3, 7." in found.attention[""]
+
+
+def test_mixing_is_written_on_everything(record, basis):
+    longer = attrs.evolve(basis, budget="9 x 4 x 4")
+    records = [record("mlp mlp", TASKS), record("mlp flow", OTHER, basis=longer)]
+    with pytest.raises(UserError, match=r"budget: 7 x 4 x 4 \| 9 x 4 x 4\n.*--allow-mixing budget"):
+        compare(records, name="")
+    found = compare(records, name="", mixing=["budget", "scale"])
+    (section,) = found.sections
+    assert "budget 7 x 4 x 4 | 9 x 4 x 4" in section.title
+    assert section.title.endswith("MIXED: budget")  # the scale is the same
+    assert [r.name for r in section.records] == [
+        "run mlp mlp [budget: 7 x 4 x 4]", "run mlp flow [budget: 9 x 4 x 4]",
+    ]  # fmt: skip
+    assert len(section.bases) == 2
+    assert any("although they differ in budget: 7 x 4 x 4 | 9 x 4 x 4" in x for x in lines(found))
+    assert compare(records[:1], name="", mixing=["budget"]).sections[0].mixed == []
+    with pytest.raises(UserError, match="'bugdet' to mix\n  -> did you mean 'budget'"):
+        compare(records, name="", mixing=["bugdet"])
+
+
+def test_which_run_counts(record, basis):
+    one, other = record("mlp mlp", TASKS), record("mlp mlp", TASKS, seeds=[3, 4, 5], source="b")
+    with pytest.raises(UserError, match=r"runs/mlp mlp and b: two runs of mlp × mlp .* seed 3"):
+        compare([one, other], name="")
+    longer = attrs.evolve(other, basis=attrs.evolve(basis, budget="9"))
+    with pytest.raises(UserError, match="--separate in the place of"):
+        compare([one, longer], name="", mixing=["budget"])
+
+
+def test_runs_of_one_cell_are_put_together(record):
+    whole = record("mlp mlp", TASKS)
+    parts = [
+        record("mlp mlp", {t: values[:2] for t, values in TASKS.items()}),
+        record("mlp mlp", {t: values[2:] for t, values in TASKS.items()}, seeds=[3], name="more"),
+    ]
+    assert (
+        compare(parts, name="").sections[0].results == compare([whole], name="").sections[0].results
+    )
+
+
+def test_numbers_of_a_section(record):
+    (section,) = compare(
+        [record("mlp mlp", TASKS, petaflops=2.0, seconds=7200.0, hardware="cuda"),
+         record("mlp flow", {**OTHER, "cheetah-run": [500, 600, 700]}, model_errors={1: 0.5})],
+        name="",
+    ).sections  # fmt: skip
+    assert section.cells == [Cell("mlp", "mlp"), Cell("mlp", "flow")]
+    assert section.tasks == ["walker-stand", "walker-walk"]
+    results = {(str(r.cell), r.task): r for r in section.results}
+    assert ("mlp × mlp", "cheetah-run") not in results
+    assert results["mlp × flow", "cheetah-run"].mean.value == pytest.approx(600)
+    overall = results["mlp × flow", OVERALL]
+    assert overall.mean.value == pytest.approx((962 + 2738 / 3) / 2000)  # without cheetah-run
+    assert overall.values == pytest.approx([0.928, 0.9365, 0.9475])
+    assert (overall.pwm, overall.tdmpc2) == pytest.approx((0.990595, 0.984069))
+    assert [e.task for e in section.effects] == ["walker-stand", "walker-walk", OVERALL]
+    cost = section.costs[0]
+    assert (cost.petaflops, cost.hours, cost.hardware) == (2.0, 2.0, "cuda")
+    assert cost.return_per_petaflop == cost.return_per_hour == pytest.approx(935 / 2)
+    assert section.costs[1].petaflops is None
+    assert section.model_errors == {"mlp": {1: 0.5}}
+
+
+def test_profile_by_hand(record):
+    (profile,) = compare(
+        [record("mlp mlp", {"walker-stand": [100, 500, 900], "walker-walk": [300, 300, 300]})],
+        name="",
+    ).sections[0].profiles  # fmt: skip
+    at = dict(zip(profile.thresholds, profile.share, strict=True))
+    assert [at[x] for x in (0.0, 0.1, 0.28, 0.3, 0.5, 0.88, 0.9, 1.0)] == pytest.approx(
+        [1, 5 / 6, 5 / 6, 2 / 6, 1 / 6, 1 / 6, 0, 0]
+    )
+    for share, low, high in zip(profile.share, profile.low, profile.high, strict=True):
+        assert 0 <= low <= share <= high <= 1
+    assert profile.low[15] == 0 < profile.high[15]
+
+
+@pytest.mark.parametrize(
+    ("change", "want"),
+    [
+        ({"returns": {"walker-stand": OTHER["walker-stand"]}}, "has no walker-walk"),
+        ({"returns": {t: v[:2] for t, v in OTHER.items()}}, "lacks seeds of walker-stand: 3."),
+        ({"returns": {t: v[:2] for t, v in OTHER.items()}}, "Seeds differ between cells"),
+        ({"returns": {t: v[:1] for t, v in OTHER.items()}}, "One seed on a task"),
+        ({"returns": TASKS}, "Identical returns in every episode: mlp × mlp (walker-stand, seed 1)"
+         " and mlp × flow (walker-stand, seed 1)."),
+        ({"episodes": 9}, "numbers of episodes: 2 in run mlp mlp; 9 in run mlp flow"),
+        ({"episodes": None}, "Imported without the number of episodes: run mlp flow"),
+        ({"health": [Finding("g", "it is broken", "R² 0", "a/1")]},
+         "run mlp flow: it is broken: a/1 (R² 0)."),
+        ({"returns": {**OTHER, "walker-walk": [400, 480, 490]}}, "walker-walk: 456.7, less than h"),
+        ({"seeds_ordered": False}, "order of seeds is not certain"),
+        ({"settings": {"critic.count": 5, "policy.units": [2]}},
+         "Runs differ beyond the factors: critic.count: 3 | 5."),
+        ({"phase": "9"}, "several phases of the study: 8, 9"),
+    ],
+)  # fmt: skip
+def test_attention(record, change, want):
+    first = record("mlp mlp", TASKS, settings={"critic.count": 3, "policy.units": [1]})
+    plain = compare([first, record("mlp flow", OTHER)], name="")
+    assert plain.attention == {}
+    other = record("mlp flow", **{"returns": OTHER, **change})
+    assert any(want in line for line in lines(compare([first, other], name="")))
+
+
+def test_budgets_across_sections(record, basis):
+    longer = attrs.evolve(basis, budget="9 x 4 x 4")
+    records = [record("mlp mlp", TASKS), record("mlp flow", OTHER, basis=longer)]
+    found = compare(records, name="", separate=True)
+    assert "Budgets differ between sections: 7 x 4 x 4 | 9 x 4 x 4." in found.attention[""]
+    assert [s.effects for s in found.sections] == [[], []]
