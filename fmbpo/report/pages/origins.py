@@ -23,7 +23,7 @@ def basis(section: Section) -> Table:
     for name in BASIS:
         values = [str(getattr(one, name)) for one in section.bases]
         differ = len(set(values)) > 1
-        title = Field(name, note="mixed" if differ else "", tone="warning" if differ else "")
+        title = Field(name, note="differs" if differ else "", tone="warning" if differ else "")
         rows.append([title, *(Field(value or NONE) for value in values)])
     return Table("What the numbers rest on", columns, rows, sortable=False)
 

@@ -15,8 +15,9 @@ _PUBLISHED = ("PWM", "TD-MPC2")
 _BRACKETS = f"IQM: interquartile mean over seeds. In brackets: {LEVEL} intervals."
 
 
-def returns(section: Section, name: str, style: Mapping[Cell, Style]) -> Block:
-    """Tables over all tasks and by task; the returns and the performance profiles drawn."""
+def returns(section: Section, name: str, style: Mapping[Cell, Style]) -> Block | None:
+    """Tables over all tasks and by task; the returns and the performance profiles drawn; None
+    where there are no returns."""
     tasks = by_task(section)
     overall = [result for result in section.results if result.task == OVERALL]
     tables, pictures = [], []
@@ -30,6 +31,8 @@ def returns(section: Section, name: str, style: Mapping[Cell, Style]) -> Block:
         pictures.append(Picture(f"{name}-returns", title, words, svg, seeds_table(section)))
     if section.profiles:
         pictures.append(_profiles(section.profiles, f"{name}-profiles", style))
+    if not tables and not pictures:
+        return None
     return Block(title="Returns", tables=tables, pictures=pictures)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -67,13 +68,13 @@ def _check(out: Path) -> None:
     """That the folder may be replaced: absent, empty, or a report and nothing else."""
     if not out.exists():
         return
+    listed = _listed(out)
     with disk_errors(out):
-        found = {
-            path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()
-        } if out.is_dir() else {""}  # fmt: skip
-    strange = sorted(found - _listed(out))
-    if strange:
-        what = f"holds {', '.join(strange[:5])}" if out.is_dir() else "is a file"
+        found = (path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir())
+        # Only the first few: it may be the root of a disk.
+        strange = sorted(itertools.islice((name for name in found if name not in listed), 5))
+    if strange or not out.is_dir():
+        what = f"holds {', '.join(strange)}" if strange else "is a file"
         raise UserError(
             f"no report of a comparison is there to replace: it {what}",
             where=str(out),
