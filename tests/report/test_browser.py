@@ -97,7 +97,8 @@ def test_words_are_told_from_the_ground(visit, scheme):
           const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
           while (walker.nextNode()) {
             const node = walker.currentNode.parentElement;
-            if (!walker.currentNode.textContent.trim() || node.matches("script, title, desc")) continue;
+            if (!walker.currentNode.textContent.trim()) continue;
+            if (node.matches("script, title, desc")) continue;
             const style = getComputedStyle(node);
             const inside = node.closest("svg");
             const words = light(inside ? style.fill : style.color);

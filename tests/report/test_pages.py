@@ -242,7 +242,7 @@ def test_hostile_names_are_words(text, words, made):
     ("escape", "bad", "good"),
     [
         (clean, "a\x00b\x1b[0m\ud800", "a�b�[0m�"),
-        (markdown, "[x](y) `z` <b> & a|b\n# c", "\\[x\\](y) \\`z\\` &lt;b&gt; &amp; a\\|b # c"),
+        (markdown, "[x](y) `z` <b> & a|b\n# $c", "\\[x\\](y) \\`z\\` &lt;b&gt; &amp; a\\|b # \\$c"),
         (markdown, "_a_ snake_case **b**", "\\_a\\_ snake_case \\*\\*b\\*\\*"),
         (csv_text, "=HYPERLINK(1)", "'=HYPERLINK(1)"),
         (csv_text, "-1 a", "'-1 a"),

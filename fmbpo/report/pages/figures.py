@@ -65,7 +65,8 @@ def returns(
         axes.set_xlabel("return")
         legend(figure, axes)
 
-    height = 1.2 + len(tasks) * (0.2 + 0.19 * most)
+    row = 0.2 + 0.19 * most if len(tasks) <= 8 else 0.12 + 0.12 * most
+    height = 1.2 + len(tasks) * row
     words = (
         "For each task the mean return of each cell with its 95 % interval; small dots are seeds. "
         "Published returns of PWM and TD-MPC2 are marked where they are known."

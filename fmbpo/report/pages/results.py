@@ -91,24 +91,30 @@ def task_table(section: Section, tasks: Mapping[str, Sequence[CellResult]]) -> T
 def seeds_table(section: Section) -> Table:
     """The final return of every policy."""
     columns = [
-        *(Column(title, numeric=False) for title in ("task", "cell", "seed", "run")),
+        *(Column(title, numeric=False) for title in ("task", "cell", "seed")),
         *(Column(title) for title in ("mean return", "episodes")),
+        Column("run", numeric=False),
     ]
     rows = [
         [
             Field(task),
             Field(str(record.cell)),
             Field(seed),
-            Field(record.name),
             Field.number(score.mean, 1),
             Field.number(score.episodes, 0),
+            Field(record.name),
         ]
         for record in section.records
         for task, seeds in record.scores.items()
         for seed, score in seeds.items()
     ]
     notes = [f"{NONE}: the source does not say how many episodes the mean is over."]
-    missing = any(row[-1].value is None for row in rows)
+    missing = any(
+        score.episodes is None
+        for record in section.records
+        for seeds in record.scores.values()
+        for score in seeds.values()
+    )
     return Table("Every seed's return", columns, rows, notes if missing else ())
 
 
