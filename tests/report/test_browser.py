@@ -169,6 +169,15 @@ def test_a_header_sorts_by_number(visit):
     assert said == []
 
 
+def test_negative_numbers_are_sorted_as_numbers(visit):
+    page, _, _ = visit()
+    table = page.get_by_role("table", name="Effects by task, in returns").first
+    before = [float(x) for x in column(page, table, 2)]
+    assert min(before) < 0 < max(before)
+    table.locator("thead th[data-column='2']").get_by_role("button").click()
+    assert [float(x) for x in column(page, table, 2)] == sorted(before)
+
+
 def test_a_header_sorts_by_keyboard_and_by_word(visit):
     page, _, _ = visit()
     table = page.locator("#s1 table.sortable", has_text="reacher-easy").first
