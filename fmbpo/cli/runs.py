@@ -28,6 +28,10 @@ def add_commands(commands: Commands) -> None:
     _root(prune)
     prune.add_argument("--yes", action="store_true", help="remove it")
     prune.set_defaults(command=_prune)
+    importing = kinds.add_parser("import", help="take in results that were recorded elsewhere")
+    importing.add_argument("file", type=Path, help="a CSV file: docs/statistics.md has its columns")
+    _root(importing)
+    importing.set_defaults(command=_import)
 
 
 def _root(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +80,14 @@ def _prune(arguments: argparse.Namespace) -> int:
             found, total = found + 1, total + one.size
     done = "removed" if arguments.yes else "would be removed; --yes removes it"
     print(f"{found} of {_bytes(total)} {done}" if found else "nothing to remove")
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from fmbpo.comparison.imported import import_results
+
+    for folder in import_results(arguments.file, arguments.runs):
+        print(folder)
     return 0
 
 

@@ -15,6 +15,8 @@ from fmbpo.errors import UserError, did_you_mean
 
 FIELDS = tuple(field.name for field in attrs.fields(Basis))
 """Fields of a basis, by the names that ``mixing`` takes."""
+TITLED = ("protocol", "conventions", "scale")
+"""Those that stand in every section's title."""
 
 
 def compare(
@@ -45,11 +47,12 @@ def compare(
     if len(groups) > 1 and not separate:
         raise _refusal([group[0].basis for group in groups.values()], mixing)
     sections, attention = [], {}
+    told = {*TITLED, *_differing([record.basis for record in records])}
     for group in groups.values():
         bases = [record.basis for record in group]
         mixed = [field for field in _differing(bases) if field in mixing]
         _each_once(group)
-        title = _title(bases, mixed)
+        title = _title(bases, mixed, told)
         section = make_section(title, [_labelled(record, mixed) for record in group], mixed)
         sections.append(section)
         attention[title] = in_section(section)
@@ -95,9 +98,10 @@ def _each_once(records: Sequence[Record]) -> None:
                     )
 
 
-def _title(bases: Sequence[Basis], mixed: Sequence[str]) -> str:
+def _title(bases: Sequence[Basis], mixed: Sequence[str], told: Collection[str]) -> str:
+    """Protocol, conventions and scale, and whatever tells sections apart or is mixed."""
     parts = []
-    for field in FIELDS:
+    for field in (f for f in FIELDS if f in told):
         values = dict.fromkeys(_short(getattr(basis, field)) for basis in bases)
         name = "" if field == "protocol" else f"{field} "
         parts.append(f"{name}{' | '.join(values)}")

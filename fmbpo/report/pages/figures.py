@@ -1,0 +1,209 @@
+"""The report's figures: returns, effects, performance profiles, curves, model errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from fmbpo.comparison.record import Cell, Series
+from fmbpo.comparison.result import OVERALL, CellResult, Estimate, Profile
+from fmbpo.report.curves import columns_of, mean_series
+from fmbpo.report.pages.drawing import INK, MUTED, PAPER, Style, draw, label, legend, rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ALL_TASKS = "all tasks"
+"""The name of the row that is over all tasks."""
+_LEVELS = (("PWM, published", "pwm", "-"), ("TD-MPC2, published", "tdmpc2", (0, (2, 1.4))))
+
+
+def returns(
+    name: str,
+    title: str,
+    tasks: Mapping[str, Sequence[CellResult]],
+    style: Mapping[Cell, Style],
+) -> str:
+    """A band for each task: the mean and interval of each cell, its seeds, published returns."""
+    most = max(map(len, tasks.values()))
+
+    def paint(figure: Figure, axes: Axes) -> None:
+        seen: set[str] = set()
+
+        def once(words: str) -> str:
+            # A leading underscore keeps a line out of the legend.
+            found = "_" if words in seen else words
+            seen.add(words)
+            return found
+
+        rows(axes, list(tasks))
+        for row, found in enumerate(tasks.values()):
+            for place, result in enumerate(found):
+                y = row + 0.62 * ((place + 0.5) / len(found) - 0.5)
+                look = style[result.cell]
+                axes.plot(
+                    result.values, [y] * len(result.values), "o",
+                    ms=3.2, color=look.colour, alpha=0.45, mew=0,
+                )  # fmt: skip
+                _point(axes, result.mean, y, look.colour, look.marker, 6.0)
+                axes.plot(
+                    [], [], look.marker, color=look.colour, ms=6, mec=PAPER, mew=0.6,
+                    label=once(label(str(result.cell), 40)),
+                )  # fmt: skip
+            for words, field, dash in _LEVELS:
+                levels = {getattr(result, field) for result in found} - {None}
+                for level in levels:
+                    axes.plot(
+                        [level, level], [row - 0.36, row + 0.36], color=INK, ls=dash, lw=1.3,
+                        label=once(words), zorder=1.5,
+                    )  # fmt: skip
+        for between in range(1, len(tasks)):
+            axes.axhline(between - 0.5, color=MUTED, lw=0.4, ls=(0, (1, 3)))
+        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+        axes.set_xlabel("return")
+        legend(figure, axes)
+
+    row = 0.2 + 0.19 * most if len(tasks) <= 8 else 0.12 + 0.12 * most
+    height = 1.2 + len(tasks) * row
+    words = (
+        "For each task the mean return of each cell with its 95 % interval; small dots are seeds. "
+        "Published returns of PWM and TD-MPC2 are marked where they are known."
+    )
+    return draw(name, title, words, height, paint)
+
+
+def forest(name: str, title: str, differences: Mapping[str, Estimate], style: Style) -> str:
+    """Differences of returns / 1000 with their intervals by task; ``OVERALL`` is all tasks."""
+
+    def paint(figure: Figure, axes: Axes) -> None:
+        rows(axes, [task or ALL_TASKS for task in differences])
+        axes.axvline(0.0, color=INK, lw=0.9)
+        for row, (task, found) in enumerate(differences.items()):
+            marker, size = ("o", 6.5) if task else ("D", 8.0)
+            _point(axes, found, row, style.colour, marker, size, hollow=not _decided(found))
+            if task == OVERALL and len(differences) > 1:
+                axes.axhline(row + 0.5, color=MUTED, lw=0.6)
+        low, high = axes.get_xlim()
+        axes.set_xlim(min(low, -0.02), max(high, 0.02))
+        axes.locator_params(axis="x", nbins=5)
+        axes.set_xlabel("difference in return / 1000")
+
+    words = (
+        "Differences with 95 % intervals, over all tasks (diamond) and for each task. "
+        "Filled where the interval excludes 0."
+    )
+    return draw(name, title, words, 0.85 + 0.31 * len(differences), paint)
+
+
+def profiles(name: str, title: str, found: Sequence[Profile], style: Mapping[Cell, Style]) -> str:
+    """The share of runs above each score, with its band."""
+
+    def paint(figure: Figure, axes: Axes) -> None:
+        for profile in found:
+            look = style[profile.cell]
+            x = list(profile.thresholds)
+            axes.fill_between(
+                x, list(profile.low), list(profile.high), color=look.colour, alpha=0.13, lw=0
+            )
+            axes.plot(
+                x, list(profile.share), color=look.colour, ls=look.dash, lw=2,
+                marker=look.marker, ms=5, markevery=max(1, len(x) // 8), mec=PAPER, mew=0.6,
+                label=label(str(profile.cell), 40),
+            )  # fmt: skip
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_xlabel("score τ (return / 1000)")
+        axes.set_title("share of runs above τ", loc="left", fontsize=12, pad=8)
+        axes.grid()
+        legend(figure, axes)
+
+    words = "The share of each cell's runs with a score above each threshold, with 95 % bands."
+    return draw(name, title, words, 3.9, paint)
+
+
+def curves(
+    name: str,
+    title: str,
+    cells: Mapping[Cell, Sequence[Series]],
+    style: Mapping[Cell, Style],
+) -> str:
+    """Return against iteration: every seed a thin line, their mean a thick one."""
+
+    def paint(figure: Figure, axes: Axes) -> None:
+        top = [0.0]
+        for cell, seeds in cells.items():
+            look = style[cell]
+            for series in seeds if len(seeds) > 1 else ():
+                axes.plot(*columns_of(series), color=look.colour, lw=0.8, alpha=0.45)
+            x, y = columns_of(mean_series(list(seeds)))
+            axes.plot(
+                x, y, color=look.colour, ls=look.dash, lw=2, marker=look.marker, ms=5,
+                markevery=max(1, len(x) // 6), mec=PAPER, mew=0.6,
+                label=label(str(cell), 40),
+            )  # fmt: skip
+            top += [v for series in seeds for _, v in series if math.isfinite(v)]
+        axes.set_ylim(min(0.0, *top) * 1.05, max(top) * 1.06 or 1.0)
+        axes.set_xlabel("iteration")
+        axes.set_title("return", loc="left", fontsize=12, pad=8)
+        axes.locator_params(axis="x", nbins=5)
+        axes.grid()
+        legend(figure, axes)
+
+    words = (
+        "Return in evaluation against the iteration of training: a thin line for each seed, "
+        "a thick one for their mean."
+    )
+    return draw(name, title, words, 3.6, paint)
+
+
+def model_errors(
+    name: str, title: str, errors: Mapping[str, Mapping[int, float]], style: Mapping[str, Style]
+) -> str:
+    """The held-out error of each kind of world model by horizon."""
+
+    def paint(figure: Figure, axes: Axes) -> None:
+        for kind, found in errors.items():
+            look = style[kind]
+            axes.plot(
+                list(found), list(found.values()), color=look.colour, ls=look.dash, lw=2,
+                marker=look.marker, ms=6.5, mec=PAPER, mew=0.6, label=label(kind, 40),
+            )  # fmt: skip
+        ticks = sorted({horizon for found in errors.values() for horizon in found})
+        if len(ticks) > 1 and ticks[0] > 0:
+            axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("horizon (agent steps)")
+        axes.set_title("error (standard deviations)", loc="left", fontsize=12, pad=8)
+        axes.grid()
+        legend(figure, axes)
+
+    words = "The held-out error of predicted observations against the horizon of prediction."
+    return draw(name, title, words, 3.6, paint)
+
+
+def _decided(found: Estimate) -> bool:
+    """Whether the interval excludes 0."""
+    if found.low is None or found.high is None:
+        return False
+    return found.low > 0 or found.high < 0
+
+
+def _point(
+    axes: Axes,
+    found: Estimate,
+    y: float,
+    colour: str,
+    marker: str,
+    size: float,
+    *,
+    hollow: bool = False,
+) -> None:
+    """A number and its interval at height ``y``."""
+    if found.low is not None and found.high is not None:
+        axes.plot([found.low, found.high], [y, y], "-", color=colour, lw=1.8)
+    edge, face = (colour, PAPER) if hollow else (PAPER, colour)
+    width = 1.6 if hollow else 0.6
+    axes.plot(found.value, y, marker, color=face, mec=edge, mew=width, ms=size, zorder=3)

@@ -1,0 +1,93 @@
+"""The report's folder: written aside, moved in place whole, never over what is not a report."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from pathlib import Path
+
+from fmbpo.comparison.result import Comparison
+from fmbpo.errors import UserError
+from fmbpo.report.pages.csv_files import csv_files
+from fmbpo.report.pages.markdown import markdown_text
+from fmbpo.report.pages.render import html, page, picture_files
+from fmbpo.runs.files import disk_errors, fsync_path
+
+FIGURES = "figures"
+"""The folder of the figures that Markdown refers to."""
+_LIST = "report.json"
+"""Names the files of the report: what a later one may replace."""
+
+
+def write_report(comparison: Comparison, out: Path) -> list[Path]:
+    """Write ``report.html``, ``report.md``, CSV files and figures to the folder ``out``.
+
+    Returns the files' paths, the page first. A report that is there already is replaced. Equal
+    comparisons give equal bytes. Raises ``UserError`` where ``out`` holds anything else, or cannot
+    be written; nothing half-written is left.
+    """
+    out = out.resolve()
+    _check(out)
+    content = page(comparison)
+    texts = {"report.html": html(content), "report.md": markdown_text(content, FIGURES)}
+    texts |= csv_files(comparison)
+    texts |= {f"{FIGURES}/{name}": text for name, text in picture_files(content).items()}
+    texts[_LIST] = json.dumps({"kind": "fmbpo report", "files": sorted(texts)}, indent=2) + "\n"
+    aside = out.with_name(f".{out.name}.{os.getpid()}.aside")
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    with disk_errors(out):
+        try:
+            for name, text in texts.items():
+                path = aside / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8", newline="\n")
+                fsync_path(path)
+            _replace(aside, out, old)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+        fsync_path(out.parent)
+    return [out / name for name in texts]
+
+
+def _replace(new: Path, place: Path, old: Path) -> None:
+    """Move ``new`` to ``place``; what was there goes to ``old``, and back if the move fails."""
+    if place.exists():
+        place.rename(old)
+    try:
+        new.rename(place)
+    except OSError:
+        if old.exists():
+            old.rename(place)
+        raise
+
+
+def _check(out: Path) -> None:
+    """That the folder may be replaced: absent, empty, or a report and nothing else."""
+    if not out.exists():
+        return
+    listed = _listed(out)
+    with disk_errors(out):
+        found = (path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir())
+        # Only the first few: it may be the root of a disk.
+        strange = sorted(itertools.islice((name for name in found if name not in listed), 5))
+    if strange or not out.is_dir():
+        what = f"holds {', '.join(strange)}" if strange else "is a file"
+        raise UserError(
+            f"no report of a comparison is there to replace: it {what}",
+            where=str(out),
+            remedy="name a folder that is empty, that is not there yet, or that holds a report",
+        )
+
+
+def _listed(out: Path) -> set[str]:
+    """The files that the report in ``out`` consists of; none where there is no report."""
+    try:
+        content = json.loads((out / _LIST).read_bytes())
+        if content["kind"] != "fmbpo report":
+            return set()
+        return {_LIST, *map(str, content["files"])}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return set()

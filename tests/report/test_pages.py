@@ -1,0 +1,350 @@
+"""What the report says: every number, every warning, nothing that runs or loads."""
+
+import csv
+import io
+import math
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter
+from html.parser import HTMLParser
+
+import attrs
+import pytest
+from synthetic import CELLS, HOSTILE, comparison, imported_section, main_section
+
+from fmbpo.comparison.record import Score
+from fmbpo.comparison.result import OVERALL, CellResult, Comparison, Estimate
+from fmbpo.report.pages.content import decimal, significant
+from fmbpo.report.pages.csv_files import ALL_TASKS, csv_files
+from fmbpo.report.pages.markdown import markdown_text
+from fmbpo.report.pages.render import html, page, picture_files
+from fmbpo.report.pages.text import clean, csv_text, markdown
+
+VOID = {"meta", "link", "img", "br"}
+ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"
+
+
+@pytest.fixture(scope="module")
+def made():
+    return comparison()
+
+
+@pytest.fixture(scope="module")
+def content(made):
+    return page(made)
+
+
+@pytest.fixture(scope="module")
+def text(content):
+    return html(content)
+
+
+@pytest.fixture(scope="module")
+def words(content):
+    return markdown_text(content, "figures")
+
+
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+class Reader(HTMLParser):
+    """Every tag's attributes; complains about a tag that is not closed by its own end."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.ids = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.ids += [value for key, value in attributes if key == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def estimates(section):
+    for result in section.results:
+        yield from ((result.mean, result.task), (result.iqm, result.task))
+    for effect in section.effects:
+        yield effect.difference, effect.task
+
+
+def shown(estimate, digits):
+    ends = (estimate.low, estimate.high)
+    if None in ends:
+        return decimal(estimate.value, digits), ""
+    return decimal(estimate.value, digits), f"[{', '.join(decimal(x, digits) for x in ends)}]"
+
+
+def test_the_page_is_whole(text):
+    reader = Reader(text)
+    assert [name for name, n in Counter(reader.ids).items() if n > 1] == []
+    targets = [a["href"][1:] for _, a in reader.tags if a.get("href", "").startswith("#")]
+    targets += re.findall(r"url\(#([^)]*)\)", text)
+    assert targets
+    assert set(targets) <= set(reader.ids)
+
+
+def test_the_page_loads_and_runs_nothing_of_others(text):
+    reader = Reader(text)
+    for tag, attributes in reader.tags:
+        for key in ("src", "href", "srcset", "data", "action", "poster"):
+            assert attributes.get(key, "#")[:5].startswith(("#", "data:")), (tag, attributes)
+        assert not [key for key in attributes if key.startswith("on")]
+    rest = re.sub(r"(?s)<script>.*?</script>", "", text)
+    assert set(re.findall(r"[\w:]*//[^\s\"'<>]*", rest)) == {"http://www.w3.org/2000/svg"}
+    assert [tag for tag, _ in reader.tags].count("script") == 1
+    assert "@import" not in text
+
+
+def test_figures_are_svg_with_words(content, text):
+    pictures = [p for part in content.parts for block in part.blocks for p in block.pictures]
+    # Returns, profiles, three effects, four curves, errors; imported: returns and one effect.
+    assert len(pictures) == 12
+    assert len({picture.name for picture in pictures}) == 12
+    for picture in pictures:
+        assert picture.svg in text
+        root = ET.fromstring(picture.svg)
+        assert root.get("role") == "img"
+        ids = root.get("aria-labelledby").split()
+        named = {element.get("id"): element for element in root[:2]}
+        assert [named[i].tag.rpartition("}")[2] for i in ids] == ["title", "desc"]
+        assert all(named[i].text for i in ids)
+        assert picture.data.rows
+        assert len(root.findall(".//{*}text")) > 4  # text is text
+        # Only colours that follow the page, or fall back where there is none.
+        assert not re.search(r"(?<!, )#[0-9a-f]{6}\b", picture.svg)
+        assert "currentColor" in picture.svg
+    for svg in picture_files(content).values():
+        ET.fromstring(svg)
+
+
+def test_every_result_is_in_page_markdown_and_csv(made, text, words):
+    files = {name: rows(content) for name, content in csv_files(made).items()}
+    for section in made.sections:
+        for estimate, task in estimates(section):
+            number, interval = shown(estimate, 3 if task == OVERALL else 1)
+            assert f'data-value="{estimate.value}"' in text
+            for place in (text, words.replace("\\", "")):
+                assert number in place
+                assert interval in place
+        for effect in section.effects:
+            if effect.improvement:
+                assert f'data-value="{effect.improvement.value}"' in text
+    results = [result for section in made.sections for result in section.results]
+    assert len(results) == len(files["results.csv"]) == 28
+    for row, result in zip(files["results.csv"], results, strict=True):
+        assert row["task"] == (result.task or ALL_TASKS)
+        assert row["unit"] == ("return" if result.task else "return / 1000")
+        assert (row["world_model"], row["policy"]) == attrs.astuple(result.cell)
+        ends = [result.mean, result.iqm]
+        for name, one in zip(("mean", "iqm"), ends, strict=True):
+            found = [row[name], row[f"{name}_low"], row[f"{name}_high"]]
+            assert found == ["" if x is None else str(x) for x in attrs.astuple(one)]
+        assert row["pwm"] == ("" if result.pwm is None else str(result.pwm))
+        assert int(row["seeds"]) == len(result.values)
+        assert row["protocol"] == "frozen"
+        assert row["runs"]
+        assert row["checkpoint"]
+    effects = [effect for section in made.sections for effect in section.effects]
+    for row, effect in zip(files["effects.csv"], effects, strict=True):
+        assert float(row["difference"]) == effect.difference.value
+        assert row["verdict"] == effect.verdict
+        assert row["improvement"] == (
+            "" if effect.improvement is None else str(effect.improvement.value)
+        )
+        assert row["verdict"] in text
+
+
+def test_every_seed_is_in_page_markdown_and_csv(made, text, words):
+    found = rows(csv_files(made)["seeds.csv"])
+    scores = [
+        (record, task, seed, score)
+        for section in made.sections
+        for record in section.records
+        for task, seeds in record.scores.items()
+        for seed, score in seeds.items()
+    ]
+    assert len(scores) == len(found) == 4 * 4 * 3 - 1 + 2 * 3 * 3
+    for row, (record, task, seed, score) in zip(found, scores, strict=True):
+        assert (row["run"], row["task"], row["seed"]) == (record.name, task, seed)
+        assert float(row["mean"]) == score.mean
+        assert row["episodes"] == ("10" if score.returns else "")
+        assert [float(x) for x in row["returns"].split()] == list(score.returns)
+        assert row["source"] == record.source
+        assert f'data-value="{score.mean}"' in text
+        assert f"{score.mean:.1f}" in words
+
+
+def test_costs_errors_and_gates(made, text, words):
+    section = made.sections[0]
+    for cost in section.costs:
+        for value in (cost.petaflops, cost.hours, cost.return_per_petaflop, cost.return_per_hour):
+            assert f'data-value="{value}"' in text
+            assert f" {significant(value)} |" in words
+    for errors in section.model_errors.values():
+        for value in errors.values():
+            assert f'data-value="{value}"' in text
+            assert f" {significant(value)} |" in words
+    for place in (text, words):
+        assert "the decoded reward explains nothing on held-out episodes" in place
+        assert "No failed health gate is recorded" in place  # of the imported section
+        for record in section.records:
+            assert record.checkpoint in place.replace("\\", "")
+
+
+def test_warnings_stand_first(made, text, words):
+    for place in (text, words):
+        first = place.index("Before you read")
+        assert first < place.index("What the numbers rest on")
+        for notes in made.attention.values():
+            for note in notes:
+                plain = note.replace(HOSTILE, ESCAPED)
+                assert first < place.replace("&#39;", "'").replace("\\", "").index(plain)
+    calm = page(attrs.evolve(made, attention={"": []}))
+    for place in (html(calm), markdown_text(calm, "figures")):
+        assert "nothing that calls for attention" in place
+
+
+def test_what_was_mixed_is_in_every_title(content, text, words):
+    part = text[text.index('<section id="s2"') : text.index('<section id="method"')]
+    captions = re.findall(r'(?s)<(?:figcaption|p class="caption")>.*?</(?:figcaption|p)>', part)
+    assert len(captions) > 8
+    assert all("mixed: conventions; data; budget" in caption for caption in captions)
+    titles = [line for line in words.splitlines() if "· frozen, original" in line]
+    assert len(titles) == len(captions)
+    assert all(line.endswith("(mixed: conventions; data; budget)") for line in titles)
+    assert "mixed:" not in text[text.index('<section id="s1"') : text.index('<section id="s2"')]
+
+
+def test_hostile_names_are_words(text, words, made):
+    assert HOSTILE not in text
+    assert text.count(ESCAPED) > 20
+    assert "<script" not in words
+    assert ESCAPED in words
+    for table in re.findall(r"(?m)(?:^\|.*\n)+", words):
+        lines = table.splitlines()
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1, lines[0]
+
+
+@pytest.mark.parametrize(
+    ("escape", "bad", "good"),
+    [
+        (clean, "a\x00b\x1b[0m\ud800", "a�b�[0m�"),
+        (markdown, "[x](y) `z` <b> & a|b\n# $c", "\\[x\\](y) \\`z\\` &lt;b&gt; &amp; a\\|b # \\$c"),
+        (markdown, "_a_ snake_case **b**", "\\_a\\_ snake_case \\*\\*b\\*\\*"),
+        (csv_text, "=HYPERLINK(1)", "'=HYPERLINK(1)"),
+        (csv_text, "-1 a", "'-1 a"),
+        (csv_text, 'plain, "quoted"', 'plain, "quoted"'),
+    ],
+)
+def test_escapes(escape, bad, good):
+    assert escape(bad) == good
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(None, 1, "–"), (-0.04, 1, "0.0"), (-1.25, 2, "−1.25"), (math.nan, 1, "nan")],
+)
+def test_numbers(value, digits, text):
+    assert decimal(value, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"), (0.00123456, "0.00123"), (41.73, "41.7"), (8344.0, "8344"), (-2.5, "−2.50"),
+        (3.2e9, "3.20e+09"), (4e-7, "4.00e−07"), (None, "–"), (math.inf, "inf"),
+    ],
+)  # fmt: skip
+def test_rough_numbers(value, text):
+    assert significant(value) == text
+
+
+HEADINGS = ("Effects", "Learning curves", "Cost", "World models", "Videos")
+
+
+def test_what_is_not_there_is_left_out(made):
+    bases = made.sections[0].bases
+    bare = attrs.evolve(imported_section(), effects=[], title="bare", mixed=[], bases=bases)
+    content = page(Comparison(name="bare", sections=[bare], attention={}, method=[]))
+    titles = [block.title for block in content.parts[0].blocks]
+    assert titles == ["Returns", "Health", "Provenance"]
+    found = html(content)
+    assert not [name for name in HEADINGS if f"<h3>{name}</h3>" in found]
+    assert "there are no two cells to compare" in found
+    assert "<nav" not in found
+    whole = page(made).parts[0].blocks
+    assert {block.title for block in whole} > set(HEADINGS) - {"Videos"}
+
+
+def test_cells_without_curves_are_named(made):
+    section = main_section()
+    section = attrs.evolve(
+        section,
+        records=[*section.records[:3], attrs.evolve(section.records[3], curves={})],
+    )
+    block = next(
+        block
+        for block in page(attrs.evolve(made, sections=[section])).parts[0].blocks
+        if block.title == "Learning curves"
+    )
+    assert "No curves are recorded for flow × flow." in block.text
+    assert "flow × flow" not in block.pictures[0].svg
+    assert "mlp × flow" in block.pictures[0].svg
+
+
+def test_tasks_beyond_the_shared_ones_are_marked(made):
+    section = imported_section()
+    section = attrs.evolve(section, tasks=section.tasks[:2])
+    found = html(page(attrs.evolve(made, sections=[section])))
+    assert "cheetah-run †" in found
+    assert "not in every cell" in found
+    assert "walker-stand †" not in found
+
+
+def test_one_seed_and_numbers_that_are_none(made):
+    nan = Estimate(math.nan, math.nan, math.nan)
+    one = Estimate(500.0)
+    results = [
+        CellResult(CELLS[0], "a", ["1"], [500.0], one, one),
+        CellResult(CELLS[1], "a", ["1"], [math.nan], nan, nan),
+    ]
+    record = attrs.evolve(imported_section().records[0], scores={"a": {"1": Score(500.0)}})
+    section = attrs.evolve(
+        imported_section(), results=results, effects=[], records=[record], cells=CELLS[:2],
+        tasks=["a"],
+    )  # fmt: skip
+    found = page(attrs.evolve(made, sections=[section]))
+    assert ">500.0</td>" in html(found)
+    assert " nan [nan, nan] |" in markdown_text(found, "f").replace("\\", "")
+
+
+def test_videos_are_in_the_page(made, tmp_path, video, monkeypatch):
+    section = main_section(video)
+    film, other = tmp_path / "b.mp4", tmp_path / "c.avi"
+    film.write_bytes(b"film")
+    other.write_bytes(b"")
+    files = {
+        ("t", "1"): str(film), ("t", "2"): str(other), ("t", "3"): str(tmp_path / "gone.mp4"),
+    }  # fmt: skip
+    records = [*section.records[:2], attrs.evolve(section.records[2], videos=files)]
+    made = attrs.evolve(made, sections=[attrs.evolve(section, records=records)])
+    found = html(page(made))
+    assert found.count('<img src="data:image/gif;base64,R0lGOD') == 2
+    assert 'src="data:video/mp4;base64,ZmlsbQ=="' in found
+    assert "not shown: no format that a page can show" in found
+    assert "gone.mp4: not shown: No such file or directory" in found
+    monkeypatch.setattr("fmbpo.report.pages.training.LARGEST_VIDEO", 3)
+    assert "data:video" not in html(page(made))

@@ -1,0 +1,107 @@
+"""The report's folder: whole or not at all, and never in the place of something else."""
+
+import errno
+import json
+
+import attrs
+import pytest
+from synthetic import comparison, imported_section
+
+from fmbpo.errors import UserError
+from fmbpo.report.pages import write, write_report
+
+FILES = ["report.html", "report.md", "results.csv", "effects.csv", "seeds.csv"]
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A small one: two figures."""
+    return attrs.evolve(comparison(), sections=[imported_section()])
+
+
+def everything(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_equal_comparisons_give_equal_bytes(tmp_path):
+    paths = write_report(comparison(), tmp_path / "deep" / "a")
+    assert [path.name for path in paths[:5]] == FILES
+    assert all(path.is_file() for path in paths)
+    write_report(comparison(), tmp_path / "b")
+    found = everything(tmp_path / "deep" / "a")
+    assert found == everything(tmp_path / "b")
+    assert {path.relative_to(tmp_path / "deep" / "a").as_posix() for path in paths} == set(found)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]
+    text = found["report.md"].decode()
+    for name in found:
+        assert not name.startswith("figures/") or f"]({name})" in text
+
+
+def test_a_report_is_replaced(made, tmp_path):
+    out = tmp_path / "report"
+    out.mkdir()
+    write_report(made, out)
+    before = everything(out)
+    section = attrs.evolve(made.sections[0], effects=[])
+    write_report(attrs.evolve(made, sections=[section], name="another"), out)
+    after = everything(out)
+    assert set(before) - set(after) == {"figures/s1-effect-1.svg"}
+    assert b"<h1>another</h1>" in after["report.html"]
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "figures/mine.svg", "report.json"])
+def test_what_is_no_report_stays(made, tmp_path, name):
+    out = tmp_path / "work"
+    if name != "report.json":
+        write_report(made, out)
+    else:
+        out.mkdir()
+    (out / name).write_text(json.dumps({"kind": "other", "files": [name]}))
+    before = everything(out)
+    with pytest.raises(UserError, match=f"no report of a comparison.*holds {name}"):
+        write_report(made, out)
+    assert everything(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
+
+
+def test_a_file_in_the_way(made, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="is a file"):
+        write_report(made, tmp_path / "file")
+    with pytest.raises(UserError, match="a file stands"):
+        write_report(made, tmp_path / "file" / "report")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("step", ["fsync_path", "_replace"])
+def test_a_full_disk_leaves_the_old_report(made, tmp_path, monkeypatch, step):
+    out = tmp_path / "report"
+    write_report(made, out)
+    before = everything(out)
+    calls = []
+
+    def full(*arguments):
+        calls.append(arguments)
+        if len(calls) == (4 if step == "fsync_path" else 1):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(write, step, full)
+    with pytest.raises(UserError, match="the disk is full"):
+        write_report(attrs.evolve(made, name="another"), out)
+    assert everything(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_move_that_fails_is_undone(tmp_path):
+    old, place = tmp_path / "old", tmp_path / "place"
+    place.mkdir()
+    (place / "kept").touch()
+    with pytest.raises(FileNotFoundError):
+        write._replace(tmp_path / "nowhere", place, old)
+    assert [path.name for path in place.iterdir()] == ["kept"]
+    assert not old.exists()
