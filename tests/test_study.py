@@ -78,13 +78,14 @@ def test_the_demonstration_in_miniature(study, tmp_path):
         "policy_learning.iterations=24", "protocol.model_learning_rate=3e-3"
     )
     assert (status, json.loads(again)) == (0, cells)
-    assert said.count("nothing to do") == 2
+    assert said.count("is complete; nothing to do") == 2
 
 
 def test_check_tries_every_cell(study, tmp_path):
     status, out, said = study(name="demo_reward_loss_scratch", command="check")
     assert status == 0, said
-    assert out.count("two steps in each simulator") == 2
+    for cell in ("corrected", "pwm"):
+        assert f"{cell}: one update" in " ".join(out.split())
     assert "can run" in out
     assert not (tmp_path / "runs").exists()
 

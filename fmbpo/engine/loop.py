@@ -20,6 +20,21 @@ from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.forecast import Forecast, Outlook
 from fmbpo.runs.sinks import MetricSinks
 
+MAIN_METRICS = (
+    "return",
+    "actor_return",
+    "imagined_reward",
+    "critic_loss",
+    "esnr",
+    "host/diagnostics_seconds",
+    "held_out/score",
+    "held_out/reward_r2",
+    "loss",
+    "consistency",
+    "reward_loss",
+)
+"""Those that the display shows of a stage, where it has them."""
+
 
 class Stage(Protocol):
     """What is trained: it owns the tensors, the loop owns the order of events."""

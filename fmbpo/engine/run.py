@@ -17,7 +17,7 @@ from fmbpo.engine.cost import flops, parameters
 from fmbpo.engine.dataset import Dataset, by_conventions, check_horizon, load_dataset
 from fmbpo.engine.evaluation import Evaluator
 from fmbpo.engine.health import size_health, world_model_health
-from fmbpo.engine.loop import Cadence, Trainer
+from fmbpo.engine.loop import MAIN_METRICS, Cadence, Trainer
 from fmbpo.engine.model_learning import check_learning, learning_models
 from fmbpo.engine.place import (
     grid_tasks,
@@ -386,18 +386,3 @@ class Runner:
         total = an_update * iterations
         self.say(f"{what}: {an_update / 1e9:.4g} GFLOP an update, {total / 1e12:.4g} TFLOP in all")
         return total
-
-
-MAIN_METRICS = (
-    "return",
-    "actor_return",
-    "imagined_reward",
-    "critic_loss",
-    "esnr",
-    "host/diagnostics_seconds",
-    "held_out/score",
-    "held_out/reward_r2",
-    "loss",
-    "consistency",
-    "reward_loss",
-)
