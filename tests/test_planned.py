@@ -61,6 +61,23 @@ def test_planning_is_added_to_a_finished_run(quadrant, run, tmp_path):
     assert run(quadrant)[0]["planning"] == other["planning"]
 
 
+def test_pruned_runs_still_serve(run, tmp_path):
+    """Planning is added, and another policy is trained in the same world model."""
+    without, _ = run("mlpwm_mlppolicy")
+    assert main(["runs", "prune", "--yes"]) == 0
+    (pretraining,) = (tmp_path / "runs").glob("phase8_pretrain_mlpwm__*")
+    assert [p.name for p in (pretraining / "checkpoints").iterdir()] == ["best"]
+    planned, said = run("mlpwm_mlppolicy", *MPPI)
+    assert "complete but for the evaluation with the planner" in said
+    assert "starts, 6 iterations" not in said
+    assert planned["planning"]["samples"] == 6
+    for task, result in without["tasks"].items():
+        for seed, entry in result["seeds"].items():
+            assert planned["tasks"][task]["seeds"][seed]["returns"] == entry["returns"]
+    _, said = run("mlpwm_flowpolicy")
+    assert "is complete and is used as it is" in said
+
+
 def test_a_plan_is_the_same_in_a_new_run(run, tmp_path, monkeypatch):
     first, _ = run("mlpwm_flowpolicy", *MPPI)
     (tmp_path / "other").mkdir()
