@@ -78,7 +78,7 @@ def test_all_is_well(command, tmp_path):
     ],
 )
 def test_what_it_rests_on(override, words, what, command, tmp_path):
-    status, rows, said = command(POLICY, override, what=what)
+    status, _, said = command(POLICY, override, what=what)
     assert status == 2
     assert all(word in said for word in words)
     assert not (tmp_path / "runs").exists()
