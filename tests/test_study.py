@@ -84,7 +84,8 @@ def test_the_demonstration_in_miniature(study, tmp_path):
 def test_check_tries_every_cell(study, tmp_path):
     status, out, said = study(name="demo_reward_loss_scratch", command="check")
     assert status == 0, said
-    assert out.count("two steps in each simulator") == 2
+    (row,) = [line for line in out.splitlines() if " policies " in line and "one update" in line]
+    assert row.startswith(" corrected, pwm ")
     assert "can run" in out
     assert not (tmp_path / "runs").exists()
 

@@ -187,7 +187,7 @@ def test_a_run_says_one_line_and_a_finished_one_tries_nothing(command, monkeypat
     monkeypatch.setattr("fmbpo.engine.preflight.found.load_dataset", never)
     status, _, said = command(POLICY, what="run")
     assert status == 0
-    assert "checks ok, nothing to do" in said
+    assert "checks ok, everything is there already" in said
 
 
 def test_a_long_run_is_tried_and_its_results_are_the_same(command, monkeypatch, tmp_path):

@@ -58,7 +58,7 @@ class Report:
         if not self.known:
             return ""
         if not self.seconds:
-            return "nothing to do"
+            return "everything is there already"
         return f"about {clock(total)}" if total >= duration.SHORT else "under a minute"
 
     @property
@@ -109,7 +109,7 @@ def _check(
     names = store and rows.attempt(cell, "runs", lambda: run_names(e, store.id))
     if names:
         if rows.attempt(cell, "runs", lambda: complete(e, names, root)):
-            rows.ok(cell, "runs", f"{names[1] or names[0]} is complete: nothing to do")
+            rows.ok(cell, "runs", f"{names[1] or names[0]} is complete")
             return True
         rows.ok(cell, "runs", "\n".join(filter(None, names)))
     find_world_model(rows, cell, e, root / names[0] if names else None, traceback)
