@@ -34,7 +34,9 @@ def test_a_quadrant_runs_to_its_end(
     assert main([*command, "--json"]) == 0
     out = capsys.readouterr()
     summary = json.loads(out.out)
-    assert out.err.startswith(f"{name}: scale laptop")
+    checked, begun, *_ = out.err.splitlines()
+    assert checked.startswith("preflight: all ")
+    assert begun.startswith(f"{name}: scale laptop")
 
     assert set(summary) == {
         "experiment", "scale", "protocol", "conventions", "world_model", "policy", "tasks",

@@ -81,8 +81,8 @@ def _limit(seconds: float, left: float) -> str:
     if seconds <= left:
         return f"this fits the time limit, {clock(max(left, 0))} from now"
     return (
-        f"this does NOT fit the time limit, {clock(max(left, 0))} from now: the run stops there "
-        "with everything saved, and the same command continues"
+        f"this does NOT fit the time limit, {clock(max(left, 0))} from now: the run stops there, "
+        "all is saved, and the same command continues"
     )
 
 

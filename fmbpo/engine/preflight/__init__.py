@@ -15,7 +15,7 @@ import attrs
 import torch
 
 from fmbpo.engine.place import resolve_device, run_names
-from fmbpo.engine.preflight.duration import SHORT, threads
+from fmbpo.engine.preflight import duration
 from fmbpo.engine.preflight.found import (
     Loaded,
     find_data,
@@ -52,19 +52,19 @@ class Report:
         print(self.line, file=stream, flush=True)
 
     @property
-    def duration(self) -> str:
+    def expected(self) -> str:
         """Of everything, for people; empty where it is not known."""
         total = sum(self.seconds.values())
         if not self.known:
             return ""
         if not self.seconds:
-            return "nothing to do"
-        return f"about {clock(total)}" if total >= SHORT else "under a minute"
+            return "everything is there already"
+        return f"about {clock(total)}" if total >= duration.SHORT else "under a minute"
 
     @property
     def line(self) -> str:
         """All of it in a line."""
-        return summary_line(self.rows, self.duration)
+        return summary_line(self.rows, self.expected)
 
 
 def preflight(
@@ -83,13 +83,13 @@ def preflight(
     needs = Needs(rows, root, thorough, traceback)
     known = True
     for cell, e in cells.items():
-        with threads(e.system.threads), _generators_kept():
+        with duration.threads(e.system.threads), _generators_kept():
             known = _check(cell, e, root, rows, needs, loaded, traceback) and known
     if needs.parts:
         needs.disk()
     found = Report(list(rows), loaded, needs.seconds, known)
-    if found.duration:
-        rows.ok("", "duration", f"{found.duration} in all" if found.seconds else found.duration)
+    if found.expected:
+        rows.ok("", "duration", f"{found.expected} in all" if found.seconds else found.expected)
     return attrs.evolve(found, rows=list(rows))
 
 
@@ -109,7 +109,7 @@ def _check(
     names = store and rows.attempt(cell, "runs", lambda: run_names(e, store.id))
     if names:
         if rows.attempt(cell, "runs", lambda: complete(e, names, root)):
-            rows.ok(cell, "runs", f"{names[1] or names[0]} is complete: nothing to do")
+            rows.ok(cell, "runs", f"{names[1] or names[0]} is complete")
             return True
         rows.ok(cell, "runs", "\n".join(filter(None, names)))
     find_world_model(rows, cell, e, root / names[0] if names else None, traceback)
