@@ -19,6 +19,8 @@ from fmbpo.experiment.study import is_study, load_study
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 FIRST = "experiments/phase8_flowwm_mlppolicy.toml"
+BY_CATALOGUE = ("phase3", "phase6", "phase7")
+"""Studies that need an imported checkpoint, or other numbers of iterations than tiny ones."""
 TINY_CHECKPOINT = REPOSITORY / "tests/golden/pwm/tiny_checkpoint.pt"
 PROJECTS = {"fmbpo": ".", **{f"fmbpo-{n}-{k}": f"plugins/{n}_{k}"
             for n in ("wm", "policy") for k in ("mlp", "flow")}}  # fmt: skip
@@ -66,11 +68,24 @@ def run(clone, small_store, tiny, tiny_policy, offer_project):
 
     def run(words):
         match words:
+            case ["fmbpo", "run" | "check", file, *_] if Path(file).stem.startswith(BY_CATALOGUE):
+                assert is_study(Path(file))  # test_catalogue.py runs it to its end
             case ["fmbpo", "run" | "check" as command, file, *options]:
                 check_experiment(command, file, options, small_store, tiny, tiny_policy)
             case ["fmbpo", "data", "info" | "verify", path]:
                 where = path if path == "embedded" else str(small_store)
                 assert main([*words[1:3], where]) == 0
+            case ["fmbpo", "report", study, "--out", out]:
+                run_tiny_study(study, small_store, tiny_policy)
+                assert main(words[1:]) == 0
+                assert "</html>" in Path(out, "report.html").read_text(encoding="utf-8")
+            case ["fmbpo", "runs", "import", file]:
+                shutil.copy(REPOSITORY / "tests/golden/known_results.csv", file)
+                assert main(words[1:]) == 0
+            case ["fmbpo", "export-checkpoint", source, *options]:
+                shutil.copy(TINY_CHECKPOINT, "theirs.pt")
+                assert main(["import-checkpoint", "theirs.pt", "--out", source]) == 0
+                assert main([*words[1:3], *options]) == 0
             case ["fmbpo", "plugins", "check", name, *_]:
                 if name not in ("mlp", "flow"):
                     assert main(["plugins", "new", "policy", name]) == 0
@@ -80,6 +95,11 @@ def run(clone, small_store, tiny, tiny_policy, offer_project):
                 run_other(words)
 
     return run
+
+
+def run_tiny_study(file, store, tiny_policy):
+    words = ["run", file, "--scale", "laptop", "--data", str(store)]
+    assert main([*words, *(word for override in tiny_policy for word in ("-o", override))]) == 0
 
 
 @pytest.mark.parametrize("command", EVERYWHERE)

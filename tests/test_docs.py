@@ -101,6 +101,17 @@ def test_paths_in_the_pages_exist():
     assert missing == []
 
 
+def test_each_past_failure_is_held_by_a_test_that_is_there():
+    text = (DOCS / "what-went-wrong.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) >= 18
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row.rpartition("| ")[0])
+        assert named, row
+        for file, name in named:
+            assert name in defined(REPOSITORY / file), f"{file} has no {name}"
+
+
 def options(parser):
     """Every long option of a parser and of its subcommands."""
     for action in parser._actions:

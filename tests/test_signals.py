@@ -117,13 +117,13 @@ def test_the_final_evaluation_ends_at_once(run, monkeypatch):
 
 
 def test_loading_ends_at_once(run, monkeypatch, tmp_path):
-    from fmbpo.engine import run as engine_run
+    from fmbpo.engine.preflight import found
 
     def asked(*_):
         kick(signal.SIGTERM)
         pytest.fail("loading went on")
 
-    monkeypatch.setattr(engine_run, "load_dataset", asked)
+    monkeypatch.setattr(found, "load_dataset", asked)
     (tmp_path / "runs").mkdir()
     status, said, states = run(PRETRAIN)
     assert (status, states) == (75, {})

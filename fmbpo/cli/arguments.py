@@ -21,7 +21,9 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def experiment_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE, ``--scale``, ``--data`` and ``-o``."""
-    parser.add_argument("experiment", type=Path, help="the TOML file of an experiment or a study")
+    parser.add_argument(
+        "experiment", type=experiment_file, help="the TOML file of an experiment or a study"
+    )
     parser.add_argument(
         "--scale", help='"paper", or an overlay of the file such as "laptop" (default: paper '
         "where a data set is configured, else laptop)"
@@ -31,6 +33,20 @@ def experiment_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--override", action="append", default=[], metavar="KEY=VALUE",
         help="override one value, for example -o policy_learning.iterations=2000",
     )  # fmt: skip
+
+
+def experiment_file(text: str) -> Path:
+    """The file itself; where there is none, the one beside it that has the name as an alias."""
+    path = Path(text)
+    if path.exists() or not path.parent.is_dir():
+        return path
+    from fmbpo.experiment.load import of_alias
+
+    found = of_alias(path)
+    if found is None:
+        return path
+    say(f"{path.stem} is an older name of {found}")
+    return found
 
 
 def loading(arguments: argparse.Namespace) -> dict[str, Any]:

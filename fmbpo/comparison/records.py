@@ -18,6 +18,8 @@ from fmbpo.runs.series import cell_series
 from fmbpo.runs.summary import Summary
 
 _STUDY = "study.json"
+VIDEOS = (".mp4", ".webm", ".gif", ".webp")
+"""Endings of files that are taken for videos."""
 _IN_BASIS = (
     *("scale", "data_id", "protocol.kind", "protocol.world_model", "protocol.checkpoint"),
     *("policy_learning.iterations", "policy_learning.batch", "policy_learning.horizon"),
@@ -90,7 +92,7 @@ def _record(path: Path) -> Record | None:
 def _policies(folder: RunFolder, summary: Summary, config: Mapping[str, Any]) -> Record:
     assert summary.policy is not None
     petaflops, seconds = training_cost(summary)
-    device = config["system"]["device"]
+    beat = folder.heartbeat()
     return Record(
         name=folder.name,
         source=str(folder.path),
@@ -107,10 +109,18 @@ def _policies(folder: RunFolder, summary: Summary, config: Mapping[str, Any]) ->
         model_errors=_model_errors(summary.wm_validation),
         petaflops=petaflops or None,
         seconds=seconds or None,
-        hardware="" if device == "auto" else device,
+        hardware=beat.hardware if beat else "",
         health=summary.health,
         settings=_settings(config),
+        videos=_videos(folder.path / "videos"),
     )
+
+
+def _videos(folder: Path) -> dict[tuple[str, str], str]:
+    """Files ``TASK__SEED.ENDING`` that somebody rendered."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    names = {file: file.stem.rpartition("__") for file in files if file.suffix in VIDEOS}
+    return {(task, seed): str(file) for file, (task, _, seed) in names.items() if task}
 
 
 def _basis(folder: RunFolder, summary: Summary, config: Mapping[str, Any]) -> Basis:

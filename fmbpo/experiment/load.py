@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import tomli
 
 from fmbpo.errors import UserError, UserErrors, did_you_mean
 from fmbpo.experiment import toml
@@ -31,6 +32,21 @@ DATA_VARIABLE = "FMBPO_DATA"
 _HOW_DATA = f"give the data set's folder: --data PATH, or {DATA_VARIABLE}=PATH in the environment"
 RESERVED = ("scale_reason", "origin")
 """Fields of ``Experiment`` that no file has."""
+
+
+def of_alias(path: Path) -> Path | None:
+    """The file in the same folder that has this one's name among its ``aliases``.
+
+    Files that cannot be read are passed over.
+    """
+    for file in sorted(path.parent.glob("*.toml")):
+        try:
+            aliases = tomli.loads(file.read_text(encoding="utf-8")).get("aliases", [])
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(aliases, list) and path.stem in aliases:
+            return file
+    return None
 
 
 def load_experiment(

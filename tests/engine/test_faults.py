@@ -12,11 +12,13 @@ from fmbpo.data.store import info
 from fmbpo.engine.critic import td_lambda
 from fmbpo.engine.dataset import load_dataset
 from fmbpo.engine.imagination import make_losses
+from fmbpo.engine.pretraining import Pretraining
 from fmbpo.engine.world_model_update import (
     WorldModelSettings,
     WorldModelState,
     make_world_model_update,
 )
+from fmbpo.experiment import load_experiment
 from fmbpo.experiment.schema import DataConfig
 from fmbpo.hookspecs import Batch, Task
 from fmbpo.nn import two_hot
@@ -155,3 +157,23 @@ def test_the_sampler_reaches_every_episode_once_an_epoch(small_store):
     manifest = {task_info(t).index: n["all"] for t, n in info(small_store)["episodes"].items()}
     seen_tasks = Counter(rows.task_E[episodes].tolist())
     assert seen_tasks + Counter(data.held_out.task_E.tolist()) == manifest
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_best_world_model_is_that_of_the_held_out_episodes(kind, small_store, repository, tiny):
+    """Neither the last one nor the one of the luckiest batch."""
+    file = repository / f"experiments/phase8_pretrain_{kind}wm.toml"
+    e = load_experiment(file, scale="laptop", data=str(small_store), overrides=tiny)
+    data = load_dataset(e.data, torch.device("cpu"))
+    stage = Pretraining(e.world_model, e.pretrain, data, torch.device("cpu"), False)
+    measure, scores = stage.validator, iter([9.0, 3.0, 1.0, 2.0])
+    stage.validator = lambda *a: {**measure(*a), "score": next(scores)}
+    stage.evaluate(0)
+    weights = []
+    for iteration in (1, 2, 3):
+        stage.step(iteration)
+        weights.append({k: v.clone() for k, v in stage.weights().items()})
+        stage.evaluate(iteration)
+    assert stage.best_step == 2
+    assert all(torch.equal(stage.best[k], weights[1][k]) for k in stage.best)
+    assert not all(torch.equal(weights[1][k], weights[2][k]) for k in stage.best)

@@ -247,6 +247,7 @@ def test_threads_are_put_back():
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_need_of_a_gpu(load):
     e = load(PRETRAIN, *SIZES["long"])

@@ -1,0 +1,89 @@
+"""``fmbpo runs import`` and ``fmbpo report``, from files to pages."""
+
+import csv
+import shutil
+
+import pytest
+
+from fmbpo.cli import main
+
+
+@pytest.fixture
+def imported(repository, tmp_path, monkeypatch, capsys):
+    """The study's earlier results, taken in under ``runs``."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(repository / "tests/golden/known_results.csv", "results.csv")
+    assert main(["runs", "import", "results.csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    return sorted(str(path) for path in (tmp_path / "runs").iterdir())
+
+
+def phase(imported, number):
+    return [path for path in imported if f"phase{number}" in path]
+
+
+def test_phase_3_reads_as_the_study_read_it(imported, tmp_path, capsys):
+    assert main(["report", *phase(imported, 3), "--out", "report"]) == 0
+    out, err = capsys.readouterr()
+    verdicts = {line.split(":")[0].strip(): line for line in out.splitlines()[1:]}
+    assert "mlp ahead" in verdicts["walker-stand"]
+    assert "no decision" in verdicts["reacher-easy"]
+    assert "no decision" in verdicts["cheetah-run"]
+    assert "failed replication?" in err
+    rows = list(csv.DictReader((tmp_path / "report" / "effects.csv").open(encoding="utf-8")))
+    assert {row["task"]: row["verdict"] for row in rows}["walker-stand"] == "mlp ahead"
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert page.index("Before you read") < page.index("failed replication?")
+
+
+def test_phase_3_is_not_ranked_against_phase_7(imported, tmp_path, capsys):
+    assert main(["report", *imported, "--out", "report"]) == 2
+    said = capsys.readouterr().err
+    assert "protocol: frozen | finetuned" in said
+    assert "--separate" in said
+    assert "--allow-mixing protocol" in said
+    assert not (tmp_path / "report").exists()
+    assert main(["report", *imported, "--out", "report", "--separate"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split(" · ")[0] for line in out.splitlines() if " · " in line] == [
+        "frozen", "finetuned",
+    ]  # fmt: skip
+
+
+def test_what_is_mixed_is_named_in_the_title(imported, tmp_path, capsys):
+    mixing = ["--allow-mixing", "protocol", "--allow-mixing", "conventions"]
+    chosen = [phase(imported, 3)[0], phase(imported, 7)[1]]
+    assert main(["report", *chosen, "--out", "report", *mixing]) == 0
+    assert "MIXED: protocol, conventions" in capsys.readouterr().out
+    assert "MIXED: protocol, conventions" in (tmp_path / "report/report.html").read_text("utf-8")
+    assert main(["report", *imported, "--out", "other", *mixing]) == 2
+    assert "which one counts?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "nowhere"),
+        (["experiments/phase8.toml"], "there is no run of phase8"),
+        (["experiments/phase9.toml"], "phase9.toml"),
+        (["runs"], "runs"),
+    ],
+)
+def test_mistakes(words, said, imported, repository, tmp_path, capsys):
+    (tmp_path / "experiments").symlink_to(repository / "experiments")
+    assert main(["report", *words, "--out", "report"]) == 2
+    err = capsys.readouterr().err
+    assert "error: " in err
+    assert said in err
+    assert not (tmp_path / "report").exists()
+
+
+def test_an_older_name_is_an_alias(repository, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(repository)
+    words = ["config", "show", "experiments/pwm_48M_mt_fullflow.toml", "--scale", "laptop"]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert 'name = "phase8_flowwm_flowpolicy"' in out
+    assert "is an older name of experiments/phase8_flowwm_flowpolicy.toml" in err
+    assert main(["config", "show", "experiments/pwm_48M.toml"]) == 2
+    assert "pwm_48M.toml" in capsys.readouterr().err
