@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 import tomllib
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -17,6 +18,7 @@ from hypothesis import settings
 torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).parent.parent
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 
 @pytest.fixture(scope="session")
