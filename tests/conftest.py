@@ -80,6 +80,14 @@ def tiny_policy() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def small_study(small_store, tiny_policy):
+    """A whole study in seconds (``support/small_study.py``)."""
+    from small_study import SmallStudy
+
+    return SmallStudy(REPOSITORY, small_store, tiny_policy)
+
+
+@pytest.fixture(scope="session")
 def write_dist_info():
     """``write_dist_info(folder, home)``: the metadata that installing a project would leave."""
 

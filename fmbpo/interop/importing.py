@@ -20,10 +20,9 @@ def import_checkpoint(
     """Write the world model in ``file`` as the checkpoint ``out``; its ``[world_model]`` table.
 
     World models of every kind that ``adopt`` an MLP model's parameters can begin with it
-    (``protocol.checkpoint``). A checkpoint of this very file (by its SHA-256) is left as it is, which ``say``
-    is told.
-    Raises ``UserError`` as ``read_world_model`` does, where anything else is in ``out``, where the
-    checkpoint there is damaged, and where it cannot be written.
+    (``protocol.checkpoint``). A checkpoint of this very file (by its SHA-256) is left as it is, and
+    ``say`` is told so. Raises ``UserError`` as ``read_world_model`` does, where anything else is in
+    ``out``, where the checkpoint there is damaged, and where it cannot be written.
     """
     weights, sizes = read_world_model(file)
     table = attrs.asdict(sizes)

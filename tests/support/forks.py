@@ -7,6 +7,7 @@ nothing. A request and its answer are lines of JSON (see ``Forks`` in ``forked.p
 import builtins
 import contextlib
 import errno
+import importlib
 import io
 import json
 import os
@@ -15,23 +16,24 @@ import sys
 import threading
 from pathlib import Path
 
-# All that commands import, so that no process has to.
-import fmbpo.comparison.guard
-import fmbpo.comparison.records
-import fmbpo.engine.preflight
-import fmbpo.engine.run
-import fmbpo.engine.study
-import fmbpo.interop.importing
-import fmbpo.report.pages
-import fmbpo.report.side_by_side
-import fmbpo.report.table
-import matplotlib.backends.backend_agg
-import matplotlib.backends.backend_svg
-import matplotlib.figure
-import safetensors.torch
 from fmbpo.cli import main
+from fmbpo.engine import run
 from fmbpo.tasks.vector import EpisodeRunner
 
+IMPORTS = (
+    "fmbpo.comparison.guard",
+    "fmbpo.comparison.records",
+    "fmbpo.engine.preflight",
+    "fmbpo.engine.study",
+    "fmbpo.interop.importing",
+    "fmbpo.report.pages",
+    "fmbpo.report.table",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "matplotlib.figure",
+    "safetensors.torch",
+)
+"""What commands import when they need it; here once, so that no process has to."""
 STEPS = 40
 """Of an episode. Its length, and which process steps it, changes nothing about what is saved."""
 WHERE = {
@@ -116,7 +118,7 @@ class Event:
 
 def written(_, mode="r", *__):
     """Whether ``open`` with these arguments makes or empties a file."""
-    return mode[0] in "wx"
+    return mode[0] in "wxa"
 
 
 class Lines(io.TextIOWrapper):
@@ -177,7 +179,9 @@ def fork(request):
 def serve():
     """Answer requests until there are no more."""
     answers = os.fdopen(os.dup(1), "w")
-    fmbpo.engine.run.EpisodeRunner = Episodes
+    for module in IMPORTS:
+        importlib.import_module(module)
+    run.EpisodeRunner = Episodes
     told = {}
     for line in sys.stdin:
         request = json.loads(line)

@@ -7,7 +7,6 @@ from torch.utils._pytree import tree_flatten
 
 from fmbpo.runs.checkpoint import list_checkpoints, load_checkpoint
 
-
 HASHES = dict.fromkeys(("files", "sha256"))  # the training state holds seconds
 LIVE = {"run.lock", "heartbeat.json"}
 

@@ -51,7 +51,8 @@ def write_report(comparison: Comparison, out: Path) -> list[Path]:
             _replace(aside, out, old)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+            if out.exists():  # else it is all that is left of the report
+                shutil.rmtree(old, ignore_errors=True)
         fsync_path(out.parent)
     return [out / name for name in texts]
 
