@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 import tomllib
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -17,6 +18,7 @@ from hypothesis import settings
 torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).parent.parent
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +77,14 @@ def tiny() -> list[str]:
 def tiny_policy() -> list[str]:
     """The same for a policy experiment."""
     return TINY + TINY_POLICY
+
+
+@pytest.fixture(scope="session")
+def small_study(small_store, tiny_policy):
+    """A whole study in seconds (``support/small_study.py``)."""
+    from small_study import SmallStudy
+
+    return SmallStudy(REPOSITORY, small_store, tiny_policy)
 
 
 @pytest.fixture(scope="session")

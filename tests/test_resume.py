@@ -1,6 +1,5 @@
 """A run that is killed, interrupted or stopped anywhere ends as if nothing had happened."""
 
-import json
 import os
 import random
 import signal
@@ -12,6 +11,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from same import assert_same_run, assert_same_runs
 from torch.utils._pytree import tree_flatten
 
 from fmbpo.cli import main
@@ -24,7 +24,6 @@ from fmbpo.engine.pretraining import Pretraining
 from fmbpo.engine.stop import Stop
 from fmbpo.experiment import Finetuned, load_experiment
 from fmbpo.experiment.conventions import ConventionsConfig
-from fmbpo.runs.checkpoint import list_checkpoints, load_checkpoint
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.outcome import Interrupted
 from fmbpo.runs.sinks import JsonLines, MetricSinks
@@ -141,47 +140,6 @@ def reference(place):
     whole = place("whole")
     assert whole.start().wait(PATIENCE) == 0, whole.said.read_text()
     return whole.runs
-
-
-def assert_same_runs(runs, reference):
-    """All that counts, bit by bit; only times differ."""
-    folders = {path.name for path in reference.iterdir()}
-    assert {path.name for path in runs.iterdir()} == folders
-    assert len(folders) == 2
-    for name in folders:
-        assert_same_run(runs / name, reference / name)
-        summaries = [json.loads((r / name / "summary.json").read_text()) for r in (runs, reference)]
-        for summary in summaries:
-            seconds = summary.pop("seconds")
-            parts = seconds.values() if isinstance(seconds, dict) else [seconds]
-            assert min(parts) > 0
-        assert summaries[0] == summaries[1]
-
-
-def assert_same_run(run, reference):
-    assert (run / "metrics.jsonl").read_bytes() == (reference / "metrics.jsonl").read_bytes()
-    names = [path.name for path in list_checkpoints(reference / "checkpoints")]
-    assert [path.name for path in list_checkpoints(run / "checkpoints")] == names
-    assert not [p.name for p in (run / "checkpoints").iterdir() if p.name.startswith(".")]
-    for name in names:
-        a, b = (load_checkpoint(folder / "checkpoints" / name) for folder in (run, reference))
-        assert a.manifest["step"] == b.manifest["step"]
-        assert_same_tree(a.weights, b.weights)
-        for state in (a.state, b.state):
-            if state is not None:
-                state.pop("seconds")
-        assert_same_tree(a.state, b.state)
-
-
-def assert_same_tree(a, b):
-    (leaves, shape), (others, other_shape) = tree_flatten(a), tree_flatten(b)
-    assert shape == other_shape
-    for leaf, other in zip(leaves, others, strict=True):
-        if isinstance(leaf, torch.Tensor):
-            assert leaf.dtype == other.dtype
-            assert leaf.numpy().tobytes() == other.numpy().tobytes()
-        else:
-            assert leaf == other
 
 
 @pytest.mark.slow

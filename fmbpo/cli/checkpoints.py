@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fmbpo.cli.arguments import Commands
+from fmbpo.cli.arguments import Commands, say, stoppable
+
+if TYPE_CHECKING:
+    from fmbpo.engine.stop import Stop
 
 
 def add_commands(commands: Commands) -> None:
@@ -32,12 +36,17 @@ def _import_checkpoint(arguments: argparse.Namespace) -> int:
     from fmbpo.interop.importing import import_checkpoint
 
     out = arguments.out or Path("checkpoints") / arguments.file.stem
-    sizes = import_checkpoint(arguments.file, out)
-    print("[world_model]")
-    for key, value in sizes.items():
-        print(f"{key} = {value}")
-    print(f"\n[protocol]\ncheckpoint = {json.dumps(str(out))}")
-    return 0
+
+    def work(stop: Stop) -> int:
+        with stop.ends_at_once():
+            sizes = import_checkpoint(arguments.file, out, say)
+        print("[world_model]")
+        for key, value in sizes.items():
+            print(f"{key} = {value}")
+        print(f"\n[protocol]\ncheckpoint = {json.dumps(str(out))}")
+        return 0
+
+    return stoppable(arguments, work)
 
 
 def _export_checkpoint(arguments: argparse.Namespace) -> int:

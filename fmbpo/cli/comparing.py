@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fmbpo.cli.arguments import Commands, say
+from fmbpo.cli.arguments import Commands, say, stoppable
 from fmbpo.errors import UserError
+
+if TYPE_CHECKING:
+    from fmbpo.engine.stop import Stop
 
 
 def add_commands(commands: Commands) -> None:
@@ -33,6 +37,16 @@ def add_commands(commands: Commands) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    return stoppable(arguments, lambda stop: _report_until(stop, arguments))
+
+
+def _report_until(stop: Stop, arguments: argparse.Namespace) -> int:
+    with stop.ends_at_once():  # a report is written whole or not at all
+        _write(arguments)
+    return 0
+
+
+def _write(arguments: argparse.Namespace) -> None:
     from fmbpo.comparison.guard import compare
     from fmbpo.comparison.records import records_of
     from fmbpo.report.pages import write_report
@@ -60,7 +74,6 @@ def _report(arguments: argparse.Namespace) -> int:
                   f" ({value:+.4g}{interval})")  # fmt: skip
     written = write_report(comparison, arguments.out)
     say(f"written to {arguments.out}: {', '.join(path.name for path in written[:2])}, ...")
-    return 0
 
 
 def _folders(named: Path, root: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,31 @@ import attrs
 
 from fmbpo.errors import UserError
 from fmbpo.interop.tdmpc2 import read_world_model
-from fmbpo.runs.checkpoint import checkpoint_exists, save_checkpoint
+from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 
 
-def import_checkpoint(file: Path, out: Path) -> dict[str, Any]:
-    """Write the world model in ``file`` as the checkpoint ``out``; its sizes.
+def import_checkpoint(
+    file: Path, out: Path, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Write the world model in ``file`` as the checkpoint ``out``; its ``[world_model]`` table.
 
     World models of every kind that ``adopt`` an MLP model's parameters can begin with it
-    (``protocol.checkpoint``). Raises ``UserError`` as ``read_world_model`` does, where ``out``
-    exists, and where it cannot be written.
+    (``protocol.checkpoint``). A checkpoint of this very file (by its SHA-256) is left as it is, and
+    ``say`` is told so. Raises ``UserError`` as ``read_world_model`` does, where anything else is in
+    ``out``, where the checkpoint there is damaged, and where it cannot be written.
     """
-    if checkpoint_exists(out):
-        raise UserError(
-            "there is a checkpoint here already", where=str(out), remedy="choose another --out"
-        )
     weights, sizes = read_world_model(file)
     table = attrs.asdict(sizes)
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if checkpoint_exists(out):
+        there = load_checkpoint(out).manifest
+        if there.get("imported", {}).get("sha256") != digest:
+            raise UserError(
+                "there is another checkpoint here", where=str(out), remedy="choose another --out"
+            )
+        say(f"{out} is this world model already; nothing to do")
+        return table
     manifest = {
         "kind": "world_model",
         "step": 0,

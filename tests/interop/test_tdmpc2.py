@@ -127,8 +127,19 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert 'checkpoint = "checkpoints/tiny_checkpoint"' in out
     loaded = load_checkpoint(tmp_path / "checkpoints" / "tiny_checkpoint", with_state=False)
     assert loaded.manifest["imported"]["file"] == "tiny_checkpoint.pt"
-    assert main(["import-checkpoint", str(OLD)]) == 2
+    # The same file again: there is nothing to do. Another one, or a damaged copy, is a mistake.
+    files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    assert main(["import-checkpoint", str(OLD)]) == 0
+    again = capsys.readouterr()
+    assert again.out == out
+    assert "is this world model already" in again.err
+    assert main(["import-checkpoint", str(NEW), "--out", "checkpoints/tiny_checkpoint"]) == 2
     assert "choose another --out" in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == files
+    weights = tmp_path / "checkpoints" / "tiny_checkpoint" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert main(["import-checkpoint", str(OLD)]) == 2
+    assert "corrupt file" in capsys.readouterr().err
 
 
 def state(**changes):

@@ -2,6 +2,10 @@
 
 import errno
 import json
+import os
+import socket
+import subprocess
+from pathlib import Path
 
 import attrs
 import pytest
@@ -105,3 +109,34 @@ def test_a_move_that_fails_is_undone(tmp_path):
         write._replace(tmp_path / "nowhere", place, old)
     assert [path.name for path in place.iterdir()] == ["kept"]
     assert not old.exists()
+
+
+def test_a_move_that_a_signal_ends_is_undone(tmp_path, monkeypatch):
+    old, place, new = (tmp_path / name for name in ("old", "place", "new"))
+    place.mkdir()
+    (place / "kept").touch()
+    rename = Path.rename
+
+    def interrupted(path, target):
+        if path == new:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write._replace(new, place, old)
+    assert [path.name for path in place.iterdir()] == ["kept"]
+
+
+def test_what_killed_processes_left_is_removed(made, tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    host, ours = socket.gethostname(), os.getppid()
+    gone = [f".report.{host}-{dead.pid}.{kind}" for kind in ("aside", "old")]
+    stay = [f".report.{host}-{ours}.aside", f".report.elsewhere-{dead.pid}.aside",
+            f".report.{host}-{dead.pid}.mine", f".other.{host}-{dead.pid}.aside"]  # fmt: skip
+    for name in gone + stay:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.html").touch()
+    write_report(made, tmp_path / "report")
+    assert {path.name for path in tmp_path.iterdir()} == {"report", *stay}

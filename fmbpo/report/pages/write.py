@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 import json
 import os
+import re
 import shutil
+import socket
 from pathlib import Path
 
 from fmbpo.comparison.result import Comparison
@@ -35,8 +38,9 @@ def write_report(comparison: Comparison, out: Path) -> list[Path]:
     texts |= csv_files(comparison)
     texts |= {f"{FIGURES}/{name}": text for name, text in picture_files(content).items()}
     texts[_LIST] = json.dumps({"kind": "fmbpo report", "files": sorted(texts)}, indent=2) + "\n"
-    aside = out.with_name(f".{out.name}.{os.getpid()}.aside")
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    mine = _beside(out) + str(os.getpid())
+    aside, old = out.with_name(f"{mine}.aside"), out.with_name(f"{mine}.old")
+    _sweep(out)
     with disk_errors(out):
         try:
             for name, text in texts.items():
@@ -47,21 +51,49 @@ def write_report(comparison: Comparison, out: Path) -> list[Path]:
             _replace(aside, out, old)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+            if out.exists():  # else it is all that is left of the report
+                shutil.rmtree(old, ignore_errors=True)
         fsync_path(out.parent)
     return [out / name for name in texts]
 
 
 def _replace(new: Path, place: Path, old: Path) -> None:
-    """Move ``new`` to ``place``; what was there goes to ``old``, and back if the move fails."""
-    if place.exists():
-        place.rename(old)
+    """Move ``new`` to ``place``; what was there goes to ``old``, and back if the move fails.
+
+    Or if a signal ends it in between.
+    """
     try:
+        if place.exists():
+            place.rename(old)
         new.rename(place)
-    except OSError:
-        if old.exists():
+    except BaseException:
+        if old.exists() and not place.exists():
             old.rename(place)
         raise
+
+
+def _beside(out: Path) -> str:
+    """How names of what this host's processes write beside ``out`` begin; their numbers follow."""
+    return f".{out.name}.{socket.gethostname()}-"
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed processes of this host left beside the report."""
+    begin = _beside(out)
+    for left in out.parent.glob(f"{glob.escape(begin)}*"):
+        writer = re.fullmatch(r"(\d+)\.(aside|old)", left.name[len(begin) :])
+        if writer and not _lives(int(writer[1])):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
 
 
 def _check(out: Path) -> None:
