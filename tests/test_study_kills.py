@@ -53,6 +53,8 @@ def test_killed_at_random_moments(forks, small_study, reference, tmp_path):
                     kind = rng.choice(list(moments))
                     names = SIGNALS[at.total() % len(SIGNALS)]
                     event = [kind, rng.randint(1, moments[kind]), names]
+                    if name == "study" and left == MOMENTS[name][0]:  # in pretraining, surely
+                        event = ["line", rng.randint(20, 23), names]
                 ended = forks.run(folder, arguments, event)
                 done = ended.status == 0
                 if not ended.at:  # left alone, or too late
