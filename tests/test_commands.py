@@ -19,8 +19,9 @@ from fmbpo.experiment.study import is_study, load_study
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 FIRST = "experiments/phase8_flowwm_mlppolicy.toml"
-BY_CATALOGUE = ("phase3", "phase6", "phase7")
-"""Studies that need an imported checkpoint, or other numbers of iterations than tiny ones."""
+BY_CATALOGUE = ("phase3", "phase6", "phase7", "phase8_finetuned")
+"""Studies that ``test_catalogue.py`` runs: most need an imported checkpoint, or their own numbers
+of iterations."""
 TINY_CHECKPOINT = REPOSITORY / "tests/golden/pwm/tiny_checkpoint.pt"
 PROJECTS = {"fmbpo": ".", **{f"fmbpo-{n}-{k}": f"plugins/{n}_{k}"
             for n in ("wm", "policy") for k in ("mlp", "flow")}}  # fmt: skip

@@ -261,7 +261,9 @@ def test_the_studys_files_load(path, scale):
     assert experiment.pretrain.iterations == (200_000 if paper else 5000)
     if experiment.protocol is not None:
         names = {other.stem for other in EXPERIMENTS}
-        assert experiment.protocol.world_model in names
+        own = experiment.protocol.world_model in names
+        assert own != bool(experiment.protocol.checkpoint)
+        assert own == (experiment.phase == "8")
 
 
 @studies
@@ -269,12 +271,13 @@ def test_the_quadrants_differ_in_the_declared_factors_alone():
     def rest(path):
         experiment = load_experiment(path, data=".")
         values = resolved(experiment)
-        for key in ["name", "description", "aliases", "world_model", "policy", "protocol"]:
+        told = ["name", "phase", "description", "aliases", "world_model", "policy", "protocol"]
+        for key in told:
             values.pop(key)
         return values
 
-    quadrants = [path for path in EXPERIMENTS if path.stem.endswith("policy")]
-    assert len(quadrants) >= 4
+    quadrants = [path for path in EXPERIMENTS if "policy" in path.stem]
+    assert len(quadrants) == 12
     assert all(rest(path) == rest(quadrants[0]) for path in quadrants)
 
 
