@@ -23,6 +23,12 @@ def known(repository, tmp_path_factory):
     return {phase: [r for r in records if r.phase == phase] for phase in ("3", "7")}
 
 
+SETTINGS = {
+    "critic.count": 3, "policy.units": [1], "pretrain.seed": 42,
+    "versions.world_model": "1", "versions.policy": "1", "world_model_weights": "ab",
+}  # fmt: skip
+
+
 def lines(comparison):
     return [line for lines in comparison.attention.values() for line in lines]
 
@@ -155,17 +161,35 @@ def test_profile_by_hand(record):
          "run mlp flow: it is broken: a/1 (R² 0)."),
         ({"returns": {**OTHER, "walker-walk": [400, 480, 490]}}, "walker-walk: 456.7, less than h"),
         ({"seeds_ordered": False}, "order of seeds is not certain"),
-        ({"settings": {"critic.count": 5, "policy.units": [2]}},
-         "Runs differ beyond the factors: critic.count: 3 | 5."),
+        ({"settings": {**SETTINGS, "critic.count": 5}}, "the factors: critic.count: 3 | 5."),
+        ({"settings": {**SETTINGS, "policy.units": [2]}}, "the factors: policy.units: [1] | [2]."),
+        ({"settings": {**SETTINGS, "pretrain.seed": 7}}, "the factors: pretrain.seed: 42 | 7."),
+        # Both have the same world model, so what is its own must not differ either.
+        ({"settings": {**SETTINGS, "versions.world_model": "2"}}, "versions.world_model: "),
         ({"phase": "9"}, "several phases of the study: 8, 9"),
     ],
 )  # fmt: skip
 def test_attention(record, change, want):
-    first = record("mlp mlp", TASKS, settings={"critic.count": 3, "policy.units": [1]})
+    first = record("mlp mlp", TASKS, settings=SETTINGS)
     plain = compare([first, record("mlp flow", OTHER)], name="")
     assert plain.attention == {}
     other = record("mlp flow", **{"returns": OTHER, **change})
     assert any(want in line for line in lines(compare([first, other], name="")))
+
+
+def test_what_a_factor_brings_with_it_is_no_difference(record):
+    """A plugin's own settings, its version and a world model's weights; but nothing shared."""
+    brought = {"world_model.solver": "heun", "policy.gate": True, "versions.world_model": "2",
+               "versions.policy": "2", "world_model_weights": "cd"}  # fmt: skip
+    records = [record("mlp mlp", TASKS, settings=SETTINGS),
+               record("flow flow", OTHER, settings={**SETTINGS, **brought})]  # fmt: skip
+    assert not any("beyond the factors" in line for line in lines(compare(records, name="")))
+    other = {**SETTINGS, **brought, "policy.units": [2], "pretrain.seed": 7}
+    records[1] = attrs.evolve(records[1], settings=other)
+    assert (
+        "Runs differ beyond the factors: policy.units: [1] | [2]; pretrain.seed: 42 | 7."
+        in lines(compare(records, name=""))
+    )
 
 
 def test_budgets_across_sections(record, basis):
