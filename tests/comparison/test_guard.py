@@ -57,8 +57,11 @@ def test_phase_3_is_not_ranked_against_phase_7(known):
     said = str(error.value)
     assert "protocol: frozen | finetuned; conventions: not stated | PWM's faulty reward" in said
     assert "--separate" in said
-    assert "--allow-mixing protocol --allow-mixing conventions" in said
+    assert "--allow-mixing" not in said  # both have seeds of the same cells and tasks
     assert "scale" not in said
+    alone = [known["3"][0], known["7"][1]]
+    with pytest.raises(UserError, match="--allow-mixing protocol --allow-mixing conventions"):
+        compare(alone, name="both")
 
 
 def test_side_by_side_nothing_is_ranked_between(known):
@@ -96,6 +99,40 @@ def test_which_run_counts(record, basis):
     longer = attrs.evolve(other, basis=attrs.evolve(basis, budget="9"))
     with pytest.raises(UserError, match="--separate in the place of"):
         compare([one, longer], name="", mixing=["budget"])
+
+
+def test_mixing_is_not_offered_where_no_one_could_say_which_counts(record, basis):
+    """A study that varies the budget: the same cell, tasks and seeds on each."""
+    longer = attrs.evolve(basis, budget="9 x 4 x 4")
+    one, other = record("mlp mlp", TASKS), record("mlp mlp", OTHER, basis=longer)
+    with pytest.raises(UserError, match="--separate") as error:
+        compare([one, other], name="")
+    assert "--allow-mixing" not in str(error.value)
+    assert len(compare([one, other], name="", separate=True).sections) == 2
+    more = record("mlp mlp", OTHER, basis=longer, seeds=[4, 5, 6])
+    with pytest.raises(UserError, match="--allow-mixing budget"):
+        compare([one, more], name="")
+
+
+def test_pretraining_costs_once(record):
+    """A cell in three runs that began with one world model, and one that began with another."""
+
+    def run(seed, model, learning, pretraining):
+        returns = {task: values[:1] for task, values in TASKS.items()}
+        return record("mlp mlp", returns, seeds=[seed], source=f"runs/{seed}",
+                      settings={"world_model_weights": model}, petaflops=learning + pretraining,
+                      seconds=3600 * (learning + pretraining), pretraining_petaflops=pretraining,
+                      pretraining_seconds=3600 * pretraining)  # fmt: skip
+
+    runs = [run(1, "a", 1.0, 8.0), run(2, "a", 2.0, 8.0), run(3, "b", 4.0, 16.0)]
+    (cost,) = compare(runs, name="").sections[0].costs
+    assert (cost.petaflops, cost.hours) == pytest.approx((7 + 24, 7 + 24))
+    assert cost.return_per_petaflop == pytest.approx((950 + 900) / 2 / 31)
+    # Where it is not recorded which world model it was, each run has its own.
+    apart = [attrs.evolve(one, settings={}) for one in runs]
+    assert compare(apart, name="").sections[0].costs[0].petaflops == pytest.approx(7 + 32)
+    apart = [attrs.evolve(one, checkpoint="models/a") for one in apart[:2]]
+    assert compare(apart, name="").sections[0].costs[0].petaflops == pytest.approx(3 + 8)
 
 
 def test_runs_of_one_cell_are_put_together(record):
