@@ -68,8 +68,8 @@ def _main(kind: Literal["world_model", "policy"], cells: Sequence[Cell]) -> list
             weights |= {better: 1 / len(pairs), worse: -1 / len(pairs)}
         name = f"{_OF[kind]}: {b} - {a}"
         if len(pairs) < len(across):
-            with_ = sorted(getattr(pair[0], other) for pair in pairs)
-            name += f" ({_OF[other]} {', '.join(with_)} alone)"
+            levels = sorted(getattr(pair[0], other) for pair in pairs)
+            name += f" ({_OF[other]} {', '.join(levels)} alone)"
         found.append(Contrast(kind, name, weights, pairs, f"{b} ahead", f"{a} ahead"))
     return found
 

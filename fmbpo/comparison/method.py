@@ -45,8 +45,8 @@ METHOD = (
     "seeds, 3 × 3, 4 × 5 and 10 × 3; normal and skewed noise, and noise that cells share by seed), "
     "the intervals hold the truth of a main effect over all tasks in "
     f"{_percent('main effect')}, of an interaction in {_percent('interaction')}, of a cell's mean "
-    f"""in {_percent("cell's mean")} and of its interquartile mean in {_percent("cell's IQM")} of """
-    "all cases, the lowest with skewed noise; on one task, of a main effect in "
+    f"""in {_percent("cell's mean")} and of its interquartile mean in {_percent("cell's IQM")} """
+    "of all cases, the lowest with skewed noise; on one task, of a main effect in "
     f"""{_percent("one task: main effect")} and of a cell's mean in """
     f"""{_percent("one task: cell's mean")}.""",
     "Where there is no difference, a verdict on one task is false in "
