@@ -15,7 +15,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ RESULTS = Path(__file__).parent / "results" / "coverage.json"
 SETTINGS = [
     *itertools.product([(3, 3), (4, 5), (10, 3)], ["normal", "skewed"]),
     ((3, 3), "shared"),
+    *itertools.product([(3, 2)], ["normal", "skewed"]),
 ]
 """(tasks, seeds) and the kind of noise."""
 MAIN, INTERACTION, SPREAD = 40.0, 20.0, 60.0
@@ -69,16 +70,16 @@ def contrast(x: Array, weights: Array, *, paired: bool | None = None) -> tuple[A
     else:
         blocks = [x[cell : cell + 1, task] for task in range(tasks) for cell in used]
         parts = [w[i : i + 1] for _ in range(tasks) for i in range(len(used))]
-    return ends(blocks, statistics.contrast(parts), bootstrap=True)
+    return ends(blocks, statistics.contrast(parts), statistics.effect_interval)
 
 
 def ends(
-    blocks: Sequence[Array], statistic: statistics.Statistic, *, bootstrap: bool = False
+    blocks: Sequence[Array],
+    statistic: statistics.Statistic,
+    interval: Callable[..., tuple[Any, Any] | None] = statistics.cell_interval,
 ) -> tuple[Array, Array]:
-    """Both ends for every factorial; as for a cell, or with ``bootstrap`` as for an effect."""
-    within = bootstrap or statistics.reachable([block.shape[-1] for block in blocks])
-    interval = statistics.bootstrap_interval if within else statistics.student_interval
-    found = []
+    """Both ends for every factorial; by default as for a cell."""
+    found: list[Any] = []
     for start in range(0, blocks[0].shape[1], _AT_ONCE):
         part = [block[:, start : start + _AT_ONCE] for block in blocks]
         found.append(interval(part, statistic))

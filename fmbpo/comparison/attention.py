@@ -68,13 +68,14 @@ def _health(section: Section) -> Iterator[str]:
 
 
 def _settings(section: Section) -> list[str]:
-    """Settings that differ between cells which do not differ in that factor."""
+    """Settings that differ although no factor of the section makes them differ."""
+    known = [record for record in section.records if record.settings]
     found = []
-    for key in dict.fromkeys(key for record in section.records for key in record.settings):
-        known = [record for record in section.records if record.settings]
+    for key in dict.fromkeys(key for record in known for key in record.settings):
         groups: dict[str, list[Record]] = {}
         for record in known:
-            groups.setdefault(_factor(record, key), []).append(record)
+            level = "" if _is_shared(key, known) else _level(record, key)
+            groups.setdefault(level, []).append(record)
         for group in groups.values():
             values = dict.fromkeys(json.dumps(r.settings.get(key)) for r in group)
             if len(values) > 1:
@@ -85,9 +86,20 @@ def _settings(section: Section) -> list[str]:
     return [f"Runs differ beyond the factors: {'; '.join(found[:_SHOWN])}{more}."]
 
 
-def _factor(record: Record, key: str) -> str:
+def _is_shared(key: str, records: Sequence[Record]) -> bool:
+    """Whether a setting must be the same at all levels: as a study allows its cells to differ
+    (``fmbpo.experiment.factors``), only one that not every plugin has may differ between them.
+
+    A plugin's version and a world model's weights are its own although all have them.
+    """
+    if key.startswith("versions.") or key == "world_model_weights":
+        return False
+    return key.startswith("pretrain.") or all(key in record.settings for record in records)
+
+
+def _level(record: Record, key: str) -> str:
     """The level whose own setting the key is; settings of all are under one name."""
-    if key.startswith(("world_model", "versions.world_model", "pretrain.")):
+    if key.startswith(("world_model", "versions.world_model")):
         return record.cell.world_model
     return record.cell.policy if key.startswith(("policy.", "versions.policy")) else ""
 

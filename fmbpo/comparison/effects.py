@@ -40,7 +40,10 @@ class Contrast:
 
 
 def contrasts(cells: Sequence[Cell]) -> list[Contrast]:
-    """Every effect that these cells have; of two levels the later one is named first."""
+    """Every effect that these cells have, whatever their order.
+
+    The first of two levels by name minus the other: "a - b".
+    """
     return [
         *_main("world_model", cells),
         *_main("policy", cells),
@@ -65,7 +68,8 @@ def _main(kind: Literal["world_model", "policy"], cells: Sequence[Cell]) -> list
             weights |= {better: 1 / len(pairs), worse: -1 / len(pairs)}
         name = f"{_OF[kind]}: {b} - {a}"
         if len(pairs) < len(across):
-            name += f" ({_OF[other]} {', '.join(getattr(pair[0], other) for pair in pairs)} alone)"
+            levels = sorted(getattr(pair[0], other) for pair in pairs)
+            name += f" ({_OF[other]} {', '.join(levels)} alone)"
         found.append(Contrast(kind, name, weights, pairs, f"{b} ahead", f"{a} ahead"))
     return found
 
@@ -85,7 +89,8 @@ def _interactions(cells: Sequence[Cell]) -> list[Contrast]:
 
 
 def _levels(cells: Sequence[Cell], factor: str) -> list[str]:
-    return list(dict.fromkeys(getattr(cell, factor) for cell in cells))
+    """By name, the last one first: of two, the first is subtracted from the second."""
+    return sorted({getattr(cell, factor) for cell in cells}, reverse=True)
 
 
 def _cell(kind: str, level: str, other: str) -> Cell:
@@ -131,11 +136,11 @@ def effect(
             for better, worse in of.pairs
         ]
         better = statistics.improvement(at)
-    found = statistics.bootstrapped(blocks, difference)
+    found = statistics.estimate_effect(blocks, difference)
     verdict = UNDECIDED
     if found.low is not None and found.high is not None:
         verdict = of.above if found.low > 0 else of.below if found.high < 0 else UNDECIDED
-    chance = statistics.bootstrapped(blocks, better) if of.pairs else None
+    chance = statistics.estimate_probability(blocks, better) if of.pairs else None
     return Effect(of.name, of.kind, task, found, chance, paired, verdict)
 
 

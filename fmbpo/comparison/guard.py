@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import attrs
 
 from fmbpo.comparison.attention import across_sections, in_section
 from fmbpo.comparison.method import METHOD
-from fmbpo.comparison.record import Basis, Record
+from fmbpo.comparison.record import Basis, Cell, Record
 from fmbpo.comparison.result import Comparison
 from fmbpo.comparison.section import make_section
 from fmbpo.errors import UserError, did_you_mean
@@ -45,7 +45,7 @@ def compare(
         kept = tuple(getattr(record.basis, f) for f in FIELDS if f not in mixing)
         groups.setdefault(kept, []).append(record)
     if len(groups) > 1 and not separate:
-        raise _refusal([group[0].basis for group in groups.values()], mixing)
+        raise _refusal(list(groups.values()), mixing)
     sections, attention = [], {}
     told = {*TITLED, *_differing([record.basis for record in records])}
     for group in groups.values():
@@ -71,31 +71,42 @@ def _differing(bases: Sequence[Basis]) -> dict[str, list[str]]:
     return {field: values for field, values in found.items() if len(values) > 1}
 
 
-def _refusal(bases: Sequence[Basis], mixing: Collection[str]) -> UserError:
+def _refusal(groups: Sequence[Sequence[Record]], mixing: Collection[str]) -> UserError:
+    """Mixing is offered only where it would not put two runs of a cell, task and seed together."""
+    bases = [group[0].basis for group in groups]
     differing = {f: values for f, values in _differing(bases).items() if f not in mixing}
     fields = "; ".join(f"{field}: {' | '.join(values)}" for field, values in differing.items())
-    options = " ".join(f"--allow-mixing {field}" for field in differing)
+    remedy = "--separate shows them side by side and ranks nothing between them"
+    places = [{place for record in group for place in _places(record)} for group in groups]
+    if len(set().union(*places)) == sum(map(len, places)):
+        options = " ".join(f"--allow-mixing {field}" for field in differing)
+        remedy += f"; {options} compares them all the same and says so"
     return UserError(
         f"these runs must not be ranked against each other, since they differ in {fields}",
-        remedy="--separate shows them side by side and ranks nothing between them; "
-        f"{options} compares them all the same and says so",
+        remedy=remedy,
     )
 
 
+def _places(record: Record) -> Iterator[tuple[Cell, str, str]]:
+    """Every (cell, task, seed) of a record."""
+    for task, seeds in record.scores.items():
+        for seed in seeds:
+            yield record.cell, task, seed
+
+
 def _each_once(records: Sequence[Record]) -> None:
-    seen: dict[tuple[object, ...], Record] = {}
+    seen: dict[tuple[Cell, str, str], Record] = {}
     for record in records:
-        for task, seeds in record.scores.items():
-            for seed in seeds:
-                other = seen.setdefault((record.cell, task, seed), record)
-                if other is not record:
-                    raise UserError(
-                        f"two runs of {record.cell} on {task} with seed {seed}: which one counts?",
-                        where=f"{other.source} and {record.source}",
-                        remedy="leave one out"
-                        if other.basis == record.basis
-                        else "leave one out, or give --separate in the place of --allow-mixing",
-                    )
+        for cell, task, seed in _places(record):
+            other = seen.setdefault((cell, task, seed), record)
+            if other is not record:
+                raise UserError(
+                    f"two runs of {cell} on {task} with seed {seed}: which one counts?",
+                    where=f"{other.source} and {record.source}",
+                    remedy="leave one out"
+                    if other.basis == record.basis
+                    else "leave one out, or give --separate in the place of --allow-mixing",
+                )
 
 
 def _title(bases: Sequence[Basis], mixed: Sequence[str], told: Collection[str]) -> str:

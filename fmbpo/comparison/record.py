@@ -64,11 +64,13 @@ class Record:
     """One run of policies. ``scores[task][seed]``; ``curves[task][seed]`` while it was trained.
 
     ``model_errors``: horizon in agent steps -> held-out error of observations, in standard
-    deviations. ``petaflops`` and ``seconds`` are of all training; ``hardware`` is the machine's
-    device. ``checkpoint``: where the world model came from. ``seeds_ordered``: whether seeds of two
-    runs are the same seeds, so that they may be paired. ``source``: the folder or the imported
-    file. ``videos``: (task, seed) -> file. ``settings``: every other setting that changes results,
-    by key path; none are known of typed-in numbers.
+    deviations. ``petaflops`` and ``seconds`` are of all training, ``pretraining_petaflops`` and
+    ``pretraining_seconds`` what of them made the world model that the run began with, which other
+    runs may share; ``hardware`` is the machine's device. ``checkpoint``: where the world model came
+    from. ``seeds_ordered``: whether seeds of two runs are the same seeds, so that they may be
+    paired. ``source``: the folder or the imported file. ``videos``: (task, seed) -> file.
+    ``settings``: every other setting that changes results, by key path; none are known of typed-in
+    numbers.
     """
 
     name: str
@@ -83,8 +85,18 @@ class Record:
     model_errors: Mapping[int, float] = attrs.field(factory=dict)
     petaflops: float | None = None
     seconds: float | None = None
+    pretraining_petaflops: float = 0.0
+    pretraining_seconds: float = 0.0
     hardware: str = ""
     health: Sequence[Finding] = ()
     seeds_ordered: bool = True
     videos: Mapping[tuple[str, str], str] = attrs.field(factory=dict)
     settings: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def pretrained(self) -> str:
+        """What tells the world model that the run began with from others, wherever it lies.
+
+        Runs in which it is not recorded each have their own.
+        """
+        return str(self.settings.get("world_model_weights") or self.checkpoint or self.source)

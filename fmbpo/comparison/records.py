@@ -14,8 +14,9 @@ from fmbpo.experiment.identity import identifying, leaves
 from fmbpo.report.table import training_cost
 from fmbpo.runs.files import read_json
 from fmbpo.runs.folder import RunFolder
+from fmbpo.runs.plan import PLAN, read_plan
 from fmbpo.runs.series import cell_series
-from fmbpo.runs.summary import Summary
+from fmbpo.runs.summary import Numbers, Summary
 
 _STUDY = "study.json"
 VIDEOS = (".mp4", ".webm", ".gif", ".webp")
@@ -39,7 +40,7 @@ def records_of(paths: Sequence[Path]) -> list[Record]:
     """
     folders: dict[Path, None] = {}
     for path in paths:
-        for folder in _cells(path) if (path / _STUDY).is_file() else [path]:
+        for folder in _cells(path) if _is_study(path) else [path]:
             folders[folder.resolve()] = None
     found = [record for folder in folders if (record := _record(folder)) is not None]
     if not found:
@@ -51,6 +52,27 @@ def records_of(paths: Sequence[Path]) -> list[Record]:
             remedy="give runs of policies, or a study of them",
         )
     return found
+
+
+def _is_study(path: Path) -> bool:
+    """Whether a study's folder. Raises ``UserError`` where the study has not ended."""
+    if (path / _STUDY).is_file():
+        return True
+    if not (path / PLAN).is_file():
+        return False
+    planned = dict.fromkeys(run.run for run in read_plan(path))
+    missing = [run for run in planned if not _is_complete(path.parent / run)]
+    what = f"run{'s' if len(missing) > 1 else ''} {', '.join(missing)}" if missing else _STUDY
+    raise UserError(
+        f"the study is not complete: {what} {'are' if len(missing) > 1 else 'is'} missing",
+        where=str(path),
+        remedy="give the same fmbpo run again, which continues it, or name the folders of the "
+        "runs that are complete",
+    )
+
+
+def _is_complete(run: Path) -> bool:
+    return (run / "config.json").is_file() and RunFolder.open(run).is_complete
 
 
 def _cells(study: Path) -> list[Path]:
@@ -109,11 +131,18 @@ def _policies(folder: RunFolder, summary: Summary, config: Mapping[str, Any]) ->
         model_errors=_model_errors(summary.wm_validation),
         petaflops=petaflops or None,
         seconds=seconds or None,
+        pretraining_petaflops=_pretraining(summary.flops) / 1e15,
+        pretraining_seconds=_pretraining(summary.seconds),
         hardware=beat.hardware if beat else "",
         health=summary.health,
         settings=_settings(config),
         videos=_videos(folder.path / "videos"),
     )
+
+
+def _pretraining(cost: Numbers) -> float:
+    """What of a run's cost is its world model's pretraining."""
+    return cost.get("pretraining", 0.0) if isinstance(cost, dict) else 0.0
 
 
 def _videos(folder: Path) -> dict[tuple[str, str], str]:

@@ -74,7 +74,11 @@ class Profile:
 
 @attrs.frozen
 class Cost:
-    """Training of a cell: all of its seeds and tasks. None where it is not recorded."""
+    """Training of a cell: all of its runs, the pretraining of each world model once.
+
+    The mean return for it is over the same runs: each of the cell's tasks counts the same. None
+    where the cost is not recorded.
+    """
 
     cell: Cell
     petaflops: float | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics as python_statistics
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -125,8 +126,8 @@ def _profile(cell: Cell, table: Table, tasks: Sequence[str]) -> Profile:
 
 def _cost(cell: Cell, records: Sequence[Record], table: Table) -> Cost:
     mine = [record for record in records if record.cell == cell]
-    petaflops = _sum([record.petaflops for record in mine])
-    seconds = _sum([record.seconds for record in mine])
+    petaflops = _total(mine, "petaflops")
+    seconds = _total(mine, "seconds")
     hours = None if seconds is None else seconds / _HOUR
     mean = python_statistics.fmean(
         python_statistics.fmean(seeds.values()) for seeds in table[cell].values()
@@ -142,9 +143,16 @@ def _cost(cell: Cell, records: Sequence[Record], table: Table) -> Cost:
     )
 
 
-def _sum(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
+def _total(records: Sequence[Record], unit: Literal["petaflops", "seconds"]) -> float | None:
+    """Of all training, each world model's pretraining once; None where a run does not say."""
+    total, pretraining = 0.0, dict[str, float]()
+    for record in records:
+        value, part = getattr(record, unit), getattr(record, f"pretraining_{unit}")
+        if value is None:
+            return None
+        total += value - part
+        pretraining[record.pretrained] = part
+    return total + sum(pretraining.values())
 
 
 def _model_errors(records: Sequence[Record]) -> dict[str, dict[int, float]]:

@@ -30,6 +30,7 @@ SEED = 20_210_813
 """Of the resampling, the same for every interval: a report can be made again."""
 _BATCH = 500
 _ROOM = 10
+_FEWEST = 3
 
 Array: TypeAlias = NDArray[np.float64]
 Statistic: TypeAlias = Callable[..., Any]
@@ -76,7 +77,8 @@ def bootstrap_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[A
 def student_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[Any, Any] | None:
     """Student's t interval with the bootstrap's standard error, over *all* resamples.
 
-    For what ``reachable`` denies, which is a few seeds. Of one task's mean it is the t interval.
+    For what ``reachable`` denies, which is a few seeds. Of one task's mean it is the t interval,
+    and so of a contrast of cells that have equally many seeds.
     """
     sizes = [block.shape[-1] for block in blocks]
     if min(sizes) < 2:
@@ -91,16 +93,38 @@ def student_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[Any
     return value - half, value + half
 
 
-def estimate(blocks: Sequence[Array], statistic: Statistic) -> Estimate:
-    """A cell's number with the interval that its seeds allow."""
+def cell_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[Any, Any] | None:
+    """The bootstrap's where resampling reaches its level, else Student's."""
     within = reachable([block.shape[-1] for block in blocks])
-    ends = (bootstrap_interval if within else student_interval)(blocks, statistic)
-    return _estimate(blocks, statistic, ends)
+    return (bootstrap_interval if within else student_interval)(blocks, statistic)
 
 
-def bootstrapped(blocks: Sequence[Array], statistic: Statistic) -> Estimate:
-    """A number with its bootstrap interval, however few the seeds."""
-    return _estimate(blocks, statistic, bootstrap_interval(blocks, statistic))
+def effect_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[Any, Any] | None:
+    """The bootstrap's, but as a cell's where a block has fewer than ``_FEWEST`` seeds.
+
+    Two seeds of each of two cells have 16 resamples: the interval would be their range.
+    """
+    few = min(block.shape[-1] for block in blocks) < _FEWEST
+    return (cell_interval if few else bootstrap_interval)(blocks, statistic)
+
+
+def estimate(blocks: Sequence[Array], statistic: Statistic) -> Estimate:
+    """A cell's number with its interval."""
+    return _estimate(blocks, statistic, cell_interval(blocks, statistic))
+
+
+def estimate_effect(blocks: Sequence[Array], statistic: Statistic) -> Estimate:
+    """A difference with its interval."""
+    return _estimate(blocks, statistic, effect_interval(blocks, statistic))
+
+
+def estimate_probability(blocks: Sequence[Array], statistic: Statistic) -> Estimate:
+    """A share of pairs; no interval where resampling cannot reach its level.
+
+    Student's would be none: all pairs alike, as of few seeds they often are, have no spread.
+    """
+    within = reachable([block.shape[-1] for block in blocks])
+    return _estimate(blocks, statistic, bootstrap_interval(blocks, statistic) if within else None)
 
 
 def _estimate(

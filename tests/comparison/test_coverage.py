@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from fmbpo.comparison import statistics
 from fmbpo.comparison.effects import contrasts, effect
 from fmbpo.comparison.method import MEASURED, METHOD
 from fmbpo.comparison.record import Cell
@@ -49,7 +50,7 @@ def test_made_up_factorials_are_what_they_are_called(coverage, noise):
     assert together == pytest.approx(0.5 if noise == "shared" else 0, abs=0.02)
 
 
-@pytest.mark.parametrize(("tasks", "seeds"), [(3, 3), (1, 3), (1, 6)])
+@pytest.mark.parametrize(("tasks", "seeds"), [(3, 3), (1, 3), (1, 6), (3, 2), (1, 2)])
 def test_what_is_measured_is_what_a_comparison_computes(coverage, tasks, seeds):
     x = coverage.factorials(np.random.default_rng(5), 2, tasks, seeds, "skewed")
     found = {one.kind: one for one in contrasts(CELLS)}
@@ -63,8 +64,21 @@ def test_what_is_measured_is_what_a_comparison_computes(coverage, tasks, seeds):
         one = effect(found["policy"], values, names, task="").difference
         # Seeds stand in another order: the same interval but for the resampling's chance.
         width = one.high - one.low
-        assert low[i] == pytest.approx(one.low, abs=0.08 * width)
-        assert high[i] == pytest.approx(one.high, abs=0.08 * width)
+        # The benchmark's effect is q - p, the comparison's p - q.
+        assert low[i] == pytest.approx(-one.high, abs=0.08 * width)
+        assert high[i] == pytest.approx(-one.low, abs=0.08 * width)
+
+
+@pytest.mark.parametrize("weights", ["MAIN_WEIGHTS", "TWO_WEIGHTS"])
+def test_two_seeds_make_no_false_verdicts(coverage, weights):
+    """On one task, where the range of the data would be wrong in a case of six."""
+    x = coverage.factorials(np.random.default_rng(4), 2000, 1, 2, "normal")
+    w = getattr(coverage, weights)
+    truth = coverage.MAIN if weights == "MAIN_WEIGHTS" else coverage.MAIN - coverage.INTERACTION / 2
+    assert 0.93 <= coverage.covers(coverage.contrast(x, w), truth) <= 0.97
+    blocks = [x[cell : cell + 1, 0, :500] for cell in np.flatnonzero(w)]
+    statistic = statistics.contrast([w[i : i + 1] for i in np.flatnonzero(w)])
+    assert coverage.covers(statistics.bootstrap_interval(blocks, statistic), truth) < 0.9
 
 
 def test_reports_say_what_was_measured(recorded):
@@ -78,7 +92,7 @@ def test_reports_say_what_was_measured(recorded):
     assert f"{RESAMPLES} resamples" in text
     assert "about two weeks on an RTX 3090" in text
     sizes = {(row["tasks"], row["seeds"]) for row in recorded["settings"]}
-    assert sizes == {(3, 3), (4, 5), (10, 3)}
+    assert sizes == {(3, 2), (3, 3), (4, 5), (10, 3)}
 
 
 def test_the_page_has_every_number(repository, recorded):

@@ -23,6 +23,12 @@ def known(repository, tmp_path_factory):
     return {phase: [r for r in records if r.phase == phase] for phase in ("3", "7")}
 
 
+SETTINGS = {
+    "critic.count": 3, "policy.units": [1], "pretrain.seed": 42,
+    "versions.world_model": "1", "versions.policy": "1", "world_model_weights": "ab",
+}  # fmt: skip
+
+
 def lines(comparison):
     return [line for lines in comparison.attention.values() for line in lines]
 
@@ -51,8 +57,11 @@ def test_phase_3_is_not_ranked_against_phase_7(known):
     said = str(error.value)
     assert "protocol: frozen | finetuned; conventions: not stated | PWM's faulty reward" in said
     assert "--separate" in said
-    assert "--allow-mixing protocol --allow-mixing conventions" in said
+    assert "--allow-mixing" not in said  # both have seeds of the same cells and tasks
     assert "scale" not in said
+    alone = [known["3"][0], known["7"][1]]
+    with pytest.raises(UserError, match="--allow-mixing protocol --allow-mixing conventions"):
+        compare(alone, name="both")
 
 
 def test_side_by_side_nothing_is_ranked_between(known):
@@ -90,6 +99,40 @@ def test_which_run_counts(record, basis):
     longer = attrs.evolve(other, basis=attrs.evolve(basis, budget="9"))
     with pytest.raises(UserError, match="--separate in the place of"):
         compare([one, longer], name="", mixing=["budget"])
+
+
+def test_mixing_is_not_offered_where_no_one_could_say_which_counts(record, basis):
+    """A study that varies the budget: the same cell, tasks and seeds on each."""
+    longer = attrs.evolve(basis, budget="9 x 4 x 4")
+    one, other = record("mlp mlp", TASKS), record("mlp mlp", OTHER, basis=longer)
+    with pytest.raises(UserError, match="--separate") as error:
+        compare([one, other], name="")
+    assert "--allow-mixing" not in str(error.value)
+    assert len(compare([one, other], name="", separate=True).sections) == 2
+    more = record("mlp mlp", OTHER, basis=longer, seeds=[4, 5, 6])
+    with pytest.raises(UserError, match="--allow-mixing budget"):
+        compare([one, more], name="")
+
+
+def test_pretraining_costs_once(record):
+    """A cell in three runs that began with one world model, and one that began with another."""
+
+    def run(seed, model, learning, pretraining):
+        returns = {task: values[:1] for task, values in TASKS.items()}
+        return record("mlp mlp", returns, seeds=[seed], source=f"runs/{seed}",
+                      settings={"world_model_weights": model}, petaflops=learning + pretraining,
+                      seconds=3600 * (learning + pretraining), pretraining_petaflops=pretraining,
+                      pretraining_seconds=3600 * pretraining)  # fmt: skip
+
+    runs = [run(1, "a", 1.0, 8.0), run(2, "a", 2.0, 8.0), run(3, "b", 4.0, 16.0)]
+    (cost,) = compare(runs, name="").sections[0].costs
+    assert (cost.petaflops, cost.hours) == pytest.approx((7 + 24, 7 + 24))
+    assert cost.return_per_petaflop == pytest.approx((950 + 900) / 2 / 31)
+    # Where it is not recorded which world model it was, each run has its own.
+    apart = [attrs.evolve(one, settings={}) for one in runs]
+    assert compare(apart, name="").sections[0].costs[0].petaflops == pytest.approx(7 + 32)
+    apart = [attrs.evolve(one, checkpoint="models/a") for one in apart[:2]]
+    assert compare(apart, name="").sections[0].costs[0].petaflops == pytest.approx(3 + 8)
 
 
 def test_runs_of_one_cell_are_put_together(record):
@@ -155,17 +198,35 @@ def test_profile_by_hand(record):
          "run mlp flow: it is broken: a/1 (R² 0)."),
         ({"returns": {**OTHER, "walker-walk": [400, 480, 490]}}, "walker-walk: 456.7, less than h"),
         ({"seeds_ordered": False}, "order of seeds is not certain"),
-        ({"settings": {"critic.count": 5, "policy.units": [2]}},
-         "Runs differ beyond the factors: critic.count: 3 | 5."),
+        ({"settings": {**SETTINGS, "critic.count": 5}}, "the factors: critic.count: 3 | 5."),
+        ({"settings": {**SETTINGS, "policy.units": [2]}}, "the factors: policy.units: [1] | [2]."),
+        ({"settings": {**SETTINGS, "pretrain.seed": 7}}, "the factors: pretrain.seed: 42 | 7."),
+        # Both have the same world model, so what is its own must not differ either.
+        ({"settings": {**SETTINGS, "versions.world_model": "2"}}, "versions.world_model: "),
         ({"phase": "9"}, "several phases of the study: 8, 9"),
     ],
 )  # fmt: skip
 def test_attention(record, change, want):
-    first = record("mlp mlp", TASKS, settings={"critic.count": 3, "policy.units": [1]})
+    first = record("mlp mlp", TASKS, settings=SETTINGS)
     plain = compare([first, record("mlp flow", OTHER)], name="")
     assert plain.attention == {}
     other = record("mlp flow", **{"returns": OTHER, **change})
     assert any(want in line for line in lines(compare([first, other], name="")))
+
+
+def test_what_a_factor_brings_with_it_is_no_difference(record):
+    """A plugin's own settings, its version and a world model's weights; but nothing shared."""
+    brought = {"world_model.solver": "heun", "policy.gate": True, "versions.world_model": "2",
+               "versions.policy": "2", "world_model_weights": "cd"}  # fmt: skip
+    records = [record("mlp mlp", TASKS, settings=SETTINGS),
+               record("flow flow", OTHER, settings={**SETTINGS, **brought})]  # fmt: skip
+    assert not any("beyond the factors" in line for line in lines(compare(records, name="")))
+    other = {**SETTINGS, **brought, "policy.units": [2], "pretrain.seed": 7}
+    records[1] = attrs.evolve(records[1], settings=other)
+    assert (
+        "Runs differ beyond the factors: policy.units: [1] | [2]; pretrain.seed: 42 | 7."
+        in lines(compare(records, name=""))
+    )
 
 
 def test_budgets_across_sections(record, basis):

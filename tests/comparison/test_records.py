@@ -69,6 +69,9 @@ def test_records_of_a_study(runs, small_store):
     assert [step for step, _ in first.curves["reacher-easy"]["2"]] == [0, 3, 6]
     assert first.model_errors[1] == summary["wm_validation"]["obs_error_h1"]
     assert first.petaflops == pytest.approx(sum(summary["flops"].values()) / 1e15)
+    part = (first.pretraining_petaflops * 1e15, first.pretraining_seconds)
+    assert part == pytest.approx([summary[x]["pretraining"] for x in ("flops", "seconds")])
+    assert records[1].pretrained == first.pretrained != ""
     assert first.hardware.endswith(" cores")
     assert first.checkpoint == summary["world_model"]["checkpoint"]
     assert first.settings["policy_learning.lam"] == 0.95
@@ -87,7 +90,7 @@ def test_a_study_compared(runs):
     found = compare(records_of([study]), name="two")
     (section,) = found.sections
     names = {e.name for e in section.effects}
-    assert names == {"policy: mlp - flow"}
+    assert names == {"policy: flow - mlp"}
     assert not any("beyond the factors" in x for x in found.attention[section.title])
 
 
@@ -134,6 +137,25 @@ def test_what_is_no_finished_run(copy, tmp_path):
     (run / "summary.json").unlink()
     with pytest.raises(UserError, match=r"(?s)the run is not complete.*continues it"):
         records_of([run])
+
+
+def test_a_study_that_has_not_ended(copy):
+    study = copy("two__study__*")
+    one, other = (copy(f"phase8_mlpwm_{name}policy__*") for name in ("flow", "mlp"))
+    (study / "study.json").unlink()
+    with pytest.raises(UserError, match=r"(?s)study__.*not complete: study\.json is missing"):
+        records_of([study])
+    (one / "summary.json").unlink()
+    with pytest.raises(UserError, match=f"not complete: run {one.name} is missing"):
+        records_of([study])
+    shutil.rmtree(other)
+    with pytest.raises(UserError) as error:
+        records_of([study])
+    said = str(error.value)
+    assert "not complete: runs " in said
+    assert one.name in said
+    assert other.name in said
+    assert "same fmbpo run again" in said
 
 
 def test_damaged_configuration_and_study(copy):

@@ -14,6 +14,7 @@ from synthetic import CELLS, HOSTILE, comparison, imported_section, main_section
 
 from fmbpo.comparison.record import Score
 from fmbpo.comparison.result import OVERALL, CellResult, Comparison, Estimate
+from fmbpo.report.pages import training
 from fmbpo.report.pages.content import decimal, significant
 from fmbpo.report.pages.csv_files import ALL_TASKS, csv_files
 from fmbpo.report.pages.markdown import markdown_text
@@ -202,6 +203,14 @@ def test_costs_errors_and_gates(made, text, words):
         assert "No failed health gate is recorded" in place  # of the imported section
         for record in section.records:
             assert record.checkpoint in place.replace("\\", "")
+
+
+def test_costs_of_unequal_work_say_so(made):
+    section = made.sections[0]  # a cell lacks a seed of a task
+    one = attrs.evolve(section, costs=section.costs[:1])
+    for shown, want in ((section, True), (one, False)):
+        (table,) = training.costs(shown).tables
+        assert any("Cells differ in tasks or seeds" in note for note in table.notes) is want
 
 
 def test_warnings_stand_first(made, text, words):

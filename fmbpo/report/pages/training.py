@@ -68,9 +68,22 @@ def costs(section: Section) -> Block | None:
     ]
     if not rows:
         return None
-    notes = [f"{NONE}: not recorded. Hours are comparable on the same hardware only."]
+    notes = [
+        f"{NONE}: not recorded. Hours are comparable on the same hardware only. The pretraining of "
+        "a world model counts once in a cell, in however many runs it was used."
+    ]
+    if len({_work(section.records, cost.cell) for cost in section.costs}) > 1:
+        notes.append(
+            "Cells differ in tasks or seeds: a cell's cost, and its return for it, are of its own."
+        )
     title = "Cost of training, all tasks and seeds of a cell"
     return Block(title="Cost", tables=[Table(title, columns, rows, notes)])
+
+
+def _work(records: Sequence[Record], cell: Cell) -> frozenset[tuple[str, str]]:
+    """Every (task, seed) of a cell."""
+    mine = [record.scores for record in records if record.cell == cell]
+    return frozenset((task, seed) for tasks in mine for task, by in tasks.items() for seed in by)
 
 
 def model_errors(section: Section, name: str, style: Mapping[str, Style]) -> Block | None:
