@@ -120,6 +120,18 @@ def read_json(path: Path) -> Any:
         raise UserError(f"not valid JSON ({error})", where=str(path)) from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """``read_json`` of a file that holds a JSON object; ``UserError`` for any other content."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(
+            "is no JSON object",
+            where=str(path),
+            remedy="the file was edited or is damaged: put it back as it was",
+        )
+    return content
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder with all that is in it; a missing one is no error."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from fmbpo.errors import UserError
-from fmbpo.runs.files import disk_errors, fsync_path, read_json, write_json
+from fmbpo.runs.files import disk_errors, fsync_path, read_object, write_json
 from fmbpo.runs.heartbeat import Heartbeat, Pulse, beats_elsewhere, read_heartbeat
 from fmbpo.runs.lock import RunLock, is_locked, taken
 from fmbpo.runs.outcome import clear_outcome, write_outcome
@@ -153,11 +153,11 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration. Raises ``UserError`` when it cannot be read."""
-        return dict(read_json(self.path / "config.json"))
+        return read_object(self.path / "config.json")
 
     def summary(self) -> dict[str, Any]:
-        """The results. Raises ``UserError`` when the run is not complete."""
-        return dict(read_json(self.path / "summary.json"))
+        """The results. Raises ``UserError`` when there are none, or none that can be read."""
+        return read_object(self.path / "summary.json")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write the results in one step, which makes the run complete."""
@@ -204,7 +204,7 @@ def _check_or_write_config(
     file = path / "config.json"
     config = json.loads(json.dumps(resolved_config))
     if file.exists():
-        differing = differing_keys(identifying(read_json(file)), identifying(config))
+        differing = differing_keys(identifying(read_object(file)), identifying(config))
         if differing:
             raise UserError(
                 f"the run there has another configuration: {'; '.join(differing)}",

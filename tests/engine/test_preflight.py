@@ -190,6 +190,25 @@ def test_a_run_says_one_line_and_a_finished_one_tries_nothing(command, monkeypat
     assert "checks ok, everything is there already" in said
 
 
+@pytest.mark.parametrize("of", ["phase8_pretrain_", POLICY])
+def test_a_damaged_record_of_a_finished_run(of, command, tmp_path):
+    assert command(POLICY, what="run")[0] == 0
+    (folder,) = (tmp_path / "runs").glob(f"{of}*")
+    file = folder / "summary.json"
+    whole = file.read_text()
+    for text, words in (("null", "is no JSON object"), ("[]", "is no JSON object"),
+                        ("5", "is no JSON object"), ("{}", "summary: missing ")):  # fmt: skip
+        file.write_text(text)
+        for what in ("check", "run"):
+            status, rows, said = command(POLICY, what=what)
+            assert (status, words in said, "move summary.json away" in said) == (2, True, True)
+            assert rows is None or ("runs", ()) in failed(rows)
+    file.write_text(whole)
+    (folder / "config.json").write_text("null")
+    status, _, said = command(POLICY, what="run")
+    assert "config.json: is no JSON object" in said if of == POLICY else status == 0
+
+
 def test_a_long_run_is_tried_and_its_results_are_the_same(command, monkeypatch, tmp_path):
     """Bit for bit, whether updates were tried and timed before it or not."""
     found, begun = [], torch.get_rng_state()

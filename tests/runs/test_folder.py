@@ -52,6 +52,18 @@ def test_open_needs_a_run(tmp_path):
         RunFolder.open(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["null", "5", "[]", "[[1, 2]]", '"text"'])
+def test_json_that_is_no_object(text, tmp_path):
+    make(tmp_path).close()
+    run = RunFolder.open(tmp_path / NAME)
+    for file, read in (("config.json", run.config), ("summary.json", run.summary)):
+        (run.path / file).write_text(text)
+        with pytest.raises(UserError, match=rf"{file}: is no JSON object\n  -> .*put it back"):
+            read()
+    with pytest.raises(UserError, match=r"config\.json: is no JSON object"):
+        make(tmp_path)
+
+
 def test_another_configuration_is_refused_by_key(tmp_path):
     make(tmp_path).close()
     other = {"policy": {"lr": 1e-3, "sizes": [512, 512]}, "seeds": [1], "extra": None}
