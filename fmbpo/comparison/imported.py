@@ -73,15 +73,17 @@ def import_results(file: Path, root: Path) -> list[Path]:
     if not contents:
         raise UserError("has no results", where=str(file))
     folders = {root / _folder(key): content for key, content in contents.items()}
+    with disk_errors(root):
+        there = {folder for folder in folders if (folder / FILE).is_file()}
     for folder, content in folders.items():
-        if (folder / FILE).is_file() and read_json(folder / FILE) != content:
+        if folder in there and read_json(folder / FILE) != content:
             raise UserError(
                 "another import of the same phase, protocol and cell is there",
                 where=str(folder),
                 remedy="remove that folder to replace it, or name this one's experiment",
             )
     for folder, content in folders.items():
-        if not (folder / FILE).is_file():
+        if folder not in there:
             with disk_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / FILE, content)

@@ -136,6 +136,11 @@ def test_wrong_files_are_explained(load, tmp_path, lines, header, message):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_root_that_cannot_be(load):
+    with pytest.raises(UserError, match=r"cannot be written \(File name too long\)"):
+        load(ROW, into="x" * 300)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"absent\.csv: cannot be read"):
         import_results(tmp_path / "absent.csv", tmp_path / "runs")
