@@ -85,5 +85,38 @@ def test_an_older_name_is_an_alias(repository, tmp_path, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert 'name = "phase8_flowwm_flowpolicy"' in out
     assert "is an older name of experiments/phase8_flowwm_flowpolicy.toml" in err
+    new, other = (
+        f"experiments/phase8_{cell}.toml" for cell in ("flowwm_flowpolicy", "mlpwm_mlppolicy")
+    )
+    compared = []
+    for file in ("experiments/pwm_48M_mt_fullflow.toml", new):
+        assert main(["compare", file, other, "--scale", "laptop"]) == 0
+        compared.append(capsys.readouterr().out)
+    assert compared[0] == compared[1]
     assert main(["config", "show", "experiments/pwm_48M.toml"]) == 2
     assert "pwm_48M.toml" in capsys.readouterr().err
+
+
+def test_an_older_name_in_a_report(repository, imported, tmp_path, capsys):
+    """It stands for the run that the file's new name left."""
+    (tmp_path / "experiments").symlink_to(repository / "experiments")
+    shutil.move(imported[0], tmp_path / "runs" / "phase8_flowwm_flowpolicy__x__1__00")
+    file = "experiments/pwm_48M_mt_fullflow.toml"
+    assert main(["report", file, "--out", "report"]) == 0
+    assert "pwm_48M_mt_fullflow is an older name of experiments/phase8_" in capsys.readouterr().err
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "phase8_flowwm_flowpolicy" in text.splitlines()[0]
+    # A folder is what its name says, whatever files stand beside it.
+    (tmp_path / "mine.toml").write_text('aliases = ["nowhere"]')
+    assert main(["report", "nowhere", "--out", "other"]) == 2
+    assert "nowhere: there is no such folder" in capsys.readouterr().err
+
+
+def test_where_it_goes_is_looked_at_first(imported, tmp_path, capsys):
+    (tmp_path / "report").write_text("mine")
+    assert main(["report", *phase(imported, 3), "--out", "report"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "it is a file" in err
+    assert (tmp_path / "report").read_text() == "mine"

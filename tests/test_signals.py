@@ -242,6 +242,17 @@ def test_bad_time_limits(text, capsys):
     assert "HH:MM:SS" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "text", ["10000000000h", "8785h", "367-0", "527041", "31622401s", "9" * 5000, "9" * 400 + "h"]
+)
+def test_time_limits_that_no_timer_takes(text, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "x.toml", f"--time-limit={text}"])
+    assert caught.value.code == 2
+    assert "is over 366 days: give a shorter time" in capsys.readouterr().err
+    assert duration("8784h") == duration("366-0") == 366 * 86_400
+
+
 def test_a_collection_keeps_its_episodes_and_says_how_to_continue(tmp_path, monkeypatch, capsys):
     from fmbpo.data import collect as module
 

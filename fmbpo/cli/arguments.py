@@ -49,6 +49,11 @@ def experiment_file(text: str) -> Path:
     return found
 
 
+def experiment_or_folder(text: str) -> Path:
+    """``experiment_file`` of a name that ends in ``.toml``; any other name is a folder's."""
+    return experiment_file(text) if text.endswith(".toml") else Path(text)
+
+
 def loading(arguments: argparse.Namespace) -> dict[str, Any]:
     """What ``load_experiment`` and ``load_study`` are given."""
     return {
@@ -82,14 +87,18 @@ def stoppable(
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
+_LONGEST = 366
+"""Days of a time limit, at most; a timer of the system takes no number without end."""
 
 
 def duration(text: str) -> float:
     """Seconds of ``90m``, ``2h``, ``45s``, or of a time as SLURM takes it.
 
     SLURM's are ``MM``, ``MM:SS``, ``HH:MM:SS``, ``D-HH``, ``D-HH:MM`` and ``D-HH:MM:SS``. Raises
-    ``argparse.ArgumentTypeError`` for anything else, and for no time at all.
+    ``argparse.ArgumentTypeError`` for anything else, for no time at all, and for over 366 days.
     """
+    if re.search(r"\d{16}", text):
+        raise _too_long(text)
     short = re.fullmatch(r"(\d+)([smh])", text, re.ASCII)
     whole = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text, re.ASCII)
     if short:
@@ -109,4 +118,10 @@ def duration(text: str) -> float:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no time limit: give 90m, 2h, 45s, MM, MM:SS, HH:MM:SS or D-HH:MM:SS"
         )
+    if seconds > _LONGEST * 24 * 3600:
+        raise _too_long(text)
     return float(seconds)
+
+
+def _too_long(text: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"{text[:20]!r} is over {_LONGEST} days: give a shorter time")

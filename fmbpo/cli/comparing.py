@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmbpo.cli.arguments import Commands, say, stoppable
+from fmbpo.cli.arguments import Commands, experiment_or_folder, say, stoppable
 from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def add_commands(commands: Commands) -> None:
     """Add them."""
     report = commands.add_parser("report", help="compare runs: tables, figures, statistics")
     report.add_argument(
-        "runs_of", type=Path, nargs="+", metavar="STUDY|RUN",
+        "runs_of", type=experiment_or_folder, nargs="+", metavar="STUDY|RUN",
         help="a study's or an experiment's file, or folders of studies, runs and imported results",
     )  # fmt: skip
     report.add_argument("--out", type=Path, required=True, metavar="DIR", help="where it goes")
@@ -49,8 +49,9 @@ def _report_until(stop: Stop, arguments: argparse.Namespace) -> int:
 def _write(arguments: argparse.Namespace) -> None:
     from fmbpo.comparison.guard import compare
     from fmbpo.comparison.records import records_of
-    from fmbpo.report.pages import write_report
+    from fmbpo.report.pages import check_place, write_report
 
+    check_place(arguments.out)  # before the work, not after it
     folders = [folder for one in arguments.runs_of for folder in _folders(one, arguments.runs)]
     comparison = compare(
         records_of(folders),

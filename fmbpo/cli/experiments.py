@@ -13,6 +13,7 @@ from fmbpo.cli.arguments import (
     Commands,
     duration,
     experiment_arguments,
+    experiment_file,
     loading,
     say,
     stoppable,
@@ -49,7 +50,9 @@ def add_commands(commands: Commands) -> None:
     compare = commands.add_parser(
         "compare", help="print in what experiments differ; fails where it is no declared factor"
     )
-    compare.add_argument("experiments", type=Path, nargs="+", help="two or more TOML files")
+    compare.add_argument(
+        "experiments", type=experiment_file, nargs="+", help="two or more TOML files"
+    )
     compare.add_argument("--scale", default="paper", help="at which scale (default: paper)")
     compare.add_argument(
         "--factor", action="append", metavar="NAME",

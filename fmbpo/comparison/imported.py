@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,13 +14,18 @@ from typing import Any
 from fmbpo.comparison.record import Basis, Cell, Record, Score
 from fmbpo.errors import UserError, did_you_mean
 from fmbpo.runs.files import disk_errors, read_json, write_json
+from fmbpo.runs.registry import IMPORTED
 from fmbpo.tasks.mt30 import task_info
 
-FILE = "imported.json"
+FILE = IMPORTED
 """What marks a folder of imported results."""
 NOT_STATED = "not stated"
 """What a basis says where the file says nothing."""
 
+_HIGHEST, _HAIR = 1000.0, 1e-6
+"""Every return lies in 0..1000: a thousand rewards of 0..1. The hair is for what sums round."""
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
+_COUNT = re.compile(r"\d{1,18}", re.ASCII)
 _LONGEST = 40
 """Characters of a part of a folder's name."""
 _KEY = ("phase", "experiment", "protocol", "world_model", "policy")
@@ -33,10 +37,10 @@ _COLUMNS = (*_NEEDED, "experiment", *_SHARED, "episodes")
 def import_results(file: Path, root: Path) -> list[Path]:
     """One folder for each (phase, experiment, protocol, cell) of a CSV file, in its order.
 
-    A row is one seed's mean return. Columns: phase, protocol, world_model, policy, task, seed,
-    return; optional: experiment, conventions, scale, data, evaluation, budget, checkpoint,
-    episodes, seeds_ordered (true or false: whether seeds of the same name are the same seeds). The
-    optional ones but ``episodes`` must be the same in all rows of a folder.
+    A row is one seed's mean return, from 0 to 1000. Columns: phase, protocol, world_model,
+    policy, task, seed, return; optional: experiment, conventions, scale, data, evaluation, budget,
+    checkpoint, episodes, seeds_ordered (true or false: whether seeds of the same name are the same
+    seeds). The optional ones but ``episodes`` must be the same in all rows of a folder.
 
     The same import again changes nothing. Raises ``UserError`` naming the line for what is wrong
     in the file, and where a folder holds another import; nothing is written then.
@@ -69,15 +73,17 @@ def import_results(file: Path, root: Path) -> list[Path]:
     if not contents:
         raise UserError("has no results", where=str(file))
     folders = {root / _folder(key): content for key, content in contents.items()}
+    with disk_errors(root):
+        there = {folder for folder in folders if (folder / FILE).is_file()}
     for folder, content in folders.items():
-        if (folder / FILE).is_file() and read_json(folder / FILE) != content:
+        if folder in there and read_json(folder / FILE) != content:
             raise UserError(
                 "another import of the same phase, protocol and cell is there",
                 where=str(folder),
                 remedy="remove that folder to replace it, or name this one's experiment",
             )
     for folder, content in folders.items():
-        if not (folder / FILE).is_file():
+        if folder not in there:
             with disk_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / FILE, content)
@@ -154,9 +160,9 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _check_header(header: list[str], where: str) -> None:
     for name in header:
         if name not in _COLUMNS:
-            raise UserError(
-                f"unknown column {name!r}", where=where, remedy=did_you_mean(name, _COLUMNS)
-            )
+            other = re.search(r"[;\t|]", name)
+            remedy = "separate columns by commas" if other else did_you_mean(name, _COLUMNS)
+            raise UserError(f"unknown column {name!r}", where=where, remedy=remedy)
         if header.count(name) > 1:
             raise UserError(f"column {name!r} stands there twice", where=where)
     missing = [name for name in _NEEDED if name not in header]
@@ -180,20 +186,37 @@ def _row(header: list[str], cells: list[str], where: str) -> dict[str, Any]:
         row["task"] = task_info(row["task"]).name
     except UserError as error:
         raise UserError(error.what, where=where, remedy=error.remedy) from error
-    if not re.fullmatch(r"\d+", row["seed"]):
-        raise UserError(f"seed {row['seed']!r} is no whole number", where=where)
-    try:
-        value = float(row["return"])
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"return {row['return']!r} is no finite number", where=where)
-    row["return"], row["seed"] = value, str(int(row["seed"]))
-    if row["episodes"] and not re.fullmatch(r"[1-9]\d*", row["episodes"]):
-        raise UserError(f"episodes {row['episodes']!r} is no number of episodes", where=where)
+    if not _COUNT.fullmatch(row["seed"]):
+        what = f"seed {_short(row['seed'])} is no whole number of at most 18 digits"
+        raise UserError(what, where=where)
+    row["return"], row["seed"] = _return(row["return"], where), str(int(row["seed"]))
+    if row["episodes"] and not (_COUNT.fullmatch(row["episodes"]) and int(row["episodes"])):
+        what = f"episodes {_short(row['episodes'])} is no number of episodes"
+        raise UserError(what, where=where)
     row["episodes"] = int(row["episodes"]) if row["episodes"] else None
     ordered = {"": True, "true": True, "false": False}
     if row["seeds_ordered"].lower() not in ordered:
         raise UserError(f"seeds_ordered {row['seeds_ordered']!r} is not true or false", where=where)
     row["seeds_ordered"] = ordered[row["seeds_ordered"].lower()]
     return row
+
+
+def _return(text: str, where: str) -> float:
+    if not _DECIMAL.fullmatch(text):
+        raise UserError(
+            f"return {_short(text)} is no decimal number",
+            where=where,
+            remedy="write it as 972.5 or 9.725e+02",
+        )
+    value = float(text)
+    if not -_HAIR <= value <= _HIGHEST + _HAIR:
+        raise UserError(
+            f"return {_short(text)} is outside 0..{_HIGHEST:.0f}",
+            where=where,
+            remedy="give the mean sum of rewards of whole episodes, neither scaled nor normalised",
+        )
+    return value
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}...")

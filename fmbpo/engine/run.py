@@ -40,12 +40,12 @@ from fmbpo.runs.checkpoint import (
     save_checkpoint,
     weights_sha256,
 )
-from fmbpo.runs.files import read_json
+from fmbpo.runs.files import read_object
 from fmbpo.runs.folder import BEST, RunFolder
 from fmbpo.runs.forecast import Outlook
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import JsonLines, MetricSinks
-from fmbpo.runs.summary import Part, Summary, versions
+from fmbpo.runs.summary import Part, Summary, read_summary, versions
 from fmbpo.runs.wandb_sink import WandbSink
 from fmbpo.tasks.vector import EpisodeRunner
 
@@ -201,7 +201,7 @@ class Runner:
         done = self._finished(self.policy_run)
         if done is None:
             return None
-        made_in = read_json(done.folder / "config.json").get("world_model_weights")
+        made_in = read_object(done.folder / "config.json").get("world_model_weights")
         if made_in != (checkpoint and weights_sha256(checkpoint)):
             raise UserError(
                 "the finished run there was made in another world model",
@@ -314,15 +314,8 @@ class Runner:
     # -- shared ------------------------------------------------------------------------------
 
     def _finished(self, run: str) -> Result | None:
-        path = self.root / run
-        if not (path / "summary.json").is_file():
-            return None
-        folder = RunFolder.open(path)
-        try:
-            return Result(Summary.from_json(folder.summary(), where=str(path)), path)
-        except UserError as error:
-            remedy = "move summary.json away: the same command makes it again from the checkpoints"
-            raise UserError(error.what, where=error.where, remedy=remedy) from error
+        summary = read_summary(self.root / run)
+        return None if summary is None else Result(summary, self.root / run)
 
     def _open(
         self,

@@ -20,9 +20,9 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 @contextmanager
 def disk_errors(where: Path, *, intact: str = "") -> Iterator[None]:
-    """Turn a full disk or a missing permission within into a ``UserError`` that names ``where``.
+    """Turn any ``OSError`` within, such as a full disk, into a ``UserError`` that names ``where``.
 
-    ``intact`` says what the failure left unharmed. Other ``OSError`` pass through.
+    ``intact`` says what the failure left unharmed.
     """
     try:
         yield
@@ -46,7 +46,11 @@ def disk_errors(where: Path, *, intact: str = "") -> Iterator[None]:
                 where=str(where),
                 remedy="move it away or choose another folder",
             ) from error
-        raise
+        raise UserError(
+            f"cannot be written ({error.strerror or error}){tail}",
+            where=str(where),
+            remedy="choose another place",
+        ) from error
 
 
 def fsync_path(path: Path) -> None:
@@ -118,6 +122,18 @@ def read_json(path: Path) -> Any:
         raise UserError(f"cannot be read ({error.strerror})", where=str(path)) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"not valid JSON ({error})", where=str(path)) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """``read_json`` of a file that holds a JSON object; ``UserError`` for any other content."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(
+            "is no JSON object",
+            where=str(path),
+            remedy="the file was edited or is damaged: put it back as it was",
+        )
+    return content
 
 
 def remove_tree(folder: Path) -> None:

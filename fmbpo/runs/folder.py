@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fmbpo.errors import UserError
-from fmbpo.runs.files import disk_errors, fsync_path, read_json, write_json
+from fmbpo.runs.files import disk_errors, fsync_path, read_object, write_json
 from fmbpo.runs.heartbeat import Heartbeat, Pulse, beats_elsewhere, read_heartbeat
-from fmbpo.runs.lock import RunLock, is_locked, taken
+from fmbpo.runs.lock import RunLock, holder_of, taken, this_process
 from fmbpo.runs.outcome import clear_outcome, write_outcome
 
 BEST = "best"
@@ -146,18 +147,13 @@ class RunFolder:
         """Whether the run has ended and its results stand in ``summary.json``."""
         return (self.path / "summary.json").is_file()
 
-    @property
-    def is_running(self) -> bool:
-        """Whether a process, on this machine or on one that shares the disk, holds the run."""
-        return self._lock is not None or is_locked(self.path / "run.lock")
-
     def config(self) -> dict[str, Any]:
         """The resolved configuration. Raises ``UserError`` when it cannot be read."""
-        return dict(read_json(self.path / "config.json"))
+        return read_object(self.path / "config.json")
 
     def summary(self) -> dict[str, Any]:
-        """The results. Raises ``UserError`` when the run is not complete."""
-        return dict(read_json(self.path / "summary.json"))
+        """The results. Raises ``UserError`` when there are none, or none that can be read."""
+        return read_object(self.path / "summary.json")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write the results in one step, which makes the run complete."""
@@ -195,6 +191,22 @@ class RunFolder:
         return read_heartbeat(self.path / "heartbeat.json")
 
 
+def worker(path: Path, now: float | None = None) -> str:
+    """Who works on the run in a folder, ``process N on HOST``; empty where nobody does.
+
+    Waits for nothing: a recent heartbeat of another host, which locks may not reach, counts as one
+    at work, though that process may be dead. ``now``: seconds since 1970.
+    """
+    holder = holder_of(path / "run.lock")
+    if holder:
+        return holder
+    beat = read_heartbeat(path / "heartbeat.json")
+    elsewhere = beat is not None and beat.host != this_process()["host"]
+    if beat is None or not elsewhere or not beat.is_recent(time.time() if now is None else now):
+        return ""
+    return f"process {beat.pid} on {beat.host}"
+
+
 def _check_or_write_config(
     path: Path,
     resolved_config: Mapping[str, Any],
@@ -204,7 +216,7 @@ def _check_or_write_config(
     file = path / "config.json"
     config = json.loads(json.dumps(resolved_config))
     if file.exists():
-        differing = differing_keys(identifying(read_json(file)), identifying(config))
+        differing = differing_keys(identifying(read_object(file)), identifying(config))
         if differing:
             raise UserError(
                 f"the run there has another configuration: {'; '.join(differing)}",

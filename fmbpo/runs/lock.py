@@ -14,6 +14,7 @@ from typing import Any
 from fmbpo.errors import UserError
 
 _TAKEN = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
+_NOBODY_KNOWN = "another process"
 _ATTEMPTS, _PAUSE = 5, 0.05  # a ``status`` command that looks at a lock holds it for an instant
 
 
@@ -48,8 +49,7 @@ class RunLock:
                     raise UserError(what, where=str(path), remedy=remedy) from error
             if attempt < _ATTEMPTS - 1:
                 time.sleep(_PAUSE)
-        holder = os.pread(self._descriptor, 200, 0).decode(errors="replace").strip()
-        raise taken(path.parent, holder or "another process")
+        raise taken(path.parent, _holder(self._descriptor))
 
     def release(self) -> None:
         """Give the lock up; again is no error."""
@@ -89,14 +89,25 @@ def taken(folder: Path, holder: str) -> UserError:
 
 def is_locked(path: Path) -> bool:
     """Whether some process holds the ``RunLock`` on this file."""
+    return bool(holder_of(path))
+
+
+def holder_of(path: Path) -> str:
+    """Who holds the ``RunLock`` on this file, ``process N on HOST``; empty where nobody does."""
     try:
         with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as error:
+                return _holder(file.fileno()) if error.errno in _TAKEN else ""
     except OSError as error:
-        return error.errno in _TAKEN
-    return False
+        return _NOBODY_KNOWN if error.errno in _TAKEN else ""
+    return ""
+
+
+def _holder(descriptor: int) -> str:
+    text = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+    return text or _NOBODY_KNOWN
 
 
 def this_process() -> dict[str, Any]:

@@ -47,13 +47,12 @@ def find_waste(root: Path) -> Iterator[tuple[Path, list[Waste]]]:
 
     Raises ``UserError`` where ``root`` cannot be listed.
     """
-    with disk_errors(root):
-        try:
-            folders = sorted(path for path in root.iterdir() if path.is_dir() and is_run(path))
-        except FileNotFoundError as error:
-            raise UserError(
-                "no such folder", where=str(root), remedy="name it with --runs"
-            ) from error
+    try:
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and is_run(path))
+    except OSError as error:
+        raise UserError(
+            f"cannot be listed ({error.strerror})", where=str(root), remedy="name it with --runs"
+        ) from error
     for run in folders:
         found = waste_of(run)
         if found:
@@ -74,7 +73,8 @@ def remove(run: Path, wanted: Sequence[Waste]) -> list[Waste]:
     Raises ``UserError`` where someone works on the run by now, and where the folder may not be
     written.
     """
-    lock = RunLock(run / "run.lock")
+    with disk_errors(run):
+        lock = RunLock(run / "run.lock")
     try:
         removed = []
         with disk_errors(run):

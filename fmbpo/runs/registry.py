@@ -38,6 +38,8 @@ from fmbpo.runs.plan import PLAN, PlannedRun, read_plan
 from fmbpo.runs.progress import clock
 from fmbpo.runs.summary import Summary
 
+IMPORTED = "imported.json"
+"""What marks a folder of results that no run made."""
 State: TypeAlias = Literal["queued", "running", "stale", "failed", "stopped", "completed"]
 
 
@@ -93,7 +95,9 @@ def scan(root: Path, now: float | None = None) -> list[Entry]:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is a run's, or is about to become one."""
+    """Whether a folder is a run's, or is about to become one; imported results are none."""
+    if (path / IMPORTED).exists():
+        return False
     if (path / "config.json").exists():
         return True
     named = len(path.name.split("__")) == 4

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import attrs
 
 from fmbpo.errors import UserError
 from fmbpo.runs.findings import Finding
+from fmbpo.runs.folder import RunFolder
 
 Protocol: TypeAlias = Literal["frozen", "finetuned", "scratch"]
 Numbers: TypeAlias = float | dict[str, float]
@@ -227,6 +229,21 @@ class Summary:
             raise UserError(
                 str(error), where=where, remedy="the file was edited or is of another version"
             ) from error
+
+
+def read_summary(run: Path) -> Summary | None:
+    """The summary of the run in a folder, checked; None where the run is not complete.
+
+    Raises ``UserError`` for a summary that cannot be read, and for one in a folder without a run.
+    """
+    if not (run / "summary.json").is_file():
+        return None
+    folder = RunFolder.open(run)
+    try:
+        return Summary.from_json(folder.summary(), where=str(run / "summary.json"))
+    except UserError as error:
+        remedy = "move summary.json away: the same command makes it again from the checkpoints"
+        raise UserError(error.what, where=error.where, remedy=remedy) from error
 
 
 def versions() -> dict[str, str]:

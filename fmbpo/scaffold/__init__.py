@@ -49,15 +49,8 @@ def new_plugin(kind: Kind, name: str, folder: Path) -> Path:
     }
     contents = {path: _read(source).format(**words) for path, source in _FILES.items()}
     contents |= {f"{name}/__init__.py": template(kind), f"{name}/py.typed": ""}
-    try:
-        with disk_errors(place):
-            _write(place, contents)
-    except OSError as error:
-        raise UserError(
-            f"cannot be written ({error.strerror})",
-            where=str(place),
-            remedy="choose another name or --out",
-        ) from error
+    with disk_errors(place):
+        _write(place, contents)
     return place
 
 

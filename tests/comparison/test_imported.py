@@ -8,6 +8,7 @@ from fmbpo.comparison.imported import import_results, read_imported
 from fmbpo.comparison.record import Basis, Cell, Score
 from fmbpo.comparison.records import records_of
 from fmbpo.errors import UserError
+from fmbpo.runs.registry import is_run, scan
 
 HEADER = "phase,protocol,world_model,policy,task,seed,return"
 ROW = "3,frozen,mlp,mlp,walker-stand,42,972.5"
@@ -62,6 +63,20 @@ def test_what_is_left_open(load):
     assert record.seeds_ordered is True
 
 
+@pytest.mark.parametrize("text", ["0", "0.50", ".5", "1.", "+1e3", "9.725E+02", "1000.0000001"])
+def test_returns_from_0_to_1000(load, text):
+    (folder,) = load(ROW.replace("972.5", text))
+    assert read_imported(folder).scores["walker-stand"]["42"].mean == float(text)
+
+
+@pytest.mark.parametrize("experiment", ["", "old"])
+def test_imported_results_are_no_run(load, tmp_path, experiment):
+    (folder,) = load(f"{ROW},{experiment}", header=f"{HEADER},experiment")
+    assert folder.name.count("__") == (4 if experiment else 3)
+    assert not is_run(folder)
+    assert scan(tmp_path / "runs") == []
+
+
 def test_cells_that_read_alike_have_folders_of_their_own(load):
     others = ("mlp,m/lp", "mlp,m lp", "mlp," + 300 * "m", "mlp," + 301 * "m", "é,é")
     folders = load(ROW, *(ROW.replace("mlp,mlp", cell) for cell in others))
@@ -90,8 +105,21 @@ def test_another_import_is_not_overwritten(load, tmp_path):
         ([ROW], HEADER.replace(",seed", ""), r"results\.csv:1: missing column seed"),
         ([ROW + ",3"], HEADER + ",seed", "column 'seed' stands there twice"),
         ([ROW, ROW + ",3"], HEADER, r"results\.csv:3: 8 values for 7 columns"),
-        ([ROW.replace("972.5", "many")], HEADER, r"results\.csv:2: return 'many' is no finite"),
-        ([ROW.replace("972.5", "nan")], HEADER, "return 'nan' is no finite"),
+        ([ROW.replace("972.5", "many")], HEADER, r"results\.csv:2: return 'many' is no decimal"),
+        ([ROW.replace("972.5", "nan")], HEADER, "return 'nan' is no decimal"),
+        *(
+            ([ROW.replace("972.5", text)], HEADER, "is no decimal number\n  -> write it as")
+            for text in ("inf", "1_0", "1e308", "0x10", "٣", ".", "9" * 5000 + "x")
+        ),
+        *(
+            ([ROW.replace("972.5", text)], HEADER, "is outside 0..1000\n  -> give the mean")
+            for text in ("-0.1", "1000.1", "1e4", "9" * 5000)
+        ),
+        ([ROW.replace("42", "1" * 5000)], HEADER, r"seed '1{37}\.\.\.' is no whole number"),
+        ([ROW.replace("42", "٣")], HEADER, "seed '٣' is no whole number"),
+        ([ROW + "," + "1" * 5000], HEADER + ",episodes", r"csv:2: episodes '1{37}\.\.\.'"),
+        ([ROW], HEADER.replace(",", ";"), "separate columns by commas"),
+        ([ROW], HEADER.replace(",", "\t"), "separate columns by commas"),
         ([ROW.replace("972.5", "")], HEADER, "return is empty"),
         ([ROW.replace("42", "x")], HEADER, "seed 'x' is no whole number"),
         ([ROW.replace("stand", "stnad")], HEADER, "(?s)csv:2: .*did you mean 'walker-stand'"),
@@ -106,6 +134,11 @@ def test_wrong_files_are_explained(load, tmp_path, lines, header, message):
     with pytest.raises(UserError, match=message):
         load(*lines, header=header)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_root_that_cannot_be(load):
+    with pytest.raises(UserError, match=r"cannot be written \(File name too long\)"):
+        load(ROW, into="x" * 300)
 
 
 def test_missing_file(tmp_path):

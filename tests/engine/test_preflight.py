@@ -1,6 +1,7 @@
 """``fmbpo check`` and the preflight of ``fmbpo run``: every failing row, all of them at once."""
 
 import json
+import os
 import shutil
 import sys
 from collections import namedtuple
@@ -13,6 +14,7 @@ from fmbpo.engine.preflight import duration, memory, preflight, table
 from fmbpo.errors import UserError, UserErrors
 from fmbpo.experiment import load_experiment
 from fmbpo.runs.checkpoint import save_checkpoint
+from fmbpo.runs.lock import RunLock
 
 POLICY, STUDY = "phase8_mlpwm_mlppolicy", "demo_reward_loss_finetune"
 Usage = namedtuple("Usage", "total used free")
@@ -188,6 +190,41 @@ def test_a_run_says_one_line_and_a_finished_one_tries_nothing(command, monkeypat
     status, _, said = command(POLICY, what="run")
     assert status == 0
     assert "checks ok, everything is there already" in said
+
+
+@pytest.mark.parametrize("of", ["phase8_pretrain_", POLICY])
+def test_a_damaged_record_of_a_finished_run(of, command, tmp_path):
+    assert command(POLICY, what="run")[0] == 0
+    (folder,) = (tmp_path / "runs").glob(f"{of}*")
+    file = folder / "summary.json"
+    whole = file.read_text()
+    for text, words in (("null", "is no JSON object"), ("[]", "is no JSON object"),
+                        ("5", "is no JSON object"), ("{}", "summary: missing ")):  # fmt: skip
+        file.write_text(text)
+        for what in ("check", "run"):
+            status, rows, said = command(POLICY, what=what)
+            assert (status, words in said, "move summary.json away" in said) == (2, True, True)
+            assert rows is None or ("runs", ()) in failed(rows)
+    file.write_text(whole)
+    (folder / "config.json").write_text("null")
+    status, _, said = command(POLICY, what="run")
+    assert "config.json: is no JSON object" in said if of == POLICY else status == 0
+
+
+@pytest.mark.parametrize("held", ["phase8_pretrain_", POLICY])
+def test_a_run_that_another_process_holds(held, command, tmp_path):
+    _, rows, _ = command(POLICY)
+    (names,) = [row["detail"].split("\n") for row in rows if row["subject"] == "runs"]
+    (name,) = [name for name in names if name.startswith(held)]
+    (tmp_path / "runs" / name).mkdir(parents=True)
+    lock = RunLock(tmp_path / "runs" / name / "run.lock")
+    status, rows, _ = command(POLICY)
+    lock.release()
+    row = failed(rows)["runs", ()]
+    assert (status, row["status"]) == (0, "warning")
+    assert row["detail"].startswith(f"{name} is being worked on by process {os.getpid()} on ")
+    assert row["remedy"].startswith("wait for it")
+    assert failed(command(POLICY)[1]) == {}
 
 
 def test_a_long_run_is_tried_and_its_results_are_the_same(command, monkeypatch, tmp_path):

@@ -82,6 +82,14 @@ def test_a_file_in_the_way(made, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_places_that_cannot_be(made, tmp_path):
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for name in ("circle", "x" * 300, "circle/deep"):
+        with pytest.raises(UserError, match=r"cannot be written|a file stands"):
+            write_report(made, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["circle"]
+
+
 @pytest.mark.parametrize("step", ["fsync_path", "_replace"])
 def test_a_full_disk_leaves_the_old_report(made, tmp_path, monkeypatch, step):
     out = tmp_path / "report"

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fmbpo.errors import UserError
-from fmbpo.runs.folder import RunFolder, differing_keys, run_name
+from fmbpo.runs.folder import RunFolder, differing_keys, run_name, worker
 from fmbpo.runs.lock import RunLock, is_locked
 
 CONFIG = {"policy": {"lr": 5e-4, "sizes": (512, 512)}, "seeds": [1], "device": "cpu"}
@@ -34,7 +35,7 @@ def test_create_then_resume(tmp_path):
         assert run.config() == json.loads(json.dumps(CONFIG))
         assert json.loads((run.path / "origins.json").read_text()) == {"device": "base.toml"}
         assert run.checkpoints.is_dir()
-        assert run.is_running
+        assert worker(run.path) == f"process {os.getpid()} on {socket.gethostname()}"
         assert not run.is_complete
         with pytest.raises(UserError, match="no such file"):
             run.summary()
@@ -42,14 +43,25 @@ def test_create_then_resume(tmp_path):
         run.write_summary({"experiment": "x"})
         assert run.is_complete
         assert run.summary() == {"experiment": "x"}
-    seen = RunFolder.open(run.path)
-    assert not seen.is_running
+    assert worker(run.path) == ""
     assert not [p for p in run.path.iterdir() if "aside" in p.name]
 
 
 def test_open_needs_a_run(tmp_path):
     with pytest.raises(UserError, match="no run here"):
         RunFolder.open(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["null", "5", "[]", "[[1, 2]]", '"text"'])
+def test_json_that_is_no_object(text, tmp_path):
+    make(tmp_path).close()
+    run = RunFolder.open(tmp_path / NAME)
+    for file, read in (("config.json", run.config), ("summary.json", run.summary)):
+        (run.path / file).write_text(text)
+        with pytest.raises(UserError, match=rf"{file}: is no JSON object\n  -> .*put it back"):
+            read()
+    with pytest.raises(UserError, match=r"config\.json: is no JSON object"):
+        make(tmp_path)
 
 
 def test_another_configuration_is_refused_by_key(tmp_path):
@@ -119,12 +131,12 @@ def test_two_processes_on_one_run(tmp_path):
         text=True,
     )
     assert holder.stdout.readline() == "held\n"
-    assert RunFolder.open(tmp_path / NAME).is_running
+    assert worker(tmp_path / NAME) == f"process {holder.pid} on {socket.gethostname()}"
     with pytest.raises(UserError, match=f"being worked on by process {holder.pid} on "):
         make(tmp_path)
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
-    assert not RunFolder.open(tmp_path / NAME).is_running
+    assert worker(tmp_path / NAME) == ""
     make(tmp_path).close()
 
 

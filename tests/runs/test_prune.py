@@ -108,6 +108,9 @@ def test_a_run_that_is_taken_up_meanwhile(tmp_path, capsys):
     with pytest.raises(UserError, match="no such file"):
         remove(run, waste)
     assert (run / "checkpoints" / "pretrain").is_dir()
+    shutil.rmtree(run)
+    with pytest.raises(UserError, match="cannot be written"):
+        remove(run, waste)
 
 
 def test_the_command_lists_and_removes_only_when_told(tmp_path, capsys):
@@ -125,4 +128,4 @@ def test_the_command_lists_and_removes_only_when_told(tmp_path, capsys):
     assert main(["runs", "prune", "--runs", str(tmp_path), "--yes"]) == 0
     assert capsys.readouterr().out == "nothing to remove\n"
     assert main(["runs", "prune", "--runs", str(tmp_path / "no")]) == 2
-    assert "no such folder" in capsys.readouterr().err
+    assert "no: cannot be listed (No such file" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from fmbpo.errors import UserError
 from fmbpo.runs import heartbeat as heartbeat_module
 from fmbpo.runs import registry
 from fmbpo.runs.files import write_json
-from fmbpo.runs.folder import RunFolder, run_name
+from fmbpo.runs.folder import RunFolder, run_name, worker
 from fmbpo.runs.heartbeat import MISSED, STALLED, read_heartbeat, scheduler_job
 from fmbpo.runs.outcome import Interrupted
 from fmbpo.runs.plan import PlannedRun, read_plan, write_plan
@@ -406,6 +406,18 @@ def test_a_living_process_on_another_host_is_found_where_locks_do_not_reach(tmp_
     kill(create(tmp_path, "far"), host="far", time=time.time() - MISSED - 5)
     monkeypatch.setattr(heartbeat_module, "EVERY", 1e6)
     create(tmp_path, "far").close()  # too old to wait for
+
+
+def test_who_works_on_a_run_elsewhere(tmp_path):
+    run = create(tmp_path, "far")
+    kill(run, host="far", pid=77)
+    then = json.loads((run.path / "heartbeat.json").read_text())["time"]
+    assert worker(run.path, now=then + 1) == "process 77 on far"
+    assert worker(run.path, now=then + MISSED + 1) == ""
+    kill(create(tmp_path, "near"), pid=77)
+    (near,) = tmp_path.glob("near__*")
+    assert worker(near) == ""  # on this host the lock alone says it
+    assert worker(tmp_path / "absent") == ""
 
 
 def test_jobs(monkeypatch):

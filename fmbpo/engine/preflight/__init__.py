@@ -27,6 +27,7 @@ from fmbpo.engine.preflight.needs import Needs
 from fmbpo.engine.preflight.parts import complete
 from fmbpo.engine.preflight.table import Row, Rows, print_rows, raise_failures, summary_line
 from fmbpo.experiment.schema import Experiment
+from fmbpo.runs.folder import worker
 from fmbpo.runs.progress import clock
 
 
@@ -112,6 +113,10 @@ def _check(
             rows.ok(cell, "runs", f"{names[1] or names[0]} is complete")
             return True
         rows.ok(cell, "runs", "\n".join(filter(None, names)))
+        for name in filter(None, names):
+            if at_work := worker(root / name):
+                wait = "wait for it, or stop it: until then this run cannot begin"
+                rows.warn(cell, "runs", f"{name} is being worked on by {at_work}", wait)
     find_world_model(rows, cell, e, root / names[0] if names else None, traceback)
     data = find_data(rows, cell, e, store, device, loaded) if store and device else None
     tasks = find_tasks(rows, cell, e, data)

@@ -15,7 +15,7 @@ from fmbpo.engine.preflight.duration import Pace, simulation
 from fmbpo.experiment import Finetuned, Frozen
 from fmbpo.experiment.schema import Experiment
 from fmbpo.runs.checkpoint import checkpoint_exists, read_manifest
-from fmbpo.runs.files import read_json
+from fmbpo.runs.summary import read_summary
 
 
 @attrs.frozen
@@ -51,14 +51,14 @@ def complete(experiment: Experiment, names: tuple[str, str], root: Path) -> bool
     Raises ``UserError`` for a summary that cannot be read.
     """
     e = experiment
-    if needs_pretraining(e) and not is_there(root / names[0]):
+    if needs_pretraining(e) and read_summary(root / names[0]) is None:
         return False
     if e.policy is None:
         return True
-    if not is_there(root / names[1]):
+    policies = read_summary(root / names[1])
+    if policies is None:
         return False
-    planning = read_json(root / names[1] / "summary.json").get("planning")
-    return e.evaluation.planner != "mppi" or planning == attrs.asdict(e.planning)
+    return e.evaluation.planner != "mppi" or policies.planning == attrs.asdict(e.planning)
 
 
 def needs_pretraining(experiment: Experiment) -> bool:

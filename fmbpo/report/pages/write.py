@@ -31,8 +31,8 @@ def write_report(comparison: Comparison, out: Path) -> list[Path]:
     comparisons give equal bytes. Raises ``UserError`` where ``out`` holds anything else, or cannot
     be written; nothing half-written is left.
     """
-    out = out.resolve()
-    _check(out)
+    out = _resolved(out)
+    check_place(out)
     content = page(comparison)
     texts = {"report.html": html(content), "report.md": markdown_text(content, FIGURES)}
     texts |= csv_files(comparison)
@@ -96,10 +96,12 @@ def _lives(process: int) -> bool:
     return True
 
 
-def _check(out: Path) -> None:
-    """That the folder may be replaced: absent, empty, or a report and nothing else."""
-    if not out.exists():
-        return
+def check_place(out: Path) -> None:
+    """Raise ``UserError`` unless ``out`` is absent, empty, or a report and nothing else."""
+    out = _resolved(out)
+    with disk_errors(out):
+        if not out.exists():
+            return
     listed = _listed(out)
     with disk_errors(out):
         found = (path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir())
@@ -112,6 +114,10 @@ def _check(out: Path) -> None:
             where=str(out),
             remedy="name a folder that is empty, that is not there yet, or that holds a report",
         )
+
+
+def _resolved(out: Path) -> Path:
+    return Path(os.path.realpath(out))  # Path.resolve raises RuntimeError for links in a circle
 
 
 def _listed(out: Path) -> set[str]:
