@@ -87,6 +87,22 @@ def small_study(small_store, tiny_policy):
     return SmallStudy(REPOSITORY, small_store, tiny_policy)
 
 
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory):
+    """Processes that begin with everything imported (``support/forks.py``)."""
+    from forked import Forks
+
+    with Forks(tmp_path_factory.mktemp("said")) as forks:
+        yield forks
+
+
+@pytest.fixture(scope="module")
+def whole_study(forks, small_study, tmp_path_factory):
+    """The folder of the small study that was left alone and had space enough."""
+    folder = small_study.write(tmp_path_factory.mktemp("whole") / "whole")
+    return small_study.finish(forks, folder)
+
+
 @pytest.fixture(scope="session")
 def write_dist_info():
     """``write_dist_info(folder, home)``: the metadata that installing a project would leave."""

@@ -26,19 +26,6 @@ FILLED = {
 """When somebody fills the disk, command by command."""
 
 
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory):
-    with Forks(tmp_path_factory.mktemp("said")) as forks:
-        yield forks
-
-
-@pytest.fixture(scope="module")
-def reference(forks, small_study, tmp_path_factory):
-    """The results of processes that had space enough."""
-    folder = small_study.write(tmp_path_factory.mktemp("space") / "whole")
-    return small_study.finish(forks, folder)
-
-
 def assert_says_so(ended, words="the disk is full"):
     """In one message."""
     assert ended.status == 2, (ended, ended.said)
@@ -70,7 +57,7 @@ def small_disk(tmp_path):
         yield forks, place, Path(f"/proc/{forks.process.pid}/root{place}")
 
 
-def test_a_really_full_disk(small_disk, small_study, reference):
+def test_a_really_full_disk(small_disk, small_study, whole_study):
     forks, place, seen = small_disk
     folder, seen_folder = place / "study", small_study.write(seen / "study")
     filler, seen_filler = place / "filler", seen / "filler"
@@ -88,7 +75,7 @@ def test_a_really_full_disk(small_disk, small_study, reference):
             seen_filler.unlink()
         small_study.finish(forks, folder, name)
     assert max(checkpoints) >= 4
-    assert_same(forks, folder, reference, seen_folder)
+    assert_same(forks, folder, whole_study, seen_folder)
 
 
 RESULTS = ["runs/*/summary.json", "runs/*/*.png", "runs/*/study.json"]
@@ -102,11 +89,11 @@ the step between two moments."""
 
 
 @pytest.mark.parametrize("name", LAST)
-def test_the_last_writes(name, forks, small_study, reference, tmp_path):
+def test_the_last_writes(name, forks, small_study, whole_study, tmp_path):
     """The disk is full from the n-th file on that is opened, brought to the disk or renamed."""
     again, wanted, step = LAST[name]
     folder, hit = tmp_path / "study", set()
-    shutil.copytree(reference, folder)
+    shutil.copytree(whole_study, folder)
     # The study's folder, or the newest run's, which is the imported one's.
     made = {path for file in again for path in folder.glob(f"runs/*/{file}")}
     if name == "imported":
@@ -129,10 +116,10 @@ def test_the_last_writes(name, forks, small_study, reference, tmp_path):
     assert wanted <= hit
     assert_intact(folder)
     small_study.finish(forks, folder, name, "report")
-    assert_same(forks, folder, reference)
+    assert_same(forks, folder, whole_study)
 
 
-def test_writes_from_the_beginning_on(forks, small_study, reference, tmp_path):
+def test_writes_from_the_beginning_on(forks, small_study, whole_study, tmp_path):
     folder = small_study.write(tmp_path / "study")
     number, attempts = 1, 0
     for arguments in small_study.commands.values():
@@ -149,4 +136,4 @@ def test_writes_from_the_beginning_on(forks, small_study, reference, tmp_path):
             attempts += 1
             number = 1 if done else number + 8
     assert attempts > 2 * len(small_study.commands)
-    assert_same(forks, folder, reference)
+    assert_same(forks, folder, whole_study)

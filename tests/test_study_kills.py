@@ -9,7 +9,6 @@ import signal
 from collections import Counter
 
 import pytest
-from forked import Forks
 from small_study import assert_same, registry
 
 pytestmark = pytest.mark.slow
@@ -26,20 +25,7 @@ MOMENTS = {
 come after its end."""
 
 
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory):
-    with Forks(tmp_path_factory.mktemp("said")) as forks:
-        yield forks
-
-
-@pytest.fixture(scope="module")
-def reference(forks, small_study, tmp_path_factory):
-    """The results of processes that were left alone."""
-    folder = small_study.write(tmp_path_factory.mktemp("kills") / "whole")
-    return small_study.finish(forks, folder)
-
-
-def test_killed_at_random_moments(forks, small_study, reference, tmp_path):
+def test_killed_at_random_moments(forks, small_study, whole_study, tmp_path):
     rng, at, signals, rounds = random.Random(0), Counter(), Counter(), 0
     while at.total() < KILLS:
         rounds += 1
@@ -68,7 +54,7 @@ def test_killed_at_random_moments(forks, small_study, reference, tmp_path):
                 elif not done:
                     assert ended.status == 75, ended.said
                     assert "the same command continues" in ended.said
-        assert_same(forks, folder, reference)
+        assert_same(forks, folder, whole_study)
     assert rounds >= 2
     places = ("import", "pretraining", "checkpoint", "policies", "evaluation", "report")
     assert min(at[place] for place in places) >= 2, at
@@ -83,7 +69,7 @@ def test_killed_at_random_moments(forks, small_study, reference, tmp_path):
     ],
 )
 def test_a_second_process_is_refused(
-    kind, number, at, states, forks, small_study, reference, tmp_path
+    kind, number, at, states, forks, small_study, whole_study, tmp_path
 ):
     """While the first one stands still, and goes on as if nothing had been."""
     folder, study = small_study.write(tmp_path / "two"), small_study.commands["study"]
@@ -96,4 +82,4 @@ def test_a_second_process_is_refused(
     first = forks.go_on(first)
     assert (first.status, first.at) == (0, at)
     small_study.finish(forks, folder, "import", "imported", "report")
-    assert_same(forks, folder, reference)
+    assert_same(forks, folder, whole_study)
