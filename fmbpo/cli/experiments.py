@@ -105,12 +105,12 @@ def _run_until(stop: Stop, arguments: argparse.Namespace) -> int:
     stream = sys.stderr if arguments.json else sys.stdout
     width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
     if isinstance(runner, StudyRunner):
-        cells = runner.run_until(stop)
+        cells = runner.run(stop)
         print_comparison(cells.summaries, cells.findings, stream, width=width)
         folder = cells.folder
         found = {name: summary.to_json() for name, summary in cells.summaries.items()}
     else:
-        result = runner.run_until(stop)
+        result = runner.run(stop)
         wide = max(width, TABLE_WIDTH + PLANNED) if result.summary.planning else width
         print_closing(result.summary, stream, width=wide)
         folder, found = result.folder, result.summary.to_json()

@@ -65,6 +65,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _prune(arguments: argparse.Namespace) -> int:
     from fmbpo.errors import UserError
+    from fmbpo.runs.progress import bytes_text
     from fmbpo.runs.prune import find_waste, remove
 
     found, total = 0, 0
@@ -76,10 +77,10 @@ def _prune(arguments: argparse.Namespace) -> int:
                 say(f"left as it is: {error}")
                 continue
         for one in waste:
-            print(f"{one.path}  {_bytes(one.size)}  {one.why}")
+            print(f"{one.path}  {bytes_text(one.size)}  {one.why}")
             found, total = found + 1, total + one.size
     done = "removed" if arguments.yes else "would be removed; --yes removes it"
-    print(f"{found} of {_bytes(total)} {done}" if found else "nothing to remove")
+    print(f"{found} of {bytes_text(total)} {done}" if found else "nothing to remove")
     return 0
 
 
@@ -89,13 +90,3 @@ def _import(arguments: argparse.Namespace) -> int:
     for folder in import_results(arguments.file, arguments.runs):
         print(folder)
     return 0
-
-
-def _bytes(count: int) -> str:
-    """Bytes with the unit that reads best: ``12.3 MB``."""
-    value, unit = float(count), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

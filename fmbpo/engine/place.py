@@ -25,6 +25,13 @@ def pretraining_name(experiment: Experiment) -> str:
     return experiment.name
 
 
+def needs_pretraining(experiment: Experiment) -> bool:
+    """Whether it takes the world model from a pretraining run, or is one."""
+    protocol = experiment.protocol
+    pretrained = isinstance(protocol, Frozen | Finetuned) and not protocol.checkpoint
+    return pretrained or experiment.policy is None
+
+
 def run_names(experiment: Experiment, data_identity: str) -> tuple[str, str]:
     """Folder names of the world model's run and of the policies' run (empty where there is none).
 

@@ -96,16 +96,11 @@ class Runner:
         check_learning(experiment, self.data)
         self.pretraining_run, self.policy_run = run_names(experiment, self.data.id)
 
-    def run(self) -> Result:
+    def run(self, stop: Stop) -> Result:
         """The experiment to its end, continuing what an interrupted run left.
 
         Raises ``UserError`` for what the user can mend and ``Interrupted`` when asked to stop.
         """
-        with Stop().listening() as stop:
-            return self.run_until(stop)
-
-    def run_until(self, stop: Stop) -> Result:
-        """The same where others listen for the request to stop."""
         if self.experiment.system.threads:
             torch.set_num_threads(self.experiment.system.threads)
         if self.experiment.kind == "pretrain":

@@ -12,11 +12,10 @@ import attrs
 
 from fmbpo.engine.dataset import Dataset, load_dataset
 from fmbpo.engine.health import returns_health
-from fmbpo.engine.place import grid_tasks, resolve_device
+from fmbpo.engine.place import grid_tasks, needs_pretraining, resolve_device
 from fmbpo.engine.run import Result, Runner, Say
 from fmbpo.engine.sizes import sizes
 from fmbpo.engine.stop import Stop
-from fmbpo.experiment.protocols import Finetuned, Frozen
 from fmbpo.experiment.study import Study
 from fmbpo.report.page import Heading
 from fmbpo.report.side_by_side import Panel, side_by_side
@@ -87,16 +86,11 @@ class StudyRunner:
         for warning in warnings:
             say(f"WARNING: {warning}")
 
-    def run(self) -> StudyResult:
+    def run(self, stop: Stop) -> StudyResult:
         """All cells to their ends, then ``study.json`` and ``comparison.png``.
 
         Raises what ``Runner.run`` raises; the same command continues.
         """
-        with Stop().listening() as stop:
-            return self.run_until(stop)
-
-    def run_until(self, stop: Stop) -> StudyResult:
-        """The same where others listen for the request to stop."""
         names = {name: r.policy_run or r.pretraining_run for name, r in self.runners.items()}
         digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
         folder = self.root / run_name(self.study.name, "study", self._seeds(), digest)
@@ -108,7 +102,7 @@ class StudyRunner:
         for number, (name, runner) in enumerate(self.runners.items(), 1):
             stop.check(f"before cell {name}")
             self.say(f"-- cell {name} ({number} of {len(self.runners)})")
-            results[name] = runner.run_until(stop)
+            results[name] = runner.run(stop)
         summaries = {name: result.summary for name, result in results.items()}
         findings = twins(summaries)
         content = {
@@ -151,9 +145,9 @@ class StudyRunner:
 
 def planned(cell: str, runner: Runner) -> list[PlannedRun]:
     """The runs of a cell: the pretraining that it needs, if any, and its policies."""
-    e, protocol = runner.experiment, runner.experiment.protocol
+    e = runner.experiment
     runs = []
-    if protocol is None or (isinstance(protocol, Frozen | Finetuned) and not protocol.checkpoint):
+    if needs_pretraining(e):
         runs.append(
             PlannedRun(
                 run=runner.pretraining_run,

@@ -53,6 +53,15 @@ def clock(seconds: float | None) -> str:
     return f"{hour}:{minute:02}:{second:02}"
 
 
+def bytes_text(count: float) -> str:
+    """Bytes for people: ``1.2 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
 def speed(rate: float | None) -> str:
     """Iterations a second, or seconds an iteration where that reads better."""
     if rate is None:

@@ -15,6 +15,7 @@ from fmbpo.engine.preflight.parts import policies_part, pretraining_part
 from fmbpo.engine.pretraining import Pretraining, build_world_model
 from fmbpo.errors import UserError
 from fmbpo.experiment import load_experiment
+from fmbpo.runs.progress import bytes_text
 
 CPU = torch.device("cpu")
 PRETRAIN, FROZEN, SCRATCH = "phase8_pretrain_flowwm", "phase8_mlpwm_flowpolicy", "base/demo_scratch"
@@ -183,7 +184,7 @@ def test_data_that_do_not_fit_are_not_loaded(monkeypatch):
 
 
 def test_bytes_for_people():
-    assert [memory.text(n) for n in (5, 1234, 999_600, 2.5e9, 3e12)] == [
+    assert [bytes_text(n) for n in (5, 1234, 999_600, 2.5e9, 3e12)] == [
         "5 B", "1.23 kB", "1 MB", "2.5 GB", "3 TB",
     ]  # fmt: skip
 

@@ -45,7 +45,7 @@ WHERE = {
     "fmbpo.engine.evaluation": "evaluation",
     "Runner._pretrain": "pretraining",
     "Runner._policies": "policies",
-    "StudyRunner.run_until": "study",
+    "StudyRunner.run": "study",
 }
 """What a process is at when one of these modules or functions is at work; the first one counts."""
 

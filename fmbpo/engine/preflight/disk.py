@@ -19,8 +19,8 @@ from pathlib import Path
 
 import attrs
 
-from fmbpo.engine.preflight.memory import text
 from fmbpo.errors import UserError
+from fmbpo.runs.progress import bytes_text
 
 VALUE = 56
 """Bytes of a metric in a line of JSON, its name (with task and seed) included."""
@@ -81,7 +81,7 @@ def check_disk(needed: int, root: Path) -> str:
             remedy="choose a folder that you may write to",
         )
     free = shutil.disk_usage(place).free
-    said = f"{text(needed)} needed, {text(free)} free"
+    said = f"{bytes_text(needed)} needed, {bytes_text(free)} free"
     if needed > free:
         remedy = "free some space, or choose another folder with --runs"
         raise UserError(f"the disk is too full: {said}", where=str(root), remedy=remedy)

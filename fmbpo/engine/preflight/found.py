@@ -14,15 +14,16 @@ from fmbpo.data.store import Store, open_store
 from fmbpo.engine.blame import Role, reporting
 from fmbpo.engine.dataset import EMBEDDED, Dataset, check_horizon, load_dataset
 from fmbpo.engine.model_learning import check_learning
-from fmbpo.engine.place import grid_tasks
+from fmbpo.engine.place import grid_tasks, needs_pretraining
 from fmbpo.engine.preflight import memory
-from fmbpo.engine.preflight.parts import is_there, needs_pretraining
+from fmbpo.engine.preflight.parts import is_there
 from fmbpo.engine.preflight.table import Rows
 from fmbpo.engine.source import check_source
 from fmbpo.errors import UserError
 from fmbpo.experiment import Finetuned, Frozen
 from fmbpo.experiment.schema import DataConfig, Experiment
 from fmbpo.runs.folder import BEST
+from fmbpo.runs.progress import bytes_text
 
 Loaded: TypeAlias = tuple[tuple[DataConfig, torch.device], Dataset]
 """A data set, behind what was asked for and the device that holds it."""
@@ -60,8 +61,8 @@ def find_data(
 
     data = rows.attempt(cell, "data", load)
     if data is not None:
-        size = memory.text(store.rows * memory.ROW)
-        what = f"{store.rows:,} rows, {len(data.tasks)} tasks, {size} on {device}"
+        held = bytes_text(store.rows * memory.ROW)
+        what = f"{store.rows:,} rows, {len(data.tasks)} tasks, {held} on {device}"
         rows.ok(cell, "data", f"{store.id[:19]}: {what}")
     return data
 

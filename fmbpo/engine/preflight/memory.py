@@ -23,6 +23,7 @@ import torch
 
 from fmbpo.engine.preflight.dry import Cost
 from fmbpo.errors import UserError
+from fmbpo.runs.progress import bytes_text
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH
 
 FRAGMENTATION = 1.25
@@ -66,8 +67,8 @@ def check_loading(rows: int, path: str) -> None:
     free = host_free()
     if free is not None and 2 * rows * ROW > free:
         raise UserError(
-            f"{rows:,} rows need {text(2 * rows * ROW)} of memory while they are loaded, "
-            f"{text(free)} are free",
+            f"{rows:,} rows need {bytes_text(2 * rows * ROW)} of memory while they are loaded, "
+            f"{bytes_text(free)} are free",
             where=path,
             remedy="choose fewer tasks' data, or a machine with more memory",
         )
@@ -76,8 +77,8 @@ def check_loading(rows: int, path: str) -> None:
 def share(place: str, needed: int, free: int | None) -> tuple[str, float]:
     """What is needed and free, for people, and the share of it; 0 where ``free`` is not known."""
     if free is None:
-        return f"{place}: {text(needed)} needed; what is free is not known here", 0.0
-    return f"{place}: {text(needed)} needed, {text(free)} free", needed / max(free, 1)
+        return f"{place}: {bytes_text(needed)} needed; what is free is not known here", 0.0
+    return f"{place}: {bytes_text(needed)} needed, {bytes_text(free)} free", needed / max(free, 1)
 
 
 def host_free() -> int | None:
@@ -125,12 +126,3 @@ def _groups() -> list[int]:
             cached = int(stat[stat.index("inactive_file") + 1]) if "inactive_file" in stat else 0
             found.append(max(int(limit) - used + cached, 0))
     return found
-
-
-def text(count: float) -> str:
-    """Bytes for people: ``1.2 GB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

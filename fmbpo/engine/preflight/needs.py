@@ -10,6 +10,7 @@ import torch
 from fmbpo.engine.blame import Role, reporting
 from fmbpo.engine.check import try_plugins
 from fmbpo.engine.dataset import Dataset
+from fmbpo.engine.place import needs_pretraining
 from fmbpo.engine.policy_training import Cell
 from fmbpo.engine.preflight import duration, memory
 from fmbpo.engine.preflight.disk import check_disk, disk_need
@@ -17,7 +18,6 @@ from fmbpo.engine.preflight.duration import Pace
 from fmbpo.engine.preflight.parts import (
     Part,
     is_there,
-    needs_pretraining,
     policies_part,
     pretraining_part,
     workers,
@@ -25,7 +25,7 @@ from fmbpo.engine.preflight.parts import (
 from fmbpo.engine.preflight.table import Rows
 from fmbpo.errors import UserError
 from fmbpo.experiment.schema import Experiment
-from fmbpo.runs.progress import clock, speed
+from fmbpo.runs.progress import bytes_text, clock, speed
 from fmbpo.tasks.vector import EpisodeRunner
 
 SMALLER = "lower the batch, the horizon or policy_learning.stack (policies trained at once)"
@@ -162,7 +162,7 @@ class Needs:
             cells = [Cell(task, seed) for task in tasks for seed in e.grid.seeds][: part.cells]
             pace = duration.policies_pace(e, cells, data, device, runner)
         if device.type == "cuda":
-            peak = memory.text(torch.cuda.max_memory_allocated(device))
+            peak = bytes_text(torch.cuda.max_memory_allocated(device))
             self.rows.ok(cell, "memory", f"{part.name}: real updates took {peak} of {device}")
         return pace
 

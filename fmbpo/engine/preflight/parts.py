@@ -9,10 +9,11 @@ from typing import Any
 
 import attrs
 
+from fmbpo.engine.place import needs_pretraining
 from fmbpo.engine.preflight.disk import GENERATOR, MEASURES, METRICS, Kept, metrics_bytes
 from fmbpo.engine.preflight.dry import Cost, policies_cost, pretraining_cost
 from fmbpo.engine.preflight.duration import Pace, simulation
-from fmbpo.experiment import Finetuned, Frozen
+from fmbpo.experiment import Frozen
 from fmbpo.experiment.schema import Experiment
 from fmbpo.runs.checkpoint import checkpoint_exists, read_manifest
 from fmbpo.runs.summary import read_summary
@@ -59,13 +60,6 @@ def complete(experiment: Experiment, names: tuple[str, str], root: Path) -> bool
     if policies is None:
         return False
     return e.evaluation.planner != "mppi" or policies.planning == attrs.asdict(e.planning)
-
-
-def needs_pretraining(experiment: Experiment) -> bool:
-    """Whether it takes the world model from a pretraining run, or is one."""
-    protocol = experiment.protocol
-    pretrained = isinstance(protocol, Frozen | Finetuned) and not protocol.checkpoint
-    return pretrained or experiment.policy is None
 
 
 def is_there(folder: Path) -> bool:
