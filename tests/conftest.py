@@ -30,10 +30,12 @@ def repository() -> Path:
 def small_store(tmp_path_factory) -> Path:
     """Real episodes of two tasks, random behaviour, 40 steps each."""
     from fmbpo.data.collect import collect
+    from fmbpo.data.recipes import recipe_named
 
     out = tmp_path_factory.mktemp("data") / "small.zarr"
     tasks = ["cartpole-balance", "reacher-easy"]
-    return collect(out, tasks, episodes=6, seed=1, recipe="random", workers=1, steps=40)
+    mix = recipe_named("random").mix
+    return collect(out, tasks, episodes=6, mix=mix, seed=1, workers=1, steps=40)
 
 
 TINY = [

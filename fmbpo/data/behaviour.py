@@ -1,122 +1,76 @@
-"""How data are collected: the mix of behaviours, and the policies that carry them out."""
+"""Who acts in collected episodes: the planner, a trained policy, noise, and turns of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
-from attrs import fields, frozen
 from numpy.typing import NDArray
 
 from fmbpo.data.planner import Planner
-from fmbpo.errors import UserError, did_you_mean
+from fmbpo.data.recipes import Behaviour
+from fmbpo.tasks.env import TaskEnv
 
-Policy = Callable[[Any], NDArray[np.float64]]
-
-
-@frozen
-class Behaviour:
-    """One kind of behaviour in a mix.
-
-    Attributes:
-        name: how the store calls it.
-        kind: ``planner`` or ``random``.
-        share: of the episodes; the shares of a recipe are normalised.
-        noise: standard deviation of the gaussian noise added to the planner's actions.
-        effort: multiplies the planner's number of samples.
-        smooth: random actions correlated in time (which travel further than white noise).
-        bursts: random actions held for a while, with rests between them.
-        interrupted: smooth random actions take turns with the planner.
-    """
-
-    name: str
-    kind: str
-    share: float
-    noise: float = 0.0
-    effort: float = 1.0
-    smooth: bool = False
-    bursts: bool = False
-    interrupted: bool = False
+Policy = Callable[[TaskEnv, NDArray[np.float32]], NDArray[np.floating]]
+"""From the environment and its observation [O] to an action [U], unclipped."""
 
 
-EXPLORE = Behaviour("random-bursts", kind="random", share=1.0, bursts=True)
-"""Bursts and rests: the places where a planner never stays. Without them a model learns that what
-rests is at its goal, since in the planner's episodes it is."""
+class Agent(Protocol):
+    """A trained policy, where it takes the planner's place; it can be sent to a process."""
 
-RECOVER = Behaviour("planner-interrupted", kind="planner", share=1.0, interrupted=True)
-"""The planner called away and back again: how good behaviour is found from bad states. Without
-them a policy that once misses its goal is where neither its model nor its critics have been."""
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What the store says of it."""
+        ...
 
-RECIPES: dict[str, dict[str, dict[str, Any]]] = {
-    "default": {
-        "planner": {"kind": "planner", "share": 0.35},
-        "planner-noise-0.3": {"kind": "planner", "share": 0.30, "noise": 0.3},
-        "planner-noise-0.6": {"kind": "planner", "share": 0.15, "noise": 0.6, "effort": 0.5},
-        "random": {"kind": "random", "share": 0.10},
-        "random-smooth": {"kind": "random", "share": 0.10, "smooth": True},
-    },
-    "random": {
-        "random": {"kind": "random", "share": 0.5},
-        "random-smooth": {"kind": "random", "share": 0.5, "smooth": True},
-    },
-}
-
-
-def behaviours(recipe: Mapping[str, Mapping[str, Any]] | str) -> list[Behaviour]:
-    """The behaviours of a recipe, given by its name or as fields of `Behaviour` by name.
-
-    Raises:
-        UserError: no such recipe, an unknown field or kind, or shares that are not positive.
-    """
-    if isinstance(recipe, str):
-        if recipe not in RECIPES:
-            raise UserError(f"no recipe {recipe!r}", remedy=did_you_mean(recipe, RECIPES))
-        recipe = RECIPES[recipe]
-    known = {f.name for f in fields(Behaviour)} - {"name"}
-    mix = []
-    for name, settings in recipe.items():
-        where = f"recipe, behaviour {name!r}"
-        for key in settings:
-            if key not in known:
-                raise UserError(f"unknown {key!r}", where=where, remedy=did_you_mean(key, known))
-        if settings.get("kind") not in ("planner", "random"):
-            raise UserError("kind is missing or unknown", where=where, remedy="planner or random")
-        if not settings.get("share", 0) > 0:
-            raise UserError("share must be above 0", where=where)
-        mix.append(Behaviour(name, **settings))
-    if not mix:
-        raise UserError("no behaviour", where="recipe", remedy="name at least one")
-    return mix
-
-
-def schedule(mix: Sequence[Behaviour], episodes: int) -> list[int]:
-    """[episodes] the behaviour of each, spread evenly; a shorter schedule is a prefix of it."""
-    share = np.array([b.share for b in mix])
-    share /= share.sum()
-    count = np.zeros(len(mix))
-    order = []
-    for e in range(episodes):
-        which = int(np.argmax(share * (e + 1) - count))
-        count[which] += 1
-        order.append(which)
-    return order
+    def policy(self, task: str, episode: int) -> Policy:
+        """The one that acts in this episode."""
+        ...
 
 
 def make_policy(
-    behaviour: Behaviour, task: str, action_dim: int, rng: np.random.Generator
+    behaviour: Behaviour,
+    env: TaskEnv,
+    rng: np.random.Generator,
+    expert: Policy | None = None,
 ) -> Policy:
-    """A policy for one episode: from the dm_control environment to an action [U], unclipped."""
+    """A policy for one episode in ``env``; ``expert`` acts in the planner's place."""
     if behaviour.kind == "planner":
-        planner = Planner(task, behaviour.effort)
+        if expert is None:
+            expert = _Planning(env.name, behaviour.effort, rng)
         if behaviour.interrupted:
-            return _Interrupted(planner, action_dim, rng)
-        return lambda env: planner.act(env, rng) + behaviour.noise * rng.standard_normal(action_dim)
+            return _Interrupted(expert, env.action_dim, rng)
+        return _Noisy(expert, behaviour.noise, rng)
     if behaviour.smooth:
-        return _SmoothNoise(action_dim, rng)
+        return _SmoothNoise(env.action_dim, rng)
     if behaviour.bursts:
-        return _Bursts(action_dim, rng)
-    return lambda env: rng.uniform(-1.0, 1.0, action_dim)
+        return _Bursts(env.action_dim, rng)
+    return lambda env, _obs: rng.uniform(-1.0, 1.0, env.action_dim)
+
+
+class _Planning:
+    """The planner, in the state of the simulation."""
+
+    def __init__(self, task: str, effort: float, rng: np.random.Generator) -> None:
+        self._planner, self._rng = Planner(task, effort), rng
+
+    def __call__(self, env: TaskEnv, _obs: NDArray[np.float32]) -> NDArray[np.floating]:
+        return self._planner.act(env.env, self._rng)
+
+    def reset(self) -> None:
+        self._planner.reset()
+
+
+class _Noisy:
+    """Gaussian noise on another's actions."""
+
+    def __init__(self, policy: Policy, noise: float, rng: np.random.Generator) -> None:
+        self._policy, self._noise, self._rng = policy, noise, rng
+
+    def __call__(self, env: TaskEnv, obs: NDArray[np.float32]) -> NDArray[np.floating]:
+        action = self._policy(env, obs)
+        return action + self._noise * self._rng.standard_normal(len(action))
 
 
 class _SmoothNoise:
@@ -128,7 +82,7 @@ class _SmoothNoise:
         self._sigma = rng.uniform(0.4, 1.5)
         self._noise = rng.standard_normal(action_dim)
 
-    def __call__(self, _env: Any) -> NDArray[np.float64]:
+    def __call__(self, _env: TaskEnv, _obs: NDArray[np.float32]) -> NDArray[np.floating]:
         action = self._sigma * self._noise
         fresh = self._rng.standard_normal(len(self._noise))
         self._noise = self._keep * self._noise + np.sqrt(1 - self._keep**2) * fresh
@@ -142,7 +96,7 @@ class _Bursts:
         self._rng, self._width = rng, action_dim
         self._plan: list[NDArray[np.float64]] = []
 
-    def __call__(self, _env: Any) -> NDArray[np.float64]:
+    def __call__(self, _env: TaskEnv, _obs: NDArray[np.float32]) -> NDArray[np.floating]:
         if not self._plan:
             push = self._rng.uniform(-1.0, 1.0, self._width)
             rest = np.zeros(self._width)
@@ -152,22 +106,21 @@ class _Bursts:
 
 
 class _Interrupted:
-    """The planner and smooth noise in turns of 20 to 60 agent steps each, noise first."""
+    """An expert and smooth noise in turns of 20 to 60 agent steps each, noise first."""
 
-    def __init__(self, planner: Planner, action_dim: int, rng: np.random.Generator) -> None:
-        self._planner, self._rng, self._width = planner, rng, action_dim
+    def __init__(self, expert: Policy, action_dim: int, rng: np.random.Generator) -> None:
+        self._expert, self._rng, self._width = expert, rng, action_dim
         self._noise: _SmoothNoise | None = None
         self._left = 0
 
-    def __call__(self, env: Any) -> NDArray[np.float64]:
+    def __call__(self, env: TaskEnv, obs: NDArray[np.float32]) -> NDArray[np.floating]:
         if not self._left:
             self._left = int(self._rng.integers(20, 61))
             if self._noise is None:
                 self._noise = _SmoothNoise(self._width, self._rng)
             else:
                 self._noise = None
-                self._planner.reset()
+                if isinstance(self._expert, _Planning):
+                    self._expert.reset()  # its plan is of another place
         self._left -= 1
-        if self._noise is not None:
-            return self._noise(env)
-        return self._planner.act(env, self._rng)
+        return (self._noise or self._expert)(env, obs)

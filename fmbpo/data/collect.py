@@ -7,12 +7,9 @@ task and number: the result does not depend on the number of workers.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 import multiprocessing
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,20 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attrs import asdict
-from numpy.typing import NDArray
+from attrs import asdict, evolve, frozen
 
 import fmbpo
-from fmbpo.data.behaviour import EXPLORE, RECOVER, Behaviour, behaviours, make_policy, schedule
+from fmbpo.data.behaviour import Agent
+from fmbpo.data.episode import collect_episode
+from fmbpo.data.parts import Parts
 from fmbpo.data.planner_tasks import plan_task
+from fmbpo.data.recipes import EXPLORE, RECOVER, Behaviour, schedule
 from fmbpo.data.store import open_store
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS, SimulationError, TaskEnv
-from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
+from fmbpo.runs.files import disk_errors
+from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS
+from fmbpo.tasks.mt30 import task_info
 
 Progress = Callable[[int, int], None]
-_ATTEMPTS = 3
 _PACKAGES = ("mujoco", "dm_control", "numpy")
 
 
@@ -41,8 +40,8 @@ def collect(
     out: Path | str,
     tasks: Sequence[str],
     episodes: int | Mapping[str, int],
+    mix: Sequence[Behaviour],
     seed: int = 0,
-    recipe: Mapping[str, Mapping[str, Any]] | str = "default",
     workers: int = 1,
     progress: Progress | None = None,
     *,
@@ -50,6 +49,7 @@ def collect(
     recover: int = 0,
     steps: int = EPISODE_STEPS,
     compress: bool = False,
+    agent: Agent | None = None,
 ) -> Path:
     """Collect episodes of every task and write the store ``out``.
 
@@ -59,18 +59,19 @@ def collect(
         out: the store's folder; ``<out>.parts`` holds finished episodes until the end.
         tasks: names of tasks that the planner knows.
         episodes: a task; or by task, for some need more start states than others.
+        mix: the behaviours (see `fmbpo.data.recipes`).
         seed: of all random streams.
-        recipe: name of a recipe, or behaviours by name (see `fmbpo.data.behaviour`).
         workers: processes, one core each; 1 works in this process.
         progress: called with (finished episodes, all episodes).
         explore: episodes a task of `EXPLORE`, beyond ``episodes``.
         recover: episodes a task of `RECOVER`, behind those.
         steps: agent steps an episode.
         compress: see `StoreWriter`.
+        agent: a trained policy that acts wherever the mix says planner.
 
     Raises:
-        UserError: a task or recipe that does not exist, a number out of range, or ``out`` or its
-            parts come from a different request.
+        UserError: a task that does not exist, a number out of range, a disk that is full, or
+            ``out`` or its parts come from a different request.
     """
     out, tasks = Path(out), tuple(task_info(name).name for name in tasks)
     count = {t: episodes if isinstance(episodes, int) else episodes.get(t, 0) for t in tasks}
@@ -78,28 +79,21 @@ def collect(
     for name, value in (("seed", seed), ("explore", explore), ("recover", recover)):
         if value < 0:
             raise UserError(f"{value} is negative", where=name, remedy="give 0 or more")
-    mix = behaviours(recipe)
     further = [(b, n) for b, n in ((EXPLORE, explore), (RECOVER, recover)) if n]
-    behind = [len(mix) + i for i, (_, n) in enumerate(further) for _ in range(n)]
-    planned, mix = len(mix), mix + [b for b, _ in further]
-    for task in tasks:
-        plan_task(task)
-    request = _request(tasks, seed, mix, steps)
+    plan = _plan(mix, further, count, agent is not None)
+    request = _request(tasks, seed, plan.mix, steps, agent)
+    asked = {**request, "episodes": count, "explore": explore, "recover": recover}
     if out.exists():
-        _check_finished(out, {**request, "episodes": count, "explore": explore, "recover": recover})
+        _check_finished(out, asked)
         return out
-    parts = out.with_name(out.name + ".parts")
-    _claim(parts, request)
-    longest = schedule(mix[:planned], max(count.values()))
-    order = {task: longest[:n] + behind for task, n in count.items()}
-    # Episode by episode through the tasks, so that an early stop has some of each.
+    planner = {} if agent else {t: asdict(plan_task(t).settings) for t in tasks}
+    parts = Parts.beside(out)
+    parts.claim({**request, "planner": planner})
     jobs = [
-        (task, e, mix[which], seed, steps, parts)
-        for e in range(len(longest) + len(behind))
-        for task in tasks
-        for which in order[task][e : e + 1]
+        _Job(task, e, plan.mix[which], seed, steps, parts, agent)
+        for e, task, which in plan.by_episode()
     ]
-    missing = [job for job in jobs if not _part(parts, job[0], job[1], job[2]).exists()]
+    missing = [job for job in jobs if not parts.has(job.task, job.episode, job.behaviour.name)]
     done = len(jobs) - len(missing)
     if progress is not None:
         progress(done, len(jobs))
@@ -107,67 +101,77 @@ def collect(
         done += 1
         if progress is not None:
             progress(done, len(jobs))
-    stated = {**request, "episodes": count, "explore": explore, "recover": recover}
-    _assemble(out, order, mix, parts, stated, compress)
-    shutil.rmtree(parts)
+    with disk_errors(out, intact=f"all episodes are kept in {parts.folder}"):
+        _assemble(out, plan, parts, {**asked, "planner": planner}, compress)
+    parts.remove()
     return out
 
 
-def collect_episode(
-    task: str, episode: int, behaviour: Behaviour, seed: int, steps: int = EPISODE_STEPS
-) -> dict[str, NDArray[np.float32]]:
-    """One episode of ``steps`` + 1 rows: obs [T, 24], action [T, 6], reward [T], float32.
+@frozen
+class _Plan:
+    """Which behaviour each episode of each task has."""
 
-    The action is the executed one (with noise, clipped), the reward the environment's. Should the
-    simulation diverge, the episode is drawn anew from streams that are as fixed as the first.
+    mix: tuple[Behaviour, ...]
+    order: Mapping[str, Sequence[int]]
 
-    Raises:
-        UserError: it diverged three times.
-    """
-    for attempt in range(_ATTEMPTS):
-        name = f"{seed}/{task}/{episode}" + (f"/{attempt}" if attempt else "")
-        entropy = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
-        try:
-            return _simulate(task, behaviour, np.random.SeedSequence(entropy), steps)
-        except SimulationError as error:
-            if attempt == _ATTEMPTS - 1:
-                raise UserError(
-                    str(error),
-                    where=f"episode {episode}, drawn {_ATTEMPTS} times",
-                    remedy="choose another --seed, or another --recipe",
-                ) from error
-    raise AssertionError("unreachable")
+    def by_episode(self) -> Iterable[tuple[int, str, int]]:
+        """(episode, task, behaviour), through all tasks first: an early stop has some of each."""
+        for e in range(max(len(order) for order in self.order.values())):
+            for task, order in self.order.items():
+                if e < len(order):
+                    yield e, task, order[e]
 
 
-def _simulate(
-    task: str, behaviour: Behaviour, entropy: np.random.SeedSequence, steps: int
-) -> dict[str, NDArray[np.float32]]:
-    start, noise = entropy.spawn(2)
-    env = TaskEnv(task)
-    policy = make_policy(behaviour, task, env.action_dim, np.random.default_rng(noise))
-    obs = np.zeros((steps + 1, OBS_WIDTH), np.float32)
-    action = np.zeros((steps + 1, ACTION_WIDTH), np.float32)
-    reward = np.zeros(steps + 1, np.float32)
-    obs[0, : env.obs_dim] = env.reset(int(start.generate_state(1)[0]))
-    for t in range(1, steps + 1):
-        action[t, : env.action_dim] = np.clip(policy(env.env), -1.0, 1.0)
-        obs[t, : env.obs_dim], reward[t] = env.step(action[t])
-    return {"obs": obs, "action": action, "reward": reward}
+def _plan(
+    mix: Sequence[Behaviour],
+    further: Sequence[tuple[Behaviour, int]],
+    count: Mapping[str, int],
+    by_policy: bool,
+) -> _Plan:
+    whole, behind = list(mix), []
+    for behaviour, episodes in further:
+        if behaviour.name not in [b.name for b in whole]:
+            whole.append(behaviour)
+        behind += [[b.name for b in whole].index(behaviour.name)] * episodes
+    longest = schedule(mix, max(count.values()))
+    if by_policy:
+        whole = [evolve(b, name=b.name.replace("planner", "policy")) for b in whole]
+    return _Plan(tuple(whole), {task: longest[:n] + behind for task, n in count.items()})
 
 
-_Job = tuple[str, int, Behaviour, int, int, Path]
+@frozen
+class _Job:
+    """One episode; it is sent to a worker."""
+
+    task: str
+    episode: int
+    behaviour: Behaviour
+    seed: int
+    steps: int
+    parts: Parts
+    agent: Agent | None
+
+    def do(self) -> None:
+        """Simulate it and keep it."""
+        expert = None
+        if self.agent is not None and self.behaviour.kind == "planner":
+            expert = self.agent.policy(self.task, self.episode)
+        rows = collect_episode(
+            self.task, self.episode, self.behaviour, self.seed, self.steps, expert
+        )
+        self.parts.write(self.task, self.episode, self.behaviour.name, rows)
 
 
 def _run(jobs: Sequence[_Job], workers: int) -> Iterable[None]:
     if workers == 1 or len(jobs) < 2:
-        yield from map(_collect_part, jobs)
+        yield from map(_Job.do, jobs)
         return
     # A fresh interpreter each (a fork would copy the threads of numerical libraries), one
     # thread each, since the processes already fill the cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), context, _leave_signals) as pool:
-        futures = [pool.submit(_collect_part, job) for job in jobs]
+        futures = [pool.submit(_Job.do, job) for job in jobs]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -181,88 +185,58 @@ def _leave_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _collect_part(job: _Job) -> None:
-    task, episode, behaviour, seed, steps, parts = job
-    rows = collect_episode(task, episode, behaviour, seed, steps)
-    path = _part(parts, task, episode, behaviour)
-    aside = path.with_suffix(".tmp")
-    with aside.open("wb") as file:
-        np.savez_compressed(file, obs=rows["obs"], action=rows["action"], reward=rows["reward"])
-    os.replace(aside, path)
-
-
-def _part(parts: Path, task: str, episode: int, behaviour: Behaviour) -> Path:
-    return parts / f"{task}-{episode:06d}-{behaviour.name}.npz"
-
-
 def _assemble(
-    out: Path,
-    order: Mapping[str, Sequence[int]],
-    mix: Sequence[Behaviour],
-    parts: Path,
-    request: Mapping[str, Any],
-    compress: bool,
+    out: Path, plan: _Plan, parts: Parts, request: Mapping[str, Any], compress: bool
 ) -> None:
     returns: dict[str, dict[str, list[float]]] = {}
-    tasks = list(order)
-    with StoreWriter(out, tasks, [b.name for b in mix], compress=compress) as writer:
+    tasks = list(plan.order)
+    with StoreWriter(out, tasks, [b.name for b in plan.mix], compress=compress) as writer:
         for task in tasks:
             of_task = returns.setdefault(task, {})
-            for episode, which in enumerate(order[task]):
-                path = _part(parts, task, episode, mix[which])
-                try:
-                    with np.load(path) as rows:
-                        part = {key: rows[key] for key in ("obs", "action", "reward")}
-                except Exception as error:
-                    raise UserError(
-                        f"a damaged episode file ({type(error).__name__})",
-                        where=str(path),
-                        remedy="remove the file and give the same command again",
-                    ) from error
-                writer.append(**part, task=task, behaviour=mix[which].name)
+            for episode, which in enumerate(plan.order[task]):
+                name = plan.mix[which].name
+                part = parts.read(task, episode, name)
+                writer.append(**part, task=task, behaviour=name)
                 total = float(part["reward"].sum(dtype=np.float64))
-                of_task.setdefault(mix[which].name, []).append(total)
+                of_task.setdefault(name, []).append(total)
+        by_planner = "planner" if "policy" not in request else None
         writer.finish(
             {
                 "source": "collect",
-                "planner_return": _summary(returns, _name(mix, "planner")),
-                "random_return": _summary(returns, _name(mix, "random")),
-                "provenance": _provenance(tasks, request),
+                "planner_return": _summary(returns, _plain(plan.mix, by_planner)),
+                "random_return": _summary(returns, _plain(plan.mix, "random")),
+                "provenance": _provenance(request),
             }
         )
 
 
-def _name(mix: Sequence[Behaviour], kind: str) -> str | None:
-    """The behaviour that a reference return is taken from: without noise, or white noise."""
-    plain = [
-        b for b in mix if b.kind == kind and not (b.noise or b.smooth or b.bursts or b.interrupted)
-    ]
-    names = [b.name for b in plain]
-    return names[0] if names else None
+def _plain(mix: Sequence[Behaviour], kind: str | None) -> str:
+    """The behaviour that a reference return is taken from."""
+    return next((b.name for b in mix if b.kind == kind and b.plain), "")
 
 
 def _summary(
-    returns: Mapping[str, Mapping[str, Sequence[float]]], name: str | None
+    returns: Mapping[str, Mapping[str, Sequence[float]]], name: str
 ) -> dict[str, dict[str, float]]:
     return {
         task: {"mean": float(np.mean(r)), "std": float(np.std(r)), "episodes": len(r)}
         for task, by_name in returns.items()
-        if (r := by_name.get(name or "", ()))
+        if (r := by_name.get(name, ()))
     }
 
 
-def _provenance(tasks: Sequence[str], request: Mapping[str, Any]) -> dict[str, Any]:
+def _provenance(request: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "command": "fmbpo data collect",
-        "request": dict(request),
-        "planner": {task: asdict(plan_task(task).settings) for task in tasks},
+        "request": {key: value for key, value in request.items() if key != "planner"},
+        "planner": request["planner"],
         "fmbpo": fmbpo.__version__,
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
 
 
 def _request(
-    tasks: Sequence[str], seed: int, mix: Sequence[Behaviour], steps: int
+    tasks: Sequence[str], seed: int, mix: Sequence[Behaviour], steps: int, agent: Agent | None
 ) -> dict[str, Any]:
     # Without the number of episodes: more of them can be asked for while parts are there.
     return {
@@ -271,23 +245,8 @@ def _request(
         "recipe": {b.name: {k: v for k, v in asdict(b).items() if k != "name"} for b in mix},
         "steps": steps,
         "action_repeat": ACTION_REPEAT,
+        **({"policy": agent.provenance} if agent else {}),
     }
-
-
-def _claim(parts: Path, request: Mapping[str, Any]) -> None:
-    path = parts / "request.json"
-    if path.exists():
-        if json.loads(path.read_text()) != request:
-            raise UserError(
-                "holds episodes of another collection (other tasks, seed, recipe or steps)",
-                where=str(parts),
-                remedy="give that command again to finish it, or remove the folder",
-            )
-        return
-    parts.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(request, indent=1))
-    os.replace(aside, path)
 
 
 def _check_finished(out: Path, request: Mapping[str, Any]) -> None:

@@ -5,15 +5,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from attrs import evolve
 
-from fmbpo.data.behaviour import RECOVER, behaviours, make_policy, schedule
-from fmbpo.data.collect import collect, collect_episode
+from fmbpo.data.behaviour import Policy, make_policy
+from fmbpo.data.collect import collect
 from fmbpo.data.embedded import embedded_path
+from fmbpo.data.episode import collect_episode
+from fmbpo.data.parts import Parts
 from fmbpo.data.planner import Planner
+from fmbpo.data.planner_tasks import PLAN_TASKS, plan_task
+from fmbpo.data.recipes import EXPLORE, RECOVER, behaviours, recipe_named
 from fmbpo.data.store import held_out, load, verify
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import SimulationError, TaskEnv
@@ -21,15 +26,19 @@ from fmbpo.tasks.env import SimulationError, TaskEnv
 TASKS = ["pendulum-swingup", "reacher-easy"]
 RECIPE = {
     "planner": {"kind": "planner", "share": 1.0, "effort": 0.2},
-    "noisy": {"kind": "planner", "share": 1.0, "noise": 0.6, "effort": 0.2},
+    "planner-noise": {"kind": "planner", "share": 1.0, "noise": 0.6, "effort": 0.2},
     "random": {"kind": "random", "share": 1.0},
 }
-SIZE: dict[str, Any] = {"episodes": 3, "seed": 4, "recipe": RECIPE, "steps": 12}
+MIX = behaviours(RECIPE)
+SIZE: dict[str, Any] = {"episodes": 3, "seed": 4, "mix": MIX, "steps": 12}
 
 KILLED = """
 import os
 from fmbpo.data.collect import collect
-from tests_request import OUT, TASKS, SIZE
+from fmbpo.data.planner_tasks import PLAN_TASKS, plan_task
+from fmbpo.data.recipes import behaviours
+from tests_request import OUT, TASKS, SIZE, RECIPE
+SIZE["mix"] = behaviours(RECIPE)
 collect(OUT, TASKS, **SIZE, progress=lambda done, all: os._exit(9) if done == 4 else None)
 """
 
@@ -55,7 +64,7 @@ def test_the_rows_are_what_happened(small: Path) -> None:
     assert (np.abs(data.action[data.episode_behaviour.repeat(13) == 1]) == 1).any()  # clipped
     for e, task in enumerate(np.array(TASKS)[data.episode_task]):
         start = data.episode_starts[e]
-        again = collect_episode(task, e % 3, behaviours(RECIPE)[e % 3], seed=4, steps=12)
+        again = collect_episode(task, e % 3, MIX[e % 3], seed=4, steps=12)
         np.testing.assert_array_equal(again["obs"], data.obs[start : start + 13])
         np.testing.assert_array_equal(again["reward"], data.reward[start : start + 13])
     assert set(data.planner_return) == set(TASKS)
@@ -64,7 +73,7 @@ def test_the_rows_are_what_happened(small: Path) -> None:
 
 
 def test_the_recorded_actions_lead_to_the_recorded_rows() -> None:
-    rows = collect_episode("reacher-easy", 0, behaviours(RECIPE)[1], seed=1, steps=15)
+    rows = collect_episode("reacher-easy", 0, MIX[1], seed=1, steps=15)
     env = TaskEnv("reacher-easy")
     env.reset(0)
     physics = env.env.physics
@@ -90,7 +99,7 @@ def test_a_diverged_episode_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> No
         return reset(self, seed)
 
     monkeypatch.setattr(TaskEnv, "reset", diverge)
-    random = behaviours("random")[0]
+    random = recipe_named("random").mix[0]
     assert collect_episode("cup-catch", 0, random, seed=0, steps=3)["obs"].shape == (4, 24)
     assert seeds[0] != seeds[1]
     with pytest.raises(UserError, match="diverged"):
@@ -102,11 +111,11 @@ def test_interruptions_and_the_planner_take_turns(monkeypatch: pytest.MonkeyPatc
     planned: list[bool] = []
     monkeypatch.setattr(Planner, "act", lambda *_: planned.append(True) or np.zeros(2))
     env, rng = TaskEnv("reacher-easy"), np.random.default_rng(0)
-    policy = make_policy(RECOVER, "reacher-easy", 2, rng)
+    policy = make_policy(RECOVER, env, rng)
     turns = []
     for _ in range(400):
         planned.append(False)
-        policy(env.env)
+        policy(env, np.zeros(6, np.float32))
         if not turns or turns[-1][0] != planned[-1]:
             turns.append([planned[-1], 0])
         turns[-1][1] += 1
@@ -116,7 +125,7 @@ def test_interruptions_and_the_planner_take_turns(monkeypatch: pytest.MonkeyPatc
 
 
 def test_further_episodes_leave_the_others_as_they_are(tmp_path: Path, small: Path) -> None:
-    one = {**SIZE, "recipe": "random"}
+    one = {**SIZE, "mix": recipe_named("random").mix}
     plain = load(collect(tmp_path / "plain.zarr", TASKS[:1], **one))
     more = collect(tmp_path / "more.zarr", TASKS[:1], **one, explore=1, recover=2)
     data = load(more)
@@ -125,6 +134,58 @@ def test_further_episodes_leave_the_others_as_they_are(tmp_path: Path, small: Pa
     np.testing.assert_array_equal(data.obs[: len(plain.obs)], plain.obs)
     with pytest.raises(UserError, match="another data set"):
         collect(tmp_path / "more.zarr", TASKS[:1], **one, explore=1, recover=1)
+
+
+def test_further_episodes_of_a_behaviour_that_the_mix_has(tmp_path: Path) -> None:
+    mix = [*recipe_named("random").mix, EXPLORE]
+    data = load(
+        collect(tmp_path / "x.zarr", TASKS[:1], **{**SIZE, "mix": mix, "steps": 3}, explore=2)
+    )
+    assert data.behaviours == ("random", "random-smooth", "random-bursts")
+    assert data.episode_behaviour.tolist()[3:] == [2, 2]
+
+
+class Still:
+    """An agent that pushes a little less each episode."""
+
+    provenance: ClassVar[dict[str, str]] = {"run": "still"}
+
+    def policy(self, task: str, episode: int) -> Policy:
+        assert task in TASKS
+        return lambda env, obs: np.full(env.action_dim, 0.5 / (1 + episode) + 0 * obs.sum())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_policy_acts_in_the_planners_place(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Planner, "act", lambda *_: pytest.fail("the planner was asked"))
+    out = tmp_path / "x.zarr"
+    data = load(collect(out, TASKS, **SIZE, workers=workers, agent=Still()))
+    assert data.behaviours == ("policy", "policy-noise", "random")
+    assert data.attributes["provenance"]["request"]["policy"] == {"run": "still"}
+    assert data.planner_return == {}
+    assert data.attributes["provenance"]["planner"] == {}
+    start = data.episode_starts[data.episode_behaviour == 0]
+    assert (data.action[start[0] + 1 : start[0] + 13, 0] == 0.5).all()
+    noisy = data.episode_starts[data.episode_behaviour == 1][0]
+    assert np.unique(data.action[noisy + 1 : noisy + 13, 0]).size > 6
+    with pytest.raises(UserError, match="another data set"):
+        collect(out, TASKS, **SIZE)
+
+
+def test_a_planner_of_other_settings_does_not_continue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "x.zarr"
+    monkeypatch.setattr(Parts, "write", lambda *_: pytest.fail("enough"))
+    with pytest.raises(pytest.fail.Exception):
+        collect(out, TASKS, **SIZE)
+    task = plan_task(TASKS[0])
+    changed = evolve(task, settings=evolve(task.settings, samples=5))
+    monkeypatch.setitem(PLAN_TASKS, TASKS[0], changed)
+    with pytest.raises(UserError, match="planner"):
+        collect(out, TASKS, **SIZE)
 
 
 def test_workers_do_not_change_the_result(tmp_path: Path, small: Path) -> None:
@@ -143,7 +204,8 @@ def test_another_seed_changes_it(tmp_path: Path, small: Path) -> None:
 
 def test_a_killed_collection_continues_and_ends_the_same(tmp_path: Path, small: Path) -> None:
     out = tmp_path / "set.zarr"
-    request = f"OUT, TASKS, SIZE = {str(out)!r}, {TASKS!r}, {SIZE!r}"
+    size = {key: value for key, value in SIZE.items() if key != "mix"}
+    request = f"OUT, TASKS, SIZE, RECIPE = {str(out)!r}, {TASKS!r}, {size!r}, {RECIPE!r}"
     (tmp_path / "tests_request.py").write_text(request)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     killed = subprocess.run([sys.executable, "-c", KILLED], env=environment)
@@ -179,36 +241,13 @@ def test_a_finished_store_is_kept(small: Path) -> None:
         ({"tasks": []}, "at least one task"),
         ({"episodes": 0}, "episodes: 0 is too small"),
         ({"workers": 0}, "workers: 0 is too small"),
-        ({"recipe": "defalt"}, "default"),
-        ({"recipe": {"a": {"kind": "planner", "share": 1, "nois": 1}}}, "'noise'"),
-        ({"recipe": {"a": {"kind": "expert", "share": 1}}}, "planner or random"),
-        ({"recipe": {"a": {"kind": "random", "share": 0}}}, "share must be above 0"),
-        ({"recipe": {}}, "no behaviour"),
+        ({"explore": -1}, "explore: -1 is negative"),
     ],
 )
 def test_bad_requests(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         collect(tmp_path / "x.zarr", **{"tasks": TASKS, **SIZE, **change})
     assert not list(tmp_path.iterdir())
-
-
-def test_the_schedule_keeps_the_shares_and_is_extensible() -> None:
-    mix = behaviours("default")
-    order = schedule(mix, 100)
-    assert [order.count(b) for b in range(5)] == [35, 30, 15, 10, 10]
-    assert schedule(mix, 40) == order[:40]
-    assert set(order[:10]) == set(range(5))
-
-
-def test_random_behaviours() -> None:
-    white, smooth = behaviours("random")
-    actions = []
-    for behaviour in (white, smooth):
-        policy = make_policy(behaviour, "cup-catch", 2, np.random.default_rng(0))
-        actions.append(np.array([policy(None) for _ in range(400)]))
-    follow = [np.corrcoef(a[:-1, 0], a[1:, 0])[0, 1] for a in actions]
-    assert abs(follow[0]) < 0.15
-    assert follow[1] > 0.6
 
 
 def test_the_embedded_set() -> None:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-from fmbpo.data.behaviour import behaviours
-from fmbpo.data.collect import collect_episode
+from fmbpo.data.episode import collect_episode
+from fmbpo.data.recipes import recipe_named
 from fmbpo.engine.dataset import load_dataset
 from fmbpo.engine.evaluation import Evaluator
 from fmbpo.engine.model_learning import learning_models
@@ -233,7 +233,7 @@ def test_the_evaluations_seed(experiment, data):
 
 
 def test_the_collector():
-    (behaviour, *_) = behaviours("random")
+    (behaviour, *_) = recipe_named("random").mix
     rows = []
     for episode, seed in ((0, 1), (0, 1), (1, 1), (0, 2)):
         disturbed()
