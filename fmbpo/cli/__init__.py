@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.words = words
     try:
         status: int = arguments.command(arguments)
+        sys.stdout.flush()
         return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -31,8 +32,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
+    except OSError as error:  # a place that no command looks after: a full disk under stdout, say
+        place = str(error.filename or "the output")[:200]
+        remedy = "free space, or name another place; what was saved is kept"
+        mistake = UserError(error.strerror or str(error), where=place, remedy=remedy)
+        print(f"error: {mistake}", file=sys.stderr)
+        if error.filename is None:
+            _discard_output()
+        return USER_MISTAKE
+
+
+def _discard_output() -> None:
+    """What is still buffered would be tried again, and fail again, when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,0 +1,50 @@
+"""Where the output itself, or a place's name, is the trouble."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fmbpo.cli import main
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, as Linux has it")
+@pytest.mark.parametrize("words", [["plugins"], ["data", "info", "embedded"]])
+def test_a_full_disk_under_the_output(words):
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "fmbpo.cli", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: the output: No space left on device\n  -> ")
+    assert len(ended.stderr.splitlines()) == 2
+
+
+def test_a_reader_that_has_gone():
+    command = f"{sys.executable} -m fmbpo.cli data info embedded | head -n 1"
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert ended.stdout == "{\n"
+    assert ended.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status", "--runs"],
+        ["data", "info"],
+        ["data", "verify"],
+        ["report", "--out", "report"],
+        ["run", "experiments/phase8_mlpwm_mlppolicy.toml", "--scale", "laptop", "--runs"],
+    ],
+)
+def test_a_name_that_no_file_can_have(words, repository, monkeypatch, capsys, tmp_path):
+    words = [str(repository / word) if word.endswith(".toml") else word for word in words]
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "x" * 300]) == 2
+    error = capsys.readouterr().err
+    assert "File name too long" in error or "no such" in error.lower()
+    assert "  -> " in error
