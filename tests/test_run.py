@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fmbpo.cli import main
+from fmbpo.engine.world_model_update import HookCall
 from fmbpo.runs.checkpoint import read_manifest
 from fmbpo.runs.sinks import read_metrics
 from fmbpo.runs.summary import Summary
@@ -75,6 +76,19 @@ def test_a_quadrant_runs_to_its_end(
     again = capsys.readouterr()
     assert json.loads(again.out) == summary
     assert "nothing to do" in again.err
+
+
+def test_what_is_printed_while_training_is_no_result(
+    runs, repository, small_store, tiny, capsys, monkeypatch
+):
+    act = HookCall.forward
+    monkeypatch.setattr(HookCall, "forward", lambda *a: print("from a hook") or act(*a))
+    file = repository / "experiments" / "phase8_pretrain_mlpwm.toml"
+    command = arguments(file, small_store, runs, [*tiny, "pretrain.seed=9"])
+    assert main([*command, "--json"]) == 0
+    out = capsys.readouterr()
+    assert json.loads(out.out)["experiment"] == "phase8_pretrain_mlpwm"
+    assert "from a hook" in out.err
 
 
 def test_pretraining_is_shared_by_every_experiment_that_needs_the_same(

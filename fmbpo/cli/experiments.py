@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from fmbpo.cli.arguments import (
     Commands,
@@ -76,10 +77,12 @@ def add_commands(commands: Commands) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     limit: float | None = arguments.time_limit
     deadline = None if limit is None else time.monotonic() + limit
-    return stoppable(arguments, lambda stop: _run_until(stop, arguments), deadline)
+    out = sys.stdout  # for results; what a plugin prints meanwhile goes to stderr
+    with contextlib.redirect_stdout(sys.stderr):
+        return stoppable(arguments, lambda stop: _run_until(stop, arguments, out), deadline)
 
 
-def _run_until(stop: Stop, arguments: argparse.Namespace) -> int:
+def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
     import shutil
 
     with stop.ends_at_once():  # nothing is there to be saved
@@ -102,7 +105,7 @@ def _run_until(stop: Stop, arguments: argparse.Namespace) -> int:
             before = _checked(preflight({"": one}, root, thorough=False, traceback=root))
             data = before.loaded[0][1] if before.loaded else None
             runner = Runner(one, root, say, data, expected=before.seconds)
-    stream = sys.stderr if arguments.json else sys.stdout
+    stream = sys.stderr if arguments.json else out
     width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
     if isinstance(runner, StudyRunner):
         cells = runner.run(stop)
@@ -116,7 +119,7 @@ def _run_until(stop: Stop, arguments: argparse.Namespace) -> int:
         folder, found = result.folder, result.summary.to_json()
     say(f"written to {folder}")
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(found), file=out)
     return 0
 
 
