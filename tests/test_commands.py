@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fmbpo.cli import main
+from fmbpo.cli import main, parser
 from fmbpo.experiment import load_experiment
 from fmbpo.experiment.study import is_study, load_study
 
@@ -127,6 +127,10 @@ def run_other(words):
         case ["fmbpo", "import-checkpoint", file]:
             shutil.copy(TINY_CHECKPOINT, file)
             assert main(words[1:]) == 0
+        case ["sbatch", *options]:  # tests/test_slurm.py does it
+            at = options.index("experiments/slurm.sh")
+            assert os.access(REPOSITORY / options[at], os.X_OK)
+            parser().parse_args(["run", *options[at + 1 :]])
         case ["fmbpo", "status" | "runs", *_]:
             Path("runs").mkdir()
             assert main(words[1:]) == 0

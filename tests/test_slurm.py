@@ -1,0 +1,64 @@
+"""``experiments/slurm.sh`` in a real SLURM: stopped, queued again, finished."""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from slurm import Slurm, missing
+
+from fmbpo.cli import main
+from fmbpo.runs.sinks import read_metrics
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(missing()), reason=missing() or "SLURM can be started"),
+]
+
+
+@pytest.fixture
+def slurm():
+    # Sockets have short paths.
+    with tempfile.TemporaryDirectory(prefix="slurm") as folder, Slurm(Path(folder)) as running:
+        yield running
+
+
+def test_a_job_that_is_told_to_stop_is_queued_again_and_ends(
+    slurm, tmp_path, repository, small_store, tiny, capsys
+):
+    on_path = tmp_path / "bin"
+    on_path.mkdir()
+    (on_path / "fmbpo").write_text(f'#!/bin/sh\nexec {sys.executable} -m fmbpo.cli "$@"\n')
+    (on_path / "fmbpo").chmod(0o755)
+    slurm.environment["PATH"] = f"{on_path}{os.pathsep}{os.environ['PATH']}"
+    log, runs = tmp_path / "log.txt", tmp_path / "runs"
+    words = [repository / "experiments/phase8_pretrain_mlpwm.toml", "--scale", "laptop"]
+    words += ["--data", small_store, "--runs", runs]
+    overrides = [*tiny, "pretrain.iterations=3000", "pretrain.checkpoint_every=3000"]
+    script = repository / "experiments/slurm.sh"
+    options = [f"--output={log}", "--time=10", f"--chdir={repository}"]
+    options += [script, *words, *(word for o in overrides for word in ("-o", o))]
+    number = slurm("sbatch", "--parsable", *map(str, options)).strip()
+
+    def step():
+        (folder,) = runs.glob("phase8_pretrain_mlpwm__*") if runs.exists() else [None]
+        metrics = folder and folder / "metrics.jsonl"
+        lines = list(read_metrics(metrics)) if metrics and metrics.exists() else []
+        return max((line.get("step", 0) for line in lines), default=0)
+
+    slurm.wait(lambda: step() >= 20)
+    slurm("scancel", "--signal=USR1", number)
+    slurm.wait(lambda: "the same command continues" in log.read_text())
+    slurm.wait(lambda: list(runs.glob("*/summary.json")))
+    slurm.wait(lambda: not slurm("squeue", "-h").strip())
+    text = log.read_text()
+    assert text.count("SIGUSR1: stopping after this iteration") == 1
+    assert "resumed" in text or "continu" in text
+    assert f"JobId={number}" in slurm("scontrol", "show", "job", number)
+    assert "JobState=COMPLETED" in slurm("scontrol", "show", "job", number)
+    assert "Restarts=1" in slurm("scontrol", "show", "job", number)
+    assert main(["status", "--runs", str(runs), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["state"], row["job"]) == ("completed", number)
