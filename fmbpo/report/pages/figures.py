@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ALL_TASKS = "all tasks"
 """The name of the row that is over all tasks."""
+MOST_RETURN, RETURN_EDGE = 1000.0, 40.0
+"""The largest return, and how far an axis of returns goes beyond what is possible."""
 _LEVELS = (("PWM, published", "pwm", "-"), ("TD-MPC2, published", "tdmpc2", (0, (2, 1.4))))
 
 
@@ -61,7 +63,8 @@ def returns(
                     )  # fmt: skip
         for between in range(1, len(tasks)):
             axes.axhline(between - 0.5, color=MUTED, lw=0.4, ls=(0, (1, 3)))
-        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(min(0.0, low), -RETURN_EDGE), min(high, MOST_RETURN + RETURN_EDGE))
         axes.set_xlabel("return")
         legend(figure, axes)
 
@@ -69,7 +72,8 @@ def returns(
     height = 1.2 + len(tasks) * row
     words = (
         "For each task the mean return of each cell with its 95 % interval; small dots are seeds. "
-        "Published returns of PWM and TD-MPC2 are marked where they are known."
+        "Published returns of PWM and TD-MPC2 are marked where they are known. An interval that "
+        "reaches the edge goes on beyond it: with few seeds it can be wider than 0 to 1000."
     )
     return draw(name, title, words, height, paint)
 
