@@ -12,6 +12,8 @@ from fmbpo.data.planner_tasks import plan_task
 
 # Noise scales of the samples: the small ones refine the plan, the large ones look for another.
 _LOG_SCALE_RANGE = (float(np.log(0.15)), 0.0)
+# Periods of the repeating samples, in agent steps: strides, hops and swings fall between.
+_PERIODS = (3, 30)
 
 
 class Planner:
@@ -19,7 +21,9 @@ class Planner:
 
     Of ``samples`` noisy copies of the plan, the best ``elites`` are averaged with weights
     ``exp((R - max R) / (std(R) temperature))``; the average is the new plan and its first
-    action is the decision.
+    action is the decision. A share ``repeats`` of the samples are no noisy copies: they follow
+    the plan for a while and then repeat what came before with some period. A gait that was found
+    by chance is so continued, where noise alone would have to find every stride anew.
 
     Args:
         name: a task that `plan_task` knows.
@@ -41,6 +45,7 @@ class Planner:
     def reset(self) -> None:
         """Forget the plan (start of an episode)."""
         self._plan_HU = np.zeros((self.settings.horizon, self.model.action_dim))
+        self._past_PU = np.zeros((0, self.model.action_dim))  # the last decisions
 
     def act(self, env: Any, rng: np.random.Generator) -> Floats:
         """The action [U] for the present state of a dm_control environment; moves the plan on."""
@@ -51,6 +56,7 @@ class Planner:
         best = np.argsort(-returns, kind="stable")[: self.settings.elites]
         self._plan_HU = _weighted_mean(candidates[best], returns[best], self.settings.temperature)
         action: Floats = self._plan_HU[0].copy()
+        self._past_PU = np.concatenate([self._past_PU, action[None]])[-_PERIODS[1] :]
         self._plan_HU = np.concatenate([self._plan_HU[1:], self._plan_HU[-1:]])
         return action
 
@@ -62,7 +68,20 @@ class Planner:
         candidates = np.clip(self._plan_HU + noise_NHU, -1.0, 1.0)
         candidates[0] = self._plan_HU
         candidates[1] = 0.0
+        repeats = int(s.repeats * s.samples)
+        if repeats:
+            candidates[-repeats:] = self._repeats(repeats, rng)
         return np.asarray(candidates)
+
+    def _repeats(self, count: int, rng: np.random.Generator) -> Floats:
+        """[count, H, U] the plan for a random while, then past and plan repeated periodically."""
+        known = np.concatenate([self._past_PU, self._plan_HU])
+        H, now = len(self._plan_HU), len(self._past_PU)
+        follow = rng.integers(0, H + 1, (count, 1))
+        period = rng.integers(_PERIODS[0], _PERIODS[1] + 1, (count, 1))
+        at = np.arange(H)
+        again = follow - period + (at - follow) % period
+        return np.asarray(known[np.maximum(now + np.where(at < follow, at, again), 0)])
 
 
 def _interpolation(horizon: int, knots: int) -> Floats:

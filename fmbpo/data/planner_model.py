@@ -73,6 +73,7 @@ class PlanSettings:
         temperature: of the exponential weights, relative to the returns' standard deviation.
         elites: candidates that are averaged.
         coarse: multiple of the task's physics time-step used while planning.
+        repeats: share of the candidates that repeat past actions periodically, below 1.
     """
 
     samples: int
@@ -82,6 +83,7 @@ class PlanSettings:
     temperature: float = 0.2
     elites: int = 8
     coarse: int = 1
+    repeats: float = 0.0
 
 
 def _no_shaping(_frames: Frames) -> Floats:

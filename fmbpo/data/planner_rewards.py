@@ -52,6 +52,11 @@ def _speed(f: Frames) -> Floats:
     return f.sensor("torso_subtreelinvel")[..., 0]
 
 
+def _progress(f: Frames, speed: float) -> Floats:
+    """Speed as a part of ``speed`` (m/s, backwards if negative), from -1 to 1."""
+    return np.asarray(np.clip(_speed(f) / speed, -1.0, 1.0))
+
+
 # --- reacher: finger at the target ----------------------------------------------------------
 
 
@@ -165,9 +170,13 @@ def walker_move(speed: float) -> Reward:
     return reward
 
 
-def walker_move_shaping(f: Frames) -> Floats:
-    """Standing comes first."""
-    return 0.05 * walker_stand(f)
+def walker_move_shaping(speed: float, weight: float) -> Reward:
+    """Standing comes first; then progress, where the reward is still flat at low speed."""
+
+    def shaping(f: Frames) -> Floats:
+        return np.asarray((0.05 + weight * _progress(f, speed)) * walker_stand(f))
+
+    return shaping
 
 
 # --- cheetah --------------------------------------------------------------------------------
@@ -201,12 +210,12 @@ def cheetah_lifted(foot: Sensor) -> Reward:
     return reward
 
 
-def cheetah_lifted_shaping(foot: Sensor) -> Reward:
-    """Foot and torso higher."""
+def cheetah_lifted_shaping(foot: Sensor, weight: float) -> Reward:
+    """Foot and torso higher; and speed, which the reward hardly sees until they are high."""
 
     def shaping(f: Frames) -> Floats:
         heights = 0.1 * f.sensor(foot)[..., 2] + 0.05 * f.sensor(TORSO)[..., 2]
-        return 0.15 * _cheetah_up(f, foot) + heights / 1.2
+        return 0.15 * _cheetah_up(f, foot) + heights / 1.2 + weight * _progress(f, 6)
 
     return shaping
 
@@ -250,9 +259,18 @@ def hopper_hop(speed: float) -> Reward:
 
 
 def hopper_shaping(f: Frames) -> Floats:
-    """Torso high and level."""
-    high = _hopper_height(f) + f.sensor(TORSO_MASS)[..., 2]
-    return np.asarray(0.15 * high + 0.1 * np.cos(f.position("rooty")))
+    """Torso high above foot and floor, however it gets there: one that lies has to roll first."""
+    return np.asarray(0.15 * (_hopper_height(f) + f.sensor(TORSO_MASS)[..., 2]))
+
+
+def hopper_hop_shaping(speed: float) -> Reward:
+    """As for standing; and speed, as far as the hopper is up, so that it does not crawl."""
+
+    def shaping(f: Frames) -> Floats:
+        up = np.clip(_hopper_height(f) / 0.6, 0.0, 1.0)
+        return np.asarray(hopper_shaping(f) + 0.5 * up * _progress(f, speed))
+
+    return shaping
 
 
 # --- finger, fish ---------------------------------------------------------------------------

@@ -14,17 +14,17 @@ from fmbpo.tasks.custom import reacher_three
 from fmbpo.tasks.mt30 import task_info
 
 _WALKER = PlanSettings(samples=32, horizon=16, knots=8, sigma=0.8, coarse=4)
-_CHEETAH = PlanSettings(samples=48, horizon=25, knots=8, sigma=0.9, elites=10)
+_CHEETAH = PlanSettings(samples=64, horizon=25, knots=8, sigma=0.9, elites=10, repeats=0.5)
 _CHEETAH_LIFTED = PlanSettings(
-    samples=64, horizon=30, knots=8, sigma=1.2, temperature=0.1, elites=10
+    samples=64, horizon=30, knots=8, sigma=1.2, temperature=0.1, elites=10, repeats=0.5
 )
 _REACHER = PlanSettings(samples=32, horizon=20, knots=5, sigma=0.4)
-_REACHER_THREE = evolve(_REACHER, samples=48, sigma=0.8)
+_REACHER_THREE = evolve(_REACHER, samples=48, horizon=30, sigma=1.2)
 _PENDULUM = PlanSettings(samples=32, horizon=50, knots=10, sigma=0.8)
 _CARTPOLE = PlanSettings(samples=32, horizon=50, knots=10, sigma=0.7)
 _CUP = PlanSettings(samples=24, horizon=25, knots=8, sigma=0.6, elites=6, coarse=5)
 _FINGER = PlanSettings(samples=48, horizon=25, knots=8, sigma=0.8, elites=10, coarse=2)
-_HOPPER = evolve(_CHEETAH_LIFTED, coarse=2)
+_HOPPER = evolve(_CHEETAH_LIFTED, coarse=4)
 
 _STANDING = (r.TORSO, r.TORSO_UP)
 _REACHING = (r.FINGER, r.TARGET_GEOM)
@@ -37,9 +37,12 @@ def _three_links() -> tuple[str, dict[str, bytes]]:
     return reacher_three._MODEL, {}
 
 
-def _walker(speed: float, samples: int = 32, sigma: float = 1.2, warm: float = 0.1) -> PlanTask:
-    settings = evolve(_WALKER, samples=samples, sigma=sigma, temperature=warm)
-    return PlanTask(r.walker_move(speed), settings, r.walker_move_shaping, _STANDING)
+def _walker(
+    speed: float, samples: int = 32, sigma: float = 1.2, warm: float = 0.1, progress: float = 0.0
+) -> PlanTask:
+    settings = evolve(_WALKER, samples=samples, sigma=sigma, temperature=warm, repeats=0.5)
+    shaping = r.walker_move_shaping(speed, progress)
+    return PlanTask(r.walker_move(speed), settings, shaping, _STANDING)
 
 
 _REACHER_TASKS = {
@@ -55,9 +58,9 @@ PLAN_TASKS: dict[str, PlanTask] = {
         r.walker_stand, evolve(_WALKER, horizon=20), r.walker_stand_shaping, _STANDING
     ),
     "walker-walk": _walker(1, sigma=0.8, warm=0.2),
-    "walker-run": _walker(8, samples=48),
+    "walker-run": _walker(8, samples=64, progress=0.3),
     "walker-walk-backwards": _walker(-1),
-    "walker-run-backwards": _walker(-8, samples=48, sigma=1.0, warm=0.2),
+    "walker-run-backwards": _walker(-8, samples=64, progress=0.3),
     "cheetah-run": PlanTask(r.cheetah_run(10), _CHEETAH, r.cheetah_run_shaping),
     "cheetah-run-backwards": PlanTask(
         r.cheetah_run(-8), evolve(_CHEETAH, sigma=1.2, temperature=0.1), r.cheetah_run_shaping
@@ -65,20 +68,20 @@ PLAN_TASKS: dict[str, PlanTask] = {
     "cheetah-run-front": PlanTask(
         r.cheetah_lifted(r.HIND_FOOT),
         _CHEETAH_LIFTED,
-        r.cheetah_lifted_shaping(r.HIND_FOOT),
+        r.cheetah_lifted_shaping(r.HIND_FOOT, 0.1),
         _FEET,
     ),
     "cheetah-run-back": PlanTask(
         r.cheetah_lifted(r.FORE_FOOT),
         _CHEETAH_LIFTED,
-        r.cheetah_lifted_shaping(r.FORE_FOOT),
+        r.cheetah_lifted_shaping(r.FORE_FOOT, 0.3),
         _FEET,
     ),
-    "cheetah-jump": PlanTask(r.cheetah_jump, _CHEETAH_LIFTED, sensors=_FEET),
+    "cheetah-jump": PlanTask(r.cheetah_jump, evolve(_CHEETAH_LIFTED, repeats=0.0), sensors=_FEET),
     **_REACHER_TASKS,
     "acrobot-swingup": PlanTask(
         r.acrobot,
-        PlanSettings(samples=64, horizon=75, knots=15, sigma=0.8, elites=12),
+        PlanSettings(samples=64, horizon=75, knots=15, sigma=0.8, elites=12, repeats=0.5),
         sensors=(r.TARGET_SITE, r.TIP),
     ),
     "pendulum-swingup": PlanTask(r.pendulum_swingup, _PENDULUM, r.pendulum_shaping),
@@ -86,27 +89,41 @@ PLAN_TASKS: dict[str, PlanTask] = {
     "cartpole-balance": PlanTask(r.cartpole, _CARTPOLE),
     "cartpole-swingup": PlanTask(r.cartpole, _CARTPOLE),
     "cartpole-balance-sparse": PlanTask(r.cartpole_sparse, _CARTPOLE, r.cartpole_sparse_shaping),
-    "cartpole-swingup-sparse": PlanTask(r.cartpole_sparse, _CARTPOLE, r.cartpole_sparse_shaping),
+    "cartpole-swingup-sparse": PlanTask(
+        r.cartpole_sparse,
+        evolve(_CARTPOLE, samples=48, horizon=75, knots=12, sigma=0.9),
+        r.cartpole_sparse_shaping,
+    ),
     "cup-catch": PlanTask(r.cup_catch, _CUP, r.cup_catch_shaping, _CATCHING),
     "cup-spin": PlanTask(
-        r.cup_spin, evolve(_CUP, horizon=20, sigma=1.0, temperature=0.1), sensors=_CATCHING
+        r.cup_spin,
+        evolve(_CUP, horizon=20, sigma=1.0, temperature=0.1, repeats=0.4),
+        sensors=_CATCHING,
     ),
     "finger-spin": PlanTask(
         r.finger_spin,
-        PlanSettings(samples=96, horizon=12, knots=8, sigma=1.2, temperature=0.1, elites=10),
+        PlanSettings(
+            samples=96, horizon=12, knots=8, sigma=1.2, temperature=0.1, elites=10, repeats=0.5
+        ),
         r.finger_spin_shaping,
     ),
     "finger-turn-easy": PlanTask(r.finger_turn, _FINGER, r.finger_turn_shaping),
     "finger-turn-hard": PlanTask(r.finger_turn, _FINGER, r.finger_turn_shaping),
     "fish-swim": PlanTask(
         r.fish_swim,
-        PlanSettings(samples=32, horizon=20, knots=8, sigma=0.8, coarse=5),
+        PlanSettings(samples=32, horizon=20, knots=8, sigma=0.8, coarse=5, repeats=0.4),
         r.fish_shaping,
         (r.TARGET_GEOM, r.MOUTH, r.TORSO_UP),
     ),
-    "hopper-stand": PlanTask(r.hopper_stand, _HOPPER, r.hopper_shaping, _HOPPING),
-    "hopper-hop": PlanTask(r.hopper_hop(2), _HOPPER, r.hopper_shaping, _HOPPING),
-    "hopper-hop-backwards": PlanTask(r.hopper_hop(-1), _HOPPER, r.hopper_shaping, _HOPPING),
+    "hopper-stand": PlanTask(
+        r.hopper_stand, evolve(_HOPPER, repeats=0.25), r.hopper_shaping, _HOPPING
+    ),
+    "hopper-hop": PlanTask(
+        r.hopper_hop(2), evolve(_HOPPER, samples=96), r.hopper_hop_shaping(2), _HOPPING
+    ),
+    "hopper-hop-backwards": PlanTask(
+        r.hopper_hop(-1), evolve(_HOPPER, samples=96), r.hopper_hop_shaping(-1), _HOPPING
+    ),
 }
 
 

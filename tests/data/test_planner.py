@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from fmbpo.data.planner import Planner, _interpolation
 from fmbpo.data.planner_model import PlanningModel
@@ -98,6 +99,88 @@ def test_the_planner_reaches_and_repeats_itself() -> None:
 def test_the_interpolation_passes_through_the_knots() -> None:
     basis = _interpolation(9, 3)
     np.testing.assert_allclose(basis @ [1.0, 5.0, 3.0], [1, 2, 3, 4, 5, 4.5, 4, 3.5, 3])
+
+
+def test_repeats_continue_past_and_plan_periodically() -> None:
+    planner = Planner("cheetah-run")
+    H, U = planner.settings.horizon, planner.model.action_dim
+    period = 6
+    gait = np.random.default_rng(1).uniform(-1, 1, (period, U))
+    planner._past_PU = gait[np.arange(5 * period) % period]  # the past is a gait, the plan is rest
+    known = np.concatenate([planner._past_PU, planner._plan_HU])
+    plans = planner._repeats(3000, np.random.default_rng(0))
+    assert plans.shape == (3000, H, U)
+    assert any(np.array_equal(plan, gait[np.arange(H) % period]) for plan in plans)
+    for plan in plans[:100]:
+        seen = np.concatenate([planner._past_PU, plan])
+        now = len(planner._past_PU)
+        assert any(
+            np.array_equal(seen[: now + follow], known[: now + follow])
+            and np.array_equal(seen[now + follow :], seen[now + follow - p : len(seen) - p])
+            for follow in range(H + 1)
+            for p in range(3, 31)
+        )
+
+
+def test_shaping_guides_the_search_and_leaves_the_reward_alone() -> None:
+    env = TaskEnv("hopper-hop")
+    env.reset(0)
+    task = PLAN_TASKS["hopper-hop"]
+    bare = PlanningModel("hopper-hop", evolve(task, shaping=lambda f: 0 * f.qpos[..., 0]))
+    shaped = PlanningModel("hopper-hop", evolve(task, shaping=lambda f: 7 + 0 * f.qpos[..., 0]))
+    actions = np.random.default_rng(0).uniform(-1, 1, (3, 5, env.action_dim))
+    for model in (bare, shaped):
+        model.sync(env.env)
+    np.testing.assert_array_equal(shaped.rewards(actions), bare.rewards(actions))
+    np.testing.assert_allclose(shaped.returns(actions), bare.returns(actions) + 5 * 2 * 7)
+
+
+def hopper_in(height: float, pitch: float, legs: tuple[float, ...], speed: float = 0.0) -> Any:
+    """A hopper-hop environment with the hopper at rest, or moving along x, in a pose."""
+    env = TaskEnv("hopper-hop")
+    env.reset(0)
+    physics = env.env.physics
+    with physics.reset_context():
+        physics.data.qpos[:] = 0.0
+        physics.data.qvel[:] = 0.0
+        named = physics.named.data
+        named.qpos["rootz"], named.qpos["rooty"] = height, pitch
+        named.qpos["waist"], named.qpos["hip"], named.qpos["knee"], named.qpos["ankle"] = legs
+        named.qvel["rootx"] = speed
+    return env.env
+
+
+def shaped(name: str, env: Any) -> float:
+    task = PLAN_TASKS[name]
+    model = PlanningModel(name, evolve(task, reward=lambda f: 0 * f.qpos[..., 0]))
+    model.sync(env)
+    return float(model.returns(np.zeros((1, 1, model.action_dim)))[0])
+
+
+def test_a_hopper_that_rises_is_shaped_for_the_better() -> None:
+    straight, folded = (0.0, 0.0, 0.1, 0.0), (0.0, -2.6, 2.2, 0.4)
+    on_its_back = hopper_in(-0.9, -1.5, straight)
+    kneeling = hopper_in(-0.7, 0.0, folded)
+    standing = hopper_in(0.0, 0.0, straight)
+    for name in ("hopper-stand", "hopper-hop", "hopper-hop-backwards"):
+        values = [shaped(name, env) for env in (on_its_back, kneeling, standing)]
+        assert values[0] < values[1] < values[2]
+
+
+def test_a_hopper_is_drawn_along_only_when_up() -> None:
+    straight = (0.0, 0.0, 0.1, 0.0)
+    gain = {}
+    for pose, (height, pitch) in {"up": (0.0, 0.0), "lying": (-0.9, -1.5)}.items():
+        fast, slow = (hopper_in(height, pitch, straight, v) for v in (1.0, 0.0))
+        gain[pose] = shaped("hopper-hop", fast) - shaped("hopper-hop", slow)
+    assert gain["up"] > 0.3 > 0.1 > abs(gain["lying"])
+
+
+def test_a_hopper_gets_up() -> None:
+    env, planner, rng = TaskEnv("hopper-stand"), Planner("hopper-stand"), np.random.default_rng(101)
+    env.reset(101)
+    assert env.env.physics.height() < 0
+    assert any(env.step(planner.act(env.env, rng))[1] > 0 for _ in range(120))
 
 
 def test_every_task_has_an_entry() -> None:
