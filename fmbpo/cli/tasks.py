@@ -131,7 +131,8 @@ def _film_run(arguments: argparse.Namespace) -> int:
         policy = load_policy(arguments.policy, task, seed)
 
         def act(obs: Observation, policy: LoadedPolicy = policy) -> Observation:
-            return policy.act(obs[None])[0]
+            action: Observation = policy.act(obs[None])[0]
+            return action
 
         out = arguments.out or arguments.policy / "videos" / f"{task}__{seed}.mp4"
         initial = policy.evaluation_seed + arguments.episode

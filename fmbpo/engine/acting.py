@@ -65,7 +65,8 @@ class LoadedPolicy:
 
     def act(self, obs_EO: NDArray[np.float32]) -> NDArray[np.float32]:
         """Actions ``[E, ACTION_WIDTH]`` for observations ``[E, OBS_WIDTH]`` padded with zeros."""
-        return self._act(obs_EO[None], 0)[0]
+        actions: NDArray[np.float32] = self._act(obs_EO[None], 0)[0]
+        return actions
 
 
 def trained_policies(run: Path) -> list[TrainedPolicy]:

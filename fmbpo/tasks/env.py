@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,8 +16,12 @@ from dm_control.rl.control import PhysicsError
 from dm_control.suite import common
 from numpy.typing import NDArray
 
+from fmbpo.tasks import SET_HERE
 from fmbpo.tasks.custom import BUILDERS
 from fmbpo.tasks.mt30 import task_info
+
+if SET_HERE:  # and read: dm_control and MuJoCo are imported
+    os.environ.pop("MUJOCO_GL", None)
 
 ACTION_REPEAT = 2
 EPISODE_STEPS = 500
