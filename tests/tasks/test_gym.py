@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -81,3 +83,9 @@ def test_a_name_with_the_module_suffices_and_the_environment_stays_as_it_was(
         f"assert os.environ.get('MUJOCO_GL') == {before!r}, os.environ.get('MUJOCO_GL')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_pages_example_runs() -> None:
+    page = Path(__file__).parents[2] / "docs" / "tasks.md"
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True)
