@@ -148,7 +148,8 @@ def _pretraining(cost: Numbers) -> float:
 def _videos(folder: Path) -> dict[tuple[str, str], str]:
     """Files ``TASK__SEED.ENDING`` that somebody rendered."""
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    names = {file: file.stem.rpartition("__") for file in files if file.suffix in VIDEOS}
+    whole = [f for f in files if f.suffix in VIDEOS and not f.name.startswith(".")]
+    names = {file: file.stem.rpartition("__") for file in whole}
     return {(task, seed): str(file) for file, (task, _, seed) in names.items() if task}
 
 

@@ -48,24 +48,7 @@ class Evaluator:
 
         ``models``: parameters of the world models, stacked; empty: the module's own for all.
         """
-        begin, hook = HookCall(roles.world_model, encoded), HookCall(roles.policy, predict)
-        noise_dim = int(roles.policy.noise_dim)
-
-        def act_one(
-            p: Params, model: Params, obs: torch.Tensor, i: torch.Tensor, m: torch.Tensor
-        ) -> torch.Tensor:
-            rows = len(obs)
-            z, task = begin.with_params(model, obs, i.expand(rows), m.expand(rows, -1))
-            action: torch.Tensor = hook.with_params(p, z, task, obs.new_zeros(rows, noise_dim))
-            return action
-
-        @torch.no_grad()
-        def act(obs: NDArray[np.float32], _: int) -> NDArray[np.float32]:
-            obs_TEO = torch.from_numpy(obs).to(index_T.device)
-            action = vmap(act_one)(params, models, obs_TEO, index_T, mask_TA)
-            result: NDArray[np.float32] = action.cpu().numpy()
-            return result
-
+        act = policy_act(roles.world_model, roles.policy, predict, params, models, index_T, mask_TA)
         return self.run(act, tasks, episodes, steps)
 
     def random(self, tasks: Sequence[str], episodes: int) -> NDArray[np.float64]:
@@ -107,3 +90,37 @@ class Evaluator:
             ) from error
         finally:
             torch.set_num_threads(threads)
+
+
+def policy_act(
+    world_model: Any,
+    policy: Any,
+    predict: Callable[..., torch.Tensor],
+    params: Params,
+    models: Params,
+    index_T: torch.Tensor,
+    mask_TA: torch.Tensor,
+) -> Act:
+    """Deterministic decisions of T stacked policies: for ``EpisodeRunner.run``.
+
+    ``predict`` is the policy's hook; for ``models`` see ``Evaluator.policies``.
+    """
+    begin, hook = HookCall(world_model, encoded), HookCall(policy, predict)
+    noise_dim = int(policy.noise_dim)
+
+    def act_one(
+        p: Params, model: Params, obs: torch.Tensor, i: torch.Tensor, m: torch.Tensor
+    ) -> torch.Tensor:
+        rows = len(obs)
+        z, task = begin.with_params(model, obs, i.expand(rows), m.expand(rows, -1))
+        action: torch.Tensor = hook.with_params(p, z, task, obs.new_zeros(rows, noise_dim))
+        return action
+
+    @torch.no_grad()
+    def act(obs: NDArray[np.float32], _: int) -> NDArray[np.float32]:
+        obs_TEO = torch.from_numpy(obs).to(index_T.device)
+        action = vmap(act_one)(params, models, obs_TEO, index_T, mask_TA)
+        result: NDArray[np.float32] = action.cpu().numpy()
+        return result
+
+    return act

@@ -7,6 +7,7 @@ import platform
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -15,6 +16,8 @@ from fmbpo.errors import UserError
 from fmbpo.experiment import Finetuned, Frozen, config_hash
 from fmbpo.experiment.schema import Experiment
 from fmbpo.runs.folder import run_name
+
+T = TypeVar("T")
 
 
 def pretraining_name(experiment: Experiment) -> str:
@@ -69,6 +72,16 @@ def grid_tasks(experiment: Experiment, data: Dataset) -> list[str]:
                 remedy=f"choose among {', '.join(data.tasks)}, or give other data",
             )
     return experiment.grid.tasks or data.tasks
+
+
+def stages(cells: Sequence[T], stack: int) -> dict[str, Sequence[T]]:
+    """The cells of each training stage by its name; at most ``stack`` are trained at once, 0: all.
+
+    A stage's checkpoint has its name, with a hyphen for the slash.
+    """
+    size = stack or len(cells)
+    groups = [cells[i : i + size] for i in range(0, len(cells), size)]
+    return {f"policies/{i}" if groups[1:] else "policies": g for i, g in enumerate(groups)}
 
 
 def resolve_device(name: str) -> torch.device:

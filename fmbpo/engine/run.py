@@ -25,6 +25,7 @@ from fmbpo.engine.place import (
     pretraining_name,
     resolve_device,
     run_names,
+    stages,
 )
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining
@@ -219,9 +220,7 @@ class Runner:
         for finding in parity:
             self.say(f"WARNING: {finding.message}: {finding.detail}")
         cells = [Cell(task, seed) for task in grid_tasks(e, self.data) for seed in e.grid.seeds]
-        size = learning.stack or len(cells)
-        groups = [cells[i : i + size] for i in range(0, len(cells), size)]
-        names = ["policies"] if len(groups) == 1 else [f"policies/{i}" for i in range(len(groups))]
+        groups = stages(cells, learning.stack)
         cadence = Cadence(
             learning.iterations,
             learning.log_every,
@@ -240,8 +239,8 @@ class Runner:
             "data_id": self.data.id,
         }
         with ExitStack() as stack:
-            stages = {n: [str(c) for c in group] for n, group in zip(names, groups, strict=True)}
-            folder, trainer = self._open(stack, self.policy_run, config, stages, stop, "policies")
+            said = {name: [str(cell) for cell in group] for name, group in groups.items()}
+            folder, trainer = self._open(stack, self.policy_run, config, said, stop, "policies")
             roles = Role("policy", e.policy), Role("world model", e.world_model)
             stack.enter_context(reporting(folder.path, *roles))
             runner = stack.enter_context(EpisodeRunner(e.evaluation.workers or os.cpu_count() or 1))
@@ -250,7 +249,7 @@ class Runner:
             outcome, cost, health = results.GridOutcome(), 0, [*source.health, *parity]
             unplanned: UserError | None = None
             ends = 3 * e.evaluation.final_episodes / e.evaluation.episodes
-            for i, (name, group) in enumerate(zip(names, groups, strict=True), 1):
+            for i, (name, group) in enumerate(groups.items(), 1):
                 models = learning_models(
                     e, learning, group, source.module, data, self.data, self.device
                 )
@@ -287,7 +286,7 @@ class Runner:
                 flops={"pretraining": source.flops, "policy_learning": cost},
                 seconds={
                     "pretraining": source.seconds,
-                    "policy_learning": sum(trainer.seconds(name) for name in names),
+                    "policy_learning": sum(trainer.seconds(name) for name in groups),
                 },
                 versions=versions(),
                 health=[*health, *outcome.health()],

@@ -47,7 +47,7 @@ def begin(
     table = experiment.world_model
     if checkpoint is None:
         return Source(build_world_model(table, experiment.pretrain.seed, device))
-    model = _load(experiment, device, checkpoint, adopt=pretrained is None)
+    model = load_world_model(experiment, device, checkpoint, adopt=pretrained is None)
     if pretrained is None:
         measures = Validator(data.train, data.held_out)(model, table.component.rollout)
         return Source(model, checkpoint, measures, health=world_model_health(measures))
@@ -72,7 +72,13 @@ def check_source(experiment: Experiment, checkpoint: Path, adopt: bool) -> None:
     _fill(module, experiment, torch.device("meta"), checkpoint, adopt)
 
 
-def _load(experiment: Experiment, device: torch.device, checkpoint: Path, adopt: bool) -> Any:
+def load_world_model(
+    experiment: Experiment, device: torch.device, checkpoint: Path, adopt: bool
+) -> Any:
+    """The frozen module with a checkpoint's weights; ``adopt``: of another kind where it fits.
+
+    ``UserError`` as ``check_source``.
+    """
     model = build_world_model(experiment.world_model, 0, device)
     _fill(model, experiment, device, checkpoint, adopt)
     experiment.world_model.component.freeze(model)

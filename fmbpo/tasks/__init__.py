@@ -3,4 +3,6 @@
 import os
 
 # State observations need no display; without this dm_control looks for one when imported.
+# fmbpo.tasks.env takes it back then: other libraries of the process may want to draw.
+SET_HERE = "MUJOCO_GL" not in os.environ
 os.environ.setdefault("MUJOCO_GL", "disable")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,8 +16,12 @@ from dm_control.rl.control import PhysicsError
 from dm_control.suite import common
 from numpy.typing import NDArray
 
+from fmbpo.tasks import SET_HERE
 from fmbpo.tasks.custom import BUILDERS
 from fmbpo.tasks.mt30 import task_info
+
+if SET_HERE:  # and read: dm_control and MuJoCo are imported
+    os.environ.pop("MUJOCO_GL", None)
 
 ACTION_REPEAT = 2
 EPISODE_STEPS = 500
@@ -42,15 +47,15 @@ class TaskEnv:
         env: the ``dm_control.rl.control.Environment`` underneath.
     """
 
-    def __init__(self, name: str) -> None:
-        """Build the task.
+    def __init__(self, name: str, drawable: bool = False) -> None:
+        """Build the task; ``drawable``: with the sky behind it, for pictures.
 
         Raises:
             UserError: no task of MT30 has that name.
         """
         info = task_info(name)
         self.name, self.obs_dim, self.action_dim = info.name, info.obs_dim, info.action_dim
-        with _without_sky():
+        with _reading_models(drawable):
             if info.name in BUILDERS:
                 self.env: Any = BUILDERS[info.name]()
             else:
@@ -116,20 +121,23 @@ class TaskEnv:
 
 
 @contextlib.contextmanager
-def _without_sky() -> Iterator[None]:
-    """Have dm_control read its models without the sky, quietly.
+def _reading_models(sky: bool) -> Iterator[None]:
+    """Have dm_control read its models quietly, and without the sky unless it is to be seen.
 
-    The sky's texture is 10 MB in each compiled model, and nothing here is ever drawn.
+    The sky's texture is 10 MB in each compiled model.
     """
 
     def read_model(file: str) -> bytes:
-        return _SKY.sub(b"", original(file))
+        return without_sky(original(file))
+
+    def without_sky(text: bytes) -> bytes:
+        return text if sky else _SKY.sub(b"", text)
 
     def keep(record: logging.LogRecord) -> bool:
         return "settotalmass" not in record.getMessage()  # deprecated, but the stock cheetah's
 
     original, log = common.read_model, logging.getLogger("absl")
-    assets = {name: _SKY.sub(b"", text) for name, text in common.ASSETS.items()}
+    assets = {name: without_sky(text) for name, text in common.ASSETS.items()}
     log.addFilter(keep)
     try:
         with (

@@ -2,7 +2,8 @@
 
     python -m fmbpo.testing.tasks FILE.npz
 
-prints a line for each task and exits with 1 where an error exceeds its bound.
+prints a line for each task. The exit status is 1 where an error exceeds its bound, 2 where the file
+is no such recording.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,9 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
+from fmbpo.errors import UserError
 from fmbpo.tasks.env import ACTION_REPEAT, TaskEnv
+from fmbpo.tasks.mt30 import task_info
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -116,6 +121,13 @@ def _check_probes(env: TaskEnv, golden: Arrays, worst: _Worst) -> None:
 
 def _set_state(env: TaskEnv, qpos: NDArray[Any], qvel: NDArray[Any]) -> None:
     physics = env.env.physics
+    wanted = (physics.model.nq,), (physics.model.nv,)
+    if (qpos.shape, qvel.shape) != wanted:
+        raise UserError(
+            f"a recorded state has qpos {qpos.shape} and qvel {qvel.shape}, not {wanted}",
+            where=env.name,
+            remedy="the recording is of another model",
+        )
     with physics.reset_context():
         physics.data.qpos[:] = qpos
         physics.data.qvel[:] = qvel
@@ -155,30 +167,116 @@ class _Worst:
 
 
 def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:
-    """Read a recording: its seed, and the arrays of each task by their names without the task's."""
-    with np.load(file) as archive:
-        meta = json.loads(str(archive["meta"]))
-        tasks: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in meta["tasks"]}
-        for key in archive.files:
-            task, _, array = key.partition("/")
-            if array:
-                tasks[task][array] = archive[key]
-    repeat = meta["action_repeat"]
+    """Read a recording: its seed, and the arrays of each task by their names without the task's.
+
+    Raises:
+        UserError: the file is not there, damaged, no ``.npz``, or of another layout; or one of its
+            tasks is not in MT30.
+    """
+    try:
+        with open(file, "rb") as stream, zipfile.ZipFile(stream) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+        with np.load(file) as arrays:
+            found = {name: arrays[name] for name in names}
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror or error})", where=str(file)) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError) as error:
+        raise UserError(
+            f"is no .npz file, or a damaged one ({error})",
+            where=str(file),
+            remedy="copy it again, or name another file",
+        ) from error
+    seed, listed = _meta(file, found.pop("meta", None))
+    tasks: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in listed}
+    for key, array in found.items():
+        task, _, name = key.partition("/")
+        if task not in tasks:
+            raise _other_layout(file, f"{key} is of no task that meta lists")
+        tasks[task][name] = array
+    for name, golden in tasks.items():
+        _check_layout(file, name, golden)
+    return seed, tasks
+
+
+def _meta(file: Path, meta: NDArray[Any] | None) -> tuple[int, list[str]]:
+    """The seed and the tasks; ``UserError`` where they are not those of a recording."""
+    try:
+        content = json.loads(str(meta))
+        seed, names, repeat = content["seed"], content["tasks"], content["action_repeat"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise _other_layout(file, "meta is no JSON with seed, tasks, action_repeat") from error
+    strings = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not strings or not names or type(seed) is not int or not 0 <= seed < 2**32:
+        raise _other_layout(file, "meta has no list of tasks, or no seed")
     if repeat != ACTION_REPEAT:
-        raise ValueError(f"{file}: recorded with action repeat {repeat}, not {ACTION_REPEAT}")
-    return int(meta["seed"]), tasks
+        raise _other_layout(file, f"action repeat {repeat}, not {ACTION_REPEAT}")
+    for name in names:
+        try:
+            task_info(name)
+        except UserError as error:
+            raise UserError(error.what, where=f"{file}: meta", remedy=error.remedy) from error
+    return seed, names
+
+
+def _check_layout(file: Path, task: str, golden: Arrays) -> None:
+    """``UserError`` for an array that is not there or has another shape than the others say."""
+    info = task_info(task)
+    steps, probes = (len(golden[key]) if key in golden and golden[key].ndim else 0
+                     for key in ("action", "probe_ctrl"))  # fmt: skip
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "resets_obs": (None, info.obs_dim),
+        "action": (steps, info.action_dim),
+        "obs": (steps + 1, info.obs_dim),
+        "reward": (steps,),
+        "qpos": (steps + 1, None),
+        "qvel": (steps + 1, None),
+        "probe_ctrl": (probes, info.action_dim),
+        "probe_qpos": (probes, None),
+        "probe_qvel": (probes, None),
+        "probe_obs_static": (probes, info.obs_dim),
+        "probe_reward_static": (probes,),
+        "probe_obs_step": (probes, info.obs_dim),
+        "probe_reward_step": (probes,),
+    }
+    for name, shape in shapes.items():
+        if name not in golden:
+            raise _other_layout(file, f"there is no {task}/{name}")
+        array = golden[name]
+        fits = array.ndim == len(shape) and all(
+            want in (None, have) for want, have in zip(shape, array.shape, strict=True)
+        )
+        if not fits or array.size == 0 or array.dtype.kind not in "fi":
+            words = ", ".join("any" if side is None else str(side) for side in shape)
+            raise _other_layout(
+                file, f"{task}/{name} is {array.dtype} {array.shape}, not numbers ({words})"
+            )
+
+
+def _other_layout(file: Path, what: str) -> UserError:
+    return UserError(
+        f"is no recording of MT30 tasks: {what}",
+        where=str(file),
+        remedy="docs/tasks.md says what is in one",
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Check a recording from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="fmbpo.testing.tasks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="fmbpo.testing.tasks", description="Check the environments against a recording."
+    )
     parser.add_argument("file", type=Path, help="the recording, an .npz")
-    seed, tasks = golden_tasks(parser.parse_args(arguments).file)
+    file = parser.parse_args(arguments).file
     failed = False
-    for name, golden in tasks.items():
-        report = check_task(name, golden, seed)
-        failed |= bool(report.failures)
-        print(report, flush=True)
+    try:
+        seed, tasks = golden_tasks(file)
+        for name, golden in tasks.items():
+            report = check_task(name, golden, seed)
+            failed |= bool(report.failures)
+            print(report, flush=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return int(failed)
 
 

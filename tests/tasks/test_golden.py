@@ -43,6 +43,66 @@ def test_a_wrong_recording_fails(
     assert "FAILED" in capsys.readouterr().out
 
 
+def _changed(tmp_path: Path, change: Any) -> Path:
+    """The recording of one task with its arrays and meta changed."""
+    with np.load(FILE) as archive:
+        arrays = {k: archive[k] for k in archive.files if k.startswith("pendulum-spin/")}
+    arrays["meta"] = np.array('{"seed": 0, "action_repeat": 2, "tasks": ["pendulum-spin"]}')
+    change(arrays)
+    file = tmp_path / "changed.npz"
+    np.savez(file, **arrays)
+    return file
+
+
+def _set(key: str, value: Any) -> Any:
+    return lambda arrays: arrays.update({key: np.array(value)})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_set("meta", '{"seed": 0, "action_repeat": 2, "tasks": ["pendulum-spni"]}'), "did you"),
+        (_set("meta", '{"seed": 0, "action_repeat": 4, "tasks": ["pendulum-spin"]}'), "repeat 4"),
+        (_set("meta", '{"seed": -1, "action_repeat": 2, "tasks": ["pendulum-spin"]}'), "no seed"),
+        (_set("meta", "[]"), "meta is no JSON"),
+        (_set("walker-walk/obs", [1.0]), "walker-walk/obs is of no task that meta lists"),
+        (_set("pendulum-spin/reward", [1.0]), "pendulum-spin/reward is float64 (1,)"),
+        (_set("pendulum-spin/obs", ["x"]), "pendulum-spin/obs is <U1"),
+        (_set("pendulum-spin/qpos", np.zeros((61, 2))), "qpos (2,)"),
+        (lambda arrays: arrays.pop("pendulum-spin/obs"), "there is no pendulum-spin/obs"),
+        (lambda arrays: arrays.pop("meta"), "meta is no JSON"),
+    ],
+)
+def test_a_file_of_another_layout_ends_in_one_message(
+    change: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = _changed(tmp_path, change)
+    assert checker.main([str(file)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 2
+
+
+def test_a_file_that_is_no_archive_ends_in_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = FILE.read_bytes()
+    middle = len(whole) // 2
+    contents = {
+        "truncated.npz": whole[:middle],
+        "damaged.npz": whole[:middle] + bytes(4096) + whole[middle + 4096 :],
+        "text.npz": b"x",
+        "empty.npz": b"",
+    }
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    for name in (*contents, "array.npy", "missing.npz", "."):
+        assert checker.main([str(tmp_path / name)]) == 2, name
+        assert len(capsys.readouterr().err.splitlines()) <= 2, name
+    assert checker.main([str(_changed(tmp_path, lambda arrays: None))]) == 0
+
+
 def test_shaping_agrees_with_dm_controls_tolerance() -> None:
     from dm_control.utils.rewards import tolerance
 

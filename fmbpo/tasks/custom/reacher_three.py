@@ -11,23 +11,35 @@ from functools import partial
 from typing import Any
 
 from dm_control.rl import control
-from dm_control.suite import reacher
+from dm_control.suite import common, reacher
 
 _TIME_LIMIT = 20.0  # seconds
 _EASY_RADIUS = 0.05  # metres, of the target
 _HARD_RADIUS = 0.015
 
-# A planar arm with hinges about z; each capsule lies along its link. Angles in degrees.
+# A planar arm with hinges about z; each capsule lies along its link. Angles in degrees. Ground,
+# walls and root are to be seen, as the stock reacher's are; nothing collides.
 _MODEL = """
 <mujoco model="planar reacher, three links">
+  <include file="./common/skybox.xml"/>
+  <include file="./common/visual.xml"/>
+  <include file="./common/materials.xml"/>
   <option timestep="0.02"><flag contact="disable"/></option>
   <default>
     <joint type="hinge" axis="0 0 1" damping="0.01"/>
-    <geom type="capsule" size="0.01"/>
+    <geom type="capsule" size="0.01" material="self"/>
     <motor gear="0.05" ctrllimited="true" ctrlrange="-1 1"/>
   </default>
   <worldbody>
-    <geom name="target" type="sphere" pos="0 0 0.01" size="0.05"/>
+    <light pos="0 0 1"/>
+    <camera name="fixed" pos="0 0 0.75"/>
+    <geom type="plane" size="0.3 0.3 10" material="grid"/>
+    <geom type="plane" pos="-0.3 0 0.02" zaxis="1 0 0" size="0.02 0.3 0.02" material="decoration"/>
+    <geom type="plane" pos="0 -0.3 0.02" zaxis="0 1 0" size="0.3 0.02 0.02" material="decoration"/>
+    <geom type="plane" pos="0.3 0 0.02" zaxis="-1 0 0" size="0.02 0.3 0.02" material="decoration"/>
+    <geom type="plane" pos="0 0.3 0.02" zaxis="0 -1 0" size="0.3 0.02 0.02" material="decoration"/>
+    <geom type="cylinder" fromto="0 0 0 0 0 0.02" size="0.011" material="decoration"/>
+    <geom name="target" type="sphere" pos="0 0 0.01" size="0.05" material="target"/>
     <body name="arm0" pos="0 0 0.01">
       <joint name="shoulder0"/>
       <geom name="arm0" fromto="0 0 0 0.09 0 0"/>
@@ -38,7 +50,7 @@ _MODEL = """
           <joint name="wrist" limited="true" range="-80 80"/>
           <geom name="hand" fromto="0 0 0 0.1 0 0"/>
           <body name="finger" pos="0.09 0 0">
-            <geom name="finger" type="sphere"/>
+            <geom name="finger" type="sphere" material="effector"/>
           </body>
         </body>
       </body>
@@ -54,7 +66,7 @@ _MODEL = """
 
 
 def _build(target_radius: float) -> Any:
-    physics = reacher.Physics.from_xml_string(_MODEL)
+    physics = reacher.Physics.from_xml_string(_MODEL, common.ASSETS)
     task = reacher.Reacher(target_size=target_radius, random=0)
     return control.Environment(physics, task, time_limit=_TIME_LIMIT)
 

@@ -1,0 +1,213 @@
+"""Times evaluation: 10 episodes of each of the 30 tasks, and its share of a training run.
+
+    python benchmarks/evaluation.py --json benchmarks/results/evaluation.json
+
+Random actions and policies of laptop size, with 0, 1, 2, ... worker processes; then one update of
+the same policies, eager, on the same machine. All measurements take turns, so that a busy machine
+slows all alike; the medians count. The share of evaluation in a run of the scale ``laptop`` follows
+from its numbers of updates and episodes. At the scale ``paper`` updates want a GPU; for it the time
+is given that an update of one policy must take for evaluation to be a tenth of policy learning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from update import SIZES, machine, policy_jobs
+
+from fmbpo.engine import seeding
+from fmbpo.engine.evaluation import Evaluator, policy_act
+from fmbpo.engine.pretraining import DIMS
+from fmbpo.engine.trees import own_params, stack
+from fmbpo.experiment import load_experiment
+from fmbpo.hookspecs import Batch, PolicyDims
+from fmbpo.registry import load_plugin
+from fmbpo.runs.summary import versions
+from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
+from fmbpo.tasks.vector import Act, EpisodeRunner
+
+EXPERIMENT = Path(__file__).parent.parent / "experiments/phase8_mlpwm_mlppolicy.toml"
+
+
+@attrs.define
+class Timing:
+    """Seconds of one thing, a number a turn."""
+
+    what: str
+    workers: int | None
+    call: Callable[[], Any]
+    seconds: list[float] = attrs.field(factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and write the JSON where asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", default=list(MT30), metavar="TASK")
+    parser.add_argument("--episodes", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--world-model", default="mlp", metavar="PLUGIN")
+    parser.add_argument("--policy", default="mlp", metavar="PLUGIN")
+    parser.add_argument("--size", choices=list(SIZES), default="laptop")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args(argv)
+    load = os.getloadavg()
+    world_model = module_of("world_model", options.world_model, SIZES[options.size])
+    acts = {"random actions": random_act, "policies": trained_act(world_model, options)}
+    runners = [EpisodeRunner(workers) for workers in options.workers]
+    timings = [
+        Timing(what, workers, evaluation(runner, act, options))
+        for what, act in acts.items()
+        for workers, runner in zip(options.workers, runners, strict=True)
+    ]
+    update = update_call(world_model, options)
+    timings.append(Timing("an update", None, update))
+    for runner in runners:  # starts the workers and builds the environments
+        Evaluator(runner, 0).run(random_act, options.tasks, options.episodes, 1)
+    update()
+    for turn in range(options.repeats):
+        for timing in timings:
+            began = time.perf_counter()
+            timing.call()
+            timing.seconds.append(time.perf_counter() - began)
+        print(f"turn {turn + 1} of {options.repeats}", file=sys.stderr)
+    for runner in runners:
+        runner.close()
+    shares = [share(scale, timings, options) for scale in ("laptop", "paper")]
+    print_tables(timings, shares, options)
+    if options.json:
+        names = ("tasks", "episodes", "steps", "world_model", "policy", "size", "repeats")
+        content = {
+            "settings": {name: getattr(options, name) for name in names},
+            "machine": machine("cpu"),
+            "load_average": load,
+            "versions": versions(),
+            "timings": [
+                {"what": t.what, "workers": t.workers, "seconds": t.seconds, "median": t.median}
+                for t in timings
+            ],
+            "shares": shares,
+        }
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    return 0
+
+
+def module_of(kind: Any, name: str, settings: dict[str, Any]) -> Any:
+    """A plugin's component and its module, with random weights."""
+    component = load_plugin(kind, name)
+    module = seeding.built(lambda: component.build(component.Config(**settings), DIMS), 0)
+    component.freeze(module)
+    return component, module
+
+
+def random_act(obs: Any, _: int) -> Any:
+    """What an evaluation costs without any network."""
+    return np.random.default_rng(0).uniform(-1, 1, (*obs.shape[:2], ACTION_WIDTH))
+
+
+def trained_act(world_model: Any, options: argparse.Namespace) -> Act:
+    """A policy a task, stacked, as training evaluates them; their weights do not matter."""
+    _, model = world_model
+    component = load_plugin("policy", options.policy)
+    dims = PolicyDims(model.latent_dim, model.task_dim, ACTION_WIDTH)
+    modules = [
+        seeding.built(lambda: component.build(component.Config(), dims), seed)
+        for seed in range(len(options.tasks))
+    ]
+    component.freeze(modules[0])
+    index_T = torch.tensor([MT30[task].index for task in options.tasks])
+    mask_TA = torch.ones(len(options.tasks), ACTION_WIDTH)
+    params = stack([own_params(module) for module in modules])
+    return policy_act(model, modules[0], component.predict, params, {}, index_T, mask_TA)
+
+
+def evaluation(runner: EpisodeRunner, act: Act, options: argparse.Namespace) -> Callable[[], Any]:
+    """The whole evaluation, as training calls it."""
+    evaluator = Evaluator(runner, 0)
+    return lambda: evaluator.run(act, options.tasks, options.episodes, options.steps)
+
+
+def update_call(world_model: Any, options: argparse.Namespace) -> Callable[[], Any]:
+    """One update of a policy a task, with the batch and horizon of the scale ``laptop``."""
+    component, model = world_model
+    learning = experiment("laptop").policy_learning
+    cells, batch, horizon = len(options.tasks), learning.batch, learning.horizon
+    data = Batch(
+        torch.randn(horizon + 1, batch, OBS_WIDTH),
+        torch.rand(horizon, batch, ACTION_WIDTH) * 2 - 1,
+        torch.rand(horizon, batch),
+        torch.randint(DIMS.tasks, (batch,)),
+        torch.ones(batch, ACTION_WIDTH),
+    )
+    settings = argparse.Namespace(device="cpu", batch=batch, horizon=horizon, compile=False)
+    (job,) = policy_jobs(
+        options.world_model, component, model, options.policy, cells, data, settings
+    )
+    return job.call
+
+
+def experiment(scale: str) -> Any:
+    return load_experiment(EXPERIMENT, scale=scale, data="embedded")
+
+
+def share(scale: str, timings: Sequence[Timing], options: argparse.Namespace) -> dict[str, Any]:
+    """Evaluation beside training at a scale, for one policy, with the fastest number of workers."""
+    e = experiment(scale)
+    learning = e.policy_learning
+    evaluated = min(t.median for t in timings if t.what == "policies")
+    an_episode = evaluated / options.episodes / len(options.tasks) * (500 / options.steps)
+    during = (learning.iterations // learning.evaluate_every + 1) * e.evaluation.episodes
+    seconds = during * an_episode
+    found = {
+        "scale": scale,
+        "updates": learning.iterations,
+        "updates_between_evaluations": learning.evaluate_every,
+        "episodes_during_training": during,
+        "seconds_an_episode": an_episode,
+        "milliseconds_an_update_for_a_tenth": 1000 * 9 * seconds / learning.iterations,
+    }
+    if scale == "laptop":  # of which the update is
+        an_update = timings[-1].median / len(options.tasks)
+        found["milliseconds_an_update"] = 1000 * an_update
+        found["share"] = seconds / (seconds + learning.iterations * an_update)
+    return found
+
+
+def print_tables(
+    timings: Sequence[Timing], shares: Sequence[dict[str, Any]], options: argparse.Namespace
+) -> None:
+    title = f"{options.episodes} episodes x {len(options.tasks)} tasks x {options.steps} steps"
+    table = Table("what", "workers", "seconds", "steps a second", title=title)
+    count = options.episodes * len(options.tasks) * options.steps
+    for t in timings:
+        rate = "" if t.workers is None else f"{count / t.median:,.0f}"
+        table.add_row(t.what, str(t.workers or 0) if rate else "", f"{t.median:.3g}", rate)
+    Console().print(table)
+    for each in shares:
+        tenth = each["milliseconds_an_update_for_a_tenth"]
+        text = f"a tenth of policy learning where an update of a policy takes {tenth:.3g} ms"
+        if "share" in each:
+            text += f"; {each['share']:.1%} with the {each['milliseconds_an_update']:.3g} ms above"
+        print(f"scale {each['scale']}: evaluation is {text}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

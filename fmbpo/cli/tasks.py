@@ -1,0 +1,195 @@
+"""``tasks``: list the tasks of MT30, and film policies in them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from fmbpo.cli.arguments import Commands, say, stoppable
+from fmbpo.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fmbpo.engine.acting import LoadedPolicy
+    from fmbpo.engine.stop import Stop
+    from fmbpo.tasks.film import ActOnce
+
+Observation: TypeAlias = "NDArray[Any]"
+_SMALLEST, _LARGEST = 16, 4096
+"""Pixels of a side."""
+
+
+def add_commands(commands: Commands) -> None:
+    """Add them."""
+    tasks = commands.add_parser("tasks", help="list the tasks of MT30, or film a policy in one")
+    tasks.add_argument("--json", action="store_true", help="print the list as JSON")
+    tasks.set_defaults(command=_tasks)
+    kinds = tasks.add_subparsers(metavar="COMMAND")
+    render = kinds.add_parser("render", help="write a video of an episode; needs no display")
+    render.add_argument("task", nargs="?", help="the task (default: every task of the run)")
+    render.add_argument(
+        "--policy", type=Path, metavar="RUN",
+        help="the folder of a finished run whose policy acts (default: random actions)",
+    )  # fmt: skip
+    render.add_argument(
+        "--seed", type=int, help="which policy of the run: its seed (default: the run's first)"
+    )
+    render.add_argument(
+        "--episode", type=_whole_number(0), default=0, metavar="N",
+        help="initial state: that of the final evaluation's episode N (default: 0)",
+    )  # fmt: skip
+    render.add_argument(
+        "--out", type=Path, metavar="FILE",
+        help="a .mp4, .gif or .webp (default: RUN/videos/TASK__SEED.mp4, which reports show; "
+        "TASK.mp4 for random actions)",
+    )  # fmt: skip
+    render.add_argument(
+        "--size", type=_size, default=(320, 240), metavar="WxH", help="pixels (default: 320x240)"
+    )
+    render.add_argument(
+        "--steps", type=_whole_number(1), default=500, metavar="N",
+        help="steps of the episode (default: all 500)",
+    )  # fmt: skip
+    render.set_defaults(command=_render)
+
+
+def _tasks(arguments: argparse.Namespace) -> int:
+    import attrs
+
+    from fmbpo.tasks.mt30 import MT30
+
+    if arguments.json:
+        print(json.dumps([attrs.asdict(info) for info in MT30.values()], indent=2))
+    else:
+        _print_table()
+    return 0
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    return stoppable(arguments, lambda stop: _render_until(stop, arguments))
+
+
+def _render_until(stop: Stop, arguments: argparse.Namespace) -> int:
+    with stop.ends_at_once():  # a video is written whole or not at all
+        if arguments.policy is not None:
+            return _film_run(arguments)
+        if arguments.task is None:
+            raise UserError(
+                "nothing to film",
+                where="tasks render",
+                remedy="name a task (`fmbpo tasks` lists them), or a run with --policy RUN",
+            )
+        if arguments.seed is not None:
+            raise UserError(
+                "random actions are of no trained policy",
+                where="--seed",
+                remedy="name a run with --policy RUN, or leave it out; --episode N chooses the "
+                "initial state",
+            )
+        return _film_random(arguments)
+
+
+def _film_random(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from fmbpo.tasks.mt30 import ACTION_WIDTH, task_info
+
+    task, episode = task_info(arguments.task).name, arguments.episode
+    generator = np.random.default_rng(episode)
+    say(f"{task}: random actions, since no --policy is given")
+
+    def act(_: Observation) -> Observation:
+        return generator.uniform(-1, 1, ACTION_WIDTH).astype(np.float32)
+
+    out = arguments.out or Path(f"{task}.mp4")
+    _film(arguments, task, act, episode, out, f"random actions, seed {episode}")
+    return 0
+
+
+def _film_run(arguments: argparse.Namespace) -> int:
+    from fmbpo.engine.acting import load_policy, trained_policies
+    from fmbpo.tasks.mt30 import task_info
+
+    policies = trained_policies(arguments.policy)
+    seed = policies[0].seed if arguments.seed is None else arguments.seed
+    tasks = list(dict.fromkeys(policy.task for policy in policies))
+    if arguments.task is not None:
+        tasks = [task_info(arguments.task).name]
+    if arguments.out is not None and len(tasks) > 1:
+        raise UserError(
+            f"one file for the {len(tasks)} tasks of the run",
+            where=f"--out {arguments.out}",
+            remedy=f"name one of {', '.join(tasks)}, or leave --out away",
+        )
+    for task in tasks:
+        policy = load_policy(arguments.policy, task, seed)
+
+        def act(obs: Observation, policy: LoadedPolicy = policy) -> Observation:
+            action: Observation = policy.act(obs[None])[0]
+            return action
+
+        out = arguments.out or arguments.policy / "videos" / f"{task}__{seed}.mp4"
+        initial = policy.evaluation_seed + arguments.episode
+        what = f"policy of seed {seed}, episode {arguments.episode}"
+        _film(arguments, task, act, initial, out, what)
+    return 0
+
+
+def _film(
+    arguments: argparse.Namespace, task: str, act: ActOnce, seed: int, out: Path, what: str
+) -> None:
+    """Write one video and print its line."""
+    from fmbpo.tasks.env import SimulationError
+    from fmbpo.tasks.film import film
+
+    try:
+        total = film(task, act, seed, out, size=arguments.size, steps=arguments.steps)
+    except SimulationError as error:
+        raise UserError(
+            str(error), where="tasks render", remedy="choose another --episode, or fewer --steps"
+        ) from error
+    print(f"{task}: {what}: return {total:.1f} in {arguments.steps} steps: {out}", flush=True)
+
+
+def _print_table() -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from fmbpo.tasks.mt30 import MT30
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("id", "task", "observation", "action", "PWM", "TD-MPC2"):
+        left = column == "task"
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+    for info in MT30.values():
+        scores = (f"{score:.1f}" for score in (info.pwm_return, info.tdmpc2_return))
+        table.add_row(str(info.index), info.name, str(info.obs_dim), str(info.action_dim), *scores)
+    console = Console(file=sys.stdout, highlight=False)
+    console.print(table)
+    console.print("PWM, TD-MPC2: published mean returns, of 1000 at most.")
+
+
+def _whole_number(low: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) < 2**31:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of {low} or more")
+        return int(text)
+
+    return number
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text, re.ASCII)
+    size = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not all(_SMALLEST <= side <= _LARGEST for side in size):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size such as 320x240, each side of {_SMALLEST} to {_LARGEST} pixels"
+        )
+    return size

@@ -1,0 +1,143 @@
+"""Whole episodes as videos: mp4 by the encoder that comes with imageio-ffmpeg, gif and webp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmbpo.errors import UserError
+from fmbpo.runs.files import disk_errors, replace_file
+from fmbpo.tasks.drawing import Camera
+from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS, TaskEnv
+from fmbpo.tasks.mt30 import OBS_WIDTH
+
+SIZE = 320, 240
+"""Width and height in pixels where nobody asks for others."""
+ENDINGS = (".mp4", ".gif", ".webp")
+"""Endings of file names that say which format is wanted."""
+
+_FRAME_SECONDS = 0.04
+_COLOURS = 128
+
+Frames = Iterator[NDArray[np.uint8]]
+# one observation, float32 [OBS_WIDTH], padded with zeros -> action, float32 [ACTION_WIDTH]
+ActOnce = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def film(
+    task: str,
+    act: ActOnce,
+    seed: int,
+    out: Path,
+    *,
+    size: tuple[int, int] = SIZE,
+    steps: int = EPISODE_STEPS,
+) -> float:
+    """Run an episode, write it as a video, and return the sum of its rewards.
+
+    It plays in real time with at most 25 frames a second: every second state is drawn where a task
+    has 50 steps a second. The file is there whole or not at all; its folder is made.
+
+    Args:
+        task: a name that ``task_info`` knows.
+        act: called once a step.
+        seed: of the initial state, as ``TaskEnv.reset`` takes it.
+        out: the file; its ending chooses the format.
+        size: width and height in pixels; mp4 needs even numbers.
+        steps: agent steps to run, ``EPISODE_STEPS`` at most.
+
+    Raises:
+        UserError: no such task or format, an odd size, too many steps, nothing can draw here, or
+            the file cannot be written.
+        SimulationError: the simulation diverged, or an action is not finite.
+    """
+    _check(out, size, steps)
+    env = TaskEnv(task, drawable=True)
+    step_seconds = ACTION_REPEAT * float(env.env.control_timestep())
+    every = max(1, round(_FRAME_SECONDS / step_seconds))
+    total = 0.0
+
+    def frames(camera: Camera) -> Frames:
+        nonlocal total
+        obs = np.zeros(OBS_WIDTH, np.float32)
+        obs[: env.obs_dim] = env.reset(seed)
+        yield camera.draw()
+        for step in range(1, steps + 1):
+            obs[: env.obs_dim], reward = env.step(act(obs))
+            total += reward
+            if step % every == 0:
+                yield camera.draw()
+
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with Camera(env, size) as camera:
+        rate = 1 / (every * step_seconds)
+        replace_file(out, lambda aside: _encode(aside, frames(camera), size, rate))
+    return total
+
+
+def _check(out: Path, size: tuple[int, int], steps: int) -> None:
+    if out.suffix.lower() not in ENDINGS:
+        raise UserError(
+            f"no video format has the ending {out.suffix!r}",
+            where=str(out),
+            remedy=f"end the name in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}",
+        )
+    if out.suffix.lower() == ".mp4" and (size[0] % 2 or size[1] % 2):
+        raise UserError(
+            f"mp4 needs an even width and height, not {size[0]}x{size[1]}",
+            where=str(out),
+            remedy="change the size by a pixel, or write a .gif",
+        )
+    if not 1 <= steps <= EPISODE_STEPS:
+        raise UserError(
+            f"an episode has 1 to {EPISODE_STEPS} steps, not {steps}",
+            where=str(out),
+            remedy="give another number",
+        )
+
+
+def _encode(file: Path, frames: Frames, size: tuple[int, int], rate: float) -> None:
+    if file.suffix.lower() == ".mp4":
+        _encode_mp4(file, frames, size, rate)
+    else:
+        _encode_images(file, frames, rate)
+
+
+def _encode_mp4(file: Path, frames: Frames, size: tuple[int, int], rate: float) -> None:
+    """H.264 that every browser plays; its index stands first, so that it begins at once."""
+    import imageio_ffmpeg
+
+    writer = imageio_ffmpeg.write_frames(
+        str(file),
+        size,
+        fps=rate,
+        codec="libx264",
+        quality=None,
+        macro_block_size=2,
+        ffmpeg_log_level="error",
+        output_params=["-crf", "26", "-preset", "veryfast", "-movflags", "+faststart"],
+    )
+    try:
+        writer.send(None)
+        for frame in frames:
+            writer.send(np.ascontiguousarray(frame))
+    finally:
+        writer.close()
+
+
+def _encode_images(file: Path, frames: Frames, rate: float) -> None:
+    from PIL import Image
+
+    gif = file.suffix.lower() == ".gif"
+
+    def images() -> Iterator[Image.Image]:
+        for frame in frames:
+            image = Image.fromarray(frame)
+            yield image.quantize(_COLOURS, dither=Image.Dither.NONE) if gif else image
+
+    found = images()
+    next(found).save(file, save_all=True, append_images=found, duration=round(1000 / rate), loop=0)

@@ -1,0 +1,118 @@
+"""The tasks of MT30 as Gymnasium environments; importing this module registers all of them.
+
+    import gymnasium
+    import fmbpo.tasks.gym
+
+    env = gymnasium.make("fmbpo/walker-run-backwards-v0")
+
+Gymnasium 1 imports nobody's environments by itself; ``gymnasium.make`` does it for a name that
+begins with the module: ``gymnasium.make("fmbpo.tasks.gym:fmbpo/walker-run-backwards-v0")``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from fmbpo.tasks.drawing import Camera
+from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS, TaskEnv
+from fmbpo.tasks.film import SIZE
+from fmbpo.tasks.mt30 import MT30
+
+Observation = NDArray[np.float32]
+
+
+class GymTask(gymnasium.Env[Observation, Observation]):
+    """A ``TaskEnv`` behind Gymnasium's interface: same states, rewards and episodes.
+
+    Observations are of the task's own width, actions in [-1, 1]; a reward is the sum over the two
+    control steps of an action, in [0, 2]. No episode terminates; after ``EPISODE_STEPS`` steps it
+    is truncated.
+
+    ``reset(seed=s)`` begins the episode that ``TaskEnv.reset(s)`` and the study's evaluation begin
+    with that seed; ``s`` is below 2**32. Without a seed the first reset draws one, and later ones
+    go on in its random stream.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
+
+    def __init__(
+        self, task: str, render_mode: str | None = None, width: int = SIZE[0], height: int = SIZE[1]
+    ) -> None:
+        """``task``: a name that ``task_info`` knows; ``width``, ``height``: of pictures.
+
+        Raises:
+            UserError: no task of MT30 has that name.
+            ValueError: the render mode is neither None nor "rgb_array".
+        """
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode is 'rgb_array' or None, not {render_mode!r}")
+        self.render_mode, self._size = render_mode, (width, height)
+        self._task = TaskEnv(task, drawable=render_mode is not None)
+        self._camera: Camera | None = None
+        self._steps, self._seeded = 0, False
+        seconds = ACTION_REPEAT * float(self._task.env.control_timestep())
+        self.metadata = {**self.metadata, "render_fps": 1 / seconds}
+        self.observation_space = spaces.Box(-np.inf, np.inf, (self._task.obs_dim,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (self._task.action_dim,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode; there are no ``options``, and the information is empty."""
+        super().reset(seed=seed)
+        if seed is None and not self._seeded:
+            seed = int(self.np_random.integers(2**32))
+        self._steps, self._seeded = 0, True
+        return self._task.reset(seed), {}
+
+    def step(self, action: Observation) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Observation, reward, False, whether the episode is over, an empty dictionary.
+
+        Raises:
+            SimulationError: as ``TaskEnv.step``.
+        """
+        observation, reward = self._task.step(action)
+        self._steps += 1
+        return observation, reward, False, self._steps >= EPISODE_STEPS, {}
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The state as ``[height, width, 3]``; None where no render mode was chosen.
+
+        Raises:
+            UserError: nothing here can draw without a display.
+        """
+        if self.render_mode is None:
+            return None
+        if self._camera is None:
+            self._camera = Camera(self._task, self._size)
+        return self._camera.draw()
+
+    def close(self) -> None:
+        """Free what was needed to draw."""
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
+
+
+def environment_id(task: str) -> str:
+    """Gymnasium's name of a task: ``fmbpo/TASK-v0``."""
+    return f"fmbpo/{task}-v0"
+
+
+def _register() -> None:
+    for task in MT30:
+        if environment_id(task) not in gymnasium.registry:  # a module may be imported again
+            gymnasium.register(
+                environment_id(task),
+                entry_point=f"{__name__}:{GymTask.__name__}",
+                max_episode_steps=EPISODE_STEPS,
+                kwargs={"task": task},
+            )
+
+
+_register()
