@@ -43,6 +43,10 @@ def add_collect(kinds: Commands) -> None:
         "standard deviations of action noise in equal shares"
     )  # fmt: skip
     collect.add_argument(
+        "--policy", type=Path, metavar="RUN", help="a finished run whose policies act in the "
+        "planner's place"
+    )  # fmt: skip
+    collect.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
     )
     collect.add_argument("--compress", action="store_true", help="a store a third of the size")
@@ -54,6 +58,11 @@ def _collect(arguments: argparse.Namespace) -> int:
 
     recipe = _recipe(arguments)
     episodes = _episodes(arguments, recipe)
+    agent = None
+    if arguments.policy is not None:
+        from fmbpo.engine.agent import run_agent
+
+        agent = run_agent(arguments.policy, list(episodes))
 
     def work(stop: Stop) -> int:
         with stop.ends_at_once():  # every finished episode is kept
@@ -68,6 +77,7 @@ def _collect(arguments: argparse.Namespace) -> int:
                 explore=arguments.explore,
                 recover=arguments.recover,
                 compress=arguments.compress,
+                agent=agent,
             )
         print(path)
         return 0
