@@ -3,7 +3,7 @@
     python benchmarks/evaluation.py --json benchmarks/results/evaluation.json
 
 Random actions and policies of laptop size, with 0, 1, 2, ... worker processes; then one update of
-the same policies, eager, on the same machine. All measurements take turns, so that a busy machine
+an experiment at the scale ``laptop``. All measurements take turns, so that a busy machine
 slows all alike; the medians count. The share of evaluation in a run of the scale ``laptop`` follows
 from its numbers of updates and episodes. At the scale ``paper`` updates want a GPU; for it the time
 is given that an update of one policy must take for evaluation to be a tenth of policy learning.
@@ -26,17 +26,20 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from update import SIZES, machine, policy_jobs
+from update import SIZES, machine
 
 from fmbpo.engine import seeding
+from fmbpo.engine.dataset import load_dataset
 from fmbpo.engine.evaluation import Evaluator, policy_act
-from fmbpo.engine.pretraining import DIMS
+from fmbpo.engine.place import grid_tasks
+from fmbpo.engine.policy_training import Cell, PolicyTraining
+from fmbpo.engine.pretraining import DIMS, build_world_model
 from fmbpo.engine.trees import own_params, stack
 from fmbpo.experiment import load_experiment
-from fmbpo.hookspecs import Batch, PolicyDims
+from fmbpo.hookspecs import PolicyDims
 from fmbpo.registry import load_plugin
 from fmbpo.runs.summary import versions
-from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
+from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30
 from fmbpo.tasks.vector import Act, EpisodeRunner
 
 EXPERIMENT = Path(__file__).parent.parent / "experiments/phase8_mlpwm_mlppolicy.toml"
@@ -78,8 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for what, act in acts.items()
         for workers, runner in zip(options.workers, runners, strict=True)
     ]
-    update = update_call(world_model, options)
-    timings.append(Timing("an update", None, update))
+    stage = laptop_stage()
+
+    def update() -> Any:
+        return stage.step(1)
+
+    timings.append(Timing(f"an update of {len(stage.cells)} policies", None, update))
     for runner in runners:  # starts the workers and builds the environments
         Evaluator(runner, 0).run(random_act, options.tasks, options.episodes, 1)
     update()
@@ -91,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"turn {turn + 1} of {options.repeats}", file=sys.stderr)
     for runner in runners:
         runner.close()
-    shares = [share(scale, timings, options) for scale in ("laptop", "paper")]
+    shares = [share(scale, timings, len(stage.cells), options) for scale in ("laptop", "paper")]
     print_tables(timings, shares, options)
     if options.json:
         names = ("tasks", "episodes", "steps", "world_model", "policy", "size", "repeats")
@@ -145,31 +152,26 @@ def evaluation(runner: EpisodeRunner, act: Act, options: argparse.Namespace) -> 
     return lambda: evaluator.run(act, options.tasks, options.episodes, options.steps)
 
 
-def update_call(world_model: Any, options: argparse.Namespace) -> Callable[[], Any]:
-    """One update of a policy a task, with the batch and horizon of the scale ``laptop``."""
-    component, model = world_model
-    learning = experiment("laptop").policy_learning
-    cells, batch, horizon = len(options.tasks), learning.batch, learning.horizon
-    data = Batch(
-        torch.randn(horizon + 1, batch, OBS_WIDTH),
-        torch.rand(horizon, batch, ACTION_WIDTH) * 2 - 1,
-        torch.rand(horizon, batch),
-        torch.randint(DIMS.tasks, (batch,)),
-        torch.ones(batch, ACTION_WIDTH),
-    )
-    settings = argparse.Namespace(device="cpu", batch=batch, horizon=horizon, compile=False)
-    (job,) = policy_jobs(
-        options.world_model, component, model, options.policy, cells, data, settings
-    )
-    return job.call
+def laptop_stage() -> PolicyTraining:
+    """The policies of the experiment at the scale ``laptop``, before training."""
+    e, device = experiment("laptop"), torch.device("cpu")
+    data = load_dataset(e.data, device)
+    model = build_world_model(e.world_model, 0, device)
+    e.world_model.component.freeze(model)
+    cells = [Cell(task, seed) for task in grid_tasks(e, data) for seed in e.grid.seeds]
+    evaluator = Evaluator(EpisodeRunner(0), 0)
+    return PolicyTraining("policies", cells, e, model, data, evaluator, device)
 
 
 def experiment(scale: str) -> Any:
     return load_experiment(EXPERIMENT, scale=scale, data="embedded")
 
 
-def share(scale: str, timings: Sequence[Timing], options: argparse.Namespace) -> dict[str, Any]:
-    """Evaluation beside training at a scale, for one policy, with the fastest number of workers."""
+def share(
+    scale: str, timings: Sequence[Timing], policies: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Evaluation beside training at a scale, for one policy, with the fastest number of workers;
+    ``policies``: those that the timed update trains."""
     e = experiment(scale)
     learning = e.policy_learning
     evaluated = min(t.median for t in timings if t.what == "policies")
@@ -185,7 +187,7 @@ def share(scale: str, timings: Sequence[Timing], options: argparse.Namespace) ->
         "milliseconds_an_update_for_a_tenth": 1000 * 9 * seconds / learning.iterations,
     }
     if scale == "laptop":  # of which the update is
-        an_update = timings[-1].median / len(options.tasks)
+        an_update = timings[-1].median / policies
         found["milliseconds_an_update"] = 1000 * an_update
         found["share"] = seconds / (seconds + learning.iterations * an_update)
     return found
