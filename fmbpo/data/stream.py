@@ -156,7 +156,8 @@ def slice_sampler(
     return ahead(kind(rows, horizon, batch, seed, weight_K), rows)
 
 
-def window_bytes(block_rows: int, longest: int) -> int:
-    """Most memory that a `StreamSampler` takes: two windows, where no episode is longer."""
+def window_bytes(rows: int, block_rows: int, longest: int) -> int:
+    """Most memory that a `StreamSampler` takes for so many rows: two windows, where no episode is
+    longer."""
     blocks = max(1, WINDOW_ROWS // block_rows)
-    return 2 * blocks * (block_rows + longest) * ROW_BYTES
+    return 2 * min(blocks * (block_rows + longest), rows) * ROW_BYTES

@@ -73,7 +73,7 @@ def streaming_bytes(store: Store, tasks: int) -> int:
     steps = store.episode_ends[1:] - store.episode_ends[:-1]
     longest = int(max(steps.max(initial=0), store.episode_ends[0]))
     block = int(store.arrays["data/obs"].chunks[0])
-    return window_bytes(block, longest) + tasks * START_ROWS * 4 * OBS_WIDTH
+    return window_bytes(store.rows, block, longest) + tasks * START_ROWS * 4 * OBS_WIDTH
 
 
 def described(kind: Kind, store: Store, device: torch.device) -> str:

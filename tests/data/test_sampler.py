@@ -213,8 +213,8 @@ def test_policies_start_from_every_row_of_their_task_alike(kind, rows):
     generator, draws = torch.Generator().manual_seed(0), 20_000
     seen = Counter(made.sample(draws, generator)[:, 0].long().tolist())
     only = mine.of_task(task)
-    allowed = np.concatenate([np.arange(a, b) for a, b in zip(only.start_E, only.end_E,
-                                                              strict=True)])  # fmt: skip
+    spans = zip(only.start_E.tolist(), only.end_E.tolist(), strict=True)
+    allowed = np.concatenate([np.arange(a, b) for a, b in spans])
     assert set(seen) == set(allowed.tolist())
     expected = draws / len(allowed)
     # The pool is itself a draw: it adds its own share of the variance.

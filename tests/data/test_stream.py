@@ -87,8 +87,9 @@ def test_at_most_two_windows_are_in_memory(rows, monkeypatch):
         sampler.sample()
     sampler._reader.shutdown()
     assert len(held) > 10
-    assert max(held) <= window_bytes(32, 12) == 2 * 4 * (32 + 12) * ROW_BYTES
-    assert max(held) > window_bytes(32, 12) / 3
+    assert max(held) <= window_bytes(10_000, 32, 12) == 2 * 4 * (32 + 12) * ROW_BYTES
+    assert max(held) > window_bytes(10_000, 32, 12) / 3
+    assert window_bytes(70, 32, 12) == 2 * 70 * ROW_BYTES
 
 
 def test_a_window_has_at_least_one_block_and_at_most_all(rows):
