@@ -275,9 +275,19 @@ def train(root, stages, stop):
     return folder.path
 
 
-@pytest.mark.parametrize("make", [pretraining, policies, finetuned])
-def test_stopped_at_every_iteration(make, experiment, tmp_path):
-    data = load_dataset(experiment.data, torch.device("cpu"))
+@pytest.mark.parametrize(
+    ("make", "residence"),
+    [
+        (pretraining, "device"),
+        (pretraining, "stream"),
+        (policies, "device"),
+        (finetuned, "device"),
+        (finetuned, "host"),
+    ],
+)
+def test_stopped_at_every_iteration(make, residence, experiment, tmp_path):
+    wanted = attrs.evolve(experiment.data, residence=residence)
+    data = load_dataset(wanted, torch.device("cpu"))
     names = [stage.name for stage in make(experiment, data)]
     whole = train(tmp_path / "whole", make(experiment, data), Stop())
     for name in names:

@@ -1,39 +1,41 @@
-"""Batches from episodes held in memory; every random choice comes from a saved generator."""
+"""Batches from recorded episodes; every random choice comes from a saved generator."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from fmbpo.data.store import Episodes
+from fmbpo.data.residence import Residence
+from fmbpo.data.store import Store
 from fmbpo.hookspecs import Batch
+from fmbpo.tasks.mt30 import OBS_WIDTH
+
+START_ROWS = 65_536
+"""Observations of a task that are kept for policies to start from where rows are on the disk."""
 
 
 class Rows:
-    """Some episodes of a data set: its rows as one tensor on one device, and where they lie.
+    """Some episodes of a data set: where its rows are, and which of them belong together.
 
     ``task_E`` holds ids of the study's task list (not of the store's), ``mask_KA`` one row of 0/1
     for each of those ids.
     """
 
-    def __init__(
-        self, episodes: Episodes, task_E: Tensor, mask_KA: Tensor, device: torch.device
-    ) -> None:
-        columns = [episodes.obs, episodes.action, episodes.reward[:, None]]
-        self.packed = torch.from_numpy(np.concatenate(columns, 1)).to(device)
-        self.obs_width = episodes.obs.shape[1]
-        self.end_E = torch.from_numpy(episodes.episode_ends)
+    def __init__(self, store: Store, residence: Residence, task_E: Tensor, mask_KA: Tensor) -> None:
+        self.residence, self.device = residence, residence.device
+        self.end_E = torch.from_numpy(store.episode_ends)
         self.start_E = torch.cat([self.end_E.new_zeros(1), self.end_E[:-1]])
         self.task_E = task_E
-        self.mask_KA = mask_KA.to(device)
-        self.device = device
+        self.mask_KA = mask_KA.to(self.device)
 
     def select(self, chosen_E: Tensor) -> Rows:
-        """The episodes where ``chosen_E`` is true; the rows themselves are shared."""
+        """The episodes where ``chosen_E`` is true, or those that it numbers; the rows themselves
+        are shared."""
         some = copy.copy(self)
         some.start_E, some.end_E = self.start_E[chosen_E], self.end_E[chosen_E]
         some.task_E = self.task_E[chosen_E]
@@ -51,11 +53,7 @@ class Rows:
         for task in torch.unique(self.task_E):
             (mine,) = torch.nonzero(self.task_E == task, as_tuple=True)
             drawn.append(mine[torch.randint(len(mine), (len(mine),), generator=generator)])
-        index = torch.cat(drawn)
-        some = copy.copy(self)
-        some.start_E, some.end_E = self.start_E[index], self.end_E[index]
-        some.task_E = self.task_E[index]
-        return some
+        return self.select(torch.cat(drawn))
 
     def of_task(self, task: int) -> Rows:
         """The episodes of one task."""
@@ -64,32 +62,54 @@ class Rows:
     def gather(self, row_B: Tensor, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
         """Slices of ``horizon`` + 1 rows: obs ``[H + 1, B, O]``, action ``[H, B, A]``,
         reward ``[H, B]`` (the action and reward of row t led to row t)."""
-        index = row_B + torch.arange(horizon + 1).unsqueeze(1)
-        packed = self.packed[index.to(self.device)]
-        obs, action = packed[..., : self.obs_width], packed[1:, :, self.obs_width : -1]
-        return obs, action, packed[1:, :, -1]
+        return unpacked(self.residence.gather(row_B, horizon))
+
+    def batch(self, row_B: Tensor, episode_B: Tensor, horizon: int) -> Batch:
+        """Slices from the given first rows, which lie in the given episodes."""
+        obs, action, reward = self.gather(row_B, horizon)
+        index = self.task_E[episode_B].to(self.device)
+        return Batch(obs, action, reward, index, self.mask_KA[index])
+
+
+class Sampler(Protocol):
+    """Batches one after another."""
+
+    def sample(self) -> Batch:
+        """The next batch."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next batches depend on."""
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continue from ``state``."""
 
 
 class SliceSampler:
-    """One slice from every episode an epoch, in random order, at a uniformly random offset."""
+    """One slice from every episode an epoch, in random order, at a uniformly random offset.
 
-    def __init__(self, rows: Rows, horizon: int, batch: int, seed: int) -> None:
+    ``weight_K``: slices an epoch from an episode of each task, on average (`turns`); None: one.
+    """
+
+    def __init__(
+        self, rows: Rows, horizon: int, batch: int, seed: int, weight_K: Tensor | None = None
+    ) -> None:
         self.rows, self.horizon, self.batch = rows, horizon, batch
+        self.weight_E = None if weight_K is None else weight_K[rows.task_E]
         self.generator = torch.Generator().manual_seed(seed)
         self.order = torch.empty(0, dtype=torch.int64)
 
     def sample(self) -> Batch:
         """The next batch."""
+        return self.rows.batch(*self.draw(), self.horizon)
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """First rows and episodes of the next batch, ``[B]`` each."""
+        every = torch.arange(len(self.rows.start_E))
         while len(self.order) < self.batch:
-            epoch = torch.randperm(len(self.rows.start_E), generator=self.generator)
+            epoch = turns(every, self.weight_E, self.generator)
             self.order = torch.cat([self.order, epoch])
         episode_B, self.order = self.order[: self.batch], self.order[self.batch :]
-        start, end = self.rows.start_E[episode_B], self.rows.end_E[episode_B]
-        u = torch.rand(self.batch, generator=self.generator, dtype=torch.float64)
-        offset = (u * (end - start - self.horizon)).floor().long()
-        obs, action, reward = self.rows.gather(start + offset, self.horizon)
-        index = self.rows.task_E[episode_B].to(self.rows.device)
-        return Batch(obs, action, reward, index, self.rows.mask_KA[index])
+        return first_rows(self.rows, episode_B, self.horizon, self.generator), episode_B
 
     def state(self) -> dict[str, Tensor]:
         """All that the next batches depend on."""
@@ -101,19 +121,114 @@ class SliceSampler:
         self.order = state["order"]
 
 
+class Ahead:
+    """Another sampler's batches, the next one being made by a thread while one is used.
+
+    ``state`` is that behind the last batch handed out, whatever was made ahead.
+    """
+
+    def __init__(self, sampler: Sampler, worker: Executor) -> None:
+        self.sampler, self.worker = sampler, worker
+        self._state = sampler.state()
+        self._next: Future[tuple[Batch, dict[str, Tensor]]] | None = None
+
+    def sample(self) -> Batch:
+        """The next batch."""
+        ready = self._next or self.worker.submit(self._make)
+        self._next = None  # what fails is made anew
+        batch, self._state = ready.result()
+        self._next = self.worker.submit(self._make)
+        return batch
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next batches depend on."""
+        return self._state
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continue from ``state``; what was made ahead is dropped."""
+        if self._next is not None:
+            self._next.exception()  # waits
+            self._next = None
+        self.sampler.load_state(state)
+        self._state = state
+
+    def _make(self) -> tuple[Batch, dict[str, Tensor]]:
+        batch = self.sampler.sample()
+        return batch, self.sampler.state()
+
+
+def ahead(sampler: Sampler, rows: Rows) -> Sampler:
+    """``sampler`` with the next batch made by the residence's thread, where it has one."""
+    return Ahead(sampler, rows.residence.worker) if rows.residence.worker else sampler
+
+
 class StartSampler:
     """Observations of one task, uniform over the rows of its episodes."""
 
     def __init__(self, rows: Rows, task: int) -> None:
-        mine = rows.of_task(task)
-        spans = zip(mine.start_E.tolist(), mine.end_E.tolist(), strict=True)
-        self.rows = rows
-        self.row_M = torch.cat([torch.arange(start, end) for start, end in spans])
+        self.rows = rows = rows.of_task(task)
+        self.behind_E = torch.cumsum(rows.end_E - rows.start_E, 0)
 
     def sample(self, batch: int, generator: torch.Generator) -> Tensor:
         """``[B, O]``."""
-        row = self.row_M[torch.randint(len(self.row_M), (batch,), generator=generator)]
-        return self.rows.packed[row.to(self.rows.device), : self.rows.obs_width]
+        return self.rows.gather(self.draw(batch, generator), 0)[0][0]
+
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Rows of the store ``[B]``."""
+        number = torch.randint(int(self.behind_E[-1]), (batch,), generator=generator)
+        episode = torch.searchsorted(self.behind_E, number, right=True)
+        return self.rows.end_E[episode] - (self.behind_E[episode] - number)
+
+
+class PooledStarts:
+    """Observations of one task, uniform over a pool ``[M, O]`` of them."""
+
+    def __init__(self, pool: Tensor) -> None:
+        self.pool = pool
+
+    def sample(self, batch: int, generator: torch.Generator) -> Tensor:
+        """``[B, O]``."""
+        chosen = torch.randint(len(self.pool), (batch,), generator=generator)
+        return self.pool[chosen.to(self.pool.device)]
+
+
+def start_samplers(rows: Rows, tasks: Sequence[int]) -> dict[int, StartSampler | PooledStarts]:
+    """What policies start from, by task.
+
+    Rows on the disk cannot be reached one by one as fast as policies learn: from them a fixed pool
+    of ``START_ROWS`` a task is drawn uniformly, with replacement, and read in one pass.
+    """
+    samplers = {task: StartSampler(rows, task) for task in tasks}
+    if rows.residence.kind != "stream":
+        return dict(samplers)
+    generator = torch.Generator().manual_seed(0)
+    row = torch.cat([samplers[task].draw(START_ROWS, generator) for task in samplers])
+    pools = torch.split(rows.gather(row, 0)[0][0], START_ROWS)
+    return {task: PooledStarts(pool) for task, pool in zip(samplers, pools, strict=True)}
+
+
+def turns(episode_E: Tensor, weight_E: Tensor | None, generator: torch.Generator) -> Tensor:
+    """The given episodes in random order, each as often as its weight says.
+
+    An episode of weight w comes floor(w) times and, with probability w - floor(w), once more;
+    each once where there are no weights.
+    """
+    if weight_E is not None:
+        u = torch.rand(len(episode_E), generator=generator, dtype=torch.float64)
+        episode_E = episode_E.repeat_interleave((weight_E[episode_E] + u).floor().long())
+    return episode_E[torch.randperm(len(episode_E), generator=generator)]
+
+
+def first_rows(rows: Rows, episode_B: Tensor, horizon: int, generator: torch.Generator) -> Tensor:
+    """The first row of a slice in each of the episodes ``[B]``, uniform over those that fit."""
+    start, end = rows.start_E[episode_B], rows.end_E[episode_B]
+    u = torch.rand(len(episode_B), generator=generator, dtype=torch.float64)
+    return start + (u * (end - start - horizon)).floor().long()
+
+
+def unpacked(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Views of packed slices ``[H + 1, B, ROW_WIDTH]``: see `Rows.gather`."""
+    return packed[..., :OBS_WIDTH], packed[1:, :, OBS_WIDTH:-1], packed[1:, :, -1]
 
 
 def action_masks(widths: Sequence[int], action_width: int) -> Tensor:

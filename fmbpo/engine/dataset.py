@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
 import numpy as np
 import torch
+from torch import Tensor
 
 from fmbpo.data.embedded import embedded_path
+from fmbpo.data.residence import InMemory, Stored
 from fmbpo.data.sampler import Rows, action_masks
-from fmbpo.data.store import Episodes, held_out, load
+from fmbpo.data.store import Store, held_out, open_store
 from fmbpo.engine import seeding
+from fmbpo.engine.residence import choose
 from fmbpo.errors import UserError, did_you_mean
 from fmbpo.experiment.conventions import ConventionsConfig
 from fmbpo.experiment.schema import DataConfig
@@ -31,20 +34,24 @@ class Dataset:
     held_out: Rows
     planner_return: dict[str, float]
     """Mean return of the planner that collected the data, by task; empty where none did."""
+    weight_K: Tensor | None = None
+    """Slices that pretraining takes an epoch from an episode of each of MT30's tasks, on average;
+    None: one of each."""
 
 
 def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
-    """Read, check and split the configured store. Errors are the store's own ``UserError``s."""
-    path = embedded_path() if config.path == EMBEDDED else Path(config.path)
-    episodes = load(path)
-    tasks = _chosen(episodes, config.tasks, path)
-    index_E = torch.tensor([task_info(t).index for t in episodes.tasks])[
-        torch.from_numpy(episodes.episode_task.astype(np.int64))
+    """Open, check and split the configured store, and put its rows where they are sampled from.
+
+    Errors are the store's own ``UserError``s.
+    """
+    store = open_store(store_path(config))
+    path = store.path
+    tasks = _chosen(store, config.tasks, path)
+    index_E = torch.tensor([task_info(t).index for t in store.tasks])[
+        torch.from_numpy(store.episode_task.astype(np.int64))
     ]
-    used = np.isin(episodes.episode_task, [episodes.tasks.index(t) for t in tasks])
-    kept = held_out(episodes)
-    masks = action_masks([info.action_dim for info in MT30.values()], ACTION_WIDTH)
-    rows = Rows(episodes, index_E, masks, device)
+    used = np.isin(store.episode_task, [store.tasks.index(t) for t in tasks])
+    kept = held_out(store)
     for what, chosen in (("to train on", used & ~kept), ("to validate on", used & kept)):
         if not chosen.any():
             raise UserError(
@@ -52,12 +59,20 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
                 where=str(path),
                 remedy="give at least two episodes of a task (data.tasks chooses the tasks)",
             )
-
-    planner = {
-        t: float(episodes.planner_return[t]["mean"]) for t in tasks if t in episodes.planner_return
-    }
+    weight_K = _weights(config.weights, tasks, path)
+    kind = choose(config, store, device)
+    residence = Stored(store, device) if kind == "stream" else InMemory(store, kind, device)
+    masks = action_masks([info.action_dim for info in MT30.values()], ACTION_WIDTH)
+    rows = Rows(store, residence, index_E, masks)
+    recorded = store.attributes.get("planner_return", {})
+    planner = {t: float(recorded[t]["mean"]) for t in tasks if t in recorded}
     train, held = (rows.select(torch.from_numpy(e)) for e in (used & ~kept, used & kept))
-    return Dataset(episodes.id, tasks, train, held, planner)
+    return Dataset(store.id, tasks, train, held, planner, weight_K)
+
+
+def store_path(config: DataConfig) -> Path:
+    """Folder of the configured store."""
+    return embedded_path() if config.path == EMBEDDED else Path(config.path)
 
 
 def by_conventions(data: Dataset, conventions: ConventionsConfig) -> Dataset:
@@ -73,8 +88,8 @@ def by_conventions(data: Dataset, conventions: ConventionsConfig) -> Dataset:
     return attrs.evolve(data, train=train)
 
 
-def _chosen(episodes: Episodes, wanted: Sequence[str], path: Path) -> list[str]:
-    present = [episodes.tasks[i] for i in np.unique(episodes.episode_task)]
+def _chosen(store: Store, wanted: Sequence[str], path: Path) -> list[str]:
+    present = [store.tasks[i] for i in np.unique(store.episode_task)]
     for task in wanted:
         if task not in present:
             raise UserError(
@@ -83,6 +98,19 @@ def _chosen(episodes: Episodes, wanted: Sequence[str], path: Path) -> list[str]:
                 remedy=f"{did_you_mean(task, present)} (data.tasks)",
             )
     return [t for t in MT30 if t in (wanted or present)]
+
+
+def _weights(weights: Mapping[str, float], tasks: Sequence[str], path: Path) -> Tensor | None:
+    for task in weights:
+        if task not in tasks:
+            raise UserError(
+                f"there is a weight for task {task!r}, of which no episodes are used",
+                where=str(path),
+                remedy=f"{did_you_mean(task, tasks)} (data.weights, data.tasks)",
+            )
+    if not weights:
+        return None
+    return torch.tensor([weights.get(task, 1.0) for task in MT30], dtype=torch.float64)
 
 
 def check_horizon(rows: Rows, horizon: int, key: str = "pretrain.horizon") -> None:

@@ -9,7 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from fmbpo.data.sampler import SliceSampler
+from fmbpo.data.residence import Stored
+from fmbpo.data.sampler import SliceSampler, ahead
 from fmbpo.engine import seeding
 from fmbpo.engine.adam import AdamState, Params, linear_decay
 from fmbpo.engine.cost import flops
@@ -87,6 +88,14 @@ def check_learning(experiment: Experiment, data: Dataset) -> None:
             remedy='set it to "two_hot", or choose another world model',
         ) from error
     check_horizon(data.train, e.policy_learning.horizon, "policy_learning.horizon")
+    residence = data.train.residence
+    if isinstance(residence, Stored) and not residence.plain:
+        raise UserError(
+            "world models that learn beside policies read slices of all episodes, each of which "
+            "would decode a compressed chunk",
+            where=str(residence.store.path),
+            remedy="make the data set without compression, or use a machine whose memory holds it",
+        )
     for task in e.grid.tasks if e.grid and e.grid.tasks else data.tasks:
         if not (data.held_out.task_E == task_info(task).index).any():
             raise UserError(
@@ -136,9 +145,10 @@ class ModelLearning:
         self.eager_update = update
         self.update = torch.compile(update, fullgraph=True) if compiled else update
         rows = {task: data.train.of_task(task_info(task).index) for task, _ in cells}
+        seeds = [(t, seeding.derive(s, t, "slices")) for t, s in cells]
         self.samplers = [
-            SliceSampler(rows[t], self.horizon, learning.batch, seeding.derive(s, t, "slices"))
-            for t, s in cells
+            ahead(SliceSampler(rows[t], self.horizon, learning.batch, seed), rows[t])
+            for t, seed in seeds
         ]
         self.generators = [seeding.generator(s, t, "world model noise") for t, s in cells]
         validators = {

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmbpo.data.sampler import StartSampler
+from fmbpo.data.sampler import start_samplers
 from fmbpo.engine import seeding
 from fmbpo.engine.adam import AdamState, Params, linear_decay
 from fmbpo.engine.cost import flops
@@ -69,7 +69,7 @@ class PolicyTraining:
         self.tasks = [cell.task for cell in cells]
         index_T = torch.tensor([task_info(task).index for task in self.tasks], device=device)
         self.index_T, self.mask_TA = index_T, data.train.mask_KA[index_T]
-        of_task = {int(i): StartSampler(data.train, int(i)) for i in index_T}
+        of_task = start_samplers(data.train, torch.unique(index_T).tolist())
         self.starts = [of_task[int(i)] for i in index_T]
         self.generators = [seeding.generator(c.seed, c.task, "imagination") for c in cells]
 

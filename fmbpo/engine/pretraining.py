@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmbpo.data.sampler import SliceSampler
+from fmbpo.data.stream import slice_sampler
 from fmbpo.engine import seeding
 from fmbpo.engine.adam import AdamState, linear_decay
 from fmbpo.engine.dataset import Dataset, check_horizon
@@ -52,9 +52,8 @@ class Pretraining:
         check_horizon(data.train, config.horizon)
         self.config, self.component, self.device = config, table.component, device
         self.module = build_world_model(table, config.seed, device)
-        self.sampler = SliceSampler(
-            data.train, config.horizon, config.batch, seeding.derive(config.seed, "slices")
-        )
+        seed = seeding.derive(config.seed, "slices")
+        self.sampler = slice_sampler(data.train, config.horizon, config.batch, seed, data.weight_K)
         self.noise = seeding.generator(config.seed, "world model noise")
         self.validator = Validator(data.train, data.held_out)
         settings = WorldModelSettings(

@@ -29,6 +29,7 @@ from fmbpo.engine.place import (
 )
 from fmbpo.engine.policy_training import Cell, PolicyTraining
 from fmbpo.engine.pretraining import Pretraining
+from fmbpo.engine.residence import settled
 from fmbpo.engine.sizes import size_line, size_parity
 from fmbpo.engine.source import Source, begin
 from fmbpo.engine.stop import Stop
@@ -85,10 +86,12 @@ class Runner:
         self.device = resolve_device(experiment.system.device)
         say(f"{experiment.name}: scale {experiment.scale} ({experiment.scale_reason})")
         self.data = data or load_dataset(experiment.data, self.device)
+        residence = self.data.train.residence.kind
+        self.experiment = experiment = settled(experiment, residence)
         say(
             f"data: {len(self.data.train.start_E)} training and "
             f"{len(self.data.held_out.start_E)} held-out episodes of {len(self.data.tasks)} tasks "
-            f"({self.data.id[:19]}), device {self.device}"
+            f"({self.data.id[:19]}), device {self.device}, residence {residence}"
         )
         # Before hours of training, not after.
         check_horizon(self.data.train, experiment.pretrain.horizon)

@@ -34,13 +34,14 @@ class Validator:
         longest = int((held_out.end_E - held_out.start_E).min()) - 1
         self.horizons = [h for h in HORIZONS if h <= longest]
         self.batch = SliceSampler(held_out, self.horizons[-1], SLICES, seed=0).sample()
-        fits = [
-            SliceSampler(train.of_task(int(task)), 1, FIT_SLICES, seed=1).sample()
-            for task in torch.unique(train.task_E)
-        ]
-        obs, action, reward = (torch.cat(x, 1) for x in zip(*(f[:3] for f in fits), strict=True))
-        index, mask = (torch.cat(x) for x in zip(*(f[3:] for f in fits), strict=True))
-        self.fit = Batch(obs, action, reward, index, mask)
+        fits = []
+        for task in torch.unique(train.task_E):
+            (mine,) = torch.nonzero(train.task_E == task, as_tuple=True)
+            row, episode = SliceSampler(train.select(mine), 1, FIT_SLICES, seed=1).draw()
+            fits.append((row, mine[episode]))
+        row, episode = (torch.cat(x) for x in zip(*fits, strict=True))
+        fit = train.batch(row, episode, 1)  # one pass over the rows, which may be on the disk
+        self.fit = Batch(*(part.contiguous() for part in fit))
 
     @torch.no_grad()
     def __call__(self, module: Any, rollout_hook: Callable[..., Rollout]) -> dict[str, float]:

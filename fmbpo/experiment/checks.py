@@ -24,8 +24,9 @@ def says(**keywords: Any) -> Callable[[Validator], Validator]:
 
 @says(exclusiveMinimum=0)
 def positive(_: Any, __: Any, value: Any) -> None:
-    """Above zero; every element of an array."""
-    values = value if isinstance(value, list) else [value]
+    """Above zero; every element of an array, every value of a table."""
+    values = list(value.values()) if isinstance(value, dict) else value
+    values = values if isinstance(values, list) else [values]
     if not all(item > 0 for item in values):
         raise ValueError("must be positive")
 

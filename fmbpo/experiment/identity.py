@@ -36,6 +36,8 @@ _NOT_RESULTS = (
     "system.threads",
 )
 """Keys that change no result: names, cadences of writing, and the machine's own affairs."""
+_UNSAID: tuple[object, ...] = (None, {}, "auto", "device", "host")
+"""Values of ``data.weights`` and ``data.residence`` that change no result."""
 
 
 def resolved(experiment: Experiment) -> dict[str, Any]:
@@ -91,7 +93,10 @@ def config_hash(
 def identifying(values: Mapping[str, Any]) -> dict[str, Any]:
     """What of ``resolved`` identifies results; the rest may change when a run is continued."""
     kept: dict[str, Any] = copy.deepcopy(dict(values))
-    for path in _NOT_RESULTS:
+    data = kept.get("data", {})
+    # Rows in memory give the same batches wherever they are; from the disk, in another order.
+    none = [f"data.{key}" for key in ("weights", "residence") if data.get(key) in _UNSAID]
+    for path in (*_NOT_RESULTS, *none):
         *tables, key = path.split(".")
         node = kept
         for name in tables:

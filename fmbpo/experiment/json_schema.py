@@ -316,11 +316,13 @@ def _constrain(entry: Schema, validator: Any) -> None:
 
 
 def _add(entry: Schema, keywords: Mapping[str, Any]) -> None:
-    """Add the keywords that say something of the entry's type; of numbers, to those of an array."""
+    """Add the keywords that say something of the entry's type; of numbers, to those in it."""
     kind = entry.get("type", "")
     for keyword, value in keywords.items():
         if keyword in _OF_NUMBERS and kind == "array":
             _add(entry["items"], {keyword: value})
+        elif keyword in _OF_NUMBERS and kind == "object":
+            _add(entry["additionalProperties"], {keyword: value})
         elif keyword in entry:
             entry.setdefault("allOf", []).append({keyword: value})
         elif _OF_ONE_TYPE.get(keyword, kind) == kind:

@@ -40,6 +40,12 @@ class DataConfig:
     that comes with the package; empty: not configured in the file."""
     tasks: list[str] = field(factory=list, validator=unique)
     """Tasks to use, in the study's names; empty: all that the store has."""
+    weights: dict[str, float] = field(factory=dict, validator=positive)
+    """Slices that pretraining takes an epoch from an episode, by task, on average; 1 where a task
+    is not named."""
+    residence: Literal["auto", "device", "host", "stream"] = "auto"
+    """Where rows are sampled from: all on the ``"device"`` that trains, all in the ``"host"``'s
+    memory, or in a ``"stream"`` from the disk; ``"auto"``: the first of these that fits."""
 
 
 @attrs.frozen(kw_only=True)

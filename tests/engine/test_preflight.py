@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fmbpo.cli import main
+from fmbpo.engine import free_memory
 from fmbpo.engine.preflight import duration, memory, preflight, table
 from fmbpo.errors import UserError, UserErrors
 from fmbpo.experiment import load_experiment
@@ -49,7 +50,7 @@ def no_disk(monkeypatch):
 
 @pytest.fixture
 def no_memory(monkeypatch):
-    monkeypatch.setattr(memory, "host_free", lambda: 1_000_000)
+    monkeypatch.setattr(free_memory, "host_free", lambda: 1_000_000)
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from fmbpo.data.store import open_store
+from fmbpo.engine import free_memory
 from fmbpo.engine.cost import flops
 from fmbpo.engine.dataset import by_conventions, load_dataset
 from fmbpo.engine.model_learning import learning_models
@@ -13,6 +15,7 @@ from fmbpo.engine.preflight import disk, duration, memory
 from fmbpo.engine.preflight.dry import Tally, on_shapes, policies_cost, pretraining_cost
 from fmbpo.engine.preflight.parts import policies_part, pretraining_part
 from fmbpo.engine.pretraining import Pretraining, build_world_model
+from fmbpo.engine.residence import check_loading
 from fmbpo.errors import UserError
 from fmbpo.experiment import load_experiment
 from fmbpo.runs.progress import bytes_text
@@ -138,9 +141,9 @@ def machine(tmp_path, monkeypatch):
     """A machine with 8 GB free, and what its control groups say."""
     (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable:    8000000 kB\n")
     (tmp_path / "own").write_text("0::/job/step\n")
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "own")
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(free_memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(free_memory, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(free_memory, "CGROUPS", tmp_path / "groups")
 
     def group(path, limit, used, cached=0):
         folder = tmp_path / "groups" / path
@@ -153,16 +156,18 @@ def machine(tmp_path, monkeypatch):
 
 
 def test_free_memory_is_the_least_that_the_machine_and_its_groups_leave(machine, tmp_path):
-    assert memory.host_free() == 8_000_000 * 1024
+    assert free_memory.host_free() == 8_000_000 * 1024
+    assert free_memory.host_total() == 16_000_000 * 1024
     machine("job/step", "max", 10)
-    assert memory.host_free() == 8_000_000 * 1024
+    assert free_memory.host_free() == 8_000_000 * 1024
     machine("job", 3_000_000, 1_000_000, cached=400_000)
-    assert memory.host_free() == 2_400_000
+    assert free_memory.host_free() == 2_400_000
+    assert free_memory.host_total() == 3_000_000
     machine("job/step", 500, 600)
-    assert memory.host_free() == 0
+    assert free_memory.host_free() == 0
     (tmp_path / "meminfo").unlink()
     (tmp_path / "own").unlink()
-    assert memory.host_free() is None
+    assert free_memory.host_free() is None
 
 
 def test_the_need_of_host_and_device(load):
@@ -176,11 +181,17 @@ def test_the_need_of_host_and_device(load):
     assert more.host - gpu.host == memory.WORKER + 2 * memory.SIMULATION
 
 
-def test_data_that_do_not_fit_are_not_loaded(monkeypatch):
-    monkeypatch.setattr(memory, "host_free", lambda: 2 * 1000 * 124)
-    memory.check_loading(1000, "store")
-    with pytest.raises(UserError, match="1,001 rows need 248 kB of memory"):
-        memory.check_loading(1001, "store")
+@pytest.mark.parametrize("kind", ["device", "host"])
+def test_data_that_do_not_fit_are_not_loaded(kind, small_store, monkeypatch):
+    store = open_store(small_store)
+    needed = 3 * store.rows * 124  # the rows, and the only piece decoded and packed
+    monkeypatch.setattr(free_memory, "host_free", lambda: needed)
+    check_loading(kind, store, CPU)
+    monkeypatch.setattr(free_memory, "host_free", lambda: needed - 1)
+    with pytest.raises(UserError, match=rf"{store.rows:,} rows need .* of memory") as caught:
+        check_loading(kind, store, CPU)
+    assert "stream" in caught.value.remedy
+    check_loading("stream", store, CPU)
 
 
 def test_bytes_for_people():

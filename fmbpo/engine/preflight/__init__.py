@@ -26,6 +26,7 @@ from fmbpo.engine.preflight.found import (
 from fmbpo.engine.preflight.needs import Needs
 from fmbpo.engine.preflight.parts import complete
 from fmbpo.engine.preflight.table import Row, Rows, print_rows, raise_failures, summary_line
+from fmbpo.engine.residence import choose, settled, streaming_bytes
 from fmbpo.experiment.schema import Experiment
 from fmbpo.runs.folder import worker
 from fmbpo.runs.progress import clock
@@ -107,7 +108,8 @@ def _check(
     rows.ok(cell, "configuration", f"{e.name} at scale {e.scale} ({e.scale_reason})")
     device = rows.attempt(cell, "device", lambda: resolve_device(e.system.device))
     store = rows.attempt(cell, "data", lambda: find_store(e.data))
-    names = store and rows.attempt(cell, "runs", lambda: run_names(e, store.id))
+    recorded = settled(e, choose(e.data, store, device)) if store and device else e
+    names = store and rows.attempt(cell, "runs", lambda: run_names(recorded, store.id))
     if names:
         if rows.attempt(cell, "runs", lambda: complete(e, names, root)):
             rows.ok(cell, "runs", f"{names[1] or names[0]} is complete")
@@ -124,7 +126,9 @@ def _check(
     if device:
         places = names or (f"{cell}/pretraining", f"{cell}/policies")  # folders that nobody has
         count = len(data.tasks) if data else len(e.data.tasks) or 1
-        parts = needs.of(cell, e, places, tasks, count, device)
+        streamed = store and recorded.data.residence == "stream"
+        more = streaming_bytes(store, len(tasks)) if store and streamed else 0
+        parts = needs.of(cell, e, places, tasks, count, device, more)
     if data and device and not rows.failed(cell):
         needs.try_out(cell, e, tasks, data, device, parts)
     return parts is not None and all(part.folder in needs.seconds for part in parts)

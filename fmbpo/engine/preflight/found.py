@@ -9,21 +9,19 @@ from typing import TypeAlias
 
 import torch
 
-from fmbpo.data.embedded import embedded_path
 from fmbpo.data.store import Store, open_store
 from fmbpo.engine.blame import Role, reporting
-from fmbpo.engine.dataset import EMBEDDED, Dataset, check_horizon, load_dataset
+from fmbpo.engine.dataset import Dataset, check_horizon, load_dataset, store_path
 from fmbpo.engine.model_learning import check_learning
 from fmbpo.engine.place import grid_tasks, needs_pretraining
-from fmbpo.engine.preflight import memory
 from fmbpo.engine.preflight.parts import is_there
 from fmbpo.engine.preflight.table import Rows
+from fmbpo.engine.residence import check_loading, choose, described
 from fmbpo.engine.source import check_source
 from fmbpo.errors import UserError
 from fmbpo.experiment import Finetuned, Frozen
 from fmbpo.experiment.schema import DataConfig, Experiment
 from fmbpo.runs.folder import BEST
-from fmbpo.runs.progress import bytes_text
 
 Loaded: TypeAlias = tuple[tuple[DataConfig, torch.device], Dataset]
 """A data set, behind what was asked for and the device that holds it."""
@@ -34,7 +32,7 @@ def find_store(config: DataConfig) -> Store:
 
     Raises ``UserError`` as ``open_store`` does, and where the id is none.
     """
-    path = embedded_path() if config.path == EMBEDDED else Path(config.path)
+    path = store_path(config)
     store = open_store(path)
     if not re.fullmatch("sha256:[0-9a-f]{64}", store.id):
         raise UserError(
@@ -54,15 +52,15 @@ def find_data(
         for wanted, data in known:
             if wanted == (e.data, device):
                 return data
-        memory.check_loading(store.rows, str(store.path))
+        check_loading(choose(e.data, store, device), store, device)
         data = load_dataset(e.data, device)
         known.append(((e.data, device), data))
         return data
 
     data = rows.attempt(cell, "data", load)
     if data is not None:
-        held = bytes_text(store.rows * memory.ROW)
-        what = f"{store.rows:,} rows, {len(data.tasks)} tasks, {held} on {device}"
+        place = described(data.train.residence.kind, store, device)
+        what = f"{store.rows:,} rows, {len(data.tasks)} tasks, {place}"
         rows.ok(cell, "data", f"{store.id[:19]}: {what}")
     return data
 

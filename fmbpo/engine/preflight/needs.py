@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from fmbpo.engine import free_memory
 from fmbpo.engine.blame import Role, reporting
 from fmbpo.engine.check import try_plugins
 from fmbpo.engine.dataset import Dataset
@@ -51,9 +52,11 @@ class Needs:
         tasks: Sequence[str],
         data_tasks: int,
         device: torch.device,
+        streaming: int = 0,
     ) -> list[Part] | None:
         """The parts of one experiment that are still to train, their memory checked; None where a
-        plugin cannot say what it needs. ``data_tasks``: number of tasks of the data."""
+        plugin cannot say what it needs. ``data_tasks``: number of tasks of the data;
+        ``streaming``: bytes of the host's memory that reading it from the disk takes."""
         pretraining, policies = (self.root / name for name in names)
         try:
             parts = []
@@ -75,7 +78,7 @@ class Needs:
                 self.rows.warn(cell, "memory", what, remedy)
             return None
         if parts:
-            self._memory(cell, e, parts, device)
+            self._memory(cell, e, parts, device, streaming)
         return parts
 
     def _part(self, folder: Path, make: Callable[[], Part]) -> Part:
@@ -83,13 +86,15 @@ class Needs:
             self.parts[folder] = make()
         return self.parts[folder]
 
-    def _memory(self, cell: str, e: Experiment, parts: list[Part], device: torch.device) -> None:
+    def _memory(
+        self, cell: str, e: Experiment, parts: list[Part], device: torch.device, streaming: int
+    ) -> None:
         costs, episodes = [part.cost for part in parts], max(part.at_once for part in parts)
         simulators = workers(e) if episodes else 0
         needed = memory.need(costs, simulators, episodes, on_gpu=device.type == "cuda")
-        places = [("host", needed.host, memory.host_free())]
+        places = [("host", needed.host + streaming, free_memory.host_free())]
         if device.type == "cuda":
-            places.append((str(device), needed.device, memory.device_free(device)))
+            places.append((str(device), needed.device, free_memory.device_free(device)))
         for place, count, free in places:
             said, share = memory.share(place, count, free)
             if share > 1:

@@ -1,0 +1,163 @@
+"""World-model batches from a store on the disk: whole blocks in random order, mixed in a window.
+
+An epoch takes the store's blocks (one chunk of each array, with the episodes that begin in it) in
+random order. ``WINDOW_ROWS`` of them are in memory at a time; their episodes are shuffled together
+and each gives one slice, while a thread reads the next window. So an epoch has every episode as
+often as `SliceSampler`'s has; what differs is which episodes are near each other in time.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from fmbpo.data.residence import ROW_BYTES, ROW_WIDTH, Stored, to_device
+from fmbpo.data.sampler import (
+    Rows,
+    Sampler,
+    SliceSampler,
+    ahead,
+    first_rows,
+    turns,
+    unpacked,
+)
+from fmbpo.hookspecs import Batch
+
+WINDOW_ROWS = 4_194_304
+"""Rows that are shuffled together: 520 MB, and the next window as much again."""
+
+
+@attrs.frozen
+class _Window:
+    """Blocks in memory: ``packed[from_row[i] + k]`` is the store's row ``first_row[i] + k``."""
+
+    packed: Tensor
+    first_row: Tensor
+    from_row: Tensor
+
+    def gather(self, row_B: Tensor, horizon: int) -> Tensor:
+        block = torch.searchsorted(self.first_row, row_B, right=True) - 1
+        place_B = row_B - self.first_row[block] + self.from_row[block]
+        return self.packed[place_B + torch.arange(horizon + 1).unsqueeze(1)]
+
+
+class StreamSampler:
+    """One slice from every episode an epoch, read from the disk a window at a time.
+
+    ``window_rows`` bounds the rows in memory: twice as many, and of each block what its last
+    episode has beyond it. A window has at least one block. The state names the blocks that were
+    drawn; a loaded state reads its window again. ``weight_K``: as for `SliceSampler`.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        horizon: int,
+        batch: int,
+        seed: int,
+        weight_K: Tensor | None = None,
+        window_rows: int = WINDOW_ROWS,
+    ) -> None:
+        assert isinstance(rows.residence, Stored)
+        self.rows, self.stored, self.horizon, self.batch = rows, rows.residence, horizon, batch
+        self.weight_E = None if weight_K is None else weight_K[rows.task_E]
+        self.generator = torch.Generator().manual_seed(seed)
+        block_E = rows.start_E // self.stored.block_rows
+        by_block = torch.argsort(rows.start_E, stable=True)
+        counts = torch.unique(block_E, return_counts=True)[1]
+        self.episodes = torch.split(by_block, counts.tolist())
+        self.blocks_at_once = max(1, window_rows // self.stored.block_rows)
+        none = torch.empty(0, dtype=torch.int64)
+        self.queue, self.window, self.following, self.order = none, none, none, none
+        self._reader = ThreadPoolExecutor(1, "windows")
+        self._read: dict[tuple[int, ...], Future[_Window]] = {}
+
+    def sample(self) -> Batch:
+        """The next batch."""
+        pieces, episodes, missing = [], [], self.batch
+        while missing:
+            while not len(self.order):
+                self._advance()
+            episode_B, self.order = self.order[:missing], self.order[missing:]
+            row_B = first_rows(self.rows, episode_B, self.horizon, self.generator)
+            pieces.append(self._loaded().gather(row_B, self.horizon))
+            episodes.append(episode_B)
+            missing -= len(episode_B)
+        obs, action, reward = unpacked(to_device(torch.cat(pieces, 1), self.rows.device))
+        index = self.rows.task_E[torch.cat(episodes)].to(self.rows.device)
+        return Batch(obs, action, reward, index, self.rows.mask_KA[index])
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next batches depend on."""
+        return {
+            "generator": self.generator.get_state(),
+            "queue": self.queue,
+            "following": self.following,
+            "window": self.window,
+            "order": self.order,
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continue from ``state``."""
+        self.generator.set_state(state["generator"])
+        self.queue, self.following = state["queue"], state["following"]
+        self.window, self.order = state["window"], state["order"]
+
+    def _advance(self) -> None:
+        """To the next window: its episodes in random order, and the blocks behind it drawn."""
+        self.window = self.following if len(self.following) else self._draw()
+        self.following = self._draw()
+        mine = torch.cat([self.episodes[block] for block in self.window.tolist()])
+        self.order = turns(mine, self.weight_E, self.generator)
+
+    def _draw(self) -> Tensor:
+        """The next blocks of this epoch, or the first of the next one."""
+        if not len(self.queue):
+            self.queue = torch.randperm(len(self.episodes), generator=self.generator)
+        drawn, self.queue = (
+            self.queue[: self.blocks_at_once],
+            self.queue[self.blocks_at_once :],
+        )
+        return drawn
+
+    def _loaded(self) -> _Window:
+        """The window; the next one is being read from now on."""
+        window, following = tuple(self.window.tolist()), tuple(self.following.tolist())
+        if window not in self._read or following not in self._read:
+            self._read = {k: v for k, v in self._read.items() if k in (window, following)}
+            for blocks in (window, following):
+                if blocks not in self._read:
+                    self._read[blocks] = self._reader.submit(self._read_blocks, blocks)
+        return self._read[window].result()
+
+    def _read_blocks(self, blocks: tuple[int, ...]) -> _Window:
+        spans = []
+        for block in sorted(blocks):
+            mine = self.episodes[block]
+            spans.append((int(self.rows.start_E[mine[0]]), int(self.rows.end_E[mine].max())))
+        from_row = [0, *accumulate(last - first for first, last in spans)]
+        packed = np.empty((from_row[-1], ROW_WIDTH), np.float32)
+        for (first, last), begin in zip(spans, from_row, strict=False):
+            self.stored.span(first, last, packed[begin : begin + last - first])
+        first_row = torch.tensor([first for first, _ in spans])
+        return _Window(torch.from_numpy(packed), first_row, torch.tensor(from_row[:-1]))
+
+
+def slice_sampler(
+    rows: Rows, horizon: int, batch: int, seed: int, weight_K: Tensor | None = None
+) -> Sampler:
+    """The sampler for where the rows are."""
+    kind = StreamSampler if rows.residence.kind == "stream" else SliceSampler
+    return ahead(kind(rows, horizon, batch, seed, weight_K), rows)
+
+
+def window_bytes(rows: int, block_rows: int, longest: int) -> int:
+    """Most memory that a `StreamSampler` takes for so many rows: two windows, where no episode is
+    longer."""
+    blocks = max(1, WINDOW_ROWS // block_rows)
+    return 2 * min(blocks * (block_rows + longest), rows) * ROW_BYTES

@@ -1,0 +1,72 @@
+"""How much memory the host and a GPU have for this process, as the system says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+MEMINFO = Path("/proc/meminfo")
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+
+
+def host_free() -> int | None:
+    """Bytes that this process can still take: ``MemAvailable``, and less where its control group
+    (a container, a batch job) may not have as much. None where the system does not say."""
+    return _least(_meminfo("MemAvailable"), [max(limit - used, 0) for limit, used in _groups()])
+
+
+def host_total() -> int | None:
+    """Bytes of this machine's memory, or of what its control group may have. None where the system
+    does not say."""
+    return _least(_meminfo("MemTotal"), [limit for limit, _ in _groups()])
+
+
+def device_free(device: torch.device) -> int:
+    """Free bytes of a GPU, what torch has reserved and does not use included."""
+    free, _ = torch.cuda.mem_get_info(device)
+    reserved, used = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+    return int(free + reserved - used)
+
+
+def device_total(device: torch.device) -> int:
+    """Bytes of a GPU's memory."""
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
+def _least(one: int | None, others: list[int]) -> int | None:
+    return min([*others, *([] if one is None else [one])], default=None)
+
+
+def _meminfo(key: str) -> int | None:
+    try:
+        lines = MEMINFO.read_text().splitlines()
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(fields[key].split()[0]) * 1024 if key in fields else None
+
+
+def _groups() -> list[tuple[int, int]]:
+    """Limit and use of the process's control group and of every one around it (version 2) that has
+    a limit."""
+    try:
+        entry = next(x for x in OWN_CGROUP.read_text().splitlines() if x.startswith("0::"))
+    except (OSError, StopIteration):
+        return []
+    place, found = CGROUPS / entry[3:].lstrip("/"), []
+    for folder in (place, *place.parents):
+        if not folder.is_relative_to(CGROUPS):
+            break
+        try:
+            limit = (folder / "memory.max").read_text().strip()
+            used = int((folder / "memory.current").read_text())
+            stat = (folder / "memory.stat").read_text().split()
+        except (OSError, ValueError):
+            continue
+        if limit != "max":
+            # Pages of files that can be given back at any time count as used there.
+            cached = int(stat[stat.index("inactive_file") + 1]) if "inactive_file" in stat else 0
+            found.append((int(limit), used - cached))
+    return found

@@ -1,0 +1,232 @@
+"""What batches are made of, wherever the rows are: the same distributions from all residences."""
+
+import hashlib
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from fmbpo.data.sampler import (
+    START_ROWS,
+    Ahead,
+    SliceSampler,
+    StartSampler,
+    first_rows,
+    start_samplers,
+    turns,
+)
+from fmbpo.data.stream import StreamSampler, slice_sampler
+from fmbpo.engine.dataset import load_dataset
+from fmbpo.experiment.schema import DataConfig
+from fmbpo.tasks.mt30 import MT30
+
+KINDS = ["device", "host", "stream"]
+CPU = torch.device("cpu")
+H = 3
+
+
+def sampler(rows, batch, seed=0, weights=None):
+    """As training makes it, with windows of four blocks."""
+    weight_K = None
+    if weights:
+        weight_K = torch.tensor([weights.get(t, 1.0) for t in MT30], dtype=torch.float64)
+    if rows.residence.kind == "stream":
+        return StreamSampler(rows, H, batch, seed, weight_K, window_rows=128)
+    return slice_sampler(rows, H, batch, seed, weight_K)
+
+
+def first(batch):
+    """The row of the store with which each slice begins."""
+    return batch.obs_HBO[0, :, 0].long()
+
+
+def episodes(rows, row):
+    """The numbers among ``rows`` of the episodes that rows of the store are in."""
+    return torch.searchsorted(rows.end_E, row, right=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_slice_is_of_one_episode_and_whole(kind, rows):
+    mine = rows(kind)
+    made = sampler(mine, 7)
+    for _ in range(20):
+        batch = made.sample()
+        row = first(batch)
+        e = episodes(mine, row)
+        assert (row >= mine.start_E[e]).all()
+        assert (row + H < mine.end_E[e]).all()
+        steps = torch.arange(H + 1).unsqueeze(1)
+        assert torch.equal(batch.obs_HBO[..., 0], (row + steps).float())
+        reward = (row + steps[1:] - mine.start_E[e]) / 100
+        assert torch.allclose(batch.reward_HB, reward.float())
+        assert torch.equal(batch.index_B, mine.task_E[e])
+        assert torch.equal(batch.mask_BA, mine.mask_KA[batch.index_B])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_epoch_has_every_episode_once_and_none_that_is_held_out(kind, rows):
+    mine, held = rows(kind), set(rows(kind, held=True).start_E.tolist())
+    count = len(mine.start_E)
+    made = sampler(mine, 1)
+    for _ in range(3):
+        drawn = [int(episodes(mine, first(made.sample()))) for _ in range(count)]
+        assert sorted(drawn) == list(range(count))
+        assert not held & set(mine.start_E[drawn].tolist())
+        assert drawn != sorted(drawn)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_offsets_are_uniform(kind, rows):
+    """Chi-square of offsets within the episodes of 12 rows, which have nine places for a slice."""
+    mine = rows(kind)
+    count, made, seen = len(mine.start_E), sampler(mine, len(mine.start_E)), Counter()
+    for _ in range(120):
+        row = first(made.sample())
+        e = episodes(mine, row)
+        long = mine.end_E[e] - mine.start_E[e] == 12
+        seen.update((row - mine.start_E[e])[long].tolist())
+    assert set(seen) == set(range(9))
+    expected = 120 * int((mine.end_E - mine.start_E == 12).sum()) / 9
+    assert expected > 120 * count / 50
+    assert sum((n - expected) ** 2 / expected for n in seen.values()) < 26.1  # 99.9 % of 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_slices_an_epoch(kind, rows):
+    weights = {"reacher-easy": 2.0, "pendulum-swingup": 0.25}
+    mine = rows(kind)
+    weight_E = torch.tensor([2.0, 0.25, 1.0])[
+        torch.tensor([["reacher-easy", "pendulum-swingup", "walker-walk"].index(
+            list(MT30)[int(t)]) for t in mine.task_E])]  # fmt: skip
+    made, epochs, seen = sampler(mine, 1, weights=weights), 60, Counter()
+    for _ in range(int(epochs * weight_E.sum())):
+        seen[int(episodes(mine, first(made.sample())))] += 1
+    counts = torch.tensor([seen[e] for e in range(len(weight_E))], dtype=torch.float64)
+    assert ((counts - epochs * weight_E)[weight_E >= 1].abs() <= 4).all()  # all but the last epoch
+    few = weight_E < 1
+    expected = epochs * 0.25
+    chi = ((counts[few] - expected) ** 2 / (expected * 0.75)).sum()
+    assert chi < int(few.sum()) + 4 * (2 * int(few.sum())) ** 0.5
+    shares = torch.tensor([counts[weight_E == w].sum() for w in (2.0, 0.25, 1.0)])
+    wanted = torch.tensor([weight_E[weight_E == w].sum() for w in (2.0, 0.25, 1.0)])
+    assert torch.allclose(shares / shares.sum(), (wanted / wanted.sum()).double(), atol=0.01)
+
+
+def test_turns():
+    generator = torch.Generator().manual_seed(0)
+    some = torch.tensor([4, 7, 9])
+    assert sorted(turns(some, None, generator).tolist()) == [4, 7, 9]
+    weight_E = torch.zeros(10, dtype=torch.float64)
+    weight_E[some] = torch.tensor([2.0, 0.5, 1.5], dtype=torch.float64)
+    seen = Counter()
+    for _ in range(2000):
+        epoch = Counter(turns(some, weight_E, generator).tolist())
+        assert epoch[4] == 2
+        assert epoch[7] in (0, 1)
+        assert epoch[9] in (1, 2)
+        seen += epoch
+    assert abs(seen[7] / 2000 - 0.5) < 0.05
+    assert abs(seen[9] / 2000 - 1.5) < 0.05
+
+
+def test_weights_of_one_take_nothing_from_the_offsets(rows):
+    """Without weights no random number more is drawn: the batches are those of earlier versions."""
+    data = load_dataset(DataConfig(path="embedded"), CPU)
+    made, content = SliceSampler(data.train, 16, 256, 7), hashlib.sha256()
+    for _ in range(5):
+        for part in made.sample():
+            content.update(part.contiguous().numpy().tobytes())
+    assert content.hexdigest() == GOLDEN_SLICES
+    generator, content = torch.Generator().manual_seed(3), hashlib.sha256()
+    for task in torch.unique(data.train.task_E):
+        for _ in range(3):
+            obs = StartSampler(data.train, int(task)).sample(512, generator)
+            content.update(obs.contiguous().numpy().tobytes())
+    assert content.hexdigest() == GOLDEN_STARTS
+
+
+# Written by the version before residences (commit f69ab58).
+GOLDEN_SLICES = "641695b981facaa689b31595254833906945db73be436f0535440ace497856bb"
+GOLDEN_STARTS = "79e9fb08d3e60773bb171baa697f237a1a58f93d1830424757762b2363edb8b3"
+
+
+def test_host_and_device_give_the_same_bits(rows):
+    one, other = (slice_sampler(rows(kind), H, 5, 1) for kind in ("device", "host"))
+    assert isinstance(other, Ahead)
+    for _ in range(30):
+        for a, b in zip(one.sample(), other.sample(), strict=True):
+            assert torch.equal(a, b)
+            assert a.stride() == b.stride()
+
+
+def test_rows_on_the_disk_are_those_in_memory(rows):
+    """Policies' and validation's slices are read where they are."""
+    held = rows("device", held=True)
+    other = rows("stream", held=True)
+    for a, b in zip(SliceSampler(held, H, 9, 1).sample(), SliceSampler(other, H, 9, 1).sample(),
+                    strict=True):  # fmt: skip
+        assert torch.equal(a, b)
+        assert a.stride() == b.stride()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_state_is_that_of_the_batches_handed_out(kind, rows):
+    made = sampler(rows(kind), 5, seed=4)
+    if kind == "stream":
+        made = Ahead(made, rows(kind).residence.worker)
+    for count in (0, 1, 9, 30):
+        for _ in range(count):
+            made.sample()
+        state = {k: v.clone() for k, v in made.state().items()}
+        expected = [made.sample() for _ in range(25)]
+        again = sampler(rows(kind), 5, seed=99)
+        again.load_state(state)
+        for batch in expected:
+            for a, b in zip(batch, again.sample(), strict=True):
+                assert torch.equal(a, b)
+        made.load_state(state)  # and the same object goes back to it
+        for a, b in zip(expected[0], made.sample(), strict=True):
+            assert torch.equal(a, b)
+        made.load_state(state)
+
+
+def test_a_failed_batch_is_made_anew(rows):
+    made = slice_sampler(rows("host"), H, 5, 1)
+    made.sample()
+    state, sample = made.state(), made.sampler.sample
+    made.load_state(state)
+    made.sampler.sample = lambda: (_ for _ in ()).throw(OSError("gone"))
+    with pytest.raises(OSError, match="gone"):
+        made.sample()
+    made.sampler.sample = sample
+    made.load_state(state)
+    made.sample()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_policies_start_from_every_row_of_their_task_alike(kind, rows):
+    """Chi-square over the rows of all training episodes of a task."""
+    mine = rows(kind)
+    task = MT30["walker-walk"].index
+    (made,) = start_samplers(mine, [task]).values()
+    generator, draws = torch.Generator().manual_seed(0), 20_000
+    seen = Counter(made.sample(draws, generator)[:, 0].long().tolist())
+    only = mine.of_task(task)
+    spans = zip(only.start_E.tolist(), only.end_E.tolist(), strict=True)
+    allowed = np.concatenate([np.arange(a, b) for a, b in spans])
+    assert set(seen) == set(allowed.tolist())
+    expected = draws / len(allowed)
+    # The pool is itself a draw: it adds its own share of the variance.
+    scale = 1 + (draws / START_ROWS if kind == "stream" else 0)
+    chi = sum((n - expected) ** 2 / expected for n in seen.values()) / scale
+    assert chi < len(allowed) + 4 * (2 * len(allowed)) ** 0.5
+
+
+def test_first_rows_reach_both_ends(rows):
+    mine = rows("device")
+    generator = torch.Generator().manual_seed(0)
+    e = torch.zeros(500, dtype=torch.int64)
+    row = first_rows(mine, e, H, generator)
+    assert int(row.min()) == int(mine.start_E[0])
+    assert int(row.max()) == int(mine.end_E[0]) - H - 1
