@@ -1,4 +1,4 @@
-"""``data``: collect, describe and verify data sets."""
+"""``data``: collect, import, describe and verify data sets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fmbpo.cli import importing
 from fmbpo.cli.arguments import Commands, say, stoppable
 from fmbpo.errors import UserError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add them."""
-    data = commands.add_parser("data", help="collect, describe and verify data sets")
+    data = commands.add_parser("data", help="collect, import, describe and verify data sets")
     kinds = data.add_subparsers(required=True, metavar="COMMAND")
     collect = kinds.add_parser("collect", help="make data in the simulator with the planner")
     collect.add_argument("--out", required=True, type=Path, help="the store to write")
@@ -40,6 +41,7 @@ def add_commands(commands: Commands) -> None:
     )
     collect.add_argument("--compress", action="store_true", help="a store a third of the size")
     collect.set_defaults(command=_collect)
+    importing.add_commands(kinds)
     for name, action, text in (
         ("info", _info, "describe a data set"),
         ("verify", _verify, "read every row and compare it with the data set's id"),
