@@ -29,8 +29,11 @@ def add_commands(commands: Commands) -> None:
         one.add_argument("--compress", action="store_true", help="a smaller store, slower to write")
         one.set_defaults(command=_import, kind=kind, skip_other_tasks=False)
         if kind == "tdmpc2":
-            one.add_argument("--skip-other-tasks", action="store_true",
-                             help="leave out the episodes of tasks that MT30 has not (MT80's)")  # fmt: skip
+            one.add_argument(
+                "--skip-other-tasks",
+                action="store_true",
+                help="leave out the episodes of tasks that MT30 has not (MT80 has 50 such)",
+            )
 
 
 def _import(arguments: argparse.Namespace) -> int:
@@ -56,7 +59,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 class Lines:
-    """Says how far a stage is, how fast it goes and when it ends: every two seconds, and at last."""
+    """Says how far a stage is, how fast it goes and when it ends: every two seconds."""
 
     def __init__(self) -> None:
         from fmbpo.runs.progress import Pace

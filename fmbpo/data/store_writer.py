@@ -243,7 +243,7 @@ class StoreWriter:
 
     def _reopen(self, provenance: Mapping[str, Any], reread: Callable[[int, int], None]) -> None:
         self._group = zarr.open_group(self.partial, mode="r+", zarr_format=3)
-        attributes = self._group.attrs
+        attributes: dict[str, Any] = dict(self._group.attrs)
         names = (attributes.get("tasks"), attributes.get("behaviours"))
         if names != (list(self._tasks), list(self._behaviours)):
             raise self._foreign("other tasks or behaviours")

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,7 +50,9 @@ class Source(Protocol):
     path: Path
     row_bytes: int
     """Bytes that a row takes in the file."""
-    ignored: Sequence[str]
+    equal_lengths: bool
+    """Whether all episodes of a data set of this kind are equally long."""
+    ignored: tuple[str, ...]
     """Names of arrays that are in the file and not used."""
 
     def tasks(self, skip_others: bool) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -86,7 +89,7 @@ def find_files(sources: Sequence[Path], ending: str) -> list[Path]:
             raise UserError(f"no {ending} file in this folder", where=str(source))
         found += inside
     found.sort(key=lambda path: (path.name, str(path)))
-    for one, other in zip(found, found[1:], strict=False):
+    for one, other in pairwise(found):
         if one.resolve() == other.resolve():
             raise UserError("given twice", where=str(one), remedy="give every file once")
     return found
@@ -186,7 +189,7 @@ def _parts(path: Path) -> list[_Part]:
             start = member.header_offset + _LOCAL_HEADER + name + extra
             found.append(_Part(member.filename, start, start + member.file_size, member.CRC))
     found.sort(key=lambda part: part.start)
-    for one, other in zip(found, found[1:], strict=False):
+    for one, other in pairwise(found):
         if one.stop > other.start:
             raise zipfile.BadZipFile(f"{one.name} and {other.name} overlap")
     return found

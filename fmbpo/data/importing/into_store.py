@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from attrs import frozen
-from numcodecs import Blosc
 from numpy.typing import NDArray
 
 import fmbpo
 from fmbpo.data.importing.files import (
+    Block,
     Fingerprint,
     Source,
     find_files,
@@ -64,6 +65,7 @@ def import_files(
     progress: Progress = lambda stage, done, total: None,
     say: Callable[[str], None] = lambda line: None,
     block_rows: int = BLOCK_ROWS,
+    chunk_rows: int = CHUNK_ROWS,
 ) -> Path:
     """Write the episodes of files, each once and in the files' order, into the store ``out``.
 
@@ -80,6 +82,7 @@ def import_files(
         progress: told how far each stage is.
         say: told what a person should know.
         block_rows: rows in memory at a time.
+        chunk_rows: rows a chunk of the store.
 
     Raises:
         UserError: a file that is not what it should be, naming file, array, episode and row; too
@@ -122,6 +125,7 @@ def import_files(
             tasks,
             [BEHAVIOUR],
             compress=compress,
+            chunk_rows=chunk_rows,
             resume=True,
             provenance={
                 "command": f"fmbpo data import-{kind}",
@@ -132,8 +136,8 @@ def import_files(
         ) as writer:
             _write(writer, files, tasks, block_rows, progress)
             writer.finish({"source": kind, "sources": _manifest(files)})
-        lock.unlink(missing_ok=True)
     finally:
+        lock.unlink(missing_ok=True)
         held.release()
     say(_summary(files, tasks))
     return out
@@ -182,10 +186,10 @@ def _opened(
 
 
 def _check_lengths(files: Sequence[_File]) -> None:
-    """Files of TD-MPC2 belong together only where their episodes are equally long."""
+    """Where a data set's episodes are equally long, files of others do not belong to it."""
     first = files[0]
     for file in files:
-        if isinstance(file.source, TdmpcFile) and file.lengths[0] != first.lengths[0]:
+        if file.source.equal_lengths and file.lengths[0] != first.lengths[0]:
             raise UserError(
                 f"episodes of {int(file.lengths[0])} rows, but those of {first.path.name} have "
                 f"{int(first.lengths[0])}",
@@ -237,12 +241,30 @@ def _disk(out: Path, rows: int, episodes: int, sample: Source | None) -> str:
 
 
 def _compressed_share(source: Source) -> float:
-    block = next(source.blocks(0, _SAMPLE_ROWS))
-    block = prepared(block, str(source.path))
-    codec = Blosc(cname="zstd", clevel=9, shuffle=Blosc.SHUFFLE)
-    parts = [block.obs, block.action, block.reward]
-    whole = sum(part.nbytes for part in parts)
-    return min(1.0, sum(len(codec.encode(part)) for part in parts) / max(whole, 1))
+    """Size of a compressed store of the first rows, over that of an uncompressed one."""
+    block = prepared(next(source.blocks(0, _SAMPLE_ROWS)), str(source.path))
+    if not len(block.reward):
+        return 1.0
+    with tempfile.TemporaryDirectory() as folder:
+        writer = StoreWriter(Path(folder, "sample"), [t.name for t in TASKS], [BEHAVIOUR],
+                             compress=True)  # fmt: skip
+        _add(writer, block, np.arange(len(TASKS)))
+        data = writer.finish() / "data"
+        size = sum(p.stat().st_size for p in data.rglob("*") if p.is_file())
+    return min(1.0, size / (len(block.reward) * ROW))
+
+
+def _add(writer: StoreWriter, block: Block, index: NDArray[Any]) -> None:
+    """A prepared block; ``index`` [tasks of MT30]: each one's number in the store."""
+    if len(block.lengths):
+        writer.extend(
+            block.obs,
+            block.action,
+            block.reward,
+            lengths=block.lengths,
+            task=index[block.task],
+            behaviour=np.zeros(len(block.task)),
+        )
 
 
 def _write(
@@ -270,15 +292,7 @@ def _write(
                 # A file with this in it is never imported: what was begun is of no use.
                 remove_tree(writer.partial)
                 raise
-            if len(block.lengths):
-                writer.extend(
-                    block.obs,
-                    block.action,
-                    block.reward,
-                    lengths=block.lengths,
-                    task=index[block.task],
-                    behaviour=np.zeros(len(block.task)),
-                )
+            _add(writer, block, index)
             progress(WRITING, writer.episodes, total)
     if writer.episodes != total:
         raise AssertionError(f"{writer.episodes} of {total} episodes written")

@@ -44,6 +44,8 @@ class NpzFile:
             does not fit, ends that do not increase or do not reach the last row, an unknown task.
     """
 
+    equal_lengths = False
+
     def __init__(self, path: Path) -> None:
         self.path = path
         with reading(path), zipfile.ZipFile(path) as archive:
@@ -56,7 +58,7 @@ class NpzFile:
                     where=str(path),
                     remedy='see "Your own data" in docs/data.md',
                 )
-            self.ignored = tuple(sorted(names - {*ROWS, "episode_ends", "task"}))
+            self.ignored: tuple[str, ...] = tuple(sorted(names - {*ROWS, "episode_ends", "task"}))
             arrays = {}
             for name, rank in ROWS.items():
                 with _Array(archive, name, path) as array:

@@ -34,7 +34,7 @@ def prepared(block: Block, where: str) -> Block:
     lengths, task = block.lengths, block.task
     row_task, first = np.repeat(task, lengths), starts(np.cumsum(lengths))
 
-    def place(name: str, bad: NDArray[np.bool_]) -> str:
+    def place(name: str, bad: Any) -> str:
         row = int(np.flatnonzero(bad)[0])
         episode = int(np.searchsorted(first, row, side="right")) - 1
         number = int(numbers[episode])

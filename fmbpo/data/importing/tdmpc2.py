@@ -10,6 +10,7 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+from torch.serialization import (
+    add_safe_globals,
+    clear_safe_globals,
+    get_safe_globals,
+    get_unsafe_globals_in_checkpoint,
+)
 
 from fmbpo.data.importing.files import AGAIN, Block, reading
 from fmbpo.data.importing.rows import mt30_ids
@@ -66,10 +72,14 @@ class TdmpcFile:
             one of the keys, or with arrays of types and shapes that do not fit.
     """
 
+    equal_lengths = True
+
     def __init__(self, path: Path) -> None:
         self.path = path
         content = _load(path)
-        self.ignored = tuple(sorted(str(key) for key in content if key not in KEYS))
+        self.ignored: tuple[str, ...] = tuple(
+            sorted(str(key) for key in content if key not in KEYS)
+        )
         arrays = _arrays(content, path)
         self.episodes, self.length = (int(n) for n in arrays["reward"].shape)
         self.row_bytes = sum(
@@ -182,7 +192,7 @@ def _load(path: Path) -> Mapping[Any, Any]:
     with reading(path):
         sizes = _check_zip(path)
         try:
-            with warnings.catch_warnings(), safe_globals([(v, k) for k, v in _KNOWN.items()]):
+            with warnings.catch_warnings(), _known_alone():
                 warnings.simplefilter("ignore")
                 content = torch.load(path, mmap=True, weights_only=True, map_location="cpu")
         except (OSError, MemoryError):
@@ -202,6 +212,19 @@ def _load(path: Path) -> Mapping[Any, Any]:
     if any(t.is_cpu and t.untyped_storage().nbytes() not in sizes for t in tensors):
         raise UserError("an array is not as long as the file states", where=str(path), remedy=AGAIN)
     return inner
+
+
+@contextmanager
+def _known_alone() -> Iterator[None]:
+    """Beside plain data, a file may name `_KNOWN`, and nothing that others have allowed."""
+    others = get_safe_globals()
+    clear_safe_globals()
+    add_safe_globals([(value, name) for name, value in _KNOWN.items()])
+    try:
+        yield
+    finally:
+        clear_safe_globals()
+        add_safe_globals(others)
 
 
 def _check_zip(path: Path) -> set[int]:
