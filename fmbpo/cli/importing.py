@@ -12,7 +12,7 @@ from fmbpo.cli.arguments import Commands, say, stoppable
 if TYPE_CHECKING:
     from fmbpo.engine.stop import Stop
 
-_EVERY = 2.0
+_EVERY = 5.0
 """Seconds between two lines of progress."""
 
 
@@ -59,17 +59,19 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 class Lines:
-    """Says how far a stage is, how fast it goes and when it ends: every two seconds."""
+    """Says how far a stage is, how fast it goes and when it ends: every five seconds."""
 
     def __init__(self) -> None:
+        from fmbpo.data.importing.into_store import CHECKING
         from fmbpo.runs.progress import Pace
 
+        self._of_bytes = CHECKING
         self._pace: Pace | None = None
         self._said = 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """``done`` of ``total`` of the stage."""
-        from fmbpo.runs.progress import Pace, clock
+        from fmbpo.runs.progress import Pace, bytes_text, clock
 
         now = time.monotonic()
         if self._pace is None or self._pace.stage != stage:
@@ -79,6 +81,7 @@ class Lines:
             return
         self._said = now
         rate = self._pace.rate(now)
-        speed = f"{rate:,.0f} a second, " if rate else ""
+        number = bytes_text if stage == self._of_bytes else "{:,.0f}".format
+        speed = f"{number(rate)} a second, " if rate else ""
         left = clock(self._pace.left(now) if done < total else 0)
-        say(f"{stage}: {done:,}/{total:,}, {speed}{left} left")
+        say(f"{stage}: {number(done)} of {number(total)}, {speed}{left} left")

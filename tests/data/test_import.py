@@ -292,12 +292,14 @@ def test_progress_says_rate_and_time_to_finish(monkeypatch, capsys):
     now = [100.0]
     monkeypatch.setattr(importing.time, "monotonic", lambda: now[0])
     lines = importing.Lines()
-    for seconds, done in ((0, 0), (1, 1000), (4, 4000), (5, 5000), (10, 10_000)):
+    for seconds, done in ((0, 0), (1, 1000), (6, 6000), (8, 8000), (10, 10_000)):
         now[0] = 100.0 + seconds
         lines("episodes", done, 10_000)
+    lines("checking the files", 10**9, 10**9)
     assert capsys.readouterr().err.splitlines() == [
-        "episodes: 4,000/10,000, 1,000 a second, 0:00:06 left",
-        "episodes: 10,000/10,000, 1,000 a second, 0:00:00 left",
+        "episodes: 6,000 of 10,000, 1,000 a second, 0:00:04 left",
+        "episodes: 10,000 of 10,000, 1,000 a second, 0:00:00 left",
+        "checking the files: 1 GB of 1 GB, 0:00:00 left",
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,9 @@ from fmbpo.errors import UserError
 
 AGAIN = "fetch or write the file again"
 _PIECE = 2**23
+_DAMAGED = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, EOFError, KeyError,
+            ValueError, OverflowError, RuntimeError)  # fmt: skip
+"""What zipfile raises for files that are no more what they were."""
 _LOCAL_HEADER = 30
 _NAME, _EXTRA = slice(26, 28), slice(28, 30)
 
@@ -158,7 +162,7 @@ def reading(path: Path) -> Iterator[None]:
             where=str(path),
             remedy="check its permissions and the disk it lies on",
         ) from error
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise UserError(
             f"truncated or damaged ({error or type(error).__name__})",
             where=str(path),
@@ -175,12 +179,15 @@ class _Part:
 
 
 def _parts(path: Path) -> list[_Part]:
-    """Where the (packed) bytes of a zip file's members are, for those that are stored as is."""
+    """Where the bytes of a zip file's members are that are stored as is; the others are checked."""
     found = []
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED:
-                continue  # zipfile checks those itself where they are unpacked
+                with archive.open(member) as unpacked:  # compares the checksum at the end
+                    while unpacked.read(_PIECE):
+                        pass
+                continue
             file.seek(member.header_offset)
             head = file.read(_LOCAL_HEADER)
             if len(head) < _LOCAL_HEADER or head[:4] != b"PK\3\4":

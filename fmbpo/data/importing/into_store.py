@@ -35,8 +35,8 @@ from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with a stage, how much of it is done, and how much there is."""
-CHECKING, REREADING, WRITING = "checking the files (bytes)", "reading again (rows)", "episodes"
-"""The stages."""
+CHECKING, REREADING, WRITING = "checking the files", "rows read again", "episodes"
+"""The stages: of bytes, of rows and of episodes."""
 BLOCK_ROWS = 2**20
 """Rows that are in memory at a time: 130 MB as the store holds them."""
 ROW = 4 * (OBS_WIDTH + ACTION_WIDTH + 1)

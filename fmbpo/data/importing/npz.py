@@ -101,8 +101,6 @@ class NpzFile:
                         **part, lengths=self._lengths[at:stop], task=self._ids[at:stop], first=at
                     )
                 at = stop
-            for array in arrays.values():
-                array.finish()
 
 
 class _Array:
@@ -133,6 +131,14 @@ class _Array:
                 remedy="save plain numbers and texts: numpy.array(names), not dtype=object",
             )
         self.row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=int))
+        size = self._file.tell() + self.row_bytes * int(np.prod(self.shape[:1], dtype=int))
+        there = archive.getinfo(f"{name}.npy").file_size
+        if there != size:
+            raise UserError(
+                f"truncated or damaged: {there} bytes where shape {list(self.shape)} needs {size}",
+                where=self.where,
+                remedy=AGAIN,
+            )
 
     def __enter__(self) -> _Array:
         return self
@@ -142,35 +148,8 @@ class _Array:
 
     def rows(self, count: int) -> NDArray[Any]:
         """The next rows."""
-        size = count * self.row_bytes
-        with _unpacking(self.where):
-            data = self._file.read(size)
-        if len(data) < size:
-            raise UserError("truncated: rows are missing", where=self.where, remedy=AGAIN)
+        data = self._file.read(count * self.row_bytes)
         return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
-
-    def finish(self) -> None:
-        """Nothing may follow; reaching the end compares the checksum."""
-        with _unpacking(self.where):
-            more = self._file.read(1)
-        if more:
-            raise UserError("longer than its header says", where=self.where, remedy=AGAIN)
-
-
-class _unpacking:  # noqa: N801 (a context manager, used as a function)
-    """What zipfile's decoders raise for damaged data."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, OSError | UserError):
-            raise UserError(
-                f"truncated or damaged ({error})", where=self._where, remedy=AGAIN
-            ) from error
 
 
 def _whole(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
@@ -179,7 +158,6 @@ def _whole(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
         if count * array.row_bytes > _SMALL:
             raise _unfit(array, "an entry an episode")
         values = array.rows(count).reshape(array.shape)
-        array.finish()
     return values
 
 
