@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from tdmpc2_files import arrays, save
 
 from fmbpo.cli import main, parser
 from fmbpo.experiment import load_experiment
@@ -124,6 +125,14 @@ def run_other(words):
             fewer += ["--explore", "0", "--recover", "0"]
             assert main([*(re.sub(r"=\d+", "=1", word) for word in words[1:]), *fewer]) == 0
             assert Path(words[words.index("--out") + 1]).is_dir()
+        case ["fmbpo", "data", "import-tdmpc2", folder, *_]:
+            Path(folder).mkdir()
+            save(Path(folder, "chunk_0.pt"), arrays())
+            assert main(words[1:]) == 0
+        case ["fmbpo", "data", "import-npz", file, *_]:
+            page = (REPOSITORY / "docs/data.md").read_text("utf-8")
+            exec(next(text for language, text in blocks(page) if language == "python"), {})
+            assert main(words[1:]) == 0
         case ["fmbpo", "import-checkpoint", file]:
             shutil.copy(TINY_CHECKPOINT, file)
             assert main(words[1:]) == 0

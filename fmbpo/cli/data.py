@@ -1,4 +1,4 @@
-"""``data``: collect, describe and verify data sets."""
+"""``data``: collect, import, describe and verify data sets."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import argparse
 import json
 from pathlib import Path
 
+from fmbpo.cli import importing
 from fmbpo.cli.arguments import Commands
 from fmbpo.cli.collecting import add_collect
 
 
 def add_commands(commands: Commands) -> None:
     """Add them."""
-    data = commands.add_parser("data", help="collect, describe and verify data sets")
+    data = commands.add_parser("data", help="collect, import, describe and verify data sets")
     kinds = data.add_subparsers(required=True, metavar="COMMAND")
     add_collect(kinds)
+    importing.add_commands(kinds)
     for name, action, text in (
         ("info", _info, "describe a data set"),
         ("verify", _verify, "read every row and compare it with the data set's id"),

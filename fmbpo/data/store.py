@@ -19,21 +19,25 @@ from fmbpo.data.store_format import (
     DATA_ARRAYS,
     LAYOUT,
     REMAKE,
+    SEAL,
     ContentHash,
     check_attributes,
     check_ends,
     check_finite,
     check_index,
+    check_manifest,
     digest,
     open_array,
     open_group,
     read,
+    seal,
     starts,
 )
 from fmbpo.errors import UserError
 
 HELD_OUT_SHARE = 0.02
 HELD_OUT_MIN = 2
+_PIECE_ROWS = 2**24
 
 
 @frozen(eq=False)
@@ -186,12 +190,22 @@ def held_out(store: Store | Episodes) -> NDArray[np.bool_]:
 
 
 def verify(path: Path | str, progress: Callable[[float], None] | None = None) -> str:
-    """Read every row, in pieces: finite, and the content is what the id says. Returns the id.
+    """Read every row, a chunk at a time: finite, and what the id says. Returns the id.
+
+    The metadata are compared with their seal (stores from before there was one have none), and
+    the numbers of rows and episodes in them, by task and by source file, with the arrays.
 
     Raises:
         UserError: as `load`, or the content has changed since the store was written.
     """
     store = open_store(path)
+    if SEAL in store.attributes and seal(store.path) != store.attributes[SEAL]:
+        raise UserError(
+            "the metadata (a zarr.json) have changed since the store was written",
+            where=str(store.path),
+            remedy=REMAKE,
+        )
+    check_manifest(store.attributes, store.episode_task, store.episode_ends, store.path)
     hasher = ContentHash(store.tasks)
     done, total = 0, store.rows * len(DATA_ARRAYS)
     for name in DATA_ARRAYS:
@@ -218,9 +232,7 @@ def info(path: Path | str) -> dict[str, Any]:
         UserError: as `open_store`.
     """
     store = open_store(path)
-    reward = read(store.arrays["data/reward"], "data/reward", store.path).astype(np.float64)
-    filled = len(store.episode_ends) > 0
-    returns = np.add.reduceat(reward, starts(store.episode_ends)) if filled else reward
+    returns = _returns(store)
     episodes: dict[str, dict[str, int]] = {}
     means: dict[str, dict[str, float]] = {}
     for t, task in enumerate(store.tasks):
@@ -239,9 +251,24 @@ def info(path: Path | str) -> dict[str, Any]:
         "episodes": episodes,
         "mean_return": means,
         "held_out": int(held_out(store).sum()),
+        "sources": store.attributes.get("sources", []),
         "bytes": sum(p.stat().st_size for p in store.path.rglob("*") if p.is_file()),
         "provenance": store.attributes.get("provenance", {}),
     }
+
+
+def _returns(store: Store) -> NDArray[np.float64]:
+    """[E] the sum of every episode's rewards, a piece of the rewards in memory at a time."""
+    ends = store.episode_ends
+    first, returns = starts(ends), np.zeros(len(ends))
+    at = 0
+    while at < len(ends):
+        stop = max(at + 1, int(np.searchsorted(ends, first[at] + _PIECE_ROWS, side="right")))
+        rows = slice(int(first[at]), int(ends[stop - 1]))
+        reward = read(store.arrays["data/reward"], "data/reward", store.path, rows)
+        returns[at:stop] = np.add.reduceat(reward.astype(np.float64), first[at:stop] - rows.start)
+        at = stop
+    return returns
 
 
 def _pieces(store: Store, name: str) -> Iterator[tuple[int, NDArray[Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ LAYOUT: dict[str, tuple[str, int, str]] = {
     "meta/episode_ends": ("int64", 0, "episodes"),
 }
 DATA_ARRAYS = tuple(name for name in LAYOUT if name.startswith("data/"))
+SEAL = "seal"
+"""The attribute that holds `seal` of the rest."""
 REMAKE = "collect or import the data set again"
 
 
@@ -68,6 +71,14 @@ class ContentHash:
 def digest(text: str) -> str:
     """SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def seal(path: Path) -> str:
+    """SHA-256 of a store's metadata: all attributes but the seal itself, and of every array."""
+    documents = {name: json.loads((path / name / "zarr.json").read_bytes()) for name in LAYOUT}
+    group = json.loads((path / "zarr.json").read_bytes())
+    group["attributes"].pop(SEAL, None)
+    return "sha256:" + digest(json.dumps([group, documents], sort_keys=True))
 
 
 def open_group(path: Path) -> zarr.Group:
@@ -119,8 +130,9 @@ def read(array: zarr.Array[Any], name: str, path: Path, rows: slice | None = Non
         return np.asarray(array[rows if rows is not None else slice(None)])
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        at = f", in rows {rows.start} to {rows.stop}" if rows is not None else ""
         raise UserError(
-            f"truncated or damaged: {first}", where=f"{path}, array {name}", remedy=REMAKE
+            f"truncated or damaged: {first}", where=f"{path}, array {name}{at}", remedy=REMAKE
         ) from error
 
 
@@ -189,6 +201,50 @@ def check_index(
         raise UserError(
             f"episode {at} has index {int(index[at])}, but there are {len(names)} names",
             where=where,
+            remedy=REMAKE,
+        )
+
+
+def check_manifest(
+    attributes: Mapping[str, Any],
+    task: NDArray[np.int16],
+    ends: NDArray[np.int64],
+    path: Path,
+) -> None:
+    """UserError unless the numbers in the attributes are those of the episodes [E].
+
+    Of all rows and of rows and episodes by task; and every episode comes from exactly one of the
+    ``sources``, where there are such.
+    """
+    names, lengths = attributes["tasks"], ends - starts(ends)
+    episodes = np.bincount(task, minlength=len(names))
+    rows = np.bincount(task, weights=lengths, minlength=len(names))
+    found: dict[str, Any] = {
+        "rows": int(lengths.sum()),
+        "episodes_per_task": {name: int(episodes[i]) for i, name in enumerate(names)},
+        "rows_per_task": {name: int(rows[i]) for i, name in enumerate(names)},
+    }
+    for key, value in found.items():
+        if attributes.get(key, value) != value:
+            raise UserError(
+                f"{attributes[key]}, but the arrays have {value}",
+                where=f"{path}, attribute {key}",
+                remedy=REMAKE,
+            )
+    at = 0
+    for source in attributes.get("sources", ()):
+        begin, end = source["first_episode"], source["end_episode"]
+        if begin != at or end - begin != source["episodes"] - source["left_out"]:
+            raise UserError(
+                f"{source['file']} does not have the episodes {begin} to {end}",
+                where=f"{path}, attribute sources",
+                remedy=REMAKE,
+            )
+        at = end
+    if attributes.get("sources") and at != len(ends):
+        raise UserError(
+            f"{at} episodes, but there are {len(ends)}",
+            where=f"{path}, attribute sources",
             remedy=REMAKE,
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,8 +15,18 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 import fmbpo
-from fmbpo.data.store_format import DATA_ARRAYS, FORMAT, FORMAT_VERSION, LAYOUT, ContentHash
+from fmbpo.data.store_format import (
+    DATA_ARRAYS,
+    FORMAT,
+    FORMAT_VERSION,
+    LAYOUT,
+    SEAL,
+    ContentHash,
+    seal,
+    starts,
+)
 from fmbpo.errors import UserError
+from fmbpo.runs.files import disk_errors, fsync_path
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
 
 CHUNK_ROWS = 262_144
@@ -28,7 +39,8 @@ class StoreWriter:
 
     Rows go to disk in whole chunks, then the episodes that lie wholly within them, their ends
     last. With ``resume``, a partial store continues after its last whole episode, which
-    `episodes` counts; the result is the same as without an interruption.
+    `episodes` counts; the result is the same as without an interruption, whenever it came. What
+    is there is read again for that, once (for the id).
 
     Args:
         out: folder of the finished store; must not exist.
@@ -38,9 +50,14 @@ class StoreWriter:
             it, chunks can be memory-mapped.
         chunk_rows: rows a chunk.
         resume: continue a partial store of the same kind where there is one.
+        provenance: an attribute of the store from its beginning on. A partial store is only
+            continued where the ``"request"`` in it is the same.
+        reread: called with (rows read again, rows to read again) while a partial store is opened.
 
     Raises:
-        UserError: ``out`` exists, or a task is unknown.
+        UserError: ``out`` exists, a task is unknown, a partial store of another request is there
+            or is damaged, the disk is full or may not be written (here and in every method; what
+            is on the disk stays valid and is continued).
     """
 
     def __init__(
@@ -52,6 +69,8 @@ class StoreWriter:
         compress: bool = False,
         chunk_rows: int = CHUNK_ROWS,
         resume: bool = False,
+        provenance: Mapping[str, Any] | None = None,
+        reread: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.out, self.partial = Path(out), Path(f"{out}.partial")
         if self.out.exists():
@@ -61,10 +80,13 @@ class StoreWriter:
         self._chunk, self._hash = chunk_rows, ContentHash(self._tasks)
         self._pending: dict[str, list[NDArray[Any]]] = {name: [] for name in LAYOUT}
         self._rows = self._written = self.episodes = self._episodes_written = 0
-        if resume and (self.partial / "zarr.json").exists():
-            self._reopen()
-        else:
-            self._create(compress)
+        # A kill can leave a store without its last arrays; then it has no rows either.
+        begun = all((self.partial / name / "zarr.json").exists() for name in LAYOUT)
+        with self._disk():
+            if resume and begun:
+                self._reopen(provenance or {}, reread)
+            else:
+                self._create(compress, provenance)
 
     def append(
         self,
@@ -99,33 +121,71 @@ class StoreWriter:
         for word, known in ((task, self._tasks), (behaviour, self._behaviours)):
             if word not in known:
                 raise UserError(f"{word!r} is not one of {', '.join(known)}", where=where)
-        for name, values in rows.items():
+        self.extend(
+            rows["data/obs"],
+            rows["data/action"],
+            rows["data/reward"],
+            lengths=np.array([length]),
+            task=np.array([self._tasks.index(task)]),
+            behaviour=np.array([self._behaviours.index(behaviour)]),
+        )
+
+    def extend(
+        self,
+        obs: NDArray[np.float32],
+        action: NDArray[np.float32],
+        reward: NDArray[np.float32],
+        *,
+        lengths: NDArray[Any],
+        task: NDArray[Any],
+        behaviour: NDArray[Any],
+    ) -> None:
+        """Add K episodes of R rows together, as they are to stand in the store (not checked again).
+
+        obs [R, 24], action [R, 6], reward [R]; lengths [K] with sum R; task [K] and behaviour [K],
+        indices into the writer's names.
+        """
+        for name, values in (("data/obs", obs), ("data/action", action), ("data/reward", reward)):
             self._hash.update(name, values)
             self._pending[name].append(values)
-        self._rows += length
-        self.episodes += 1
-        self._note(self._tasks.index(task), self._behaviours.index(behaviour), self._rows)
+        ends = self._rows + np.cumsum(lengths)
+        for name, values in (
+            ("meta/episode_task", task),
+            ("meta/episode_behaviour", behaviour),
+            ("meta/episode_ends", ends),
+        ):
+            self._pending[name].append(np.asarray(values, LAYOUT[name][0]))
+        self._rows += len(reward)
+        self.episodes += len(lengths)
         if self._rows - self._written >= self._chunk:
-            self._flush(self._rows // self._chunk * self._chunk)
+            with self._disk():
+                self._flush(self._rows // self._chunk * self._chunk)
 
     def finish(self, attributes: Mapping[str, Any] | None = None) -> Path:
         """Write what is pending and the attributes, then rename; returns the store's folder."""
-        self._flush(self._rows)
-        meta = {name: self._values(name) for name in LAYOUT if name.startswith("meta/")}
-        task, behaviour = meta["meta/episode_task"], meta["meta/episode_behaviour"]
-        content = self._hash.id(task, behaviour, meta["meta/episode_ends"])
-        self._group.attrs.update(
-            {
-                **(attributes or {}),
-                "id": content,
-                "rows": self._rows,
-                "episodes_per_task": {
-                    name: int((task == i).sum()) for i, name in enumerate(self._tasks)
-                },
-                "complete": True,
-            }
-        )
-        os.replace(self.partial, self.out)
+        with self._disk():
+            self._flush(self._rows)
+            meta = {name: self._values(name) for name in LAYOUT if name.startswith("meta/")}
+            task, behaviour = meta["meta/episode_task"], meta["meta/episode_behaviour"]
+            ends = meta["meta/episode_ends"]
+            lengths, count = ends - starts(ends), len(self._tasks)
+            episodes = np.bincount(task, minlength=count)
+            # Below 2^53 rows, so exact.
+            rows = np.bincount(task, weights=lengths, minlength=count)
+            self._group.attrs.update(
+                {
+                    **(attributes or {}),
+                    "id": self._hash.id(task, behaviour, ends),
+                    "rows": self._rows,
+                    "episodes_per_task": {n: int(episodes[i]) for i, n in enumerate(self._tasks)},
+                    "rows_per_task": {n: int(rows[i]) for i, n in enumerate(self._tasks)},
+                    "complete": True,
+                }
+            )
+            self._group.attrs[SEAL] = seal(self.partial)
+            fsync_path(self.partial / "zarr.json")
+            os.replace(self.partial, self.out)
+            fsync_path(self.out.parent)
         return self.out
 
     def __enter__(self) -> StoreWriter:
@@ -139,7 +199,12 @@ class StoreWriter:
     ) -> None:
         """Nothing to release: an unfinished store stays partial."""
 
-    def _create(self, compress: bool) -> None:
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        with disk_errors(self.partial, intact="what is written already is kept"):
+            yield
+
+    def _create(self, compress: bool, provenance: Mapping[str, Any] | None) -> None:
         self.partial.parent.mkdir(parents=True, exist_ok=True)
         self._group = zarr.open_group(self.partial, mode="w", zarr_format=3)
         infos = [task_info(name) for name in self._tasks]
@@ -157,6 +222,7 @@ class StoreWriter:
                 "action_repeat": 2,
                 "split": _SPLIT_RULE,
                 "fmbpo": fmbpo.__version__,
+                **({} if provenance is None else {"provenance": dict(provenance)}),
             }
         )
         for name, (dtype, columns, unit) in LAYOUT.items():
@@ -175,15 +241,16 @@ class StoreWriter:
                 config={"write_empty_chunks": True},
             )
 
-    def _reopen(self) -> None:
+    def _reopen(self, provenance: Mapping[str, Any], reread: Callable[[int, int], None]) -> None:
         self._group = zarr.open_group(self.partial, mode="r+", zarr_format=3)
-        names = (self._group.attrs.get("tasks"), self._group.attrs.get("behaviours"))
+        attributes: dict[str, Any] = dict(self._group.attrs)
+        names = (attributes.get("tasks"), attributes.get("behaviours"))
         if names != (list(self._tasks), list(self._behaviours)):
-            raise UserError(
-                "a partial store of other tasks or behaviours is here",
-                where=str(self.partial),
-                remedy="finish that one, or remove the folder",
-            )
+            raise self._foreign("other tasks or behaviours")
+        if attributes.get("provenance", {}).get("request") != provenance.get("request"):
+            raise self._foreign("another request (other files, or other options)")
+        for left in self.partial.rglob("*.partial"):  # what a killed write left aside
+            left.unlink()
         meta = {n: self._values(n) for n in reversed(LAYOUT) if n.startswith("meta/")}
         ends = meta["meta/episode_ends"]
         # A kill can leave rows and episodes without their ends, or ends still of the fill value.
@@ -193,32 +260,34 @@ class StoreWriter:
         self.episodes = self._episodes_written = count
         self._rows = int(ends[count - 1]) if count else 0
         self._written = self._rows // self._chunk * self._chunk
+        for start in range(0, self._rows, self._chunk):
+            for name in DATA_ARRAYS:
+                stop = min(start + self._chunk, self._rows)
+                values = self._values(name, slice(start, stop))
+                if len(values) < stop - start or not np.isfinite(values).all():
+                    raise self._foreign(f"damaged rows (array {name}, from row {start})")
+                self._hash.update(name, values)
+                if start >= self._written:
+                    self._pending[name].append(values)
+            reread(stop, self._rows)
         for name in LAYOUT:
             array = self._array(name)
-            if name in DATA_ARRAYS:
-                for start in range(0, self._rows, self._chunk):
-                    values = np.asarray(array[start : min(start + self._chunk, self._rows)])
-                    self._hash.update(name, values)
-                    if start >= self._written:
-                        self._pending[name].append(values)
-                array.resize((self._written, *array.shape[1:]))
-            else:
-                array.resize((count,))
+            # All rows stay until they are written again: the next kill may come before.
+            array.resize((self._rows if name in DATA_ARRAYS else count, *array.shape[1:]))
 
-    def _note(self, task: int, behaviour: int, end: int) -> None:
-        for name, value in (
-            ("meta/episode_task", task),
-            ("meta/episode_behaviour", behaviour),
-            ("meta/episode_ends", end),
-        ):
-            self._pending[name].append(np.array([value], LAYOUT[name][0]))
+    def _foreign(self, what: str) -> UserError:
+        return UserError(
+            f"a partial store with {what} is here",
+            where=str(self.partial),
+            remedy="finish it with the command that began it, or remove the folder",
+        )
 
     def _flush(self, until: int) -> None:
         """Write the rows before ``until``, then the episodes that end by then."""
         for name in DATA_ARRAYS:
             rows = _joined(self._pending[name], LAYOUT[name])
             self._extend(name, self._written, rows[: until - self._written])
-            self._pending[name] = [rows[until - self._written :]]
+            self._pending[name] = [rows[until - self._written :].copy()]  # not the rest with it
         self._written = until
         ends = _joined(self._pending["meta/episode_ends"], LAYOUT["meta/episode_ends"])
         count = int((ends <= until).sum())
@@ -229,13 +298,24 @@ class StoreWriter:
         self._episodes_written += count
 
     def _extend(self, name: str, start: int, values: NDArray[Any]) -> None:
-        if len(values):
-            array = self._array(name)
-            array.resize((start + len(values), *array.shape[1:]))
-            array[start:] = values
+        if not len(values):
+            return
+        array, stop = self._array(name), start + len(values)
+        array.resize((stop, *array.shape[1:]))
+        array[start:] = values
+        # Rows are on the disk before the ends that count them.
+        length = array.chunks[0]
+        for number in range(start // length, -(-stop // length)):
+            at = (str(number), *("0" for _ in array.shape[1:]))
+            fsync_path(self.partial.joinpath(name, "c", *at))
 
-    def _values(self, name: str) -> NDArray[Any]:
-        return np.asarray(self._array(name)[:])
+    def _values(self, name: str, rows: slice = slice(None)) -> NDArray[Any]:
+        try:
+            return np.asarray(self._array(name)[rows])
+        except OSError:
+            raise
+        except Exception as error:  # of whatever decodes the chunks
+            raise self._foreign(f"damaged rows (array {name}: {type(error).__name__})") from error
 
     def _array(self, name: str) -> zarr.Array[Any]:
         array = self._group[name]

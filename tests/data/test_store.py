@@ -11,6 +11,7 @@ import pytest
 import zarr
 
 from fmbpo.data.store import Episodes, held_out, info, load, open_store, verify
+from fmbpo.data.store_format import DATA_ARRAYS, LAYOUT, seal
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
 
@@ -245,3 +246,126 @@ def test_the_split_is_two_percent_of_every_task_and_fixed() -> None:
     assert np.flatnonzero(split(20))[:4].tolist() == np.flatnonzero(split(20)).tolist()
     assert [int(split(20)[t::2].sum()) for t in range(2)] == [2, 2]
     assert [int(split(4)[t::2].sum()) for t in range(2)] == [1, 1]
+
+
+def flipped(path: Path, name: str, at: int) -> None:
+    file = sorted(p for p in (path / name / "c").rglob("*") if p.is_file())[0]
+    data = bytearray(file.read_bytes())
+    data[at % len(data)] ^= 4
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("name", [*DATA_ARRAYS, "meta/episode_task", "meta/episode_ends"])
+def test_verify_finds_a_flipped_byte(tmp_path: Path, compress: bool, name: str) -> None:
+    """The first chunk is full of rows, or a compressed whole."""
+    path = write(tmp_path / "set.zarr", compress=compress)
+    verify(path)
+    for at in (0, 30, 55):
+        shutil.copytree(path, copy := tmp_path / f"{at}.zarr")
+        flipped(copy, name, at)
+        with pytest.raises(UserError) as caught:
+            verify(copy)
+        assert str(copy) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"mean": 1.0', '"mean": 2.0'),
+        ('"action_repeat": 2', '"action_repeat": 4'),
+        ('"rows": 72', '"rows": 73'),
+        ('"reacher-easy": 40', '"reacher-easy": 41'),
+        ('"reacher-easy": 5', '"reacher-easy": 6'),
+    ],
+)
+def test_verify_finds_a_changed_attribute(store: Path, old: str, new: str) -> None:
+    file = store / "zarr.json"
+    text = file.read_text()
+    assert text.count(old) == 1, text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=r"metadata .* have changed"):
+        verify(store)
+    # A seal that fits does not help where the arrays say something else.
+    attribute(store, seal=seal(store))
+    if "mean" not in old and "repeat" not in old:
+        with pytest.raises(UserError, match=r"attribute .*: .*but the arrays have"):
+            verify(store)
+
+
+def test_verify_finds_changed_metadata_of_an_array(store: Path) -> None:
+    file = store / "data/reward/zarr.json"
+    file.write_text(file.read_text().replace('"NaN"', "0.0"))
+    with pytest.raises(UserError, match=r"metadata .* have changed"):
+        verify(store)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"end_episode": 8}, "does not have the episodes 0 to 8"), ({"episodes": 10}, "episodes 0 to"),
+     ({"end_episode": 8, "episodes": 8}, "8 episodes, but there are 9")],
+)  # fmt: skip
+def test_verify_counts_the_episodes_of_the_sources(
+    store: Path, change: dict[str, int], message: str
+) -> None:
+    source = {"file": "a", "first_episode": 0, "end_episode": 9, "episodes": 9, "left_out": 0}
+    attribute(store, sources=[source])
+    attribute(store, seal=seal(store))
+    verify(store)
+    attribute(store, sources=[{**source, **change}])
+    attribute(store, seal=seal(store))
+    with pytest.raises(UserError, match=message):
+        verify(store)
+
+
+def test_blocks_of_episodes_are_the_same_as_one_at_a_time(tmp_path: Path, store: Path) -> None:
+    data = load(store)
+    with StoreWriter(tmp_path / "b.zarr", TASKS, BEHAVIOURS, chunk_rows=16) as writer:
+        for e in (slice(0, 5), slice(5, 9)):
+            first, last = data.episode_starts[e][0], data.episode_ends[e][-1]
+            writer.extend(
+                *(values[first:last] for values in (data.obs, data.action, data.reward)),
+                lengths=(data.episode_ends - data.episode_starts)[e],
+                task=data.episode_task[e],
+                behaviour=data.episode_behaviour[e],
+            )
+        out = writer.finish({"planner_return": {"reacher-easy": {"mean": 1.0}}})
+    assert same_files(out, store)
+
+
+def test_a_kill_after_a_kill_loses_no_row(tmp_path: Path, store: Path) -> None:
+    """The second comes when the first is mended, before anything new is written."""
+    out = tmp_path / "again.zarr"
+    writer = StoreWriter(out, TASKS, BEHAVIOURS, chunk_rows=16)
+    for each in EPISODES[:7]:
+        writer.append(**each)
+    for _ in range(3):
+        StoreWriter(out, TASKS, BEHAVIOURS, chunk_rows=16, resume=True)
+    assert same_files(write(out, resume=True), store)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_a_store_killed_while_it_was_made(tmp_path: Path, store: Path, kept: int) -> None:
+    out = tmp_path / "again.zarr"
+    writer = StoreWriter(out, TASKS, BEHAVIOURS, chunk_rows=16)
+    for name in list(LAYOUT)[kept:]:
+        shutil.rmtree(writer.partial / name)
+    if not kept:
+        (writer.partial / "zarr.json").unlink()
+    assert same_files(write(out, resume=True), store)
+
+
+def test_rows_read_again_are_told_and_partial_stores_of_other_requests_refused(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "x.zarr"
+    given: dict[str, Any] = {"provenance": {"request": {"files": 1}}, "chunk_rows": 16}
+    with StoreWriter(out, TASKS, BEHAVIOURS, **given) as writer:
+        for each in EPISODES:
+            writer.append(**each)
+    seen: list[tuple[int, int]] = []
+    StoreWriter(out, TASKS, BEHAVIOURS, resume=True, reread=lambda *at: seen.append(at), **given)
+    rows = seen[-1][1]
+    assert seen == [(min(at, rows), rows) for at in range(16, rows + 16, 16)]
+    with pytest.raises(UserError, match="another request"):
+        StoreWriter(out, TASKS, BEHAVIOURS, resume=True, provenance={"request": {"files": 2}})

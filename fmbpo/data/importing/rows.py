@@ -1,0 +1,135 @@
+"""A file's rows as the store holds them: float32, padded, filler and unused actions 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmbpo.data.importing.files import Block
+from fmbpo.data.store_format import starts
+from fmbpo.errors import UserError
+from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH, TaskInfo
+
+TASKS = tuple(MT30.values())
+_OBS_DIMS = np.array([task.obs_dim for task in TASKS])
+_ACTION_DIMS = np.array([task.action_dim for task in TASKS])
+_MEND = "mend the file, or leave it out: no value is guessed"
+
+
+def prepared(block: Block, where: str) -> Block:
+    """The block's rows of MT30 tasks: obs [R, 24], action [R, 6], reward [R], float32.
+
+    Action and reward of every episode's first row are filler and become 0 whatever they were (the
+    published files have NaN there); so do actions beyond a task's own width. Observations
+    beyond it must be 0.
+
+    Raises:
+        UserError: naming file (``where``), array, episode and row: an array too narrow for the
+            task, a value that is not finite, or an observation where there is padding.
+    """
+    block, numbers = _of_mt30(block)
+    lengths, task = block.lengths, block.task
+    row_task, first = np.repeat(task, lengths), starts(np.cumsum(lengths))
+
+    def place(name: str, bad: Any) -> str:
+        row = int(np.flatnonzero(bad)[0])
+        episode = int(np.searchsorted(first, row, side="right")) - 1
+        number = int(numbers[episode])
+        return f"{where}, array {name}, episode {number}, row {row - int(first[episode])}"
+
+    for name, values, dims in (
+        ("obs", block.obs, _OBS_DIMS),
+        ("action", block.action, _ACTION_DIMS),
+    ):
+        narrow = dims[task] > values.shape[1]
+        if narrow.any():
+            e = int(np.flatnonzero(narrow)[0])
+            info = TASKS[int(task[e])]
+            raise UserError(
+                f"{values.shape[1]} wide, but {info.name} has {int(dims[info.index])}",
+                where=f"{where}, array {name}, episode {int(numbers[e])}",
+                remedy="give the arrays of that task, or the right task",
+            )
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        obs = block.obs.astype(np.float32, copy=False)
+        action = _wide(block.action, ACTION_WIDTH)
+        reward = block.reward.astype(np.float32)
+    outside = _outside(obs.shape[1], _OBS_DIMS)[row_task] & (obs != 0)
+    if outside.any():
+        bad = outside.any(1)
+        info = TASKS[int(row_task[np.flatnonzero(bad)[0]])]
+        raise UserError(
+            f"a value that is not 0 beyond the {info.obs_dim} of {info.name}",
+            where=place("obs", bad),
+            remedy="padding must be zeros: is this the right task?",
+        )
+    action[_outside(ACTION_WIDTH, _ACTION_DIMS)[row_task]] = 0.0
+    action[first], reward[first] = 0.0, 0.0
+    obs = _wide(obs, OBS_WIDTH) if obs.shape[1] != OBS_WIDTH else np.ascontiguousarray(obs)
+    for name, values in (("obs", obs), ("action", action), ("reward", reward)):
+        finite = np.isfinite(values)
+        if not finite.all():
+            raise UserError(
+                "a value that is not finite (NaN, infinite, or too large for float32)",
+                where=place(name, ~finite.reshape(len(values), -1).all(1)),
+                remedy=_MEND,
+            )
+    return Block(obs, action, reward, lengths, task, block.first)
+
+
+def floats(kind: Any, name: str, where: str) -> None:
+    """UserError unless ``kind`` (a numpy type) holds floating-point numbers of up to 8 bytes."""
+    if np.dtype(kind) not in (np.float16, np.float32, np.float64):
+        raise UserError(
+            f"type {kind}, not float32 (or float16, float64)", where=f"{where}, array {name}"
+        )
+
+
+def mt30_ids(ids: NDArray[Any], skip_others: bool, where: str) -> NDArray[np.int16]:
+    """Ids [E] as int16; an id that MT30 has not is a UserError, or -1 with ``skip_others``."""
+    foreign = (ids < 0) | (ids >= len(TASKS))
+    negative = ids < 0
+    if (negative if skip_others else foreign).any():
+        e = int(np.flatnonzero(negative if skip_others else foreign)[0])
+        raise UserError(
+            f"unknown task id {int(ids[e])}; MT30 has 0 to {len(TASKS) - 1}",
+            where=f"{where}, array task, episode {e}",
+            remedy="with --skip-other-tasks, episodes of other task sets' tasks are left out",
+        )
+    return np.where(foreign, -1, ids).astype(np.int16)
+
+
+def names_of(ids: NDArray[Any]) -> Sequence[str]:
+    """Names of the MT30 tasks among the ids [E], in MT30's order."""
+    return [TASKS[i].name for i in np.unique(ids[ids >= 0])]
+
+
+def task_at(index: int) -> TaskInfo:
+    """The MT30 task with this id."""
+    return TASKS[index]
+
+
+def _of_mt30(block: Block) -> tuple[Block, NDArray[Any]]:
+    """Without the episodes to leave out; and the numbers [K] in the file of those that remain."""
+    kept = block.task >= 0
+    numbers = block.first + np.flatnonzero(kept)
+    if kept.all():
+        return block, numbers
+    rows = np.repeat(kept, block.lengths)
+    arrays = (block.obs[rows], block.action[rows], block.reward[rows])
+    return Block(*arrays, block.lengths[kept], block.task[kept], block.first), numbers
+
+
+def _outside(width: int, dims: NDArray[Any]) -> NDArray[np.bool_]:
+    """[tasks, width] whether a column is beyond the task's own."""
+    return np.arange(width) >= dims[:, None]
+
+
+def _wide(values: NDArray[Any], width: int) -> NDArray[np.float32]:
+    """A float32 copy [R, width]: cut, or filled up with zeros."""
+    wide = np.zeros((len(values), width), np.float32)
+    wide[:, : values.shape[1]] = values[:, :width]
+    return wide

@@ -1,0 +1,274 @@
+"""TD-MPC2's data files: a TensorDict [n, T] that torch saved, mapped and never executed.
+
+Keys ``obs`` [n, T, O], ``action`` [n, T, A], ``reward`` [n, T] and ``task`` [n, T] (an index into
+the task list). MT30's files have T = 501; those of MT80, whose first 30 tasks are MT30's, 101.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.serialization import (
+    add_safe_globals,
+    clear_safe_globals,
+    get_safe_globals,
+    get_unsafe_globals_in_checkpoint,
+)
+
+from fmbpo.data.importing.files import AGAIN, Block, reading
+from fmbpo.data.importing.rows import mt30_ids
+from fmbpo.errors import UserError
+
+KEYS = {"obs": 3, "action": 3, "reward": 2, "task": 2}
+"""Names and numbers of dimensions."""
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
+_REFUSED = "give the files that TD-MPC2 published; they are read, never executed"
+_TASK_ROWS = 2**23
+
+
+class _TensorDict:
+    """What takes the place of a TensorDict while a file is read: holds its state, does nothing."""
+
+    state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def _make(kind: Any, state: Any) -> _TensorDict:
+    made = _TensorDict()
+    made.state = state
+    return made
+
+
+# Where tensordict had these in its releases: up to 0.2, since 0.3, since 0.13.
+_KNOWN: dict[str, Callable[..., Any]] = {
+    "tensordict.tensordict.TensorDict": _TensorDict,
+    "tensordict._td.TensorDict": _TensorDict,
+    "tensordict.utils._StringOnlyDict": dict,
+    "tensordict._reductions._make_td": _make,
+}
+
+
+class TdmpcFile:
+    """One of the files, opened: its structure is checked, its values are not read yet.
+
+    float16, bfloat16, float32 and float64 are taken for numbers, integers for task ids. Keys beyond
+    the four are ignored. A plain dictionary of tensors is as good as a TensorDict.
+
+    Raises:
+        UserError: not there, truncated, of torch's old format, with code to be executed, without
+            one of the keys, or with arrays of types and shapes that do not fit.
+    """
+
+    equal_lengths = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        content = _load(path)
+        self.ignored: tuple[str, ...] = tuple(
+            sorted(str(key) for key in content if key not in KEYS)
+        )
+        arrays = _arrays(content, path)
+        self.episodes, self.length = (int(n) for n in arrays["reward"].shape)
+        self.row_bytes = sum(
+            t.element_size() * int(np.prod(t.shape[2:], dtype=int)) for t in arrays.values()
+        )
+        self._ids: NDArray[np.int16] | None = None
+
+    def tasks(self, skip_others: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+        """See `fmbpo.data.importing.files.Source`; UserError too where an episode has two."""
+        ids = np.zeros(self.episodes, np.int64)
+        step = max(1, _TASK_ROWS // self.length)
+        for first in range(0, self.episodes, step):
+            with _mapped(self.path) as arrays:
+                task = arrays["task"][first : first + step].numpy()
+            mixed = np.flatnonzero((task != task[:, :1]).any(1))
+            if len(mixed):
+                row = int(np.flatnonzero(task[mixed[0]] != task[mixed[0], 0])[0])
+                raise UserError(
+                    "the task changes within the episode",
+                    where=f"{self.path}, array task, episode {first + int(mixed[0])}, row {row}",
+                    remedy=AGAIN,
+                )
+            ids[first : first + step] = task[:, 0]
+        self._ids = mt30_ids(ids, skip_others, str(self.path))
+        return self._ids, np.full(self.episodes, self.length)
+
+    def blocks(self, first: int, rows: int) -> Iterator[Block]:
+        """See `fmbpo.data.importing.files.Source`; ``tasks`` is called before.
+
+        The file is mapped anew for every block, since pages that were looked at stay in memory
+        as long as the mapping does.
+        """
+        assert self._ids is not None
+        step = max(1, rows // self.length)
+        for at in range(first, self.episodes, step):
+            count = min(step, self.episodes - at)
+            with _mapped(self.path) as arrays:
+                part = {
+                    name: _numpy(values[at : at + count])
+                    for name, values in arrays.items()
+                    if name != "task"
+                }
+                yield Block(
+                    **{n: v.reshape(count * self.length, *v.shape[2:]) for n, v in part.items()},
+                    lengths=np.full(count, self.length),
+                    task=self._ids[at : at + count],
+                    first=at,
+                )
+                del part
+
+
+class _mapped:  # noqa: N801 (a context manager, used as a function)
+    """The file's arrays, mapped; let go of at the end of the block."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> dict[str, Tensor]:
+        self._arrays = _arrays(_load(self._path), self._path)
+        return self._arrays
+
+    def __exit__(self, *_: object) -> None:
+        self._arrays.clear()
+
+
+def _numpy(values: Tensor) -> NDArray[Any]:
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
+
+def _arrays(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    """The four arrays, checked against each other."""
+    missing = [key for key in KEYS if key not in content]
+    if missing:
+        there = ", ".join(sorted(map(str, content))) or "nothing"
+        raise UserError(
+            f"no array {', '.join(missing)}; there is {there}", where=str(path), remedy=_REFUSED
+        )
+    arrays = {}
+    for name, rank in KEYS.items():
+        value, where = content[name], f"{path}, array {name}"
+        if type(value) is not Tensor or value.layout != torch.strided or value.device.type != "cpu":
+            raise UserError(f"a {type(value).__name__}, no plain tensor", where=where)
+        if value.ndim != rank:
+            shape = "[n, T]" if rank == 2 else "[n, T, width]"
+            raise UserError(f"shape {list(value.shape)}, not {shape}", where=where)
+        if value.dtype not in (_INTEGERS if name == "task" else _FLOATS):
+            wanted = "an integer" if name == "task" else "a float of 16, 32 or 64 bits"
+            raise UserError(f"type {value.dtype}, not {wanted}", where=where)
+        arrays[name] = value.detach()
+    episodes, length = arrays["reward"].shape
+    for name, value in arrays.items():
+        if tuple(value.shape[:2]) != (episodes, length):
+            raise UserError(
+                f"{value.shape[0]} episodes of {value.shape[1]} rows, "
+                f"but reward has {episodes} of {length}",
+                where=f"{path}, array {name}",
+                remedy=AGAIN,
+            )
+    if episodes < 1 or length < 2:
+        raise UserError(
+            f"{episodes} episodes of {length} rows: nothing to learn from",
+            where=str(path),
+            remedy="give files with at least one episode of two rows",
+        )
+    return arrays
+
+
+def _load(path: Path) -> Mapping[Any, Any]:
+    """The file's dictionary of tensors, mapped. Nothing in it is executed."""
+    with reading(path):
+        sizes = _check_zip(path)
+        try:
+            with warnings.catch_warnings(), _known_alone():
+                warnings.simplefilter("ignore")
+                content = torch.load(path, mmap=True, weights_only=True, map_location="cpu")
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # torch raises many kinds for damaged files
+            raise _refusal(path, error) from error
+    inner = content
+    if isinstance(content, _TensorDict):
+        inner = content.state.get("_tensordict") if isinstance(content.state, dict) else None
+    if not isinstance(inner, Mapping):
+        raise UserError(
+            f"holds a {type(content).__name__.lstrip('_')}, no dictionary of arrays",
+            where=str(path),
+            remedy=_REFUSED,
+        )
+    tensors = [inner[key] for key in KEYS if isinstance(inner.get(key), Tensor)]
+    dense = [t for t in tensors if t.is_cpu and t.layout == torch.strided]
+    if any(t.untyped_storage().nbytes() not in sizes for t in dense):
+        raise UserError("an array is not as long as the file states", where=str(path), remedy=AGAIN)
+    return inner
+
+
+@contextmanager
+def _known_alone() -> Iterator[None]:
+    """Beside plain data, a file may name `_KNOWN`, and nothing that others have allowed."""
+    others = get_safe_globals()
+    clear_safe_globals()
+    add_safe_globals([(value, name) for name, value in _KNOWN.items()])
+    try:
+        yield
+    finally:
+        clear_safe_globals()
+        add_safe_globals(others)
+
+
+def _check_zip(path: Path) -> set[int]:
+    """UserError unless it is a zip file as torch writes them; the sizes of its members."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start:
+        raise UserError("the file is empty", where=str(path), remedy=AGAIN)
+    if start != b"PK\3\4":
+        raise UserError(
+            "not a file of torch, or of its format before 1.6, which cannot be read in pieces",
+            where=str(path),
+            remedy="where you trust it, load it and torch.save it again with a newer torch",
+        )
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise UserError(
+                    f"{member.filename} is compressed; torch saves without",
+                    where=str(path),
+                    remedy=_REFUSED,
+                )
+            if member.filename.endswith("/data.pkl") and member.file_size < 2**26:
+                archive.read(member)  # compares the checksum
+        return {member.file_size for member in archive.infolist()}
+
+
+def _refusal(path: Path, error: Exception) -> UserError:
+    """Why torch did not load it: first of all, what the file wanted to call."""
+    try:
+        unsafe = set(get_unsafe_globals_in_checkpoint(path)) - set(_KNOWN)
+    except Exception:  # a damaged file again
+        unsafe = set()
+    if unsafe:
+        return UserError(
+            f"asks for {', '.join(sorted(unsafe))}, which is no plain data: refused, not executed",
+            where=str(path),
+            remedy=_REFUSED,
+        )
+    text = (str(error).strip().splitlines() or [""])[0][:120]
+    kind = "asks for what plain data do not need" if _blocked(error) else "truncated or damaged"
+    return UserError(f"{kind} ({type(error).__name__}: {text})", where=str(path), remedy=AGAIN)
+
+
+def _blocked(error: Exception) -> bool:
+    return isinstance(error, pickle.UnpicklingError)

@@ -1,0 +1,108 @@
+"""An import that is killed anywhere, however often, ends with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tdmpc2_files import arrays, save
+
+PROGRAM = Path(__file__).parent.parent / "support" / "import_forks.py"
+pytestmark = pytest.mark.slow
+
+KILLS = 40
+"""At random moments, for each kind of store."""
+
+
+class Server:
+    """The other end of ``import_forks.py``."""
+
+    def __init__(self, kind: str, sources: list[Path], options: dict[str, Any]) -> None:
+        self.request = {"kind": kind, "sources": [str(s) for s in sources], "options": options}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            [sys.executable, str(PROGRAM)], stdin=pipe, stdout=pipe, text=True
+        )
+
+    def run(self, out: Path, kill: int = 0) -> tuple[int, int]:
+        """Status and number of events of one process."""
+        line = json.dumps({**self.request, "out": str(out), "kill": kill})
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        status, count = json.loads(self.process.stdout.readline())
+        return status, count
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+@pytest.fixture(params=["tdmpc2", "tdmpc2-compressed", "npz"])
+def server(request, tmp_path):
+    kind, _, compressed = request.param.partition("-")
+    sources = []
+    for number in range(3):
+        given = arrays(11 + number, length=5, seed=number)
+        path = tmp_path / f"part_{number}.{'npz' if kind == 'npz' else 'pt'}"
+        if kind == "npz":
+            rows = {name: np.nan_to_num(given[name]) for name in ("obs", "action", "reward")}
+            np.savez_compressed(
+                path,
+                **{name: values.reshape(-1, *values.shape[2:]) for name, values in rows.items()},
+                episode_ends=np.arange(1, 12 + number) * 5,
+                task=np.array("walker-run"),
+            )
+        else:
+            save(path, given)
+        sources.append(path)
+    options = {"block_rows": 10, "chunk_rows": 16, "compress": bool(compressed)}
+    server = Server(kind, sources, options)
+    yield server
+    server.close()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_killed_at_random_moments(server, tmp_path):
+    whole = tmp_path / "whole.zarr"
+    status, events = server.run(whole)
+    assert status == 0
+    assert events > 200
+    expected, rng, kills, rounds, in_a_row = content(whole), random.Random(0), 0, 0, 0
+    while kills < KILLS:
+        rounds += 1
+        out, row = tmp_path / f"{rounds}.zarr", 0
+        # Early ones more often than late ones: what follows a kill is shorter.
+        while (status := server.run(out, rng.randint(1, events // (1 + rounds % 3)))[0]) != 0:
+            assert status == -signal.SIGKILL
+            assert not out.exists() or content(out) == expected
+            kills, row = kills + 1, row + 1
+            in_a_row = max(in_a_row, row)
+            if row == 12:
+                assert server.run(out)[0] == 0
+                break
+        assert content(out) == expected
+        assert not list(tmp_path.glob("*.partial"))
+    assert in_a_row >= 3
+
+
+def test_killed_again_and_again_a_little_further(server, tmp_path):
+    """Each process comes a few events further than it takes to continue."""
+    whole, out = tmp_path / "whole.zarr", tmp_path / "again.zarr"
+    _, events = server.run(whole)
+    step, kills = events // 4, 0
+    while (status := server.run(out, step)[0]) != 0:
+        assert status == -signal.SIGKILL
+        kills, step = kills + 1, step + 7
+    assert kills >= 3
+    assert content(out) == content(whole)
