@@ -111,7 +111,7 @@ PLAN_TASKS: dict[str, PlanTask] = {
     "finger-turn-hard": PlanTask(r.finger_turn, _FINGER, r.finger_turn_shaping),
     "fish-swim": PlanTask(
         r.fish_swim,
-        PlanSettings(samples=32, horizon=20, knots=8, sigma=0.8, coarse=5, repeats=0.4),
+        PlanSettings(samples=32, horizon=20, knots=8, sigma=0.8, coarse=2),
         r.fish_shaping,
         (r.TARGET_GEOM, r.MOUTH, r.TORSO_UP),
     ),
