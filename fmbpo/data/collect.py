@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +171,21 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterable[None]:
     # thread each, since the processes already fill the cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _leave_signals) as pool:
-        futures = [pool.submit(_Job.do, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _leave_signals)
+    try:
+        for future in as_completed([pool.submit(_Job.do, job) for job in jobs]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker died, perhaps for want of memory; finished episodes are kept",
+            where="collecting",
+            remedy="give the same command again, with fewer --workers",
+        ) from error
+    finally:
+        # At once: an episode that is half done is of no use to anyone.
+        for child in multiprocessing.active_children():
+            child.kill()
+        pool.shutdown(cancel_futures=True)
 
 
 def _leave_signals() -> None:

@@ -4,6 +4,7 @@ import filecmp
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -265,3 +266,52 @@ def test_the_embedded_set() -> None:
         assert planner["mean"] - planner["std"] > random["mean"] + random["std"]
     size = sum(p.stat().st_size for p in embedded_path().rglob("*") if p.is_file())
     assert size < 8e6
+
+
+SLOW = """
+import sys
+from fmbpo.cli import main
+if __name__ == "__main__":
+    sys.exit(main(["data", "collect", "--out", sys.argv[1], "--tasks", "acrobot-swingup",
+                   "--episodes", "4", "--noise", "0", "--workers", "2"]))
+"""
+
+
+def workers_in(folder: Path) -> list[int]:
+    """Processes of a pool that work there."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(process / "cwd") != str(folder):
+                continue
+            # Beside the workers there is one that looks after what they share.
+            if b"--multiprocessing-fork" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("by", ["SIGTERM", "worker"])
+def test_workers_end_with_the_collection(tmp_path: Path, by: str) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    command = [sys.executable, "slow.py", str(tmp_path / "out.zarr")]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    while len(workers_in(tmp_path)) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(1.0)
+    if by == "SIGTERM":
+        process.terminate()
+    else:
+        os.kill(workers_in(tmp_path)[0], 9)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == (75 if by == "SIGTERM" else 2)
+    assert ("the same command continues" if by == "SIGTERM" else "fewer --workers") in said
+    assert "Traceback" not in said
+    assert "leaked" not in said
+    assert workers_in(tmp_path) == []
