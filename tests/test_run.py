@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fmbpo.cli import main
+from fmbpo.data.residence import InMemory
 from fmbpo.engine.world_model_update import HookCall
 from fmbpo.runs.checkpoint import read_manifest
 from fmbpo.runs.sinks import read_metrics
@@ -71,7 +72,8 @@ def test_a_quadrant_runs_to_its_end(
     assert [x["step"] for x in lines if "return" in x] == [0, 3, 6]
     assert [x["step"] for x in lines if "critic_loss" in x] == [2, 4, 6]
 
-    # Again: nothing to do, the same answer.
+    # Again: nothing to do, the same answer, and no row is read.
+    monkeypatch.setattr(InMemory, "packed", property(lambda _: pytest.fail("rows were read")))
     assert main([*command, "--json"]) == 0
     again = capsys.readouterr()
     assert json.loads(again.out) == summary
@@ -79,12 +81,12 @@ def test_a_quadrant_runs_to_its_end(
 
 
 def test_what_is_printed_while_training_is_no_result(
-    runs, repository, small_store, tiny, capsys, monkeypatch
+    repository, small_store, tiny, capsys, monkeypatch, tmp_path
 ):
     act = HookCall.forward
     monkeypatch.setattr(HookCall, "forward", lambda *a: print("from a hook") or act(*a))
     file = repository / "experiments" / "phase8_pretrain_mlpwm.toml"
-    command = arguments(file, small_store, runs, [*tiny, "pretrain.seed=9"])
+    command = arguments(file, small_store, tmp_path, tiny)
     assert main([*command, "--json"]) == 0
     out = capsys.readouterr()
     assert json.loads(out.out)["experiment"] == "phase8_pretrain_mlpwm"

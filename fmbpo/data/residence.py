@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -41,6 +42,9 @@ class Residence(Protocol):
     worker: ThreadPoolExecutor | None
     """One thread that makes batches ahead; None where that gains nothing."""
 
+    def load(self) -> None:
+        """Bring the rows there now and not with the first batch. ``UserError`` for damaged ones."""
+
     def gather(self, row_B: Tensor, horizon: int) -> Tensor:
         """Slices of ``horizon`` + 1 rows from the given first ones: ``[H + 1, B, ROW_WIDTH]`` on
         ``device``."""
@@ -49,21 +53,31 @@ class Residence(Protocol):
 class InMemory:
     """``device`` and ``host``: all rows of a store as one tensor ``[N, ROW_WIDTH]``.
 
-    Its making takes no more memory than that and one piece. ``UserError`` for damaged rows.
+    They are read when they are first needed, which for a run that is complete is never. That takes
+    no more memory than they and one piece.
     """
 
     def __init__(self, store: Store, kind: Literal["device", "host"], device: torch.device) -> None:
         self.kind: Kind = kind
         self.device = device
         self.worker = ThreadPoolExecutor(1, "batches") if kind == "host" else None
-        stored = Stored(store, device)
-        self.packed = torch.empty(
-            store.rows, ROW_WIDTH, device=device if kind == "device" else torch.device("cpu")
-        )
-        step = math.ceil(PIECE_ROWS / stored.block_rows) * stored.block_rows
+        self._stored = Stored(store, device)
+
+    @cached_property
+    def packed(self) -> Tensor:
+        """All rows. ``UserError`` for damaged ones."""
+        store, block = self._stored.store, self._stored.block_rows
+        place = self.device if self.kind == "device" else torch.device("cpu")
+        packed = torch.empty(store.rows, ROW_WIDTH, device=place)
+        step = math.ceil(PIECE_ROWS / block) * block
         for start in range(0, store.rows, step):
             end = min(start + step, store.rows)
-            self.packed[start:end] = torch.from_numpy(stored.span(start, end))
+            packed[start:end] = torch.from_numpy(self._stored.span(start, end))
+        return packed
+
+    def load(self) -> None:
+        """See `Residence`."""
+        self.packed  # noqa: B018 (it is read here)
 
     def gather(self, row_B: Tensor, horizon: int) -> Tensor:
         """See `Residence`."""
@@ -90,6 +104,9 @@ class Stored:
         self.block_rows = int(store.arrays["data/obs"].chunks[0])
         self.plain = all(_is_plain(store.arrays[name]) for name in DATA_ARRAYS)
         self._last: dict[str, tuple[int, NDArray[np.float32]]] = {}
+
+    def load(self) -> None:
+        """See `Residence`: nothing is to be brought."""
 
     def span(
         self, start: int, end: int, out: NDArray[np.float32] | None = None

@@ -40,7 +40,7 @@ class Dataset:
 
 
 def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
-    """Open, check and split the configured store, and put its rows where they are sampled from.
+    """Open, check and split the configured store; its rows are read when they are first needed.
 
     Errors are the store's own ``UserError``s.
     """

@@ -54,6 +54,7 @@ def find_data(
                 return data
         check_loading(choose(e.data, store, device), store, device)
         data = load_dataset(e.data, device)
+        data.train.residence.load()
         known.append(((e.data, device), data))
         return data
 
