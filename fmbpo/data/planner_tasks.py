@@ -33,10 +33,6 @@ _HOPPING = (r.TORSO_MASS, r.FOOT_MASS)
 _FEET = (r.TORSO, r.HIND_FOOT, r.FORE_FOOT)
 
 
-def _three_links() -> tuple[str, dict[str, bytes]]:
-    return reacher_three._MODEL, {}
-
-
 def _walker(
     speed: float, samples: int = 32, sigma: float = 1.2, warm: float = 0.1, progress: float = 0.0
 ) -> PlanTask:
@@ -49,7 +45,9 @@ _REACHER_TASKS = {
     name: PlanTask(r.reacher, _REACHER, r.reacher_shaping, _REACHING)
     for name in ("reacher-easy", "reacher-hard")
 } | {
-    name: PlanTask(r.reacher, _REACHER_THREE, r.reacher_shaping, _REACHING, _three_links)
+    name: PlanTask(
+        r.reacher, _REACHER_THREE, r.reacher_shaping, _REACHING, reacher_three.get_model_and_assets
+    )
     for name in ("reacher-three-easy", "reacher-three-hard")
 }
 

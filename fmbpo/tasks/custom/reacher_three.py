@@ -65,8 +65,13 @@ _MODEL = """
 """
 
 
+def get_model_and_assets() -> tuple[str, dict[str, bytes]]:
+    """The model's XML and what it includes, as dm_control's domains give them."""
+    return _MODEL, common.ASSETS
+
+
 def _build(target_radius: float) -> Any:
-    physics = reacher.Physics.from_xml_string(_MODEL, common.ASSETS)
+    physics = reacher.Physics.from_xml_string(*get_model_and_assets())
     task = reacher.Reacher(target_size=target_radius, random=0)
     return control.Environment(physics, task, time_limit=_TIME_LIMIT)
 
