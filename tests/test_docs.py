@@ -3,6 +3,7 @@
 import argparse
 import ast
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -10,18 +11,22 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from attrs import asdict
 
 from fmbpo.cli import parser
+from fmbpo.data.planner_tasks import plan_task
 from fmbpo.hookspecs import SPEC_VERSION
+from fmbpo.tasks.mt30 import MT30
 
 REPOSITORY = Path(__file__).parent.parent
 DOCS = REPOSITORY / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), *(REPOSITORY / n for n in ("README.md", "CONTRIBUTING.md"))]
 
 
-def generator():
-    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate_configuration.py")
+def generator(name="generate_configuration"):
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -32,6 +37,22 @@ def test_generated_parts_are_current(name, monkeypatch):
     monkeypatch.delenv("FMBPO_DATA", raising=False)
     assert (DOCS / name).read_text(encoding="utf-8") == generator().page(DOCS / name), (
         "run: python docs/generate_configuration.py"
+    )
+
+
+def test_the_small_set_of_all_tasks_is_as_it_was_measured():
+    mini = generator("generate_mini")
+    found = json.loads(mini.NUMBERS.read_text(encoding="utf-8"))
+    assert mini.PAGE.read_text(encoding="utf-8") == mini.page(found), (
+        "run: python docs/generate_mini.py"
+    )
+    planner = {task: np.mean(row["planner"]) for task, row in found["returns"].items()}
+    assert planner.keys() == MT30.keys()
+    # What the specification of the collector asks for.
+    assert np.mean(list(planner.values())) >= 650
+    assert all(len(row["planner"]) >= 3 for row in found["returns"].values())
+    assert found["planner"] == {t: asdict(plan_task(t).settings) for t in MT30}, (
+        "the planner's settings are others now: collect the set anew"
     )
 
 
