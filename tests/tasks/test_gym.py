@@ -69,7 +69,7 @@ def test_bad_arguments() -> None:
         fmbpo.tasks.gym.GymTask("walker-walk", render_mode="human")
 
 
-@pytest.mark.parametrize("before", [None, "osmesa"])
+@pytest.mark.parametrize("before", [None, "disable"])
 def test_a_name_with_the_module_suffices_and_the_environment_stays_as_it_was(
     before: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
