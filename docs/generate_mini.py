@@ -1,7 +1,7 @@
 """Write ``docs/mt30-mini.md``'s table and picture from a finished store.
 
 ``python docs/generate_mini.py mt30-mini.zarr`` reads the store; without it the table and the
-picture are made anew from the numbers that were read before, ``benchmarks/results/mt30_mini.json``.
+picture are made anew from the numbers that were read before, ``docs/mt30_mini.json``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fmbpo.tasks.mt30 import MT30
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "mt30-mini.md"
-NUMBERS = ROOT / "benchmarks" / "results" / "mt30_mini.json"
+NUMBERS = ROOT / "docs" / "mt30_mini.json"
 PICTURE = ROOT / "docs" / "images" / "mt30_mini.png"
 BEGIN, END = "<!-- generated:begin -->", "<!-- generated:end -->"
 BLUE, GREY, ORANGE = "#2563eb", "#9ca3af", "#d97706"

@@ -228,7 +228,7 @@ class StoreWriter:
         for name, (dtype, columns, unit) in LAYOUT.items():
             length = self._chunk if unit == "rows" else _CHUNK_EPISODES
             size = np.dtype(dtype).itemsize
-            codec = BloscCodec(cname="zstd", clevel=9, shuffle="shuffle", typesize=size)
+            codec = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=size)
             self._group.create_array(
                 name,
                 shape=(0, columns) if columns else (0,),
