@@ -39,10 +39,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from update import SIZES, machine, timed, world_model_jobs
 
 from fmbpo.data.embedded import embedded_path
-from fmbpo.data.residence import ROW_BYTES, Kind, Stored
+from fmbpo.data.residence import Kind, Stored
 from fmbpo.data.sampler import Sampler
 from fmbpo.data.store import Episodes, load, open_store
-from fmbpo.data.store_format import DATA_ARRAYS
+from fmbpo.data.store_format import DATA_ARRAYS, ROW_BYTES
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.data.stream import slice_sampler
 from fmbpo.engine.dataset import load_dataset

@@ -27,13 +27,16 @@ from fmbpo.data.parts import Parts
 from fmbpo.data.planner_tasks import plan_task
 from fmbpo.data.recipes import EXPLORE, RECOVER, Behaviour, schedule
 from fmbpo.data.store import open_store
+from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
 from fmbpo.runs.files import disk_errors
+from fmbpo.runs.space import check_disk
 from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS
 from fmbpo.tasks.mt30 import task_info
 
 Progress = Callable[[int, int], None]
+_FIXED = 2**20  # bytes of what has no rows
 _PACKAGES = ("mujoco", "dm_control", "numpy")
 
 
@@ -89,6 +92,7 @@ def collect(
         return out
     planner = {} if agent else {t: asdict(plan_task(t).settings) for t in tasks}
     parts = Parts.beside(out)
+    check_disk(max(_bytes(plan, steps, compress) - parts.bytes, 0), out, "--out")
     parts.claim({**request, "planner": planner})
     jobs = [
         _Job(task, e, plan.mix[which], seed, steps, parts, agent)
@@ -106,6 +110,12 @@ def collect(
         _assemble(out, plan, parts, {**asked, "planner": planner}, compress)
     parts.remove()
     return out
+
+
+def _bytes(plan: _Plan, steps: int, compress: bool) -> int:
+    """Most bytes at a time, in the end: the parts, which are compressed, and the store."""
+    rows = sum(map(len, plan.order.values())) * (steps + 1)
+    return rows * (ROW_BYTES // 2 + (ROW_BYTES // 2 if compress else ROW_BYTES)) + _FIXED
 
 
 @frozen

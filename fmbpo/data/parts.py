@@ -28,6 +28,11 @@ class Parts:
         """Those of a store."""
         return cls(store.with_name(store.name + ".parts"))
 
+    @property
+    def bytes(self) -> int:
+        """Of all that is there."""
+        return sum(path.stat().st_size for path in self.folder.glob("*"))
+
     def claim(self, request: Mapping[str, Any]) -> None:
         """Make the folder for a request.
 

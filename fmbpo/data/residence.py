@@ -27,8 +27,6 @@ Kind: TypeAlias = Literal["device", "host", "stream"]
 WIDTHS = tuple(LAYOUT[name][1] or 1 for name in DATA_ARRAYS)
 ROW_WIDTH = sum(WIDTHS)
 """Columns of a packed row: observation, action, reward."""
-ROW_BYTES = 4 * ROW_WIDTH
-"""Of a packed row, float32."""
 PIECE_ROWS = 65_536
 """Rows that are packed at once where all of a store goes to memory."""
 

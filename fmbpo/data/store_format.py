@@ -28,6 +28,8 @@ LAYOUT: dict[str, tuple[str, int, str]] = {
     "meta/episode_ends": ("int64", 0, "episodes"),
 }
 DATA_ARRAYS = tuple(name for name in LAYOUT if name.startswith("data/"))
+ROW_BYTES = sum(np.dtype(LAYOUT[name][0]).itemsize * (LAYOUT[name][1] or 1) for name in DATA_ARRAYS)
+"""Of a row of all of them, uncompressed."""
 SEAL = "seal"
 """The attribute that holds `seal` of the rest."""
 REMAKE = "collect or import the data set again"

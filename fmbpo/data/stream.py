@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fmbpo.data.residence import ROW_BYTES, ROW_WIDTH, Stored, to_device
+from fmbpo.data.residence import ROW_WIDTH, Stored, to_device
 from fmbpo.data.sampler import (
     Rows,
     Sampler,
@@ -26,6 +26,7 @@ from fmbpo.data.sampler import (
     turns,
     unpacked,
 )
+from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.hookspecs import Batch
 
 WINDOW_ROWS = 4_194_304

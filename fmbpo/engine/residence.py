@@ -11,9 +11,10 @@ from __future__ import annotations
 import attrs
 import torch
 
-from fmbpo.data.residence import PIECE_ROWS, ROW_BYTES, Kind
+from fmbpo.data.residence import PIECE_ROWS, Kind
 from fmbpo.data.sampler import START_ROWS
 from fmbpo.data.store import Store
+from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.data.stream import window_bytes
 from fmbpo.engine import free_memory
 from fmbpo.errors import UserError

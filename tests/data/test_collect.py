@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -315,3 +316,12 @@ def test_workers_end_with_the_collection(tmp_path: Path, by: str) -> None:
     assert "Traceback" not in said
     assert "leaked" not in said
     assert workers_in(tmp_path) == []
+
+
+def test_the_disk_is_looked_at_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    with pytest.raises(UserError, match=r"too full: .* needed, 1 MB free\n.*--out"):
+        collect(tmp_path / "x.zarr", TASKS, **SIZE)
+    assert not list(tmp_path.iterdir())

@@ -273,9 +273,9 @@ def test_a_signal_ends_it_and_the_same_command_continues(files, tmp_path, number
 def test_the_disk_that_is_needed_is_computed_first(files, tmp_path, monkeypatch, capsys):
     free = type("Usage", (), {"free": 1000})()
     monkeypatch.setattr("shutil.disk_usage", lambda _: free)
-    with pytest.raises(UserError, match=r"1\.06 MB of disk needed, 1 kB free"):
+    with pytest.raises(UserError, match=r"1\.06 MB needed on the disk, 1 kB free"):
         import_files("tdmpc2", [files], tmp_path / "mt30.zarr")
-    with pytest.raises(UserError, match=r"of disk needed \(estimated: its first rows pack to"):
+    with pytest.raises(UserError, match=r"needed on the disk \(estimated: its first rows pack to"):
         import_files("tdmpc2", [files], tmp_path / "mt30.zarr", compress=True)
     assert [p.name for p in tmp_path.iterdir()] == ["mt30"]
 

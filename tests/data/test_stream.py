@@ -6,8 +6,9 @@ import torch
 from numbered import CPU, write_store
 
 from fmbpo.data import stream
-from fmbpo.data.residence import ROW_BYTES, InMemory, Stored
+from fmbpo.data.residence import InMemory, Stored
 from fmbpo.data.store import open_store
+from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.data.stream import StreamSampler, window_bytes
 from fmbpo.errors import UserError
 

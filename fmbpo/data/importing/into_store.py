@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,12 +24,13 @@ from fmbpo.data.importing.npz import NpzFile
 from fmbpo.data.importing.rows import TASKS, prepared
 from fmbpo.data.importing.tdmpc2 import TdmpcFile
 from fmbpo.data.store import open_store
+from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.data.store_writer import CHUNK_ROWS, StoreWriter
 from fmbpo.errors import UserError
 from fmbpo.runs.files import disk_errors, remove_tree
 from fmbpo.runs.lock import RunLock
 from fmbpo.runs.progress import bytes_text
-from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH
+from fmbpo.runs.space import check_disk
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with a stage, how much of it is done, and how much there is."""
@@ -39,8 +38,6 @@ CHECKING, REREADING, WRITING = "checking the files", "rows read again", "episode
 """The stages: of bytes, of rows and of episodes."""
 BLOCK_ROWS = 2**20
 """Rows that are in memory at a time: 130 MB as the store holds them."""
-ROW = 4 * (OBS_WIDTH + ACTION_WIDTH + 1)
-"""Bytes of a row in an uncompressed store."""
 _EPISODE = 11
 _FIXED = 2**20
 _OVERHEAD = 600_000_000  # torch, zarr, and the pieces that are being hashed and written
@@ -201,7 +198,11 @@ def _check_lengths(files: Sequence[_File]) -> None:
 def _check_memory(files: Sequence[_File], block_rows: int, free: int | None) -> None:
     longest = max(int(file.lengths.max()) for file in files)
     row = max(file.source.row_bytes for file in files)
-    needed = _OVERHEAD + max(block_rows, longest) * (row + _COPIES * ROW) + 2 * CHUNK_ROWS * ROW
+    needed = (
+        _OVERHEAD
+        + max(block_rows, longest) * (row + _COPIES * ROW_BYTES)
+        + 2 * CHUNK_ROWS * ROW_BYTES
+    )
     if free is not None and needed > free:
         raise UserError(
             f"{bytes_text(needed)} of memory are needed, {bytes_text(free)} are free",
@@ -215,29 +216,13 @@ def _disk(out: Path, rows: int, episodes: int, sample: Source | None) -> str:
 
     ``sample``: a file whose first rows are compressed to estimate how small the others become.
     """
-    size, words = rows * ROW + episodes * _EPISODE + _FIXED, ""
+    size, words = rows * ROW_BYTES + episodes * _EPISODE + _FIXED, ""
     if sample is not None:
         share = _compressed_share(sample)
         size, words = int(size * share), f" (estimated: its first rows pack to {share:.0%})"
     partial = Path(f"{out}.partial")
     there = sum(p.stat().st_size for p in partial.rglob("*") if p.is_file())
-    place = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise UserError(
-            "no folder that can be written to",
-            where=str(place),
-            remedy="choose another place with --out",
-        )
-    free = shutil.disk_usage(place).free
-    needed = max(size - there, 0)
-    said = f"{bytes_text(needed)} of disk needed{words}, {bytes_text(free)} free"
-    if needed > free:
-        raise UserError(
-            f"the disk is too full: {said}",
-            where=str(out),
-            remedy="free some space, or choose another place with --out",
-        )
-    return said
+    return check_disk(max(size - there, 0), out, "--out", f" on the disk{words}")
 
 
 def _compressed_share(source: Source) -> float:
@@ -251,7 +236,7 @@ def _compressed_share(source: Source) -> float:
         _add(writer, block, np.arange(len(TASKS)))
         data = writer.finish() / "data"
         size = sum(p.stat().st_size for p in data.rglob("*") if p.is_file())
-    return min(1.0, size / (len(block.reward) * ROW))
+    return min(1.0, size / (len(block.reward) * ROW_BYTES))
 
 
 def _add(writer: StoreWriter, block: Block, index: NDArray[Any]) -> None:

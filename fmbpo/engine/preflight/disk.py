@@ -12,15 +12,9 @@ Only one checkpoint is written at a time, so the second copy counts once, for th
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 import attrs
-
-from fmbpo.errors import UserError
-from fmbpo.runs.progress import bytes_text
 
 VALUE = 56
 """Bytes of a metric in a line of JSON, its name (with task and seed) included."""
@@ -60,29 +54,3 @@ def disk_need(stages: Sequence[Kept], folders: int) -> int:
     """Bytes of stages in so many run folders, at the moment when most are there."""
     aside = max((stage.checkpoint for stage in stages), default=0)
     return sum(stage.total for stage in stages) + aside + folders * FIXED
-
-
-def check_disk(needed: int, root: Path) -> str:
-    """What is needed and free, for people; ``UserError`` where it is too little, or where ``root``
-    cannot be a folder."""
-    place = root.absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise UserError(
-            f"a file stands where a folder is needed ({place})",
-            where=str(root),
-            remedy="move it away or choose another folder",
-        )
-    if not os.access(place, os.W_OK):
-        raise UserError(
-            "no permission to write here",
-            where=str(place),
-            remedy="choose a folder that you may write to",
-        )
-    free = shutil.disk_usage(place).free
-    said = f"{bytes_text(needed)} needed, {bytes_text(free)} free"
-    if needed > free:
-        remedy = "free some space, or choose another folder with --runs"
-        raise UserError(f"the disk is too full: {said}", where=str(root), remedy=remedy)
-    return said

@@ -14,7 +14,7 @@ from fmbpo.engine.dataset import Dataset
 from fmbpo.engine.place import needs_pretraining
 from fmbpo.engine.policy_training import Cell
 from fmbpo.engine.preflight import duration, memory
-from fmbpo.engine.preflight.disk import check_disk, disk_need
+from fmbpo.engine.preflight.disk import disk_need
 from fmbpo.engine.preflight.duration import Pace
 from fmbpo.engine.preflight.parts import (
     Part,
@@ -27,6 +27,7 @@ from fmbpo.engine.preflight.table import Rows
 from fmbpo.errors import UserError
 from fmbpo.experiment.schema import Experiment
 from fmbpo.runs.progress import bytes_text, clock, speed
+from fmbpo.runs.space import check_disk
 from fmbpo.tasks.vector import EpisodeRunner
 
 SMALLER = "lower the batch, the horizon or policy_learning.stack (policies trained at once)"
@@ -108,7 +109,7 @@ class Needs:
         """A row about the disk, for all parts together."""
         stages = [kept for part in self.parts.values() for kept in part.kept]
         needed = disk_need(stages, len(self.parts))
-        said = self.rows.attempt("", "disk", lambda: check_disk(needed, self.root))
+        said = self.rows.attempt("", "disk", lambda: check_disk(needed, self.root, "--runs"))
         if said is not None:
             self.rows.ok("", "disk", said)
 
