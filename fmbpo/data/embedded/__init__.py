@@ -1,4 +1,4 @@
-"""The data set that ships with the package: five tasks, made by ``fmbpo data collect``.
+"""The data set that ships with the package: four tasks, made by ``fmbpo data collect``.
 
 Seed, recipe, planner settings and versions are in the store's attributes (``provenance``).
 """
