@@ -6,6 +6,9 @@ import sys
 import tomllib
 
 os.environ["OMP_NUM_THREADS"] = "1"
+# Tests compare what is in a folder before and after.
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+sys.dont_write_bytecode = True
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.pop("FMBPO_DATA", None)
 

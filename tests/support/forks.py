@@ -173,6 +173,7 @@ def fork(request):
         Event(*request["event"], report).arm()
     status = main(request["arguments"])
     sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(status)
 
 
