@@ -6,9 +6,7 @@ import sys
 import tomllib
 
 os.environ["OMP_NUM_THREADS"] = "1"
-# Tests compare what is in a folder before and after.
-os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-sys.dont_write_bytecode = True
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # tests compare folders before and after
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.pop("FMBPO_DATA", None)
 
@@ -19,6 +17,7 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)
+sys.dont_write_bytecode = True
 
 REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(0, str(Path(__file__).parent / "support"))
