@@ -27,10 +27,11 @@ run: $(STAMP) ## Make the environment if needed and run EXPERIMENT to its end
 test: $(STAMP) ## Make the environment if needed and run all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests plugins
 
-lint: $(STAMP) ## Check style (ruff) and types (mypy)
+lint: $(STAMP) ## Check style (ruff), types (mypy) and directions of import (import-linter)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
 
 bench: $(STAMP) ## Run the benchmarks
 	@shopt -s nullglob; files=(benchmarks/*.py); \

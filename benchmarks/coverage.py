@@ -5,7 +5,7 @@
 A 2x2 factorial has a known effect of each factor, a known interaction, and noise over seeds:
 normal, skewed (exponential), or normal with half of its variance shared by all cells of a seed. The
 coverage of an interval is the share of factorials in which it contains the truth; 0.95 is wanted.
-All intervals are those of ``fmbpo.comparison.statistics``, for many factorials at a time.
+All intervals are those of ``fmbpo.compare.statistics``, for many factorials at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from fmbpo.comparison import statistics
+from fmbpo.compare import statistics
 from fmbpo.runs.summary import versions
 
 RESULTS = Path(__file__).parent / "results" / "coverage.json"

@@ -38,6 +38,8 @@ from zarr.codecs import BloscCodec
 sys.path.insert(0, str(Path(__file__).parent))
 from update import SIZES, machine, timed, world_model_jobs
 
+from fmbpo.base.free_memory import host_free
+from fmbpo.config.schema import DataConfig
 from fmbpo.data.embedded import embedded_path
 from fmbpo.data.residence import Kind, Stored
 from fmbpo.data.sampler import Sampler
@@ -45,10 +47,8 @@ from fmbpo.data.store import Episodes, load, open_store
 from fmbpo.data.store_format import DATA_ARRAYS, ROW_BYTES
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.data.stream import slice_sampler
-from fmbpo.engine.dataset import load_dataset
-from fmbpo.engine.free_memory import host_free
-from fmbpo.experiment.schema import DataConfig
 from fmbpo.runs.summary import versions
+from fmbpo.training.dataset import load_dataset
 
 HORIZON = 16
 LENGTH = 500

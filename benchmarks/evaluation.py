@@ -28,19 +28,20 @@ from rich.console import Console
 from rich.table import Table
 from update import SIZES, machine
 
-from fmbpo.engine import seeding
-from fmbpo.engine.dataset import load_dataset
-from fmbpo.engine.evaluation import Evaluator, policy_act
-from fmbpo.engine.place import grid_tasks
-from fmbpo.engine.policy_training import Cell, PolicyTraining
-from fmbpo.engine.pretraining import DIMS, build_world_model
-from fmbpo.engine.trees import own_params, stack
-from fmbpo.experiment import load_experiment
+from fmbpo.config import load_experiment
 from fmbpo.hookspecs import PolicyDims
-from fmbpo.registry import load_plugin
+from fmbpo.measure.evaluation import Evaluator, policy_act
+from fmbpo.measure.sizes import DIMS
+from fmbpo.plugins import load_plugin
 from fmbpo.runs.summary import versions
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30
 from fmbpo.tasks.vector import Act, EpisodeRunner
+from fmbpo.training import seeding
+from fmbpo.training.cells import Cell, grid_tasks
+from fmbpo.training.dataset import load_dataset
+from fmbpo.training.policies import PolicyTraining
+from fmbpo.training.pretraining import build_world_model
+from fmbpo.training.trees import own_params, stack
 
 EXPERIMENT = Path(__file__).parent.parent / "experiments/phase8_mlpwm_mlppolicy.toml"
 

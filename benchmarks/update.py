@@ -26,22 +26,22 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils._pytree import tree_map
 
-from fmbpo.engine import seeding
-from fmbpo.engine.cost import flops
-from fmbpo.engine.critic import Critic
-from fmbpo.engine.imagination import PolicySettings, Roles, Start
-from fmbpo.engine.policy_update import CellState, Rates, make_policy_update
-from fmbpo.engine.pretraining import DIMS
-from fmbpo.engine.world_model_update import (
+from fmbpo.config.schema import CriticConfig, PolicyLearningConfig, PretrainConfig
+from fmbpo.errors import UserError
+from fmbpo.hookspecs import Batch, PolicyDims
+from fmbpo.measure.cost import flops
+from fmbpo.measure.sizes import DIMS
+from fmbpo.plugins import load_plugin
+from fmbpo.pwm.critic import Critic
+from fmbpo.pwm.imagination import PolicySettings, Roles, Start
+from fmbpo.pwm.policy import CellState, Rates, make_policy_update
+from fmbpo.pwm.world_model import (
     WorldModelSettings,
     WorldModelState,
     make_world_model_update,
 )
-from fmbpo.errors import UserError
-from fmbpo.experiment.schema import CriticConfig, PolicyLearningConfig, PretrainConfig
-from fmbpo.hookspecs import Batch, PolicyDims
-from fmbpo.registry import load_plugin
 from fmbpo.runs.summary import versions
+from fmbpo.training import seeding
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"encoder_units": [16], "units": [16], "latent_dim": 16, "task_dim": 4},

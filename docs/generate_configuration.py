@@ -1,11 +1,11 @@
 """Write what is generated: parts of the documentation, and the schema of experiment files.
 
 ``docs/configuration.md``: every key of an experiment file, from the attrs classes in
-``fmbpo.experiment.schema`` and the ``Config`` of each plugin of this repository; a key's meaning is
+``fmbpo.config.schema`` and the ``Config`` of each plugin of this repository; a key's meaning is
 the string literal behind its field. ``docs/data.md``: what the data set in the package holds.
 ``experiments/schema.json``: what ``fmbpo config schema`` prints where the plugins of this
 repository are the only ones. Run it after changing one of them; ``tests/test_docs.py`` and
-``tests/experiment/test_json_schema.py`` hold them current.
+``tests/config/test_json_schema.py`` hold them current.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
+from fmbpo.config import conventions, load_experiment, resolved, schema
+from fmbpo.config import study_file as study
+from fmbpo.config.docstrings import meanings, summary
+from fmbpo.config.json_schema import schema_text
+from fmbpo.config.protocols import PROTOCOLS
 from fmbpo.data.embedded import embedded_path
 from fmbpo.data.store import info
-from fmbpo.experiment import conventions, load_experiment, resolved, schema, study
-from fmbpo.experiment.docstrings import meanings, summary
-from fmbpo.experiment.json_schema import schema_text
-from fmbpo.experiment.protocols import PROTOCOLS
-from fmbpo.registry import GROUPS, Listing, list_plugins, load_plugin
+from fmbpo.plugins import GROUPS, Listing, list_plugins, load_plugin
 from fmbpo.scaffold import template
 from fmbpo.testing.contract import protects_from
 

@@ -28,9 +28,9 @@ speaks). One whose latents are rows of groups on the probability simplex says so
 ``adopt(weights) -> weights`` (ValueError where they do not fit). One whose ``Config`` has
 ``reward_loss``, ``consistency_coef``, ``reward_coef`` and ``rho`` can be trained with PWM's
 released loss. One that solves a flow may have
-``curvature(z, action, task, noise) -> []`` (see ``fmbpo.engine.validation``). Policies:
+``curvature(z, action, task, noise) -> []`` (see ``fmbpo.measure.validation``). Policies:
 ``noise_dim``, ``evaluations``; one that solves a flow may have ``growth(z, task, noise, vector)
--> []`` (see ``fmbpo.engine.diagnostics``). Either may have ``project(params) -> params``, a pure
+-> []`` (see ``fmbpo.pwm.diagnostics``). Either may have ``project(params) -> params``, a pure
 function that puts updated parameters back into their allowed set. Checkpoints hold parameters
 alone: no buffers.
 

@@ -31,8 +31,8 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory) -> Path:
     """Real episodes of two tasks, random behaviour, 40 steps each."""
-    from fmbpo.data.collect import collect
-    from fmbpo.data.recipes import recipe_named
+    from fmbpo.data.collecting.collector import collect
+    from fmbpo.data.collecting.recipes import recipe_named
 
     out = tmp_path_factory.mktemp("data") / "small.zarr"
     tasks = ["cartpole-balance", "reacher-easy"]

@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from fmbpo.cli import main
-from fmbpo.experiment import load_experiment
-from fmbpo.experiment.study import load_study
+from fmbpo.config import load_experiment
+from fmbpo.config.study_file import load_study
 
 PAIRS = [(w, p) for w in ("mlp", "flow") for p in ("mlp", "flow")]
 NAMES = {

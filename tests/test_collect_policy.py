@@ -5,7 +5,7 @@ import pytest
 
 from fmbpo.cli import main
 from fmbpo.data.store import load, verify
-from fmbpo.engine.acting import load_policy
+from fmbpo.running.trained_policies import load_policy
 
 TASKS = ["cartpole-balance", "reacher-easy"]
 

@@ -14,8 +14,8 @@ import pytest
 from tdmpc2_files import arrays, save
 
 from fmbpo.cli import main, parser
-from fmbpo.experiment import load_experiment
-from fmbpo.experiment.study import is_study, load_study
+from fmbpo.config import load_experiment
+from fmbpo.config.study_file import is_study, load_study
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ import pytest
 from attrs import asdict
 
 from fmbpo.cli import parser
-from fmbpo.data.planner_tasks import plan_task
+from fmbpo.data.collecting.planner_tasks import plan_task
 from fmbpo.hookspecs import SPEC_VERSION
 from fmbpo.tasks.mt30 import MT30
 
@@ -150,7 +150,7 @@ def test_every_option_of_the_command_line_is_in_a_page():
 
 
 def test_every_health_gate_is_in_the_page():
-    code = (REPOSITORY / "fmbpo/engine/health.py").read_text(encoding="utf-8")
+    code = (REPOSITORY / "fmbpo/measure/health.py").read_text(encoding="utf-8")
     gates = set(re.findall(r'(?:gate\(|Finding\()\s*"(\w+)"', code))
     assert len(gates) == 11
     table = set(re.findall(r"^\| `(\w+)` \|", (DOCS / "index.md").read_text(), re.MULTILINE))

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from fmbpo.cli import main
-from fmbpo.registry import load_plugin
+from fmbpo.plugins import load_plugin
 from fmbpo.runs.sinks import read_metrics
 from fmbpo.testing.contract import run as run_checks
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from fmbpo.engine.critic import ReturnScale
 from fmbpo.nn import blocks, two_hot
+from fmbpo.pwm.critic import ReturnScale
 from fmbpo.testing import parity, pwm_replay
 
 GOLDEN = Path(__file__).parent / "golden" / "pwm"

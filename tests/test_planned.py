@@ -5,9 +5,9 @@ import json
 import pytest
 
 from fmbpo.cli import main
-from fmbpo.engine.evaluation import Evaluator
-from fmbpo.engine.policy_training import PolicyTraining
 from fmbpo.errors import UserError
+from fmbpo.measure.evaluation import Evaluator
+from fmbpo.training.policies import PolicyTraining
 
 MPPI = ["evaluation.planner=mppi", "planning.episodes=2", "planning.samples=6",
         "planning.iterations=2", "planning.elites=3", "planning.policy_samples=2"]  # fmt: skip

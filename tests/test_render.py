@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fmbpo.cli import main
-from fmbpo.engine.acting import load_policy, trained_policies
 from fmbpo.errors import UserError
+from fmbpo.running.trained_policies import load_policy, trained_policies
 from fmbpo.tasks import drawing
 from fmbpo.tasks.env import EPISODE_STEPS, TaskEnv
 from fmbpo.tasks.mt30 import OBS_WIDTH

@@ -15,18 +15,19 @@ from same import assert_same_run, assert_same_runs
 from torch.utils._pytree import tree_flatten
 
 from fmbpo.cli import main
-from fmbpo.engine.dataset import load_dataset
-from fmbpo.engine.evaluation import Evaluator
-from fmbpo.engine.loop import Cadence, Trainer
-from fmbpo.engine.model_learning import learning_models
-from fmbpo.engine.policy_training import Cell, PolicyTraining
-from fmbpo.engine.pretraining import Pretraining
-from fmbpo.engine.stop import Stop
-from fmbpo.experiment import Finetuned, load_experiment
-from fmbpo.experiment.conventions import ConventionsConfig
+from fmbpo.config import Finetuned, load_experiment
+from fmbpo.config.conventions import ConventionsConfig
+from fmbpo.measure.evaluation import Evaluator
+from fmbpo.running.loop import Cadence, Trainer
+from fmbpo.running.stop import Stop
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.outcome import Interrupted
 from fmbpo.runs.sinks import JsonLines, MetricSinks
+from fmbpo.training.cells import Cell
+from fmbpo.training.dataset import load_dataset
+from fmbpo.training.own_models import learning_models
+from fmbpo.training.policies import PolicyTraining
+from fmbpo.training.pretraining import Pretraining
 
 PATIENCE = 900  # seconds after which a subprocess hangs; no measure of speed
 
@@ -51,7 +52,7 @@ MORE = [
 
 FORKS = """
 import os, random, signal, sys, time
-import fmbpo.engine.run, fmbpo.report.table
+import fmbpo.running.run, fmbpo.report.table
 from fmbpo.cli import main
 
 rng, kills, arguments = random.Random(0), int(sys.argv[1]), sys.argv[2:]

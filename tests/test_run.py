@@ -7,7 +7,7 @@ import torch
 
 from fmbpo.cli import main
 from fmbpo.data.residence import InMemory
-from fmbpo.engine.world_model_update import HookCall
+from fmbpo.pwm.world_model import HookCall
 from fmbpo.runs.checkpoint import read_manifest
 from fmbpo.runs.sinks import read_metrics
 from fmbpo.runs.summary import Summary
@@ -128,7 +128,7 @@ def test_host_settings_may_change_when_a_run_is_continued(
     repository, small_store, tiny, capsys, monkeypatch, tmp_path
 ):
     """Threads, workers and cadences of writing identify no result."""
-    from fmbpo.engine.loop import Trainer
+    from fmbpo.running.loop import Trainer
 
     file = repository / "experiments" / "phase8_pretrain_mlpwm.toml"
     save = Trainer._save

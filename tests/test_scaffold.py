@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fmbpo.base.structure import Problems, structure
 from fmbpo.cli import main
-from fmbpo.experiment.structure import Problems, structure
-from fmbpo.registry import load_plugin
+from fmbpo.plugins import load_plugin
 from fmbpo.testing.contract import run
 
 KINDS = ["world_model", "policy"]

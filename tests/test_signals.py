@@ -10,13 +10,13 @@ import pytest
 
 from fmbpo.cli import main
 from fmbpo.cli.arguments import duration
-from fmbpo.engine import results
-from fmbpo.engine.evaluation import Evaluator
-from fmbpo.engine.pretraining import Pretraining
-from fmbpo.engine.stop import Stop
 from fmbpo.errors import UserError
+from fmbpo.measure.evaluation import Evaluator
+from fmbpo.report import run_pictures
+from fmbpo.running.stop import Stop
 from fmbpo.runs.outcome import Interrupted
-from fmbpo.runs.registry import scan
+from fmbpo.runs.status import scan
+from fmbpo.training.pretraining import Pretraining
 
 PRETRAIN, POLICY, STUDY = (
     "phase8_pretrain_mlpwm", "phase8_mlpwm_mlppolicy", "demo_reward_loss_finetune",
@@ -117,7 +117,7 @@ def test_the_final_evaluation_ends_at_once(run, monkeypatch):
 
 
 def test_loading_ends_at_once(run, monkeypatch, tmp_path):
-    from fmbpo.engine.preflight import found
+    from fmbpo.running.preflight import inputs as found
 
     def asked(*_):
         kick(signal.SIGTERM)
@@ -131,13 +131,13 @@ def test_loading_ends_at_once(run, monkeypatch, tmp_path):
 
 
 def test_a_study_stopped_between_two_cells_shows_the_other_one_queued(run, monkeypatch, tmp_path):
-    draw = results.draw_policies
+    draw = run_pictures._policies
 
     def signalled(*arguments):
         kick(signal.SIGUSR1)
         draw(*arguments)
 
-    monkeypatch.setattr(results, "draw_policies", signalled)
+    monkeypatch.setattr(run_pictures, "_policies", signalled)
     status, said, _ = run(STUDY)
     assert status == 75
     assert "interrupted: before cell pwm (SIGUSR1)" in said
@@ -149,7 +149,7 @@ def test_a_study_stopped_between_two_cells_shows_the_other_one_queued(run, monke
         for state in ("completed", "queued")
     }
     assert {(e.iteration, e.total) for e in entries} == {(6, 6), (0, 6)}
-    monkeypatch.setattr(results, "draw_policies", draw)
+    monkeypatch.setattr(run_pictures, "_policies", draw)
     status, _, states = run(STUDY)
     assert status == 0
     assert {state for state, _ in states.values()} == {"completed"}
@@ -254,7 +254,7 @@ def test_time_limits_that_no_timer_takes(text, capsys):
 
 
 def test_a_collection_keeps_its_episodes_and_says_how_to_continue(tmp_path, monkeypatch, capsys):
-    from fmbpo.data import collect as module
+    from fmbpo.data.collecting import collector as module
 
     out, episode, done = tmp_path / "own.zarr", module.collect_episode, []
 

@@ -7,10 +7,10 @@ from contextlib import suppress
 import pytest
 
 from fmbpo.cli import main
-from fmbpo.report.status import WIDTH, markdown, print_status
+from fmbpo.report.status_table import WIDTH, markdown, print_status
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.outcome import Interrupted
-from fmbpo.runs.registry import Entry
+from fmbpo.runs.status import Entry
 
 
 def entry(**changes):

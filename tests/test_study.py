@@ -9,8 +9,8 @@ import attrs
 import pytest
 
 from fmbpo.cli import main
-from fmbpo.engine import results
-from fmbpo.engine.study import twins
+from fmbpo.report import run_pictures
+from fmbpo.running.study import twins
 from fmbpo.runs.sinks import read_metrics
 from fmbpo.runs.summary import SeedResult, TaskResult
 
@@ -139,18 +139,18 @@ def test_cells_with_different_tasks(study, repository, tmp_path):
 
 
 def test_asked_to_stop_between_two_cells(study, monkeypatch, tmp_path):
-    draw = results.draw_policies
+    draw = run_pictures._policies
 
     def signalled(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         draw(*arguments)
 
-    monkeypatch.setattr(results, "draw_policies", signalled)
+    monkeypatch.setattr(run_pictures, "_policies", signalled)
     status, _, said = study()
     assert status == 75
     assert "interrupted: before cell pwm" in said
     assert len(list((tmp_path / "runs").glob("demo_finetuned__*/summary.json"))) == 1
-    monkeypatch.setattr(results, "draw_policies", draw)
+    monkeypatch.setattr(run_pictures, "_policies", draw)
     status, _, said = study()
     assert status == 0
     assert said.count("nothing to do") == 1

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from fmbpo.cli import main
-from fmbpo.engine.policy_training import PolicyTraining
+from fmbpo.training.policies import PolicyTraining
 
 wandb_pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
 BLOCK, W_AND_B_HEADER, HEADER = 32768, 7, 7

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from fmbpo.engine.stop import Stop
+    from fmbpo.running.stop import Stop
 
 USER_MISTAKE, TRY_AGAIN, INTERRUPTED = 2, 75, 130
 """Exit statuses; 75 is ``EX_TEMPFAIL`` of sysexits.h: the same command continues."""
@@ -40,7 +40,7 @@ def experiment_file(text: str) -> Path:
     path = Path(text)
     if path.exists() or not path.parent.is_dir():
         return path
-    from fmbpo.experiment.load import of_alias
+    from fmbpo.config.load import of_alias
 
     found = of_alias(path)
     if found is None:
@@ -73,7 +73,7 @@ def stoppable(
     arguments: argparse.Namespace, work: Callable[[Stop], int], deadline: float | None = None
 ) -> int:
     """``work`` under a ``Stop``; where that ends it, the status, and how to continue is said."""
-    from fmbpo.engine.stop import Stop
+    from fmbpo.running.stop import Stop
     from fmbpo.runs.outcome import Interrupted
 
     try:

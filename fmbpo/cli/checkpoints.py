@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fmbpo.cli.arguments import Commands, say, stoppable
 
 if TYPE_CHECKING:
-    from fmbpo.engine.stop import Stop
+    from fmbpo.running.stop import Stop
 
 
 def add_commands(commands: Commands) -> None:

@@ -1,4 +1,4 @@
-"""``data collect``: what is asked for on the command line, as `fmbpo.data.collect` takes it."""
+"""``data collect``: what is asked for on the command line, for ``fmbpo.data.collecting``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fmbpo.cli.arguments import Commands, say, stoppable
 from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
-    from fmbpo.data.recipes import Recipe
-    from fmbpo.engine.stop import Stop
+    from fmbpo.data.collecting import Recipe
+    from fmbpo.running.stop import Stop
 
 
 def add_collect(kinds: Commands) -> None:
@@ -54,13 +54,13 @@ def add_collect(kinds: Commands) -> None:
 
 
 def _collect(arguments: argparse.Namespace) -> int:
-    from fmbpo.data.collect import collect
+    from fmbpo.data.collecting import collect
 
     recipe = _recipe(arguments)
     episodes = _episodes(arguments, recipe)
     agent = None
     if arguments.policy is not None:
-        from fmbpo.engine.agent import run_agent
+        from fmbpo.running.collecting_policies import run_agent
 
         agent = run_agent(arguments.policy, list(episodes))
 
@@ -86,7 +86,7 @@ def _collect(arguments: argparse.Namespace) -> int:
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
-    from fmbpo.data.recipes import Recipe, behaviours, recipe_named, with_noise
+    from fmbpo.data.collecting import Recipe, behaviours, recipe_named, with_noise
 
     if arguments.noise is not None:
         try:
@@ -135,7 +135,8 @@ class _Progress:
         self._began: tuple[float, int] | None = None
 
     def __call__(self, done: int, total: int) -> None:
-        from fmbpo.runs.progress import Pace, clock
+        from fmbpo.base.text import clock
+        from fmbpo.runs.progress import Pace
 
         if self._began is None:
             self._began = time.monotonic(), done

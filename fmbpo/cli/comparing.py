@@ -10,7 +10,7 @@ from fmbpo.cli.arguments import Commands, experiment_or_folder, say, stoppable
 from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
-    from fmbpo.engine.stop import Stop
+    from fmbpo.running.stop import Stop
 
 
 def add_commands(commands: Commands) -> None:
@@ -47,8 +47,8 @@ def _report_until(stop: Stop, arguments: argparse.Namespace) -> int:
 
 
 def _write(arguments: argparse.Namespace) -> None:
-    from fmbpo.comparison.guard import compare
-    from fmbpo.comparison.records import records_of
+    from fmbpo.compare.guard import compare
+    from fmbpo.compare.reading import records_of
     from fmbpo.report.pages import check_place, write_report
 
     check_place(arguments.out)  # before the work, not after it
@@ -79,7 +79,7 @@ def _write(arguments: argparse.Namespace) -> None:
 
 def _folders(named: Path, root: Path) -> list[Path]:
     """The folder itself; of a study's or an experiment's file the one that a run of it left."""
-    from fmbpo.experiment import toml
+    from fmbpo.config import toml
 
     if named.suffix != ".toml":
         return [named]

@@ -22,8 +22,8 @@ from fmbpo.cli.arguments import (
 from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
-    from fmbpo.engine.preflight import Report
-    from fmbpo.engine.stop import Stop
+    from fmbpo.running.preflight import Report
+    from fmbpo.running.stop import Stop
 
 TABLE_WIDTH, PLANNED = 100, 20
 """Columns that the closing table needs, and further ones for the returns of planning."""
@@ -86,25 +86,30 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
     import shutil
 
     with stop.ends_at_once():  # nothing is there to be saved
-        from fmbpo.engine.preflight import preflight
-        from fmbpo.engine.run import Runner
-        from fmbpo.engine.study import StudyRunner
-        from fmbpo.experiment import load_experiment
-        from fmbpo.experiment.study import is_study, load_study
+        from fmbpo.config import load_experiment
+        from fmbpo.config.study_file import is_study, load_study
+        from fmbpo.report.run_pictures import draw_missing
         from fmbpo.report.side_by_side import print_comparison
         from fmbpo.report.table import print_closing
+        from fmbpo.running.preflight import preflight
+        from fmbpo.running.run import Runner
+        from fmbpo.running.study import StudyRunner
 
         root = Path(arguments.runs)
+
+        def draw(folder: Path) -> list[Path]:
+            return draw_missing(folder, say)
+
         runner: StudyRunner | Runner
         if is_study(arguments.experiment):
             study = load_study(**loading(arguments))
             before = _checked(preflight(study.cells, root, thorough=False, traceback=root))
-            runner = StudyRunner(study, root, say, before.loaded, before.seconds)
+            runner = StudyRunner(study, root, say, before.loaded, before.seconds, draw)
         else:
             one = load_experiment(**loading(arguments))
             before = _checked(preflight({"": one}, root, thorough=False, traceback=root))
             data = before.loaded[0][1] if before.loaded else None
-            runner = Runner(one, root, say, data, expected=before.seconds)
+            runner = Runner(one, root, say, data, expected=before.seconds, draw=draw)
     stream = sys.stderr if arguments.json else out
     width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
     if isinstance(runner, StudyRunner):
@@ -133,9 +138,9 @@ def _checked(found: Report) -> Report:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from fmbpo.engine.preflight import preflight
-    from fmbpo.experiment import load_experiment
-    from fmbpo.experiment.study import is_study, load_study
+    from fmbpo.config import load_experiment
+    from fmbpo.config.study_file import is_study, load_study
+    from fmbpo.running.preflight import preflight
 
     differences = []
     if is_study(arguments.experiment):
@@ -158,9 +163,9 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from fmbpo.engine.sizes import sizes
-    from fmbpo.experiment import load_experiment
-    from fmbpo.experiment.factors import FACTORS, differences
+    from fmbpo.config import load_experiment
+    from fmbpo.config.factors import FACTORS, differences
+    from fmbpo.measure.sizes import sizes
 
     if len(arguments.experiments) < 2:
         raise UserError("there is one experiment alone", where="compare", remedy="name another")
@@ -190,7 +195,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _config_show(arguments: argparse.Namespace) -> int:
-    from fmbpo.experiment.show import shown, toml_text
+    from fmbpo.config.show import shown, toml_text
 
     values, origins = shown(**loading(arguments))
     if arguments.json:
@@ -202,7 +207,7 @@ def _config_show(arguments: argparse.Namespace) -> int:
 
 
 def _config_schema(_: argparse.Namespace) -> int:
-    from fmbpo.experiment.json_schema import schema_text
+    from fmbpo.config.json_schema import schema_text
 
     print(schema_text(say=say), end="")
     return 0

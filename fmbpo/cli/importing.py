@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fmbpo.cli.arguments import Commands, say, stoppable
 
 if TYPE_CHECKING:
-    from fmbpo.engine.stop import Stop
+    from fmbpo.running.stop import Stop
 
 _EVERY = 5.0
 """Seconds between two lines of progress."""
@@ -37,8 +37,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    from fmbpo.base.free_memory import host_free
     from fmbpo.data.importing.into_store import import_files
-    from fmbpo.engine.free_memory import host_free
 
     def work(stop: Stop) -> int:
         with stop.ends_at_once():  # what is written is kept
@@ -71,7 +71,8 @@ class Lines:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """``done`` of ``total`` of the stage."""
-        from fmbpo.runs.progress import Pace, bytes_text, clock
+        from fmbpo.base.text import bytes_text, clock
+        from fmbpo.runs.progress import Pace
 
         now = time.monotonic()
         if self._pace is None or self._pace.stage != stage:

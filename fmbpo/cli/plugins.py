@@ -37,7 +37,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _plugins(arguments: argparse.Namespace) -> int:
-    from fmbpo.registry import list_plugins
+    from fmbpo.plugins import list_plugins
 
     found = list_plugins()
     rows = [

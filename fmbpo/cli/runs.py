@@ -45,8 +45,8 @@ def _status(arguments: argparse.Namespace) -> int:
 
     import attrs
 
-    from fmbpo.report.status import WIDTH, markdown, print_status
-    from fmbpo.runs.registry import scan
+    from fmbpo.report.status_table import WIDTH, markdown, print_status
+    from fmbpo.runs.status import scan
 
     entries = scan(arguments.runs)
     if arguments.phase is not None:
@@ -64,8 +64,8 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _prune(arguments: argparse.Namespace) -> int:
+    from fmbpo.base.text import bytes_text
     from fmbpo.errors import UserError
-    from fmbpo.runs.progress import bytes_text
     from fmbpo.runs.prune import find_waste, remove
 
     found, total = 0, 0
@@ -85,7 +85,7 @@ def _prune(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from fmbpo.comparison.imported import import_results
+    from fmbpo.compare.imported import import_results
 
     for folder in import_results(arguments.file, arguments.runs):
         print(folder)

@@ -16,8 +16,8 @@ from fmbpo.errors import UserError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fmbpo.engine.acting import LoadedPolicy
-    from fmbpo.engine.stop import Stop
+    from fmbpo.running.stop import Stop
+    from fmbpo.running.trained_policies import LoadedPolicy
     from fmbpo.tasks.film import ActOnce
 
 Observation: TypeAlias = "NDArray[Any]"
@@ -113,7 +113,7 @@ def _film_random(arguments: argparse.Namespace) -> int:
 
 
 def _film_run(arguments: argparse.Namespace) -> int:
-    from fmbpo.engine.acting import load_policy, trained_policies
+    from fmbpo.running.trained_policies import load_policy, trained_policies
     from fmbpo.tasks.mt30 import task_info
 
     policies = trained_policies(arguments.policy)

@@ -1,1 +1,1 @@
-"""Recorded data: the store, its sampling, and the collector with its planner."""
+"""Data sets: stores, their import and collection, and batches from them."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 import fmbpo
+from fmbpo.base.files import disk_errors, fsync_path
 from fmbpo.data.store_format import (
     DATA_ARRAYS,
     FORMAT,
@@ -26,7 +27,6 @@ from fmbpo.data.store_format import (
     starts,
 )
 from fmbpo.errors import UserError
-from fmbpo.runs.files import disk_errors, fsync_path
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
 
 CHUNK_ROWS = 262_144

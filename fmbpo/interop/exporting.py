@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
+from fmbpo.base.files import disk_errors, replace_file
 from fmbpo.errors import UserError
 from fmbpo.interop.tdmpc2 import exported, read_world_model
 from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint
-from fmbpo.runs.files import disk_errors, replace_file
 
 
 def export_checkpoint(source: Path, out: Path) -> Path:

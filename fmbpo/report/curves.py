@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-from fmbpo.report.page import (
+from fmbpo.report.canvas import (
     BLUE,
     COLOURS,
     DASHES,

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
 
-from fmbpo.report.curves import Series, columns_of, mean_series
-from fmbpo.report.interval import basis, planned_sample, sample, t_interval
-from fmbpo.report.page import (
+from fmbpo.report.canvas import (
     COLOURS,
     DASHES,
     GREY,
@@ -19,7 +17,9 @@ from fmbpo.report.page import (
     new_page,
     save,
 )
-from fmbpo.report.table import NONE, mean_over_tasks, training_cost
+from fmbpo.report.curves import Series, columns_of, mean_series
+from fmbpo.report.interval import basis, planned_sample, sample, t_interval
+from fmbpo.report.table import NONE, mean_over_tasks
 from fmbpo.runs.findings import Finding, by_gate
 from fmbpo.runs.summary import Summary, TaskResult
 
@@ -127,7 +127,7 @@ def _measure(summary: Summary, name: str) -> str:
 
 def _cost(summary: Summary) -> list[str]:
     """As ``_COSTS`` names them."""
-    petaflop, seconds = training_cost(summary)
+    petaflop, seconds = summary.training_cost
     texts = [f"{petaflop:.3g}", f"{seconds:.0f}"]
     if not summary.tasks or min(petaflop, seconds) <= 0:
         return [*texts, NONE, NONE]

@@ -144,17 +144,9 @@ def _references(tasks: Sequence[TaskResult]) -> list[str]:
     return cells
 
 
-def training_cost(summary: Summary) -> tuple[float, float]:
-    """PFLOP and seconds of all training updates."""
-    flops, seconds = (
-        sum(x.values()) if isinstance(x, dict) else x for x in (summary.flops, summary.seconds)
-    )
-    return flops / 1e15, seconds
-
-
 def _cost(summary: Summary) -> list[str]:
     """Training's cost, and the mean return for it."""
-    petaflop, seconds = training_cost(summary)
+    petaflop, seconds = summary.training_cost
     if min(petaflop, seconds) <= 0:
         return []
     mean = statistics.fmean(task.return_mean for task in summary.tasks.values())

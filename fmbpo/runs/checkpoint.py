@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from fmbpo.base.files import disk_errors, fsync_path, remove_tree
 from fmbpo.errors import UserError
 from fmbpo.runs.checkpoint_files import FORMAT as FORMAT
 from fmbpo.runs.checkpoint_files import Reader, Vanished, write_files
-from fmbpo.runs.files import disk_errors, fsync_path, remove_tree
 
 if TYPE_CHECKING:
     import torch

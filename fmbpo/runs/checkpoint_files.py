@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmbpo.base.files import fsync_path
 from fmbpo.errors import UserError
-from fmbpo.runs.files import fsync_path
 from fmbpo.runs.tree import flatten, unflatten
 
 if TYPE_CHECKING:

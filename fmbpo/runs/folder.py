@@ -23,10 +23,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fmbpo.base.files import disk_errors, fsync_path, read_object, write_json
+from fmbpo.base.lock import RunLock, holder_of, taken, this_process
 from fmbpo.errors import UserError
-from fmbpo.runs.files import disk_errors, fsync_path, read_object, write_json
 from fmbpo.runs.heartbeat import Heartbeat, Pulse, beats_elsewhere, read_heartbeat
-from fmbpo.runs.lock import RunLock, holder_of, taken, this_process
 from fmbpo.runs.outcome import clear_outcome, write_outcome
 
 BEST = "best"
@@ -131,16 +131,9 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
-    def curves(self) -> Path:
-        """The picture of the learning curves."""
-        return self.path / "curves.png"
-
-    @property
-    def results(self) -> list[Path]:
-        """The files that a complete run shows beside its summary: settings and pictures."""
-        return sorted(path for path in self.path.iterdir() if path.suffix == ".png") + [
-            self.path / name for name in ("config.json", "origins.json")
-        ]
+    def records(self) -> list[Path]:
+        """The settings, and which file each came from."""
+        return [self.path / name for name in ("config.json", "origins.json")]
 
     @property
     def is_complete(self) -> bool:

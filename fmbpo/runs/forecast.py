@@ -6,7 +6,7 @@ import time
 
 import attrs
 
-from fmbpo.runs.progress import clock
+from fmbpo.base.text import clock
 
 AFTER = 200
 """Updates of this process from which a stage is judged; the first, which may compile, is not."""

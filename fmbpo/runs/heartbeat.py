@@ -19,9 +19,9 @@ from typing import Any
 
 import attrs
 
+from fmbpo.base.files import read_json, write_json
+from fmbpo.base.lock import this_process
 from fmbpo.errors import UserError
-from fmbpo.runs.files import read_json, write_json
-from fmbpo.runs.lock import this_process
 
 EVERY = 10.0
 """Seconds between two heartbeats."""

@@ -11,9 +11,10 @@ import contextlib
 import time
 from pathlib import Path
 
+from fmbpo.base.files import write_json
+from fmbpo.base.lock import this_process
+from fmbpo.base.text import one_line
 from fmbpo.errors import UserError
-from fmbpo.runs.files import write_json
-from fmbpo.runs.lock import this_process
 
 FAILED, STOPPED = "failed.json", "stopped.json"
 
@@ -51,8 +52,3 @@ def clear_outcome(folder: Path) -> None:
     """The run is worked on again. For the process that holds its lock."""
     for name in (FAILED, STOPPED):
         (folder / name).unlink(missing_ok=True)
-
-
-def one_line(text: str) -> str:
-    """The first line that is not empty."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")

@@ -12,8 +12,8 @@ from typing import Any
 
 import attrs
 
+from fmbpo.base.files import read_json, write_json
 from fmbpo.errors import UserError
-from fmbpo.runs.files import read_json, write_json
 
 PLAN = "plan.json"
 

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import attrs
 
+from fmbpo.base.files import asides, disk_errors, remove_tree
+from fmbpo.base.lock import RunLock
 from fmbpo.errors import UserError
 from fmbpo.runs.checkpoint import (
     leftovers,
@@ -26,10 +28,8 @@ from fmbpo.runs.checkpoint import (
     load_checkpoint,
     remove_checkpoint,
 )
-from fmbpo.runs.files import asides, disk_errors, remove_tree
 from fmbpo.runs.folder import BEST, RunFolder
-from fmbpo.runs.lock import RunLock
-from fmbpo.runs.registry import is_run, state_of
+from fmbpo.runs.status import is_run, state_of
 from fmbpo.runs.summary import Summary
 
 

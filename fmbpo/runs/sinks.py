@@ -20,8 +20,8 @@ from typing import Any, TypeAlias
 
 import pluggy
 
+from fmbpo.base.files import disk_errors, fsync_path
 from fmbpo.errors import UserError
-from fmbpo.runs.files import disk_errors, fsync_path
 
 Value: TypeAlias = float | int | str
 """A metric. 0-d tensors and numpy scalars are also taken, and cost a device synchronisation."""
@@ -61,9 +61,9 @@ class SinkSpec:
 
     @sinkspec
     def results(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
-        """The run is complete: what will be ``summary.json``, and the files beside it.
+        """The run is complete: the content of ``summary.json``, pictures and settings.
 
-        Called before the summary is written, so that a run that is killed here does it again.
+        Called when the summary is on the disk: no listener may cost a result.
         """
 
     @sinkspec

@@ -177,6 +177,14 @@ class Summary:
         if bool(self.policy) != bool(self.tasks) or bool(self.policy) != bool(self.protocol):
             raise ValueError("policy, protocol and tasks belong together: all or none")
 
+    @property
+    def training_cost(self) -> tuple[float, float]:
+        """PFLOP and seconds of all training updates."""
+        flops, seconds = (
+            sum(x.values()) if isinstance(x, dict) else x for x in (self.flops, self.seconds)
+        )
+        return flops / 1e15, seconds
+
     def to_json(self) -> dict[str, Any]:
         """The content of ``summary.json``; ``from_json`` gives the same summary back."""
         entry = attrs.asdict(self, recurse=False)

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
+from fmbpo.base.files import disk_errors
 from fmbpo.errors import UserError
-from fmbpo.registry import GROUPS, Kind, list_plugins
-from fmbpo.runs.files import disk_errors
+from fmbpo.plugins import GROUPS, Kind, list_plugins
 
 _FILES = {
     "pyproject.toml": "both/pyproject.toml.txt",

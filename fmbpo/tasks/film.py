@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fmbpo.base.files import disk_errors, replace_file
 from fmbpo.errors import UserError
-from fmbpo.runs.files import disk_errors, replace_file
 from fmbpo.tasks.drawing import Camera
 from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS, TaskEnv
 from fmbpo.tasks.mt30 import OBS_WIDTH

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fmbpo.errors import UserError
-from fmbpo.registry import GROUPS, load_plugin
+from fmbpo.plugins import GROUPS, load_plugin
 
 
 def parametrize_checks(

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fmbpo.engine.adam import Params
-from fmbpo.engine.critic import Critic
-from fmbpo.engine.imagination import PolicySettings, Roles, Start
-from fmbpo.engine.trees import stack
-from fmbpo.engine.world_model_update import HookCall
 from fmbpo.hookspecs import Batch, PolicyDims, Task, WorldModelDims
 from fmbpo.interop.tdmpc2 import exported, renamed
-from fmbpo.registry import load_plugin
+from fmbpo.plugins import load_plugin
+from fmbpo.pwm.critic import Critic
+from fmbpo.pwm.imagination import PolicySettings, Roles, Start
+from fmbpo.pwm.optim import Params
+from fmbpo.pwm.world_model import HookCall
+from fmbpo.training.trees import stack
 
 Arrays = Iterator[tuple[str, Tensor]]
 """Arrays by the record's own names."""

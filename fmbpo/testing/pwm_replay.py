@@ -14,21 +14,21 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from fmbpo.engine.adam import AdamState, Params, adam_step, clip, linear_decay
-from fmbpo.engine.critic import ReturnScale, ensemble_values, td_lambda
-from fmbpo.engine.gradient import gradient
-from fmbpo.engine.imagination import Start, make_losses
-from fmbpo.engine.model_learning import loss_settings
-from fmbpo.engine.policy_update import CellState, Rates, make_policy_update
-from fmbpo.engine.trees import stack
-from fmbpo.engine.world_model_update import (
+from fmbpo.nn import two_hot
+from fmbpo.pwm.critic import ReturnScale, ensemble_values, td_lambda
+from fmbpo.pwm.gradient import gradient
+from fmbpo.pwm.imagination import Start, make_losses
+from fmbpo.pwm.optim import AdamState, Params, adam_step, clip, linear_decay
+from fmbpo.pwm.policy import CellState, Rates, make_policy_update
+from fmbpo.pwm.world_model import (
     HookCall,
     WorldModelSettings,
     WorldModelState,
     make_world_model_update,
 )
-from fmbpo.nn import two_hot
 from fmbpo.testing.pwm_golden import Arrays, Replay, pwm_actor, pwm_critics, pwm_model
+from fmbpo.training.own_models import loss_settings
+from fmbpo.training.trees import stack
 
 
 def replay(folder: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Arrays:

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from attrs import evolve
 
-from fmbpo.data.behaviour import Policy, make_policy
-from fmbpo.data.collect import collect
+from fmbpo.data.collecting.behaviour import Policy, make_policy
+from fmbpo.data.collecting.collector import collect
+from fmbpo.data.collecting.episode import collect_episode
+from fmbpo.data.collecting.parts import Parts
+from fmbpo.data.collecting.planner import Planner
+from fmbpo.data.collecting.planner_tasks import PLAN_TASKS, plan_task
+from fmbpo.data.collecting.recipes import EXPLORE, RECOVER, behaviours, recipe_named
 from fmbpo.data.embedded import embedded_path
-from fmbpo.data.episode import collect_episode
-from fmbpo.data.parts import Parts
-from fmbpo.data.planner import Planner
-from fmbpo.data.planner_tasks import PLAN_TASKS, plan_task
-from fmbpo.data.recipes import EXPLORE, RECOVER, behaviours, recipe_named
 from fmbpo.data.store import held_out, load, verify
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import SimulationError, TaskEnv
@@ -36,9 +36,9 @@ SIZE: dict[str, Any] = {"episodes": 3, "seed": 4, "mix": MIX, "steps": 12}
 
 KILLED = """
 import os
-from fmbpo.data.collect import collect
-from fmbpo.data.planner_tasks import PLAN_TASKS, plan_task
-from fmbpo.data.recipes import behaviours
+from fmbpo.data.collecting.collector import collect
+from fmbpo.data.collecting.planner_tasks import PLAN_TASKS, plan_task
+from fmbpo.data.collecting.recipes import behaviours
 from tests_request import OUT, TASKS, SIZE, RECIPE
 SIZE["mix"] = behaviours(RECIPE)
 collect(OUT, TASKS, **SIZE, progress=lambda done, all: os._exit(9) if done == 4 else None)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from attrs import evolve
 
-from fmbpo.data.planner import Planner, _interpolation
-from fmbpo.data.planner_model import PlanningModel
-from fmbpo.data.planner_tasks import PLAN_TASKS, plan_task
+from fmbpo.data.collecting.planner import Planner, _interpolation
+from fmbpo.data.collecting.planner_model import PlanningModel
+from fmbpo.data.collecting.planner_tasks import PLAN_TASKS, plan_task
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import TaskEnv
 from fmbpo.tasks.mt30 import MT30

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fmbpo.cli import main
-from fmbpo.data.behaviour import make_policy
-from fmbpo.data.recipes import RECIPES, behaviours, recipe_named, schedule, with_noise
+from fmbpo.data.collecting.behaviour import make_policy
+from fmbpo.data.collecting.recipes import RECIPES, behaviours, recipe_named, schedule, with_noise
 from fmbpo.data.store import load
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import TaskEnv
@@ -136,7 +136,7 @@ def test_a_recipe_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_all_thirty_by_one_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: dict[str, Any] = {}
-    module = "fmbpo.data.collect.collect"
+    module = "fmbpo.data.collecting.collector.collect"
     monkeypatch.setattr(module, lambda out, tasks, episodes, mix, *a, **k: asked.update(episodes))
     out = ["--out", str(tmp_path / "x.zarr")]
     assert main([*COLLECT, *out, "--tasks", "mt30=2,walker_walk=5"]) == 0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from fmbpo.config.schema import DataConfig
 from fmbpo.data.sampler import (
     START_ROWS,
     Ahead,
@@ -17,9 +18,8 @@ from fmbpo.data.sampler import (
     turns,
 )
 from fmbpo.data.stream import StreamSampler, slice_sampler
-from fmbpo.engine.dataset import load_dataset
-from fmbpo.experiment.schema import DataConfig
 from fmbpo.tasks.mt30 import MT30
+from fmbpo.training.dataset import load_dataset
 
 KINDS = ["device", "host", "stream"]
 CPU = torch.device("cpu")

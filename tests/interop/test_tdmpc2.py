@@ -15,7 +15,7 @@ from fmbpo.errors import UserError
 from fmbpo.hookspecs import Task, WorldModelDims
 from fmbpo.interop.tdmpc2 import Sizes, exported, read_world_model, renamed
 from fmbpo.nn.blocks import simnorm
-from fmbpo.registry import load_plugin
+from fmbpo.plugins import load_plugin
 from fmbpo.runs.checkpoint import load_checkpoint
 
 GOLDEN = Path(__file__).parent.parent / "golden"

@@ -5,8 +5,8 @@ import math
 import random
 import statistics
 
-from fmbpo.comparison.record import Basis, Cell, Record, Score
-from fmbpo.comparison.result import (
+from fmbpo.compare.record import Basis, Cell, Record, Score
+from fmbpo.compare.result import (
     OVERALL,
     CellResult,
     Comparison,

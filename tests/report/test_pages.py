@@ -12,8 +12,8 @@ import attrs
 import pytest
 from synthetic import CELLS, HOSTILE, comparison, imported_section, main_section
 
-from fmbpo.comparison.record import Score
-from fmbpo.comparison.result import OVERALL, CellResult, Comparison, Estimate
+from fmbpo.compare.record import Score
+from fmbpo.compare.result import OVERALL, CellResult, Comparison, Estimate
 from fmbpo.report.pages import training
 from fmbpo.report.pages.content import decimal, significant
 from fmbpo.report.pages.csv_files import ALL_TASKS, csv_files

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
+from fmbpo.base.files import disk_errors, write_text
 from fmbpo.errors import UserError
-from fmbpo.runs.files import disk_errors, write_text
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fmbpo.base.lock import RunLock, is_locked
 from fmbpo.errors import UserError
 from fmbpo.runs.folder import RunFolder, differing_keys, run_name, worker
-from fmbpo.runs.lock import RunLock, is_locked
 
 CONFIG = {"policy": {"lr": 5e-4, "sizes": (512, 512)}, "seeds": [1], "device": "cpu"}
 NAME = run_name("phase8", "mlp-flow", [42, 123], "0123456789abcdef")

@@ -2,7 +2,8 @@ import io
 
 import pytest
 
-from fmbpo.runs.progress import ProgressDisplay, clock, speed
+from fmbpo.base.text import clock, speed
+from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import MetricSinks
 
 

@@ -17,14 +17,14 @@ import threading
 from pathlib import Path
 
 from fmbpo.cli import main
-from fmbpo.engine import run
+from fmbpo.running import run
 from fmbpo.tasks.vector import EpisodeRunner
 
 IMPORTS = (
-    "fmbpo.comparison.guard",
-    "fmbpo.comparison.records",
-    "fmbpo.engine.preflight",
-    "fmbpo.engine.study",
+    "fmbpo.compare.guard",
+    "fmbpo.compare.reading",
+    "fmbpo.running.preflight",
+    "fmbpo.running.study",
     "fmbpo.interop.importing",
     "fmbpo.report.pages",
     "fmbpo.report.table",
@@ -42,7 +42,7 @@ WHERE = {
     "fmbpo.cli.comparing": "report",
     "fmbpo.runs.heartbeat": "heartbeat",
     "fmbpo.runs.checkpoint": "checkpoint",
-    "fmbpo.engine.evaluation": "evaluation",
+    "fmbpo.measure.evaluation": "evaluation",
     "Runner._pretrain": "pretraining",
     "Runner._policies": "policies",
     "StudyRunner.run": "study",

@@ -12,7 +12,7 @@ import attrs
 from torch import nn
 
 from fmbpo.nn.world_model import LatentWorldModel
-from fmbpo.registry import Component
+from fmbpo.plugins import Component
 from fmbpo_policy_flow import FlowPolicy, FlowPolicyPlugin
 from fmbpo_policy_mlp import GaussianPlugin, GaussianPolicy
 from fmbpo_wm_flow import FlowPlugin

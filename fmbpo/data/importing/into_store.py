@@ -12,6 +12,10 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 import fmbpo
+from fmbpo.base.disk import check_disk
+from fmbpo.base.files import disk_errors, remove_tree
+from fmbpo.base.lock import RunLock
+from fmbpo.base.text import bytes_text
 from fmbpo.data.importing.files import (
     Block,
     Fingerprint,
@@ -27,10 +31,6 @@ from fmbpo.data.store import open_store
 from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.data.store_writer import CHUNK_ROWS, StoreWriter
 from fmbpo.errors import UserError
-from fmbpo.runs.files import disk_errors, remove_tree
-from fmbpo.runs.lock import RunLock
-from fmbpo.runs.progress import bytes_text
-from fmbpo.runs.space import check_disk
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with a stage, how much of it is done, and how much there is."""

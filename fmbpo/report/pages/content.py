@@ -9,7 +9,7 @@ from typing import Literal
 
 import attrs
 
-from fmbpo.comparison.result import Estimate
+from fmbpo.compare.result import Estimate
 from fmbpo.report.table import NONE
 
 LEVEL = "95\N{NO-BREAK SPACE}%"

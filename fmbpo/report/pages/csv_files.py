@@ -6,8 +6,8 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from fmbpo.comparison.record import Cell, Record
-from fmbpo.comparison.result import OVERALL, Comparison, Estimate, Section
+from fmbpo.compare.record import Cell, Record
+from fmbpo.compare.result import OVERALL, Comparison, Estimate, Section
 from fmbpo.report.pages.origins import BASIS
 from fmbpo.report.pages.text import csv_text
 

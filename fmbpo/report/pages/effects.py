@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from fmbpo.comparison.result import OVERALL, Effect, Estimate, Section
+from fmbpo.compare.result import OVERALL, Effect, Estimate, Section
 from fmbpo.report.pages import figures
 from fmbpo.report.pages.content import (
     LEVEL,

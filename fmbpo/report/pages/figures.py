@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fmbpo.comparison.record import Cell, Series
-from fmbpo.comparison.result import OVERALL, CellResult, Estimate, Profile
+from fmbpo.compare.record import Cell, Series
+from fmbpo.compare.result import OVERALL, CellResult, Estimate, Profile
 from fmbpo.report.curves import columns_of, mean_series
 from fmbpo.report.pages.drawing import INK, MUTED, PAPER, Style, draw, label, legend, rows
 

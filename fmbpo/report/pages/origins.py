@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from fmbpo.comparison.record import Basis
-from fmbpo.comparison.result import Section
+from fmbpo.compare.record import Basis
+from fmbpo.compare.result import Section
 from fmbpo.report.pages.content import Block, Column, Field, Table
 from fmbpo.report.table import NONE
 

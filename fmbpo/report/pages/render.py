@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from fmbpo.comparison.result import Comparison, Section
+from fmbpo.compare.result import Comparison, Section
 from fmbpo.report.pages import effects, origins, results, training
 from fmbpo.report.pages.content import Page, Part
 from fmbpo.report.pages.drawing import styles

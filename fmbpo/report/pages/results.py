@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fmbpo.comparison.record import Cell
-from fmbpo.comparison.result import OVERALL, CellResult, Profile, Section
+from fmbpo.compare.record import Cell
+from fmbpo.compare.result import OVERALL, CellResult, Profile, Section
 from fmbpo.report.pages import figures
 from fmbpo.report.pages.content import LEVEL, Block, Column, Field, Picture, Table
 from fmbpo.report.pages.drawing import Style

@@ -8,8 +8,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fmbpo.comparison.record import Cell, Record, Series
-from fmbpo.comparison.result import Section
+from fmbpo.compare.record import Cell, Record, Series
+from fmbpo.compare.result import Section
 from fmbpo.report.curves import mean_series
 from fmbpo.report.pages import figures
 from fmbpo.report.pages.content import Block, Column, Field, Picture, Table, Video, significant

@@ -11,12 +11,12 @@ import shutil
 import socket
 from pathlib import Path
 
-from fmbpo.comparison.result import Comparison
+from fmbpo.base.files import disk_errors, fsync_path
+from fmbpo.compare.result import Comparison
 from fmbpo.errors import UserError
 from fmbpo.report.pages.csv_files import csv_files
 from fmbpo.report.pages.markdown import markdown_text
 from fmbpo.report.pages.render import html, page, picture_files
-from fmbpo.runs.files import disk_errors, fsync_path
 
 FIGURES = "figures"
 """The folder of the figures that Markdown refers to."""

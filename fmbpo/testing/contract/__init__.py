@@ -15,7 +15,7 @@ import attrs
 import torch
 
 import fmbpo
-from fmbpo.registry import Component, Kind
+from fmbpo.plugins import Component, Kind
 from fmbpo.testing.contract import hooks, learning, modes, plugin, spaces
 from fmbpo.testing.contract.subject import ContractError, subject
 

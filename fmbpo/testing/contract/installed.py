@@ -10,10 +10,10 @@ from typing import Any
 import attrs
 import torch
 
+from fmbpo.base.structure import Problems, structure
+from fmbpo.config import toml
 from fmbpo.errors import UserError, UserErrors
-from fmbpo.experiment import toml
-from fmbpo.experiment.structure import Problems, structure
-from fmbpo.registry import Component, Kind, Listing, list_plugins, load_plugin, not_offered
+from fmbpo.plugins import Component, Kind, Listing, list_plugins, load_plugin, not_offered
 from fmbpo.testing.contract import Outcome, run
 
 

@@ -15,9 +15,9 @@ import tomli
 import torch
 from torch.func import vmap
 
-from fmbpo.experiment.json_schema import config_schema, fits
-from fmbpo.experiment.show import toml_text
-from fmbpo.experiment.structure import Problems, plain, structure
+from fmbpo.base.structure import Problems, plain, structure
+from fmbpo.config.json_schema import config_schema, fits
+from fmbpo.config.show import toml_text
 from fmbpo.hookspecs import PolicyDims, Task, WorldModelDims
 from fmbpo.testing.contract.subject import Subject, broken
 

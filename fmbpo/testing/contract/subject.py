@@ -21,7 +21,7 @@ from fmbpo.hookspecs import (
 )
 from fmbpo.nn import two_hot
 from fmbpo.nn.blocks import simnorm
-from fmbpo.registry import Component, Kind
+from fmbpo.plugins import Component, Kind
 
 OBS, ACTION, TASKS = 5, 3, 3
 LATENT, TASK = 16, 4

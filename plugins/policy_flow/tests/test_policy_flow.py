@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fmbpo.hookspecs import Imagined, PolicyDims, Task
-from fmbpo.registry import load_plugin
+from fmbpo.plugins import load_plugin
 
 torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
 B, LATENT, ACTION = 4, 16, 3

@@ -7,7 +7,7 @@ import torch
 
 from fmbpo.hookspecs import PolicyDims, Task
 from fmbpo.nn.ode import STAGES, integrate
-from fmbpo.registry import load_plugin
+from fmbpo.plugins import load_plugin
 
 torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
 B, LATENT, ACTION = 32, 16, 3

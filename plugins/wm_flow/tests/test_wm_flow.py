@@ -8,7 +8,7 @@ import torch
 from fmbpo.hookspecs import Batch, Task, WorldModelDims
 from fmbpo.nn.blocks import simnorm
 from fmbpo.nn.ode import STAGES
-from fmbpo.registry import load_plugin
+from fmbpo.plugins import load_plugin
 from fmbpo_wm_flow.field import PARAMETERISATIONS, centred
 
 torch.set_num_threads(1)  # on tensors this small, threads only wait for each other

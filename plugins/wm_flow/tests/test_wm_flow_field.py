@@ -13,7 +13,7 @@ from fmbpo.hookspecs import Batch, Task, WorldModelDims
 from fmbpo.nn.blocks import simnorm
 from fmbpo.nn.ode import STAGES
 from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig
-from fmbpo.registry import load_plugin
+from fmbpo.plugins import load_plugin
 
 torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
 B, LATENT = 64, 16

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from fmbpo.hookspecs import Batch, Task, WorldModelDims
 from fmbpo.nn import two_hot
 from fmbpo.nn.blocks import simnorm
-from fmbpo.registry import load_plugin
+from fmbpo.plugins import load_plugin
 
 torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
 B, H, LATENT = 4, 3, 16

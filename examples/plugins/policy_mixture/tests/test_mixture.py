@@ -3,7 +3,7 @@
 import torch
 
 from fmbpo.hookspecs import PolicyDims, Task
-from fmbpo.registry import load_plugin
+from fmbpo.plugins import load_plugin
 
 A, D, K = 2, 6, 3
 

@@ -6,7 +6,7 @@ from fmbpo_example_wm_ensemble import disagreement, lowered
 
 from fmbpo.hookspecs import Task, WorldModelDims
 from fmbpo.nn import two_hot
-from fmbpo.registry import load_plugin
+from fmbpo.plugins import load_plugin
 
 B = 5
 

@@ -1,0 +1,45 @@
+"""Whether the disk takes what is about to be written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from fmbpo.base.text import bytes_text
+from fmbpo.errors import UserError
+
+
+def check_disk(needed: int, folder: Path, option: str, words: str = "") -> str:
+    """What is needed and free, for people.
+
+    Args:
+        needed: bytes.
+        folder: where they go; it need not exist yet.
+        option: of the command line, that names another place.
+        words: added to what is needed.
+
+    Raises:
+        UserError: it is too little, or ``folder`` cannot be a folder that one may write to.
+    """
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(
+            f"a file stands where a folder is needed ({place})",
+            where=str(folder),
+            remedy="move it away or choose another folder",
+        )
+    if not os.access(place, os.W_OK):
+        raise UserError(
+            "no permission to write here",
+            where=str(place),
+            remedy="choose a folder that you may write to",
+        )
+    free = shutil.disk_usage(place).free
+    said = f"{bytes_text(needed)} needed{words}, {bytes_text(free)} free"
+    if needed > free:
+        remedy = f"free some space, or choose another folder with {option}"
+        raise UserError(f"the disk is too full: {said}", where=str(folder), remedy=remedy)
+    return said

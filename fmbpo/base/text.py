@@ -1,0 +1,36 @@
+"""Numbers and messages as people read them."""
+
+from __future__ import annotations
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as ``0:07:09`` or ``2d 03:00:00``; ``-:--:--`` when unknown."""
+    if seconds is None:
+        return "-:--:--"
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d {hour:02}:{minute:02}:{second:02}"
+    return f"{hour}:{minute:02}:{second:02}"
+
+
+def bytes_text(count: float) -> str:
+    """Bytes for people: ``1.2 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def speed(rate: float | None) -> str:
+    """Iterations a second, or seconds an iteration where that reads better."""
+    if rate is None:
+        return "- it/s"
+    return f"{rate:.3g} it/s" if rate >= 1 else f"{1 / rate:.3g} s/it"
+
+
+def one_line(text: str) -> str:
+    """The first line that is not empty."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")

@@ -1,0 +1,162 @@
+"""What a reader must know before any number of a comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from fmbpo.compare.record import Record
+from fmbpo.compare.result import OVERALL, Section
+from fmbpo.runs.findings import by_gate
+
+_SHOWN = 8
+"""Differing settings that are named before the rest is counted."""
+
+
+def in_section(section: Section) -> list[str]:
+    """Of one section; the most doubtful first."""
+    return [
+        *_mixed(section),
+        *_identical(section),
+        *_health(section),
+        *_settings(section),
+        *_missing(section),
+        *_seeds(section),
+        *_episodes(section),
+        *_replication(section),
+    ]
+
+
+def across_sections(sections: Sequence[Section]) -> list[str]:
+    """Of all sections together."""
+    lines = []
+    if len(sections) > 1:
+        lines.append("The sections rest on different things: nothing is ranked between them.")
+    budgets = dict.fromkeys(b.budget for section in sections for b in section.bases)
+    if len(sections) > 1 and len(budgets) > 1:
+        lines.append(f"Budgets differ between sections: {' | '.join(budgets)}.")
+    phases = dict.fromkeys(r.phase for s in sections for r in s.records if r.phase)
+    if len(phases) > 1:
+        lines.append(f"Runs of several phases of the study: {', '.join(phases)}.")
+    return lines
+
+
+def _mixed(section: Section) -> Iterator[str]:
+    for field in section.mixed:
+        values = dict.fromkeys(getattr(basis, field) for basis in section.bases)
+        yield f"Runs are compared although they differ in {field}: {' | '.join(values)}."
+
+
+def _identical(section: Section) -> Iterator[str]:
+    """The same return in every episode, where they are not all one number (1000 in each)."""
+    seen: dict[tuple[object, ...], tuple[Record, str]] = {}
+    for record in section.records:
+        for task, seeds in record.scores.items():
+            for seed, score in seeds.items():
+                if len(set(score.returns)) < 2:
+                    continue
+                place = f"{record.cell} ({task}, seed {seed})"
+                other, first = seen.setdefault((task, score.returns), (record, place))
+                if other is not record:  # within a run a health gate says it
+                    yield f"Identical returns in every episode: {first} and {place}."
+
+
+def _health(section: Section) -> Iterator[str]:
+    for record in section.records:
+        for line in by_gate(record.health):
+            yield f"{record.name}: {line}."
+
+
+def _settings(section: Section) -> list[str]:
+    """Settings that differ although no factor of the section makes them differ."""
+    known = [record for record in section.records if record.settings]
+    found = []
+    for key in dict.fromkeys(key for record in known for key in record.settings):
+        groups: dict[str, list[Record]] = {}
+        for record in known:
+            level = "" if _is_shared(key, known) else _level(record, key)
+            groups.setdefault(level, []).append(record)
+        for group in groups.values():
+            values = dict.fromkeys(json.dumps(r.settings.get(key)) for r in group)
+            if len(values) > 1:
+                found.append(f"{key}: {' | '.join(values)}")
+    if not found:
+        return []
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return [f"Runs differ beyond the factors: {'; '.join(found[:_SHOWN])}{more}."]
+
+
+def _is_shared(key: str, records: Sequence[Record]) -> bool:
+    """Whether a setting must be the same at all levels: as a study allows its cells to differ
+    (``fmbpo.config.factors``), only one that not every plugin has may differ between them.
+
+    A plugin's version and a world model's weights are its own although all have them.
+    """
+    if key.startswith("versions.") or key == "world_model_weights":
+        return False
+    return key.startswith("pretrain.") or all(key in record.settings for record in records)
+
+
+def _level(record: Record, key: str) -> str:
+    """The level whose own setting the key is; settings of all are under one name."""
+    if key.startswith(("world_model", "versions.world_model")):
+        return record.cell.world_model
+    return record.cell.policy if key.startswith(("policy.", "versions.policy")) else ""
+
+
+def _missing(section: Section) -> Iterator[str]:
+    have = {(r.cell, r.task): set(r.seeds) for r in section.results if r.task != OVERALL}
+    tasks = dict.fromkeys(task for _, task in have)
+    for cell in section.cells:
+        absent = [task for task in tasks if (cell, task) not in have]
+        if absent:
+            yield f"{cell} has no {', '.join(absent)}: not in any overall number."
+        for task in tasks:
+            all_seeds = set().union(*(have[c, t] for c, t in have if t == task))
+            missing = all_seeds - have.get((cell, task), all_seeds)
+            if missing:
+                named = sorted(missing, key=lambda seed: (len(seed), seed))
+                yield f"{cell} lacks seeds of {task}: {', '.join(named)}."
+
+
+def _seeds(section: Section) -> Iterator[str]:
+    single = dict.fromkeys(
+        str(r.cell) for r in section.results if r.task != OVERALL and len(r.seeds) == 1
+    )
+    if single:
+        yield f"One seed on a task, so there is no interval: {', '.join(single)}."
+    unordered = dict.fromkeys(str(r.cell) for r in section.records if not r.seeds_ordered)
+    if unordered:
+        yield (
+            f"The order of seeds is not certain, so that cells are not paired by seed: "
+            f"{', '.join(unordered)}."
+        )
+    seeds = {(r.task, frozenset(r.seeds)) for r in section.results if r.task != OVERALL}
+    if len(seeds) > len({task for task, _ in seeds}):
+        yield "Seeds differ between cells, which are not paired by seed where they do."
+
+
+def _episodes(section: Section) -> Iterator[str]:
+    known: dict[int, dict[str, None]] = {}
+    unknown: dict[str, None] = {}
+    for record in section.records:
+        for seeds in record.scores.values():
+            for score in seeds.values():
+                if score.episodes is None:
+                    unknown[record.name] = None
+                else:
+                    known.setdefault(score.episodes, {})[record.name] = None
+    if len(known) > 1:
+        parts = [f"{number} in {', '.join(names)}" for number, names in sorted(known.items())]
+        yield f"Unequal numbers of episodes: {'; '.join(parts)}."
+    if unknown:
+        yield f"Imported without the number of episodes: {', '.join(unknown)}."
+
+
+def _replication(section: Section) -> Iterator[str]:
+    for r in section.results:
+        if r.task != OVERALL and r.pwm is not None and r.mean.value < r.pwm / 2:
+            yield (
+                f"{r.cell} on {r.task}: {r.mean.value:.1f}, less than half of PWM's published "
+                f"{r.pwm:.1f} (TD-MPC2: {r.tdmpc2:.1f}): failed replication?"
+            )

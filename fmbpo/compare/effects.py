@@ -1,0 +1,159 @@
+"""Effects of the factorial: what changes when one factor changes, and whether seeds decide it.
+
+The main effect of a factor is its difference averaged over the other factor's levels; the
+interaction is the difference of two such differences. Levels and cells may be any number: every
+pair of levels has an effect where cells allow it, every complete 2x2 part an interaction.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import attrs
+import numpy as np
+
+from fmbpo.compare import statistics
+from fmbpo.compare.record import Cell
+from fmbpo.compare.result import Effect
+from fmbpo.compare.statistics import Array
+
+Values: TypeAlias = Mapping[Cell, Mapping[str, Mapping[str, float]]]
+"""``values[cell][task][seed]``."""
+
+UNDECIDED = "no decision"
+_OF = {"world_model": "world model", "policy": "policy"}
+
+
+@attrs.frozen
+class Contrast:
+    """Weighted cells. ``pairs``: (better, worse) cells for the probability of improvement, none
+    for an interaction; ``above`` and ``below`` are the verdicts on either side of 0."""
+
+    kind: Literal["world_model", "policy", "interaction"]
+    name: str
+    weights: Mapping[Cell, float]
+    pairs: Sequence[tuple[Cell, Cell]]
+    above: str
+    below: str
+
+
+def contrasts(cells: Sequence[Cell]) -> list[Contrast]:
+    """Every effect that these cells have, whatever their order.
+
+    The first of two levels by name minus the other: "a - b".
+    """
+    return [
+        *_main("world_model", cells),
+        *_main("policy", cells),
+        *_interactions(cells),
+    ]
+
+
+def _main(kind: Literal["world_model", "policy"], cells: Sequence[Cell]) -> list[Contrast]:
+    other = "policy" if kind == "world_model" else "world_model"
+    found, across = [], _levels(cells, other)
+    for a, b in itertools.combinations(_levels(cells, kind), 2):
+        pairs = [
+            (better, worse)
+            for level in across
+            if (better := _cell(kind, b, level)) in cells
+            and (worse := _cell(kind, a, level)) in cells
+        ]
+        if not pairs:
+            continue
+        weights: dict[Cell, float] = {}
+        for better, worse in pairs:
+            weights |= {better: 1 / len(pairs), worse: -1 / len(pairs)}
+        name = f"{_OF[kind]}: {b} - {a}"
+        if len(pairs) < len(across):
+            levels = sorted(getattr(pair[0], other) for pair in pairs)
+            name += f" ({_OF[other]} {', '.join(levels)} alone)"
+        found.append(Contrast(kind, name, weights, pairs, f"{b} ahead", f"{a} ahead"))
+    return found
+
+
+def _interactions(cells: Sequence[Cell]) -> list[Contrast]:
+    found = []
+    models, policies = _levels(cells, "world_model"), _levels(cells, "policy")
+    for a, b in itertools.combinations(models, 2):
+        for p, q in itertools.combinations(policies, 2):
+            weights = {Cell(b, q): 1.0, Cell(b, p): -1.0, Cell(a, q): -1.0, Cell(a, p): 1.0}
+            if all(cell in cells for cell in weights):
+                name = f"interaction: policy {q} - {p}, in world model {b} - in {a}"
+                found.append(
+                    Contrast("interaction", name, weights, [], f"larger in {b}", f"larger in {a}")
+                )
+    return found
+
+
+def _levels(cells: Sequence[Cell], factor: str) -> list[str]:
+    """By name, the last one first: of two, the first is subtracted from the second."""
+    return sorted({getattr(cell, factor) for cell in cells}, reverse=True)
+
+
+def _cell(kind: str, level: str, other: str) -> Cell:
+    return Cell(level, other) if kind == "world_model" else Cell(other, level)
+
+
+def effect(
+    of: Contrast,
+    values: Values,
+    tasks: Sequence[str],
+    *,
+    task: str,
+    unit: float = 1.0,
+    unordered: Collection[Cell] = (),
+) -> Effect:
+    """The contrast on ``tasks``, averaged; ``task`` is what the result is called.
+
+    ``unit`` divides the difference. ``unordered``: cells whose seeds' names mean nothing. Seeds are
+    paired where all cells have the same ones and resampling pairs can reach the level
+    (``statistics.reachable``); else each cell's seeds are resampled by themselves, which for
+    independent seeds is no worse.
+    """
+    cells, tasks = sorted(of.weights), sorted(tasks)
+    weights = np.array([of.weights[cell] for cell in cells]) / (len(tasks) * unit)
+    paired = same_seeds(values, cells, tasks, unordered) and statistics.reachable(
+        [len(values[cells[0]][name]) for name in tasks]
+    )
+    if paired:
+        blocks = [_paired_block(values, cells, name) for name in tasks]
+        difference = statistics.contrast([weights] * len(tasks))
+        rows = [(cells.index(better), cells.index(worse)) for better, worse in of.pairs]
+        better = statistics.paired_improvement(rows)
+    else:
+        blocks = [
+            np.array([sorted(values[cell][name].values())]) for name in tasks for cell in cells
+        ]
+        difference = statistics.contrast(
+            [weights[i : i + 1] for i in range(len(cells))] * len(tasks)
+        )
+        at = [
+            (start + cells.index(better), start + cells.index(worse))
+            for start in range(0, len(blocks), len(cells))
+            for better, worse in of.pairs
+        ]
+        better = statistics.improvement(at)
+    found = statistics.estimate_effect(blocks, difference)
+    verdict = UNDECIDED
+    if found.low is not None and found.high is not None:
+        verdict = of.above if found.low > 0 else of.below if found.high < 0 else UNDECIDED
+    chance = statistics.estimate_probability(blocks, better) if of.pairs else None
+    return Effect(of.name, of.kind, task, found, chance, paired, verdict)
+
+
+def same_seeds(
+    values: Values, cells: Sequence[Cell], tasks: Sequence[str], unordered: Collection[Cell]
+) -> bool:
+    """Whether seeds of these cells are the same ones on every task, so that they make pairs."""
+    return not set(cells) & set(unordered) and all(
+        len({frozenset(values[cell][task]) for cell in cells}) == 1 for task in tasks
+    )
+
+
+def _paired_block(values: Values, cells: Sequence[Cell], task: str) -> Array:
+    """``(cells, seeds)``, in an order that names of seeds have no part in."""
+    block = np.array([[values[cell][task][s] for s in values[cells[0]][task]] for cell in cells])
+    return block[:, np.lexsort(block[::-1])]

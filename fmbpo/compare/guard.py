@@ -1,0 +1,134 @@
+"""What may be compared: records of one basis, or what was explicitly allowed to differ."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import attrs
+
+from fmbpo.compare.attention import across_sections, in_section
+from fmbpo.compare.method import METHOD
+from fmbpo.compare.record import Basis, Cell, Record
+from fmbpo.compare.result import Comparison
+from fmbpo.compare.section import make_section
+from fmbpo.errors import UserError, did_you_mean
+
+FIELDS = tuple(field.name for field in attrs.fields(Basis))
+"""Fields of a basis, by the names that ``mixing`` takes."""
+TITLED = ("protocol", "conventions", "scale")
+"""Those that stand in every section's title."""
+
+
+def compare(
+    records: Sequence[Record],
+    *,
+    name: str,
+    mixing: Collection[str] = (),
+    separate: bool = False,
+) -> Comparison:
+    """Compare records of one basis; nothing is pooled or ranked across different ones.
+
+    ``mixing`` names fields of the basis that may differ within a section: its title and the names
+    of its records then say so. ``separate`` puts different bases side by side, each in a section
+    of its own. Raises ``UserError`` that names what differs where neither allows it, for fields
+    that are none, and where two runs have the same cell, basis, task and seed.
+    """
+    for field in mixing:
+        if field not in FIELDS:
+            raise UserError(
+                f"there is no {field!r} to mix",
+                where="--allow-mixing",
+                remedy=did_you_mean(field, FIELDS),
+            )
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        kept = tuple(getattr(record.basis, f) for f in FIELDS if f not in mixing)
+        groups.setdefault(kept, []).append(record)
+    if len(groups) > 1 and not separate:
+        raise _refusal(list(groups.values()), mixing)
+    sections, attention = [], {}
+    told = {*TITLED, *_differing([record.basis for record in records])}
+    for group in groups.values():
+        bases = [record.basis for record in group]
+        mixed = [field for field in _differing(bases) if field in mixing]
+        _each_once(group)
+        title = _title(bases, mixed, told)
+        section = make_section(title, [_labelled(record, mixed) for record in group], mixed)
+        sections.append(section)
+        attention[title] = in_section(section)
+    attention[""] = across_sections(sections)
+    return Comparison(
+        name=name,
+        sections=sections,
+        attention={title: lines for title, lines in attention.items() if lines},
+        method=list(METHOD),
+    )
+
+
+def _differing(bases: Sequence[Basis]) -> dict[str, list[str]]:
+    """The values of each field that has several."""
+    found = {f: list(dict.fromkeys(getattr(basis, f) for basis in bases)) for f in FIELDS}
+    return {field: values for field, values in found.items() if len(values) > 1}
+
+
+def _refusal(groups: Sequence[Sequence[Record]], mixing: Collection[str]) -> UserError:
+    """Mixing is offered only where it would not put two runs of a cell, task and seed together."""
+    bases = [group[0].basis for group in groups]
+    differing = {f: values for f, values in _differing(bases).items() if f not in mixing}
+    fields = "; ".join(f"{field}: {' | '.join(values)}" for field, values in differing.items())
+    remedy = "--separate shows them side by side and ranks nothing between them"
+    places = [{place for record in group for place in _places(record)} for group in groups]
+    if len(set().union(*places)) == sum(map(len, places)):
+        options = " ".join(f"--allow-mixing {field}" for field in differing)
+        remedy += f"; {options} compares them all the same and says so"
+    return UserError(
+        f"these runs must not be ranked against each other, since they differ in {fields}",
+        remedy=remedy,
+    )
+
+
+def _places(record: Record) -> Iterator[tuple[Cell, str, str]]:
+    """Every (cell, task, seed) of a record."""
+    for task, seeds in record.scores.items():
+        for seed in seeds:
+            yield record.cell, task, seed
+
+
+def _each_once(records: Sequence[Record]) -> None:
+    seen: dict[tuple[Cell, str, str], Record] = {}
+    for record in records:
+        for cell, task, seed in _places(record):
+            other = seen.setdefault((cell, task, seed), record)
+            if other is not record:
+                raise UserError(
+                    f"two runs of {cell} on {task} with seed {seed}: which one counts?",
+                    where=f"{other.source} and {record.source}",
+                    remedy="leave one out"
+                    if other.basis == record.basis
+                    else "leave one out, or give --separate in the place of --allow-mixing",
+                )
+
+
+def _title(bases: Sequence[Basis], mixed: Sequence[str], told: Collection[str]) -> str:
+    """Protocol, conventions and scale, and whatever tells sections apart or is mixed."""
+    parts = []
+    for field in (f for f in FIELDS if f in told):
+        values = dict.fromkeys(_short(getattr(basis, field)) for basis in bases)
+        name = "" if field == "protocol" else f"{field} "
+        parts.append(f"{name}{' | '.join(values)}")
+    if mixed:
+        parts.append(f"MIXED: {', '.join(mixed)}")
+    return " · ".join(parts)
+
+
+def _labelled(record: Record, mixed: Sequence[str]) -> Record:
+    if not mixed:
+        return record
+    fields = ", ".join(f"{field}: {_short(getattr(record.basis, field))}" for field in mixed)
+    return attrs.evolve(record, name=f"{record.name} [{fields}]")
+
+
+def _short(value: str) -> str:
+    """A digest by its first digits; what follows it stays."""
+    head, comma, rest = value.partition(",")
+    return f"{head[:19]}{comma}{rest}" if head.startswith("sha256:") else value

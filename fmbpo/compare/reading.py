@@ -1,0 +1,222 @@
+"""From folders to records: runs, studies (their cells' runs) and imported results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fmbpo.base.files import read_json
+from fmbpo.compare.imported import FILE, read_imported
+from fmbpo.compare.record import Basis, Cell, Record, Score
+from fmbpo.config.identity import identifying, leaves
+from fmbpo.errors import UserError
+from fmbpo.runs.folder import RunFolder
+from fmbpo.runs.plan import PLAN, read_plan
+from fmbpo.runs.series import cell_series
+from fmbpo.runs.summary import Numbers, Summary
+
+_STUDY = "study.json"
+VIDEOS = (".mp4", ".webm", ".gif", ".webp")
+"""Endings of files that are taken for videos."""
+_IN_BASIS = (
+    *("scale", "data_id", "protocol.kind", "protocol.world_model", "protocol.checkpoint"),
+    *("policy_learning.iterations", "policy_learning.batch", "policy_learning.horizon"),
+    *("pretrain.iterations", "pretrain.batch", "pretrain.horizon"),
+    *("evaluation.seed", "evaluation.final_episodes"),
+)
+"""Settings that a record's basis says already; its cell, tasks and seeds are said too."""
+_SAID = ("kind", "grid.", "conventions.", *("world_model.plugin", "policy.plugin"))
+
+
+def records_of(paths: Sequence[Path]) -> list[Record]:
+    """The policies' runs in these folders, in their order; each folder counts once.
+
+    A study's folder stands for its cells' runs beside it, which keep the study's order.
+    Pretraining runs are left out. Raises ``UserError`` for a folder that is none of the three, for
+    a run that is not complete or whose files are damaged, and where no policies remain.
+    """
+    folders: dict[Path, None] = {}
+    for path in paths:
+        for folder in _cells(path) if _is_study(path) else [path]:
+            folders[folder.resolve()] = None
+    found = [record for folder in folders if (record := _record(folder)) is not None]
+    if not found:
+        raise UserError(
+            "nothing to compare: these are runs that pretrain a world model"
+            if folders
+            else "nothing to compare",
+            where=", ".join(str(path) for path in paths),
+            remedy="give runs of policies, or a study of them",
+        )
+    return found
+
+
+def _is_study(path: Path) -> bool:
+    """Whether a study's folder. Raises ``UserError`` where the study has not ended."""
+    if (path / _STUDY).is_file():
+        return True
+    if not (path / PLAN).is_file():
+        return False
+    planned = dict.fromkeys(run.run for run in read_plan(path))
+    missing = [run for run in planned if not _is_complete(path.parent / run)]
+    what = f"run{'s' if len(missing) > 1 else ''} {', '.join(missing)}" if missing else _STUDY
+    raise UserError(
+        f"the study is not complete: {what} {'are' if len(missing) > 1 else 'is'} missing",
+        where=str(path),
+        remedy="give the same fmbpo run again, which continues it, or name the folders of the "
+        "runs that are complete",
+    )
+
+
+def _is_complete(run: Path) -> bool:
+    return (run / "config.json").is_file() and RunFolder.open(run).is_complete
+
+
+def _cells(study: Path) -> list[Path]:
+    file = study / _STUDY
+    content = read_json(file)
+    cells = content.get("cells") if isinstance(content, dict) else None
+    if not isinstance(cells, dict) or not all(isinstance(run, str) for run in cells.values()):
+        raise UserError("names no cells", where=str(file), remedy="run the study again")
+    return [study.parent / run for run in cells.values()]
+
+
+def _record(path: Path) -> Record | None:
+    """The run's record; None for one that pretrains."""
+    if (path / FILE).is_file():
+        return read_imported(path)
+    if not path.is_dir():
+        raise UserError("there is no such folder", where=str(path))
+    folder = RunFolder.open(path)
+    if not folder.is_complete:
+        raise UserError(
+            "the run is not complete",
+            where=str(path),
+            remedy="give its command again, which continues it, or leave it out",
+        )
+    summary = Summary.from_json(folder.summary(), where=str(path / "summary.json"))
+    if summary.policy is None:
+        return None
+    config = folder.config()
+    try:
+        return _policies(folder, summary, config)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"a key is missing or of the wrong kind ({error})",
+            where=str(path / "config.json"),
+            remedy="the file was edited or is of another version",
+        ) from error
+
+
+def _policies(folder: RunFolder, summary: Summary, config: Mapping[str, Any]) -> Record:
+    assert summary.policy is not None
+    petaflops, seconds = summary.training_cost
+    beat = folder.heartbeat()
+    return Record(
+        name=folder.name,
+        source=str(folder.path),
+        experiment=summary.experiment,
+        phase=config["phase"],
+        cell=Cell(summary.world_model.plugin, summary.policy.plugin),
+        basis=_basis(folder, summary, config),
+        checkpoint=summary.world_model.checkpoint or "",
+        scores={
+            task: {seed: Score.of(found.returns) for seed, found in result.seeds.items()}
+            for task, result in summary.tasks.items()
+        },
+        curves={task: seeds for task, seeds in cell_series(folder, "return").items() if task},
+        model_errors=_model_errors(summary.wm_validation),
+        petaflops=petaflops or None,
+        seconds=seconds or None,
+        pretraining_petaflops=_pretraining(summary.flops) / 1e15,
+        pretraining_seconds=_pretraining(summary.seconds),
+        hardware=beat.hardware if beat else "",
+        health=summary.health,
+        settings=_settings(config),
+        videos=_videos(folder.path / "videos"),
+    )
+
+
+def _pretraining(cost: Numbers) -> float:
+    """What of a run's cost is its world model's pretraining."""
+    return cost.get("pretraining", 0.0) if isinstance(cost, dict) else 0.0
+
+
+def _videos(folder: Path) -> dict[tuple[str, str], str]:
+    """Files ``TASK__SEED.ENDING`` that somebody rendered."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    whole = [f for f in files if f.suffix in VIDEOS and not f.name.startswith(".")]
+    names = {file: file.stem.rpartition("__") for file in whole}
+    return {(task, seed): str(file) for file, (task, _, seed) in names.items() if task}
+
+
+def _basis(folder: RunFolder, summary: Summary, config: Mapping[str, Any]) -> Basis:
+    evaluation = config["evaluation"]
+    conventions = summary.conventions
+    if isinstance(conventions, dict):
+        conventions = ", ".join(f"{key} {value}" for key, value in conventions.items())
+    tasks = config["data"]["tasks"]
+    return Basis(
+        protocol=summary.protocol or "",
+        conventions=conventions,
+        scale=summary.scale,
+        data=_data_id(folder, config) + (f", tasks {', '.join(tasks)}" if tasks else ""),
+        evaluation=f"{evaluation['final_episodes']} episodes, seed {evaluation['seed']}",
+        budget=_budget(config),
+    )
+
+
+def _budget(config: Mapping[str, Any]) -> str:
+    """``700 updates x 16 x 16; world model: 5000 x 128 x 6``: iterations, batch, horizon."""
+
+    def of(table: Mapping[str, Any], updates: str = "") -> str:
+        return f"{table['iterations']}{updates} x {table['batch']} x {table['horizon']}"
+
+    protocol, text = config["protocol"], of(config["policy_learning"], " updates")
+    if "model_iterations" in protocol:
+        text += f", {protocol['model_iterations']} of the world model before each"
+    if protocol.get("checkpoint"):
+        checkpoint = Path(protocol["checkpoint"])
+        # A run's own is RUN/checkpoints/best, whose last part says nothing.
+        inside = checkpoint.parent.name == "checkpoints"
+        return f"{text}; world model: {(checkpoint.parent.parent if inside else checkpoint).name}"
+    if protocol.get("world_model"):
+        return f"{text}; world model: {of(config['pretrain'])}"
+    return f"{text}; world model: random initialisation"
+
+
+def _data_id(folder: RunFolder, config: Mapping[str, Any]) -> str:
+    """From the configuration, or from a checkpoint's manifest of runs that are older than that."""
+    if "data_id" in config:
+        return str(config["data_id"])
+    for manifest in sorted(folder.checkpoints.glob("**/manifest.json")):
+        return str(read_json(manifest)["data"])
+    raise UserError(
+        "which data set the run learned from is recorded neither here nor in a checkpoint",
+        where=str(folder.path / "config.json"),
+        remedy="leave the run out, or run it again",
+    )
+
+
+def _model_errors(measures: Mapping[str, Any]) -> dict[int, float]:
+    """By horizon; of models that learned beside policies, those after it."""
+    for prefix in ("after_obs_error_h", "obs_error_h"):
+        found = {
+            int(name[len(prefix) :]): float(value)
+            for name, value in measures.items()
+            if re.fullmatch(rf"{prefix}\d+", name)
+        }
+        if found:
+            return found
+    return {}
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What neither the cell nor the basis says, by key path."""
+    return {
+        key: value
+        for key, value in leaves(identifying(config))
+        if key not in _IN_BASIS and not key.startswith(_SAID)
+    }

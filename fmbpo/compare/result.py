@@ -1,0 +1,122 @@
+"""What a comparison finds, as data: the pages, tables and pictures only show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import attrs
+
+from fmbpo.compare.record import Basis, Cell, Record
+
+OVERALL = ""
+"""The task of what is over all tasks."""
+
+
+@attrs.frozen
+class Estimate:
+    """A number and its 95 % interval; both ends None where there is none (one seed)."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@attrs.frozen
+class CellResult:
+    """One cell on one task, or over all (``task == OVERALL``).
+
+    ``mean`` and ``iqm`` (interquartile mean) over seeds, in returns (0 to 1000) for one task and
+    divided by 1000 over all. ``pwm`` and ``tdmpc2``: the published returns, over all their means
+    over these tasks; None where they are not published.
+    """
+
+    cell: Cell
+    task: str
+    seeds: Sequence[str]
+    values: Sequence[float]
+    mean: Estimate
+    iqm: Estimate
+    pwm: float | None = None
+    tdmpc2: float | None = None
+
+
+@attrs.frozen
+class Effect:
+    """A contrast between cells on one task, or over all.
+
+    ``name``: for people, e.g. ``"policy: flow - mlp"``. ``difference`` is in the unit of
+    ``CellResult.mean``; positive: the one named first is better. ``improvement``: the probability
+    that it is better on a task and seed drawn at random (0.5: no difference), None for an
+    interaction. ``paired``: by task and seed. ``verdict``: "flow ahead", "mlp ahead" or
+    "no decision", from the interval of ``difference`` alone.
+    """
+
+    name: str
+    kind: Literal["world_model", "policy", "interaction"]
+    task: str
+    difference: Estimate
+    improvement: Estimate | None
+    paired: bool
+    verdict: str
+
+
+@attrs.frozen
+class Profile:
+    """Performance profile of a cell: the share of runs with a score above each threshold."""
+
+    cell: Cell
+    thresholds: Sequence[float]
+    share: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+@attrs.frozen
+class Cost:
+    """Training of a cell: all of its runs, the pretraining of each world model once.
+
+    The mean return for it is over the same runs: each of the cell's tasks counts the same. None
+    where the cost is not recorded.
+    """
+
+    cell: Cell
+    petaflops: float | None
+    hours: float | None
+    hardware: str
+    return_per_petaflop: float | None
+    return_per_hour: float | None
+
+
+@attrs.frozen(kw_only=True)
+class Section:
+    """Runs that may be compared: one basis, or several where mixing was allowed.
+
+    ``title`` names the basis, and what was mixed. ``tasks``: those that every cell has; only these
+    enter overall numbers. Everything is in the order of ``cells``, tasks in the study's order.
+    """
+
+    title: str
+    bases: Sequence[Basis]
+    mixed: Sequence[str]
+    records: Sequence[Record]
+    cells: Sequence[Cell]
+    tasks: Sequence[str]
+    results: Sequence[CellResult]
+    effects: Sequence[Effect]
+    profiles: Sequence[Profile]
+    costs: Sequence[Cost]
+    model_errors: Mapping[str, Mapping[int, float]]
+    """World model's plugin -> horizon -> error."""
+
+
+@attrs.frozen(kw_only=True)
+class Comparison:
+    """All of it. ``attention``: what a reader must know first, by section title ("" : of all):
+    missing seeds, failed health gates, identical returns, unequal numbers of episodes, different
+    budgets. ``method``: how numbers and intervals were made, in sentences."""
+
+    name: str
+    sections: Sequence[Section]
+    attention: Mapping[str, Sequence[str]]
+    method: Sequence[str]

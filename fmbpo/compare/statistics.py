@@ -1,0 +1,192 @@
+"""Means, interquartile means, differences and their 95 % intervals, over few seeds.
+
+A *block* is an array ``(k, ..., n)``: k quantities of the same n seeds, which are resampled
+jointly. Blocks are resampled apart: one a task, or one a task and cell, which makes the bootstrap
+stratified (Agarwal et al. 2021, arXiv 2108.13264). Middle axes are independent repetitions.
+
+The percentile bootstrap is too narrow for few seeds, so its level is corrected: Hesterberg's
+expanded percentile interval (arXiv 1411.5279) takes the quantiles at
+``Φ(-√(n/(n-1)) t)`` and 1 minus that, ``t`` being Student's for the pooled degrees of freedom.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from fmbpo.compare.result import Estimate
+
+LEVEL = 0.95
+"""Confidence of every interval."""
+RESAMPLES = 9999
+"""Bootstrap samples of an interval."""
+SEED = 20_210_813
+"""Of the resampling, the same for every interval: a report can be made again."""
+_BATCH = 500
+_ROOM = 10
+_FEWEST = 3
+
+Array: TypeAlias = NDArray[np.float64]
+Statistic: TypeAlias = Callable[..., Any]
+"""``statistic(*blocks, axis=-1)``: blocks with seeds on the last axis -> what is left of it."""
+
+
+def tail(sizes: Sequence[int]) -> float:
+    """The corrected α/2 for blocks of so many seeds; for unequal ones that of the smallest."""
+    n, freedom = min(sizes), sum(size - 1 for size in sizes)
+    t = stats.t.ppf((1 + LEVEL) / 2, freedom)
+    return float(stats.norm.cdf(-math.sqrt(n / (n - 1)) * t))
+
+
+def reachable(sizes: Sequence[int]) -> bool:
+    """Whether resampling can reach the corrected level, with room to spare.
+
+    One resample in Π nⁿ draws the lowest seed of every block again and again. Where that is no
+    ``_ROOM`` times rarer than ``tail``, the interval is little more than the range of the data:
+    so for one block of five seeds or fewer.
+    """
+    extreme = -sum(n * math.log(n) for n in sizes)
+    return min(sizes) > 1 and extreme + math.log(_ROOM) <= math.log(tail(sizes))
+
+
+def bootstrap_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[Any, Any] | None:
+    """Both ends of the expanded percentile interval; None where a block has a single seed."""
+    sizes = [block.shape[-1] for block in blocks]
+    if min(sizes) < 2:
+        return None
+    found = stats.bootstrap(
+        blocks,
+        statistic,
+        vectorized=True,
+        axis=-1,
+        method="percentile",
+        confidence_level=1 - 2 * tail(sizes),
+        n_resamples=RESAMPLES,
+        batch=_BATCH,
+        rng=np.random.default_rng(SEED),
+    ).confidence_interval
+    return found.low, found.high
+
+
+def student_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[Any, Any] | None:
+    """Student's t interval with the bootstrap's standard error, over *all* resamples.
+
+    For what ``reachable`` denies, which is a few seeds. Of one task's mean it is the t interval,
+    and so of a contrast of cells that have equally many seeds.
+    """
+    sizes = [block.shape[-1] for block in blocks]
+    if min(sizes) < 2:
+        return None
+    draws = itertools.product(*(itertools.product(range(n), repeat=n) for n in sizes))
+    chosen = [np.array(indices) for indices in zip(*draws, strict=True)]
+    resampled = [block[..., i] for block, i in zip(blocks, chosen, strict=True)]
+    error = np.std(statistic(*resampled, axis=-1), axis=-1)
+    n, freedom = min(sizes), sum(size - 1 for size in sizes)
+    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * math.sqrt(n / (n - 1)) * error
+    value = statistic(*blocks, axis=-1)
+    return value - half, value + half
+
+
+def cell_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[Any, Any] | None:
+    """The bootstrap's where resampling reaches its level, else Student's."""
+    within = reachable([block.shape[-1] for block in blocks])
+    return (bootstrap_interval if within else student_interval)(blocks, statistic)
+
+
+def effect_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[Any, Any] | None:
+    """The bootstrap's, but as a cell's where a block has fewer than ``_FEWEST`` seeds.
+
+    Two seeds of each of two cells have 16 resamples: the interval would be their range.
+    """
+    few = min(block.shape[-1] for block in blocks) < _FEWEST
+    return (cell_interval if few else bootstrap_interval)(blocks, statistic)
+
+
+def estimate(blocks: Sequence[Array], statistic: Statistic) -> Estimate:
+    """A cell's number with its interval."""
+    return _estimate(blocks, statistic, cell_interval(blocks, statistic))
+
+
+def estimate_effect(blocks: Sequence[Array], statistic: Statistic) -> Estimate:
+    """A difference with its interval."""
+    return _estimate(blocks, statistic, effect_interval(blocks, statistic))
+
+
+def estimate_probability(blocks: Sequence[Array], statistic: Statistic) -> Estimate:
+    """A share of pairs; no interval where resampling cannot reach its level.
+
+    Student's would be none: all pairs alike, as of few seeds they often are, have no spread.
+    """
+    within = reachable([block.shape[-1] for block in blocks])
+    return _estimate(blocks, statistic, bootstrap_interval(blocks, statistic) if within else None)
+
+
+def _estimate(
+    blocks: Sequence[Array], statistic: Statistic, ends: tuple[Any, Any] | None
+) -> Estimate:
+    low, high = (None, None) if ends is None else map(float, ends)
+    return Estimate(float(statistic(*blocks, axis=-1)), low, high)
+
+
+# -- what is estimated ---------------------------------------------------------------------------
+
+
+def mean(*blocks: Array, axis: int = -1) -> Any:
+    """Mean over tasks of the mean over seeds, of blocks of one quantity."""
+    return sum(block[0].mean(axis) for block in blocks) / len(blocks)
+
+
+def iqm(*blocks: Array, axis: int = -1) -> Any:
+    """Interquartile mean: of all runs of all tasks, without the lowest and highest quarter."""
+    return stats.trim_mean(np.concatenate([block[0] for block in blocks], axis), 0.25, axis=axis)
+
+
+def contrast(weights: Sequence[Array]) -> Statistic:
+    """Sum of the quantities' means over seeds, each with its weight: ``weights[block][k]``."""
+
+    def statistic(*blocks: Array, axis: int = -1) -> Any:
+        both = zip(weights, blocks, strict=True)
+        return sum(np.tensordot(w, block.mean(axis), axes=1) for w, block in both)
+
+    return statistic
+
+
+def share_above(*blocks: Array, axis: int = -1) -> Any:
+    """Mean over tasks of the share of seeds, for each of k indicators: ``(k,)``."""
+    return sum(block.mean(axis) for block in blocks) / len(blocks)
+
+
+def paired_improvement(rows: Sequence[tuple[int, int]]) -> Statistic:
+    """Share of (task, seed) where quantity i exceeds j, ties half, over all pairs (i, j)."""
+
+    def statistic(*blocks: Array, axis: int = -1) -> Any:
+        found = [_exceeds(block[i], block[j]).mean(axis) for block in blocks for i, j in rows]
+        return sum(found) / len(found)
+
+    return statistic
+
+
+def improvement(pairs: Sequence[tuple[int, int]]) -> Statistic:
+    """The same for blocks i against j by all pairs of seeds, as Mann and Whitney count.
+
+    That is Agarwal et al.'s probability of improvement where each pair is one task's.
+    """
+
+    def statistic(*blocks: Array, axis: int = -1) -> Any:
+        found = [
+            _exceeds(blocks[i][0][..., :, None], blocks[j][0][..., None, :]).mean((-2, -1))
+            for i, j in pairs
+        ]
+        return sum(found) / len(found)
+
+    return statistic
+
+
+def _exceeds(a: Array, b: Array) -> Array:
+    return np.asarray((a > b) + 0.5 * (a == b), dtype=np.float64)

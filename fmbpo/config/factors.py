@@ -1,0 +1,51 @@
+"""In what experiments differ, and whether it is what they are compared for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from fmbpo.config.identity import leaves, resolved
+from fmbpo.config.schema import Experiment
+from fmbpo.errors import UserError, did_you_mean
+
+FACTORS = ("world_model", "policy")
+"""The study's own: which plugin, and with it the settings that the other plugin has not."""
+_NAMES = ("name", "description", "aliases", "protocol.world_model")
+"""Keys that say what an experiment is called, not what it does."""
+_ABSENT = object()
+
+
+def differences(
+    experiments: Sequence[Experiment],
+    factors: Sequence[str] = FACTORS,
+    where: str = "--factor",
+) -> tuple[list[str], list[str]]:
+    """Declared and undeclared differences, a line each: ``key: value | value``.
+
+    A factor is a plugin's table, ``world_model`` or ``policy``: the plugin may differ, and the
+    settings that not all of the plugins have; a setting that they share may not. Any other factor
+    is a key, ``table.key``, whose value may differ. Raises ``UserError`` for a factor that no
+    experiment has; ``where`` the factors were named.
+    """
+    found: list[dict[str, Any]] = [dict(leaves(resolved(e))) for e in experiments]
+    keys = list(dict.fromkeys(key for values in found for key in values))
+    for factor in factors:
+        if factor not in FACTORS and factor not in keys:
+            raise UserError(
+                f"no experiment has a key {factor!r}",
+                where=f"{where} {factor}",
+                remedy=did_you_mean(factor, [*FACTORS, *keys]),
+            )
+    declared: list[str] = []
+    undeclared: list[str] = []
+    for key in keys:
+        values = [values.get(key, _ABSENT) for values in found]
+        if key in _NAMES or all(value == values[0] for value in values):
+            continue
+        table, _, setting = key.partition(".")
+        own = table in factors and (setting == "plugin" or _ABSENT in values)
+        shown = ["–" if value is _ABSENT else json.dumps(value) for value in values]
+        (declared if own or key in factors else undeclared).append(f"{key}: {' | '.join(shown)}")
+    return declared, undeclared

@@ -1,0 +1,128 @@
+"""An experiment as plain values, and the hash that identifies what it computes."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import attrs
+
+from fmbpo.base.structure import plain
+from fmbpo.config.load import structure_experiment
+from fmbpo.config.schema import Experiment, PluginTable
+
+_PRETRAIN = ("scale", "data", "world_model", "pretrain", "system")
+_NOT_RESULTS = (
+    "name",
+    "phase",
+    "description",
+    "aliases",
+    "scale_reason",
+    "data_id",  # a run's name has it, in its hash
+    "data.path",  # where the data lie; what they are is the caller's ``data_identity``
+    "pretrain.log_every",
+    "pretrain.checkpoint_every",
+    "policy_learning.log_every",
+    "policy_learning.checkpoint_every",
+    "policy_learning.diagnose_every",
+    "evaluation.workers",
+    "evaluation.planner",  # what it finds is added to a finished run
+    "planning",
+    "wandb",
+    "system.device",
+    "system.threads",
+)
+"""Keys that change no result: names, cadences of writing, and the machine's own affairs."""
+_UNSAID: tuple[object, ...] = (None, {}, "auto", "device", "host")
+"""Values of ``data.weights`` and ``data.residence`` that change no result."""
+
+
+def resolved(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as tables, arrays and scalars that JSON can hold, defaults included.
+
+    ``from_resolved`` is the inverse. Tables that the experiment has no use for are left out.
+    """
+    result: dict[str, Any] = {}
+    for key, value in _fields(experiment).items():
+        if isinstance(value, PluginTable):
+            result[key] = {"plugin": value.plugin, **plain(value.config)}
+        elif value is not None:
+            result[key] = plain(value)
+    return result
+
+
+def from_resolved(values: Mapping[str, Any]) -> Experiment:
+    """The experiment that ``resolved`` gave, checked anew against the installed plugins.
+
+    The data set need not exist. Raises ``UserErrors``.
+    """
+    return structure_experiment(values, {}, "resolved configuration", check_data=False)
+
+
+def origins(experiment: Experiment) -> dict[str, str]:
+    """Where each value of ``resolved`` came from, by key path.
+
+    A file, ``scale NAME (file)``, ``override``, ``--data``, the environment, or ``default``.
+    """
+    return {
+        path: experiment.origin.get(path, "default") for path, _ in leaves(resolved(experiment))
+    }
+
+
+def config_hash(
+    experiment: Experiment, part: Literal["all", "pretrain"] = "all", *, data_identity: str = ""
+) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of what identifies the results.
+
+    ``part="pretrain"`` covers scale, data, world model and pretraining alone: a pretraining
+    experiment and every policy experiment with the same tables give the same. ``data_identity``
+    is the data store's own id; the path to it does not count.
+    """
+    values = resolved(experiment)
+    if part == "pretrain":
+        values = {key: values[key] for key in _PRETRAIN}
+    values = identifying(values)
+    content = {"part": part, "data_identity": data_identity, "values": _canonical(values)}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def identifying(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of ``resolved`` identifies results; the rest may change when a run is continued."""
+    kept: dict[str, Any] = copy.deepcopy(dict(values))
+    data = kept.get("data", {})
+    # Rows in memory give the same batches wherever they are; from the disk, in another order.
+    none = [f"data.{key}" for key in ("weights", "residence") if data.get(key) in _UNSAID]
+    for path in (*_NOT_RESULTS, *none):
+        *tables, key = path.split(".")
+        node = kept
+        for name in tables:
+            node = node.get(name, {})
+        node.pop(key, None)
+    return kept
+
+
+def _canonical(value: Any) -> Any:
+    """20.0 as 20: whether a default was written as an integer is no difference."""
+    if isinstance(value, Mapping):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _fields(experiment: Experiment) -> dict[str, Any]:
+    names = [field.name for field in attrs.fields(Experiment) if field.name != "origin"]
+    return {name: getattr(experiment, name) for name in names}
+
+
+def leaves(table: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of nested tables with its key path."""
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{at}{key}.")
+        else:
+            yield f"{at}{key}", value

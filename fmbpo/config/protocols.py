@@ -1,0 +1,78 @@
+"""The protocols: where the world model comes from, and whether it learns beside the policies."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+from attrs import field
+
+from fmbpo.config.validators import betas, positive
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class Protocol:
+    """``[protocol]``: what becomes of the world model while policies are trained. Tagged by
+    ``kind``; ``PROTOCOLS`` has the classes."""
+
+    kind: Literal["frozen", "finetuned", "scratch"]
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class _Pretrained(Protocol):
+    world_model: str = ""
+    """Name of the pretraining experiment whose checkpoint is used."""
+    checkpoint: str = ""
+    """A world model's checkpoint (a folder) to use in its place, for instance an imported one."""
+
+    def __attrs_post_init__(self) -> None:
+        if not (self.world_model or self.checkpoint):
+            raise ValueError(
+                "world_model must name a pretraining experiment, or checkpoint a folder"
+            )
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class _Learning(Protocol):
+    model_iterations: int = field(default=1, validator=positive)
+    """The world model's steps before each of the policy's, which imagines from the last one's
+    batch."""
+    model_learning_rate: float = field(default=3e-4, validator=positive)
+    """Adam's for the world model, at the start."""
+    model_final_learning_rate: float = field(default=1e-5, validator=positive)
+    """Adam's for the world model, at the end."""
+    model_betas: list[float] = field(factory=lambda: [0.9, 0.999], validator=betas)
+    """Adam's decay rates for the world model."""
+    model_grad_clip: float = field(default=20.0, validator=positive)
+    """Largest norm of the world model's gradient."""
+    model_encoder_scale: float = field(default=1.0, validator=positive)
+    """The encoder's learning rate, as a multiple of ``model_learning_rate``."""
+
+
+@attrs.frozen(kw_only=True)
+class Frozen(_Pretrained):
+    """The pretrained world model, which learns no more."""
+
+    kind: Literal["frozen"] = "frozen"
+
+
+@attrs.frozen(kw_only=True)
+class Finetuned(_Pretrained, _Learning):
+    """The pretrained world model; each policy's own copy learns beside it."""
+
+    kind: Literal["finetuned"] = "finetuned"
+
+
+@attrs.frozen(kw_only=True)
+class Scratch(_Learning):
+    """A world model for each policy, from random initialisation, trained beside it."""
+
+    kind: Literal["scratch"] = "scratch"
+
+
+PROTOCOLS: dict[str, type[Protocol]] = {
+    "frozen": Frozen,
+    "finetuned": Finetuned,
+    "scratch": Scratch,
+}
+"""The protocols by their ``kind``."""

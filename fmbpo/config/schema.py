@@ -1,0 +1,279 @@
+"""What an experiment file says, as typed tables. The defaults are the study's own values.
+
+Every key of a file is a field here or in the ``Config`` of the chosen plugin; there are no others.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+from attrs import field
+
+from fmbpo.config.conventions import ConventionsConfig
+from fmbpo.config.protocols import Protocol
+from fmbpo.config.validators import betas, filled, non_negative, positive, unique, within
+from fmbpo.plugins import Component
+
+
+@attrs.frozen(kw_only=True)
+class PluginTable:
+    """``[world_model]`` or ``[policy]``: which plugin, and all its settings.
+
+    In a file: ``plugin = "NAME"`` and, beside it, the fields of that plugin's ``Config``.
+    """
+
+    plugin: str
+    """The plugin's entry-point name."""
+    config: Any
+    """An instance of the plugin's own ``Config``."""
+    component: Component = field(eq=False, repr=False)
+    """The plugin itself, checked and resolved."""
+
+
+@attrs.frozen(kw_only=True)
+class DataConfig:
+    """``[data]``: what the world model learns from."""
+
+    path: str = ""
+    """The data store's folder, relative to the working directory; ``"embedded"``: the small one
+    that comes with the package; empty: not configured in the file."""
+    tasks: list[str] = field(factory=list, validator=unique)
+    """Tasks to use, in the study's names; empty: all that the store has."""
+    weights: dict[str, float] = field(factory=dict, validator=positive)
+    """Slices that pretraining takes an epoch from an episode, by task, on average; 1 where a task
+    is not named."""
+    residence: Literal["auto", "device", "host", "stream"] = "auto"
+    """Where rows are sampled from: all on the ``"device"`` that trains, all in the ``"host"``'s
+    memory, or in a ``"stream"`` from the disk; ``"auto"``: the first of these that fits."""
+
+
+@attrs.frozen(kw_only=True)
+class PretrainConfig:
+    """``[pretrain]``: training of the world model on recorded data."""
+
+    seed: int = field(default=42, validator=non_negative)
+    """Of initialisation, sampling and noise."""
+    iterations: int = field(default=200_000, validator=positive)
+    """Gradient steps."""
+    batch: int = field(default=256, validator=positive)
+    """Sub-trajectories a step."""
+    horizon: int = field(default=16, validator=positive)
+    """Length of a sub-trajectory, in agent steps."""
+    learning_rate: float = field(default=3e-4, validator=positive)
+    """Adam's, at the start."""
+    encoder_learning_rate_scale: float = field(default=0.3, validator=positive)
+    """The encoder's learning rate, as a multiple of ``learning_rate``."""
+    final_learning_rate: float = field(default=1e-5, validator=positive)
+    """Adam's, at the end."""
+    grad_clip: float = field(default=20.0, validator=positive)
+    """Largest norm of the gradient of all parameters."""
+    betas: list[float] = field(factory=lambda: [0.9, 0.999], validator=betas)
+    """Adam's decay rates."""
+    log_every: int = field(default=100, validator=positive)
+    """Iterations between logged metrics."""
+    validate_every: int = field(default=5000, validator=positive)
+    """Iterations between held-out validations, which choose the best checkpoint."""
+    checkpoint_every: int = field(default=5000, validator=positive)
+    """Iterations between saved training states."""
+
+
+@attrs.frozen(kw_only=True)
+class PolicyLearningConfig:
+    """``[policy_learning]``: training of actor and critics in the world model's imagination."""
+
+    iterations: int = field(default=10_000, validator=positive)
+    """Gradient steps of the actor."""
+    batch: int = field(default=512, validator=positive)
+    """Imagined trajectories a step."""
+    horizon: int = field(default=16, validator=positive)
+    """Imagined steps."""
+    discount: float = field(default=0.99, validator=within(0, 1, open_low=True))
+    """γ, an agent step."""
+    lam: float = field(default=0.95, validator=within(0, 1))
+    """λ of the critics' TD(λ) targets."""
+    actor_learning_rate: float = field(default=5e-4, validator=positive)
+    """Adam's for the actor, at the start."""
+    critic_learning_rate: float = field(default=5e-4, validator=positive)
+    """Adam's for the critics, at the start."""
+    final_learning_rate: float = field(default=1e-5, validator=positive)
+    """Both, at the end."""
+    betas: list[float] = field(factory=lambda: [0.7, 0.95], validator=betas)
+    """Adam's decay rates, of actor and critics."""
+    actor_grad_clip: float = field(default=1.0, validator=positive)
+    """Largest norm of the actor's gradient."""
+    critic_grad_clip: float = field(default=100.0, validator=positive)
+    """Largest norm of the critics' gradient."""
+    critic_iterations: int = field(default=8, validator=positive)
+    """Passes of the critics over the imagined states, for each step of the actor."""
+    critic_minibatches: int = field(default=4, validator=positive)
+    """Parts into which a pass divides the ``batch * horizon`` states."""
+    diagnose_every: int = field(default=0, validator=non_negative)
+    """Iterations between measurements of the actor's gradients: signal-to-noise ratio, norms by
+    part, Jacobian norms of one step, growth through a flow policy. 0: never. Changes no result."""
+    stack: int = field(default=0, validator=non_negative)
+    """Most policies trained in one program; 0: all of the grid."""
+    log_every: int = field(default=100, validator=positive)
+    """Iterations between logged metrics."""
+    evaluate_every: int = field(default=2000, validator=positive)
+    """Iterations between evaluations in the simulator."""
+    checkpoint_every: int = field(default=1000, validator=positive)
+    """Iterations between saved training states."""
+
+    def __attrs_post_init__(self) -> None:
+        states = self.batch * self.horizon
+        if states % self.critic_minibatches:
+            raise ValueError(
+                f"batch * horizon = {states} states cannot be divided into "
+                f"critic_minibatches = {self.critic_minibatches} equal parts"
+            )
+
+
+@attrs.frozen(kw_only=True)
+class CriticConfig:
+    """``[critic]``: the ensemble that values imagined states."""
+
+    units: list[int] = field(factory=lambda: [400, 200], validator=[filled, positive])
+    """Widths of the hidden layers."""
+    count: int = field(default=3, validator=positive)
+    """Critics in the ensemble."""
+
+
+@attrs.frozen(kw_only=True)
+class GridConfig:
+    """``[grid]``: the policies to train, one for each task and seed."""
+
+    tasks: list[str] = field(factory=list, validator=unique)
+    """Tasks, in the study's names; empty: all of the data's."""
+    seeds: list[int] = field(
+        factory=lambda: [42, 123, 456], validator=[filled, unique, non_negative]
+    )
+    """Seeds of a policy's initialisation, sampling and noise."""
+
+
+@attrs.frozen(kw_only=True)
+class EvaluationConfig:
+    """``[evaluation]``: episodes in the simulator."""
+
+    seed: int = field(default=10_000, validator=within(0, 2**31))
+    """Of the initial states: the same for every policy, so that they can be compared in pairs."""
+    episodes: int = field(default=10, validator=positive)
+    """Episodes of an evaluation during training."""
+    final_episodes: int = field(default=50, validator=positive)
+    """Episodes of the evaluation of a trained policy."""
+    planner: Literal["none", "mppi"] = "none"
+    """``"mppi"``: the final evaluation also plans at every step in the world model, as
+    ``[planning]`` says; those returns stand beside the policy's own."""
+    workers: int = field(default=0, validator=non_negative)
+    """Processes that simulate; 0: one a core."""
+
+
+@attrs.frozen(kw_only=True)
+class PlanningConfig:
+    """``[planning]``: MPPI in the world model at test time, where ``evaluation.planner`` asks for
+    it. Defaults: TD-MPC2's."""
+
+    episodes: int = field(default=10, validator=positive)
+    """Episodes of the evaluation, the first of those of the policy's own."""
+    horizon: int = field(default=3, validator=positive)
+    """H, steps planned in the model; the critics value the latent behind them."""
+    iterations: int = field(default=6, validator=positive)
+    """Refinements of one plan."""
+    samples: int = field(default=512, validator=positive)
+    """Action sequences drawn around the mean in each refinement."""
+    elites: int = field(default=64, validator=positive)
+    """Best candidates, which the next mean and standard deviation are taken from."""
+    policy_samples: int = field(default=24, validator=positive)
+    """The policy's own sequences among the candidates; the first is deterministic."""
+    temperature: float = field(default=0.5, validator=positive)
+    """Multiplies the scores (an inverse temperature): a higher one favours the best more."""
+    min_std: float = field(default=0.05, validator=non_negative)
+    """Lower bound of the samples' standard deviation."""
+    max_std: float = field(default=2.0, validator=positive)
+    """Upper bound, with which each plan begins."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.elites > self.samples + self.policy_samples:
+            raise ValueError(f"elites must be at most samples + policy_samples: {self.elites}")
+        if self.min_std > self.max_std:
+            raise ValueError(f"min_std must be at most max_std: {self.min_std} > {self.max_std}")
+
+
+@attrs.frozen(kw_only=True)
+class WandbConfig:
+    """``[wandb]``: Weights & Biases, off unless asked for."""
+
+    mode: Literal["online", "offline", "disabled"] = "disabled"
+    """``"online"`` uploads, ``"offline"`` writes to the run's folder, ``"disabled"``: neither."""
+    project: str = "MT30-Detailed"
+    """Project of policy runs."""
+    pretrain_project: str = "WM-Pretrain"
+    """Project of pretraining runs."""
+
+
+@attrs.frozen(kw_only=True)
+class SystemConfig:
+    """``[system]``: how, not what, the machine computes."""
+
+    device: str = field(default="auto", validator=filled)
+    """A torch device such as ``"cuda:0"``; ``"auto"``: the GPU where there is one."""
+    compile: bool = False
+    """Whether the updates run under ``torch.compile``."""
+    threads: int = field(default=0, validator=within(0, 1024))
+    """torch's threads on the CPU; 0: torch's own choice."""
+
+
+@attrs.frozen(kw_only=True)
+class Experiment:
+    """One experiment, resolved and checked. ``kind`` says which tables it has.
+
+    ``"pretrain"`` trains a world model; ``"policy"`` trains a grid of policies in one.
+    """
+
+    name: str = field(validator=filled)
+    """The file's name without its ending, unless the file says otherwise."""
+    phase: str = ""
+    """Phase of the study; results of different phases are not ranked against each other."""
+    kind: Literal["pretrain", "policy"]
+    description: str = ""
+    """One line for people."""
+    aliases: list[str] = field(factory=list, validator=unique)
+    """Older names of the experiment."""
+    scale: str
+    """``"paper"``, the file itself, or the name of the overlay that was laid over it."""
+    scale_reason: str = ""
+    """Why this scale, for people."""
+    data: DataConfig = field(factory=DataConfig)
+    world_model: PluginTable
+    pretrain: PretrainConfig = field(factory=PretrainConfig)
+    protocol: Protocol | None = None
+    conventions: ConventionsConfig | None = None
+    policy: PluginTable | None = None
+    policy_learning: PolicyLearningConfig | None = None
+    critic: CriticConfig | None = None
+    grid: GridConfig | None = None
+    evaluation: EvaluationConfig = field(factory=EvaluationConfig)
+    planning: PlanningConfig = field(factory=PlanningConfig)
+    wandb: WandbConfig = field(factory=WandbConfig)
+    system: SystemConfig = field(factory=SystemConfig)
+    origin: dict[str, str] = field(factory=dict, eq=False, repr=False)
+    """Where each value came from, by key path; values that are not in it are defaults."""
+
+    def __attrs_post_init__(self) -> None:
+        tables = {name: getattr(self, name) for name in POLICY_TABLES}
+        wrong = [n for n, t in tables.items() if (t is None) == (self.kind == "policy")]
+        if getattr(self.world_model.config, "reward_loss", "two_hot") != "two_hot":
+            raise ValueError(
+                "world_model.reward_loss is not set here but by conventions.model_loss, which "
+                "leaves pretraining as it is"
+            )
+        if wrong:
+            verb = "needs" if self.kind == "policy" else "has no place for"
+            raise ValueError(f"an experiment of kind {self.kind!r} {verb} {', '.join(wrong)}")
+
+
+POLICY_TABLES = ("protocol", "conventions", "policy", "policy_learning", "critic", "grid")
+"""Tables of a ``"policy"`` experiment alone."""
+
+DEFAULTED_TABLES = ("conventions", "policy_learning", "critic")
+"""Those of them that need not be written."""

@@ -1,0 +1,118 @@
+"""The resolved configuration of an experiment, or of a study's cells, as TOML with its origins."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fmbpo.config import toml
+from fmbpo.config.identity import origins, resolved
+from fmbpo.config.load import load_experiment
+from fmbpo.config.study_file import Study, is_study, load_study
+
+COMMENT_COLUMN = 60
+"""Longer lines than this have their comment behind them, and do not push those of others."""
+
+
+def shown(
+    path: Path,
+    *,
+    scale: str | None = None,
+    overrides: Sequence[str] = (),
+    data: str | None = None,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """``resolved`` and ``origins`` of the experiment; arguments and errors of ``load_experiment``.
+
+    Of a study: its own keys, and below ``cells.NAME`` what each cell resolves to.
+    """
+    if not is_study(path):
+        experiment = load_experiment(path, scale=scale, overrides=overrides, data=data)
+        return resolved(experiment), origins(experiment)
+    study = load_study(path, scale=scale, overrides=overrides, data=data)
+    own = {
+        "kind": "study",
+        "name": study.name,
+        "description": study.description,
+        "factors": study.factors,
+    }
+    file, written = toml.display(path), toml.read(path).origin
+    given = {"name": file, "description": "default"}
+    whence = {key: written.get(key, given.get(key, file)) for key in own}
+    for name in study.cells:
+        whence |= _origins_of_cell(study, name, overrides, file)
+    cells = {name: resolved(experiment) for name, experiment in study.cells.items()}
+    return {**own, "cells": cells}, whence
+
+
+def _origins_of_cell(
+    study: Study, name: str, overrides: Sequence[str], file: str
+) -> Iterator[tuple[str, str]]:
+    """Overrides that the study makes are told from those of the command line, which win."""
+    asked = [".".join(toml.parse_override(text)[0]) for text in overrides]
+    for key, origin in origins(study.cells[name]).items():
+        mine = not any(f"{key}.".startswith(f"{path}.") for path in asked)
+        if origin == toml.OVERRIDE and mine:
+            origin = f"{origin} (cells.{name} of {file})"
+        yield f"cells.{name}.{key}", origin
+
+
+def toml_text(values: Mapping[str, Any], whence: Mapping[str, str] | None = None) -> str:
+    """Tables as TOML that parses back to them; ``whence`` a value comes stands behind it.
+
+    What is not set, ``None``, TOML has no word for: it becomes a comment.
+    """
+    blocks = ["\n".join(block) + "\n" for block in _blocks(values, whence or {}, ())]
+    return "\n".join(blocks)
+
+
+def _blocks(
+    table: Mapping[str, Any], whence: Mapping[str, str], at: tuple[str, ...]
+) -> Iterator[list[str]]:
+    """The lines of a table, then those of each table in it."""
+    inner = {key: value for key, value in table.items() if isinstance(value, Mapping) and value}
+    rows = [(key, value) for key, value in table.items() if key not in inner]
+    lines = [
+        f"{_key(key)} = {_value(value)}" if value is not None else f"# {_key(key)} is not set"
+        for key, value in rows
+    ]
+    width = max((len(line) for line in lines if len(line) <= COMMENT_COLUMN), default=0)
+    comments = [whence.get(".".join([*at, key]), "") for key, _ in rows]
+    block = [
+        f"{line.ljust(width)}  # {_comment(comment)}" if comment else line
+        for line, comment in zip(lines, comments, strict=True)
+    ]
+    header = [f"[{'.'.join(map(_key, at))}]"] if at else []
+    if block:
+        yield header + block
+    for key, value in inner.items():
+        yield from _blocks(value, whence, (*at, key))
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _string(key)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        items = {key: item for key, item in value.items() if item is not None}
+        inside = ", ".join(f"{_key(key)} = {_value(item)}" for key, item in items.items())
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    return _string(str(value))
+
+
+def _string(text: str) -> str:
+    """JSON's escapes are TOML's; DEL needs one in TOML alone."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _comment(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,0 +1,168 @@
+"""Study files: experiments that are run together and compared, and in what they may differ.
+
+::
+
+    kind = "study"
+    factors = ["conventions.model_loss"]
+
+    [cells.corrected]
+    experiment = "base/demo.toml"
+
+    [cells.pwm]
+    experiment = "base/demo.toml"
+    overrides = ["conventions.model_loss=logit_mse"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import attrs
+from attrs import field
+
+from fmbpo.base.structure import Problems, structure
+from fmbpo.config import toml
+from fmbpo.config.factors import differences
+from fmbpo.config.identity import config_hash
+from fmbpo.config.load import PAPER, load_experiment, user_error
+from fmbpo.config.schema import Experiment
+from fmbpo.config.validators import filled, unique
+from fmbpo.errors import UserError, UserErrors, did_you_mean
+from fmbpo.runs.folder import run_name
+
+
+def _name(_: object, __: object, value: str) -> None:
+    if value:
+        run_name(value, value, [0], "0")
+
+
+@attrs.frozen(kw_only=True)
+class CellConfig:
+    """``[cells.NAME]``: one experiment of the study."""
+
+    experiment: str = field(validator=filled)
+    """Its file, relative to the study's."""
+    overrides: list[str] = field(factory=list)
+    """Values of this cell, as ``-o`` takes them: ``"table.key=value"``."""
+    scale: dict[str, list[str]] = field(factory=dict)
+    """Further ones at a scale, by its name: ``scale.laptop = ["table.key=value"]``."""
+
+
+@attrs.frozen(kw_only=True)
+class StudyConfig:
+    """A file of kind ``"study"``."""
+
+    kind: Literal["study"]
+    name: str = field(default="", validator=_name)
+    """The file's name without its ending, unless the file says otherwise."""
+    phase: str = ""
+    """Phase of the study."""
+    description: str = ""
+    """One line for people."""
+    factors: list[str] = field(validator=[filled, unique])
+    """What the cells may differ in: ``world_model``, ``policy``, or keys (``table.key``)."""
+    cells: dict[str, CellConfig] = field()
+    """The experiments, by the names that tables and pictures give them."""
+
+    @cells.validator
+    def _several(self, _: object, value: dict[str, CellConfig]) -> None:
+        if len(value) < 2:
+            raise ValueError("a study compares two cells or more")
+        for name in value:
+            _name(self, None, name)
+
+
+@attrs.frozen(kw_only=True)
+class Study:
+    """Checked experiments by the names of their cells; ``differences`` are the declared ones."""
+
+    name: str
+    phase: str
+    description: str
+    factors: list[str]
+    cells: dict[str, Experiment]
+    differences: list[str]
+
+
+def is_study(path: Path) -> bool:
+    """Whether the file says that it is one. Raises ``UserError`` for what is no TOML file."""
+    return toml.read(path).tree.get("kind") == "study"
+
+
+def load_study(
+    path: Path,
+    *,
+    scale: str | None = None,
+    overrides: Sequence[str] = (),
+    data: str | None = None,
+) -> Study:
+    """Read a study and its experiments; scale, overrides and data are laid over every cell.
+
+    Raises ``UserErrors`` for mistakes of the file or of an experiment, and where cells differ in
+    more than the declared factors.
+    """
+    document, file = toml.read(path), toml.display(path)
+    document.tree.setdefault("name", path.stem)
+    try:
+        config: StudyConfig = structure(document.tree, StudyConfig)
+    except Problems as error:
+        raise UserErrors([user_error(p, document.origin, file) for p in error.problems]) from None
+    cells: dict[str, Experiment] = {}
+    wrong: list[UserError] = []
+    for name, cell in config.cells.items():
+        try:
+            cells[name] = _load_cell(cell, path.parent, scale, overrides, data)
+        except UserErrors as error:
+            wrong += [_in_cell(name, one) for one in error.errors]
+        except UserError as error:
+            wrong.append(_in_cell(name, error))
+    if wrong:
+        raise UserErrors(wrong)
+    experiments, where = list(cells.values()), f"{file} ({' | '.join(cells)})"
+    declared, undeclared = differences(experiments, config.factors, f"{file}: factors")
+    if undeclared:
+        raise UserError(
+            f"the cells differ in more than the factors: {'; '.join(undeclared)}",
+            where=where,
+            remedy="make them equal, or declare the key among the study's factors",
+        )
+    runs = [(e.name, config_hash(e)) for e in experiments]
+    if len(set(runs)) < len(runs):
+        raise UserError(
+            "two cells are one run: they differ in nothing that changes results",
+            where=where,
+            remedy="remove one of the two, or let them differ in a factor",
+        )
+    return Study(
+        name=config.name,
+        phase=config.phase,
+        description=config.description,
+        factors=config.factors,
+        cells=cells,
+        differences=declared,
+    )
+
+
+def _load_cell(
+    cell: CellConfig, folder: Path, scale: str | None, overrides: Sequence[str], data: str | None
+) -> Experiment:
+    file = folder / cell.experiment
+    known = (PAPER, *toml.read(file).tree.get("scale", {}))
+    for name in cell.scale:
+        if name not in known:
+            where = f"{toml.display(file)}: scale.{name}"
+            raise UserError("no such scale", where=where, remedy=did_you_mean(name, known))
+    chosen = load_experiment(file, scale=scale, overrides=[*cell.overrides, *overrides], data=data)
+    more = cell.scale.get(chosen.scale)
+    if more is None:
+        return chosen
+    # What the command line says comes last.
+    mine = [*cell.overrides, *more, *overrides]
+    return load_experiment(file, scale=chosen.scale, overrides=mine, data=data)
+
+
+def _in_cell(name: str, error: UserError) -> UserError:
+    where = f"cell {name}: {error.where}" if error.where else f"cell {name}"
+    return UserError(error.what, where=where, remedy=error.remedy)

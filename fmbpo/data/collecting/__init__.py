@@ -1,0 +1,10 @@
+"""Episodes collected in the simulator by a planner, a trained policy or noise.
+
+Other packages import the names below and nothing inside.
+"""
+
+from fmbpo.data.collecting.behaviour import Agent, Policy
+from fmbpo.data.collecting.collector import collect
+from fmbpo.data.collecting.recipes import Recipe, behaviours, recipe_named, with_noise
+
+__all__ = ["Agent", "Policy", "Recipe", "behaviours", "collect", "recipe_named", "with_noise"]

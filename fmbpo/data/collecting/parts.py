@@ -1,0 +1,97 @@
+"""The folder of finished episodes beside a store in the making: what an interruption leaves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from fmbpo.base.files import disk_errors, read_object, replace_file, write_json
+from fmbpo.errors import UserError
+
+Rows = Mapping[str, NDArray[np.float32]]
+
+
+@frozen
+class Parts:
+    """``<store>.parts``: ``request.json`` and one file for each finished episode."""
+
+    folder: Path
+
+    @classmethod
+    def beside(cls, store: Path) -> Parts:
+        """Those of a store."""
+        return cls(store.with_name(store.name + ".parts"))
+
+    @property
+    def bytes(self) -> int:
+        """Of all that is there."""
+        return sum(path.stat().st_size for path in self.folder.glob("*"))
+
+    def claim(self, request: Mapping[str, Any]) -> None:
+        """Make the folder for a request.
+
+        Raises:
+            UserError: it holds another request's episodes, or cannot be made.
+        """
+        path = self.folder / "request.json"
+        if path.exists():
+            if read_object(path) != request:
+                raise UserError(
+                    "holds episodes of another collection (other tasks, seed, recipe, steps, "
+                    "planner or policy)",
+                    where=str(self.folder),
+                    remedy="give that command again to finish it, or remove the folder",
+                )
+            return
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, request)
+
+    def has(self, task: str, episode: int, behaviour: str) -> bool:
+        """Whether an episode is there."""
+        return self._path(task, episode, behaviour).exists()
+
+    def write(self, task: str, episode: int, behaviour: str, rows: Rows) -> None:
+        """Keep an episode, whole or not at all.
+
+        Raises:
+            UserError: the disk is full, or the folder may not be written.
+        """
+
+        def save(aside: Path) -> None:
+            with aside.open("wb") as file:
+                np.savez_compressed(
+                    file, obs=rows["obs"], action=rows["action"], reward=rows["reward"]
+                )
+
+        replace_file(self._path(task, episode, behaviour), save)
+
+    def read(self, task: str, episode: int, behaviour: str) -> dict[str, NDArray[np.float32]]:
+        """An episode that is there.
+
+        Raises:
+            UserError: its file is damaged.
+        """
+        path = self._path(task, episode, behaviour)
+        try:
+            with np.load(path) as rows:
+                return {key: rows[key] for key in ("obs", "action", "reward")}
+        except Exception as error:
+            raise UserError(
+                f"a damaged episode file ({type(error).__name__})",
+                where=str(path),
+                remedy="remove the file and give the same command again",
+            ) from error
+
+    def remove(self) -> None:
+        """All of it, when the store is whole."""
+        shutil.rmtree(self.folder)
+
+    def _path(self, task: str, episode: int, behaviour: str) -> Path:
+        return self.folder / f"{task}-{episode:06d}-{behaviour}.npz"

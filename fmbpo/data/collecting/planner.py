@@ -1,0 +1,99 @@
+"""A sampling planner (MPPI) in the true simulator: the source of good behaviour in own data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from attrs import evolve
+
+from fmbpo.data.collecting.planner_model import Floats, PlanningModel
+from fmbpo.data.collecting.planner_tasks import plan_task
+
+# Noise scales of the samples: the small ones refine the plan, the large ones look for another.
+_LOG_SCALE_RANGE = (float(np.log(0.15)), 0.0)
+# Periods of the repeating samples, in agent steps: strides, hops and swings fall between.
+_PERIODS = (3, 30)
+
+
+class Planner:
+    """Plans anew at every agent step, starting from the last plan moved on by one step.
+
+    Of ``samples`` noisy copies of the plan, the best ``elites`` are averaged with weights
+    ``exp((R - max R) / (std(R) temperature))``; the average is the new plan and its first
+    action is the decision. A share ``repeats`` of the samples are no noisy copies: they follow
+    the plan for a while and then repeat what came before with some period. A gait that was found
+    by chance is so continued, where noise alone would have to find every stride anew.
+
+    Args:
+        name: a task that `plan_task` knows.
+        effort: multiplies the number of samples.
+
+    Raises:
+        UserError: the task is unknown, or the planner has no entry for it.
+    """
+
+    def __init__(self, name: str, effort: float = 1.0) -> None:
+        task = plan_task(name)
+        settings = task.settings
+        samples = max(4, round(settings.samples * effort))
+        self.settings = evolve(settings, samples=samples, elites=min(settings.elites, samples))
+        self.model = PlanningModel(name, task)
+        self._basis_HK = _interpolation(self.settings.horizon, self.settings.knots)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the plan (start of an episode)."""
+        self._plan_HU = np.zeros((self.settings.horizon, self.model.action_dim))
+        self._past_PU = np.zeros((0, self.model.action_dim))  # the last decisions
+
+    def act(self, env: Any, rng: np.random.Generator) -> Floats:
+        """The action [U] for the present state of a dm_control environment; moves the plan on."""
+        self.model.sync(env)
+        candidates = self._candidates(rng)
+        returns = self.model.returns(candidates)
+        returns[~np.isfinite(returns)] = -np.inf  # a diverged future is never chosen
+        best = np.argsort(-returns, kind="stable")[: self.settings.elites]
+        self._plan_HU = _weighted_mean(candidates[best], returns[best], self.settings.temperature)
+        action: Floats = self._plan_HU[0].copy()
+        self._past_PU = np.concatenate([self._past_PU, action[None]])[-_PERIODS[1] :]
+        self._plan_HU = np.concatenate([self._plan_HU[1:], self._plan_HU[-1:]])
+        return action
+
+    def _candidates(self, rng: np.random.Generator) -> Floats:
+        s = self.settings
+        noise_NKU = rng.standard_normal((s.samples, s.knots, self.model.action_dim))
+        log_scale = rng.uniform(*_LOG_SCALE_RANGE, (s.samples, 1, 1))
+        noise_NHU = self._basis_HK @ (noise_NKU * (s.sigma * np.exp(log_scale)))
+        candidates = np.clip(self._plan_HU + noise_NHU, -1.0, 1.0)
+        candidates[0] = self._plan_HU
+        candidates[1] = 0.0
+        repeats = int(s.repeats * s.samples)
+        if repeats:
+            candidates[-repeats:] = self._repeats(repeats, rng)
+        return np.asarray(candidates)
+
+    def _repeats(self, count: int, rng: np.random.Generator) -> Floats:
+        """[count, H, U] the plan for a random while, then past and plan repeated periodically."""
+        known = np.concatenate([self._past_PU, self._plan_HU])
+        H, now = len(self._plan_HU), len(self._past_PU)
+        follow = rng.integers(0, H + 1, (count, 1))
+        period = rng.integers(_PERIODS[0], _PERIODS[1] + 1, (count, 1))
+        at = np.arange(H)
+        again = follow - period + (at - follow) % period
+        return np.asarray(known[np.maximum(now + np.where(at < follow, at, again), 0)])
+
+
+def _interpolation(horizon: int, knots: int) -> Floats:
+    """[H, K] weights that interpolate ``knots`` evenly spaced values linearly."""
+    at = np.linspace(0, knots - 1, horizon)
+    return np.asarray(np.clip(1 - np.abs(at[:, None] - np.arange(knots)), 0, 1))
+
+
+def _weighted_mean(plans_EHU: Floats, returns_E: Floats, temperature: float) -> Floats:
+    finite = np.isfinite(returns_E)
+    if not finite.any():
+        return np.zeros_like(plans_EHU[0])
+    plans, returns = plans_EHU[finite], returns_E[finite]
+    weights = np.exp((returns - returns.max()) / (returns.std() * temperature + 1e-12))
+    return np.asarray(np.tensordot(weights / weights.sum(), plans, axes=1))

@@ -1,0 +1,314 @@
+"""The tasks' rewards on batches of states, and the shaping that guides the planner's search.
+
+All take `Frames` and return [N, K], the reward of one control step. The shaping terms are added
+while planning only; recorded rewards are always the environment's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fmbpo.data.collecting.planner_model import Floats, Frames, Sensor
+
+Reward = Callable[[Frames], Floats]
+
+TORSO, TORSO_UP = Sensor("pos", "xbody", "torso"), Sensor("zaxis", "xbody", "torso")
+TORSO_MASS, FOOT_MASS = Sensor("pos", "body", "torso"), Sensor("pos", "body", "foot")
+HIND_FOOT, FORE_FOOT = Sensor("pos", "xbody", "bfoot"), Sensor("pos", "xbody", "ffoot")
+FINGER, TARGET_GEOM = Sensor("pos", "geom", "finger"), Sensor("pos", "geom", "target")
+TARGET_SITE, BALL = Sensor("pos", "site", "target"), Sensor("pos", "xbody", "ball")
+TIP, MOUTH = Sensor("pos", "site", "tip"), Sensor("pos", "geom", "mouth")
+
+_G_HALF = 4.905  # pendulum: its energy is v^2 / 8 + this x cos, per unit of mass and length
+
+
+def gaussian(distance: Floats, margin: float) -> Floats:
+    """dm_control's default tolerance: 1 at distance 0, 0.1 at ``margin``."""
+    return np.asarray(np.exp(np.log(0.1) * (distance / margin) ** 2))
+
+
+def linear(distance: Floats, margin: float, at_margin: float) -> Floats:
+    """dm_control's linear tolerance: 1 at distance 0, ``at_margin`` at ``margin``."""
+    return np.asarray(np.maximum(0.0, 1.0 - (1.0 - at_margin) * distance / margin))
+
+
+def below(value: Floats, bound: float) -> Floats:
+    """How far ``value`` is under ``bound``, 0 above it."""
+    return np.asarray(np.maximum(0.0, bound - value))
+
+
+def _indicator(condition: object) -> Floats:
+    return np.asarray(condition, np.float64)
+
+
+def _distance(f: Frames, a: Sensor | str, b: Sensor | str, axes: tuple[int, ...]) -> Floats:
+    offset = (f.sensor(a) - f.sensor(b))[..., list(axes)]
+    return np.asarray(np.linalg.norm(offset, axis=-1))
+
+
+def _speed(f: Frames) -> Floats:
+    return f.sensor("torso_subtreelinvel")[..., 0]
+
+
+def _progress(f: Frames, speed: float) -> Floats:
+    """Speed as a part of ``speed`` (m/s, backwards if negative), from -1 to 1."""
+    return np.asarray(np.clip(_speed(f) / speed, -1.0, 1.0))
+
+
+# --- reacher: finger at the target ----------------------------------------------------------
+
+
+def reacher(f: Frames) -> Floats:
+    """reacher-easy, -hard, -three-easy, -three-hard."""
+    radii = f.model.geom("target").size[0] + f.model.geom("finger").size[0]
+    return _indicator(_distance(f, TARGET_GEOM, FINGER, (0, 1)) <= radii)
+
+
+def reacher_shaping(f: Frames) -> Floats:
+    """Nearer is better, slowly."""
+    return np.asarray(
+        -3.0 * _distance(f, TARGET_GEOM, FINGER, (0, 1)) - 0.002 * (f.qvel**2).sum(-1)
+    )
+
+
+# --- pendulum, acrobot, cartpole ------------------------------------------------------------
+
+
+def pendulum_swingup(f: Frames) -> Floats:
+    """Upright within 8 degrees."""
+    return _indicator(np.cos(f.position("hinge")) >= np.cos(np.deg2rad(8)))
+
+
+def pendulum_shaping(f: Frames) -> Floats:
+    """The energy of standing upright."""
+    cos = np.cos(f.position("hinge"))
+    energy = f.velocity("hinge") ** 2 / 8 + _G_HALF * cos
+    return np.asarray(0.3 * (1 + cos) / 2 - 0.06 * np.abs(energy - _G_HALF))
+
+
+def pendulum_spin(f: Frames) -> Floats:
+    """Turning fast, either way."""
+    return linear(below(np.abs(f.velocity("hinge")), 9), 4.5, 0.5)
+
+
+def acrobot(f: Frames) -> Floats:
+    """The tip near the target above."""
+    outside = _distance(f, TARGET_SITE, TIP, (0, 1, 2)) - f.model.site("target").size[0]
+    return gaussian(np.maximum(0.0, outside), 1)
+
+
+def cartpole(f: Frames) -> Floats:
+    """cartpole-balance and cartpole-swingup."""
+    upright = (np.cos(f.position("hinge_1")) + 1) / 2
+    centred = (1 + gaussian(f.position("slider"), 2)) / 2
+    small_control = (4 + np.maximum(0.0, 1 - f.ctrl[..., 0] ** 2)) / 5
+    small_velocity = (1 + gaussian(f.velocity("hinge_1"), 5)) / 2
+    return np.asarray(upright * small_control * small_velocity * centred)
+
+
+def cartpole_sparse(f: Frames) -> Floats:
+    """cartpole-balance-sparse and cartpole-swingup-sparse."""
+    centred = np.abs(f.position("slider")) <= 0.25
+    return _indicator(centred & (np.cos(f.position("hinge_1")) >= 0.995))
+
+
+def cartpole_sparse_shaping(f: Frames) -> Floats:
+    """Puts the dense reward in the place of the sparse one, which misleads the search."""
+    return cartpole(f) - 0.1 * np.abs(f.position("slider")) - cartpole_sparse(f)
+
+
+# --- cup ------------------------------------------------------------------------------------
+
+
+def cup_catch(f: Frames) -> Floats:
+    """The ball inside the cup."""
+    room = f.model.site("target").size[[0, 2]] - f.model.geom("ball").size[0]
+    offset = (f.sensor(TARGET_SITE) - f.sensor(BALL))[..., [0, 2]]
+    return _indicator((np.abs(offset) < room).all(-1))
+
+
+def cup_catch_shaping(f: Frames) -> Floats:
+    """Near the target; also above the cup, because the ball has to come over the rim."""
+    offset = (f.sensor(TARGET_SITE) - f.sensor(BALL))[..., [0, 2]]
+    distance = np.linalg.norm(offset, axis=-1)
+    above = np.linalg.norm(offset + np.array([0.0, 0.15]), axis=-1)
+    near = 0.3 * np.exp(-((distance / 0.1) ** 2)) + 0.1 * np.exp(-((above / 0.15) ** 2))
+    return np.asarray(near - 0.2 * distance)
+
+
+def cup_spin(f: Frames) -> Floats:
+    """The ball fast and away from the cup."""
+    speed = np.hypot(f.velocity("ball_x"), f.velocity("ball_z"))
+    far = linear(below(_distance(f, TARGET_SITE, BALL, (0, 2)), 0.5), 0.25, 0.5)
+    return np.asarray((1 - cup_catch(f)) * (far + 2 * linear(below(speed, 6), 3, 0.5)) / 3)
+
+
+# --- walker ---------------------------------------------------------------------------------
+
+
+def walker_stand(f: Frames) -> Floats:
+    """High and upright; a factor of every walker task."""
+    standing = gaussian(below(f.sensor(TORSO)[..., 2], 1.2), 0.6)
+    return np.asarray((3 * standing + (1 + f.sensor(TORSO_UP)[..., 2]) / 2) / 4)
+
+
+def walker_stand_shaping(f: Frames) -> Floats:
+    """Higher is better, and so is keeping still."""
+    moving = np.abs(f.velocity("rooty")) + np.abs(_speed(f))
+    return np.asarray(0.1 * f.sensor(TORSO)[..., 2] - 0.003 * moving)
+
+
+def walker_move(speed: float) -> Reward:
+    """Standing and moving at ``speed`` (m/s, backwards if negative) or faster."""
+
+    def reward(f: Frames) -> Floats:
+        short = below(np.sign(speed) * _speed(f), abs(speed))
+        return np.asarray(walker_stand(f) * (5 * linear(short, abs(speed) / 2, 0.5) + 1) / 6)
+
+    return reward
+
+
+def walker_move_shaping(speed: float, weight: float) -> Reward:
+    """Standing comes first; then progress, where the reward is still flat at low speed."""
+
+    def shaping(f: Frames) -> Floats:
+        return np.asarray((0.05 + weight * _progress(f, speed)) * walker_stand(f))
+
+    return shaping
+
+
+# --- cheetah --------------------------------------------------------------------------------
+
+
+def cheetah_run(speed: float) -> Reward:
+    """Moving at ``speed`` (m/s, backwards if negative) or faster."""
+
+    def reward(f: Frames) -> Floats:
+        return linear(below(np.sign(speed) * _speed(f), abs(speed)), abs(speed), 0)
+
+    return reward
+
+
+def cheetah_run_shaping(f: Frames) -> Floats:
+    """Against turning over."""
+    return -np.maximum(0.0, np.abs(f.position("rooty")) - 1.2)
+
+
+def _cheetah_up(f: Frames, foot: Sensor) -> Floats:
+    high = [gaussian(below(f.sensor(part)[..., 2], 1.2), 0.6) for part in (foot, TORSO)]
+    return (3 * high[0] + 2 * high[1]) / 5
+
+
+def cheetah_lifted(foot: Sensor) -> Reward:
+    """Running with ``foot`` in the air."""
+
+    def reward(f: Frames) -> Floats:
+        return _cheetah_up(f, foot) * (5 * linear(below(_speed(f), 6), 6, 0) + 1) / 6
+
+    return reward
+
+
+def cheetah_lifted_shaping(foot: Sensor, weight: float) -> Reward:
+    """Foot and torso higher; and speed, which the reward hardly sees until they are high."""
+
+    def shaping(f: Frames) -> Floats:
+        heights = 0.1 * f.sensor(foot)[..., 2] + 0.05 * f.sensor(TORSO)[..., 2]
+        return 0.15 * _cheetah_up(f, foot) + heights / 1.2 + weight * _progress(f, 6)
+
+    return shaping
+
+
+def cheetah_jump(f: Frames) -> Floats:
+    """Torso and feet high, staying in place."""
+    still = linear(np.maximum(0.0, np.abs(_speed(f)) - 0.5), 0.5, 0)
+    torso = f.sensor(TORSO)[..., 2]
+    high = [
+        gaussian(below((torso + f.sensor(foot)[..., 2]) / 2, 1.2), 0.6)
+        for foot in (HIND_FOOT, FORE_FOOT)
+    ]
+    return (5 * high[0] + 5 * high[1] + 2 * still) / 12
+
+
+# --- hopper ---------------------------------------------------------------------------------
+
+
+def _hopper_height(f: Frames) -> Floats:
+    return (f.sensor(TORSO_MASS) - f.sensor(FOOT_MASS))[..., 2]
+
+
+def _hopper_up(f: Frames) -> Floats:
+    height = _hopper_height(f)
+    return _indicator((height >= 0.6) & (height <= 2))
+
+
+def hopper_stand(f: Frames) -> Floats:
+    """Standing with little effort."""
+    return np.asarray(_hopper_up(f) * (4 + np.maximum(0.0, 1 - f.ctrl**2).mean(-1)) / 5)
+
+
+def hopper_hop(speed: float) -> Reward:
+    """Upright and moving at ``speed`` (m/s, backwards if negative) or faster."""
+
+    def reward(f: Frames) -> Floats:
+        short = below(np.sign(speed) * _speed(f), abs(speed))
+        return _hopper_up(f) * linear(short, abs(speed) / 2, 0.5)
+
+    return reward
+
+
+def hopper_shaping(f: Frames) -> Floats:
+    """Torso high above foot and floor, however it gets there: one that lies has to roll first."""
+    return np.asarray(0.15 * (_hopper_height(f) + f.sensor(TORSO_MASS)[..., 2]))
+
+
+def hopper_hop_shaping(speed: float) -> Reward:
+    """As for standing; and speed, as far as the hopper is up, so that it does not crawl."""
+
+    def shaping(f: Frames) -> Floats:
+        up = np.clip(_hopper_height(f) / 0.6, 0.0, 1.0)
+        return np.asarray(hopper_shaping(f) + 0.5 * up * _progress(f, speed))
+
+    return shaping
+
+
+# --- finger, fish ---------------------------------------------------------------------------
+
+
+def _reach(f: Frames) -> Floats:
+    tip = (f.sensor("touchtop_pos") + f.sensor("touchbottom_pos")) / 2
+    return np.asarray(np.linalg.norm((tip - f.sensor("spinner"))[..., [0, 2]], axis=-1))
+
+
+def finger_spin(f: Frames) -> Floats:
+    """The spinner turning fast."""
+    return _indicator(f.velocity("hinge") <= -15)
+
+
+def finger_spin_shaping(f: Frames) -> Floats:
+    """Puts a dense term in the place of the reward, which misleads the search."""
+    slow = np.maximum(0.0, f.velocity("hinge") + 20)
+    return np.asarray(-0.1 * slow - _reach(f) - finger_spin(f))
+
+
+def finger_turn(f: Frames) -> Floats:
+    """The spinner's tip at the target."""
+    return _indicator(_distance(f, "target", "tip", (0, 2)) - f.model.site("target").size[0] <= 0)
+
+
+def finger_turn_shaping(f: Frames) -> Floats:
+    """Tip nearer the target, fingertip nearer the spinner."""
+    return -_distance(f, "target", "tip", (0, 2)) - 0.3 * _reach(f)
+
+
+def fish_swim(f: Frames) -> Floats:
+    """The mouth at the target, the body upright."""
+    radii = float(f.model.geom("mouth").size[0] + f.model.geom("target").size[0])
+    outside = np.maximum(0.0, _distance(f, TARGET_GEOM, MOUTH, (0, 1, 2)) - radii)
+    return (7 * gaussian(outside, 2 * radii) + (f.sensor(TORSO_UP)[..., 2] + 1) / 2) / 8
+
+
+def fish_shaping(f: Frames) -> Floats:
+    """Nearer is better."""
+    return -2.0 * _distance(f, TARGET_GEOM, MOUTH, (0, 1, 2))

@@ -1,0 +1,75 @@
+"""Whether world models that are compared have networks of equal size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import torch
+
+from fmbpo.config.schema import Experiment, PluginTable
+from fmbpo.hookspecs import PolicyDims, WorldModelDims
+from fmbpo.measure.cost import parameters
+from fmbpo.measure.health import TOLERANCE
+from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig
+from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
+
+DIMS = WorldModelDims(obs=OBS_WIDTH, action=ACTION_WIDTH, tasks=len(MT30))
+"""Sizes that the world models of the study are built for."""
+
+
+def size_line(what: str, table: PluginTable, module: Any) -> str:
+    """Plugin, parameters by part, network evaluations, and the size against the MLP model's."""
+    counts = parameters(module)
+    parts = ", ".join(f"{part} {count:,}" for part, count in counts.items())
+    parity = size_parity(table)
+    against = "" if parity is None else f", {parity:+.2%} against the MLP model of the same widths"
+    return (
+        f"{what}: {table.plugin} {table.component.version}, {sum(counts.values()):,} parameters "
+        f"({parts}){against}, {module.evaluations} network evaluation(s) a step"
+    )
+
+
+def sizes(experiments: Sequence[Experiment]) -> tuple[list[str], list[str]]:
+    """Numbers of parameters, a line a part, and warnings where world models differ too much.
+
+    Nothing is allocated: the modules are built on the meta device.
+    """
+    models, policies = [], []
+    for e in experiments:
+        with torch.device("meta"):
+            model = e.world_model.component.build(e.world_model.config, DIMS)
+            models.append(parameters(model))
+            if e.policy is not None:
+                dims = PolicyDims(model.latent_dim, model.task_dim, DIMS.action)
+                policies.append(parameters(e.policy.component.build(e.policy.config, dims)))
+    lines = [*_lines("world model", models), *(_lines("policy", policies) if policies else [])]
+    totals = [sum(counts.values()) for counts in models]
+    apart = max(totals) / min(totals) - 1
+    if apart <= TOLERANCE:
+        return lines, []
+    return lines, [f"world models differ by {100 * apart:.1f} % in size; more than 2 % is a factor"]
+
+
+def size_parity(table: PluginTable) -> float | None:
+    """Parameters of a world model over those of the plain one of the same widths, minus 1.
+
+    The plain one is ``fmbpo.nn.world_model.LatentWorldModel``, which is what the MLP world model
+    is. None for a plugin whose settings are not the shared ones.
+    """
+    config = table.config
+    if not isinstance(config, WorldModelConfig):
+        return None
+    shared = {f.name: getattr(config, f.name) for f in attrs.fields(WorldModelConfig)}
+    with torch.device("meta"):
+        own = table.component.build(config, DIMS)
+        plain = LatentWorldModel(WorldModelConfig(**shared), DIMS)
+    return sum(parameters(own).values()) / sum(parameters(plain).values()) - 1
+
+
+def _lines(what: str, counts: Sequence[dict[str, int]]) -> list[str]:
+    parts = list(dict.fromkeys(part for count in counts for part in count))
+    rows = [(part, [count.get(part, 0) for count in counts]) for part in parts]
+    rows.append(("all", [sum(count.values()) for count in counts]))
+    return [f"{what}, {part}: {' | '.join(f'{n:,}' for n in numbers)}" for part, numbers in rows]

@@ -1,0 +1,237 @@
+"""Planning at test time in the learned world model: MPPI that a policy warm-starts.
+
+Williams et al. 2015 (arXiv 1509.01149), as TD-MPC2 uses it (Hansen et al. 2024, arXiv 2310.16828).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import vmap
+
+from fmbpo.config.schema import PlanningConfig
+from fmbpo.hookspecs import Prediction, Task
+from fmbpo.nn import two_hot
+from fmbpo.pwm.critic import ensemble_values
+from fmbpo.pwm.imagination import Roles, encoded
+from fmbpo.pwm.optim import Params
+from fmbpo.pwm.world_model import HookCall
+from fmbpo.tasks.vector import Act
+
+_ROWS = 65_536
+"""Candidates of all states that are imagined at once: a bound on the memory of a plan."""
+
+
+class PlannerSettings(NamedTuple):
+    """What stays constant over the plans of an evaluation; the last two are those that the
+    critics learned with."""
+
+    planning: PlanningConfig
+    discount: float
+    symlog_reward: bool
+
+
+class PlanNoise(NamedTuple):
+    """Standard normals that one plan uses.
+
+    ``policy_HPBN``: of P - 1 rollouts, the first having none. ``model_IHBN``: I + 1 rows, for the
+    policy's rollouts and for each iteration; all candidates of a row share them, so that they
+    differ by their actions alone.
+    """
+
+    policy_HPBN: Tensor
+    model_IHBN: Tensor
+    sample_IHSBA: Tensor
+
+
+class Planner:
+    """Plans for one cell, a pure function; ``torch.func.vmap`` maps it over stacked cells.
+
+    A sequence's score is ``Σ_{t<H} γ^t r̂_t + γ^H V(z_H)``, V the minimum over the critics.
+    Departures from TD-MPC2:
+
+    * V values z_H, not the mean of two Q-functions at the policy's action there;
+    * the first action of the final mean is the decision, not an elite drawn by its weight;
+    * the policy's sequences come on top of the samples, not out of their number;
+    * what the previous plan does not cover begins with the policy's deterministic actions, not 0;
+    * a score that is not finite never wins (there it counts as 0). Where no candidate of a row has
+      one that is, its plan is NaN, which the simulator refuses: better than a random action.
+    """
+
+    def __init__(
+        self, roles: Roles, policy_predict: Callable[..., Tensor], settings: PlannerSettings
+    ) -> None:
+        self.settings, self._critic = settings, roles.critic
+        self._begin = HookCall(roles.world_model, encoded)
+        self._predict = HookCall(roles.world_model, roles.predict)
+        self._policy = HookCall(roles.policy, policy_predict)
+        self._decode = two_hot.decode_symlog if settings.symlog_reward else two_hot.decode
+        self._noise_dims = int(roles.policy.noise_dim), int(roles.world_model.noise_dim)
+
+    def noise(self, batch: int, width: int, generator: torch.Generator) -> PlanNoise:
+        """Noise for one plan of ``batch`` rows and ``width`` action dimensions."""
+        s, (policy_dim, model_dim) = self.settings.planning, self._noise_dims
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator)
+
+        return PlanNoise(
+            normal(s.horizon, s.policy_samples - 1, batch, policy_dim),
+            normal(s.iterations + 1, s.horizon, batch, model_dim),
+            normal(s.iterations, s.horizon, s.samples, batch, width),
+        )
+
+    @torch.no_grad()
+    def plan(
+        self,
+        policy: Params,
+        critics: Params,
+        model: Params,
+        obs_BO: Tensor,
+        index_B: Tensor,
+        mask_BA: Tensor,
+        previous_HBA: Tensor,
+        noise: PlanNoise,
+    ) -> Tensor:
+        """The plan ``[H, B, A]`` from each observation; its first action is the decision.
+
+        Args:
+            policy, critics, model: parameters, the critics' stacked along C; an empty ``model``
+                stands for the module's own.
+            previous_HBA: the plan of the step before; as an episode begins, of 0 rows.
+        """
+        s = self.settings.planning
+        z, task = self._begin.with_params(model, obs_BO, index_B, mask_BA)
+        own_HPBA = self._policy_actions(policy, model, z, task, noise)
+        shifted_HBA = previous_HBA[1:]
+        mean_HBA = torch.cat([shifted_HBA, own_HPBA[len(shifted_HBA) :, 0]])
+        std_HBA = torch.full_like(mean_HBA, s.max_std)
+        for i in range(s.iterations):
+            drawn = mean_HBA.unsqueeze(1) + std_HBA.unsqueeze(1) * noise.sample_IHSBA[i]
+            actions_HNBA = torch.cat([drawn.clamp(-1.0, 1.0) * mask_BA, own_HPBA], 1)
+            score_NB = self._scores(critics, model, z, task, actions_HNBA, noise.model_IHBN[i + 1])
+            score_KB, best_KB = score_NB.topk(s.elites, 0)
+            chosen = best_KB.unsqueeze(-1).expand(s.horizon, -1, -1, mask_BA.shape[-1])
+            elites_HKBA = actions_HNBA.gather(1, chosen)
+            weight_KB = (s.temperature * (score_KB - score_KB[0])).softmax(0)
+            mean_HBA, variance_HBA = _moments(elites_HKBA, weight_KB.unsqueeze(-1))
+            std_HBA = variance_HBA.sqrt().clamp(s.min_std, s.max_std)
+        return mean_HBA.clamp(-1.0, 1.0)  # weights may sum to a rounding more than 1
+
+    def _policy_actions(
+        self, policy: Params, model: Params, z_BD: Tensor, task: Task, noise: PlanNoise
+    ) -> Tensor:
+        """``[H, P, B, A]``: P closed loops of the policy in the model, the first deterministic."""
+        drawn = noise.policy_HPBN
+        noise_HPBN = torch.cat([drawn.new_zeros(len(drawn), 1, *drawn.shape[2:]), drawn], 1)
+        horizon, count, rows, _ = noise_HPBN.shape
+        z, task = _repeated(z_BD, count), Task(*(_repeated(x, count) for x in task))
+
+        def choose(t: int) -> Tensor:
+            action: Tensor = self._policy.with_params(policy, z, task, noise_HPBN[t].flatten(0, 1))
+            # Where the model diverges, the policy's answer must not become the samples' mean.
+            return action.nan_to_num(0.0)
+
+        actions = [choose(0)]
+        for t in range(1, horizon):
+            step_noise = _repeated(noise.model_IHBN[0, t - 1], count)
+            z = self._predict.with_params(model, z, actions[-1], task, step_noise).z_BD
+            actions.append(choose(t))
+        return torch.stack(actions).reshape(horizon, count, rows, -1)
+
+    def _scores(
+        self,
+        critics: Params,
+        model: Params,
+        z_BD: Tensor,
+        task: Task,
+        actions_HNBA: Tensor,
+        noise_HBN: Tensor,
+    ) -> Tensor:
+        """``[N, B]`` scores of N sequences a row, as one batch of N * B; -inf where not finite."""
+        horizon, count, rows, _ = actions_HNBA.shape
+        z, task = _repeated(z_BD, count), Task(*(_repeated(x, count) for x in task))
+        score = z.new_zeros(count * rows)
+        for t, action in enumerate(actions_HNBA.flatten(1, 2)):
+            step_noise = _repeated(noise_HBN[t], count)
+            step: Prediction = self._predict.with_params(model, z, action, task, step_noise)
+            z = step.z_BD
+            score = score + self.settings.discount**t * self._decode(step.reward_logits_BR)
+        value = ensemble_values(self._critic, critics, z).amin(0)
+        score = score + self.settings.discount**horizon * value
+        return torch.where(score.isfinite(), score, -torch.inf).reshape(count, rows)
+
+
+def planning_act(
+    roles: Roles,
+    policy_predict: Callable[..., Tensor],
+    settings: PlannerSettings,
+    policies: Params,
+    critics: Params,
+    models: Params,
+    index_T: Tensor,
+    mask_TA: Tensor,
+    seed: int,
+) -> Act:
+    """Decisions of T stacked cells, each by its plan: for ``EpisodeRunner.run``.
+
+    Step 0 begins anew: no plan, and the noise from ``seed`` again. All cells see the same noise,
+    as they see the same initial states: they compare in pairs, and a cell's actions do not depend
+    on the cells beside it.
+
+    Args:
+        policies, critics, models: parameters stacked along T, the critics' along C behind it;
+            ``models`` empty: the world model's own for all.
+    """
+    planner = Planner(roles, policy_predict, settings)
+    generator = torch.Generator()
+    device, width = index_T.device, mask_TA.shape[1]
+    plans_THEA = torch.empty(0)
+
+    def plan_one(
+        policy: Params,
+        critics: Params,
+        model: Params,
+        obs_EO: Tensor,
+        index: Tensor,
+        mask_A: Tensor,
+        previous_HEA: Tensor,
+        noise: PlanNoise,
+    ) -> Tensor:
+        rows = len(obs_EO)
+        task = index.expand(rows), mask_A.expand(rows, -1)
+        return planner.plan(policy, critics, model, obs_EO, *task, previous_HEA, noise)
+
+    candidates = settings.planning.samples + settings.planning.policy_samples
+
+    def act(obs: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+        nonlocal plans_THEA
+        cells, episodes = obs.shape[:2]
+        if step == 0:
+            generator.manual_seed(seed)
+            plans_THEA = mask_TA.new_empty(cells, 0, episodes, width)
+        noise = PlanNoise(*(x.to(device) for x in planner.noise(episodes, width, generator)))
+        obs_TEO = torch.from_numpy(obs).to(device)
+        at_once = max(1, _ROWS // (candidates * episodes))
+        plan = vmap(plan_one, in_dims=(0, 0, 0, 0, 0, 0, 0, None), chunk_size=at_once)
+        plans_THEA = plan(policies, critics, models, obs_TEO, index_T, mask_TA, plans_THEA, noise)
+        actions: NDArray[np.float32] = plans_THEA[:, 0].cpu().numpy()
+        return actions
+
+    return act
+
+
+def _repeated(x: Tensor, count: int) -> Tensor:
+    """``[B, ...]`` -> ``[count * B, ...]``, the whole batch again and again."""
+    return x.expand(count, *x.shape).flatten(0, 1)
+
+
+def _moments(x_HKBA: Tensor, weight_KB1: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean and (biased) variance over K: ``[H, B, A]`` each."""
+    mean = (weight_KB1 * x_HKBA).sum(1)
+    return mean, (weight_KB1 * (x_HKBA - mean.unsqueeze(1)).square()).sum(1)

@@ -1,0 +1,144 @@
+"""The registry as a table for a terminal, and as Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from fmbpo.base.text import clock
+from fmbpo.report.table import NONE
+from fmbpo.runs.status import Entry
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WIDTH = 120
+"""Columns that the table is made for."""
+
+
+def _seen(entry: Entry) -> str:
+    """Ages of the last heartbeat and of the last progress, of a run that should have them."""
+    if entry.beat is None or entry.progress is None:
+        return ""
+    return f"{_age(entry.beat)}/{_age(entry.progress)}"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("s", 1), ("m", 60), ("h", 3600)):
+        if seconds < 100 * length:
+            return f"{max(seconds, 0.0) / length:.0f}{unit}"
+    return f"{seconds / 86_400:.0f}d"
+
+
+def _progress(entry: Entry) -> str:
+    if entry.total is None:
+        return ""
+    return f"{NONE if entry.iteration is None else entry.iteration}/{entry.total}"
+
+
+COLUMNS: dict[str, Callable[[Entry], str]] = {
+    "phase": lambda e: e.phase,
+    "experiment": lambda e: e.experiment,
+    "cell": lambda e: e.cell,
+    "task": lambda e: e.task,
+    "seed": lambda e: "" if e.seed is None else str(e.seed),
+    "job": lambda e: e.job,
+    "hardware": lambda e: e.hardware,
+    "state": lambda e: e.state,
+    "progress": _progress,
+    "runtime": lambda e: "" if e.runtime is None else clock(e.runtime),
+    "return": lambda e: "" if e.final_return is None else f"{e.final_return:.1f}",
+    "beat/work": _seen,
+}
+"""Titles, and what stands below them."""
+_OF_THE_RUN = ("phase", "experiment", "cell", "hardware", "runtime", "beat/work")
+_RIGHT = ("seed", "progress", "runtime", "return", "beat/work")
+_FOLDED = {"experiment": 16, "task": 16, "hardware": 11}
+"""Letters at which a column's texts are broken into lines."""
+_STYLES = {"running": "cyan", "stale": "yellow", "failed": "red", "completed": "green"}
+
+
+def print_status(entries: Sequence[Entry], stream: TextIO, *, width: int = WIDTH) -> None:
+    """The table, how many runs are in which state, and the reasons below it."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    table = status_table(entries)
+    # Nothing is cut off: a table that is wider yet wraps where it is shown.
+    wide = Measurement.get(Console(), Console().options.update(max_width=1000), table).maximum
+    console = Console(file=stream, width=max(wide, width), highlight=False, markup=False)
+    console.print(table)
+    for line in notes(entries):
+        console.print(line, soft_wrap=True)
+
+
+def status_table(entries: Sequence[Entry]) -> Table:
+    """A row an entry; what is the run's as a whole stands in its first row alone.
+
+    Columns without any content are left out; job and hardware share one.
+    """
+    from rich import box
+    from rich.table import Table
+
+    folders: dict[tuple[str, str], set[str]] = {}
+    for entry in entries:
+        folders.setdefault((entry.experiment, entry.cell), set()).add(entry.folder)
+
+    def machine(entry: Entry) -> str:
+        return "\n".join(filter(None, (entry.job, entry.hardware)))
+
+    def cell(entry: Entry) -> str:
+        """With the beginning of the run's hash where several runs have this name."""
+        several = len(folders[entry.experiment, entry.cell]) > 1
+        return f"{entry.cell}\n#{entry.folder.rpartition('__')[2][:6]}" if several else entry.cell
+
+    texts = {**COLUMNS, "cell": cell, "hardware": machine}
+    del texts["job"]
+    used = {name: text for name, text in texts.items() if any(map(text, entries))}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
+    for name in used:
+        title = "job, hardware" if name == "hardware" and any(e.job for e in entries) else name
+        table.add_column(
+            _folded(title, 8), justify="right" if name in _RIGHT else "left", no_wrap=True
+        )
+    folder = None
+    for entry in entries:
+        hidden = _OF_THE_RUN if entry.folder == folder else ()
+        folder = entry.folder
+        cells = [
+            "" if name in hidden else _folded(text(entry), _FOLDED.get(name, WIDTH))
+            for name, text in used.items()
+        ]
+        table.add_row(*cells, style=_STYLES.get(entry.state))
+    return table
+
+
+def _folded(text: str, width: int) -> str:
+    """Lines of at most ``width`` letters where words allow it, broken after ``_ - /`` and space."""
+    lines = [""]
+    for part in re.findall(r"\n|[^_\-/ \n]*[_\-/ ]|[^_\-/ \n]+", text):
+        if part == "\n" or (lines[-1] and len(lines[-1]) + len(part.rstrip()) > width):
+            lines.append("")
+        lines[-1] += part.strip("\n")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def notes(entries: Sequence[Entry]) -> list[str]:
+    """How many runs are in which state, and a line for each reason with the run's folder."""
+    runs = {entry.folder: entry for entry in entries}
+    counts = Counter(entry.state for entry in runs.values())
+    lines = [", ".join(f"{count} {state}" for state, count in counts.items())]
+    return [*lines, *(f"{e.state}: {name}: {e.reason}" for name, e in runs.items() if e.reason)]
+
+
+def markdown(entries: Sequence[Entry]) -> str:
+    """The table in Markdown: every column, everything in every row."""
+    columns = dict(COLUMNS)
+    columns["reason"] = lambda e: e.reason
+    columns["folder"] = lambda e: f"`{e.folder}`"
+    rows = [list(columns), ["---"] * len(columns)]
+    rows += [[text(entry) for text in columns.values()] for entry in entries]
+    escaped = ([cell.replace("|", r"\|") for cell in row] for row in rows)
+    return "".join(f"| {' | '.join(row)} |\n" for row in escaped)

@@ -1,0 +1,1 @@
+"""Runs and studies from a checked experiment to the summary: preflight, order, resume, stop."""

@@ -1,0 +1,85 @@
+"""Whose fault a failure is: an exception out of a plugin's code, as a message about the plugin."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+from fmbpo.base.files import disk_errors
+from fmbpo.config.schema import PluginTable
+from fmbpo.errors import UserError
+
+REMEDY = "the plugin does not fit its dimensions or its settings; see its README"
+
+
+class Role:
+    """A plugin in its role, as messages name it."""
+
+    def __init__(self, word: str, table: PluginTable) -> None:
+        self.name, self.component = f"{word} {table.plugin!r}", table.component
+        c = self.component
+        parts = (c.Config, c.build, c.predict, c.rollout, c.loss, c.freeze)
+        self.packages = {part.__module__.split(".")[0] for part in parts} - {"fmbpo"}
+
+    def error(self, what: str, remedy: str) -> UserError:
+        """What the plugin did, for people."""
+        return UserError(what, where=self.name, remedy=remedy)
+
+
+def _guilty(error: Exception, roles: tuple[Role, ...]) -> tuple[Role | None, str]:
+    """The role whose plugin's code ran last on the way to ``error``, and a sentence about it."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    sentence = f"{type(error).__name__}: {text}"
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        package = frame.f_globals.get("__name__", "").split(".")[0]
+        for role in roles:
+            if package in role.packages:
+                code = frame.f_code
+                place = f"{Path(code.co_filename).name}:{line}, in {code.co_name}"
+                return role, f"{sentence} ({place})"
+    return None, sentence
+
+
+Answer: TypeAlias = Callable[[Role | None, str, Exception], UserError | None]
+"""``(role at fault or None, sentence, exception)`` -> what to say; None: the exception passes."""
+
+
+@contextmanager
+def blaming(answer: Answer, *roles: Role) -> Iterator[None]:
+    """Failures inside end as ``answer`` says; a ``UserError`` says enough already."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        said = answer(*_guilty(error, roles), error)
+        if said is None:
+            raise
+        raise said from error
+
+
+def reporting(folder: Path | None, *roles: Role) -> AbstractContextManager[None]:
+    """An exception out of a plugin's code ends as ``UserError``; its traceback is kept (``mend``).
+
+    Exceptions that no plugin's code has a part in pass.
+    """
+
+    def answer(role: Role | None, sentence: str, error: Exception) -> UserError | None:
+        return None if role is None else role.error(sentence, mend(folder, error))
+
+    return blaming(answer, *roles)
+
+
+def mend(folder: Path | None, error: Exception) -> str:
+    """How to mend a plugin's failure; for whoever writes it the whole traceback is kept in
+    ``folder/plugin-error.txt``, or nowhere where ``folder`` is None."""
+    if folder is None:
+        return REMEDY
+    file = folder / "plugin-error.txt"
+    with disk_errors(file):
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(traceback.format_exception(error)))
+    return f"`fmbpo check` tries the plugin in seconds; the whole traceback is in {file}"

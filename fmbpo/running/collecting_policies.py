@@ -1,0 +1,70 @@
+"""A finished run's policies as they act in collected episodes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from fmbpo.data.collecting import Policy
+from fmbpo.errors import UserError, did_you_mean
+from fmbpo.running.trained_policies import LoadedPolicy, load_policy, trained_policies
+from fmbpo.runs.checkpoint import weights_sha256
+from fmbpo.tasks.env import TaskEnv
+from fmbpo.tasks.mt30 import OBS_WIDTH
+
+
+@attrs.frozen
+class RunAgent:
+    """See `fmbpo.data.collecting.behaviour.Agent`: each episode draws one of the run's seeds."""
+
+    run: Path
+    seeds: dict[str, list[int]]
+    """By task."""
+    provenance: dict[str, str]
+
+    def policy(self, task: str, episode: int) -> Policy:
+        """The policy of the episode's seed; its networks are read once a process."""
+        seeds = self.seeds[task]
+        # Not in turns: behaviours take turns too, and one would always meet the same seed.
+        drawn = int.from_bytes(hashlib.sha256(f"{task}/{episode}".encode()).digest()[:8])
+        loaded = _load(self.run, task, seeds[drawn % len(seeds)])
+
+        def act(env: TaskEnv, obs: NDArray[np.float32]) -> NDArray[np.float32]:
+            padded = np.zeros((1, OBS_WIDTH), np.float32)
+            padded[0, : len(obs)] = obs
+            return loaded.act(padded)[0, : env.action_dim]
+
+        return act
+
+
+def run_agent(run: Path, tasks: Sequence[str]) -> RunAgent:
+    """The policies that a run trained for these tasks.
+
+    Raises:
+        UserError: as `trained_policies`; also where it has none for a task.
+    """
+    seeds: dict[str, list[int]] = {}
+    for policy in trained_policies(run):
+        seeds.setdefault(policy.task, []).append(policy.seed)
+    for task in tasks:
+        if task not in seeds:
+            raise UserError(
+                f"the run has no policy for task {task!r}",
+                where=str(run),
+                remedy=f"{did_you_mean(task, seeds)} (--tasks)",
+            )
+        load_policy(run, task, seeds[task][0])  # what is wrong with it is said before the work
+    weights = {p.name: weights_sha256(p) for p in sorted((run / "checkpoints").iterdir())}
+    provenance = {"run": run.resolve().name, **weights}
+    return RunAgent(run.resolve(), {task: seeds[task] for task in tasks}, provenance)
+
+
+@cache
+def _load(run: Path, task: str, seed: int) -> LoadedPolicy:
+    return load_policy(run, task, seed)

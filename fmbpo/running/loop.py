@@ -1,0 +1,254 @@
+"""The loop around an update: logging, evaluation, checkpoints, resume. No mathematics."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from attrs import define
+from torch import Tensor
+
+from fmbpo.errors import UserError
+from fmbpo.measure.health import Watch
+from fmbpo.running.stop import Stop
+from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
+from fmbpo.runs.findings import Finding, by_gate
+from fmbpo.runs.folder import RunFolder
+from fmbpo.runs.forecast import Forecast, Outlook
+from fmbpo.runs.sinks import MetricSinks
+
+MAIN_METRICS = (
+    "return",
+    "actor_return",
+    "imagined_reward",
+    "critic_loss",
+    "esnr",
+    "host/diagnostics_seconds",
+    "held_out/score",
+    "held_out/reward_r2",
+    "loss",
+    "consistency",
+    "reward_loss",
+)
+"""Those that the display shows of a stage, where it has them."""
+
+
+class Stage(Protocol):
+    """What is trained: it owns the tensors, the loop owns the order of events."""
+
+    name: str
+
+    def step(self, iteration: int) -> dict[str, Tensor]:
+        """One update; metrics stay on the device."""
+
+    def describe(self, metrics: Mapping[str, Tensor]) -> dict[str, float]:
+        """Metrics as they are logged."""
+
+    def evaluate(self, iteration: int) -> dict[str, float]:
+        """Held-out measures or returns."""
+
+    def health(self) -> list[Finding]:
+        """Gates that the last evaluation did not pass."""
+
+    def diagnose(self) -> dict[str, float]:
+        """Measures of the gradients; nothing changes."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """What a user of the checkpoint needs."""
+
+    def state(self) -> Any:
+        """What continuing needs beside the weights."""
+
+    def load(self, weights: Mapping[str, Tensor], state: Any) -> None:
+        """Continue from a checkpoint."""
+
+
+@define
+class Cadence:
+    """Iterations in all, and between events."""
+
+    iterations: int
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+    diagnose_every: int = 0
+
+
+class Trainer:
+    """Runs stages in one run folder."""
+
+    def __init__(
+        self, folder: RunFolder, sinks: MetricSinks, manifest: Mapping[str, Any], stop: Stop
+    ) -> None:
+        self.folder, self.sinks, self.manifest, self.stop = folder, sinks, manifest, stop
+        self._watches: dict[str, Watch] = {}  # by stage
+        self._records: dict[str, int] = {}  # how far the sinks' records go at the last checkpoint
+
+    def train(self, stage: Stage, cadence: Cadence, outlook: Outlook | None = None) -> None:
+        """Train ``stage`` to its end, from its last checkpoint where there is one; ``outlook`` is
+        what follows it.
+
+        Raises ``Interrupted`` once everything is saved, ``UserError`` where a metric is no longer
+        finite (the last checkpoint is kept).
+        """
+        last = self.folder.checkpoints / stage.name.replace("/", "-")
+        start, seconds, sums, summed = self._resume(stage, last)
+        self.folder.beat(stage.name, start, cadence.iterations, seconds)
+        if start >= cadence.iterations:
+            return
+        self.stop.check(f"{stage.name}: before iteration {start + 1}")
+        self.sinks.truncate(self._records)
+        clock = time.monotonic() - seconds
+        self.sinks.begin(stage.name, start, cadence.iterations)
+        forecast = Forecast(
+            stage.name, cadence.iterations, cadence.evaluate_every, start, outlook or Outlook()
+        )
+        if start == 0:
+            self._evaluate(stage, 0, forecast)
+        for iteration in range(start + 1, cadence.iterations + 1):
+            began = time.monotonic()
+            metrics = self._step(stage, iteration)
+            # A checkpoint's sums are on the CPU.
+            sums = {k: sums[k].to(v.device) + v if k in sums else v for k, v in metrics.items()}
+            summed += 1
+            at_end = iteration == cadence.iterations
+            log, evaluate, save = (
+                iteration % every == 0 or at_end
+                for every in (cadence.log_every, cadence.evaluate_every, cadence.checkpoint_every)
+            )
+            # What has diverged is neither measured nor saved.
+            if log or evaluate or save or self.stop.requested:
+                values = stage.describe({k: v / summed for k, v in sums.items()})
+                self._check_finite(stage, iteration, values)
+                if log:
+                    self.sinks.log(stage.name, iteration, values)
+                    sums, summed = {}, 0
+            if iteration > start + 1:  # the first one compiles
+                self.stop.took("iteration", time.monotonic() - began)
+            if evaluate:
+                self._evaluate(stage, iteration, forecast)
+            if cadence.diagnose_every and iteration % cadence.diagnose_every == 0:
+                began = time.monotonic()
+                self.sinks.log(stage.name, iteration, stage.diagnose())
+                self.stop.took("diagnosis", time.monotonic() - began)
+            stopping = self.stop.requested
+            self.folder.beat(stage.name, iteration, cadence.iterations, time.monotonic() - clock)
+            if save or stopping:
+                self._save(stage, last, iteration, time.monotonic() - clock, sums, summed)
+            if stopping and not at_end:
+                self.stop.check(f"{stage.name}: saved at iteration {iteration}")
+            said = forecast.updated(iteration, time.monotonic(), self.stop.deadline)
+            if said is not None:
+                self.sinks.event("host/forecast", {"text": said})
+
+    def dated(self, stage: Stage, findings: Sequence[Finding]) -> list[Finding]:
+        """A stage's findings with the iterations since which they have held."""
+        return self._watch(stage).dated(findings)
+
+    def seconds(self, stage_name: str) -> float:
+        """Wall-clock seconds that a stage has trained, over all its processes."""
+        folder = self.folder.checkpoints / stage_name.replace("/", "-")
+        return float(load_checkpoint(folder).state["seconds"])
+
+    def _resume(self, stage: Stage, last: Any) -> tuple[int, float, dict[str, Tensor], int]:
+        if not checkpoint_exists(last):
+            return 0, 0.0, {}, 0
+        checkpoint = load_checkpoint(last)
+        state = checkpoint.state
+        saved, own = checkpoint.weights, stage.weights()
+        if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in own.items()}:
+            raise UserError(
+                "the checkpoint has other parameters than the installed plugin makes",
+                where=str(last),
+                remedy="install the plugin's version that began the run, or choose another folder",
+            )
+        try:
+            # In the stage's own order: sums over all tensors depend on it, in the last bit.
+            stage.load({name: saved[name] for name in own}, state["stage"])
+            self._records = state["records"]
+            self._watch(stage).load(state["watch"])
+            step, seconds = int(checkpoint.manifest["step"]), float(state["seconds"])
+            return step, seconds, dict(state["sums"]), int(state["summed"])
+        except KeyError as error:
+            raise UserError(
+                f"the training state has no {error}: another version of fmbpo wrote it",
+                where=str(last),
+                remedy=f"move {self.folder.path} away: the same command begins anew",
+            ) from error
+
+    def _save(
+        self,
+        stage: Stage,
+        last: Any,
+        iteration: int,
+        seconds: float,
+        sums: dict[str, Tensor],
+        summed: int,
+    ) -> None:
+        began = time.monotonic()
+        self._records = self.sinks.checkpoint()
+        state = {
+            "stage": stage.state(),
+            "sums": sums,
+            "summed": summed,
+            "seconds": seconds,
+            "records": self._records,
+            "watch": self._watch(stage).state(),
+        }
+        save_checkpoint(
+            last,
+            manifest={**self.manifest, "step": iteration},
+            weights=stage.weights(),
+            state=state,
+        )
+        self.stop.took("checkpoint", time.monotonic() - began)
+
+    def _step(self, stage: Stage, iteration: int) -> dict[str, Tensor]:
+        try:
+            return stage.step(iteration)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the device's memory does not hold an update: {str(error).splitlines()[0]}",
+                where=f"{self.folder.path} ({stage.name})",
+                remedy="lower the batch, or policy_learning.stack (policies trained at once)",
+            ) from error
+
+    def _evaluate(self, stage: Stage, iteration: int, forecast: Forecast) -> None:
+        began = time.monotonic()
+        try:
+            values = stage.evaluate(iteration)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise self._diverged(stage, iteration, "a measure cannot be computed") from error
+        forecast.evaluated(time.monotonic() - began)
+        self._check_finite(stage, iteration, values)
+        self.sinks.log(stage.name, iteration, values)
+        if iteration:  # before the first update there is nothing to warn of
+            self._warn(stage, iteration)
+        self.stop.took("evaluation", time.monotonic() - began)
+
+    def _warn(self, stage: Stage, iteration: int) -> None:
+        """Say and record what went wrong, or came right, since the last evaluation."""
+        new, mended = self._watch(stage).update(iteration, stage.health())
+        for text in by_gate(new):
+            self.sinks.event("WARNING", {"text": text})
+        for gate, where in mended:
+            place = f"{where}: " if where else ""
+            self.sinks.event("mended", {"text": f"{place}{gate}, iteration {iteration}"})
+
+    def _watch(self, stage: Stage) -> Watch:
+        return self._watches.setdefault(stage.name, Watch())
+
+    def _check_finite(self, stage: Stage, iteration: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise self._diverged(stage, iteration, f"{name} is {value}")
+
+    def _diverged(self, stage: Stage, iteration: int, what: str) -> UserError:
+        return UserError(
+            f"{what} at iteration {iteration}: training has diverged",
+            where=f"{self.folder.path} ({stage.name})",
+            remedy="lower the learning rate or the gradient clip; the last checkpoint is kept",
+        )

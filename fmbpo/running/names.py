@@ -1,0 +1,54 @@
+"""What an experiment comes to on this machine and data: its device, its tasks, its runs' names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from fmbpo.config import Finetuned, Frozen, config_hash
+from fmbpo.config.schema import Experiment
+from fmbpo.errors import UserError
+from fmbpo.runs.folder import run_name
+
+T = TypeVar("T")
+
+
+def pretraining_name(experiment: Experiment) -> str:
+    """Name of the pretraining experiment."""
+    protocol = experiment.protocol
+    if isinstance(protocol, Frozen | Finetuned) and protocol.world_model:
+        return protocol.world_model
+    return experiment.name
+
+
+def needs_pretraining(experiment: Experiment) -> bool:
+    """Whether it takes the world model from a pretraining run, or is one."""
+    protocol = experiment.protocol
+    pretrained = isinstance(protocol, Frozen | Finetuned) and not protocol.checkpoint
+    return pretrained or experiment.policy is None
+
+
+def run_names(experiment: Experiment, data_identity: str) -> tuple[str, str]:
+    """Folder names of the world model's run and of the policies' run (empty where there is none).
+
+    ``UserError`` for a name that a folder cannot have.
+    """
+    e = experiment
+    digest = config_hash(e, "pretrain", data_identity=data_identity)
+    pretraining = _folder_name(pretraining_name(e), e.world_model.plugin, [e.pretrain.seed], digest)
+    if e.policy is None or e.grid is None:
+        return pretraining, ""
+    cell = f"{e.world_model.plugin}-{e.policy.plugin}"
+    digest = config_hash(e, data_identity=data_identity)
+    return pretraining, _folder_name(e.name, cell, e.grid.seeds, digest)
+
+
+def _folder_name(experiment: str, cell: str, seeds: Sequence[int], config_hash: str) -> str:
+    try:
+        return run_name(experiment, cell, seeds, config_hash)
+    except ValueError as error:
+        raise UserError(
+            f"{error}, which names the run's folder",
+            where=experiment,
+            remedy="use letters, digits, dots and hyphens, and single underscores between them",
+        ) from error

@@ -1,0 +1,126 @@
+"""The parts of a run that are still to train, as the folders under the root say: what they take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from fmbpo.config import Frozen
+from fmbpo.config.schema import Experiment
+from fmbpo.running.names import needs_pretraining
+from fmbpo.running.preflight.disk import GENERATOR, MEASURES, METRICS, Kept, metrics_bytes
+from fmbpo.running.preflight.duration import Pace, simulation
+from fmbpo.running.preflight.on_shapes import Cost, policies_cost, pretraining_cost
+from fmbpo.runs.checkpoint import checkpoint_exists, read_manifest
+from fmbpo.runs.summary import read_summary
+
+
+@attrs.frozen
+class Part:
+    """A run folder that is to be filled: the pretraining's, or the policies'."""
+
+    name: str
+    folder: Path
+    cost: Cost
+    """Of the largest group of cells."""
+    updates: int
+    """Of all groups, those that are done left out."""
+    kept: list[Kept]
+    """On the disk when all is done, by group."""
+    validations: int = 0
+    """Of world models on held-out data, those done left out."""
+    cells: int = 0
+    """Policies in the largest group; 0 where there are none."""
+    episodes: float = 0.0
+    """In the simulator, for each cell of a group, those done left out."""
+    at_once: int = 0
+    """Episodes that run at the same time, at most."""
+
+    def seconds(self, pace: Pace, workers: int) -> float:
+        """To its end, where ``workers`` processes simulate."""
+        simulated = simulation(pace, self.episodes, min(workers, os.cpu_count() or 1))
+        return self.updates * pace.update + self.validations * pace.validation + simulated
+
+
+def complete(experiment: Experiment, names: tuple[str, str], root: Path) -> bool:
+    """Whether the whole run is there, so that nothing is trained or evaluated.
+
+    Raises ``UserError`` for a summary that cannot be read.
+    """
+    e = experiment
+    if needs_pretraining(e) and read_summary(root / names[0]) is None:
+        return False
+    if e.policy is None:
+        return True
+    policies = read_summary(root / names[1])
+    if policies is None:
+        return False
+    return e.evaluation.planner != "mppi" or policies.planning == attrs.asdict(e.planning)
+
+
+def is_there(folder: Path) -> bool:
+    """Whether this run is complete."""
+    return (folder / "summary.json").is_file()
+
+
+def pretraining_part(experiment: Experiment, folder: Path, tasks: int) -> Part:
+    """The pretraining on data of so many tasks. Raises ``UserError`` for a damaged checkpoint."""
+    config, cost = experiment.pretrain, pretraining_cost(experiment, tasks)
+    total = config.iterations
+    done = _step(folder, "pretrain", total)
+    logs, validations = (-(-total // every) for every in (config.log_every, config.validate_every))
+    metrics = metrics_bytes(logs, METRICS, validations + 1, MEASURES)
+    kept = Kept(cost.weights + cost.training + GENERATOR * 2, cost.weights, metrics)
+    left = total - done
+    return Part(
+        "pretraining", folder, cost, left, [kept], -(-left // config.validate_every) + (done == 0)
+    )
+
+
+def policies_part(experiment: Experiment, folder: Path, cells: int) -> Part:
+    """Policies of so many cells, in groups where ``policy_learning.stack`` says so."""
+    e = experiment
+    assert e.policy_learning and e.grid
+    config, size = e.policy_learning, min(e.policy_learning.stack or cells, cells)
+    groups = [min(size, cells - i) for i in range(0, cells, size)]
+    cost = policies_cost(e, size)
+    learns = not isinstance(e.protocol, Frozen)
+    logs = -(-config.iterations // config.log_every)
+    evaluations = -(-config.iterations // config.evaluate_every) + 1
+    evaluated = 1 + learns * MEASURES
+    updates = validations = 0
+    episodes, kept = 0.0, []
+    for i, group in enumerate(groups):
+        done = _step(folder, "policies" if len(groups) == 1 else f"policies-{i}", config.iterations)
+        share = group / size
+        left = config.iterations - done
+        to_evaluate = -(-left // config.evaluate_every) + (done == 0)
+        updates += round(left * share)
+        validations += to_evaluate * learns
+        # The end: the trained and the untrained policies, and the random one.
+        last = 3 * e.evaluation.final_episodes
+        episodes += share * (to_evaluate * e.evaluation.episodes + last)
+        values = (group + 1) * METRICS * (1 + learns)
+        metrics = metrics_bytes(logs, values, evaluations, group * evaluated + 1)
+        state = round(share * (cost.weights + cost.training)) + 3 * group * GENERATOR
+        kept.append(Kept(state, 0, metrics))
+    at_once = size * max(e.evaluation.episodes, e.evaluation.final_episodes)
+    return Part("policies", folder, cost, updates, kept, validations, size, episodes, at_once)
+
+
+def workers(experiment: Experiment) -> int:
+    """Processes that simulate."""
+    return experiment.evaluation.workers or os.cpu_count() or 1
+
+
+def _step(folder: Path, stage: str, iterations: int) -> int:
+    """Iterations of a stage that its last checkpoint holds."""
+    checkpoint = folder / "checkpoints" / stage
+    if not checkpoint_exists(checkpoint):
+        return 0
+    manifest: Mapping[str, Any] = read_manifest(checkpoint)
+    return min(int(manifest["step"]), iterations)

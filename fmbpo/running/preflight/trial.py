@@ -1,0 +1,189 @@
+"""Plugins held against their contract in an experiment: shapes, finite numbers, a tiny update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from fmbpo.config import Frozen
+from fmbpo.config.schema import Experiment
+from fmbpo.errors import UserError
+from fmbpo.hookspecs import Imagined, Prediction, Rollout, Task
+from fmbpo.measure.evaluation import Evaluator
+from fmbpo.measure.sizes import size_line
+from fmbpo.nn import two_hot
+from fmbpo.plugins import Component
+from fmbpo.running.blame import REMEDY, Role, blaming, mend
+from fmbpo.tasks.mt30 import ACTION_WIDTH
+from fmbpo.tasks.vector import EpisodeRunner
+from fmbpo.training.cells import Cell
+from fmbpo.training.dataset import Dataset, by_conventions
+from fmbpo.training.own_models import learning_models
+from fmbpo.training.policies import PolicyTraining
+from fmbpo.training.pretraining import Pretraining
+
+BATCH, HORIZON = 4, 3
+
+
+def try_plugins(
+    experiment: Experiment,
+    tasks: Sequence[str],
+    data: Dataset,
+    device: torch.device,
+    runner: EpisodeRunner,
+    traceback: Path | None = None,
+) -> Iterator[tuple[str, str]]:
+    """One tiny update of everything that learns: yields (part, what was done).
+
+    ``tasks``: those of the grid; ``traceback``: where a plugin's traceback is kept, if anywhere.
+    Raises ``UserError`` for the first hook that breaks its contract.
+    """
+    e = experiment
+    tiny = attrs.evolve(e.pretrain, batch=BATCH, horizon=HORIZON)
+    model = _Checked("world model", e.world_model)
+    with _blaming(traceback, model):
+        stage = Pretraining(e.world_model, tiny, data, device, e.system.compile)
+        _check_world_model(model, stage)
+        _one_update(model, stage)
+        stage.evaluate(1)
+    yield "parameters", size_line("world model", e.world_model, stage.module)
+    yield "world model", f"one update and one validation of {e.world_model.plugin!r}"
+    if e.policy is None:
+        return
+    assert e.grid and e.policy_learning and e.conventions
+    learning = attrs.evolve(
+        e.policy_learning, batch=BATCH, horizon=HORIZON, critic_minibatches=1, critic_iterations=1
+    )
+    policy = _Checked("policy", e.policy)
+    with _blaming(traceback, policy, model):
+        model.component.freeze(stage.module)
+        if any(p.requires_grad for p in stage.module.parameters()):
+            raise model.wrong("the hook `freeze` leaves parameters that learn")
+        cells = [Cell(task, seed) for task in tasks for seed in e.grid.seeds]
+        if not isinstance(e.protocol, Frozen):  # a world model each, of which one shows enough
+            cells = cells[:1]
+        seen = by_conventions(data, e.conventions)
+        models = learning_models(e, learning, cells, stage.module, seen, data, device)
+        policies = PolicyTraining(
+            "check",
+            cells,
+            attrs.evolve(
+                e, policy_learning=learning, planning=attrs.evolve(e.planning, episodes=1)
+            ),
+            stage.module,
+            seen,
+            Evaluator(runner, e.evaluation.seed),
+            device,
+            models,
+        )
+        _check_policy(policy, model.component, policies)
+        _one_update(policy, policies)
+        policies.returns(1, steps=2)
+        yield (
+            "policies",
+            f"one update of {len(cells)} stacked {e.policy.plugin!r}, two steps in each simulator",
+        )
+        if e.evaluation.planner == "mppi":
+            policies.planned_returns(lambda *_: None, steps=2)
+            yield "planning", f"two steps of planning with {e.planning.samples} sequences"
+
+
+class _Checked(Role):
+    """A role whose results are held against the contract."""
+
+    def wrong(self, what: str) -> UserError:
+        """The plugin does not do what the contract asks."""
+        return self.error(what, REMEDY)
+
+    def check(self, what: str, value: Any, *shape: int) -> None:
+        """``value`` is a tensor of this shape with finite entries."""
+        if not isinstance(value, Tensor):
+            raise self.wrong(f"{what} is a {type(value).__name__}, not a tensor")
+        if tuple(value.shape) != shape:
+            raise self.wrong(f"{what} has shape {list(value.shape)}, not {list(shape)}")
+        if not torch.isfinite(value).all():
+            raise self.wrong(f"{what} is not finite")
+
+    def check_rollout(self, rollout: Rollout, latent: int) -> None:
+        """Of ``HORIZON`` steps from ``BATCH`` latents."""
+        self.check("the latent of `rollout`", rollout.z_HBD, HORIZON + 1, BATCH, latent)
+        self.check("the action of `rollout`", rollout.action_HBA, HORIZON, BATCH, ACTION_WIDTH)
+        logits = rollout.reward_logits_HBR
+        self.check("the reward of `rollout`", logits, HORIZON, BATCH, two_hot.BINS)
+
+    def check_loss(self, loss: Any, metrics: Mapping[str, Any]) -> None:
+        """Numbers all, as 0-d tensors."""
+        for name, value in [("the loss", loss), *metrics.items()]:
+            self.check(f"{name} of `loss`", value)
+
+
+def _blaming(traceback: Path | None, *roles: _Checked) -> AbstractContextManager[None]:
+    """Any failure inside is one of a plugin: the one whose code ran last, else the first."""
+
+    def answer(role: Role | None, text: str, error: Exception) -> UserError | None:
+        if isinstance(error, torch.OutOfMemoryError):
+            return None
+        return (role or roles[0]).error(text, mend(traceback, error))
+
+    return blaming(answer, *roles)
+
+
+def _check_world_model(role: _Checked, stage: Pretraining) -> None:
+    component, module = role.component, stage.module
+    _, batch, loss_noise, _ = stage.example()
+    latent, logits = module.latent_dim, two_hot.BINS
+    embedding = module.embed(batch.index_B)
+    role.check("`embed`'s result", embedding, BATCH, module.task_dim)
+    task = Task(batch.index_B, batch.mask_BA, embedding)
+    z = module.encode(batch.obs_HBO[0], embedding)
+    role.check("`encode`'s result", z, BATCH, latent)
+    noise = z.new_zeros(HORIZON, BATCH, module.noise_dim)
+    prediction: Prediction = component.predict(module, z, batch.action_HBA[0], task, noise[0])
+    role.check("the latent of `predict`", prediction.z_BD, BATCH, latent)
+    role.check("the reward of `predict`", prediction.reward_logits_BR, BATCH, logits)
+    rollout = component.rollout(module, z, lambda t, _: batch.action_HBA[t], task, noise)
+    role.check_rollout(rollout, latent)
+    role.check_loss(*component.loss(module, batch, loss_noise))
+
+
+def _check_policy(role: _Checked, world_model: Component, stage: PolicyTraining) -> None:
+    component, model, module = role.component, stage.roles.world_model, stage.roles.policy
+    start = tree_map(lambda t: t[0], stage.example()[1])  # of the first cell
+    task = Task(start.index_B, start.mask_BA, model.embed(start.index_B))
+    z = model.encode(start.obs_BO, task.embedding_BE)
+    action = component.predict(module, z, task, start.policy_noise_HBN[0])
+    role.check("`predict`'s result", action, BATCH, ACTION_WIDTH)
+    if (action.abs() > start.mask_BA).any():
+        raise role.wrong("`predict`'s actions leave [-1, 1], or are not 0 where the mask is")
+
+    def answer(t: int, z: Tensor, action: Tensor) -> Prediction:
+        prediction: Prediction = world_model.predict(
+            model, z, action, task, start.model_noise_HBN[t]
+        )
+        return prediction
+
+    rollout = component.rollout(module, z, answer, task, start.policy_noise_HBN)
+    role.check_rollout(rollout, z.shape[-1])
+    reward = two_hot.decode(rollout.reward_logits_HBR)
+    value = torch.zeros_like(reward[0])
+    imagined = Imagined(rollout, reward, value, reward.sum(0), torch.ones_like(value[0]))
+    role.check_loss(*component.loss(module, imagined))
+
+
+def _one_update(role: _Checked, stage: Any) -> None:
+    """One step, after which every metric is finite."""
+    metrics: dict[str, Tensor] = stage.step(1)
+    bad = [name for name, value in metrics.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise UserError(
+            f"{', '.join(bad)} not finite after one update",
+            where=role.name,
+            remedy="lower the learning rate, or see the plugin's README",
+        )

@@ -1,0 +1,154 @@
+"""A study: its experiments one after another, and what they found side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from fmbpo.base.files import disk_errors, write_json
+from fmbpo.config.study_file import Study
+from fmbpo.measure.health import returns_health
+from fmbpo.measure.sizes import sizes
+from fmbpo.running.names import needs_pretraining
+from fmbpo.running.run import Draw, Result, Runner, Say, nothing_drawn
+from fmbpo.running.stop import Stop
+from fmbpo.runs.findings import Finding
+from fmbpo.runs.folder import run_name
+from fmbpo.runs.plan import PlannedRun, write_plan
+from fmbpo.runs.summary import Summary
+from fmbpo.training.cells import grid_tasks
+from fmbpo.training.dataset import Dataset, load_dataset
+from fmbpo.training.device import resolve_device
+
+
+@attrs.frozen
+class StudyResult:
+    """What a study ended with; ``findings`` are about the cells together."""
+
+    summaries: dict[str, Summary]
+    findings: list[Finding]
+    folder: Path
+
+
+class StudyRunner:
+    """Runs one study under ``root``; ``say`` takes lines for people.
+
+    Every cell is an ordinary run in a folder of its own, which the experiment run by itself would
+    find: cells share pretrained models, and finished ones are not run again.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        root: Path,
+        say: Say,
+        loaded: Sequence[tuple[Any, Dataset]] = (),
+        expected: Mapping[Path, float] | None = None,
+        draw: Draw = nothing_drawn,
+    ) -> None:
+        """``loaded``: data sets that are loaded already, behind (configuration, device);
+        ``expected``, ``draw``: see ``Runner``."""
+        self.study, self.root, self.say, self.draw = study, root, say, draw
+        say(f"{study.name}: {study.description or 'a study'}")
+        loaded = list(loaded)
+        self.runners: dict[str, Runner] = {}
+        for name, e in study.cells.items():
+            say(f"-- cell {name}")
+            wanted = (e.data, resolve_device(e.system.device))
+            data = next((d for key, d in loaded if key == wanted), None)
+            if data is None:
+                data = load_dataset(*wanted)
+                loaded.append((wanted, data))
+            self.runners[name] = Runner(e, root, say, data, study.name, expected, draw)
+        for line in study.differences:
+            say(f"differs: {line}")
+        self.sizes, warnings = sizes(list(study.cells.values()))
+        for warning in warnings:
+            say(f"WARNING: {warning}")
+
+    def run(self, stop: Stop) -> StudyResult:
+        """All cells to their ends, then ``study.json`` and ``comparison.png``.
+
+        Raises what ``Runner.run`` raises; the same command continues.
+        """
+        names = {name: r.policy_run or r.pretraining_run for name, r in self.runners.items()}
+        digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+        folder = self.root / run_name(self.study.name, "study", self._seeds(), digest)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        plan = [run for name, runner in self.runners.items() for run in planned(name, runner)]
+        write_plan(folder, self.study.name, plan)
+        results: dict[str, Result] = {}
+        for number, (name, runner) in enumerate(self.runners.items(), 1):
+            stop.check(f"before cell {name}")
+            self.say(f"-- cell {name} ({number} of {len(self.runners)})")
+            results[name] = runner.run(stop)
+        summaries = {name: result.summary for name, result in results.items()}
+        findings = twins(summaries)
+        content = {
+            "name": self.study.name,
+            "factors": self.study.factors,
+            "differences": self.study.differences,
+            "sizes": self.sizes,
+            "cells": names,
+            "health": [finding.to_json() for finding in findings],
+        }
+        write_json(folder / "study.json", content)
+        self.draw(folder)
+        return StudyResult(summaries, findings, folder)
+
+    def _seeds(self) -> list[int]:
+        cells = self.study.cells.values()
+        seeds = [e.grid.seeds if e.grid else [e.pretrain.seed] for e in cells]
+        return list(dict.fromkeys(seed for one in seeds for seed in one))
+
+
+def planned(cell: str, runner: Runner) -> list[PlannedRun]:
+    """The runs of a cell: the pretraining that it needs, if any, and its policies."""
+    e = runner.experiment
+    runs = []
+    if needs_pretraining(e):
+        runs.append(
+            PlannedRun(
+                run=runner.pretraining_run,
+                of=cell,
+                phase=e.phase,
+                tasks=[],
+                seeds=[e.pretrain.seed],
+                iterations=e.pretrain.iterations,
+            )
+        )
+    if e.grid is not None and e.policy_learning is not None:
+        runs.append(
+            PlannedRun(
+                run=runner.policy_run,
+                of=cell,
+                phase=e.phase,
+                tasks=grid_tasks(e, runner.data),
+                seeds=e.grid.seeds,
+                iterations=e.policy_learning.iterations,
+            )
+        )
+    return runs
+
+
+def twins(summaries: Mapping[str, Summary]) -> list[Finding]:
+    """Cells whose policies have identical returns: one of them is not what it is called."""
+    found: list[Finding] = []
+    for task in dict.fromkeys(task for s in summaries.values() for task in s.tasks):
+        for seed in dict.fromkeys(
+            seed for s in summaries.values() if task in s.tasks for seed in s.tasks[task].seeds
+        ):
+            found += returns_health(
+                {
+                    f"{name} {task}/{seed}": summary.tasks[task].seeds[seed].returns
+                    for name, summary in summaries.items()
+                    if task in summary.tasks and seed in summary.tasks[task].seeds
+                }
+            )
+    return found

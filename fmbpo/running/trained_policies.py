@@ -1,0 +1,208 @@
+"""Acting with the policies of a finished run, as its final evaluation did, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fmbpo.config import from_resolved
+from fmbpo.config.protocols import Finetuned, Frozen
+from fmbpo.config.schema import Experiment
+from fmbpo.data.sampler import action_masks
+from fmbpo.errors import UserError, did_you_mean
+from fmbpo.hookspecs import PolicyDims
+from fmbpo.measure.evaluation import policy_act
+from fmbpo.runs.checkpoint import load_checkpoint, weights_sha256
+from fmbpo.runs.folder import BEST, RunFolder
+from fmbpo.runs.summary import Summary
+from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, task_info
+from fmbpo.tasks.vector import Act
+from fmbpo.training.cells import stages
+from fmbpo.training.initial_model import load_world_model
+from fmbpo.training.pretraining import build_world_model
+
+_CPU = torch.device("cpu")
+_ADDED = ("versions", "world_model_weights", "data_id")
+"""What a run's ``config.json`` has beside the experiment."""
+
+
+@attrs.frozen
+class TrainedPolicy:
+    """Names one policy of a run; small, so that other processes can be given it and load it.
+
+    Attributes:
+        run: the folder of a finished run of policies.
+        task: the study's name of the task.
+        seed: the seed that it was trained with.
+    """
+
+    run: Path
+    task: str
+    seed: int
+
+    def load(self) -> LoadedPolicy:
+        """Read the networks. ``UserError`` as ``load_policy``."""
+        return load_policy(self.run, self.task, self.seed)
+
+
+class LoadedPolicy:
+    """A policy behind the encoder of its world model; deterministic.
+
+    Attributes:
+        evaluation_seed: the final evaluation's: its episode N began as ``TaskEnv.reset`` does with
+            ``evaluation_seed + N``.
+    """
+
+    def __init__(self, act: Act, evaluation_seed: int) -> None:
+        self._act, self.evaluation_seed = act, evaluation_seed
+
+    def act(self, obs_EO: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Actions ``[E, ACTION_WIDTH]`` for observations ``[E, OBS_WIDTH]`` padded with zeros."""
+        actions: NDArray[np.float32] = self._act(obs_EO[None], 0)[0]
+        return actions
+
+
+def trained_policies(run: Path) -> list[TrainedPolicy]:
+    """The policies of a finished run, in the order of its tasks and seeds.
+
+    Raises:
+        UserError: there is no run, it is not complete, or it trained no policies.
+    """
+    summary, _, _ = _finished(run)
+    return [
+        TrainedPolicy(run, task, int(seed))
+        for task, result in summary.tasks.items()
+        for seed in result.seeds
+    ]
+
+
+def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
+    """The policy that a run trained for ``task`` with ``seed``, as its final evaluation had it.
+
+    Everything is read from the run's folder but a frozen world model, whose checkpoint is where the
+    summary says, or beside the folder where all was moved.
+
+    Raises:
+        UserError: as ``trained_policies``; also where the run has no such task or seed, the world
+            model is gone or another, or a plugin is not installed or of another version.
+    """
+    summary, e, config = _finished(run)
+    assert e.policy and e.policy_learning and e.grid and e.conventions
+    cell = _cell(summary, task, seed, run)
+    cells = [(name, s) for name in summary.tasks for s in e.grid.seeds]
+    ((stage, group),) = (
+        item for item in stages(cells, e.policy_learning.stack).items() if cell in item[1]
+    )
+    place = run / "checkpoints" / stage.replace("/", "-")
+    weights = load_checkpoint(place, with_state=False, expect_kind="policies").weights
+    world_model = _world_model(run, summary, e, config)
+    dims = PolicyDims(world_model.latent_dim, world_model.task_dim, ACTION_WIDTH)
+    policy = e.policy.component.build(e.policy.config, dims)
+    e.policy.component.freeze(policy)
+    index = task_info(cell[0]).index
+    masks = action_masks([info.action_dim for info in MT30.values()], ACTION_WIDTH)
+    mask_A = masks[index] if e.conventions.action_mask else torch.ones(ACTION_WIDTH)
+
+    def own(part: str, module: Any) -> dict[str, Tensor]:
+        """The cell's parameters, stacked once; none where the module's own serve."""
+        at = group.index(cell)
+        found = {k.removeprefix(f"{part}."): w[at : at + 1] for k, w in weights.items()
+                 if k.startswith(f"{part}.")}  # fmt: skip
+        expected = {name: p.shape for name, p in module.named_parameters()}
+        if found and {name: p.shape[1:] for name, p in found.items()} != expected:
+            raise UserError(
+                "the checkpoint has other parameters than the installed plugin makes",
+                where=str(place),
+                remedy="install the plugin's version that made the run",
+            )
+        return found
+
+    act = policy_act(
+        world_model,
+        policy,
+        e.policy.component.predict,
+        own("policy", policy),
+        own("world_model", world_model),
+        torch.tensor([index]),
+        mask_A[None],
+    )
+    return LoadedPolicy(act, e.evaluation.seed)
+
+
+def _finished(run: Path) -> tuple[Summary, Experiment, Mapping[str, Any]]:
+    """A finished run's summary, its experiment, and all of its configuration."""
+    if (run / "study.json").is_file():
+        raise UserError(
+            "this is a study, and a policy is of a run",
+            where=str(run),
+            remedy=f"name one of its runs; they are beside it in {run.parent}",
+        )
+    folder = RunFolder.open(run)
+    if not folder.is_complete:
+        raise UserError(
+            "the run is not complete, and its policies are not those of any evaluation",
+            where=str(run),
+            remedy="give its command again, which continues it",
+        )
+    summary = Summary.from_json(folder.summary(), where=str(run / "summary.json"))
+    if summary.policy is None:
+        raise UserError(
+            "the run trained a world model and no policy",
+            where=str(run),
+            remedy="name the folder of a run of policies",
+        )
+    config = folder.config()
+    experiment = from_resolved({k: v for k, v in config.items() if k not in _ADDED})
+    for part, table in (("world_model", experiment.world_model), ("policy", experiment.policy)):
+        made, version = config.get("versions", {}).get(part), table and table.component.version
+        if made != version:
+            raise UserError(
+                f"made with version {made} of its {part.replace('_', ' ')} plugin; {version} is "
+                "installed",
+                where=str(run),
+                remedy="install that version",
+            )
+    return summary, experiment, config
+
+
+def _cell(summary: Summary, task: str, seed: int, run: Path) -> tuple[str, int]:
+    name = task_info(task).name
+    if name not in summary.tasks:
+        raise UserError(
+            f"the run has no policy for task {name!r}",
+            where=str(run),
+            remedy=did_you_mean(name, summary.tasks),
+        )
+    seeds = summary.tasks[name].seeds
+    if str(seed) not in seeds:
+        raise UserError(
+            f"the run has no policy with seed {seed}",
+            where=str(run),
+            remedy=f"choose among {', '.join(seeds)}",
+        )
+    return name, seed
+
+
+def _world_model(run: Path, summary: Summary, e: Experiment, config: Mapping[str, Any]) -> Any:
+    """The module whose encoder the policies see through."""
+    if summary.world_model.checkpoint is None:  # each policy's checkpoint has its own
+        return build_world_model(e.world_model, 0, _CPU)
+    said = Path(summary.world_model.checkpoint)
+    beside = run.parent / said.parent.parent.name / "checkpoints" / BEST
+    place = said if said.exists() or not beside.exists() else beside
+    assert isinstance(e.protocol, Frozen | Finetuned)
+    model = load_world_model(e, _CPU, place, adopt=bool(e.protocol.checkpoint))
+    if weights_sha256(place) != config.get("world_model_weights"):
+        raise UserError(
+            "the world model there is another than the run's policies were trained in",
+            where=str(place),
+            remedy="put the run's own back",
+        )
+    return model

@@ -1,0 +1,124 @@
+"""The offline data as the engine uses it: training rows, held-out rows, references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from fmbpo.config.conventions import ConventionsConfig
+from fmbpo.config.schema import DataConfig
+from fmbpo.data.embedded import embedded_path
+from fmbpo.data.residence import InMemory, Stored
+from fmbpo.data.sampler import Rows, action_masks
+from fmbpo.data.store import Store, held_out, open_store
+from fmbpo.errors import UserError, did_you_mean
+from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, task_info
+from fmbpo.training import seeding
+from fmbpo.training.residence_choice import choose
+
+EMBEDDED = "embedded"
+
+
+@attrs.frozen
+class Dataset:
+    """A data set, split, with its tasks' ids being those of MT30 (the world model's)."""
+
+    id: str
+    tasks: list[str]
+    train: Rows
+    held_out: Rows
+    planner_return: dict[str, float]
+    """Mean return of the planner that collected the data, by task; empty where none did."""
+    weight_K: Tensor | None = None
+    """Slices that pretraining takes an epoch from an episode of each of MT30's tasks, on average;
+    None: one of each."""
+
+
+def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
+    """Open, check and split the configured store; its rows are read when they are first needed.
+
+    Errors are the store's own ``UserError``s.
+    """
+    store = open_store(store_path(config))
+    path = store.path
+    tasks = _chosen(store, config.tasks, path)
+    index_E = torch.tensor([task_info(t).index for t in store.tasks])[
+        torch.from_numpy(store.episode_task.astype(np.int64))
+    ]
+    used = np.isin(store.episode_task, [store.tasks.index(t) for t in tasks])
+    kept = held_out(store)
+    for what, chosen in (("to train on", used & ~kept), ("to validate on", used & kept)):
+        if not chosen.any():
+            raise UserError(
+                f"the data set has no episodes {what}",
+                where=str(path),
+                remedy="give at least two episodes of a task (data.tasks chooses the tasks)",
+            )
+    weight_K = _weights(config.weights, tasks, path)
+    kind = choose(config, store, device)
+    residence = Stored(store, device) if kind == "stream" else InMemory(store, kind, device)
+    masks = action_masks([info.action_dim for info in MT30.values()], ACTION_WIDTH)
+    rows = Rows(store, residence, index_E, masks)
+    recorded = store.attributes.get("planner_return", {})
+    planner = {t: float(recorded[t]["mean"]) for t in tasks if t in recorded}
+    train, held = (rows.select(torch.from_numpy(e)) for e in (used & ~kept, used & kept))
+    return Dataset(store.id, tasks, train, held, planner, weight_K)
+
+
+def store_path(config: DataConfig) -> Path:
+    """Folder of the configured store."""
+    return embedded_path() if config.path == EMBEDDED else Path(config.path)
+
+
+def by_conventions(data: Dataset, conventions: ConventionsConfig) -> Dataset:
+    """The data that policies learn from: which episodes, and whether actions are masked.
+
+    Drawn episodes are the same for every cell, whatever else is in its grid.
+    """
+    train = data.train
+    if not conventions.action_mask:
+        train = train.unmasked()
+    if conventions.episodes == "with_replacement":
+        train = train.redrawn(seeding.generator(0, "episodes"))
+    return attrs.evolve(data, train=train)
+
+
+def _chosen(store: Store, wanted: Sequence[str], path: Path) -> list[str]:
+    present = [store.tasks[i] for i in np.unique(store.episode_task)]
+    for task in wanted:
+        if task not in present:
+            raise UserError(
+                f"the data set has no episodes of task {task!r}",
+                where=str(path),
+                remedy=f"{did_you_mean(task, present)} (data.tasks)",
+            )
+    return [t for t in MT30 if t in (wanted or present)]
+
+
+def _weights(weights: Mapping[str, float], tasks: Sequence[str], path: Path) -> Tensor | None:
+    for task in weights:
+        if task not in tasks:
+            raise UserError(
+                f"there is a weight for task {task!r}, of which no episodes are used",
+                where=str(path),
+                remedy=f"{did_you_mean(task, tasks)} (data.weights, data.tasks)",
+            )
+    if not weights:
+        return None
+    return torch.tensor([weights.get(task, 1.0) for task in MT30], dtype=torch.float64)
+
+
+def check_horizon(rows: Rows, horizon: int, key: str = "pretrain.horizon") -> None:
+    """``UserError`` where an episode is too short for a slice of ``horizon`` + 1 rows."""
+    shortest = int((rows.end_E - rows.start_E).min())
+    if shortest <= horizon:
+        raise UserError(
+            f"an episode of {shortest} rows is too short for a slice of {horizon + 1}",
+            where="the data set",
+            remedy=f"lower {key}, or leave short episodes out of the data set",
+        )

@@ -1,0 +1,42 @@
+"""The device that trains, and its name."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+
+import torch
+
+from fmbpo.errors import UserError
+
+
+def resolve_device(name: str) -> torch.device:
+    """``"auto"`` is the GPU where there is one. ``UserError`` for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device {name!r} cannot be used: {str(error).splitlines()[0]}",
+            where="system.device",
+            remedy='use "auto" or "cpu"',
+        ) from error
+    return device
+
+
+def hardware(device: torch.device) -> str:
+    """The device's name: that of the GPU, or the processor's model and the cores we may use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    name = model[1].strip() if model else platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0))
+    return f"{name}, {cores} core{'s' if cores > 1 else ''}"

@@ -1,0 +1,136 @@
+"""World-model training on recorded data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fmbpo.config.schema import PluginTable, PretrainConfig
+from fmbpo.data.stream import slice_sampler
+from fmbpo.hookspecs import Batch
+from fmbpo.measure.health import world_model_health
+from fmbpo.measure.sizes import DIMS
+from fmbpo.measure.validation import Validator
+from fmbpo.pwm.optim import AdamState, linear_decay
+from fmbpo.pwm.world_model import (
+    WorldModelSettings,
+    WorldModelState,
+    make_world_model_update,
+)
+from fmbpo.runs.findings import Finding
+from fmbpo.training import seeding
+from fmbpo.training.dataset import Dataset, check_horizon
+from fmbpo.training.trees import own_params, to_device
+
+
+def build_world_model(table: PluginTable, seed: int, device: torch.device, *purpose: str) -> Any:
+    """The plugin's module, initialised from ``seed`` and further words."""
+    build = table.component.build
+    module = seeding.built(lambda: build(table.config, DIMS), seed, *purpose, "world model")
+    return module.to(device)
+
+
+class Pretraining:
+    """The stage: one world model, its optimiser, its data."""
+
+    name = "pretrain"
+
+    def __init__(
+        self,
+        table: PluginTable,
+        config: PretrainConfig,
+        data: Dataset,
+        device: torch.device,
+        compiled: bool,
+    ) -> None:
+        check_horizon(data.train, config.horizon)
+        self.config, self.component, self.device = config, table.component, device
+        self.module = build_world_model(table, config.seed, device)
+        seed = seeding.derive(config.seed, "slices")
+        self.sampler = slice_sampler(data.train, config.horizon, config.batch, seed, data.weight_K)
+        self.noise = seeding.generator(config.seed, "world model noise")
+        self.validator = Validator(data.train, data.held_out)
+        settings = WorldModelSettings(
+            (config.betas[0], config.betas[1]), config.grad_clip, config.encoder_learning_rate_scale
+        )
+        update = make_world_model_update(self.module, self.component.loss, settings)
+        self.eager_update = update
+        self.update = torch.compile(update, fullgraph=True) if compiled else update
+        params = own_params(self.module)
+        self.training = WorldModelState.initial(params)
+        self.best_score, self.best_step = math.inf, 0
+        self.best = params
+        self.measures: dict[str, float] = {}
+        self.last: dict[str, float] = {}
+
+    def step(self, iteration: int) -> dict[str, Tensor]:
+        """One update on the next batch."""
+        self.training, metrics = self.update(self.training, *self._inputs(iteration))
+        return metrics
+
+    def example(self) -> tuple[Any, ...]:
+        """Arguments of ``update`` as the first step will see them; nothing is used up."""
+        saved = self.sampler.state(), self.noise.get_state()
+        inputs = self._inputs(1)
+        self.sampler.load_state(saved[0])
+        self.noise.set_state(saved[1])
+        return (self.training, *inputs)
+
+    def _inputs(self, iteration: int) -> tuple[Batch, Tensor, Tensor]:
+        config = self.config
+        rate = linear_decay(
+            config.learning_rate, config.final_learning_rate, (iteration - 1) / config.iterations
+        )
+        shape = (config.horizon, config.batch, self.module.loss_noise_dim)
+        noise = torch.randn(shape, generator=self.noise).to(self.device)
+        return self.sampler.sample(), noise, torch.tensor(rate, device=self.device)
+
+    def describe(self, metrics: Mapping[str, Tensor]) -> dict[str, float]:
+        """Numbers, in one transfer."""
+        return dict(zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True))
+
+    def evaluate(self, iteration: int) -> dict[str, float]:
+        """Held-out measures; the parameters with the best score are kept."""
+        self._into_module(self.training.params)
+        measures = self.last = self.validator(self.module, self.component.rollout)
+        if measures["score"] < self.best_score and iteration:
+            self.best_score, self.best_step = measures["score"], iteration
+            self.best, self.measures = self.training.params, measures
+        return {f"held_out/{name}": value for name, value in measures.items()}
+
+    def health(self) -> list[Finding]:
+        """What is wrong with the model as it was last measured."""
+        return world_model_health(self.last)
+
+    def diagnose(self) -> dict[str, float]:
+        """None: the diagnostics are of the actor's gradients."""
+        return {}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Parameters after the last update."""
+        return self.training.params
+
+    def state(self) -> Any:
+        """Optimiser, sampler, generator, and the best parameters so far."""
+        return {
+            "adam": tuple(self.training.adam),
+            "sampler": self.sampler.state(),
+            "noise": self.noise.get_state(),
+            "best": (self.best_score, self.best_step, self.best, self.measures),
+        }
+
+    def load(self, weights: Mapping[str, Tensor], state: Any) -> None:
+        """Continue from a checkpoint."""
+        params, adam = to_device((dict(weights), state["adam"]), self.device)
+        self.training = WorldModelState(params, AdamState(*adam), {})
+        self.sampler.load_state(state["sampler"])
+        self.noise.set_state(state["noise"])
+        self.best_score, self.best_step, best, self.measures = state["best"]
+        self.best = to_device(best, self.device)
+
+    def _into_module(self, params: Mapping[str, Tensor]) -> None:
+        self.module.load_state_dict(dict(params))

@@ -1,0 +1,34 @@
+import pytest
+
+from fmbpo.compare.record import Basis, Cell, Record, Score
+
+BASIS = Basis("frozen", "corrected", "laptop", "sha256:0123456789abcdef", "2 episodes", "7 x 4 x 4")
+
+
+@pytest.fixture(scope="session")
+def basis():
+    return BASIS
+
+
+@pytest.fixture
+def record():
+    """``record("mlp flow", {task: [a seed's return, ...]}, **others)``; seeds are 1, 2, ..."""
+
+    def record(cell, returns, *, seeds=None, basis=BASIS, episodes=2, **others):
+        world_model, policy = cell.split()
+        scores = {
+            task: {
+                str(seed): Score(float(value), (value - 1.0, value + 1.0), episodes)
+                if episodes
+                else Score(float(value))
+                for seed, value in zip(seeds or range(1, 99), values, strict=False)
+            }
+            for task, values in returns.items()
+        }
+        content = {
+            "name": f"run {cell}", "source": f"runs/{cell}", "experiment": "e", "phase": "8",
+            "checkpoint": "", "cell": Cell(world_model, policy),
+        }  # fmt: skip
+        return Record(**{**content, **others}, basis=basis, scores=scores)
+
+    return record

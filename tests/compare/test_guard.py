@@ -1,0 +1,237 @@
+"""What may be compared, what is refused, and what the reader's attention is called to."""
+
+import attrs
+import pytest
+
+from fmbpo.compare.guard import compare
+from fmbpo.compare.imported import import_results
+from fmbpo.compare.reading import records_of
+from fmbpo.compare.record import Cell
+from fmbpo.compare.result import OVERALL
+from fmbpo.errors import UserError
+from fmbpo.runs.findings import Finding
+
+TASKS = {"walker-stand": [950, 960, 970], "walker-walk": [900, 910, 920]}
+OTHER = {"walker-stand": [951, 962, 973], "walker-walk": [905, 911, 922]}
+
+
+@pytest.fixture(scope="module")
+def known(repository, tmp_path_factory):
+    """Records of the known results, by phase."""
+    file = repository / "tests" / "golden" / "known_results.csv"
+    records = records_of(import_results(file, tmp_path_factory.mktemp("known")))
+    return {phase: [r for r in records if r.phase == phase] for phase in ("3", "7")}
+
+
+SETTINGS = {
+    "critic.count": 3, "policy.units": [1], "pretrain.seed": 42,
+    "versions.world_model": "1", "versions.policy": "1", "world_model_weights": "ab",
+}  # fmt: skip
+
+
+def lines(comparison):
+    return [line for lines in comparison.attention.values() for line in lines]
+
+
+def test_phase_3_is_read_as_the_study_read_it(known):
+    (section,) = compare(known["3"], name="phase 3").sections
+    assert {e.task: e.verdict for e in section.effects if e.task != OVERALL} == {
+        "reacher-easy": "no decision", "walker-stand": "mlp ahead", "cheetah-run": "no decision",
+    }  # fmt: skip
+    assert {e.kind for e in section.effects} == {"policy"}
+    assert not any(e.paired for e in section.effects)
+
+
+def test_the_failed_replication_is_noticed(known):
+    doubtful = [line for line in lines(compare(known["3"], name="")) if "replication" in line]
+    assert doubtful == [
+        f"mlp × {policy} on cheetah-run: {mean}, less than half of PWM's published 414.5 "
+        "(TD-MPC2: 148.1): failed replication?"
+        for policy, mean in (("mlp", 112.5), ("flow", 98.7))
+    ]
+
+
+def test_phase_3_is_not_ranked_against_phase_7(known):
+    with pytest.raises(UserError) as error:
+        compare([*known["3"], *known["7"]], name="both")
+    said = str(error.value)
+    assert "protocol: frozen | finetuned; conventions: not stated | PWM's faulty reward" in said
+    assert "--separate" in said
+    assert "--allow-mixing" not in said  # both have seeds of the same cells and tasks
+    assert "scale" not in said
+    alone = [known["3"][0], known["7"][1]]
+    with pytest.raises(UserError, match="--allow-mixing protocol --allow-mixing conventions"):
+        compare(alone, name="both")
+
+
+def test_side_by_side_nothing_is_ranked_between(known):
+    found = compare([*known["3"], *known["7"]], name="both", separate=True)
+    assert [len(s.records) for s in found.sections] == [2, 2]
+    alone = compare(known["3"], name="phase 3").sections[0]
+    assert found.sections[0] == alone
+    assert "nothing is ranked between them" in found.attention[""][0]
+    assert "Runs of several phases of the study: 3, 7." in found.attention[""]
+
+
+def test_mixing_is_written_on_everything(record, basis):
+    longer = attrs.evolve(basis, budget="9 x 4 x 4")
+    records = [record("mlp mlp", TASKS), record("mlp flow", OTHER, basis=longer)]
+    with pytest.raises(UserError, match=r"budget: 7 x 4 x 4 \| 9 x 4 x 4\n.*--allow-mixing budget"):
+        compare(records, name="")
+    found = compare(records, name="", mixing=["budget", "scale"])
+    (section,) = found.sections
+    assert "budget 7 x 4 x 4 | 9 x 4 x 4" in section.title
+    assert section.title.endswith("MIXED: budget")  # the scale is the same
+    assert [r.name for r in section.records] == [
+        "run mlp mlp [budget: 7 x 4 x 4]", "run mlp flow [budget: 9 x 4 x 4]",
+    ]  # fmt: skip
+    assert len(section.bases) == 2
+    assert any("although they differ in budget: 7 x 4 x 4 | 9 x 4 x 4" in x for x in lines(found))
+    assert compare(records[:1], name="", mixing=["budget"]).sections[0].mixed == []
+    with pytest.raises(UserError, match="'bugdet' to mix\n  -> did you mean 'budget'"):
+        compare(records, name="", mixing=["bugdet"])
+
+
+def test_which_run_counts(record, basis):
+    one, other = record("mlp mlp", TASKS), record("mlp mlp", TASKS, seeds=[3, 4, 5], source="b")
+    with pytest.raises(UserError, match=r"runs/mlp mlp and b: two runs of mlp × mlp .* seed 3"):
+        compare([one, other], name="")
+    longer = attrs.evolve(other, basis=attrs.evolve(basis, budget="9"))
+    with pytest.raises(UserError, match="--separate in the place of"):
+        compare([one, longer], name="", mixing=["budget"])
+
+
+def test_mixing_is_not_offered_where_no_one_could_say_which_counts(record, basis):
+    """A study that varies the budget: the same cell, tasks and seeds on each."""
+    longer = attrs.evolve(basis, budget="9 x 4 x 4")
+    one, other = record("mlp mlp", TASKS), record("mlp mlp", OTHER, basis=longer)
+    with pytest.raises(UserError, match="--separate") as error:
+        compare([one, other], name="")
+    assert "--allow-mixing" not in str(error.value)
+    assert len(compare([one, other], name="", separate=True).sections) == 2
+    more = record("mlp mlp", OTHER, basis=longer, seeds=[4, 5, 6])
+    with pytest.raises(UserError, match="--allow-mixing budget"):
+        compare([one, more], name="")
+
+
+def test_pretraining_costs_once(record):
+    """A cell in three runs that began with one world model, and one that began with another."""
+
+    def run(seed, model, learning, pretraining):
+        returns = {task: values[:1] for task, values in TASKS.items()}
+        return record("mlp mlp", returns, seeds=[seed], source=f"runs/{seed}",
+                      settings={"world_model_weights": model}, petaflops=learning + pretraining,
+                      seconds=3600 * (learning + pretraining), pretraining_petaflops=pretraining,
+                      pretraining_seconds=3600 * pretraining)  # fmt: skip
+
+    runs = [run(1, "a", 1.0, 8.0), run(2, "a", 2.0, 8.0), run(3, "b", 4.0, 16.0)]
+    (cost,) = compare(runs, name="").sections[0].costs
+    assert (cost.petaflops, cost.hours) == pytest.approx((7 + 24, 7 + 24))
+    assert cost.return_per_petaflop == pytest.approx((950 + 900) / 2 / 31)
+    # Where it is not recorded which world model it was, each run has its own.
+    apart = [attrs.evolve(one, settings={}) for one in runs]
+    assert compare(apart, name="").sections[0].costs[0].petaflops == pytest.approx(7 + 32)
+    apart = [attrs.evolve(one, checkpoint="models/a") for one in apart[:2]]
+    assert compare(apart, name="").sections[0].costs[0].petaflops == pytest.approx(3 + 8)
+
+
+def test_runs_of_one_cell_are_put_together(record):
+    whole = record("mlp mlp", TASKS)
+    parts = [
+        record("mlp mlp", {t: values[:2] for t, values in TASKS.items()}),
+        record("mlp mlp", {t: values[2:] for t, values in TASKS.items()}, seeds=[3], name="more"),
+    ]
+    assert (
+        compare(parts, name="").sections[0].results == compare([whole], name="").sections[0].results
+    )
+
+
+def test_numbers_of_a_section(record):
+    (section,) = compare(
+        [record("mlp mlp", TASKS, petaflops=2.0, seconds=7200.0, hardware="cuda"),
+         record("mlp flow", {**OTHER, "cheetah-run": [500, 600, 700]}, model_errors={1: 0.5})],
+        name="",
+    ).sections  # fmt: skip
+    assert section.cells == [Cell("mlp", "mlp"), Cell("mlp", "flow")]
+    assert section.tasks == ["walker-stand", "walker-walk"]
+    results = {(str(r.cell), r.task): r for r in section.results}
+    assert ("mlp × mlp", "cheetah-run") not in results
+    assert results["mlp × flow", "cheetah-run"].mean.value == pytest.approx(600)
+    overall = results["mlp × flow", OVERALL]
+    assert overall.mean.value == pytest.approx((962 + 2738 / 3) / 2000)  # without cheetah-run
+    assert overall.values == pytest.approx([0.928, 0.9365, 0.9475])
+    assert (overall.pwm, overall.tdmpc2) == pytest.approx((0.990595, 0.984069))
+    assert [e.task for e in section.effects] == ["walker-stand", "walker-walk", OVERALL]
+    cost = section.costs[0]
+    assert (cost.petaflops, cost.hours, cost.hardware) == (2.0, 2.0, "cuda")
+    assert cost.return_per_petaflop == cost.return_per_hour == pytest.approx(935 / 2)
+    assert section.costs[1].petaflops is None
+    assert section.model_errors == {"mlp": {1: 0.5}}
+
+
+def test_profile_by_hand(record):
+    (profile,) = compare(
+        [record("mlp mlp", {"walker-stand": [100, 500, 900], "walker-walk": [300, 300, 300]})],
+        name="",
+    ).sections[0].profiles  # fmt: skip
+    at = dict(zip(profile.thresholds, profile.share, strict=True))
+    assert [at[x] for x in (0.0, 0.1, 0.28, 0.3, 0.5, 0.88, 0.9, 1.0)] == pytest.approx(
+        [1, 5 / 6, 5 / 6, 2 / 6, 1 / 6, 1 / 6, 0, 0]
+    )
+    for share, low, high in zip(profile.share, profile.low, profile.high, strict=True):
+        assert 0 <= low <= share <= high <= 1
+    assert profile.low[15] == 0 < profile.high[15]
+
+
+@pytest.mark.parametrize(
+    ("change", "want"),
+    [
+        ({"returns": {"walker-stand": OTHER["walker-stand"]}}, "has no walker-walk"),
+        ({"returns": {t: v[:2] for t, v in OTHER.items()}}, "lacks seeds of walker-stand: 3."),
+        ({"returns": {t: v[:2] for t, v in OTHER.items()}}, "Seeds differ between cells"),
+        ({"returns": {t: v[:1] for t, v in OTHER.items()}}, "One seed on a task"),
+        ({"returns": TASKS}, "Identical returns in every episode: mlp × mlp (walker-stand, seed 1)"
+         " and mlp × flow (walker-stand, seed 1)."),
+        ({"episodes": 9}, "numbers of episodes: 2 in run mlp mlp; 9 in run mlp flow"),
+        ({"episodes": None}, "Imported without the number of episodes: run mlp flow"),
+        ({"health": [Finding("g", "it is broken", "R² 0", "a/1")]},
+         "run mlp flow: it is broken: a/1 (R² 0)."),
+        ({"returns": {**OTHER, "walker-walk": [400, 480, 490]}}, "walker-walk: 456.7, less than h"),
+        ({"seeds_ordered": False}, "order of seeds is not certain"),
+        ({"settings": {**SETTINGS, "critic.count": 5}}, "the factors: critic.count: 3 | 5."),
+        ({"settings": {**SETTINGS, "policy.units": [2]}}, "the factors: policy.units: [1] | [2]."),
+        ({"settings": {**SETTINGS, "pretrain.seed": 7}}, "the factors: pretrain.seed: 42 | 7."),
+        # Both have the same world model, so what is its own must not differ either.
+        ({"settings": {**SETTINGS, "versions.world_model": "2"}}, "versions.world_model: "),
+        ({"phase": "9"}, "several phases of the study: 8, 9"),
+    ],
+)  # fmt: skip
+def test_attention(record, change, want):
+    first = record("mlp mlp", TASKS, settings=SETTINGS)
+    plain = compare([first, record("mlp flow", OTHER)], name="")
+    assert plain.attention == {}
+    other = record("mlp flow", **{"returns": OTHER, **change})
+    assert any(want in line for line in lines(compare([first, other], name="")))
+
+
+def test_what_a_factor_brings_with_it_is_no_difference(record):
+    """A plugin's own settings, its version and a world model's weights; but nothing shared."""
+    brought = {"world_model.solver": "heun", "policy.gate": True, "versions.world_model": "2",
+               "versions.policy": "2", "world_model_weights": "cd"}  # fmt: skip
+    records = [record("mlp mlp", TASKS, settings=SETTINGS),
+               record("flow flow", OTHER, settings={**SETTINGS, **brought})]  # fmt: skip
+    assert not any("beyond the factors" in line for line in lines(compare(records, name="")))
+    other = {**SETTINGS, **brought, "policy.units": [2], "pretrain.seed": 7}
+    records[1] = attrs.evolve(records[1], settings=other)
+    assert (
+        "Runs differ beyond the factors: policy.units: [1] | [2]; pretrain.seed: 42 | 7."
+        in lines(compare(records, name=""))
+    )
+
+
+def test_budgets_across_sections(record, basis):
+    longer = attrs.evolve(basis, budget="9 x 4 x 4")
+    records = [record("mlp mlp", TASKS), record("mlp flow", OTHER, basis=longer)]
+    found = compare(records, name="", separate=True)
+    assert "Budgets differ between sections: 7 x 4 x 4 | 9 x 4 x 4." in found.attention[""]
+    assert [s.effects for s in found.sections] == [[], []]

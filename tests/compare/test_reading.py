@@ -1,0 +1,196 @@
+"""Records of real runs, made in miniature through the command line."""
+
+import json
+import shutil
+
+import pytest
+
+from fmbpo.cli import main
+from fmbpo.compare.guard import compare
+from fmbpo.compare.reading import records_of
+from fmbpo.compare.record import Cell
+from fmbpo.config import identifying
+from fmbpo.data.store import load
+from fmbpo.errors import UserError
+from fmbpo.runs.folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def runs(repository, small_store, tiny_policy, tmp_path_factory):
+    """The folder of a study's two cells, their world model and the study."""
+    folder = tmp_path_factory.mktemp("study")
+    experiments = repository / "experiments"
+    file = folder / "two.toml"
+    file.write_text(
+        'kind = "study"\nfactors = ["policy"]\n'
+        f'[cells.one]\nexperiment = "{experiments}/phase8_mlpwm_flowpolicy.toml"\n'
+        f'[cells.other]\nexperiment = "{experiments}/phase8_mlpwm_mlppolicy.toml"\n'
+    )
+    command = ["run", str(file), "--scale", "laptop", "--data", str(small_store)]
+    command += ["--runs", str(folder / "runs")]
+    for override in tiny_policy:
+        command += ["-o", override]
+    assert main(command) == 0
+    return folder / "runs"
+
+
+@pytest.fixture
+def copy(runs, tmp_path):
+    """The same, to be damaged: ``copy(pattern)`` is the one folder of that name."""
+    shutil.copytree(runs, tmp_path / "runs")
+
+    def copy(pattern):
+        (found,) = (tmp_path / "runs").glob(pattern)
+        return found
+
+    return copy
+
+
+def test_records_of_a_study(runs, small_store):
+    (study,) = runs.glob("two__study__*")
+    records = records_of([study])
+    assert [r.cell for r in records] == [Cell("mlp", "flow"), Cell("mlp", "mlp")]
+    first = records[0]
+    summary = json.loads((runs / first.name / "summary.json").read_text())
+    assert first.source == str((runs / first.name).resolve())
+    assert (first.experiment, first.phase) == ("phase8_mlpwm_flowpolicy", "8")
+    assert first.basis.protocol == "frozen"
+    assert first.basis.conventions == "corrected"
+    assert first.basis.scale == "laptop"
+    assert first.basis.data == load(small_store).id
+    assert first.basis.evaluation == "2 episodes, seed 10000"
+    assert first.basis.budget == "6 updates x 4 x 4; world model: 6 x 8 x 3"
+    assert set(first.scores) == {"cartpole-balance", "reacher-easy"}
+    score = first.scores["reacher-easy"]["2"]
+    entry = summary["tasks"]["reacher-easy"]["seeds"]["2"]
+    assert (score.mean, list(score.returns), score.episodes) == (
+        pytest.approx(entry["return_mean"]), entry["returns"], 2,
+    )  # fmt: skip
+    assert [step for step, _ in first.curves["reacher-easy"]["2"]] == [0, 3, 6]
+    assert first.model_errors[1] == summary["wm_validation"]["obs_error_h1"]
+    assert first.petaflops == pytest.approx(sum(summary["flops"].values()) / 1e15)
+    part = (first.pretraining_petaflops * 1e15, first.pretraining_seconds)
+    assert part == pytest.approx([summary[x]["pretraining"] for x in ("flops", "seconds")])
+    assert records[1].pretrained == first.pretrained != ""
+    assert first.hardware.endswith(" cores")
+    assert first.checkpoint == summary["world_model"]["checkpoint"]
+    assert first.settings["policy_learning.lam"] == 0.95
+    assert "policy_learning.iterations" not in first.settings
+    assert "grid.seeds" not in first.settings
+
+
+def test_the_same_folder_twice_counts_once(runs):
+    (study,) = runs.glob("two__study__*")
+    names = [r.name for r in records_of([study])]
+    assert [r.name for r in records_of([runs / names[1], study, runs / names[0]])] == names[::-1]
+
+
+def test_a_study_compared(runs):
+    (study,) = runs.glob("two__study__*")
+    found = compare(records_of([study]), name="two")
+    (section,) = found.sections
+    names = {e.name for e in section.effects}
+    assert names == {"policy: flow - mlp"}
+    assert not any("beyond the factors" in x for x in found.attention[section.title])
+
+
+def test_a_pretraining_run_is_left_out(runs):
+    (model,) = runs.glob("phase8_pretrain_mlpwm__*")
+    (policies,) = runs.glob("phase8_mlpwm_mlppolicy__*")
+    assert len(records_of([model, policies])) == 1
+    with pytest.raises(UserError, match="these are runs that pretrain"):
+        records_of([model])
+    with pytest.raises(UserError, match="nothing to compare"):
+        records_of([])
+
+
+def test_runs_from_before_the_data_set_was_recorded(copy, small_store):
+    run = copy("phase8_mlpwm_mlppolicy__*")
+    config = json.loads((run / "config.json").read_text())
+    assert config.pop("data_id") == load(small_store).id
+    (run / "config.json").write_text(json.dumps(config))
+    (record,) = records_of([run])
+    assert record.basis.data == load(small_store).id
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(UserError, match="which data set"):
+        records_of([run])
+    # And they can be continued, though their configuration has not that key.
+    new = {**config, "data_id": "sha256:0"}
+    RunFolder.create_or_resume(run.parent, run.name, new, {}, identifying).close()
+    with pytest.raises(UserError, match="another configuration: scale"):
+        RunFolder.create_or_resume(run.parent, run.name, {**new, "scale": "x"}, {}, identifying)
+
+
+def test_what_is_no_finished_run(copy, tmp_path):
+    run = copy("phase8_mlpwm_mlppolicy__*")
+    with pytest.raises(UserError, match="absent: there is no such folder"):
+        records_of([run, tmp_path / "absent"])
+    with pytest.raises(UserError, match="there is no run here"):
+        records_of([tmp_path])
+    text = (run / "summary.json").read_text()
+    (run / "summary.json").write_text(text.replace('"scale": "laptop",', ""))
+    with pytest.raises(UserError, match=r"summary\.json: summary: missing scale"):
+        records_of([run])
+    (run / "summary.json").write_text(text[:99])
+    with pytest.raises(UserError, match="not valid JSON"):
+        records_of([run])
+    (run / "summary.json").unlink()
+    with pytest.raises(UserError, match=r"(?s)the run is not complete.*continues it"):
+        records_of([run])
+
+
+def test_a_study_that_has_not_ended(copy):
+    study = copy("two__study__*")
+    one, other = (copy(f"phase8_mlpwm_{name}policy__*") for name in ("flow", "mlp"))
+    (study / "study.json").unlink()
+    with pytest.raises(UserError, match=r"(?s)study__.*not complete: study\.json is missing"):
+        records_of([study])
+    (one / "summary.json").unlink()
+    with pytest.raises(UserError, match=f"not complete: run {one.name} is missing"):
+        records_of([study])
+    shutil.rmtree(other)
+    with pytest.raises(UserError) as error:
+        records_of([study])
+    said = str(error.value)
+    assert "not complete: runs " in said
+    assert one.name in said
+    assert other.name in said
+    assert "same fmbpo run again" in said
+
+
+def test_damaged_configuration_and_study(copy):
+    study, run = copy("two__study__*"), copy("phase8_mlpwm_mlppolicy__*")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "evaluation": {}}))
+    with pytest.raises(UserError, match=r"config\.json: a key is missing .*final_episodes"):
+        records_of([study])
+    (study / "study.json").write_text("[]")
+    with pytest.raises(UserError, match="names no cells"):
+        records_of([study])
+
+
+@pytest.mark.parametrize(
+    ("protocol", "want"),
+    [
+        ({"kind": "frozen", "world_model": "w", "checkpoint": "models/a48M"}, "a48M"),
+        ({"kind": "frozen", "world_model": "", "checkpoint": "r/run__1/checkpoints/best"},
+         "run__1"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_its_own_names_itself(copy, protocol, want):
+    run = copy("phase8_mlpwm_mlppolicy__*")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "protocol": protocol}))
+    (record,) = records_of([run])
+    assert record.basis.budget == f"6 updates x 4 x 4; world model: {want}"
+
+
+def test_a_learning_world_model_says_so(copy):
+    run = copy("phase8_mlpwm_mlppolicy__*")
+    config = json.loads((run / "config.json").read_text())
+    config["protocol"] = {"kind": "scratch", "model_iterations": 2}
+    (run / "config.json").write_text(json.dumps(config))
+    (record,) = records_of([run])
+    assert record.basis.budget == (
+        "6 updates x 4 x 4, 2 of the world model before each; world model: random initialisation"
+    )

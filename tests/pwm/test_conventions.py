@@ -1,0 +1,162 @@
+"""Each row of PWM's departures: both behaviours, told apart; and the bundles."""
+
+import attrs
+import pytest
+import torch
+from pairs import B, H, batch, params, problem, stack, world_model
+from torch.utils._pytree import tree_map
+
+from fmbpo.config.conventions import ConventionsConfig
+from fmbpo.config.schema import DataConfig, PluginTable, PolicyLearningConfig
+from fmbpo.data.sampler import StartSampler
+from fmbpo.nn import two_hot
+from fmbpo.pwm.gradient import gradient
+from fmbpo.pwm.imagination import PolicySettings, make_losses
+from fmbpo.pwm.optim import clip
+from fmbpo.pwm.world_model import (
+    HookCall,
+    WorldModelSettings,
+    WorldModelState,
+    make_world_model_update,
+)
+from fmbpo.training.dataset import by_conventions, load_dataset
+from fmbpo.training.own_models import loss_table
+from fmbpo.training.policies import policy_settings
+
+LEARNING = PolicyLearningConfig(batch=B, horizon=H, critic_minibatches=1)
+ROWS = [field.name for field in attrs.fields(ConventionsConfig) if field.name != "bundle"]
+
+
+def imagined(**conventions):
+    """One cell's imagined trajectory and the critics' targets."""
+    roles, states, starts = problem("mlp", "mlp", cells=1)
+    state, start = (tree_map(lambda t: t[0], x) for x in (states, starts))
+    settings = policy_settings(LEARNING, ConventionsConfig(**conventions))
+    losses = make_losses(roles, settings)
+    _, (found, _, _) = losses.actor(state.policy, state.critics, state.scale, start, {})
+    return found, losses.targets(state.critics, found)
+
+
+def test_the_bundles():
+    corrected, pwm = ConventionsConfig(), ConventionsConfig(bundle="pwm")
+    assert (corrected.recorded(), pwm.recorded()) == ("corrected", "pwm")
+    assert all(getattr(corrected, row) != getattr(pwm, row) for row in ROWS)
+    assert len(ROWS) == 7
+    mixed = ConventionsConfig(bundle="pwm", action_mask=True)
+    assert mixed.recorded()["action_mask"] is True
+    assert mixed.recorded()["critic_targets"] == "one_step"
+
+
+def test_critic_targets():
+    _, lam = imagined()
+    _, one_step = imagined(critic_targets="one_step")
+    assert not torch.allclose(lam[0], one_step[0])
+    torch.testing.assert_close(lam[-1], one_step[-1])
+    settings: PolicySettings = policy_settings(LEARNING, ConventionsConfig(bundle="pwm"))
+    assert settings.one_step_targets
+
+
+def test_the_bootstrap_weight():
+    weights = 0.99 ** torch.arange(H)
+    for kind, power in (("horizon", H), ("horizon_plus_one", H + 1)):
+        found, _ = imagined(bootstrap=kind)
+        rewards = (weights.unsqueeze(-1) * found.reward_HB).sum(0)
+        torch.testing.assert_close(found.return_B, rewards + 0.99**power * found.value_B)
+
+
+def test_the_scale_of_imagined_rewards():
+    real, symlog = imagined()[0], imagined(imagined_reward="symlog")[0]
+    torch.testing.assert_close(real.reward_HB, two_hot.symexp(symlog.reward_HB))
+    assert not torch.allclose(real.reward_HB, symlog.reward_HB)
+
+
+def table(**settings):
+    component, module = world_model("mlp", **settings)
+    return PluginTable(plugin="mlp", config=module.config, component=component)
+
+
+def test_the_models_reward_loss():
+    """PWM's drives every logit towards the reward itself; two-hot does not."""
+    assert loss_table(table(), ConventionsConfig(), LEARNING).config.reward_loss == "two_hot"
+    config = loss_table(table(), ConventionsConfig(model_loss="logit_mse"), LEARNING).config
+    assert (config.reward_loss, config.consistency_coef, config.reward_coef) == (
+        "logit_mse", 1.0, 1 / H,
+    )  # fmt: skip
+    real, losses = batch(), {}
+    for kind in ("two_hot", "logit_mse"):
+        component, module = world_model("mlp", reward_loss=kind)
+        with torch.no_grad():
+            module.reward[-1].weight.zero_()
+            module.reward[-1].bias.fill_(1.5)
+        level = real._replace(reward_HB=torch.full_like(real.reward_HB, 1.5))
+        noise = torch.empty(H, B, 0)
+        losses[kind] = component.loss(module, level, noise)[1]["reward_loss"]
+    assert losses["logit_mse"] == 0  # although the decoded reward is 0, not 1.5
+    assert losses["two_hot"] > 1
+
+
+def test_a_world_model_without_the_other_loss_is_refused():
+    @attrs.frozen
+    class Other:
+        width: int = 3
+
+    plain = PluginTable(plugin="other", config=Other(), component=None)
+    with pytest.raises(ValueError, match="'other' has no setting consistency_coef"):
+        loss_table(plain, ConventionsConfig(bundle="pwm"), LEARNING)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_the_task_embedding(stacked):
+    """Trained; or untouched, its gradient piling up and counting when the others are clipped."""
+    component, module = world_model("mlp")
+    real, noise = batch(), torch.empty(H, B, 0)
+    rate, name = torch.tensor(1e-3), "task_embedding.weight"
+    wrap = (lambda x: stack([x])) if stacked else (lambda x: x)
+    states, norms = {}, {}
+    for stale in (False, True):
+        settings = WorldModelSettings((0.9, 0.999), 5.0, 1.0, stale)
+        update = make_world_model_update(module, component.loss, settings, stacked=stacked)
+        state = wrap(WorldModelState.initial(params(module), stale))
+        norms[stale] = []
+        for _ in range(2):
+            state, metrics = update(state, wrap(real), wrap(noise), rate)
+            norms[stale].append(metrics["grad_norm"])
+        states[stale] = state
+    before = wrap(params(module))[name]
+    assert not torch.equal(states[False].params[name], before)
+    torch.testing.assert_close(states[True].params[name], module.project({name: before})[name])
+    assert name not in states[True].adam.first
+    torch.testing.assert_close(norms[True][0], norms[False][0])
+    # The second norm has the first gradient in it, as the clipping left it.
+    call = HookCall(module, component.loss)
+    start = params(module)
+    first, _ = gradient(call.with_params, start, real, noise)
+    left = clip(first, 5.0)[0]
+    only = lambda tree: tree_map(lambda t: t[0], tree) if stacked else tree  # noqa: E731
+    state = WorldModelState.initial(start, stale_embedding=True)
+    settings = WorldModelSettings((0.9, 0.999), 5.0, 1.0, True)
+    one, _ = make_world_model_update(module, component.loss, settings)(state, real, noise, rate)
+    second, _ = gradient(call.with_params, one.params, real, noise)
+    total = {k: g + left[k] if k == name else g for k, g in second.items()}
+    both, norm = clip(total, 5.0)
+    torch.testing.assert_close(only(norms[True][1]), norm)
+    assert not torch.isclose(norm, clip(second, 5.0)[1])
+    torch.testing.assert_close(only(states[True].stale)[name], both[name])
+
+
+def test_action_masks_and_episodes(small_store):
+    data = load_dataset(DataConfig(path=str(small_store)), torch.device("cpu"))
+    right = by_conventions(data, ConventionsConfig())
+    assert right.train is data.train
+    pwm = by_conventions(data, ConventionsConfig(bundle="pwm"))
+    assert (pwm.train.mask_KA == 1).all()
+    assert (right.train.mask_KA != 1).any()
+    starts, drawn = data.train.start_E.tolist(), pwm.train.start_E.tolist()
+    assert len(drawn) == len(starts)
+    assert set(drawn) < set(starts)
+    for task in torch.unique(data.train.task_E):
+        mine = [(rows.task_E == task).sum() for rows in (data.train, pwm.train)]
+        assert mine[0] == mine[1]
+        StartSampler(pwm.train, int(task)).sample(4, torch.Generator().manual_seed(0))
+    again = by_conventions(data, ConventionsConfig(bundle="pwm"))
+    assert again.train.start_E.tolist() == drawn

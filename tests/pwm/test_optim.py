@@ -1,0 +1,40 @@
+"""Adam, clipping and the schedule against torch's own."""
+
+import pytest
+import torch
+
+from fmbpo.pwm.optim import adam_init, adam_step, clip, linear_decay
+
+
+def test_adam_equals_torch():
+    torch.manual_seed(0)
+    p = torch.randn(7, 3)
+    reference = torch.nn.Parameter(p.clone())
+    optimiser = torch.optim.Adam([reference], lr=1e-2, betas=(0.7, 0.95))
+    params, state = {"p": p}, adam_init({"p": p})
+    for _ in range(20):
+        g = torch.randn(7, 3)
+        reference.grad = g
+        optimiser.step()
+        params, state = adam_step(params, {"p": g}, state, torch.tensor(1e-2), (0.7, 0.95))
+    torch.testing.assert_close(params["p"], reference.data, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 50.0])
+def test_clip_equals_torch(size):
+    torch.manual_seed(0)
+    grads = {"a": torch.randn(5) * size, "b": torch.randn(2, 2) * size}
+    copies = [torch.nn.Parameter(g.clone()) for g in grads.values()]
+    for p, g in zip(copies, grads.values(), strict=True):
+        p.grad = g.clone()
+    norm = torch.nn.utils.clip_grad_norm_(copies, 1.0)
+    clipped, own = clip(grads, 1.0)
+    torch.testing.assert_close(own, norm)
+    for p, g in zip(copies, clipped.values(), strict=True):
+        torch.testing.assert_close(g, p.grad)
+
+
+def test_linear_decay():
+    assert linear_decay(5e-4, 1e-5, 0.0) == 5e-4
+    assert linear_decay(5e-4, 1e-5, 1.0) == pytest.approx(1e-5)
+    assert linear_decay(4.0, 2.0, 0.5) == 3.0

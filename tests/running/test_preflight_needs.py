@@ -1,0 +1,277 @@
+"""What a run takes: the counts on shapes against the real updates, the disk against real files."""
+
+import attrs
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from fmbpo.base import free_memory
+from fmbpo.base.text import bytes_text
+from fmbpo.config import load_experiment
+from fmbpo.data.store import open_store
+from fmbpo.errors import UserError
+from fmbpo.measure.cost import flops
+from fmbpo.running.preflight import disk, duration, memory
+from fmbpo.running.preflight.on_shapes import Tally, on_shapes, policies_cost, pretraining_cost
+from fmbpo.running.preflight.remaining import policies_part, pretraining_part
+from fmbpo.training.cells import Cell
+from fmbpo.training.dataset import by_conventions, load_dataset
+from fmbpo.training.own_models import learning_models
+from fmbpo.training.policies import PolicyTraining
+from fmbpo.training.pretraining import Pretraining, build_world_model
+from fmbpo.training.residence_choice import check_loading
+
+CPU = torch.device("cpu")
+PRETRAIN, FROZEN, SCRATCH = "phase8_pretrain_flowwm", "phase8_mlpwm_flowpolicy", "base/demo_scratch"
+SIZES = {
+    "small": ["pretrain.batch=64", "policy_learning.batch=16", "policy_learning.horizon=4"],
+    "wide": ["pretrain.batch=64", "world_model.units=[256, 256]", "policy_learning.batch=32"],
+    "long": ["pretrain.batch=128", "pretrain.horizon=12", "policy_learning.horizon=12"],
+}
+
+
+@pytest.fixture(scope="module")
+def load(repository, small_store, tiny, tiny_policy):
+    def load(name, *overrides):
+        small = tiny if "pretrain" in name else tiny_policy
+        kept = [o for o in overrides if "policy" not in o or "pretrain" not in name]
+        path = repository / "experiments" / f"{name}.toml"
+        return load_experiment(
+            path, scale="laptop", data=str(small_store), overrides=[*small, *kept]
+        )
+
+    return load
+
+
+def stage_of(e):
+    """The real stage of an experiment, all cells of its grid."""
+    data = load_dataset(e.data, CPU)
+    if e.policy is None:
+        return Pretraining(e.world_model, e.pretrain, data, CPU, False)
+    cells = [Cell(task, seed) for task in data.tasks for seed in e.grid.seeds]
+    module = build_world_model(e.world_model, 0, CPU)
+    e.world_model.component.freeze(module)
+    seen = by_conventions(data, e.conventions)
+    models = learning_models(e, e.policy_learning, cells, module, seen, data, CPU)
+    return PolicyTraining("x", cells, e, module, seen, None, CPU, models)
+
+
+def cost_of(e):
+    return pretraining_cost(e, 2) if e.policy is None else policies_cost(e, 4)
+
+
+def allocated(step):
+    """Most bytes that a call has allocated at one time, by torch's own record of the CPU."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        step()
+    live = peak = 0
+    events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", [PRETRAIN, FROZEN, SCRATCH])
+def test_shapes_tell_what_a_real_update_takes(name, size, load):
+    e = load(name, *SIZES[size])
+    cost, stage = cost_of(e), stage_of(e)
+    counted = flops(stage.eager_update, *stage.example()) if not e.policy else stage.count_flops()
+    assert cost.flops == counted
+    stage.step(1)  # what the first one makes for good
+    measured = allocated(lambda: stage.step(2))
+    peak, needed = cost.state + measured, memory.FRAGMENTATION * (cost.state + cost.update)
+    assert 0.8 * peak < needed < 2 * peak
+    tensors = stage.weights()
+    assert cost.weights == sum(4 * t.numel() for t in tensors.values())
+
+
+def test_the_state_in_closed_form(load):
+    """Parameters once in the module and once in the state, Adam's two moments, the best ones."""
+    e = load(PRETRAIN)
+    cost, stage = cost_of(e), stage_of(e)
+    parameters = sum(p.numel() for p in stage.module.parameters())
+    assert cost.weights == 4 * parameters
+    assert cost.training == 4 * (2 * parameters + 1 + parameters)
+    blocks = 5 * sum(1 for _ in stage.module.parameters()) + 1
+    assert 5 * 4 * parameters <= cost.state < 5 * 4 * parameters + 512 * blocks
+
+
+def test_more_of_everything_needs_more(load):
+    first = cost_of(load(FROZEN))
+    for change in ("policy_learning.batch=8", "policy_learning.horizon=8"):
+        more = cost_of(load(FROZEN, change))
+        assert more.update > first.update
+        assert more.flops > 1.5 * first.flops
+        assert more.state == first.state
+    e = load(FROZEN)
+    assert policies_cost(e, 8).weights == 2 * policies_cost(e, 4).weights
+
+
+def test_a_tally_counts_what_lives():
+    with Tally() as tally:
+        a = torch.ones(1000)
+        b = a.view(10, 100)  # no memory of its own
+        assert tally.live == 4096
+        c = b + 1
+        assert tally.live == 2 * 4096
+        del c
+        assert tally.live == 4096
+        tally.begin()
+        for _ in range(3):
+            a.add(1).mul(2)
+    assert tally.ran == (0, 6, 3 * 4096)
+    with on_shapes() as tally:
+        x = torch.empty(2, 3) @ torch.empty(3, 5)
+    assert x.is_meta
+    assert tally.flops == 2 * 2 * 3 * 5
+
+
+def test_no_generator_is_used_up(load):
+    before = torch.get_rng_state()
+    cost_of(load(FROZEN))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# -- memory ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine with 8 GB free, and what its control groups say."""
+    (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable:    8000000 kB\n")
+    (tmp_path / "own").write_text("0::/job/step\n")
+    monkeypatch.setattr(free_memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(free_memory, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(free_memory, "CGROUPS", tmp_path / "groups")
+
+    def group(path, limit, used, cached=0):
+        folder = tmp_path / "groups" / path
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+        (folder / "memory.stat").write_text(f"anon 5\ninactive_file {cached}\nslab 7\n")
+
+    return group
+
+
+def test_free_memory_is_the_least_that_the_machine_and_its_groups_leave(machine, tmp_path):
+    assert free_memory.host_free() == 8_000_000 * 1024
+    assert free_memory.host_total() == 16_000_000 * 1024
+    machine("job/step", "max", 10)
+    assert free_memory.host_free() == 8_000_000 * 1024
+    machine("job", 3_000_000, 1_000_000, cached=400_000)
+    assert free_memory.host_free() == 2_400_000
+    assert free_memory.host_total() == 3_000_000
+    machine("job/step", 500, 600)
+    assert free_memory.host_free() == 0
+    (tmp_path / "meminfo").unlink()
+    (tmp_path / "own").unlink()
+    assert free_memory.host_free() is None
+
+
+def test_the_need_of_host_and_device(load):
+    costs = [cost_of(load(PRETRAIN)), cost_of(load(FROZEN))]
+    host = memory.need(costs, 2, 10, on_gpu=False)
+    gpu = memory.need(costs, 2, 10, on_gpu=True)
+    assert host.device == 0
+    assert host.host == gpu.host + gpu.device
+    assert gpu.device == int(1.25 * max(c.state + max(c.update, c.evaluation) for c in costs))
+    more = memory.need(costs, 3, 12, on_gpu=True)
+    assert more.host - gpu.host == memory.WORKER + 2 * memory.SIMULATION
+
+
+@pytest.mark.parametrize("kind", ["device", "host"])
+def test_data_that_do_not_fit_are_not_loaded(kind, small_store, monkeypatch):
+    store = open_store(small_store)
+    needed = 3 * store.rows * 124  # the rows, and the only piece decoded and packed
+    monkeypatch.setattr(free_memory, "host_free", lambda: needed)
+    check_loading(kind, store, CPU)
+    monkeypatch.setattr(free_memory, "host_free", lambda: needed - 1)
+    with pytest.raises(UserError, match=rf"{store.rows:,} rows need .* of memory") as caught:
+        check_loading(kind, store, CPU)
+    assert "stream" in caught.value.remedy
+    check_loading("stream", store, CPU)
+
+
+def test_bytes_for_people():
+    assert [bytes_text(n) for n in (5, 1234, 999_600, 2.5e9, 3e12)] == [
+        "5 B", "1.23 kB", "1 MB", "2.5 GB", "3 TB",
+    ]  # fmt: skip
+
+
+# -- disk and time ---------------------------------------------------------------------------
+
+
+def test_a_checkpoint_is_as_large_as_said(load, tmp_path):
+    from fmbpo.runs.checkpoint import save_checkpoint
+
+    for name in (PRETRAIN, FROZEN, SCRATCH):
+        e = load(name)
+        stage = stage_of(e)
+        part = (
+            policies_part(e, tmp_path / "none", 4)
+            if e.policy
+            else pretraining_part(e, tmp_path / "none", 2)
+        )
+        folder = tmp_path / name.replace("/", "-")
+        manifest = {"kind": "x", "step": 0}
+        save_checkpoint(folder, manifest=manifest, weights=stage.weights(), state=stage.state())
+        size = sum(p.stat().st_size for p in folder.iterdir())
+        assert 0.8 * size < part.kept[0].checkpoint < 2 * size
+
+
+def test_the_disk_at_its_fullest():
+    stages = [disk.Kept(100, 30, 5), disk.Kept(400, 0, 7)]
+    assert disk.disk_need(stages, 2) == 135 + 407 + 400 + 2 * disk.FIXED
+    assert disk.disk_need([], 0) == 0
+    assert disk.metrics_bytes(10, 3, 2, 4) == 38 * disk.VALUE
+
+
+def test_groups_of_cells_keep_a_checkpoint_each(load, tmp_path):
+    one = policies_part(load(FROZEN), tmp_path, 4)
+    several = policies_part(load(FROZEN, "policy_learning.stack=3"), tmp_path, 4)
+    assert len(several.kept) == 2
+    assert several.cells == 3
+    whole = sum(kept.checkpoint for kept in several.kept)
+    assert whole == pytest.approx(one.kept[0].checkpoint, rel=0.01)
+    assert several.updates == 6 + 2  # a group of one is a third of one of three
+
+
+def test_seconds_are_updates_validations_and_simulated_steps(load, tmp_path):
+    part = attrs.evolve(
+        policies_part(load(SCRATCH), tmp_path, 4), updates=10, validations=3, episodes=4.0
+    )
+    pace = duration.Pace(0.5, validation=2.0, step=0.01)
+    assert part.seconds(pace, 1) == pytest.approx(10 * 0.5 + 3 * 2 + 500 * 0.01 * 4)
+    assert part.validations + part.updates > 0
+
+
+def test_a_rough_pace_has_a_term_for_products_and_one_for_calls(load):
+    cost = attrs.evolve(cost_of(load(PRETRAIN)), flops=6 * 10**9, operations=1000)
+    assert duration.rough(cost, 1e10).update == pytest.approx(1.0 + 0.015)
+
+
+def test_threads_are_put_back():
+    before = torch.get_num_threads()
+    with duration.threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_need_of_a_gpu(load):
+    e = load(PRETRAIN, *SIZES["long"])
+    e = attrs.evolve(e, system=attrs.evolve(e.system, device="cuda"))
+    device = torch.device("cuda")
+    data = load_dataset(e.data, device)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    stage = Pretraining(e.world_model, e.pretrain, data, device, False)
+    for i in (1, 2):
+        stage.step(i)
+    measured = torch.cuda.max_memory_allocated() - before
+    needed = memory.need([cost_of(e)], 0, 0, on_gpu=True).device
+    assert 0.8 * measured < needed < 2 * measured

@@ -1,0 +1,183 @@
+"""Every trainable parameter is in exactly one optimiser and receives a gradient."""
+
+import pytest
+import torch
+from pairs import KINDS, PAIRS, RATES, SETTINGS, B, H, batch, params, problem, stack, world_model
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from fmbpo.pwm.policy import CellState, make_policy_update
+from fmbpo.pwm.world_model import (
+    WorldModelSettings,
+    WorldModelState,
+    make_world_model_update,
+)
+
+CELLS = 2
+EMBEDDING = "task_embedding.weight"
+each_pair = pytest.mark.parametrize(("world", "kind"), PAIRS)
+each_kind = pytest.mark.parametrize("kind", KINDS)
+each_way = pytest.mark.parametrize("use", [False, True], ids=["unused", "without effect"])
+
+
+@pytest.fixture(params=[False, True], ids=["eager", "compiled"])
+def compiled(request, monkeypatch):
+    """Whether gradients are taken as they are under the compiler, without its minutes."""
+    if request.param:
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    return request.param
+
+
+def names(module):
+    """Parameters that a module declares."""
+    return {name for name, _ in module.named_parameters()}
+
+
+def unlearnt(adam, lead=1):
+    """Parameters whose second moment is 0 throughout for one of the models that are stacked
+    along the first ``lead`` dimensions."""
+    moments = {name: m.flatten(0, lead - 1) if lead else m[None] for name, m in adam.second.items()}
+    return {name for name, m in moments.items() if not m.flatten(1).any(1).all()}
+
+
+def own_models(kind, stale=False):
+    """A joint world-model update as the learning protocols make it, freshly initialised models
+    (the last weight of a reward head is 0), and its other arguments."""
+    component, module = world_model(kind)
+    initial = []
+    for seed in range(CELLS):
+        weights = params(world_model(kind, seed=seed)[1])
+        weights["reward.2.weight"].zero_()
+        initial.append(WorldModelState.initial(weights, stale))
+    settings = WorldModelSettings((0.9, 0.999), 20.0, 0.3, stale)
+    update = make_world_model_update(module, component.loss, settings, stacked=True)
+    torch.manual_seed(0)
+    noise = torch.randn(CELLS, H, B, module.loss_noise_dim)
+    return module, update, stack(initial), (stack([batch(s) for s in range(CELLS)]), noise)
+
+
+def check_policies(roles, state, lead=1):
+    """Actor's and critics' optimisers have their own module's parameters, and all learnt."""
+    for module, adam, depth in (
+        (roles.policy, state.policy_adam, lead),
+        (roles.critic, state.critic_adam, lead + 1),
+    ):
+        assert adam.first.keys() == adam.second.keys() == names(module)
+        assert unlearnt(adam, depth) == set()
+
+
+@each_pair
+def test_policies_and_critics_in_a_frozen_model(world, kind):
+    roles, states, starts = problem(world, kind, cells=CELLS)
+    before = params(roles.world_model)
+    states, _ = make_policy_update(roles, SETTINGS)(states, starts, RATES)
+    check_policies(roles, states)
+    for name, p in roles.world_model.named_parameters():
+        assert torch.equal(p, before[name]), name
+        assert not p.requires_grad, name
+        assert p.grad is None, name
+    # No parameter is another module's, too.
+    modules = (roles.world_model, roles.policy, roles.critic)
+    owners = [{p.data_ptr() for p in module.parameters()} for module in modules]
+    assert len(set.union(*owners)) == sum(map(len, owners))
+
+
+@each_pair
+def test_policies_critics_and_models_where_models_learn(world, kind):
+    roles, states, starts = problem(world, kind, cells=CELLS)
+    module, model_update, models, inputs = own_models(world)
+    policy_update = make_policy_update(roles, SETTINGS)
+    for _ in range(2):
+        models, _ = model_update(models, *inputs, RATES.actor)
+        # The policy's step is none of the model's: it begins after, and leaves the model alone.
+        before = tree_map(torch.clone, models.params)
+        states, _ = policy_update(states, starts, RATES, models.params)
+        assert all(torch.equal(models.params[name], before[name]) for name in before)
+    check_policies(roles, states)
+    assert models.adam.first.keys() == models.adam.second.keys() == names(module)
+    assert unlearnt(models.adam) == set()
+
+
+@each_kind
+def test_world_models_learn_all_of_their_parameters(kind):
+    """The reward head's last weight begins at 0, so what is before it learns one update later."""
+    module, update, states, inputs = own_models(kind)
+    hidden = {n for n in names(module) if n.startswith("reward.")} - {
+        "reward.2.weight",
+        "reward.2.bias",
+    }
+    assert len(hidden) == 8
+    states, _ = update(states, *inputs, RATES.actor)
+    assert unlearnt(states.adam) == hidden
+    states, _ = update(states, *inputs, RATES.actor)
+    assert unlearnt(states.adam) == set()
+    assert states.adam.first.keys() == states.adam.second.keys() == names(module)
+
+
+def test_a_flow_models_time_column_learns_at_once():
+    """It begins at 0, but not its gradient: every hidden unit's weight of τ has one."""
+    _, update, states, inputs = own_models("flow")
+    column = "dynamics.0.linear.weight"
+    assert not states.params[column][..., -1].any()
+    states, _ = update(states, *inputs, RATES.actor)
+    assert (states.adam.second[column][..., -1] > 0).all()
+    assert states.params[column][..., -1].all()
+
+
+@each_kind
+def test_a_stale_task_embedding_is_in_no_optimiser(kind):
+    """PWM's released convention, and the one declared exception."""
+    module, update, states, inputs = own_models(kind, stale=True)
+    before = states.params[EMBEDDING]
+    for _ in range(2):
+        states, _ = update(states, *inputs, RATES.actor)
+    assert states.adam.first.keys() == states.adam.second.keys() == names(module) - {EMBEDDING}
+    assert unlearnt(states.adam) == set()
+    torch.testing.assert_close(states.params[EMBEDDING], before, rtol=0, atol=1e-7)
+    assert states.stale.keys() == {EMBEDDING}
+    assert states.stale[EMBEDDING].any()
+
+
+def with_idle(module, use):
+    """The module with a further parameter that no loss depends on, and the loss hook's wrapper
+    that touches it (``use``) all the same or leaves it alone."""
+    module.register_parameter("idle", nn.Parameter(torch.ones(3)))
+
+    def wrapped(hook):
+        def loss(module, *args):
+            value, metrics = hook(module, *args)
+            return (value + 0.0 * module.idle.sum() if use else value), metrics
+
+        return loss
+
+    return wrapped
+
+
+@each_way
+def test_a_world_models_idle_parameter_is_found(compiled, use):
+    component, module = world_model("mlp")
+    wrapped = with_idle(module, use)
+    settings = WorldModelSettings((0.9, 0.999), 20.0, 0.3)
+    update = make_world_model_update(module, wrapped(component.loss), settings)
+    given = WorldModelState.initial(params(module)), batch(), torch.empty(H, B, 0), RATES.actor
+    if not (compiled or use):  # autograd itself refuses
+        with pytest.raises(RuntimeError, match="not have been used"):
+            update(*given)
+        return
+    assert unlearnt(update(*given)[0].adam, 0) == {"idle"}
+
+
+@each_way
+def test_a_policys_idle_parameter_is_found(compiled, use):
+    roles, states, starts = problem("mlp", "mlp", cells=1)
+    roles = roles._replace(policy_loss=with_idle(roles.policy, use)(roles.policy_loss))
+    critics = tree_map(lambda t: t[0], states.critics)
+    states = stack([CellState.initial(params(roles.policy), critics)])
+    update = make_policy_update(roles, SETTINGS)
+    if not (compiled or use):
+        with pytest.raises(RuntimeError, match="not have been used"):
+            update(states, starts, RATES)
+        return
+    state, _ = update(states, starts, RATES)
+    with pytest.raises(AssertionError, match="idle"):
+        check_policies(roles, state)
