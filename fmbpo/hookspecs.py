@@ -18,21 +18,11 @@ A distribution offers a plugin by an entry point in the group ``fmbpo.world_mode
 * the four hooks below, marked with ``@hookimpl``;
 * optionally ``small``: settings of a small instance, which the contract checks use.
 
-The module that ``build`` returns has these attributes beside its parameters. World models:
-``latent_dim``, ``task_dim``, ``noise_dim``, ``loss_noise_dim``, ``evaluations`` (passes through
-the dynamics network that one ``predict`` makes), ``embed(index_B) -> e_BE`` and
-``encode(obs_BO, e_BE) -> z_BD``; parameters whose name begins with ``encoder.`` learn at the
-encoder's own rate, those of ``task_embedding.`` are the task embedding (of which one convention
-speaks). One whose latents are rows of groups on the probability simplex says so by
-``simplex_dim``, the groups' size. One that can begin with an MLP world model's parameters has
-``adopt(weights) -> weights`` (ValueError where they do not fit). One whose ``Config`` has
-``reward_loss``, ``consistency_coef``, ``reward_coef`` and ``rho`` can be trained with PWM's
-released loss. One that solves a flow may have
-``curvature(z, action, task, noise) -> []`` (see ``fmbpo.measure.validation``). Policies:
-``noise_dim``, ``evaluations``; one that solves a flow may have ``growth(z, task, noise, vector)
--> []`` (see ``fmbpo.pwm.diagnostics``). Either may have ``project(params) -> params``, a pure
-function that puts updated parameters back into their allowed set. Checkpoints hold parameters
-alone: no buffers.
+The module that ``build`` returns is a ``WorldModel`` or a ``Policy``, protocols that stand below
+the hooks' arguments. It may also offer ``OnSimplex``, ``Adopts``, ``Curved``, ``Grows`` and
+``Projects``. A world model whose ``Config`` has ``reward_loss``,
+``consistency_coef``, ``reward_coef`` and ``rho`` can be trained with PWM's released loss.
+Checkpoints hold parameters alone: no buffers.
 
 Rules for every hook: pure functions of their arguments, fixed shapes, no randomness of their own
 (the engine hands in standard normal ``noise``), no in-place change of an argument, no ``.item()``,
@@ -45,8 +35,8 @@ R reward bins, N noise. Rewards are per agent step, in the environment's units.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 import pluggy
@@ -141,12 +131,112 @@ AnswerAction: TypeAlias = Callable[[int, Tensor, Tensor], Prediction]
 """``(t, z_BD, action_BA) -> Prediction``: the partner of a policy's rollout."""
 
 
+class Module(Protocol):
+    """Of ``torch.nn.Module``, which every module is, the part that the engine uses."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Parameters by name."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Take over parameters; ``RuntimeError`` if they do not fit."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The same without names."""
+        ...
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        """Whether the parameters learn."""
+        ...
+
+
+class WorldModel(Module, Protocol):
+    """A world model's module.
+
+    Parameters whose names begin with ``encoder.`` learn at the encoder's own rate; those of
+    ``task_embedding.`` are the task embedding, of which one convention speaks.
+    """
+
+    latent_dim: int
+    """D."""
+    task_dim: int
+    """E."""
+    noise_dim: int
+    """Standard normals per row that ``predict`` takes; 0 for a deterministic model."""
+    loss_noise_dim: int
+    """Standard normals per row and step that ``loss`` takes."""
+    evaluations: int
+    """Passes through the dynamics network per ``predict``."""
+
+    def embed(self, index_B: Tensor) -> Tensor:
+        """Task indices (int64) -> embeddings ``[B, E]``."""
+        ...
+
+    def encode(self, obs_BO: Tensor, e_BE: Tensor) -> Tensor:
+        """Observations, zero-padded, and task embeddings -> latents ``[B, D]``."""
+        ...
+
+
+class Policy(Module, Protocol):
+    """A policy's module."""
+
+    noise_dim: int
+    """Standard normals per row that ``predict`` takes."""
+    evaluations: int
+    """Passes through the policy's network per ``predict``."""
+
+
+@runtime_checkable
+class OnSimplex(Protocol):
+    """A world model whose latents are rows of groups on the probability simplex."""
+
+    simplex_dim: int
+    """Entries per group."""
+
+
+@runtime_checkable
+class Adopts(Protocol):
+    """A world model that can begin with an MLP world model's parameters."""
+
+    def adopt(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Its own parameters from those; ``ValueError`` if they do not fit."""
+        ...
+
+
+@runtime_checkable
+class Curved(Protocol):
+    """A world model that solves a flow, and can say how bent its paths are."""
+
+    def curvature(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
+        """0-d; 0 if one Euler step is exact (``fmbpo.measure.validation``)."""
+        ...
+
+
+@runtime_checkable
+class Grows(Protocol):
+    """A policy that solves a flow, and can say how its sub-steps stretch a gradient."""
+
+    def growth(self, z: Tensor, task: Task, noise: Tensor, vector: Tensor) -> Tensor:
+        """0-d; 1 if the sub-steps leave a gradient's norm alone (``fmbpo.pwm.diagnostics``)."""
+        ...
+
+
+@runtime_checkable
+class Projects(Protocol):
+    """A module whose parameters must stay in an allowed set."""
+
+    def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Updated parameters put back into it; pure, so that it can be mapped over models."""
+        ...
+
+
 class WorldModelSpec:
     """The hooks of a world model."""
 
     @hookspec
     def predict(
-        self, module: nn.Module, z: Tensor, action: Tensor, task: Task, noise: Tensor
+        self, module: WorldModel, z: Tensor, action: Tensor, task: Task, noise: Tensor
     ) -> Prediction:
         """One step: ``z_BD``, ``action_BA``, ``noise_BN`` -> next latent and reward logits.
 
@@ -157,7 +247,7 @@ class WorldModelSpec:
 
     @hookspec
     def rollout(
-        self, module: nn.Module, z: Tensor, partner: ChooseAction, task: Task, noise: Tensor
+        self, module: WorldModel, z: Tensor, partner: ChooseAction, task: Task, noise: Tensor
     ) -> Rollout:
         """H steps from ``z_BD``, H = len(``noise_HBN``), actions chosen by ``partner(t, z)``.
 
@@ -165,7 +255,7 @@ class WorldModelSpec:
         """
 
     @hookspec
-    def loss(self, module: nn.Module, batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, module: WorldModel, batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
         """The training loss (0-d, mean over B) of real sub-trajectories, and metrics.
 
         ``noise_HBN``: standard normals, N = ``module.loss_noise_dim``. Called by the world-model
@@ -173,7 +263,7 @@ class WorldModelSpec:
         """
 
     @hookspec
-    def freeze(self, module: nn.Module) -> None:
+    def freeze(self, module: WorldModel) -> None:
         """Stop every parameter from learning; gradients still flow to the inputs.
 
         Called once, when a policy is to be trained inside a frozen model.
@@ -184,7 +274,7 @@ class PolicySpec:
     """The hooks of a policy."""
 
     @hookspec
-    def predict(self, module: nn.Module, z: Tensor, task: Task, noise: Tensor) -> Tensor:
+    def predict(self, module: Policy, z: Tensor, task: Task, noise: Tensor) -> Tensor:
         """``z_BD``, ``noise_BN`` -> ``action_BA`` in [-1, 1], masked dimensions 0.
 
         Noise of zeros gives the deterministic mode. Called for every imagined step and every
@@ -193,7 +283,7 @@ class PolicySpec:
 
     @hookspec
     def rollout(
-        self, module: nn.Module, z: Tensor, partner: AnswerAction, task: Task, noise: Tensor
+        self, module: Policy, z: Tensor, partner: AnswerAction, task: Task, noise: Tensor
     ) -> Rollout:
         """H steps from ``z_BD``, H = len(``noise_HBN``), each answered by ``partner(t, z, a)``.
 
@@ -203,14 +293,14 @@ class PolicySpec:
         """
 
     @hookspec
-    def loss(self, module: nn.Module, imagined: Imagined) -> tuple[Tensor, Metrics]:
+    def loss(self, module: Policy, imagined: Imagined) -> tuple[Tensor, Metrics]:
         """The actor's loss (0-d, mean over B) of an imagined trajectory, and metrics.
 
         Called by the policy update, which differentiates it to the policy's parameters.
         """
 
     @hookspec
-    def freeze(self, module: nn.Module) -> None:
+    def freeze(self, module: Policy) -> None:
         """Stop every parameter from learning; gradients still flow to the inputs.
 
         Called once, before a trained policy is evaluated.

@@ -7,6 +7,7 @@ from typing import Literal
 import attrs
 from attrs import field
 
+from fmbpo.config.optimiser import ModelOptimiser
 from fmbpo.config.validators import betas, positive
 
 
@@ -47,6 +48,17 @@ class _Learning(Protocol):
     """Largest norm of the world model's gradient."""
     model_encoder_scale: float = field(default=1.0, validator=positive)
     """The encoder's learning rate, as a multiple of ``model_learning_rate``."""
+
+    @property
+    def optimiser(self) -> ModelOptimiser:
+        """Adam's settings."""
+        return ModelOptimiser(
+            learning_rate=self.model_learning_rate,
+            final_learning_rate=self.model_final_learning_rate,
+            betas=self.model_betas,
+            grad_clip=self.model_grad_clip,
+            encoder_scale=self.model_encoder_scale,
+        )
 
 
 @attrs.frozen(kw_only=True)

@@ -11,6 +11,7 @@ import attrs
 from attrs import field
 
 from fmbpo.config.conventions import ConventionsConfig
+from fmbpo.config.optimiser import ModelOptimiser
 from fmbpo.config.protocols import Protocol
 from fmbpo.config.validators import betas, filled, non_negative, positive, unique, within
 from fmbpo.plugins import Component
@@ -76,6 +77,17 @@ class PretrainConfig:
     """Iterations between held-out validations, which choose the best checkpoint."""
     checkpoint_every: int = field(default=5000, validator=positive)
     """Iterations between saved training states."""
+
+    @property
+    def optimiser(self) -> ModelOptimiser:
+        """Adam's settings."""
+        return ModelOptimiser(
+            learning_rate=self.learning_rate,
+            final_learning_rate=self.final_learning_rate,
+            betas=self.betas,
+            grad_clip=self.grad_clip,
+            encoder_scale=self.encoder_learning_rate_scale,
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -259,6 +271,12 @@ class Experiment:
     origin: dict[str, str] = field(factory=dict, eq=False, repr=False)
     """Where each value came from, by key path; values that are not in it are defaults."""
 
+    @property
+    def of_policies(self) -> PolicyTables:
+        """The tables of policies, of an experiment that trains some."""
+        assert self.kind == "policy"
+        return PolicyTables(*(getattr(self, name) for name in POLICY_TABLES))
+
     def __attrs_post_init__(self) -> None:
         tables = {name: getattr(self, name) for name in POLICY_TABLES}
         wrong = [n for n, t in tables.items() if (t is None) == (self.kind == "policy")]
@@ -270,6 +288,18 @@ class Experiment:
         if wrong:
             verb = "needs" if self.kind == "policy" else "has no place for"
             raise ValueError(f"an experiment of kind {self.kind!r} {verb} {', '.join(wrong)}")
+
+
+@attrs.frozen
+class PolicyTables:
+    """The tables of an experiment of kind ``"policy"``, all of which it has."""
+
+    protocol: Protocol
+    conventions: ConventionsConfig
+    policy: PluginTable
+    policy_learning: PolicyLearningConfig
+    critic: CriticConfig
+    grid: GridConfig
 
 
 POLICY_TABLES = ("protocol", "conventions", "policy", "policy_learning", "critic", "grid")

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fmbpo.data.residence import Residence
-from fmbpo.data.store import Store
 from fmbpo.hookspecs import Batch
 from fmbpo.tasks.mt30 import OBS_WIDTH
 
@@ -22,13 +23,17 @@ START_ROWS = 65_536
 class Rows:
     """Some episodes of a data set: where its rows are, and which of them belong together.
 
+    ``ends_E``: the row behind each episode's last; the first begins at row 0.
+
     ``task_E`` holds ids of the study's task list (not of the store's), ``mask_KA`` one row of 0/1
     for each of those ids.
     """
 
-    def __init__(self, store: Store, residence: Residence, task_E: Tensor, mask_KA: Tensor) -> None:
+    def __init__(
+        self, ends_E: NDArray[np.int64], residence: Residence, task_E: Tensor, mask_KA: Tensor
+    ) -> None:
         self.residence, self.device = residence, residence.device
-        self.end_E = torch.from_numpy(store.episode_ends)
+        self.end_E = torch.from_numpy(ends_E)
         self.start_E = torch.cat([self.end_E.new_zeros(1), self.end_E[:-1]])
         self.task_E = task_E
         self.mask_KA = mask_KA.to(self.device)

@@ -9,13 +9,12 @@ so that no model's own latent scale enters.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fmbpo.data.sampler import Rows, SliceSampler
-from fmbpo.hookspecs import Batch, Rollout, Task
+from fmbpo.hookspecs import Batch, Curved, OnSimplex, Rollout, Task, WorldModel
 from fmbpo.nn import two_hot
 from fmbpo.tasks.mt30 import OBS_WIDTH
 
@@ -44,7 +43,9 @@ class Validator:
         self.fit = Batch(*(part.contiguous() for part in fit))
 
     @torch.no_grad()
-    def __call__(self, module: Any, rollout_hook: Callable[..., Rollout]) -> dict[str, float]:
+    def __call__(
+        self, module: WorldModel, rollout_hook: Callable[..., Rollout]
+    ) -> dict[str, float]:
         """Measures by name; ``score`` (lower is better) is the one to choose checkpoints by.
 
         ``reward_r2``: share of the held-out reward's variance explained by the decoded rewards of
@@ -88,18 +89,19 @@ class Validator:
             )
         real = module.encode(self.batch.obs_HBO, task.embedding_BE).flatten(0, 1)
         measures["effective_rank"] = _effective_rank(real)
-        if hasattr(module, "curvature"):
+        if isinstance(module, Curved):
             z, action = rollout.z_HBD[0], self.batch.action_HBA[0]
             noise = _noise(1, len(z), module.noise_dim).to(z)[0]
             measures["curvature"] = float(module.curvature(z, action, task, noise))
-        if simplex_dim := getattr(module, "simplex_dim", 0):
-            sums = rollout.z_HBD.reshape(*rollout.z_HBD.shape[:-1], -1, simplex_dim).sum(-1)
+        if isinstance(module, OnSimplex):
+            shape = (*rollout.z_HBD.shape[:-1], -1, module.simplex_dim)
+            sums = rollout.z_HBD.reshape(shape).sum(-1)
             measures["simplex_error"] = float((sums - 1).abs().max())
         obs = [measures[f"obs_error_h{h}"] for h in self.horizons]
         measures["score"] = sum(obs) / len(obs) + 1 - measures["reward_r2"]
         return measures
 
-    def _rollout(self, module: Any, hook: Callable[..., Rollout]) -> tuple[Task, Rollout]:
+    def _rollout(self, module: WorldModel, hook: Callable[..., Rollout]) -> tuple[Task, Rollout]:
         batch = self.batch
         task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
         z = module.encode(batch.obs_HBO[0], task.embedding_BE)
@@ -107,7 +109,7 @@ class Validator:
         return task, hook(module, z, lambda t, _: batch.action_HBA[t], task, noise)
 
     def _action_gradient(
-        self, module: Any, hook: Callable[..., Rollout], task: Task, rollout: Rollout
+        self, module: WorldModel, hook: Callable[..., Rollout], task: Task, rollout: Rollout
     ) -> float:
         z = rollout.z_HBD[0]
         noise = _noise(1, len(z), module.noise_dim).to(z)
@@ -120,7 +122,7 @@ class Validator:
             (slope,) = torch.autograd.grad(total, action, allow_unused=True)
         return 0.0 if slope is None else float(slope.square().sum(-1).mean().sqrt())
 
-    def _readout(self, module: Any) -> Callable[[Tensor], Tensor]:
+    def _readout(self, module: WorldModel) -> Callable[[Tensor], Tensor]:
         """``[B, D]`` latents of the held-out slices -> observations ``[B, O]``: a ridge regression
         (with a constant) for each task, from training latents."""
         z_NBD = module.encode(self.fit.obs_HBO, module.embed(self.fit.index_B))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import torch
 from attrs import define
@@ -19,6 +20,7 @@ from fmbpo.runs.findings import Finding, by_gate
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.forecast import Forecast, Outlook
 from fmbpo.runs.sinks import MetricSinks
+from fmbpo.training.trees import Saved
 
 MAIN_METRICS = (
     "return",
@@ -59,10 +61,10 @@ class Stage(Protocol):
     def weights(self) -> dict[str, Tensor]:
         """What a user of the checkpoint needs."""
 
-    def state(self) -> Any:
+    def state(self) -> Saved:
         """What continuing needs beside the weights."""
 
-    def load(self, weights: Mapping[str, Tensor], state: Any) -> None:
+    def load(self, weights: Mapping[str, Tensor], state: Saved) -> None:
         """Continue from a checkpoint."""
 
 
@@ -81,7 +83,7 @@ class Trainer:
     """Runs stages in one run folder."""
 
     def __init__(
-        self, folder: RunFolder, sinks: MetricSinks, manifest: Mapping[str, Any], stop: Stop
+        self, folder: RunFolder, sinks: MetricSinks, manifest: Mapping[str, object], stop: Stop
     ) -> None:
         self.folder, self.sinks, self.manifest, self.stop = folder, sinks, manifest, stop
         self._watches: dict[str, Watch] = {}  # by stage
@@ -153,7 +155,7 @@ class Trainer:
         folder = self.folder.checkpoints / stage_name.replace("/", "-")
         return float(load_checkpoint(folder).state["seconds"])
 
-    def _resume(self, stage: Stage, last: Any) -> tuple[int, float, dict[str, Tensor], int]:
+    def _resume(self, stage: Stage, last: Path) -> tuple[int, float, dict[str, Tensor], int]:
         if not checkpoint_exists(last):
             return 0, 0.0, {}, 0
         checkpoint = load_checkpoint(last)
@@ -182,7 +184,7 @@ class Trainer:
     def _save(
         self,
         stage: Stage,
-        last: Any,
+        last: Path,
         iteration: int,
         seconds: float,
         sums: dict[str, Tensor],

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
@@ -16,6 +15,7 @@ from fmbpo.config import identifying, origins, resolved
 from fmbpo.config.protocols import Finetuned, Frozen, Scratch
 from fmbpo.config.schema import Experiment, PluginTable, WandbConfig
 from fmbpo.errors import UserError
+from fmbpo.hookspecs import Policy, WorldModel
 from fmbpo.measure.cost import flops, parameters
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.health import size_health, world_model_health
@@ -38,10 +38,11 @@ from fmbpo.runs.summary import Part, Summary, read_summary, versions
 from fmbpo.runs.wandb_sink import WandbSink
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell, grid_tasks, stages
-from fmbpo.training.dataset import Dataset, by_conventions, check_horizon, load_dataset
+from fmbpo.training.context import Context
+from fmbpo.training.dataset import Dataset, check_horizon, load_dataset
 from fmbpo.training.device import hardware, resolve_device
-from fmbpo.training.initial_model import Source, begin
-from fmbpo.training.own_models import check_learning, learning_models
+from fmbpo.training.initial_model import InitialModel, initial_model
+from fmbpo.training.own_models import check_learning
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
 from fmbpo.training.residence_choice import settled
@@ -92,6 +93,7 @@ class Runner:
         self.data = data or load_dataset(experiment.data, self.device)
         residence = self.data.train.residence.kind
         self.experiment = experiment = settled(experiment, residence)
+        self.context = Context(experiment, self.data, self.device)
         say(
             f"data: {len(self.data.train.start_E)} training and "
             f"{len(self.data.held_out.start_E)} held-out episodes of {len(self.data.tasks)} tasks "
@@ -119,8 +121,8 @@ class Runner:
             return done
         with reporting(self.root, Role("world model", self.experiment.world_model)):
             summary = found.summary if found else None
-            source = begin(self.experiment, self.data, self.device, checkpoint, summary)
-        return self._policies(source, stop)
+            model = initial_model(self.context, checkpoint, summary)
+        return self._policies(model, stop)
 
     # -- the world model ---------------------------------------------------------------------
 
@@ -143,7 +145,7 @@ class Runner:
                 return done
             folder, trainer = self._open(stack, run, config, {"pretrain": []}, stop, "world_model")
             stack.enter_context(reporting(folder.path, Role("world model", e.world_model)))
-            stage = Pretraining(e.world_model, e.pretrain, self.data, self.device, e.system.compile)
+            stage = Pretraining(self.context)
             self.say(size_line("world model", e.world_model, stage.module))
             an_update = flops(stage.eager_update, *stage.example())
             cost = self._say_cost("pretraining", an_update, e.pretrain.iterations)
@@ -215,15 +217,17 @@ class Runner:
         self.say(f"policies: {done.folder} is complete; nothing to do")
         return done
 
-    def _policies(self, source: Source, stop: Stop) -> Result:
+    def _policies(self, model: InitialModel, stop: Stop) -> Result:
         e = self.experiment
-        assert e.policy and e.grid and e.policy_learning and e.protocol and e.conventions
-        learning = e.policy_learning
-        self.say(size_line("world model", e.world_model, source.module))
+        tables = e.of_policies
+        policy, learning = tables.policy, tables.policy_learning
+        self.say(size_line("world model", e.world_model, model.module))
         parity = size_health(size_parity(e.world_model))
         for finding in parity:
             self.say(f"WARNING: {finding.message}: {finding.detail}")
-        cells = [Cell(task, seed) for task in grid_tasks(e, self.data) for seed in e.grid.seeds]
+        cells = [
+            Cell(task, seed) for task in grid_tasks(e, self.data) for seed in tables.grid.seeds
+        ]
         groups = stages(cells, learning.stack)
         cadence = Cadence(
             learning.iterations,
@@ -236,37 +240,31 @@ class Runner:
             **resolved(e),
             "versions": {
                 "world_model": e.world_model.component.version,
-                "policy": e.policy.component.version,
+                "policy": policy.component.version,
             },
             # Half a run in one world model and half in another would be nobody's result.
-            "world_model_weights": source.checkpoint and weights_sha256(source.checkpoint),
+            "world_model_weights": model.checkpoint and weights_sha256(model.checkpoint),
             "data_id": self.data.id,
         }
         with ExitStack() as stack:
             said = {name: [str(cell) for cell in group] for name, group in groups.items()}
             folder, trainer = self._open(stack, self.policy_run, config, said, stop, "policies")
-            roles = Role("policy", e.policy), Role("world model", e.world_model)
+            roles = Role("policy", policy), Role("world model", e.world_model)
             stack.enter_context(reporting(folder.path, *roles))
             runner = stack.enter_context(EpisodeRunner(e.evaluation.workers or os.cpu_count() or 1))
             evaluator = Evaluator(runner, e.evaluation.seed, folder.moved)
-            data = by_conventions(self.data, e.conventions)
-            outcome, cost, health = GridOutcome(), 0, [*source.health, *parity]
+            outcome, cost, health = GridOutcome(), 0, [*model.health, *parity]
             unplanned: UserError | None = None
             ends = 3 * e.evaluation.final_episodes / e.evaluation.episodes
             for i, (name, group) in enumerate(groups.items(), 1):
-                models = learning_models(
-                    e, learning, group, source.module, data, self.data, self.device
-                )
-                stage = PolicyTraining(
-                    name, group, e, source.module, data, evaluator, self.device, models
-                )
-                policy = stage.roles.policy
-                self.say(size_line(f"{len(group)} policies, each", e.policy, policy))
+                stage = PolicyTraining(name, group, self.context, model.module, evaluator)
+                module = stage.pair.policy
+                self.say(size_line(f"{len(group)} policies, each", policy, module))
                 cost += self._say_cost(name, stage.count_flops(), learning.iterations)
                 untrained = stage.initial()
                 trainer.train(stage, cadence, Outlook(len(groups) - i, ends))
                 self.say(f"{name}: final evaluation, {e.evaluation.final_episodes} episodes each")
-                e.policy.component.freeze(policy)
+                policy.component.freeze(module)
                 with stop.ends_at_once():
                     outcome.add(stage, untrained, e.evaluation.final_episodes)
                     if e.evaluation.planner == "mppi" and unplanned is None:
@@ -277,19 +275,19 @@ class Runner:
                 health += trainer.dated(stage, stage.health())
             with stop.ends_at_once():
                 outcome.add_random(evaluator, e.evaluation.final_episodes)
-            checkpoint = None if source.checkpoint is None else str(source.checkpoint)
+            checkpoint = None if model.checkpoint is None else str(model.checkpoint)
             summary = Summary(
                 experiment=e.name,
                 scale=e.scale,
-                protocol=e.protocol.kind,
-                conventions=e.conventions.recorded(),
-                world_model=self._part(e.world_model, source.module, checkpoint),
-                policy=self._part(e.policy, policy),
+                protocol=tables.protocol.kind,
+                conventions=tables.conventions.recorded(),
+                world_model=self._part(e.world_model, model.module, checkpoint),
+                policy=self._part(policy, module),
                 tasks=outcome.tasks(self.data.planner_return),
-                wm_validation={**source.validation, **outcome.validation()},
-                flops={"pretraining": source.flops, "policy_learning": cost},
+                wm_validation={**model.validation, **outcome.validation()},
+                flops={"pretraining": model.flops, "policy_learning": cost},
                 seconds={
-                    "pretraining": source.seconds,
+                    "pretraining": model.seconds,
                     "policy_learning": sum(trainer.seconds(name) for name in groups),
                 },
                 versions=versions(),
@@ -301,7 +299,7 @@ class Runner:
                 raise unplanned
             return result
 
-    def _planning(self) -> dict[str, Any] | None:
+    def _planning(self) -> dict[str, object] | None:
         """How the final evaluation plans, where it does."""
         evaluation, planning = self.experiment.evaluation, self.experiment.planning
         return attrs.asdict(planning) if evaluation.planner == "mppi" else None
@@ -326,7 +324,7 @@ class Runner:
         self,
         stack: ExitStack,
         run: str,
-        config: Mapping[str, Any],
+        config: Mapping[str, object],
         stages: Mapping[str, Sequence[str]],
         stop: Stop,
         kind: str,
@@ -374,7 +372,9 @@ class Runner:
         }
         return folder, Trainer(folder, sinks, manifest, stop)
 
-    def _part(self, table: PluginTable, module: Any, checkpoint: str | None = None) -> Part:
+    def _part(
+        self, table: PluginTable, module: WorldModel | Policy, checkpoint: str | None = None
+    ) -> Part:
         version, evaluations = table.component.version, int(module.evaluations)
         parity = size_parity(table) if table is self.experiment.world_model else None
         return Part(table.plugin, version, parameters(module), evaluations, checkpoint, parity)

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from types import FrameType
 
 from fmbpo.runs.outcome import Interrupted
 
@@ -55,7 +55,7 @@ class Stop:
     def listening(self) -> Iterator[Stop]:
         """Handlers and the timer are in place inside the block."""
 
-        def ask(number: int, _: Any) -> None:
+        def ask(number: int, _: FrameType | None) -> None:
             by_clock = number == signal.SIGALRM
             if by_clock and self.requested:
                 return

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -15,6 +14,7 @@ from fmbpo.config.study_file import Study
 from fmbpo.measure.health import returns_health
 from fmbpo.measure.sizes import sizes
 from fmbpo.running.names import needs_pretraining
+from fmbpo.running.preflight.inputs import Loaded
 from fmbpo.running.run import Draw, Result, Runner, Say, nothing_drawn
 from fmbpo.running.stop import Stop
 from fmbpo.runs.findings import Finding
@@ -22,7 +22,7 @@ from fmbpo.runs.folder import run_name
 from fmbpo.runs.plan import PlannedRun, write_plan
 from fmbpo.runs.summary import Summary
 from fmbpo.training.cells import grid_tasks
-from fmbpo.training.dataset import Dataset, load_dataset
+from fmbpo.training.dataset import load_dataset
 from fmbpo.training.device import resolve_device
 
 
@@ -47,7 +47,7 @@ class StudyRunner:
         study: Study,
         root: Path,
         say: Say,
-        loaded: Sequence[tuple[Any, Dataset]] = (),
+        loaded: Sequence[Loaded] = (),
         expected: Mapping[Path, float] | None = None,
         draw: Draw = nothing_drawn,
     ) -> None:

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fmbpo.config.conventions import ConventionsConfig
+from fmbpo.config.schema import PolicyLearningConfig
 from fmbpo.hookspecs import Batch, PolicyDims, Task, WorldModelDims
 from fmbpo.interop.tdmpc2 import exported, renamed
 from fmbpo.plugins import load_plugin
 from fmbpo.pwm.critic import Critic
-from fmbpo.pwm.imagination import PolicySettings, Roles, Start
 from fmbpo.pwm.optim import Params
-from fmbpo.pwm.world_model import HookCall
+from fmbpo.pwm.pair import HookCall, Pair
+from fmbpo.pwm.policy import PolicyUpdate, Start
 from fmbpo.training.trees import stack
 
 Arrays = Iterator[tuple[str, Tensor]]
@@ -80,17 +82,16 @@ class Replay:
         self.critics: Params = stack(critics)
         self.critic = Critic(c["latent_dim"], c["critic_units"]).to(dtype)
         self.task = Task(self.index, self.mask, self.model.embed(self.index))
-        self.settings = PolicySettings(
-            c["gamma"],
-            c["lam"],
-            (c["betas"][0], c["betas"][1]),
-            c["actor_grad_norm"],
-            c["critic_grad_norm"],
-            c["critic_iterations"],
-            c["critic_batches"],
-            one_step_targets=True,
-            late_bootstrap=True,
-            symlog_reward=True,
+        self.learning = PolicyLearningConfig(
+            batch=len(self.index),
+            horizon=len(self.act),
+            discount=c["gamma"],
+            lam=c["lam"],
+            betas=c["betas"],
+            actor_grad_clip=c["actor_grad_norm"],
+            critic_grad_clip=c["critic_grad_norm"],
+            critic_iterations=c["critic_iterations"],
+            critic_minibatches=c["critic_batches"],
         )
 
     def build(self, **settings: Any) -> Any:
@@ -115,12 +116,13 @@ class Replay:
         policy.project = lambda params: params
         return policy
 
-    def roles(self, policy: Any = None) -> Roles:
-        """What an update composes."""
-        return Roles(
-            self.model, self.wm.predict, policy or self.policy, self.pi.rollout, self.pi.loss,
-            self.critic,
-        )  # fmt: skip
+    def policy_update(self, policy: Any = None, *, scale_returns: bool = True) -> PolicyUpdate:
+        """The engine's update under PWM's released conventions."""
+        pair = Pair(self.model, self.wm, policy or self.policy, self.pi)
+        conventions = ConventionsConfig(bundle="pwm")
+        return PolicyUpdate(
+            pair, self.critic, self.learning, conventions, scale_returns=scale_returns
+        )
 
     def start(self, obs: Tensor, noise: Tensor) -> Start:
         """Imagination from these observations with this noise."""

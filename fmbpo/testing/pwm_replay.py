@@ -14,18 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from fmbpo.config.optimiser import ModelOptimiser
 from fmbpo.nn import two_hot
-from fmbpo.pwm.critic import ReturnScale, ensemble_values, td_lambda
-from fmbpo.pwm.gradient import gradient
-from fmbpo.pwm.imagination import Start, make_losses
-from fmbpo.pwm.optim import AdamState, Params, adam_step, clip, linear_decay
-from fmbpo.pwm.policy import CellState, Rates, make_policy_update
-from fmbpo.pwm.world_model import (
-    HookCall,
-    WorldModelSettings,
-    WorldModelState,
-    make_world_model_update,
-)
+from fmbpo.pwm.critic import ensemble_values
+from fmbpo.pwm.optim import AdamState, Params, adam_step, clip, gradient, linear_decay
+from fmbpo.pwm.pair import HookCall
+from fmbpo.pwm.policy import CellState, Rates, ReturnScale, Start, td_lambda
+from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.testing.pwm_golden import Arrays, Replay, pwm_actor, pwm_critics, pwm_model
 from fmbpo.training.own_models import loss_settings
 from fmbpo.training.trees import stack
@@ -106,12 +101,11 @@ def _actor_loss(
     r: Replay, noise: Tensor, detach: bool = True, scale_returns: bool = True
 ) -> Arrays:
     policy = r.policy if detach else r.build_policy(detach=False)
-    settings = r.settings._replace(scale_returns=scale_returns)
-    losses = make_losses(r.roles(policy), settings)
+    update = r.policy_update(policy, scale_returns=scale_returns)
     scale = ReturnScale.initial(r.obs)
     start = r.start(r.obs[0], noise)
     leaves = {k: v.detach().requires_grad_() for k, v in r.actor.items()}
-    loss, (imagined, scale, _) = losses.actor(leaves, r.critics, scale, start, {})
+    loss, (imagined, scale, _) = update.actor_loss(leaves, r.critics, scale, start, {})
     grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     named = {k: g for k, g in zip(leaves, grads, strict=True) if g is not None and g.any()}
     yield "loss", loss
@@ -134,31 +128,33 @@ def _actor_loss(
     yield "obs_buf", z
     yield "rew_buf", imagined.reward_HB
     yield "next_values", next_value
-    yield "target_values", losses.targets(r.critics, imagined)
+    yield "target_values", update.targets(r.critics, imagined)
     yield "done_mask", torch.ones_like(next_value)  # what one-step targets are in PWM's terms
     if noise.any():
         return
     last = torch.zeros_like(next_value)
     last[-1] = 1.0
     for kind, done in (("last", last), ("random", r.random_done)):
-        lam = settings.lam * (1.0 - done)  # a return ends where PWM's mask says so
-        targets = td_lambda(imagined.reward_HB, next_value, settings.discount, lam)
+        lam = r.learning.lam * (1.0 - done)  # a return ends where PWM's mask says so
+        targets = td_lambda(imagined.reward_HB, next_value, r.learning.discount, lam)
         yield f"tdlambda_done_{kind}/done_mask", done
         yield f"tdlambda_done_{kind}/target_values", targets
 
 
 def _flat(r: Replay, noise: Tensor) -> tuple[Tensor, Tensor]:
-    losses = make_losses(r.roles(), r.settings)
+    update = r.policy_update()
     start = r.start(r.obs[0], noise)
-    _, (imagined, _, _) = losses.actor(r.actor, r.critics, ReturnScale.initial(r.obs), start, {})
+    _, (imagined, _, _) = update.actor_loss(
+        r.actor, r.critics, ReturnScale.initial(r.obs), start, {}
+    )
     z = imagined.rollout.z_HBD[:-1].flatten(0, 1).detach()
-    return z, losses.targets(r.critics, imagined).flatten().detach()
+    return z, update.targets(r.critics, imagined).flatten().detach()
 
 
 def _critic_loss(r: Replay) -> Arrays:
     z, target = _flat(r, torch.zeros_like(r.inputs["eps1"]))
-    losses = make_losses(r.roles(), r.settings)
-    grads, loss = gradient(losses.critic, r.critics, z, target)
+    update = r.policy_update()
+    grads, loss = gradient(update.critic_loss, r.critics, z, target)
     yield "obs", z
     yield "target_values", target
     yield "pred", ensemble_values(r.critic, r.critics, z)
@@ -195,9 +191,8 @@ def _wm_loss_tdmpc2(r: Replay, rho: float) -> Arrays:
         rollout = r.wm.rollout(r.model, z0, lambda t, _: r.act[t], r.task, none)
     yield "soft_ce_per_step", two_hot.cross_entropy(rollout.reward_logits_HBR, r.rew)
     yield from ((f"grad/{k}", v) for k, v in pwm_model(grads))
-    betas = tuple(r.config["wm_betas"])
-    settings = WorldModelSettings(betas, c["grad_clip_norm"], c["enc_lr_scale"])
-    update = make_world_model_update(module, r.wm.loss, settings)
+    optimiser = _optimiser(r, c["lr"], c["grad_clip_norm"], c["enc_lr_scale"])
+    update = WorldModelUpdate(module, r.wm.loss, optimiser)
     rate = torch.tensor(c["lr"], dtype=r.dtype)
     state, _ = update(WorldModelState.initial(r.weights), r.batch(), none, rate)
     yield from ((f"after_step/{k}", v) for k, v in pwm_model(state.params))
@@ -205,8 +200,8 @@ def _wm_loss_tdmpc2(r: Replay, rho: float) -> Arrays:
 
 def _update(r: Replay) -> Arrays:
     c = r.config
-    update = make_policy_update(r.roles(), r.settings)
-    unclamped = make_policy_update(r.roles(r.unclamped()), r.settings)
+    update = r.policy_update()
+    unclamped = r.policy_update(r.unclamped())
     state = stack([CellState.initial(r.actor, r.critics)])
     rates = Rates(*(torch.tensor(c[k], dtype=r.dtype) for k in ("actor_lr", "critic_lr")))
     yield "lrs1", torch.stack(list(rates))
@@ -264,9 +259,9 @@ def _rates(config: Mapping[str, Any], epoch: int, dtype: torch.dtype) -> Tensor:
 
 def _critic_details(r: Replay, state: CellState, start: Start, rates: Rates) -> Arrays:
     cell: CellState = _only(state)
-    losses = make_losses(r.roles(), r.settings)
-    _, (imagined, _, _) = losses.actor(cell.policy, cell.critics, cell.scale, start, {})
-    yield "target_values", losses.targets(cell.critics, imagined)
+    update = r.policy_update()
+    _, (imagined, _, _) = update.actor_loss(cell.policy, cell.critics, cell.scale, start, {})
+    yield "target_values", update.targets(cell.critics, imagined)
     yield "loss_raw", -imagined.return_B
 
 
@@ -275,19 +270,19 @@ def _critic_steps(
 ) -> list[tuple[Params, AdamState, Tensor]]:
     """The update's critic steps one by one, for what lies between its ends."""
     cell: CellState = _only(state)
-    losses = make_losses(r.roles(), r.settings)
-    _, (imagined, _, _) = losses.actor(cell.policy, cell.critics, cell.scale, start, {})
+    update = r.policy_update()
+    _, (imagined, _, _) = update.actor_loss(cell.policy, cell.critics, cell.scale, start, {})
     z = imagined.rollout.z_HBD[:-1].flatten(0, 1).detach()
-    target = losses.targets(cell.critics, imagined).flatten().detach()
+    target = update.targets(cell.critics, imagined).flatten().detach()
     critics, adam = cell.critics, cell.critic_adam
     done = []
-    parts = r.settings.critic_minibatches
+    parts = r.learning.critic_minibatches
     for z_mini, target_mini in list(zip(z.chunk(parts), target.chunk(parts), strict=True)) * (
-        r.settings.critic_iterations
+        r.learning.critic_iterations
     ):
-        grads, loss = gradient(losses.critic, critics, z_mini, target_mini)
-        grads, _ = clip(grads, r.settings.critic_grad_clip)
-        critics, adam = adam_step(critics, grads, adam, rates.critic, r.settings.betas)
+        grads, loss = gradient(update.critic_loss, critics, z_mini, target_mini)
+        grads, _ = clip(grads, r.learning.critic_grad_clip)
+        critics, adam = adam_step(critics, grads, adam, rates.critic, r.learning.betas)
         done.append((critics, adam, loss))
     return done
 
@@ -295,13 +290,13 @@ def _critic_steps(
 def _update_finetune(r: Replay) -> Arrays:
     c = r.config
     module = r.build(**loss_settings(len(r.act), c["gamma"]))
-    settings = WorldModelSettings(tuple(c["wm_betas"]), c["wm_grad_norm"], 1.0, True)
-    model_update = make_world_model_update(module, r.wm.loss, settings, stacked=True)
+    optimiser = _optimiser(r, c["model_lr"], c["wm_grad_norm"], 1.0)
+    model_update = WorldModelUpdate(module, r.wm.loss, optimiser, stacked=True)
     none = r.obs.new_zeros(1, len(r.act), len(r.index), 0)
     model_rate = torch.tensor(c["model_lr"], dtype=r.dtype)
     model = stack([WorldModelState.initial(r.weights, stale_embedding=True)])
     model, model_metrics = model_update(model, stack([r.batch()]), none, model_rate)
-    update = make_policy_update(r.roles(r.unclamped()), r.settings)
+    update = r.policy_update(r.unclamped())
     state = stack([CellState.initial(r.actor, r.critics)])
     rates = Rates(*(torch.tensor(c[k], dtype=r.dtype) for k in ("actor_lr", "critic_lr")))
     start = r.start(r.obs[0], r.inputs["eps1"])
@@ -331,6 +326,16 @@ def _update_finetune(r: Replay) -> Arrays:
                 model_metrics["grad_norm"][0],
             ]
         ),
+    )
+
+
+def _optimiser(r: Replay, rate: float, clip: float, encoder_scale: float) -> ModelOptimiser:
+    return ModelOptimiser(
+        learning_rate=rate,
+        final_learning_rate=rate,
+        betas=r.config["wm_betas"],
+        grad_clip=clip,
+        encoder_scale=encoder_scale,
     )
 
 

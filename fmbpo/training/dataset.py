@@ -63,7 +63,7 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
     kind = choose(config, store, device)
     residence = Stored(store, device) if kind == "stream" else InMemory(store, kind, device)
     masks = action_masks([info.action_dim for info in MT30.values()], ACTION_WIDTH)
-    rows = Rows(store, residence, index_E, masks)
+    rows = Rows(store.episode_ends, residence, index_E, masks)
     recorded = store.attributes.get("planner_return", {})
     planner = {t: float(recorded[t]["mean"]) for t in tasks if t in recorded}
     train, held = (rows.select(torch.from_numpy(e)) for e in (used & ~kept, used & kept))

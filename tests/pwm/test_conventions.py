@@ -3,38 +3,28 @@
 import attrs
 import pytest
 import torch
-from pairs import B, H, batch, params, problem, stack, world_model
-from torch.utils._pytree import tree_map
+from pairs import LEARNING, OPTIMISER, B, H, batch, one_cell, params, problem, stack, world_model
 
 from fmbpo.config.conventions import ConventionsConfig
-from fmbpo.config.schema import DataConfig, PluginTable, PolicyLearningConfig
+from fmbpo.config import load_experiment
+from fmbpo.config.schema import DataConfig, PluginTable
 from fmbpo.data.sampler import StartSampler
 from fmbpo.nn import two_hot
-from fmbpo.pwm.gradient import gradient
-from fmbpo.pwm.imagination import PolicySettings, make_losses
-from fmbpo.pwm.optim import clip
-from fmbpo.pwm.world_model import (
-    HookCall,
-    WorldModelSettings,
-    WorldModelState,
-    make_world_model_update,
-)
+from fmbpo.pwm.optim import clip, gradient
+from fmbpo.pwm.pair import HookCall
+from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.training.dataset import by_conventions, load_dataset
 from fmbpo.training.own_models import loss_table
-from fmbpo.training.policies import policy_settings
 
-LEARNING = PolicyLearningConfig(batch=B, horizon=H, critic_minibatches=1)
 ROWS = [field.name for field in attrs.fields(ConventionsConfig) if field.name != "bundle"]
 
 
 def imagined(**conventions):
     """One cell's imagined trajectory and the critics' targets."""
-    roles, states, starts = problem("mlp", "mlp", cells=1)
-    state, start = (tree_map(lambda t: t[0], x) for x in (states, starts))
-    settings = policy_settings(LEARNING, ConventionsConfig(**conventions))
-    losses = make_losses(roles, settings)
-    _, (found, _, _) = losses.actor(state.policy, state.critics, state.scale, start, {})
-    return found, losses.targets(state.critics, found)
+    update, states, starts = problem("mlp", "mlp", cells=1, **conventions)
+    state, start = one_cell((states, starts))
+    _, (found, _, _) = update.actor_loss(state.policy, state.critics, state.scale, start, {})
+    return found, update.targets(state.critics, found)
 
 
 def test_the_bundles():

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from pairs import KINDS, PAIRS, RATES, SETTINGS, problem
+from pairs import PAIRS, RATES, policy_update, problem
 from torch.utils._pytree import tree_leaves, tree_map
 
-from fmbpo.pwm.policy import make_policy_update
+from fmbpo.pwm.pair import Pair
 
 each_pair = pytest.mark.parametrize(("world_kind", "policy_kind"), PAIRS)
 
@@ -17,8 +17,7 @@ def equal(a, b, **tolerance):
 
 @each_pair
 def test_training_stacked_equals_training_apart(world_kind, policy_kind):
-    roles, states, starts = problem(world_kind, policy_kind)
-    update = make_policy_update(roles, SETTINGS)
+    update, states, starts = problem(world_kind, policy_kind)
     together = states
     for _ in range(3):
         together, metrics = update(together, starts, RATES)
@@ -33,17 +32,15 @@ def test_training_stacked_equals_training_apart(world_kind, policy_kind):
 @each_pair
 def test_compiles_as_one_graph_and_equals_eager(world_kind, policy_kind):
     torch._dynamo.reset()
-    roles, states, starts = problem(world_kind, policy_kind, cells=2)
-    update = make_policy_update(roles, SETTINGS)
-    compiled = torch.compile(update, fullgraph=True, backend="eager")
+    update, states, starts = problem(world_kind, policy_kind, cells=2)
+    compiled = torch.compile(update.__call__, fullgraph=True, backend="eager")
     equal(compiled(states, starts, RATES), update(states, starts, RATES), rtol=1e-3, atol=2e-5)
 
 
 @each_pair
 def test_is_pure(world_kind, policy_kind):
-    roles, states, starts = problem(world_kind, policy_kind)
+    update, states, starts = problem(world_kind, policy_kind)
     copies = tree_map(torch.clone, (states, starts))
-    update = make_policy_update(roles, SETTINGS)
     first, second = update(states, starts, RATES), update(states, starts, RATES)
     equal((states, starts), copies, rtol=0, atol=0)
     equal(first, second, rtol=0, atol=0)
@@ -51,8 +48,8 @@ def test_is_pure(world_kind, policy_kind):
 
 @each_pair
 def test_every_policy_and_critic_parameter_moves(world_kind, policy_kind):
-    roles, states, starts = problem(world_kind, policy_kind)
-    new, _ = make_policy_update(roles, SETTINGS)(states, starts, RATES)
+    update, states, starts = problem(world_kind, policy_kind)
+    new, _ = update(states, starts, RATES)
     for before, after in ((states.policy, new.policy), (states.critics, new.critics)):
         for name in before:
             assert (before[name] != after[name]).any(), name
@@ -60,8 +57,7 @@ def test_every_policy_and_critic_parameter_moves(world_kind, policy_kind):
 
 @each_pair
 def test_the_imagined_return_rises(world_kind, policy_kind):
-    roles, states, starts = problem(world_kind, policy_kind)
-    update = make_policy_update(roles, SETTINGS)
+    update, states, starts = problem(world_kind, policy_kind)
     rewards = []
     for _ in range(60):
         states, metrics = update(states, starts, RATES)

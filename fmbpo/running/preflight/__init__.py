@@ -29,6 +29,7 @@ from fmbpo.running.preflight.needs import Needs
 from fmbpo.running.preflight.remaining import complete
 from fmbpo.running.preflight.table import Row, Rows, print_rows, raise_failures, summary_line
 from fmbpo.runs.folder import worker
+from fmbpo.tasks.mt30 import MT30
 from fmbpo.training.device import resolve_device
 from fmbpo.training.residence_choice import choose, settled, streaming_bytes
 
@@ -126,10 +127,10 @@ def _check(
     parts = None
     if device:
         places = names or (f"{cell}/pretraining", f"{cell}/policies")  # folders that nobody has
-        count = len(data.tasks) if data else len(e.data.tasks) or 1
+        data_tasks = data.tasks if data else e.data.tasks or list(MT30)[:1]
         streamed = store and recorded.data.residence == "stream"
         more = streaming_bytes(store, len(tasks)) if store and streamed else 0
-        parts = needs.of(cell, e, places, tasks, count, device, more)
+        parts = needs.of(cell, e, places, tasks, data_tasks, device, more)
     if data and device and not rows.failed(cell):
         needs.try_out(cell, e, tasks, data, device, parts)
     return parts is not None and all(part.folder in needs.seconds for part in parts)

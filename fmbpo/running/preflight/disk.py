@@ -18,8 +18,6 @@ import attrs
 
 VALUE = 56
 """Bytes of a metric in a line of JSON, its name (with task and seed) included."""
-GENERATOR = 5056
-"""Bytes of a saved generator's state (torch's, on the CPU)."""
 FIXED = 1_500_000
 """A run folder's pictures, configuration, summary, manifests."""
 MEASURES = 36

@@ -20,7 +20,7 @@ from fmbpo.running.preflight.table import Rows
 from fmbpo.runs.folder import BEST
 from fmbpo.training.cells import grid_tasks
 from fmbpo.training.dataset import Dataset, check_horizon, load_dataset, store_path
-from fmbpo.training.initial_model import check_source
+from fmbpo.training.initial_model import load_world_model
 from fmbpo.training.own_models import check_learning
 from fmbpo.training.residence_choice import check_loading, choose, described
 
@@ -96,7 +96,7 @@ def find_world_model(
 
     def check(path: Path, adopt: bool) -> None:
         with reporting(traceback, Role("world model", e.world_model)):
-            check_source(e, path, adopt)
+            load_world_model(e, torch.device("meta"), path, adopt)
 
     protocol = e.protocol
     if isinstance(protocol, Frozen | Finetuned) and protocol.checkpoint:

@@ -12,6 +12,7 @@ from fmbpo.base.disk import check_disk
 from fmbpo.base.text import bytes_text, clock, speed
 from fmbpo.config.schema import Experiment
 from fmbpo.errors import UserError
+from fmbpo.measure.evaluation import Evaluator
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.names import needs_pretraining
 from fmbpo.running.preflight import duration, memory
@@ -28,6 +29,7 @@ from fmbpo.running.preflight.table import Rows
 from fmbpo.running.preflight.trial import try_plugins
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell
+from fmbpo.training.context import Context
 from fmbpo.training.dataset import Dataset
 
 SMALLER = "lower the batch, the horizon or policy_learning.stack (policies trained at once)"
@@ -51,12 +53,12 @@ class Needs:
         e: Experiment,
         names: tuple[str, str],
         tasks: Sequence[str],
-        data_tasks: int,
+        data_tasks: Sequence[str],
         device: torch.device,
         streaming: int = 0,
     ) -> list[Part] | None:
         """The parts of one experiment that are still to train, their memory checked; None where a
-        plugin cannot say what it needs. ``data_tasks``: number of tasks of the data;
+        plugin cannot say what it needs. ``data_tasks``: those of the data;
         ``streaming``: bytes of the host's memory that reading it from the disk takes."""
         pretraining, policies = (self.root / name for name in names)
         try:
@@ -66,7 +68,7 @@ class Needs:
                     self._part(pretraining, lambda: pretraining_part(e, pretraining, data_tasks))
                 )
             if e.grid and tasks:
-                cells = len(tasks) * len(e.grid.seeds)
+                cells = [Cell(task, seed) for task in tasks for seed in e.grid.seeds]
                 parts.append(self._part(policies, lambda: policies_part(e, policies, cells)))
         except UserError as error:
             self.rows.fail(cell, "runs", error)
@@ -163,10 +165,11 @@ class Needs:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         if e.grid is None or not part.at_once:
-            pace = duration.pretraining_pace(e, data, device)
+            pace = duration.pretraining_pace(Context(e, data, device))
         else:
             cells = [Cell(task, seed) for task in tasks for seed in e.grid.seeds][: part.cells]
-            pace = duration.policies_pace(e, cells, data, device, runner)
+            evaluator = Evaluator(runner, e.evaluation.seed)
+            pace = duration.policies_pace(Context(e, data, device), cells, evaluator)
         if device.type == "cuda":
             peak = bytes_text(torch.cuda.max_memory_allocated(device))
             self.rows.ok(cell, "memory", f"{part.name}: real updates took {peak} of {device}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, TextIO, TypeAlias, TypeVar
+from typing import Literal, TextIO, TypeAlias, TypeVar
 
 import attrs
 
@@ -29,10 +29,10 @@ class Row:
     cells: tuple[str, ...] = ()
     error: UserError | None = attrs.field(default=None, eq=False, repr=False)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As ``fmbpo check --json`` prints it."""
         fields = ("subject", "status", "detail", "remedy", "cells")
-        found = {name: getattr(self, name) for name in fields}
+        found: dict[str, object] = {name: getattr(self, name) for name in fields}
         return {**found, "cells": list(self.cells)}
 
 
