@@ -3,13 +3,14 @@
 import statistics
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 import torch
 
 from fmbpo.nn import blocks, two_hot
-from fmbpo.pwm.critic import ReturnScale
-from fmbpo.testing import parity, pwm_replay
+from fmbpo.pwm.policy import ReturnScale
+from fmbpo.testing import parity, pwm_golden
 
 GOLDEN = Path(__file__).parent / "golden" / "pwm"
 
@@ -58,14 +59,23 @@ def mutated(monkeypatch, change):
 
 
 def other_settings(**values):
-    """The convention's settings, some of them different."""
+    """PWM's conventions and the record's settings of learning, some of them different."""
 
     def change(patch):
-        original = pwm_replay.make_losses
-        replaced = lambda roles, s: original(roles, s._replace(**values))  # noqa: E731
-        patch.setattr(pwm_replay, "make_losses", replaced)
+        original = pwm_golden.PolicyUpdate
+
+        def replaced(pair, critic, *tables, **options):
+            return original(pair, critic, *(changed(t, values) for t in tables), **options)
+
+        patch.setattr(pwm_golden, "PolicyUpdate", replaced)
 
     return change
+
+
+def changed(table, values):
+    """The table with those of the values that it has keys for."""
+    own = attrs.fields_dict(type(table))
+    return attrs.evolve(table, **{name: v for name, v in values.items() if name in own})
 
 
 def true_scale(patch):
@@ -90,10 +100,10 @@ def larger_epsilon(patch):
 @pytest.mark.parametrize(
     ("change", "caught"),
     [
-        (other_settings(late_bootstrap=False), "actor_loss_det/loss_raw"),
-        (other_settings(one_step_targets=False), "actor_loss_det/target_values"),
+        (other_settings(bootstrap="horizon"), "actor_loss_det/loss_raw"),
+        (other_settings(critic_targets="td_lambda"), "actor_loss_det/target_values"),
         (other_settings(discount=0.98), "actor_loss_sto/loss"),
-        (other_settings(symlog_reward=False), "actor_loss_det/rew_buf"),
+        (other_settings(imagined_reward="real"), "actor_loss_det/rew_buf"),
         (true_scale, "wm_outputs/almost_two_hot_inv"),
         (looser_embedding, "wm_outputs/task_emb_weight_after"),
         (unbiased_variance, "actor_loss_det/ret_rms"),

@@ -7,7 +7,7 @@ import torch
 
 from fmbpo.cli import main
 from fmbpo.data.residence import InMemory
-from fmbpo.pwm.world_model import HookCall
+from fmbpo.pwm.pair import HookCall
 from fmbpo.runs.checkpoint import read_manifest
 from fmbpo.runs.sinks import read_metrics
 from fmbpo.runs.summary import Summary

@@ -93,30 +93,32 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
         from fmbpo.report.table import print_closing
         from fmbpo.running.preflight import preflight
         from fmbpo.running.run import Runner
+        from fmbpo.running.session import Session
         from fmbpo.running.study import StudyRunner
 
         root = Path(arguments.runs)
-
-        def draw(folder: Path) -> list[Path]:
-            return draw_missing(folder, say)
-
         runner: StudyRunner | Runner
-        if is_study(arguments.experiment):
-            study = load_study(**loading(arguments))
-            before = _checked(preflight(study.cells, root, thorough=False, traceback=root))
-            runner = StudyRunner(study, root, say, before.loaded, before.seconds, draw)
+        study = load_study(**loading(arguments)) if is_study(arguments.experiment) else None
+        cells = study.cells if study else {"": load_experiment(**loading(arguments))}
+        before = _checked(preflight(cells, root, thorough=False, traceback=root))
+        session = Session(
+            root=root,
+            say=say,
+            draw=lambda folder: draw_missing(folder, say),
+            expected=before.seconds,
+        )
+        if study:
+            runner = StudyRunner(study, session, before.loaded)
         else:
-            one = load_experiment(**loading(arguments))
-            before = _checked(preflight({"": one}, root, thorough=False, traceback=root))
             data = before.loaded[0][1] if before.loaded else None
-            runner = Runner(one, root, say, data, expected=before.seconds, draw=draw)
+            runner = Runner(cells[""], session, data)
     stream = sys.stderr if arguments.json else out
     width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
     if isinstance(runner, StudyRunner):
-        cells = runner.run(stop)
-        print_comparison(cells.summaries, cells.findings, stream, width=width)
-        folder = cells.folder
-        found = {name: summary.to_json() for name, summary in cells.summaries.items()}
+        ended = runner.run(stop)
+        print_comparison(ended.summaries, ended.findings, stream, width=width)
+        folder = ended.folder
+        found = {name: summary.to_json() for name, summary in ended.summaries.items()}
     else:
         result = runner.run(stop)
         wide = max(width, TABLE_WIDTH + PLANNED) if result.summary.planning else width

@@ -1,4 +1,4 @@
-"""What an update costs: floating-point operations, counted by torch's own counter."""
+"""The cost of an update: floating-point operations, counted by torch's own counter."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ loss."""
 
 
 def world_model_health(measures: Mapping[str, float], where: str = "") -> list[Finding]:
-    """What is wrong with a world model by its held-out measures (see ``Validator``)."""
+    """The gates that a world model's held-out measures fail (see ``Validator``)."""
     found: list[Finding] = []
 
     def gate(name: str, failed: bool, message: str, detail: str) -> None:
@@ -31,7 +31,7 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
         measures[f"{k}_h{longest}"]
         for k in ("obs_error", "copy_error", "reward_rmse", "constant_reward_rmse")
     )
-    # Where the real reward does not vary, a constant one is right.
+    # If the real reward does not vary, a constant one is right.
     varies = real > 1e-6
     gate(
         "reward_unexplained",
@@ -80,7 +80,7 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
 def learning_health(
     before: Mapping[str, float], after: Mapping[str, float], where: str = ""
 ) -> list[Finding]:
-    """What learning beside a policy did to a world model: it got worse by a half."""
+    """Whether a world model got worse by a half while it learned beside a policy."""
     old, new = before["score"], after["score"]
     if new <= 1.5 * old:
         return []
@@ -109,7 +109,7 @@ def size_health(parity: float | None) -> list[Finding]:
 
 
 class Watch:
-    """What is wrong with a stage while it trains, and since which iteration."""
+    """The gates that a stage fails while it trains, each with the iteration since when."""
 
     def __init__(self) -> None:
         self._since: dict[tuple[str, str], int] = {}
@@ -117,7 +117,7 @@ class Watch:
     def update(
         self, iteration: int, findings: Sequence[Finding]
     ) -> tuple[list[Finding], list[tuple[str, str]]]:
-        """Take in what holds now: what is new, and the (gate, place) that are mended."""
+        """Take in the present findings: the new ones, and the (gate, place) that are mended."""
         new = [f for f in findings if f.key not in self._since]
         now = {f.key for f in findings}
         mended = [key for key in self._since if key not in now]

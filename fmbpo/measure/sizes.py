@@ -54,7 +54,7 @@ def sizes(experiments: Sequence[Experiment]) -> tuple[list[str], list[str]]:
 def size_parity(table: PluginTable) -> float | None:
     """Parameters of a world model over those of the plain one of the same widths, minus 1.
 
-    The plain one is ``fmbpo.nn.world_model.LatentWorldModel``, which is what the MLP world model
+    The plain one is ``fmbpo.nn.world_model.LatentWorldModel``, which the MLP world model
     is. None for a plugin whose settings are not the shared ones.
     """
     config = table.config

@@ -21,7 +21,7 @@ from fmbpo.tasks.mt30 import OBS_WIDTH
 HORIZONS = (1, 2, 4, 8, 16)
 SLICES = 512
 FIT_SLICES = 1024
-"""A task, of two rows each: what the read-out is fitted on."""
+"""Slices of two rows per task that the read-out is fitted on."""
 RIDGE = 1e-4
 """In units of the mean square of a latent entry."""
 
@@ -55,7 +55,7 @@ class Validator:
         squared error N steps ahead;
         ``copy_error_hN``: the same of predicting no change; ``constant_error_hN`` and
         ``constant_reward_rmse_hN``: of predicting each task's mean; ``effective_rank`` of the
-        latents; ``curvature`` of a learned flow, 0 where paths are straight (where the module has
+        latents; ``curvature`` of a learned flow, 0 if paths are straight (if the module has
         it);
         ``simplex_error``: largest distance of a latent group's sum from 1 over the rollout
         (where latents are declared to lie on simplices);

@@ -28,8 +28,8 @@ def diagnose(
     norms of its top-level parts. ``jacobian/...``: root mean squares over the batch of the
     Frobenius norms of the first imagined step's Jacobians, estimated by vector-Jacobian products
     with random normal vectors: of the next latent to the latent and to the action, of the action
-    to the latent and to the noise. ``growth``, of policies that have it: what the policy's own
-    sub-steps do to the norm of such a vector.
+    to the latent and to the noise. ``growth``, of policies that have it: the factor by
+    which the policy's own sub-steps change the norm of such a vector.
     """
     grads = _part_gradients(update, state, start, models)
     found = {"esnr": _esnr(grads)}

@@ -47,7 +47,7 @@ def run_agent(run: Path, tasks: Sequence[str]) -> RunAgent:
     """The policies that a run trained for these tasks.
 
     Raises:
-        UserError: as `trained_policies`; also where it has none for a task.
+        UserError: as `trained_policies`; also if it has none for a task.
     """
     seeds: dict[str, list[int]] = {}
     for policy in trained_policies(run):
@@ -59,7 +59,7 @@ def run_agent(run: Path, tasks: Sequence[str]) -> RunAgent:
                 where=str(run),
                 remedy=f"{did_you_mean(task, seeds)} (--tasks)",
             )
-        load_policy(run, task, seeds[task][0])  # what is wrong with it is said before the work
+        load_policy(run, task, seeds[task][0])  # fail before collecting
     weights = {p.name: weights_sha256(p) for p in sorted((run / "checkpoints").iterdir())}
     provenance = {"run": run.resolve().name, **weights}
     return RunAgent(run.resolve(), {task: seeds[task] for task in tasks}, provenance)

@@ -35,11 +35,11 @@ MAIN_METRICS = (
     "consistency",
     "reward_loss",
 )
-"""Those that the display shows of a stage, where it has them."""
+"""Metrics that the display shows of a stage, if it has them."""
 
 
 class Stage(Protocol):
-    """What is trained: it owns the tensors, the loop owns the order of events."""
+    """A part of a run that trains: it owns the tensors, the loop owns the order of events."""
 
     name: str
 
@@ -59,10 +59,10 @@ class Stage(Protocol):
         """Measures of the gradients; nothing changes."""
 
     def weights(self) -> dict[str, Tensor]:
-        """What a user of the checkpoint needs."""
+        """The tensors that a user of the checkpoint needs."""
 
     def state(self) -> Saved:
-        """What continuing needs beside the weights."""
+        """Everything else that continuing needs."""
 
     def load(self, weights: Mapping[str, Tensor], state: Saved) -> None:
         """Continue from a checkpoint."""
@@ -90,10 +90,10 @@ class Trainer:
         self._records: dict[str, int] = {}  # how far the sinks' records go at the last checkpoint
 
     def train(self, stage: Stage, cadence: Cadence, outlook: Outlook | None = None) -> None:
-        """Train ``stage`` to its end, from its last checkpoint where there is one; ``outlook`` is
-        what follows it.
+        """Train ``stage`` to its end, from its last checkpoint if there is one; ``outlook``:
+        the work that follows it.
 
-        Raises ``Interrupted`` once everything is saved, ``UserError`` where a metric is no longer
+        Raises ``Interrupted`` once everything is saved, ``UserError`` if a metric is no longer
         finite (the last checkpoint is kept).
         """
         last = self.folder.checkpoints / stage.name.replace("/", "-")
@@ -121,7 +121,7 @@ class Trainer:
                 iteration % every == 0 or at_end
                 for every in (cadence.log_every, cadence.evaluate_every, cadence.checkpoint_every)
             )
-            # What has diverged is neither measured nor saved.
+            # A diverged model is neither measured nor saved.
             if log or evaluate or save or self.stop.requested:
                 values = stage.describe({k: v / summed for k, v in sums.items()})
                 self._check_finite(stage, iteration, values)

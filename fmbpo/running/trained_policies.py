@@ -30,7 +30,7 @@ from fmbpo.training.networks import CellNetworks, build_world_model
 
 _CPU = torch.device("cpu")
 _ADDED = ("versions", "world_model_weights", "data_id")
-"""What a run's ``config.json`` has beside the experiment."""
+"""Keys of a run's ``config.json`` beside the experiment's."""
 
 
 @attrs.frozen
@@ -86,11 +86,11 @@ def trained_policies(run: Path) -> list[TrainedPolicy]:
 def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
     """The policy that a run trained for ``task`` with ``seed``, as its final evaluation had it.
 
-    Everything is read from the run's folder but a frozen world model, whose checkpoint is where the
-    summary says, or beside the folder where all was moved.
+    Everything is read from the run's folder but a frozen world model, whose checkpoint the
+    summary names (or lies beside the folder, if both were moved).
 
     Raises:
-        UserError: as ``trained_policies``; also where the run has no such task or seed, the world
+        UserError: as ``trained_policies``; also if the run has no such task or seed, the world
             model is gone or another, or a plugin is not installed or of another version.
     """
     summary, e, config = _finished(run)
@@ -110,7 +110,7 @@ def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
     mask_A = masks[index] if tables.conventions.action_mask else torch.ones(ACTION_WIDTH)
 
     def own(part: str, module: Module) -> dict[str, Tensor]:
-        """The cell's parameters, stacked once; none where the module's own serve."""
+        """The cell's parameters, stacked once; none if the module's own serve."""
         at = group.index(cell)
         found = {k.removeprefix(f"{part}."): w[at : at + 1] for k, w in weights.items()
                  if k.startswith(f"{part}.")}  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the stages of one experiment share."""
+"""The experiment, data and device that its stages share."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Dataset:
     train: Rows
     held_out: Rows
     planner_return: dict[str, float]
-    """Mean return of the planner that collected the data, by task; empty where none did."""
+    """Mean return of the planner that collected the data, by task; empty if no planner did."""
     weight_K: Tensor | None = None
     """Slices that pretraining takes an epoch from an episode of each of MT30's tasks, on average;
     None: one of each."""
@@ -104,7 +104,7 @@ def _weights(weights: Mapping[str, float], tasks: Sequence[str], path: Path) -> 
     for task in weights:
         if task not in tasks:
             raise UserError(
-                f"there is a weight for task {task!r}, of which no episodes are used",
+                f"data.weights names task {task!r}, but no episodes of it are used",
                 where=str(path),
                 remedy=f"{did_you_mean(task, tasks)} (data.weights, data.tasks)",
             )

@@ -73,6 +73,8 @@ class PolicyTraining:
         self.update = self.eager_update.__call__
         if e.system.compile:
             self.update = torch.compile(self.update, fullgraph=True)
+        self.untrained = self.parameters
+        """Those that the stage was built with."""
 
     def step(self, iteration: int) -> dict[str, Tensor]:
         """One update of every cell on fresh starts and noise, after one of its own model."""
@@ -94,7 +96,8 @@ class PolicyTraining:
             generator.set_state(state)
         return self.training, start, self._rates(1), self.models.params if self.models else {}
 
-    def initial(self) -> tuple[Params, Params]:
+    @property
+    def parameters(self) -> tuple[Params, Params]:
         """The parameters now, of the policies and of the world models that are their own."""
         return self.training.policy, self.models.params if self.models else {}
 
@@ -166,8 +169,8 @@ class PolicyTraining:
         params: tuple[Params, Params] | None = None,
         steps: int = EPISODE_STEPS,
     ) -> NDArray[np.float64]:
-        """``[cells, episodes]`` returns of the deterministic policies, or of those that were
-        ``initial``."""
+        """``[cells, episodes]`` returns of the deterministic policies, or of others of them, such
+        as ``untrained``."""
         return self.evaluator.run(self._actors(params).act, self.tasks, episodes, steps)
 
     def planned_returns(
@@ -179,7 +182,7 @@ class PolicyTraining:
         return self.evaluator.run(act, self.tasks, self.mppi.planning.episodes, steps, progress)
 
     def _actors(self, params: tuple[Params, Params] | None = None) -> Actors:
-        return Actors(self.pair, *(params or self.initial()), self.index_T, self.mask_TA)
+        return Actors(self.pair, *(params or self.parameters), self.index_T, self.mask_TA)
 
     def weights(self) -> dict[str, Tensor]:
         """Policies and critics, and world models of their own, stacked along the cells."""

@@ -1,11 +1,11 @@
 """The policy update: stacked equals apart, compiled equals eager, pure, and it learns."""
 
+import attrs
 import pytest
 import torch
-from pairs import PAIRS, RATES, policy_update, problem
+from pairs import PAIRS, RATES, pair, policy, policy_update, problem, world_model
+from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
-
-from fmbpo.pwm.pair import Pair
 
 each_pair = pytest.mark.parametrize(("world_kind", "policy_kind"), PAIRS)
 
@@ -65,14 +65,52 @@ def test_the_imagined_return_rises(world_kind, policy_kind):
     assert rewards[-1] > rewards[0] + 0.01
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_masked_actions_and_frozen_model(kind):
-    roles, states, starts = problem(kind, "mlp")
-    before = {k: v.clone() for k, v in roles.world_model.state_dict().items()}
-    make_policy_update(roles, SETTINGS)(states, starts, RATES)
-    for name, value in roles.world_model.state_dict().items():
+@each_pair
+def test_leaves_a_frozen_model_alone(world_kind, policy_kind):
+    update, states, starts = problem(world_kind, policy_kind)
+    model = update.pair.world_model
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    update(states, starts, RATES)
+    for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert not any(p.requires_grad for p in roles.world_model.parameters())
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+@each_pair
+def test_padded_action_dimensions_are_0_and_have_no_part_in_the_update(world_kind, policy_kind):
+    """Noise in them is not seen; nor are actions in them, which the world model is handed here."""
+    update, states, starts = problem(world_kind, policy_kind)
+    padded_TBA = starts.mask_BA == 0
+    assert padded_TBA.any()
+    assert not padded_TBA.all()
+    args = states.policy, states.critics, states.scale, starts, {}
+    _, (imagined, *_) = vmap(update.actor_loss)(*args)
+    action_THBA = imagined.rollout.action_HBA
+    padded_THBA = padded_TBA.unsqueeze(1).expand_as(action_THBA)
+    assert (action_THBA[padded_THBA] == 0).all()
+    assert (action_THBA[~padded_THBA] != 0).all()
+
+    expected = update(states, starts, RATES)
+    for of_padding in (True, False):
+        where_THBA = padded_THBA if of_padding else ~padded_THBA
+        noise = starts.policy_noise_HBN
+        louder = starts._replace(policy_noise_HBN=torch.where(where_THBA, noise + 9, noise))
+        handed = handing_over(world_kind, policy_kind, of_padding)
+        for found in (update(states, louder, RATES), handed(states, starts, RATES)):
+            same = all(map(torch.equal, tree_leaves(found), tree_leaves(expected)))
+            assert same == of_padding
+
+
+def handing_over(world_kind, policy_kind, of_padding):
+    """The update with larger actions handed to the world model, in the padding or elsewhere."""
+    component, module = world_model(world_kind)
+
+    def predict(module, z, action, task, noise):
+        where = 1 - task.mask_BA if of_padding else task.mask_BA
+        return component.predict(module, z, action + 9 * where, task, noise)
+
+    other = attrs.evolve(component, predict=predict)
+    return policy_update(pair((other, module), policy(policy_kind)))
 
 
 def test_the_path_through_the_policys_own_input_is_cut():

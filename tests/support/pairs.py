@@ -63,11 +63,10 @@ def stack(trees):
     return tree_map(lambda *leaves: torch.stack(leaves), *trees)
 
 
-def pair(world_kind, policy_kind, world_settings=None, policy_settings=None):
-    """A policy in a frozen world model."""
-    model_component, model = world_model(world_kind, **(world_settings or {}))
+def pair(world_model, policy):
+    """A policy in a world model that is frozen here; each is a component and its module."""
+    (model_component, model), (component, module) = world_model, policy
     model_component.freeze(model)
-    component, module = policy(policy_kind, **(policy_settings or {}))
     return Pair(model, model_component, module, component)
 
 
@@ -78,7 +77,7 @@ def policy_update(pair, **conventions):
 
 def problem(world_kind, policy_kind, cells=3, **conventions):
     """An update, and the stacked state and start of some cells that all differ."""
-    update = policy_update(pair(world_kind, policy_kind), **conventions)
+    update = policy_update(pair(world_model(world_kind), policy(policy_kind)), **conventions)
     states, starts = [], []
     for cell in range(cells):
         torch.manual_seed(100 + cell)

@@ -3,7 +3,7 @@
 For each stage that is still to train::
 
     checkpoint (weights + training state), twice: the next one is written beside the last
-    + a second copy of the weights, where the best ones are kept
+    + a second copy of the weights, if the best ones are kept
     + metrics, one line of JSON a log and an evaluation, VALUE bytes a value
     + FIXED for configuration, pictures and summary
 
@@ -28,7 +28,7 @@ METRICS = 12
 
 @attrs.frozen
 class Kept:
-    """What one stage leaves."""
+    """Bytes that one stage leaves."""
 
     checkpoint: int
     """Bytes of its last checkpoint: weights and training state."""

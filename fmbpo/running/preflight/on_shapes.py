@@ -92,7 +92,7 @@ class _Made:
 
 @attrs.frozen
 class _Known:
-    """What an operation takes and makes, the same wherever its arguments have these shapes."""
+    """An operation's cost and result, the same whenever its arguments have these shapes."""
 
     flops: int
     result: object
@@ -187,7 +187,7 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @attrs.frozen
 class Cost:
-    """What one iteration of a stage takes; bytes but for the first two."""
+    """The cost of one iteration of a stage; in bytes, except the first two."""
 
     flops: int
     """Floating-point operations (matrix products; a multiply-add counts as two)."""
@@ -198,7 +198,7 @@ class Cost:
     update: int
     """Beyond that at the peak of an update: batch, activations, gradients, the new state."""
     evaluation: int
-    """Beyond the state at the peak of a validation on held-out data; 0 where there is none."""
+    """Beyond the state at the peak of a validation on held-out data; 0 if there is none."""
     weights: int
     """A checkpoint's weights."""
     training: int

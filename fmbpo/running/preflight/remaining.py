@@ -1,4 +1,4 @@
-"""The parts of a run that are still to train, as the folders under the root say: what they take."""
+"""The parts of a run that are still to train, by the folders under the root, and their cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fmbpo.training.cells import Cell, stages
 
 @attrs.frozen
 class Part:
-    """A run folder that is to be filled: the pretraining's, or the policies'."""
+    """A run folder still to fill: the pretraining's, or the policies'."""
 
     name: str
     folder: Path
@@ -35,7 +35,7 @@ class Part:
     validations: int = 0
     """Of world models on held-out data, those done left out."""
     cells: int = 0
-    """Policies in the largest group; 0 where there are none."""
+    """Policies in the largest group; 0 if there are none."""
     episodes: float = 0.0
     """In the simulator, for each cell of a group, those done left out."""
     at_once: int = 0

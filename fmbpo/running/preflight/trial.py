@@ -24,7 +24,6 @@ from fmbpo.tasks.mt30 import ACTION_WIDTH
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
-from fmbpo.training.dataset import Dataset
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
 
@@ -32,20 +31,15 @@ BATCH, HORIZON = 4, 3
 
 
 def try_plugins(
-    experiment: Experiment,
-    tasks: Sequence[str],
-    data: Dataset,
-    device: torch.device,
-    runner: EpisodeRunner,
-    traceback: Path | None = None,
+    context: Context, tasks: Sequence[str], runner: EpisodeRunner, traceback: Path | None = None
 ) -> Iterator[tuple[str, str]]:
     """One tiny update of everything that learns: yields (part, what was done).
 
     ``tasks``: those of the grid; ``traceback``: where a plugin's traceback is kept, if anywhere.
     Raises ``UserError`` for the first hook that breaks its contract.
     """
-    e = _tiny(experiment)
-    context = Context(e, data, device)
+    e = _tiny(context.experiment)
+    context = attrs.evolve(context, experiment=e)
     model = _Checked("world model", e.world_model)
     with _blaming(traceback, model):
         stage = Pretraining(context)
@@ -62,7 +56,7 @@ def try_plugins(
         if any(p.requires_grad for p in stage.module.parameters()):
             raise model.wrong("the hook `freeze` leaves parameters that learn")
         cells = [Cell(task, seed) for task in tasks for seed in e.of_policies.grid.seeds]
-        if not isinstance(e.protocol, Frozen):  # a world model each, of which one shows enough
+        if not isinstance(e.protocol, Frozen):  # each has its own world model; one is enough
             cells = cells[:1]
         evaluator = Evaluator(runner, e.evaluation.seed)
         policies = PolicyTraining("check", cells, context, stage.module, evaluator)
