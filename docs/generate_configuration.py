@@ -16,7 +16,7 @@ import sys
 import tomllib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -25,6 +25,7 @@ import attrs
 from fmbpo.config import conventions, load_experiment, resolved, schema
 from fmbpo.config import study_file as study
 from fmbpo.config.docstrings import meanings, summary
+from fmbpo.config.identity import leaves
 from fmbpo.config.json_schema import schema_text
 from fmbpo.config.protocols import PROTOCOLS
 from fmbpo.data.embedded import embedded_path
@@ -101,14 +102,11 @@ def _configuration() -> Iterator[str]:
 
 
 def _tables() -> Iterator[tuple[str, type[Any]]]:
-    hints = typing.get_type_hints(schema.Experiment)
-    for field in attrs.fields(schema.Experiment):
-        for cls in (hints[field.name], *get_args(hints[field.name])):
-            if isinstance(cls, type) and attrs.has(cls):
-                if cls is schema.Protocol:
-                    yield from ((field.name, protocol) for protocol in PROTOCOLS.values())
-                else:
-                    yield field.name, cls
+    for name, cls in schema.tables().items():
+        if cls is schema.Protocol:
+            yield from ((name, protocol) for protocol in PROTOCOLS.values())
+        else:
+            yield name, cls
 
 
 def _top_level() -> list[str]:
@@ -202,7 +200,7 @@ def _default(field: attrs.Attribute[Any]) -> str:
 def _scales() -> str:
     file = ROOT / "experiments" / f"{WHOLE}.toml"
     paper, laptop = (
-        dict(_leaves(resolved(load_experiment(file, scale=scale, data="embedded"))))
+        dict(leaves(resolved(load_experiment(file, scale=scale, data="embedded"))))
         for scale in ("paper", "laptop")
     )
     rows = ["| key | `paper` | `laptop` |", "| --- | --- | --- |"]
@@ -212,14 +210,6 @@ def _scales() -> str:
         if key not in ("scale", "scale_reason") and value != paper.get(key)
     ]
     return "\n".join(rows)
-
-
-def _leaves(table: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{at}{key}.")
-        else:
-            yield f"{at}{key}", value
 
 
 def _embedded() -> Iterator[str]:

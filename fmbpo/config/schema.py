@@ -5,6 +5,7 @@ Every key of a file is a field here or in the ``Config`` of the chosen plugin; t
 
 from __future__ import annotations
 
+import typing
 from typing import Any, Literal
 
 import attrs
@@ -260,16 +261,22 @@ class Experiment:
     """Where each value came from, by key path; values that are not in it are defaults."""
 
     def __attrs_post_init__(self) -> None:
-        tables = {name: getattr(self, name) for name in POLICY_TABLES}
-        wrong = [n for n, t in tables.items() if (t is None) == (self.kind == "policy")]
         if getattr(self.world_model.config, "reward_loss", "two_hot") != "two_hot":
             raise ValueError(
                 "world_model.reward_loss is not set here but by conventions.model_loss, which "
                 "leaves pretraining as it is"
             )
-        if wrong:
-            verb = "needs" if self.kind == "policy" else "has no place for"
-            raise ValueError(f"an experiment of kind {self.kind!r} {verb} {', '.join(wrong)}")
+
+
+def tables() -> dict[str, type[Any]]:
+    """The class of each table of an experiment, by the table's name."""
+    hints = typing.get_type_hints(Experiment)
+    return {
+        name: cls
+        for name, hint in hints.items()
+        for cls in (hint, *typing.get_args(hint))
+        if isinstance(cls, type) and attrs.has(cls)
+    }
 
 
 POLICY_TABLES = ("protocol", "conventions", "policy", "policy_learning", "critic", "grid")
