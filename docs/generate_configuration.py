@@ -39,13 +39,11 @@ SCHEMA = ROOT / "experiments" / "schema.json"
 PLUGIN_BEGIN, PLUGIN_END = "<!-- plugin:begin -->\n", "<!-- plugin:end -->\n"
 BEGIN, END = "<!-- generated:begin -->\n", "<!-- generated:end -->\n"
 
-# Fields whose class or whose own section says it all have no docstring of their own.
+# Fields whose class or own section suffices have no docstring of their own.
 MEANINGS = {
-    "kind": "What the file trains; it decides which tables it has.",
-    "study.kind": "What makes the file a study.",
-    "wandb.mode": "`online` uploads, `offline` writes to the run's folder, `disabled`: nothing.",
-    "wandb.project": "Project of a policy run. A pretraining run goes to `WM-Pretrain`.",
-    "protocol.kind": "Which protocol; it decides the table's other keys.",
+    "kind": "What the file trains; it determines the tables.",
+    "study.kind": "Makes the file a study.",
+    "protocol.kind": "The protocol; it determines the table's other keys.",
 }
 WHOLE = "phase8_flowwm_flowpolicy"
 """The experiment whose two scales are compared: it has every table."""
@@ -165,7 +163,7 @@ def _owner(cls: type[Any], name: str) -> type[Any]:
 def _first_line(cls: type[Any], name: str) -> str:
     """What the table is for."""
     if name in ("world_model", "policy"):
-        return "Which plugin, and all its settings.\n"
+        return "The plugin, and all its settings.\n"
     return f"{summary(cls)}\n"
 
 

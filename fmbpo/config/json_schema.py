@@ -54,7 +54,7 @@ def schema_text(
         if cls is PluginTable:
             ours = [plugin for (kind, _), plugin in offered.items() if kind == name]
             branches = [branch for plugin in ours if (branch := _plugin(plugin, say))]
-            defined[name] = _either("Which plugin, and all its settings.", branches)
+            defined[name] = _either("The plugin, and all its settings.", branches)
         elif cls is Protocol:
             defined[name] = _either(summary(cls), [_table(kind) for kind in PROTOCOLS.values()])
         else:
