@@ -26,6 +26,8 @@ from fmbpo.cli.arguments import (
 from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
+    from fmbpo.config.schema import Experiment
+    from fmbpo.config.study_file import Study
     from fmbpo.running.preflight import Report
     from fmbpo.running.stop import Stop
 
@@ -82,8 +84,6 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
     import shutil
 
     with stop.ends_at_once():  # there is nothing to save yet
-        from fmbpo.config import load_experiment
-        from fmbpo.config.study_file import is_study, load_study
         from fmbpo.report.run_pictures import draw_missing
         from fmbpo.report.side_by_side import print_comparison
         from fmbpo.report.table import print_closing
@@ -92,23 +92,21 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
         from fmbpo.running.study import StudyRunner
 
         root, draw = arguments.runs, functools.partial(draw_missing, say=say)
+        study, cells = _load(arguments)
+        before = _checked(preflight(cells, root, thorough=False, traceback=root))
         runner: StudyRunner | Runner
-        if is_study(arguments.experiment):
-            study = load_study(**loading(arguments))
-            before = _checked(preflight(study.cells, root, thorough=False, traceback=root))
+        if study is not None:
             runner = StudyRunner(study, root, say, before.loaded, before.seconds, draw)
         else:
-            one = load_experiment(**loading(arguments))
-            before = _checked(preflight({"": one}, root, thorough=False, traceback=root))
             data = before.loaded[0][1] if before.loaded else None
-            runner = Runner(one, root, say, data, expected=before.seconds, draw=draw)
+            runner = Runner(cells[""], root, say, data, expected=before.seconds, draw=draw)
     stream = sys.stderr if arguments.json else out
     width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
     if isinstance(runner, StudyRunner):
-        cells = runner.run(stop)
-        print_comparison(cells.summaries, cells.findings, stream, width=width)
-        folder = cells.folder
-        found = {name: summary.to_json() for name, summary in cells.summaries.items()}
+        whole = runner.run(stop)
+        print_comparison(whole.summaries, whole.findings, stream, width=width)
+        folder = whole.folder
+        found = {name: summary.to_json() for name, summary in whole.summaries.items()}
     else:
         result = runner.run(stop)
         wide = max(width, TABLE_WIDTH + PLANNED) if result.summary.planning else width
@@ -118,6 +116,18 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
     if arguments.json:
         print(json.dumps(found), file=out)
     return 0
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Study | None, dict[str, Experiment]]:
+    """The study and its experiments by cell, or None and one experiment under ``""``."""
+    from fmbpo.config import load_experiment
+    from fmbpo.config.study_file import is_study, load_study
+
+    given = loading(arguments)
+    if not is_study(arguments.experiment):
+        return None, {"": load_experiment(**given)}
+    study = load_study(**given)
+    return study, study.cells
 
 
 def _checked(found: Report) -> Report:
@@ -130,16 +140,10 @@ def _checked(found: Report) -> Report:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from fmbpo.config import load_experiment
-    from fmbpo.config.study_file import is_study, load_study
     from fmbpo.running.preflight import preflight
 
-    differences = []
-    if is_study(arguments.experiment):
-        study = load_study(**loading(arguments))
-        cells, differences = study.cells, study.differences
-    else:
-        cells = {"": load_experiment(**loading(arguments))}
+    study, cells = _load(arguments)
+    differences = [] if study is None else study.differences
     found = preflight(cells, arguments.runs)
     if arguments.json:
         rows = [row.to_json() for row in found.rows]
