@@ -22,9 +22,9 @@ def add_collect(kinds: Commands) -> None:
     collect = add(kinds, "collect", "collect data in the simulator with a planner", _collect)
     collect.add_argument("--out", required=True, type=Path, metavar="STORE",
                          help="the store to write")  # fmt: skip
-    collect.add_argument("--tasks", metavar="NAME[=COUNT],…",
-                         help="tasks, each with an optional number of episodes of its own; "
-                         "mt30 names all of them (default: the recipe's)")  # fmt: skip
+    collect.add_argument("--tasks", metavar="NAME,…",
+                         help="tasks; NAME=COUNT gives one its own number of episodes, mt30 "
+                         "names all tasks (default: the recipe's)")  # fmt: skip
     for name, text in (
         ("episodes", "episodes per task (default: the recipe's, usually 64)"),
         ("explore", "further episodes per task of random bursts and rests (default: 0)"),

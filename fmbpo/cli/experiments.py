@@ -51,7 +51,7 @@ def add_commands(commands: Commands) -> None:
     json_argument(check, "the checks")
 
     compare = add(
-        commands, "compare", "print how experiments differ; fail if one is undeclared", _compare
+        commands, "compare", "print how experiments differ; fail on undeclared ones", _compare
     )
     compare.add_argument("experiments", type=experiment_file, nargs="+", metavar="FILE",
                          help="two or more TOML files of experiments")  # fmt: skip
@@ -67,7 +67,7 @@ def add_commands(commands: Commands) -> None:
     show = add(config, "show", "print the resolved configuration of a file as TOML", _config_show)
     experiment_arguments(show)
     show.add_argument("--origin", action="store_true", help="add where each value comes from")
-    json_argument(show, "it")
+    json_argument(show, "the configuration")
     add(config, "schema", "print the JSON Schema of experiment files with the installed plugins",
         _config_schema)  # fmt: skip
 
