@@ -184,7 +184,9 @@ def test_the_guides_plugin_is_complete_and_short(tmp_path, monkeypatch):
 
 def test_the_readmes_plugin_keeps_the_contract(tmp_path, offer_project, capsys):
     """Run as it stands on the page."""
-    (code,) = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "README.md").read_text("utf-8"), re.M | re.S)
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```$", (REPOSITORY / "README.md").read_text("utf-8"), re.M | re.S
+    )
     assert sum(bool(line) for line in code.splitlines()) <= 21
     (tmp_path / "linear_policy.py").write_text(code)
     (tmp_path / "pyproject.toml").write_text(

@@ -293,7 +293,7 @@ def test_mistakes_end_in_one_message(words, said, tmp_path, monkeypatch, capsys)
 def test_several_films_do_not_fit_into_one_file(runs, tmp_path, capsys):
     out = str(tmp_path / "a.mp4")
     assert main(["tasks", "render", "--policy", str(runs["frozen"]), "--out", out]) == 2
-    assert "one file for the 2 tasks" in capsys.readouterr().err
+    assert "one file cannot hold the 2 tasks" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--size", "9x9"], ["--size", "x"], ["--steps", "0"],

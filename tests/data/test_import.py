@@ -287,18 +287,18 @@ def test_the_memory_that_is_needed_is_computed_first(files, tmp_path):
 
 
 def test_progress_says_rate_and_time_to_finish(monkeypatch, capsys):
-    from fmbpo.cli import importing
+    from fmbpo.cli import progress
 
     now = [100.0]
-    monkeypatch.setattr(importing.time, "monotonic", lambda: now[0])
-    lines = importing.Lines()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    lines = progress.Lines(of_bytes="checking the files")
     for seconds, done in ((0, 0), (1, 1000), (6, 6000), (8, 8000), (10, 10_000)):
         now[0] = 100.0 + seconds
         lines("episodes", done, 10_000)
     lines("checking the files", 10**9, 10**9)
     assert capsys.readouterr().err.splitlines() == [
-        "episodes: 6,000 of 10,000, 1,000 a second, 0:00:04 left",
-        "episodes: 10,000 of 10,000, 1,000 a second, 0:00:00 left",
+        "episodes: 6,000 of 10,000, 1,000 per second, 0:00:04 left",
+        "episodes: 10,000 of 10,000, 1,000 per second, 0:00:00 left",
         "checking the files: 1 GB of 1 GB, 0:00:00 left",
     ]
 
