@@ -54,31 +54,29 @@ def add_collect(kinds: Commands) -> None:
 
 
 def _collect(arguments: argparse.Namespace) -> int:
-    from fmbpo.data.collecting import collect
+    from fmbpo.data.collecting import Request, collect
 
     recipe = _recipe(arguments)
     episodes = _episodes(arguments, recipe)
-    agent = None
+    policies = None
     if arguments.policy is not None:
         from fmbpo.running.collecting_policies import run_agent
 
-        agent = run_agent(arguments.policy, list(episodes))
+        policies = run_agent(arguments.policy, list(episodes))
+    request = Request(
+        list(episodes),
+        episodes,
+        recipe.mix,
+        seed=arguments.seed,
+        explore=arguments.explore,
+        recover=arguments.recover,
+        compress=arguments.compress,
+        policies=policies,
+    )
 
     def work(stop: Stop) -> int:
         with stop.ends_at_once():  # every finished episode is kept
-            path = collect(
-                arguments.out,
-                list(episodes),
-                episodes,
-                recipe.mix,
-                arguments.seed,
-                arguments.workers,
-                _Progress(),
-                explore=arguments.explore,
-                recover=arguments.recover,
-                compress=arguments.compress,
-                agent=agent,
-            )
+            path = collect(arguments.out, request, arguments.workers, _Progress())
         print(path)
         return 0
 

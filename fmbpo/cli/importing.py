@@ -38,20 +38,18 @@ def add_commands(commands: Commands) -> None:
 
 def _import(arguments: argparse.Namespace) -> int:
     from fmbpo.base.free_memory import host_free
-    from fmbpo.data.importing.into_store import import_files
+    from fmbpo.data.importing.into_store import Import, import_files
+
+    asked = Import(
+        arguments.kind,
+        arguments.sources,
+        compress=arguments.compress,
+        skip_other_tasks=arguments.skip_other_tasks,
+    )
 
     def work(stop: Stop) -> int:
         with stop.ends_at_once():  # what is written is kept
-            path = import_files(
-                arguments.kind,
-                arguments.sources,
-                arguments.out,
-                compress=arguments.compress,
-                skip_other_tasks=arguments.skip_other_tasks,
-                memory=host_free(),
-                progress=Lines(),
-                say=say,
-            )
+            path = import_files(asked, arguments.out, memory=host_free(), progress=Lines(), say=say)
         print(path)
         return 0
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.protocols import Finetuned, Scratch
 from fmbpo.config.schema import Experiment, PluginTable, PolicyLearningConfig
-from fmbpo.data.residence import Stored
 from fmbpo.data.sampler import SliceSampler, ahead
 from fmbpo.errors import UserError
 from fmbpo.hookspecs import Batch
@@ -89,7 +88,7 @@ def check_learning(experiment: Experiment, data: Dataset) -> None:
         ) from error
     check_horizon(data.train, e.policy_learning.horizon, "policy_learning.horizon")
     residence = data.train.residence
-    if isinstance(residence, Stored) and not residence.plain:
+    if residence.kind == "stream" and not residence.plain:
         raise UserError(
             "world models that learn beside policies read slices of all episodes, each of which "
             "would decode a compressed chunk",

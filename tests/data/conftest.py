@@ -5,7 +5,7 @@ import pytest
 import torch
 from numbered import CPU, write_store
 
-from fmbpo.data.residence import InMemory, Stored
+from fmbpo.data.residence import residence
 from fmbpo.data.sampler import Rows, action_masks
 from fmbpo.data.store import held_out, open_store
 from fmbpo.tasks.mt30 import MT30
@@ -22,11 +22,10 @@ def rows(store):
     """``rows(kind)``: all rows of the store that are not held out, in a residence."""
 
     def rows(kind, held=False):
-        residence = Stored(store, CPU) if kind == "stream" else InMemory(store, kind, CPU)
         index = torch.tensor([MT30[t].index for t in store.tasks])
         task_E = index[torch.from_numpy(store.episode_task.astype(np.int64))]
         masks = action_masks([i.action_dim for i in MT30.values()], 6)
         kept = torch.from_numpy(held_out(store))
-        return Rows(store, residence, task_E, masks).select(kept if held else ~kept)
+        return Rows(residence(store, kind, CPU), task_E, masks).select(kept if held else ~kept)
 
     return rows

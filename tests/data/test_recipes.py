@@ -136,8 +136,8 @@ def test_a_recipe_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_all_thirty_by_one_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: dict[str, Any] = {}
-    module = "fmbpo.data.collecting.collector.collect"
-    monkeypatch.setattr(module, lambda out, tasks, episodes, mix, *a, **k: asked.update(episodes))
+    module = "fmbpo.data.collecting.collect"
+    monkeypatch.setattr(module, lambda out, request, *_: asked.update(request.episodes))
     out = ["--out", str(tmp_path / "x.zarr")]
     assert main([*COLLECT, *out, "--tasks", "mt30=2,walker_walk=5"]) == 0
     assert asked == {**dict.fromkeys(MT30, 2), "walker-walk": 5}

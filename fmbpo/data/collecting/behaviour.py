@@ -16,17 +16,15 @@ Policy = Callable[[TaskEnv, NDArray[np.float32]], NDArray[np.floating]]
 """From the environment and its observation [O] to an action [U], unclipped."""
 
 
-class Agent(Protocol):
-    """A trained policy, where it takes the planner's place; it can be sent to a process."""
+class TrainedPolicies(Protocol):
+    """Trained policies that take the planner's place; they can be sent to a worker process."""
 
     @property
     def provenance(self) -> dict[str, str]:
-        """What the store says of it."""
-        ...
+        """Their origin, for the store's record."""
 
     def policy(self, task: str, episode: int) -> Policy:
-        """The one that acts in this episode."""
-        ...
+        """The policy that acts in this episode."""
 
 
 def make_policy(

@@ -1,8 +1,8 @@
-"""Data of one's own as ``.npz`` files: what `numpy.savez` writes of five arrays.
+"""Your own data as ``.npz`` files: five arrays, as `numpy.savez` writes them.
 
 | array | shape | |
 | --- | --- | --- |
-| ``obs`` | [N, O] float | rows of all episodes, one behind the other; padded or not |
+| ``obs`` | [N, O] float | rows of all episodes in order; padded or not |
 | ``action`` | [N, A] float | the action that led to each row; an episode's first is ignored |
 | ``reward`` | [N] float | likewise, summed over the action repeat |
 | ``episode_ends`` | [E] integers | the row behind each episode's last |
