@@ -33,10 +33,7 @@ _OBJECTS = {
     "geom": mujoco.mjtObj.mjOBJ_GEOM,
     "site": mujoco.mjtObj.mjOBJ_SITE,
 }
-_KINDS = {
-    "pos": mujoco.mjtSensor.mjSENS_FRAMEPOS,
-    "zaxis": mujoco.mjtSensor.mjSENS_FRAMEZAXIS,
-}
+_KINDS = {"pos": mujoco.mjtSensor.mjSENS_FRAMEPOS, "zaxis": mujoco.mjtSensor.mjSENS_FRAMEZAXIS}
 # What tasks change in the model at a reset (targets, sizes, damping).
 _RESET_FIELDS = ("geom_pos", "geom_size", "site_pos", "site_size", "dof_damping")
 

@@ -160,9 +160,7 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
     except _DAMAGED as error:
         raise UserError(
-            f"truncated or damaged ({error or type(error).__name__})",
-            where=str(path),
-            remedy=AGAIN,
+            f"truncated or damaged ({error or type(error).__name__})", where=str(path), remedy=AGAIN
         ) from error
 
 
