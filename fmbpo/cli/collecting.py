@@ -24,12 +24,17 @@ def add_collect(kinds: Commands) -> None:
         "--tasks", help="task names, separated by commas; mt30: all of them; NAME=COUNT for a "
         "number of episodes of its own (default: those of the recipe)"
     )  # fmt: skip
-    collect.add_argument("--episodes", type=int, help="episodes a task (default: the recipe's, 64)")
     collect.add_argument(
-        "--explore", type=int, default=0, help="further episodes a task of random bursts and rests"
+        "--episodes", type=int, help="episodes per task (default: the recipe's, 64)"
     )
     collect.add_argument(
-        "--recover", type=int, default=0, help="further episodes a task of the planner, "
+        "--explore",
+        type=int,
+        default=0,
+        help="further episodes per task of random bursts and rests",
+    )
+    collect.add_argument(
+        "--recover", type=int, default=0, help="further episodes per task of the planner, "
         "interrupted by random actions"
     )  # fmt: skip
     collect.add_argument("--seed", type=int, default=0)
@@ -39,7 +44,7 @@ def add_collect(kinds: Commands) -> None:
         "TOML file with a table for each"
     )  # fmt: skip
     mix.add_argument(
-        "--noise", metavar="X,Y,…", help="in a recipe's place: only the planner, with these "
+        "--noise", metavar="X,Y,…", help="instead of a recipe: only the planner, with these "
         "standard deviations of action noise in equal shares"
     )  # fmt: skip
     collect.add_argument(
@@ -47,7 +52,7 @@ def add_collect(kinds: Commands) -> None:
         "planner's place"
     )  # fmt: skip
     collect.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)"
     )
     collect.add_argument("--compress", action="store_true", help="a store a third of the size")
     collect.set_defaults(command=_collect)

@@ -83,7 +83,7 @@ def test_noise_in_a_recipes_place() -> None:
         ({"a": {"kind": "planner", "share": 1, "noise": -0.1}}, "noise is -0.1"),
         ({"a": {"kind": "planner", "share": 1, "effort": True}}, "effort is True"),
         ({"a": {"kind": "random", "share": 1, "smooth": 1}}, "true or false"),
-        ({"../a": {"kind": "random", "share": 1}}, "is no name"),
+        ({"../a": {"kind": "random", "share": 1}}, "is not a valid name"),
         ({}, "no behaviour"),
     ],
 )

@@ -12,7 +12,7 @@ from functools import partial
 from dm_control.suite import common, reacher
 
 # A planar arm with hinges about z; each capsule lies along its link. Angles in degrees. Ground,
-# walls and root are to be seen, as the stock reacher's are; nothing collides.
+# walls and root are visible, as in the stock reacher; nothing collides.
 _MODEL = """
 <mujoco model="planar reacher, three links">
   <include file="./common/skybox.xml"/>
