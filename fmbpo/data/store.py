@@ -20,6 +20,7 @@ from fmbpo.data.store_format import (
     LAYOUT,
     META_ARRAYS,
     SEAL,
+    Attributes,
     ContentHash,
     check_attributes,
     check_ends,
@@ -55,7 +56,7 @@ class Store:
     """
 
     path: Path
-    attributes: Mapping[str, Any]
+    attributes: Attributes
     arrays: Mapping[str, zarr.Array[Any]]
     episode_ends: NDArray[np.int64]
     episode_task: NDArray[np.int16]
@@ -138,7 +139,7 @@ def load(path: Path | str) -> Episodes:
     return Episodes(*astuple(store, recurse=False), *rows)
 
 
-def check_request(store: Store, request: Mapping[str, Any]) -> None:
+def check_request(store: Store, request: Attributes) -> None:
     """UserError unless the store was made for this request (a part of its provenance)."""
     if store.attributes.get("provenance", {}).get("request") != request:
         raise UserError(

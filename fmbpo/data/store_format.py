@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import zarr
@@ -14,6 +14,11 @@ from numpy.typing import NDArray
 
 from fmbpo.errors import UserError
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
+
+Array: TypeAlias = NDArray[Any]
+"""Numbers of any type."""
+Attributes: TypeAlias = Mapping[str, Any]
+"""Values of JSON by name."""
 
 FORMAT = "fmbpo-offline"
 FORMAT_VERSION = 1
@@ -49,7 +54,7 @@ class ContentHash:
         self._tasks = tuple(tasks)
         self._hashes = {name: hashlib.sha256() for name in DATA_ARRAYS}
 
-    def update(self, name: str, values: NDArray[Any]) -> None:
+    def update(self, name: str, values: Array) -> None:
         """Add the next rows of a data array."""
         dtype = np.dtype(LAYOUT[name][0]).newbyteorder("<")
         self._hashes[name].update(np.ascontiguousarray(values, dtype).tobytes())
@@ -61,7 +66,7 @@ class ContentHash:
         episode_ends: NDArray[np.int64],
     ) -> str:
         """The id of all rows added so far with these episodes."""
-        meta: tuple[NDArray[Any], ...] = (episode_task, episode_behaviour, episode_ends)
+        meta: tuple[Array, ...] = (episode_task, episode_behaviour, episode_ends)
         for name, values in zip(META_ARRAYS, meta, strict=True):
             self._hashes[name] = hashlib.sha256()
             self.update(name, values)
@@ -84,7 +89,7 @@ def seal(path: Path) -> str:
 
 def counts(
     tasks: Sequence[str], episode_task: NDArray[np.int16], episode_ends: NDArray[np.int64]
-) -> dict[str, Any]:
+) -> Attributes:
     """The attributes that count rows and episodes, in all and by task."""
     lengths = episode_ends - starts(episode_ends)
     episodes = np.bincount(episode_task, minlength=len(tasks))
@@ -138,7 +143,7 @@ def open_array(group: zarr.Group, name: str, path: Path) -> zarr.Array[Any]:
     return array
 
 
-def read(array: zarr.Array[Any], name: str, path: Path, rows: slice | None = None) -> NDArray[Any]:
+def read(array: zarr.Array[Any], name: str, path: Path, rows: slice | None = None) -> Array:
     """All rows of an array, or some; UserError if its chunks cannot be decoded."""
     try:
         return np.asarray(array[rows if rows is not None else slice(None)])
@@ -148,7 +153,7 @@ def read(array: zarr.Array[Any], name: str, path: Path, rows: slice | None = Non
         raise damaged(f"truncated or damaged: {first}", f"{path}, array {name}{at}") from error
 
 
-def check_attributes(attributes: Mapping[str, Any], path: Path) -> None:
+def check_attributes(attributes: Attributes, path: Path) -> None:
     """UserError unless these are attributes of a complete store that this version can read."""
     where = str(path)
     if attributes.get("format") != FORMAT:
@@ -188,9 +193,7 @@ def check_ends(ends: NDArray[np.int64], lengths: Mapping[str, int], path: Path) 
             raise damaged(f"the last episode ends at row {last}, but {name} has {rows} rows", where)
 
 
-def check_index(
-    index: NDArray[Any], episodes: int, name: str, names: Sequence[str], path: Path
-) -> None:
+def check_index(index: Array, episodes: int, name: str, names: Sequence[str], path: Path) -> None:
     """UserError unless every episode has an index [E] into ``names``."""
     where = f"{path}, array {name}"
     if len(index) != episodes:
@@ -203,7 +206,7 @@ def check_index(
 
 
 def check_manifest(
-    attributes: Mapping[str, Any], task: NDArray[np.int16], ends: NDArray[np.int64], path: Path
+    attributes: Attributes, task: NDArray[np.int16], ends: NDArray[np.int64], path: Path
 ) -> None:
     """UserError unless the counts in the attributes are those of the episodes [E].
 
@@ -224,7 +227,7 @@ def check_manifest(
 
 
 def check_finite(
-    values: NDArray[Any], first_row: int, name: str, ends: NDArray[np.int64], path: Path
+    values: Array, first_row: int, name: str, ends: NDArray[np.int64], path: Path
 ) -> None:
     """UserError naming episode and row if a value of the rows from ``first_row`` is not finite."""
     if np.isfinite(values).all():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from fmbpo.data.store_format import (
     LAYOUT,
     META_ARRAYS,
     SEAL,
+    Array,
+    Attributes,
     ContentHash,
     counts,
     seal,
@@ -69,7 +71,7 @@ class StoreWriter:
         compress: bool = False,
         chunk_rows: int = CHUNK_ROWS,
         resume: bool = False,
-        provenance: Mapping[str, Any] | None = None,
+        provenance: Attributes | None = None,
         reread: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.out, self.partial = Path(out), Path(f"{out}.partial")
@@ -78,7 +80,7 @@ class StoreWriter:
         self._tasks = tuple(task_info(name).name for name in tasks)
         self._behaviours = tuple(behaviours)
         self._chunk, self._hash = chunk_rows, ContentHash(self._tasks)
-        self._pending: dict[str, list[NDArray[Any]]] = {name: [] for name in LAYOUT}
+        self._pending: dict[str, list[Array]] = {name: [] for name in LAYOUT}
         self._rows = self._written = self.episodes = self._episodes_written = 0
         # A kill can leave a store without its last arrays; then it has no rows either.
         begun = all((self.partial / name / "zarr.json").exists() for name in LAYOUT)
@@ -134,9 +136,9 @@ class StoreWriter:
         action: NDArray[np.float32],
         reward: NDArray[np.float32],
         *,
-        lengths: NDArray[Any],
-        task: NDArray[Any],
-        behaviour: NDArray[Any],
+        lengths: Array,
+        task: Array,
+        behaviour: Array,
     ) -> None:
         """Add K episodes of R rows together, already in the store's form (not checked again).
 
@@ -155,7 +157,7 @@ class StoreWriter:
             with self._disk():
                 self._flush(self._rows // self._chunk * self._chunk)
 
-    def finish(self, attributes: Mapping[str, Any] | None = None) -> Path:
+    def finish(self, attributes: Attributes | None = None) -> Path:
         """Write what is pending and the attributes, then rename; returns the store's folder."""
         with self._disk():
             self._flush(self._rows)
@@ -179,7 +181,7 @@ class StoreWriter:
         with disk_errors(self.partial, intact="what is written already is kept"):
             yield
 
-    def _create(self, compress: bool, provenance: Mapping[str, Any] | None) -> None:
+    def _create(self, compress: bool, provenance: Attributes | None) -> None:
         self.partial.parent.mkdir(parents=True, exist_ok=True)
         self._group = zarr.open_group(self.partial, mode="w", zarr_format=3)
         infos = [task_info(name) for name in self._tasks]
@@ -216,7 +218,7 @@ class StoreWriter:
                 config={"write_empty_chunks": True},
             )
 
-    def _reopen(self, provenance: Mapping[str, Any], reread: Callable[[int, int], None]) -> None:
+    def _reopen(self, provenance: Attributes, reread: Callable[[int, int], None]) -> None:
         self._group = zarr.open_group(self.partial, mode="r+", zarr_format=3)
         attributes: dict[str, Any] = dict(self._group.attrs)
         names = (attributes.get("tasks"), attributes.get("behaviours"))
@@ -272,7 +274,7 @@ class StoreWriter:
             self._pending[name] = [values[count:]]
         self._episodes_written += count
 
-    def _extend(self, name: str, start: int, values: NDArray[Any]) -> None:
+    def _extend(self, name: str, start: int, values: Array) -> None:
         if not len(values):
             return
         array, stop = self._array(name), start + len(values)
@@ -284,7 +286,7 @@ class StoreWriter:
             at = (str(number), *("0" for _ in array.shape[1:]))
             fsync_path(self.partial.joinpath(name, "c", *at))
 
-    def _values(self, name: str, rows: slice = slice(None)) -> NDArray[Any]:
+    def _values(self, name: str, rows: slice = slice(None)) -> Array:
         try:
             return np.asarray(self._array(name)[rows])
         except OSError:
@@ -297,14 +299,14 @@ class StoreWriter:
         assert isinstance(array, zarr.Array)
         return array.with_config({"write_empty_chunks": True})
 
-    def _joined(self, name: str) -> NDArray[Any]:
+    def _joined(self, name: str) -> Array:
         """All pending values of an array."""
         dtype, columns, _ = LAYOUT[name]
         empty = np.zeros((0, columns) if columns else (0,), dtype)
         return np.concatenate([empty, *self._pending[name]])
 
 
-def _pad(values: NDArray[Any], width: int, where: str) -> NDArray[np.float32]:
+def _pad(values: Array, width: int, where: str) -> NDArray[np.float32]:
     values = np.asarray(values, np.float32)
     if values.ndim != 2 or values.shape[1] > width:
         raise UserError(f"shape {values.shape}, not [T, {width}] or narrower", where=where)

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -57,7 +56,7 @@ class TaskEnv:
         self.name, self.obs_dim, self.action_dim = info.name, info.obs_dim, info.action_dim
         with _reading_models(drawable):
             if info.name in BUILDERS:
-                self.env: Any = BUILDERS[info.name]()
+                self.env = BUILDERS[info.name]()
             else:
                 self.env = suite.load(info.domain, info.task, {"random": 0})
         self._task, self._physics = self.env.task, self.env.physics

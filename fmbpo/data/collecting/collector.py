@@ -29,7 +29,7 @@ from fmbpo.data.collecting.parts import Parts
 from fmbpo.data.collecting.planner_tasks import plan_task
 from fmbpo.data.collecting.recipes import EXPLORE, RECOVER, Behaviour, schedule
 from fmbpo.data.store import check_request, open_store
-from fmbpo.data.store_format import ROW_BYTES
+from fmbpo.data.store_format import ROW_BYTES, Attributes
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS
@@ -227,7 +227,7 @@ def _leave_signals() -> None:
 
 
 def _assemble(
-    out: Path, request: Request, order: Order, parts: Parts, provenance: Mapping[str, Any]
+    out: Path, request: Request, order: Order, parts: Parts, provenance: Attributes
 ) -> None:
     mix = _mix(request)
     returns: dict[str, dict[str, list[float]]] = {task: {} for task in request.tasks}
@@ -277,7 +277,7 @@ def _asked(request: Request) -> dict[str, Any]:
     }
 
 
-def _provenance(asked: Mapping[str, Any], planner: Mapping[str, Any]) -> dict[str, Any]:
+def _provenance(asked: Attributes, planner: Attributes) -> dict[str, Any]:
     return {
         "command": "fmbpo data collect",
         "request": asked,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from attrs import evolve
 
 from fmbpo.data.collecting.planner_model import Floats, PlanningModel
 from fmbpo.data.collecting.planner_tasks import plan_task
+
+if TYPE_CHECKING:  # planner_model chooses MuJoCo's renderer before dm_control is imported
+    from dm_control.rl import control
 
 # Noise scales of the samples: the small ones refine the plan, the large ones look for another.
 _LOG_SCALE_RANGE = (float(np.log(0.15)), 0.0)
@@ -47,7 +50,7 @@ class Planner:
         self._plan_HU = np.zeros((self.settings.horizon, self.model.action_dim))
         self._past_PU = np.zeros((0, self.model.action_dim))  # the last decisions
 
-    def act(self, env: Any, rng: np.random.Generator) -> Floats:
+    def act(self, env: control.Environment, rng: np.random.Generator) -> Floats:
         """The action [U] for the current state of a dm_control environment; advances the plan."""
         self.model.sync(env)
         candidates = self._candidates(rng)

@@ -13,11 +13,11 @@ os.environ.setdefault("MUJOCO_GL", "disable")
 import importlib
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import mujoco
 import numpy as np
 from attrs import frozen
+from dm_control.rl import control
 from mujoco import rollout
 from numpy.typing import NDArray
 
@@ -102,7 +102,7 @@ class PlanTask:
     settings: PlanSettings
     shaping: Callable[[Frames], Floats] = _no_shaping
     sensors: tuple[Sensor, ...] = ()
-    source: Callable[[], tuple[str | bytes, dict[str, Any]]] | None = None
+    source: Callable[[], tuple[str | bytes, dict[str, bytes]]] | None = None
 
 
 @frozen
@@ -117,7 +117,7 @@ class Frames:
         sensordata: [N, K, nsensordata], of the same states.
     """
 
-    model: Any
+    model: mujoco.MjModel
     qpos: Floats
     qvel: Floats
     ctrl: Floats
@@ -176,7 +176,7 @@ class PlanningModel:
         """Width of an action."""
         return int(self.model.nu)
 
-    def sync(self, env: Any) -> None:
+    def sync(self, env: control.Environment) -> None:
         """Copy the current state of a dm_control environment."""
         model, data = env.physics.model.ptr, env.physics.data.ptr
         for name in _RESET_FIELDS:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import frozen
-from numpy.typing import NDArray
 
+from fmbpo.data.store_format import Array
 from fmbpo.errors import UserError
 
 AGAIN = "fetch or write the file again"
@@ -40,11 +40,11 @@ class Block:
         first: number of the first episode in the file.
     """
 
-    obs: NDArray[Any]
-    action: NDArray[Any]
-    reward: NDArray[Any]
-    lengths: NDArray[Any]
-    task: NDArray[Any]
+    obs: Array
+    action: Array
+    reward: Array
+    lengths: Array
+    task: Array
     first: int
 
 
@@ -59,7 +59,7 @@ class Source(Protocol):
     ignored: tuple[str, ...]
     """Names of the arrays in the file that are not used."""
 
-    def tasks(self, skip_others: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+    def tasks(self, skip_others: bool) -> tuple[Array, Array]:
         """Task id [E] and rows [E] of every episode.
 
         An id that MT30 does not have is a `UserError`; with ``skip_others`` it becomes -1.

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from attrs import frozen
-from numpy.typing import NDArray
 
 import fmbpo
 from fmbpo.base.disk import check_disk
@@ -28,7 +27,7 @@ from fmbpo.data.importing.npz import NpzFile
 from fmbpo.data.importing.rows import TASKS, prepared
 from fmbpo.data.importing.tdmpc2 import TdmpcFile
 from fmbpo.data.store import check_request, open_store
-from fmbpo.data.store_format import ROW_BYTES
+from fmbpo.data.store_format import ROW_BYTES, Array
 from fmbpo.data.store_writer import CHUNK_ROWS, StoreWriter
 from fmbpo.errors import UserError
 
@@ -152,8 +151,8 @@ class _File:
 
     source: Source
     print: Fingerprint
-    ids: NDArray[Any]
-    lengths: NDArray[Any]
+    ids: Array
+    lengths: Array
 
     @property
     def path(self) -> Path:
@@ -240,7 +239,7 @@ def _compressed_share(source: Source) -> float:
     return min(1.0, size / (len(block.reward) * ROW_BYTES))
 
 
-def _add(writer: StoreWriter, block: Block, index: NDArray[Any]) -> None:
+def _add(writer: StoreWriter, block: Block, index: Array) -> None:
     """Add a prepared block; ``index`` [tasks of MT30] is each task's number in the store."""
     if len(block.lengths):
         writer.extend(

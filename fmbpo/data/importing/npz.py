@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fmbpo.data.importing.files import AGAIN, Block, reading
 from fmbpo.data.importing.rows import floats
-from fmbpo.data.store_format import starts
+from fmbpo.data.store_format import Array, starts
 from fmbpo.errors import UserError
 from fmbpo.tasks.mt30 import task_info
 
@@ -79,7 +79,7 @@ class NpzFile:
         self._lengths = self._ends - starts(self._ends)
         self._ids = _ids(task, len(self._ends), f"{path}, array task")
 
-    def tasks(self, skip_others: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+    def tasks(self, skip_others: bool) -> tuple[Array, Array]:
         """See `fmbpo.data.importing.files.Source`; unknown names are never skipped."""
         return self._ids, self._lengths
 
@@ -147,13 +147,13 @@ class _Array:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def rows(self, count: int) -> NDArray[Any]:
+    def rows(self, count: int) -> Array:
         """The next rows."""
         data = self._file.read(count * self.row_bytes)
         return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
 
-def _whole(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
+def _whole(archive: zipfile.ZipFile, name: str, path: Path) -> Array:
     with _Array(archive, name, path) as array:
         count = int(np.prod(array.shape[:1], dtype=int))
         if count * array.row_bytes > _SMALL:
@@ -162,7 +162,7 @@ def _whole(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
     return values
 
 
-def _ends(ends: NDArray[Any], rows: int, where: str) -> NDArray[np.int64]:
+def _ends(ends: Array, rows: int, where: str) -> NDArray[np.int64]:
     if ends.ndim != 1 or ends.dtype.kind not in "iu":
         raise UserError(f"{ends.dtype} {list(ends.shape)}, not integers [E]", where=where)
     if not len(ends):
@@ -182,7 +182,7 @@ def _ends(ends: NDArray[Any], rows: int, where: str) -> NDArray[np.int64]:
     return ends
 
 
-def _ids(task: NDArray[Any], episodes: int, where: str) -> NDArray[np.int16]:
+def _ids(task: Array, episodes: int, where: str) -> NDArray[np.int16]:
     if task.dtype.kind != "U" or task.shape not in ((), (episodes,)):
         raise UserError(
             f"{task.dtype} {list(task.shape)}, not one name or [{episodes}] names",

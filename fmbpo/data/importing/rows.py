@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmbpo.data.importing.files import Block
-from fmbpo.data.store_format import starts
+from fmbpo.data.store_format import Array, starts
 from fmbpo.errors import UserError
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
 
@@ -86,7 +86,7 @@ def floats(kind: Any, name: str, where: str) -> None:
         )
 
 
-def mt30_ids(ids: NDArray[Any], skip_others: bool, where: str) -> NDArray[np.int16]:
+def mt30_ids(ids: Array, skip_others: bool, where: str) -> NDArray[np.int16]:
     """Ids [E] as int16; one that MT30 does not have is a UserError, or -1 with ``skip_others``."""
     foreign = (ids < 0) | (ids >= len(TASKS))
     refused = np.flatnonzero(ids < 0 if skip_others else foreign)
@@ -100,7 +100,7 @@ def mt30_ids(ids: NDArray[Any], skip_others: bool, where: str) -> NDArray[np.int
     return np.where(foreign, -1, ids).astype(np.int16)
 
 
-def _of_mt30(block: Block) -> tuple[Block, NDArray[Any]]:
+def _of_mt30(block: Block) -> tuple[Block, Array]:
     """The block without the episodes to leave out, and the others' numbers [K] in the file."""
     kept = block.task >= 0
     numbers = block.first + np.flatnonzero(kept)
@@ -111,12 +111,12 @@ def _of_mt30(block: Block) -> tuple[Block, NDArray[Any]]:
     return Block(*arrays, block.lengths[kept], block.task[kept], block.first), numbers
 
 
-def _outside(width: int, dims: NDArray[Any]) -> NDArray[np.bool_]:
+def _outside(width: int, dims: Array) -> NDArray[np.bool_]:
     """[tasks, width] whether a column is beyond the task's own."""
     return np.arange(width) >= dims[:, None]
 
 
-def _wide(values: NDArray[Any], width: int) -> NDArray[np.float32]:
+def _wide(values: Array, width: int) -> NDArray[np.float32]:
     """A float32 copy [R, width], cut or padded with zeros."""
     wide = np.zeros((len(values), width), np.float32)
     wide[:, : values.shape[1]] = values[:, :width]

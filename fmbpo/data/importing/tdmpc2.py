@@ -27,6 +27,7 @@ from torch.serialization import (
 
 from fmbpo.data.importing.files import AGAIN, Block, reading
 from fmbpo.data.importing.rows import mt30_ids
+from fmbpo.data.store_format import Array
 from fmbpo.errors import UserError
 
 KEYS = {"obs": 3, "action": 3, "reward": 2, "task": 2}
@@ -84,7 +85,7 @@ class TdmpcFile:
         )
         self._ids: NDArray[np.int16] | None = None
 
-    def tasks(self, skip_others: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+    def tasks(self, skip_others: bool) -> tuple[Array, Array]:
         """See `fmbpo.data.importing.files.Source`; UserError also if an episode has two tasks."""
         ids = np.zeros(self.episodes, np.int64)
         step = max(1, _TASK_ROWS // self.length)
@@ -133,7 +134,7 @@ def _mapped(path: Path) -> Iterator[dict[str, Tensor]]:
         arrays.clear()
 
 
-def _numpy(values: Tensor) -> NDArray[Any]:
+def _numpy(values: Tensor) -> Array:
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 

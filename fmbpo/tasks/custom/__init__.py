@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from types import ModuleType
 
 from dm_control import suite
 from dm_control.rl import control
@@ -17,13 +17,13 @@ from fmbpo.tasks.custom import ball_in_cup, cheetah, hopper, pendulum, reacher_t
 
 
 def _build(
-    task: Callable[..., Any],
-    domain: Any,
+    task: Callable[..., control.Task],
+    domain: ModuleType,
     time_limit: float,
     control_timestep: float | None = None,
     model: Callable[[], tuple[str, dict[str, bytes]]] | None = None,
-) -> Any:
-    """A ``dm_control.rl.control.Environment`` whose random stream starts at 0.
+) -> control.Environment:
+    """An environment whose random stream starts at 0.
 
     ``domain``: the stock domain, whose physics and (without ``model``) model it has; times in
     seconds, those of the stock tasks.
@@ -37,7 +37,7 @@ _WALKER = (suite.walker, 25.0, 0.025)
 _CHEETAH = (suite.cheetah, 10.0)
 _REACHER = (suite.reacher, 20.0, None, reacher_three.get_model_and_assets)
 
-BUILDERS: Mapping[str, Callable[[], Any]] = {
+BUILDERS: Mapping[str, Callable[[], control.Environment]] = {
     "walker-walk-backwards": partial(_build, partial(walker.Backwards, 1.0), *_WALKER),
     "walker-run-backwards": partial(_build, partial(walker.Backwards, 8.0), *_WALKER),
     "cheetah-run-backwards": partial(_build, cheetah.RunBackwards, *_CHEETAH),

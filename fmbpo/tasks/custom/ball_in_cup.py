@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from dm_control.suite import ball_in_cup
 
@@ -21,7 +20,7 @@ class Spin(ball_in_cup.BallInCup):  # type: ignore[misc]
     d the distance of ball and cup, w the ball's speed in the world.
     """
 
-    def initialize_episode(self, physics: Any) -> None:
+    def initialize_episode(self, physics: ball_in_cup.Physics) -> None:
         """Place the ball free of contact: inside the cup, but in 10 % of the episodes anywhere."""
         anywhere = self.random.uniform() < _ANYWHERE
         while True:
@@ -32,7 +31,7 @@ class Spin(ball_in_cup.BallInCup):  # type: ignore[misc]
                 break
         self.after_step(physics)  # what the base class does after placing the ball
 
-    def get_reward(self, physics: Any) -> float:
+    def get_reward(self, physics: ball_in_cup.Physics) -> float:
         """Reward of one control step, in [0, 1]."""
         if physics.in_target():
             return 0.0

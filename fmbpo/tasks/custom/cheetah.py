@@ -5,8 +5,6 @@ Heights are those of body frames: a foot's is that of its joint, not of its lowe
 
 from __future__ import annotations
 
-from typing import Any
-
 from dm_control.suite import cheetah
 
 from fmbpo.tasks.custom.shaping import gaussian, linear
@@ -21,14 +19,14 @@ def _high(height: float) -> float:
     return gaussian(_HEIGHT - height, _HEIGHT / 2)
 
 
-def _z(physics: Any, body: str) -> float:
+def _z(physics: cheetah.Physics, body: str) -> float:
     return float(physics.named.data.xpos[body, "z"])
 
 
 class RunBackwards(cheetah.Cheetah):  # type: ignore[misc]
     """Moving at -8 m/s or faster: L(vx + 8; 8, 0)."""
 
-    def get_reward(self, physics: Any) -> float:
+    def get_reward(self, physics: cheetah.Physics) -> float:
         """Reward of one control step, in [0, 1]."""
         return linear(float(physics.speed()) + _BACK_SPEED, _BACK_SPEED, 0.0)
 
@@ -44,7 +42,7 @@ class RunOnOneFoot(cheetah.Cheetah):  # type: ignore[misc]
         super().__init__(random=random)
         self._raised_foot = raised_foot
 
-    def get_reward(self, physics: Any) -> float:
+    def get_reward(self, physics: cheetah.Physics) -> float:
         """Reward of one control step, in [0, 1]."""
         up = (3 * _high(_z(physics, self._raised_foot)) + 2 * _high(_z(physics, "torso"))) / 5
         fast = linear(_ONE_FOOT_SPEED - float(physics.speed()), _ONE_FOOT_SPEED, 0.0)
@@ -57,7 +55,7 @@ class Jump(cheetah.Cheetah):  # type: ignore[misc]
     z is the mean height of the torso and the foot, s = L(|vx| - 0.5; 0.5, 0).
     """
 
-    def get_reward(self, physics: Any) -> float:
+    def get_reward(self, physics: cheetah.Physics) -> float:
         """Reward of one control step, in [0, 1]."""
         torso = _z(physics, "torso")
         still = linear(abs(float(physics.speed())) - _JUMP_SPEED, _JUMP_SPEED, 0.0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from dm_control.suite import hopper
 
 from fmbpo.tasks.custom.shaping import linear
@@ -18,7 +16,7 @@ class HopBackwards(hopper.Hopper):  # type: ignore[misc]
     def __init__(self, random: int) -> None:
         super().__init__(hopping=True, random=random)
 
-    def get_reward(self, physics: Any) -> float:
+    def get_reward(self, physics: hopper.Physics) -> float:
         """Reward of one control step, in [0, 1]."""
         low, high = _STAND_HEIGHTS
         if not low <= physics.height() <= high:

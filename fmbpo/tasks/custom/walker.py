@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from dm_control.suite import walker
 
 from fmbpo.tasks.custom.shaping import gaussian, linear
@@ -22,7 +20,7 @@ class Backwards(walker.PlanarWalker):  # type: ignore[misc]
         super().__init__(move_speed=-speed, random=random)
         self._speed = speed
 
-    def get_reward(self, physics: Any) -> float:
+    def get_reward(self, physics: walker.Physics) -> float:
         """Reward of one control step, in [0, 1]."""
         tall = gaussian(_STAND_HEIGHT - float(physics.torso_height()), _STAND_HEIGHT / 2)
         stand = (3 * tall + (1 + float(physics.torso_upright())) / 2) / 4
