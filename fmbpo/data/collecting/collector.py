@@ -86,8 +86,8 @@ def collect(
             its parts belong to a different request.
     """
     out, request = Path(out), _checked(request, workers)
-    order = _schedule(request)
-    asked = _asked(request)
+    mix, order = _scheduled(request)
+    asked = _asked(request, mix)
     if out.exists():
         check_request(open_store(out), asked)
         return out
@@ -107,7 +107,17 @@ def collect(
         done += 1
         progress(done, len(jobs))
     with disk_errors(out, intact=f"all episodes are kept in {parts.folder}"):
-        _assemble(out, request, order, parts, _provenance(asked, planner))
+        writer = StoreWriter(out, request.tasks, [b.name for b in mix], compress=request.compress)
+        returns = _assemble(writer, order, parts)
+        by_planner = "planner" if request.policies is None else None
+        writer.finish(
+            {
+                "source": "collect",
+                "planner_return": _summary(returns, mix, by_planner),
+                "random_return": _summary(returns, mix, "random"),
+                "provenance": _provenance(asked, planner),
+            }
+        )
     parts.remove()
     return out
 
@@ -134,29 +144,22 @@ def _checked(request: Request, workers: int) -> Request:
     return evolve(request, tasks=tasks, episodes=episodes)
 
 
-def _mix(request: Request) -> list[Behaviour]:
-    """All behaviours of the request, each once, with the names that the store gives them."""
-    by_name = {b.name: b for b in request.mix}
-    for behaviour, episodes in ((EXPLORE, request.explore), (RECOVER, request.recover)):
-        if episodes:
-            by_name.setdefault(behaviour.name, behaviour)
-    return [_named(behaviour, request) for behaviour in by_name.values()]
+def _scheduled(request: Request) -> tuple[list[Behaviour], Order]:
+    """All behaviours of the request, each once, and the order of each task's episodes."""
 
+    def named(behaviour: Behaviour) -> Behaviour:
+        if request.policies is None:
+            return behaviour
+        return evolve(behaviour, name=behaviour.name.replace("planner", "policy"))
 
-def _named(behaviour: Behaviour, request: Request) -> Behaviour:
-    if request.policies is None:
-        return behaviour
-    return evolve(behaviour, name=behaviour.name.replace("planner", "policy"))
-
-
-def _schedule(request: Request) -> Order:
     assert isinstance(request.episodes, Mapping)
-    mix = _mix(request)
-    by_name = {b.name: b for b in mix}
-    further = [EXPLORE] * request.explore + [RECOVER] * request.recover
-    behind = [by_name[_named(b, request).name] for b in further]
-    longest = [mix[i] for i in schedule(request.mix, max(request.episodes.values()))]
-    return {task: longest[:count] + behind for task, count in request.episodes.items()}
+    mix = {b.name: named(b) for b in request.mix}
+    first = schedule(list(mix.values()), max(request.episodes.values()))
+    further: list[Behaviour] = []
+    for behaviour, count in ((EXPLORE, request.explore), (RECOVER, request.recover)):
+        if count:
+            further += [mix.setdefault(behaviour.name, named(behaviour))] * count
+    return list(mix.values()), {t: first[:n] + further for t, n in request.episodes.items()}
 
 
 def _bytes(request: Request, order: Order) -> int:
@@ -226,27 +229,16 @@ def _leave_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _assemble(
-    out: Path, request: Request, order: Order, parts: Parts, provenance: Attributes
-) -> None:
-    mix = _mix(request)
-    returns: dict[str, dict[str, list[float]]] = {task: {} for task in request.tasks}
-    writer = StoreWriter(out, request.tasks, [b.name for b in mix], compress=request.compress)
-    for task in request.tasks:
-        for episode, behaviour in enumerate(order[task]):
-            part = parts.read(task, episode, behaviour.name)
-            writer.append(**part, task=task, behaviour=behaviour.name)
-            total = float(part["reward"].sum(dtype=np.float64))
+def _assemble(writer: StoreWriter, order: Order, parts: Parts) -> dict[str, dict[str, list[float]]]:
+    """Write all episodes; their returns by task and behaviour."""
+    returns: dict[str, dict[str, list[float]]] = {task: {} for task in order}
+    for task, behaviours in order.items():
+        for episode, behaviour in enumerate(behaviours):
+            rows = parts.read(task, episode, behaviour.name)
+            writer.append(**rows, task=task, behaviour=behaviour.name)
+            total = float(rows["reward"].sum(dtype=np.float64))
             returns[task].setdefault(behaviour.name, []).append(total)
-    by_planner = "planner" if request.policies is None else None
-    writer.finish(
-        {
-            "source": "collect",
-            "planner_return": _summary(returns, mix, by_planner),
-            "random_return": _summary(returns, mix, "random"),
-            "provenance": provenance,
-        }
-    )
+    return returns
 
 
 def _summary(
@@ -261,9 +253,9 @@ def _summary(
     }
 
 
-def _asked(request: Request) -> dict[str, Any]:
+def _asked(request: Request, mix: Sequence[Behaviour]) -> dict[str, Any]:
     """The request as the store's provenance holds it."""
-    recipe = {b.name: {k: v for k, v in asdict(b).items() if k != "name"} for b in _mix(request)}
+    recipe = {b.name: {k: v for k, v in asdict(b).items() if k != "name"} for b in mix}
     return {
         "tasks": list(request.tasks),
         "seed": request.seed,

@@ -166,7 +166,7 @@ def _check_value(key: str, value: object, where: str) -> None:
         raise UserError(f"{key} is {value!r}", where=where, remedy="a number, 0 or more")
 
 
-def schedule(mix: Sequence[Behaviour], episodes: int) -> list[int]:
+def schedule(mix: Sequence[Behaviour], episodes: int) -> list[Behaviour]:
     """[episodes] the behaviour of each, spread evenly; a shorter schedule is a prefix of it."""
     share = np.array([b.share for b in mix], np.float64)
     share /= share.sum()
@@ -175,5 +175,5 @@ def schedule(mix: Sequence[Behaviour], episodes: int) -> list[int]:
     for e in range(episodes):
         which = int(np.argmax(share * (e + 1) - count))
         count[which] += 1
-        order.append(which)
+        order.append(mix[which])
     return order

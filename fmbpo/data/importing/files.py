@@ -7,7 +7,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -129,6 +129,14 @@ def fingerprint(path: Path, progress: Callable[[int], None] = lambda done: None)
                 )
         crc_until(status.st_size)
     return Fingerprint(status.st_size, hasher.hexdigest(), status.st_mtime_ns)
+
+
+def check_names(wanted: Collection[str], there: Collection[str], path: Path, remedy: str) -> None:
+    """UserError if wanted arrays are not among the file's."""
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        what = f"no array {', '.join(missing)}; there is {', '.join(sorted(there)) or 'nothing'}"
+        raise UserError(what, where=str(path), remedy=remedy)
 
 
 def unchanged(path: Path, known: Fingerprint) -> None:

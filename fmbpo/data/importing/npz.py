@@ -21,8 +21,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from fmbpo.data.importing.files import AGAIN, Block, reading
-from fmbpo.data.importing.rows import floats
+from fmbpo.data.importing.files import AGAIN, Block, check_names, reading
 from fmbpo.data.store_format import Array, starts
 from fmbpo.errors import UserError
 from fmbpo.tasks.mt30 import task_info
@@ -51,21 +50,17 @@ class NpzFile:
         self.path = path
         with reading(path), zipfile.ZipFile(path) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
-            missing = [n for n in (*ROWS, "episode_ends", "task") if n not in names]
-            if missing:
-                there = ", ".join(sorted(names)) or "nothing"
-                raise UserError(
-                    f"no array {', '.join(missing)}; there is {there}",
-                    where=str(path),
-                    remedy='see "Your own data" in docs/data.md',
-                )
-            self.ignored: tuple[str, ...] = tuple(sorted(names - {*ROWS, "episode_ends", "task"}))
+            wanted = (*ROWS, "episode_ends", "task")
+            check_names(wanted, names, path, 'see "Your own data" in docs/data.md')
+            self.ignored = tuple(sorted(names - set(wanted)))
             arrays = {}
             for name, rank in ROWS.items():
                 with _Array(archive, name, path) as array:
                     if len(array.shape) != rank:
                         raise _unfit(array, "[N]" if rank == 1 else f"[N, width of {name}]")
-                    floats(array.dtype, name, str(path))
+                    if array.dtype not in (np.float16, np.float32, np.float64):
+                        what = f"type {array.dtype}, not float32 (or float16, float64)"
+                        raise UserError(what, where=array.where)
                     arrays[name] = array
             ends, task = (_whole(archive, name, path) for name in ("episode_ends", "task"))
         rows = arrays["reward"].shape[0]

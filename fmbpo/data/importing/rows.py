@@ -78,14 +78,6 @@ def prepared(block: Block, where: str) -> Block:
     return Block(obs, action, reward, lengths, task, block.first)
 
 
-def floats(kind: Any, name: str, where: str) -> None:
-    """UserError unless ``kind`` (a numpy type) holds floating-point numbers of up to 8 bytes."""
-    if np.dtype(kind) not in (np.float16, np.float32, np.float64):
-        raise UserError(
-            f"type {kind}, not float32 (or float16, float64)", where=f"{where}, array {name}"
-        )
-
-
 def mt30_ids(ids: Array, skip_others: bool, where: str) -> NDArray[np.int16]:
     """Ids [E] as int16; one that MT30 does not have is a UserError, or -1 with ``skip_others``."""
     foreign = (ids < 0) | (ids >= len(TASKS))

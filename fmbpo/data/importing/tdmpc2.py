@@ -25,7 +25,7 @@ from torch.serialization import (
     get_unsafe_globals_in_checkpoint,
 )
 
-from fmbpo.data.importing.files import AGAIN, Block, reading
+from fmbpo.data.importing.files import AGAIN, Block, check_names, reading
 from fmbpo.data.importing.rows import mt30_ids
 from fmbpo.data.store_format import Array
 from fmbpo.errors import UserError
@@ -75,14 +75,10 @@ class TdmpcFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         content = _load(path)
-        self.ignored: tuple[str, ...] = tuple(
-            sorted(str(key) for key in content if key not in KEYS)
-        )
+        self.ignored = tuple(sorted(str(key) for key in content if key not in KEYS))
         arrays = _arrays(content, path)
         self.episodes, self.length = (int(n) for n in arrays["reward"].shape)
-        self.row_bytes = sum(
-            t.element_size() * int(np.prod(t.shape[2:], dtype=int)) for t in arrays.values()
-        )
+        self.row_bytes = sum(t[0, 0].numel() * t.element_size() for t in arrays.values())
         self._ids: NDArray[np.int16] | None = None
 
     def tasks(self, skip_others: bool) -> tuple[Array, Array]:
@@ -140,12 +136,7 @@ def _numpy(values: Tensor) -> Array:
 
 def _arrays(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     """The four arrays, checked against each other."""
-    missing = [key for key in KEYS if key not in content]
-    if missing:
-        there = ", ".join(sorted(map(str, content))) or "nothing"
-        raise UserError(
-            f"no array {', '.join(missing)}; there is {there}", where=str(path), remedy=_REFUSED
-        )
+    check_names(KEYS, [str(key) for key in content], path, _REFUSED)
     arrays = {}
     for name, rank in KEYS.items():
         value, where = content[name], f"{path}, array {name}"
