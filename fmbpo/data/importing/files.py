@@ -48,7 +48,7 @@ class Block:
     first: int
 
 
-class Source(Protocol):
+class EpisodeFile(Protocol):
     """A file of episodes. Opening reads its structure; ``tasks`` and ``blocks`` read its values."""
 
     path: Path

@@ -17,8 +17,8 @@ from fmbpo.base.lock import RunLock
 from fmbpo.base.text import bytes_text
 from fmbpo.data.importing.files import (
     Block,
+    EpisodeFile,
     Fingerprint,
-    Source,
     find_files,
     fingerprint,
     unchanged,
@@ -44,7 +44,7 @@ _COPIES = 5  # of a block: as in the file, prepared, pending, joined, on its way
 _SAMPLE_ROWS = 2**16
 BEHAVIOUR = "replay"
 """The behaviour of imported episodes, of which nothing is known."""
-_KINDS: dict[str, tuple[Callable[[Path], Source], str]] = {
+_KINDS: dict[str, tuple[Callable[[Path], EpisodeFile], str]] = {
     "tdmpc2": (TdmpcFile, ".pt"),
     "npz": (NpzFile, ".npz"),
 }
@@ -101,22 +101,19 @@ def import_files(
         "kind": asked.kind,
         "skip_other_tasks": asked.skip_other_tasks,
         "compress": asked.compress,
-        "sources": [
-            {"file": f.path.name, "bytes": f.print.size, "sha256": f.print.sha256} for f in files
-        ],
+        "sources": [file.record for file in files],
     }
     if out.exists():
         check_request(open_store(out), request)
         say(f"{out} already holds exactly these files; nothing to do")
         return out
-    ids = np.concatenate([f.ids for f in files])
-    taken = int((ids >= 0).sum())
-    if not taken:
+    ids = np.concatenate([file.ids[file.taken] for file in files])
+    if not len(ids):
         raise UserError("no episode of a task of MT30", where=str(files[0].path))
-    tasks = [TASKS[i].name for i in np.unique(ids[ids >= 0])]
-    rows = int(sum(f.lengths[f.ids >= 0].sum() for f in files))
+    tasks = [TASKS[i].name for i in np.unique(ids)]
+    rows = int(sum(file.lengths[file.taken].sum() for file in files))
     _check_memory(files, asked.block_rows, memory)
-    say(_disk(out, rows, taken, files[0].source if asked.compress else None))
+    say(_disk(out, rows, len(ids), files[0].source if asked.compress else None))
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         lock = out.with_name(f".{out.name}.lock")
@@ -146,11 +143,11 @@ def import_files(
 
 
 @frozen(eq=False)
-class _File:
+class _Scanned:
     """A source after the first pass; episodes with ``ids`` [E] below 0 are left out."""
 
-    source: Source
-    print: Fingerprint
+    source: EpisodeFile
+    fingerprint: Fingerprint
     ids: Array
     lengths: Array
 
@@ -158,12 +155,23 @@ class _File:
     def path(self) -> Path:
         return self.source.path
 
+    @property
+    def taken(self) -> Array:
+        """Numbers of the episodes that are imported."""
+        return np.flatnonzero(self.ids >= 0)
 
-def _opened(asked: Import, progress: Progress) -> list[_File]:
+    @property
+    def record(self) -> dict[str, Any]:
+        """The file's content, for the store's attributes."""
+        content = self.fingerprint
+        return {"file": self.path.name, "bytes": content.size, "sha256": content.sha256}
+
+
+def _opened(asked: Import, progress: Progress) -> list[_Scanned]:
     """All files, each read once from end to end."""
     opener, ending = _KINDS[asked.kind]
     opened = [opener(path) for path in find_files(asked.sources, ending)]
-    total, done, files = sum(s.path.stat().st_size for s in opened), 0, list[_File]()
+    total, done, files = sum(s.path.stat().st_size for s in opened), 0, list[_Scanned]()
 
     def step(size: int) -> None:
         nonlocal done
@@ -181,11 +189,11 @@ def _opened(asked: Import, progress: Progress) -> list[_File]:
                 remedy="give every file once",
             )
         ids, lengths = source.tasks(asked.skip_other_tasks)
-        files.append(_File(source, found, ids, lengths))
+        files.append(_Scanned(source, found, ids, lengths))
     return files
 
 
-def _check_lengths(files: Sequence[_File]) -> None:
+def _check_lengths(files: Sequence[_Scanned]) -> None:
     """UserError for files with episodes of another length, if a kind's must all be equal."""
     first = files[0]
     for file in files:
@@ -198,7 +206,7 @@ def _check_lengths(files: Sequence[_File]) -> None:
             )
 
 
-def _check_memory(files: Sequence[_File], block_rows: int, free: int | None) -> None:
+def _check_memory(files: Sequence[_Scanned], block_rows: int, free: int | None) -> None:
     longest = max(int(file.lengths.max()) for file in files)
     row = max(file.source.row_bytes for file in files)
     blocks = max(block_rows, longest) * (row + _COPIES * ROW_BYTES)
@@ -211,7 +219,7 @@ def _check_memory(files: Sequence[_File], block_rows: int, free: int | None) -> 
         )
 
 
-def _disk(out: Path, rows: int, episodes: int, sample: Source | None) -> str:
+def _disk(out: Path, rows: int, episodes: int, sample: EpisodeFile | None) -> str:
     """The disk space needed and free, for people; UserError if it is too little.
 
     ``sample``: a file whose first rows are compressed to estimate the size of a compressed store.
@@ -225,7 +233,7 @@ def _disk(out: Path, rows: int, episodes: int, sample: Source | None) -> str:
     return check_disk(max(size - there, 0), out, "--out", f" on the disk{words}")
 
 
-def _compressed_share(source: Source) -> float:
+def _compressed_share(source: EpisodeFile) -> float:
     """Size of a compressed store of the first rows, relative to an uncompressed one."""
     block = prepared(next(source.blocks(0, _SAMPLE_ROWS)), str(source.path))
     if not len(block.reward):
@@ -254,23 +262,22 @@ def _add(writer: StoreWriter, block: Block, index: Array) -> None:
 
 def _write(
     writer: StoreWriter,
-    files: Sequence[_File],
+    files: Sequence[_Scanned],
     tasks: Sequence[str],
     block_rows: int,
     progress: Progress,
 ) -> None:
-    total = sum(int((file.ids >= 0).sum()) for file in files)
+    total = sum(len(file.taken) for file in files)
     index = np.array([tasks.index(t.name) if t.name in tasks else -1 for t in TASKS])
     before = writer.episodes  # the first of all files' episodes are in the store already
     progress(WRITING, before, total)
     for file in files:
-        taken = np.flatnonzero(file.ids >= 0)
-        if before >= len(taken):
-            before -= len(taken)
+        if before >= len(file.taken):
+            before -= len(file.taken)
             continue
-        first, before = int(taken[before]), 0
+        first, before = int(file.taken[before]), 0
         for block in file.source.blocks(first, block_rows):
-            unchanged(file.path, file.print)
+            unchanged(file.path, file.fingerprint)
             try:
                 block = prepared(block, str(file.path))
             except UserError:
@@ -283,17 +290,15 @@ def _write(
         raise AssertionError(f"{writer.episodes} of {total} episodes written")
 
 
-def _manifest(files: Sequence[_File]) -> list[dict[str, Any]]:
+def _manifest(files: Sequence[_Scanned]) -> list[dict[str, Any]]:
     """For each file its content, the episodes taken, and their numbers in the store."""
     found: list[dict[str, Any]] = []
     first = 0
     for file in files:
-        taken = int((file.ids >= 0).sum())
+        taken = len(file.taken)
         found.append(
             {
-                "file": file.path.name,
-                "bytes": file.print.size,
-                "sha256": file.print.sha256,
+                **file.record,
                 "episodes": len(file.ids),
                 "left_out": len(file.ids) - taken,
                 "first_episode": first,
@@ -305,9 +310,9 @@ def _manifest(files: Sequence[_File]) -> list[dict[str, Any]]:
     return found
 
 
-def _summary(files: Sequence[_File], tasks: Sequence[str]) -> str:
-    left_out = sum(int((file.ids < 0).sum()) for file in files)
-    taken = sum(len(file.ids) for file in files) - left_out
+def _summary(files: Sequence[_Scanned], tasks: Sequence[str]) -> str:
+    taken = sum(len(file.taken) for file in files)
+    left_out = sum(len(file.ids) for file in files) - taken
     absent = [task.name for task in TASKS if task.name not in tasks]
     parts = [f"{taken:,} episodes of {len(tasks)} tasks from {len(files)} files"]
     parts += [f"{left_out:,} of other tasks left out"] if left_out else []

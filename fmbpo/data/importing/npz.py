@@ -75,11 +75,11 @@ class NpzFile:
         self._ids = _ids(task, len(self._ends), f"{path}, array task")
 
     def tasks(self, skip_others: bool) -> tuple[Array, Array]:
-        """See `fmbpo.data.importing.files.Source`; unknown names are never skipped."""
+        """See `EpisodeFile`; unknown names are never skipped."""
         return self._ids, self._lengths
 
     def blocks(self, first: int, rows: int) -> Iterator[Block]:
-        """See `fmbpo.data.importing.files.Source`."""
+        """See `EpisodeFile`."""
         begin = starts(self._ends)
         with reading(self.path), ExitStack() as stack:
             archive = stack.enter_context(zipfile.ZipFile(self.path))

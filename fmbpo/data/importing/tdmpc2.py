@@ -82,7 +82,7 @@ class TdmpcFile:
         self._ids: NDArray[np.int16] | None = None
 
     def tasks(self, skip_others: bool) -> tuple[Array, Array]:
-        """See `fmbpo.data.importing.files.Source`; UserError also if an episode has two tasks."""
+        """See `EpisodeFile`; UserError also if an episode has two tasks."""
         ids = np.zeros(self.episodes, np.int64)
         step = max(1, _TASK_ROWS // self.length)
         for first in range(0, self.episodes, step):
@@ -101,7 +101,7 @@ class TdmpcFile:
         return self._ids, np.full(self.episodes, self.length)
 
     def blocks(self, first: int, rows: int) -> Iterator[Block]:
-        """See `fmbpo.data.importing.files.Source`; call ``tasks`` first.
+        """See `EpisodeFile`; call ``tasks`` first.
 
         Every block maps the file anew: pages that were read stay in memory as long as the
         mapping does.
