@@ -246,15 +246,15 @@ def test_tasks_that_the_data_lack(mistake):
 
 
 def test_data_without_a_held_out_episode(mistake, tmp_path):
-    with StoreWriter(tmp_path / "one.zarr", ["reacher-easy"], ["random"]) as writer:
-        writer.append(
-            obs=np.zeros((20, 6), np.float32),
-            action=np.zeros((20, 2), np.float32),
-            reward=np.zeros(20, np.float32),
-            task="reacher-easy",
-            behaviour="random",
-        )
-        writer.finish({})
+    writer = StoreWriter(tmp_path / "one.zarr", ["reacher-easy"], ["random"])
+    writer.append(
+        obs=np.zeros((20, 6), np.float32),
+        action=np.zeros((20, 2), np.float32),
+        reward=np.zeros(20, np.float32),
+        task="reacher-easy",
+        behaviour="random",
+    )
+    writer.finish({})
     words = ["one.zarr", "no episodes to validate on", "two episodes"]
     mistake(words, data=tmp_path / "one.zarr")
 

@@ -50,30 +50,29 @@ def add_collect(kinds: Commands) -> None:
 
 
 def _collect(arguments: argparse.Namespace) -> int:
-    from fmbpo.data.collecting import collect
+    from fmbpo.data.collecting import Request, collect
 
     recipe = _recipe(arguments)
     episodes = _episodes(arguments, recipe)
-    agent = None
+    policies = None
     if arguments.policy is not None:
         from fmbpo.running.collecting_policies import run_agent
 
-        agent = run_agent(arguments.policy, list(episodes))
+        policies = run_agent(arguments.policy, list(episodes))
+    request = Request(
+        list(episodes),
+        episodes,
+        recipe.mix,
+        seed=arguments.seed,
+        explore=arguments.explore,
+        recover=arguments.recover,
+        compress=arguments.compress,
+        policies=policies,
+    )
 
     def work() -> None:
-        path = collect(
-            arguments.out,
-            list(episodes),
-            episodes,
-            recipe.mix,
-            arguments.seed,
-            arguments.workers,
-            functools.partial(Lines(), "episodes"),
-            explore=arguments.explore,
-            recover=arguments.recover,
-            compress=arguments.compress,
-            agent=agent,
-        )
+        lines = functools.partial(Lines(), "episodes")
+        path = collect(arguments.out, request, arguments.workers, lines)
         print(path)
 
     return stoppable_at_once(arguments, work)

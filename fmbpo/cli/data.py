@@ -48,19 +48,18 @@ def _store(text: str) -> Path:
 
 def _import(arguments: argparse.Namespace) -> int:
     from fmbpo.base.free_memory import host_free
-    from fmbpo.data.importing.into_store import CHECKING, import_files
+    from fmbpo.data.importing.into_store import CHECKING, Import, import_files
+
+    asked = Import(
+        arguments.kind,
+        arguments.sources,
+        compress=arguments.compress,
+        skip_other_tasks=arguments.skip_other_tasks,
+    )
 
     def work() -> None:
-        path = import_files(
-            arguments.kind,
-            arguments.sources,
-            arguments.out,
-            compress=arguments.compress,
-            skip_other_tasks=arguments.skip_other_tasks,
-            memory=host_free(),
-            progress=Lines(of_bytes=CHECKING),
-            say=say,
-        )
+        lines = Lines(of_bytes=CHECKING)
+        path = import_files(asked, arguments.out, memory=host_free(), progress=lines, say=say)
         print(path)
 
     return stoppable_at_once(arguments, work)

@@ -21,7 +21,7 @@ from fmbpo.tasks.mt30 import OBS_WIDTH
 
 @attrs.frozen
 class RunAgent:
-    """See `fmbpo.data.collecting.behaviour.Agent`: each episode draws one of the run's seeds."""
+    """See `fmbpo.data.collecting.TrainedPolicies`: each episode draws one of the run's seeds."""
 
     run: Path
     seeds: dict[str, list[int]]

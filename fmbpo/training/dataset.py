@@ -13,7 +13,7 @@ from torch import Tensor
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.schema import DataConfig
 from fmbpo.data.embedded import embedded_path
-from fmbpo.data.residence import InMemory, Stored
+from fmbpo.data.residence import residence
 from fmbpo.data.sampler import Rows, action_masks
 from fmbpo.data.store import Store, held_out, open_store
 from fmbpo.errors import UserError, did_you_mean
@@ -61,9 +61,8 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
             )
     weight_K = _weights(config.weights, tasks, path)
     kind = choose(config, store, device)
-    residence = Stored(store, device) if kind == "stream" else InMemory(store, kind, device)
     masks = action_masks([info.action_dim for info in MT30.values()], ACTION_WIDTH)
-    rows = Rows(store.episode_ends, residence, index_E, masks)
+    rows = Rows(store.episode_ends, residence(store, kind, device), index_E, masks)
     recorded = store.attributes.get("planner_return", {})
     planner = {t: float(recorded[t]["mean"]) for t in tasks if t in recorded}
     train, held = (rows.select(torch.from_numpy(e)) for e in (used & ~kept, used & kept))

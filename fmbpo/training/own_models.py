@@ -55,7 +55,7 @@ def check_learning(experiment: Experiment, data: Dataset) -> None:
         ) from error
     check_horizon(data.train, tables.policy_learning.horizon, "policy_learning.horizon")
     residence = data.train.residence
-    if isinstance(residence, Stored) and not residence.plain:
+    if residence.kind == "stream" and isinstance(residence, Stored) and not residence.plain:
         raise UserError(
             "world models that learn beside policies read slices of all episodes, each of which "
             "would decode a compressed chunk",
