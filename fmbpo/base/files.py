@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, never half of either."""
+"""Writes files whole: a reader, or a kill, finds the old one or the new one, never a half."""
 
 from __future__ import annotations
 
@@ -67,22 +67,21 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
 
     Raises ``UserError`` when the disk is full or the folder may not be written.
     """
-    _write(path, lambda aside: _write_aside(aside, text, durable), durable)
+    replace_file(path, lambda aside: aside.write_text(text, "utf-8"), durable=durable)
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+def replace_file(
+    path: Path, write: Callable[[Path], object], *, durable: bool = True, intact: str = ""
+) -> None:
     """Like ``write_text`` for content that ``write(aside)`` writes itself (a picture).
 
     The aside file has the same ending as ``path``, since libraries choose formats by it.
+    ``intact``: see ``disk_errors``.
     """
-    _write(path, write, True)
-
-
-def _write(path: Path, write: Callable[[Path], None], durable: bool) -> None:
     # Process numbers are unique on one host alone, and several may share the disk.
     writer = f"{socket.gethostname()}-{os.getpid()}"
     aside = path.with_name(f".{path.stem}.{writer}.aside{path.suffix}")
-    with disk_errors(path):
+    with disk_errors(path, intact=intact):
         try:
             write(aside)
             if durable:
@@ -94,16 +93,8 @@ def _write(path: Path, write: Callable[[Path], None], durable: bool) -> None:
             fsync_path(path.parent)
 
 
-def _write_aside(aside: Path, text: str, durable: bool) -> None:
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-
-
 def asides(folder: Path) -> list[Path]:
-    """The files that writers in a folder have written aside; a killed one leaves its own there."""
+    """The files aside in a folder: of writers at work, and of killed ones."""
     return sorted(path for path in folder.glob(".*.aside*") if path.is_file())
 
 
@@ -129,7 +120,7 @@ def read_object(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(
-            "is no JSON object",
+            "not a JSON object",
             where=str(path),
             remedy="the file was edited or is damaged: put it back as it was",
         )

@@ -136,7 +136,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert main(["import-checkpoint", str(NEW), "--out", "checkpoints/tiny_checkpoint"]) == 2
     assert "choose another --out" in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == files
-    weights = tmp_path / "checkpoints" / "tiny_checkpoint" / "weights.safetensors"
+    weights = tmp_path / "checkpoints" / "tiny_checkpoint.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     assert main(["import-checkpoint", str(OLD)]) == 2
     assert "corrupt file" in capsys.readouterr().err
