@@ -22,7 +22,7 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 def disk_errors(where: Path, *, intact: str = "") -> Iterator[None]:
     """Turn any ``OSError`` within, such as a full disk, into a ``UserError`` that names ``where``.
 
-    ``intact`` says what the failure left unharmed.
+    ``intact`` adds what the failure left unharmed to the message.
     """
     try:
         yield
@@ -54,7 +54,7 @@ def disk_errors(where: Path, *, intact: str = "") -> Iterator[None]:
 
 
 def fsync_path(path: Path) -> None:
-    """Bring a file's content, or a folder's list of names, to the disk."""
+    """Write a file's content, or a folder's list of names, through to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -65,7 +65,7 @@ def fsync_path(path: Path) -> None:
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace a file's content in one step: written aside, fsynced if ``durable``, renamed.
 
-    Raises ``UserError`` when the disk is full or the folder may not be written.
+    Raises ``UserError`` if the disk is full or the folder may not be written.
     """
     replace_file(path, lambda aside: aside.write_text(text, "utf-8"), durable=durable)
 
@@ -73,9 +73,9 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
 def replace_file(
     path: Path, write: Callable[[Path], object], *, durable: bool = True, intact: str = ""
 ) -> None:
-    """Like ``write_text`` for content that ``write(aside)`` writes itself (a picture).
+    """Like ``write_text``, for content that ``write(aside)`` writes itself, such as a picture.
 
-    The aside file has the same ending as ``path``, since libraries choose formats by it.
+    The file aside has the same ending as ``path``, since libraries choose formats by it.
     ``intact``: see ``disk_errors``.
     """
     # Process numbers are unique on one host alone, and several may share the disk.
@@ -104,7 +104,7 @@ def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's content. Raises ``UserError`` when it is missing, unreadable or not JSON."""
+    """A JSON file's content. Raises ``UserError`` if it is missing, unreadable or not JSON."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -116,17 +116,17 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """``read_json`` of a file that holds a JSON object; ``UserError`` for any other content."""
+    """``read_json`` of a file that holds a JSON object; ``UserError`` if it holds anything else."""
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(
             "not a JSON object",
             where=str(path),
-            remedy="the file was edited or is damaged: put it back as it was",
+            remedy="it was edited or damaged: restore it",
         )
     return content
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder with all that is in it; a missing one is no error."""
+    """Remove a folder with all its content; a missing one is no error."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -94,7 +94,6 @@ def save_checkpoint(
     if missing := {"kind", "step"} - set(manifest):
         raise ValueError(f"the manifest of a checkpoint lacks {sorted(missing)}")
     content, held = flatten(state)
-    # Plain memory; tensors that are so already are not copied.
     groups = {
         group: {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         for group, tensors in (("weights", weights), ("state", held))
@@ -163,15 +162,14 @@ def weights_sha256(path: Path) -> str:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """The safetensors format, streamed: the library's own writer leaves files behind if killed."""
+    """The safetensors format, streamed: the library's writer leaves files of its own if killed."""
     header: dict[str, Any] = {"__metadata__": metadata}
     # Larger numbers first, so that each begins at a multiple of its size.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     end = 0
     for name in names:
         begin, end = end, end + tensors[name].nbytes
-        dtype, shape = _described(tensors[name])
-        header[name] = {"dtype": _DTYPES[dtype], "shape": shape, "data_offsets": [begin, end]}
+        header[name] = {**_described(tensors[name]), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
@@ -242,13 +240,17 @@ def _metadata_sha256(metadata: Mapping[str, str]) -> str:
 def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        digest.update(json.dumps([name, *_described(tensor)]).encode())
+        digest.update(json.dumps([name, _described(tensor)]).encode())
         digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 
-def _described(tensor: Tensor) -> tuple[str, list[int]]:
-    return str(tensor.dtype).removeprefix("torch."), list(tensor.shape)
+def _described(tensor: Tensor) -> dict[str, Any]:
+    """As in the file's header."""
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in _DTYPES:
+        raise TypeError(f"tensors of type {dtype} cannot be saved in a checkpoint")
+    return {"dtype": _DTYPES[dtype], "shape": list(tensor.shape)}
 
 
 def _bytes(tensor: Tensor) -> Any:

@@ -224,6 +224,8 @@ def test_unknown_state_and_thin_manifest_are_programming_errors(tmp_path):
         save(tmp_path / "c", state={"x": object()})
     with pytest.raises(ValueError, match="step"):
         cp.save_checkpoint(tmp_path / "c", manifest={"kind": "k"}, weights={}, state=None)
+    with pytest.raises(TypeError, match="complex128"):
+        save(tmp_path / "c", state={"x": torch.ones(1, dtype=torch.complex128)})
     assert not list(tmp_path.iterdir())
 
 
