@@ -107,9 +107,8 @@ def test_another_world_model_under_the_same_name(run, tmp_path):
     assert main(["import-checkpoint", str(TINY_FILE), "--out", str(checkpoint)]) == 0
     assert run(cell, *WIDTHS, f"protocol.checkpoint={checkpoint}")[0] == 0
     loaded = load_checkpoint(checkpoint)
-    manifest = {k: v for k, v in loaded.manifest.items() if k not in ("files", "sha256", "format")}
     weights = {name: value + 1e-3 for name, value in loaded.weights.items()}
-    save_checkpoint(checkpoint, manifest=manifest, weights=weights, state=None)
+    save_checkpoint(checkpoint, manifest=loaded.manifest, weights=weights, state=None)
     status, _, said = run(cell, *WIDTHS, f"protocol.checkpoint={checkpoint}")
     assert status == 2
     assert "was made in another world model" in said

@@ -113,8 +113,7 @@ def spoil_world_model(run):
     place = run.parent / place.parent.parent.name / "checkpoints" / "best"
     found = load_checkpoint(place, with_state=False)
     weights = {key: value + 1 for key, value in found.weights.items()}
-    manifest = {k: v for k, v in found.manifest.items() if k not in ("files", "format", "sha256")}
-    save_checkpoint(place, manifest=manifest, weights=weights, state=None)
+    save_checkpoint(place, manifest=found.manifest, weights=weights, state=None)
     summary = summary_of(run)
     summary["world_model"]["checkpoint"] = str(place)
     (run / "summary.json").write_text(json.dumps(summary))
@@ -125,7 +124,7 @@ def spoil_world_model(run):
     [
         (lambda run: (run / "summary.json").unlink(), "the run is not complete"),
         (lambda run: shutil.rmtree(run), "there is no run here"),
-        (lambda run: shutil.rmtree(run / "checkpoints"), "no such checkpoint|no checkpoint"),
+        (lambda run: shutil.rmtree(run / "checkpoints"), "no checkpoint"),
         (lambda run: (run / "study.json").write_text("{}"), "this is a study"),
         (spoil_version, "made with version 9.9 of its policy plugin"),
         (spoil_plugin, "gone"),

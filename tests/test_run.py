@@ -109,7 +109,7 @@ def test_pretraining_is_shared_by_every_experiment_that_needs_the_same(
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["policy"] is None
         assert {"score", "reward_r2", "obs_error_h1"} <= set(summary["wm_validation"])
-        assert (folder / "checkpoints" / "best" / "weights.safetensors").is_file()
+        assert (folder / "checkpoints" / "best.safetensors").is_file()
 
 
 @pytest.mark.parametrize("name", QUADRANTS)

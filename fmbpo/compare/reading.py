@@ -188,13 +188,10 @@ def _budget(config: Mapping[str, Any]) -> str:
 
 
 def _data_id(folder: RunFolder, config: Mapping[str, Any]) -> str:
-    """From the configuration, or from a checkpoint's manifest of runs that are older than that."""
     if "data_id" in config:
         return str(config["data_id"])
-    for manifest in sorted(folder.checkpoints.glob("**/manifest.json")):
-        return str(read_json(manifest)["data"])
-    raise UserError(
-        "which data set the run learned from is recorded neither here nor in a checkpoint",
+    raise UserError(  # an early version wrote it
+        "the configuration does not say which data set the run learned from",
         where=str(folder.path / "config.json"),
         remedy="leave the run out, or run it again",
     )

@@ -24,13 +24,11 @@ class _Pretrained(Protocol):
     world_model: str = ""
     """Name of the pretraining experiment whose checkpoint is used."""
     checkpoint: str = ""
-    """A world model's checkpoint (a folder) to use instead, for instance an imported one."""
+    """A world model's checkpoint to use instead, for instance an imported one."""
 
     def __attrs_post_init__(self) -> None:
         if not (self.world_model or self.checkpoint):
-            raise ValueError(
-                "world_model must name a pretraining experiment, or checkpoint a folder"
-            )
+            raise ValueError("world_model must name a pretraining experiment, or checkpoint a file")
 
 
 @attrs.frozen(kw_only=True, slots=False)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fmbpo.data.collecting import Policy
 from fmbpo.errors import UserError, did_you_mean
 from fmbpo.running.trained_policies import LoadedPolicy, load_policy, trained_policies
-from fmbpo.runs.checkpoint import weights_sha256
+from fmbpo.runs.checkpoint import list_checkpoints, weights_sha256
 from fmbpo.tasks.env import TaskEnv
 from fmbpo.tasks.mt30 import OBS_WIDTH
 
@@ -60,7 +60,7 @@ def run_agent(run: Path, tasks: Sequence[str]) -> RunAgent:
                 remedy=f"{did_you_mean(task, seeds)} (--tasks)",
             )
         load_policy(run, task, seeds[task][0])  # fail before collecting
-    weights = {p.name: weights_sha256(p) for p in sorted((run / "checkpoints").iterdir())}
+    weights = {p.stem: weights_sha256(p) for p in list_checkpoints(run / "checkpoints")}
     provenance = {"run": run.resolve().name, **weights}
     return RunAgent(run.resolve(), {task: seeds[task] for task in tasks}, provenance)
 

@@ -15,7 +15,12 @@ from torch import Tensor
 from fmbpo.errors import UserError
 from fmbpo.measure.health import Watch
 from fmbpo.running.stop import Stop
-from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
+from fmbpo.runs.checkpoint import (
+    checkpoint_exists,
+    load_checkpoint,
+    read_manifest,
+    save_checkpoint,
+)
 from fmbpo.runs.findings import Finding, by_gate
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.forecast import Forecast, Outlook
@@ -152,14 +157,14 @@ class Trainer:
 
     def seconds(self, stage_name: str) -> float:
         """Wall-clock seconds that a stage has trained, over all its processes."""
-        folder = self.folder.checkpoints / stage_name.replace("/", "-")
-        return float(load_checkpoint(folder).state["seconds"])
+        last = self.folder.checkpoints / stage_name.replace("/", "-")
+        return float(read_manifest(last)["seconds"])
 
     def _resume(self, stage: Stage, last: Path) -> tuple[int, float, dict[str, Tensor], int]:
         if not checkpoint_exists(last):
             return 0, 0.0, {}, 0
         checkpoint = load_checkpoint(last)
-        state = checkpoint.state
+        manifest, state = checkpoint.manifest, checkpoint.state
         saved, own = checkpoint.weights, stage.weights()
         if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in own.items()}:
             raise UserError(
@@ -172,7 +177,7 @@ class Trainer:
             stage.load({name: saved[name] for name in own}, state["stage"])
             self._records = state["records"]
             self._watch(stage).load(state["watch"])
-            step, seconds = int(checkpoint.manifest["step"]), float(state["seconds"])
+            step, seconds = int(manifest["step"]), float(manifest["seconds"])
             return step, seconds, dict(state["sums"]), int(state["summed"])
         except KeyError as error:
             raise UserError(
@@ -196,13 +201,12 @@ class Trainer:
             "stage": stage.state(),
             "sums": sums,
             "summed": summed,
-            "seconds": seconds,
             "records": self._records,
             "watch": self._watch(stage).state(),
         }
         save_checkpoint(
             last,
-            manifest={**self.manifest, "step": iteration},
+            manifest={**self.manifest, "step": iteration, "seconds": seconds},
             weights=stage.weights(),
             state=state,
         )

@@ -20,7 +20,7 @@ from fmbpo.errors import UserError, did_you_mean
 from fmbpo.hookspecs import Module, WorldModel
 from fmbpo.pwm.acting import Actors
 from fmbpo.pwm.pair import Pair
-from fmbpo.runs.checkpoint import load_checkpoint, weights_sha256
+from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, weights_sha256
 from fmbpo.runs.folder import BEST, RunFolder
 from fmbpo.runs.summary import Summary
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, task_info
@@ -195,7 +195,7 @@ def _world_model(
         return build_world_model(e.world_model, 0, _CPU)
     said = Path(summary.world_model.checkpoint)
     beside = run.parent / said.parent.parent.name / "checkpoints" / BEST
-    place = said if said.exists() or not beside.exists() else beside
+    place = said if checkpoint_exists(said) or not checkpoint_exists(beside) else beside
     assert isinstance(e.protocol, Frozen | Finetuned)
     model = load_world_model(e, _CPU, place, adopt=bool(e.protocol.checkpoint))
     if weights_sha256(place) != config.get("world_model_weights"):
