@@ -22,7 +22,7 @@ from fmbpo.measure.health import size_health, world_model_health
 from fmbpo.measure.sizes import size_line, size_parity
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.final_returns import GridOutcome
-from fmbpo.running.loop import MAIN_METRICS, Cadence, Trainer
+from fmbpo.running.loop import Cadence, Trainer
 from fmbpo.running.names import pretraining_name, run_names
 from fmbpo.running.stop import Stop
 from fmbpo.runs.checkpoint import (
@@ -32,6 +32,7 @@ from fmbpo.runs.checkpoint import (
 )
 from fmbpo.runs.folder import BEST, RunFolder
 from fmbpo.runs.forecast import Outlook
+from fmbpo.runs.metrics import SHOWN
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import JsonLines, MetricSinks
 from fmbpo.runs.summary import Part, Summary, read_summary, versions
@@ -350,7 +351,7 @@ class Runner:
             MetricSinks(
                 [
                     JsonLines(folder.metrics),
-                    ProgressDisplay(main=MAIN_METRICS),
+                    ProgressDisplay(main=SHOWN),
                     WandbSink(
                         mode=wandb.mode,
                         project=wandb.pretrain_project if kind == "world_model" else wandb.project,

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from fmbpo.runs.sinks import Value, sinkimpl
+from fmbpo.runs.metrics import Row
+from fmbpo.runs.sinks import sinkimpl
 
 
 class StageSteps:
@@ -95,14 +96,18 @@ class WandbSink:
         self.steps.add(stage, total)
 
     @sinkimpl
-    def log(self, stage: str, step: int, values: Mapping[str, Value]) -> None:
-        """Send metrics as ``STAGE/NAME``."""
+    def log(self, stage: str, step: int, rows: Sequence[Row]) -> None:
+        """Send metrics as ``STAGE/TASK/SEED/NAME``, and the whole stage's as ``STAGE/NAME``."""
         if self._run is None:
             return
         place = self.steps(stage, step)
         try:
             if place >= self._run.step:
-                named = {f"{stage}/{key}": value for key, value in values.items()}
+                named = {
+                    f"{stage}/{row.full_name(name)}": value
+                    for row in rows
+                    for name, value in row.values.items()
+                }
                 self._run.log({f"{stage}/step": step, **named}, step=place)
         except Exception as error:
             self._give_up(error)
