@@ -35,7 +35,7 @@ from fmbpo.runs.forecast import Outlook
 from fmbpo.runs.metrics import SHOWN
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import JsonLines, MetricSinks
-from fmbpo.runs.summary import Part, Summary, read_summary, versions
+from fmbpo.runs.summary import Part, Summary, WorldModelPart, read_summary, versions
 from fmbpo.runs.wandb_sink import WandbSink
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell, grid_tasks, stages
@@ -169,7 +169,7 @@ class Runner:
                 scale=e.scale,
                 protocol=None,
                 conventions=PRETRAIN_CONVENTIONS,
-                world_model=self._part(e.world_model, stage.module, str(best)),
+                world_model=self._world_model_part(stage.module, str(best)),
                 policy=None,
                 tasks={},
                 wm_validation=stage.measures,
@@ -284,8 +284,8 @@ class Runner:
                 scale=e.scale,
                 protocol=e.protocol.kind,
                 conventions=e.conventions.recorded(),
-                world_model=self._part(e.world_model, source.module, checkpoint),
-                policy=self._part(e.policy, policy),
+                world_model=self._world_model_part(source.module, checkpoint),
+                policy=Part(*_part(e.policy, policy)),
                 tasks=outcome.tasks(self.data.planner_return),
                 wm_validation={**source.validation, **outcome.validation()},
                 flops={"pretraining": source.flops, "policy_learning": cost},
@@ -375,13 +375,17 @@ class Runner:
         }
         return folder, Trainer(folder, sinks, manifest, stop)
 
-    def _part(self, table: PluginTable, module: Any, checkpoint: str | None = None) -> Part:
-        version, evaluations = table.component.version, int(module.evaluations)
-        parity = size_parity(table) if table is self.experiment.world_model else None
-        return Part(table.plugin, version, parameters(module), evaluations, checkpoint, parity)
+    def _world_model_part(self, module: Any, checkpoint: str | None) -> WorldModelPart:
+        table = self.experiment.world_model
+        return WorldModelPart(*_part(table, module), checkpoint, size_parity(table))
 
     def _say_cost(self, what: str, an_update: int, iterations: int) -> int:
         """Floating-point operations of all updates."""
         total = an_update * iterations
         self.say(f"{what}: {an_update / 1e9:.4g} GFLOP an update, {total / 1e12:.4g} TFLOP in all")
         return total
+
+
+def _part(table: PluginTable, module: Any) -> tuple[str, str, dict[str, int], int]:
+    version, evaluations = table.component.version, int(module.evaluations)
+    return table.plugin, version, parameters(module), evaluations
