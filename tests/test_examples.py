@@ -19,7 +19,7 @@ import pytest
 
 from fmbpo.cli import main
 from fmbpo.plugins import load_plugin
-from fmbpo.runs.sinks import read_metrics
+from fmbpo.runs.metrics import read_metrics
 from fmbpo.testing.contract import run as run_checks
 
 ROOT = Path(__file__).parent.parent

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from fmbpo.compare.record import Basis, Cell, Record, Score
 from fmbpo.config.identity import identifying, leaves
 from fmbpo.errors import UserError
 from fmbpo.runs.folder import RunFolder
+from fmbpo.runs.metrics import OBS_ERROR, RETURN, after, by_horizon, cell_series
 from fmbpo.runs.plan import PLAN, read_plan
-from fmbpo.runs.series import cell_series
 from fmbpo.runs.summary import Numbers, Summary
 
 _STUDY = "study.json"
@@ -126,8 +125,10 @@ def _policies(folder: RunFolder, summary: Summary, config: Mapping[str, Any]) ->
             task: {seed: Score.of(found.returns) for seed, found in result.seeds.items()}
             for task, result in summary.tasks.items()
         },
-        curves={task: seeds for task, seeds in cell_series(folder, "return").items() if task},
-        model_errors=_model_errors(summary.wm_validation),
+        curves={t: seeds for t, seeds in cell_series(folder.metrics, RETURN).items() if t},
+        # Of models that learned beside policies, the errors after it.
+        model_errors=by_horizon(summary.wm_validation, after(OBS_ERROR))
+        or by_horizon(summary.wm_validation, OBS_ERROR),
         petaflops=petaflops or None,
         seconds=seconds or None,
         pretraining_petaflops=_pretraining(summary.flops) / 1e15,
@@ -195,19 +196,6 @@ def _data_id(folder: RunFolder, config: Mapping[str, Any]) -> str:
         where=str(folder.path / "config.json"),
         remedy="leave the run out, or run it again",
     )
-
-
-def _model_errors(measures: Mapping[str, Any]) -> dict[int, float]:
-    """By horizon; of models that learned beside policies, those after it."""
-    for prefix in ("after_obs_error_h", "obs_error_h"):
-        found = {
-            int(name[len(prefix) :]): float(value)
-            for name, value in measures.items()
-            if re.fullmatch(rf"{prefix}\d+", name)
-        }
-        if found:
-            return found
-    return {}
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -186,15 +186,14 @@ def _tasks(tree: Mapping[str, Any], key: str, found: list[Problem]) -> list[str]
 
 def user_error(item: Problem, origin: Mapping[str, str], file: str) -> UserError:
     """A problem of a merged document, with the file and the key path that it came from."""
-    key = ""
-    for part in item.path:
-        key += f"[{part}]" if isinstance(part, int) else f"{'.' if key else ''}{part}"
     names = [str(part) for part in item.path if not isinstance(part, int)]
     path = ".".join(names)
     source = origin.get(path) or next(
         (label for name, label in origin.items() if path and name.startswith(f"{path}.")), file
     )
-    return UserError(item.what, where=f"{source}: {key}" if key else source, remedy=item.remedy)
+    return UserError(
+        item.what, where=f"{source}: {item.key}" if item.key else source, remedy=item.remedy
+    )
 
 
 _TABLE_HINTS = {

@@ -9,6 +9,22 @@ import attrs
 
 from fmbpo.nn import two_hot
 from fmbpo.runs.findings import Finding
+from fmbpo.runs.metrics import (
+    CONSTANT_REWARD_RMSE,
+    COPY_ERROR,
+    EFFECTIVE_RANK,
+    OBS_ERROR,
+    REAL_REWARD_STD,
+    REWARD_ACTION_GRADIENT,
+    REWARD_CROSS_ENTROPY,
+    REWARD_R2,
+    REWARD_RMSE,
+    REWARD_STD,
+    SCORE,
+    SIMPLEX_ERROR,
+    at_horizon,
+    by_horizon,
+)
 
 TOLERANCE = 0.02
 """Share by which world models may differ and still be called equal in size."""
@@ -25,11 +41,11 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
         if failed:
             found.append(Finding(name, message, detail, where))
 
-    r2, spread, real = (measures[k] for k in ("reward_r2", "reward_std", "real_reward_std"))
-    longest = max(int(k.removeprefix("obs_error_h")) for k in measures if k.startswith("obs_error"))
+    r2, spread, real = (measures[k] for k in (REWARD_R2, REWARD_STD, REAL_REWARD_STD))
+    longest = max(by_horizon(measures, OBS_ERROR))
     error, copy, rmse, constant = (
-        measures[f"{k}_h{longest}"]
-        for k in ("obs_error", "copy_error", "reward_rmse", "constant_reward_rmse")
+        measures[at_horizon(k, longest)]
+        for k in (OBS_ERROR, COPY_ERROR, REWARD_RMSE, CONSTANT_REWARD_RMSE)
     )
     # If the real reward does not vary, a constant one is right.
     varies = real > 1e-6
@@ -45,7 +61,7 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
         "the decoded reward is constant",
         f"it spreads by {spread:.2g}, the real one by {real:.2g}",
     )
-    slope = measures["reward_action_gradient"]
+    slope = measures[REWARD_ACTION_GRADIENT]
     gate(
         "reward_ignores_action",
         slope < 1e-6 and varies,
@@ -58,14 +74,14 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
         f"the decoded reward {longest} steps ahead is worse than each task's mean",
         f"{rmse:.3f} against {constant:.3f}",
     )
-    entropy = measures["reward_cross_entropy"]
+    entropy = measures[REWARD_CROSS_ENTROPY]
     gate(
         "loss_at_floor",
         abs(entropy - UNIFORM) < 1e-3 * UNIFORM,
         f"the reward's cross-entropy is that of equal logits, ln {two_hot.BINS}",
         f"{entropy:.3f}",
     )
-    rank, off = measures["effective_rank"], measures.get("simplex_error", 0.0)
+    rank, off = measures[EFFECTIVE_RANK], measures.get(SIMPLEX_ERROR, 0.0)
     gate("latent_collapsed", rank < 2, "the latent has collapsed", f"effective rank {rank:.2f}")
     gate("off_simplex", off > 1e-3, "latents leave the simplex", f"by {off:.3g}")
     gate(
@@ -81,7 +97,7 @@ def learning_health(
     before: Mapping[str, float], after: Mapping[str, float], where: str = ""
 ) -> list[Finding]:
     """Whether a world model got worse by a half while it learned beside a policy."""
-    old, new = before["score"], after["score"]
+    old, new = before[SCORE], after[SCORE]
     if new <= 1.5 * old:
         return []
     message = "the world model got worse while the policy learned"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,24 +10,24 @@ from fmbpo.report.canvas import Heading
 from fmbpo.report.curves import HorizonErrors, TaskCurves, learning_curves, pretraining_curves
 from fmbpo.report.side_by_side import Panel, side_by_side
 from fmbpo.runs.folder import RunFolder
-from fmbpo.runs.series import cell_series
-from fmbpo.runs.sinks import read_metrics
+from fmbpo.runs.metrics import (
+    CONSISTENCY,
+    CONSTANT_ERROR,
+    CONSTANT_REWARD_RMSE,
+    COPY_ERROR,
+    OBS_ERROR,
+    POLICY_PANELS,
+    PRETRAINING_PANELS,
+    REAL,
+    RETURN,
+    REWARD_LOSS,
+    REWARD_RMSE,
+    after,
+    before,
+    by_horizon,
+    cell_series,
+)
 from fmbpo.runs.summary import Summary
-
-PANELS = {
-    "return": "return",
-    "held_out/reward_r2": "held-out reward R²",
-    "held_out/reward_std": "spread of the decoded reward",
-}
-"""Metrics of a policy study's picture, and what it calls them; what no cell has is left out."""
-PRETRAINING_PANELS = {
-    "held_out/score": "held-out score (lower is better)",
-    "held_out/reward_r2": "held-out reward R²",
-    "held_out/reward_std": "spread of the decoded reward",
-}
-"""The same of a study of world models."""
-REAL = {"held_out/reward_std": "held_out/real_reward_std"}
-"""What a metric would be of the real thing: the same in all cells."""
 
 
 def draw_missing(folder: Path, say: Callable[[str], None]) -> list[Path]:
@@ -59,14 +58,14 @@ def _pictures(folder: Path) -> dict[str, Callable[[Path], None]]:
     pictures: dict[str, Callable[[Path], None]] = {
         "curves.png": lambda path: _policies(path, run, summary)
     }
-    if _horizons(summary, "after_"):
+    if by_horizon(summary.wm_validation, after(OBS_ERROR)):
         pictures["model_errors.png"] = lambda path: _own_models(path, summary)
     return pictures
 
 
 def _policies(path: Path, run: RunFolder, summary: Summary) -> None:
     """Learning curves from the run's own record."""
-    curves = cell_series(run, "return")
+    curves = cell_series(run.metrics, RETURN)
     panels = {
         task: TaskCurves(
             curves[task],
@@ -81,17 +80,14 @@ def _policies(path: Path, run: RunFolder, summary: Summary) -> None:
 
 def _pretraining(path: Path, run: RunFolder, summary: Summary) -> None:
     """Losses over training, and held-out errors by horizon."""
-    losses: dict[str, list[tuple[int, float]]] = {}
-    for line in read_metrics(run.metrics):
-        for name in ("consistency", "reward_loss"):
-            if name in line:
-                losses.setdefault(name, []).append((line["step"], line[name]))
+    found = {name: cell_series(run.metrics, name) for name in (CONSISTENCY, REWARD_LOSS)}
+    losses = {name: series[""][""] for name, series in found.items() if series}
     pretraining_curves(path, _heading(summary), losses, _horizon_errors(summary))
 
 
 def _own_models(path: Path, summary: Summary) -> None:
     """Held-out errors by horizon of world models that learned beside policies."""
-    errors = _horizon_errors(summary, "after_", "before_")
+    errors = _horizon_errors(summary, after, before)
     pretraining_curves(path, _heading(summary), {}, errors)
 
 
@@ -102,9 +98,9 @@ def _cells(path: Path, folder: Path) -> None:
     summaries = [Summary.from_json(run.summary(), where=str(run.path)) for run in runs.values()]
     tasks = dict.fromkeys(task for summary in summaries for task in summary.tasks)
     panels: dict[str, Panel] = {}
-    for metric, title in (PANELS if tasks else PRETRAINING_PANELS).items():
-        cells = {name: cell_series(run, metric) for name, run in runs.items()}
-        real = {name: cell_series(run, REAL.get(metric, "")) for name, run in runs.items()}
+    for title, metric in (POLICY_PANELS if tasks else PRETRAINING_PANELS).items():
+        cells = {name: cell_series(run.metrics, metric) for name, run in runs.items()}
+        real = {name: cell_series(run.metrics, REAL.get(metric, "")) for name, run in runs.items()}
         # A world model's own metrics have no task: one panel for all.
         for task in tasks or [""]:
             seeds = {name: series.get(task, {}) for name, series in cells.items()}
@@ -118,22 +114,20 @@ def _cells(path: Path, folder: Path) -> None:
     side_by_side(path, heading, panels, columns=len(tasks) or len(panels))
 
 
-def _horizons(summary: Summary, prefix: str) -> list[int]:
-    names = (re.fullmatch(rf"{prefix}obs_error_h(\d+)", name) for name in summary.wm_validation)
-    return [int(name[1]) for name in names if name]
-
-
 def _horizon_errors(
-    summary: Summary, prefix: str = "", earlier: str | None = None
+    summary: Summary,
+    named: Callable[[str], str] = str,
+    earlier: Callable[[str], str] | None = None,
 ) -> list[HorizonErrors]:
-    horizons = _horizons(summary, prefix)
+    horizons = list(by_horizon(summary.wm_validation, named(OBS_ERROR)))
 
-    def of(name: str, prefix: str = prefix) -> list[float]:
-        return [summary.wm_validation[f"{prefix}{name}_h{h}"] for h in horizons]
+    def of(measure: str, named: Callable[[str], str] = named) -> list[float]:
+        found = by_horizon(summary.wm_validation, named(measure))
+        return [found[h] for h in horizons]
 
     kinds = {
-        "observations (standard deviations)": ("obs_error", "constant_error", "copy_error"),
-        "reward (a step)": ("reward_rmse", "constant_reward_rmse", None),
+        "observations (standard deviations)": (OBS_ERROR, CONSTANT_ERROR, COPY_ERROR),
+        "reward (a step)": (REWARD_RMSE, CONSTANT_REWARD_RMSE, None),
     }
     return [
         HorizonErrors(

@@ -21,17 +21,21 @@ from fmbpo.report.curves import Series, columns_of, mean_series
 from fmbpo.report.interval import basis, planned_sample, sample, t_interval
 from fmbpo.report.table import NONE, mean_over_tasks
 from fmbpo.runs.findings import Finding, by_gate
+from fmbpo.runs.metrics import (
+    REAL_REWARD_STD,
+    REWARD_R2,
+    REWARD_STD,
+    SCORE,
+    TITLES,
+    after,
+    before,
+)
 from fmbpo.runs.summary import Summary, TaskResult
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_MEASURES = {
-    "reward_r2": "held-out reward R²",
-    "reward_std": "spread of the decoded reward",
-    "real_reward_std": "spread of the real reward",
-    "score": "held-out score (lower is better)",
-}
+_MEASURES = (REWARD_R2, REWARD_STD, REAL_REWARD_STD, SCORE)
 _COSTS = ("training, PFLOP", "training, seconds", "mean return a PFLOP", "mean return a second")
 
 
@@ -103,8 +107,8 @@ def comparison_table(summaries: Mapping[str, Summary]) -> Table:
         means = [str(mean_over_tasks([s.tasks[t] for t in shared])) for s in every]
         row(f"return, mean of {len(shared)}", means, "bold")
     table.add_section()
-    for measure, title in _MEASURES.items():
-        row(title, [_measure(summary, measure) for summary in every])
+    for measure in _MEASURES:
+        row(TITLES[measure], [_measure(summary, measure) for summary in every])
     table.add_section()
     for place, title in enumerate(_COSTS):
         row(title, [_cost(summary)[place] for summary in every])
@@ -119,7 +123,7 @@ def _return(summary: Summary, task: str, of: Callable[[TaskResult], Sequence[flo
 
 def _measure(summary: Summary, name: str) -> str:
     found = summary.wm_validation
-    values = [found[key] for key in (f"before_{name}", f"after_{name}") if key in found]
+    values = [found[key] for key in (before(name), after(name)) if key in found]
     if not values and name in found:
         values = [found[name]]
     return " -> ".join(f"{value:.3f}" for value in values) or NONE

@@ -12,6 +12,7 @@ from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.health import returns_health
 from fmbpo.runs.findings import Finding
+from fmbpo.runs.metrics import after, before
 from fmbpo.runs.summary import SeedResult, TaskResult
 from fmbpo.tasks.mt30 import task_info
 from fmbpo.training.cells import Cell
@@ -98,10 +99,10 @@ class FinalReturns:
         """Means over the cells of their own world models' held-out measures, each on its cell's
         task, before and after they learned beside the policies: ``before_...``, ``after_...``."""
         found = {}
-        for prefix, cells in (("before", self.before), ("after", self.after)):
+        for named, cells in ((before, self.before), (after, self.after)):
             shared = set.intersection(*(set(m) for m in cells)) if cells else set()
             names = [name for name in cells[0] if name in shared] if cells else []
-            found.update({f"{prefix}_{n}": float(np.mean([m[n] for m in cells])) for n in names})
+            found.update({named(n): float(np.mean([m[n] for m in cells])) for n in names})
         return found
 
     def health(self) -> list[Finding]:

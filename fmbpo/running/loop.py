@@ -24,23 +24,9 @@ from fmbpo.runs.checkpoint import (
 from fmbpo.runs.findings import Finding, by_gate
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.forecast import Forecast, Outlook
+from fmbpo.runs.metrics import Row
 from fmbpo.runs.sinks import MetricSinks
 from fmbpo.training.trees import Saved
-
-MAIN_METRICS = (
-    "return",
-    "actor_return",
-    "imagined_reward",
-    "critic_loss",
-    "esnr",
-    "host/diagnostics_seconds",
-    "held_out/score",
-    "held_out/reward_r2",
-    "loss",
-    "consistency",
-    "reward_loss",
-)
-"""Metrics that the display shows of a stage, if it has them."""
 
 
 class Stage(Protocol):
@@ -51,16 +37,16 @@ class Stage(Protocol):
     def step(self, iteration: int) -> dict[str, Tensor]:
         """One update; metrics stay on the device."""
 
-    def describe(self, metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    def describe(self, metrics: Mapping[str, Tensor]) -> list[Row]:
         """Metrics as they are logged."""
 
-    def evaluate(self, iteration: int) -> dict[str, float]:
+    def evaluate(self, iteration: int) -> list[Row]:
         """Held-out measures or returns."""
 
     def health(self) -> list[Finding]:
         """Gates that the last evaluation did not pass."""
 
-    def diagnose(self) -> dict[str, float]:
+    def diagnose(self) -> list[Row]:
         """Measures of the gradients; nothing changes."""
 
     def weights(self) -> dict[str, Tensor]:
@@ -128,10 +114,10 @@ class Trainer:
             )
             # A diverged model is neither measured nor saved.
             if log or evaluate or save or self.stop.requested:
-                values = stage.describe({k: v / summed for k, v in sums.items()})
-                self._check_finite(stage, iteration, values)
+                rows = stage.describe({k: v / summed for k, v in sums.items()})
+                self._check_finite(stage, iteration, rows)
                 if log:
-                    self.sinks.log(stage.name, iteration, values)
+                    self.sinks.log(stage.name, iteration, rows)
                     sums, summed = {}, 0
             if iteration > start + 1:  # the first one compiles
                 self.stop.took("iteration", time.monotonic() - began)
@@ -225,12 +211,12 @@ class Trainer:
     def _evaluate(self, stage: Stage, iteration: int, forecast: Forecast) -> None:
         began = time.monotonic()
         try:
-            values = stage.evaluate(iteration)
+            rows = stage.evaluate(iteration)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise self._diverged(stage, iteration, "a measure cannot be computed") from error
         forecast.evaluated(time.monotonic() - began)
-        self._check_finite(stage, iteration, values)
-        self.sinks.log(stage.name, iteration, values)
+        self._check_finite(stage, iteration, rows)
+        self.sinks.log(stage.name, iteration, rows)
         if iteration:  # before the first update there is nothing to warn of
             self._warn(stage, iteration)
         self.stop.took("evaluation", time.monotonic() - began)
@@ -247,10 +233,11 @@ class Trainer:
     def _watch(self, stage: Stage) -> Watch:
         return self._watches.setdefault(stage.name, Watch())
 
-    def _check_finite(self, stage: Stage, iteration: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise self._diverged(stage, iteration, f"{name} is {value}")
+    def _check_finite(self, stage: Stage, iteration: int, rows: Sequence[Row]) -> None:
+        for row in rows:
+            for name, value in row.values.items():
+                if not math.isfinite(value):
+                    raise self._diverged(stage, iteration, f"{row.full_name(name)} is {value}")
 
     def _diverged(self, stage: Stage, iteration: int, what: str) -> UserError:
         return UserError(

@@ -22,7 +22,7 @@ from fmbpo.measure.health import size_health, world_model_health
 from fmbpo.measure.sizes import size_line, size_parity
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.final_returns import FinalReturns
-from fmbpo.running.loop import MAIN_METRICS, Cadence, Trainer
+from fmbpo.running.loop import Cadence, Trainer
 from fmbpo.running.names import pretraining_name, run_names
 from fmbpo.running.session import Session
 from fmbpo.running.stop import Stop
@@ -33,9 +33,10 @@ from fmbpo.runs.checkpoint import (
 )
 from fmbpo.runs.folder import BEST, RunFolder
 from fmbpo.runs.forecast import Outlook
+from fmbpo.runs.metrics import SHOWN
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import JsonLines, MetricSinks
-from fmbpo.runs.summary import Part, Summary, read_summary, versions
+from fmbpo.runs.summary import Part, Summary, WorldModelPart, read_summary, versions
 from fmbpo.runs.wandb_sink import WandbSink
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell, grid_tasks, stages
@@ -156,7 +157,7 @@ class Runner:
                 scale=e.scale,
                 protocol=None,
                 conventions=PRETRAIN_CONVENTIONS,
-                world_model=self._part(e.world_model, stage.module, str(best)),
+                world_model=self._world_model_part(stage.module, str(best)),
                 policy=None,
                 tasks={},
                 wm_validation=stage.measures,
@@ -247,10 +248,10 @@ class Runner:
                 scale=e.scale,
                 protocol=tables.protocol.kind,
                 conventions=tables.conventions.recorded(),
-                world_model=self._part(
-                    e.world_model, model.module, str(model.checkpoint) if model.checkpoint else None
+                world_model=self._world_model_part(
+                    model.module, str(model.checkpoint) if model.checkpoint else None
                 ),
-                policy=self._part(tables.policy, stage.pair.policy),
+                policy=Part(*_part(tables.policy, stage.pair.policy)),
                 tasks=returns.tasks(self.data.planner_return),
                 wm_validation={**model.validation, **returns.validation()},
                 flops={"pretraining": model.flops, "policy_learning": cost},
@@ -338,7 +339,7 @@ class Runner:
             MetricSinks(
                 [
                     JsonLines(folder.metrics),
-                    ProgressDisplay(main=MAIN_METRICS),
+                    ProgressDisplay(main=SHOWN),
                     WandbSink(
                         mode=wandb.mode,
                         project=wandb.pretrain_project if kind == "world_model" else wandb.project,
@@ -362,15 +363,17 @@ class Runner:
         }
         return folder, Trainer(folder, sinks, manifest, stop)
 
-    def _part(
-        self, table: PluginTable, module: WorldModel | Policy, checkpoint: str | None = None
-    ) -> Part:
-        version, evaluations = table.component.version, int(module.evaluations)
-        parity = size_parity(table) if table is self.experiment.world_model else None
-        return Part(table.plugin, version, parameters(module), evaluations, checkpoint, parity)
+    def _world_model_part(self, module: WorldModel, checkpoint: str | None) -> WorldModelPart:
+        table = self.experiment.world_model
+        return WorldModelPart(*_part(table, module), checkpoint, size_parity(table))
 
     def _say_cost(self, what: str, an_update: int, iterations: int) -> int:
         """Floating-point operations of all updates."""
         total = an_update * iterations
-        self.say(f"{what}: {an_update / 1e9:.4g} GFLOP an update, {total / 1e12:.4g} TFLOP in all")
+        self.say(f"{what}: {an_update / 1e9:.4g} GFLOP per update, {total / 1e12:.4g} TFLOP in all")
         return total
+
+
+def _part(table: PluginTable, module: WorldModel | Policy) -> tuple[str, str, dict[str, int], int]:
+    version, evaluations = table.component.version, int(module.evaluations)
+    return table.plugin, version, parameters(module), evaluations

@@ -10,6 +10,7 @@ from pathlib import Path
 import attrs
 
 from fmbpo.base.files import disk_errors, write_json
+from fmbpo.base.structure import plain
 from fmbpo.config.study_file import Study
 from fmbpo.measure.health import returns_health
 from fmbpo.measure.sizes import sizes
@@ -88,7 +89,7 @@ class StudyRunner:
             "differences": self.study.differences,
             "sizes": self.sizes,
             "cells": names,
-            "health": [finding.to_json() for finding in findings],
+            "health": plain(findings),
         }
         write_json(folder / "study.json", content)
         self.session.draw(folder)

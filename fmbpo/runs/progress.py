@@ -14,7 +14,8 @@ from typing import Any, TextIO
 import attrs
 
 from fmbpo.base.text import clock, speed
-from fmbpo.runs.sinks import Value, sinkimpl
+from fmbpo.runs.metrics import HOST, Row, Value
+from fmbpo.runs.sinks import sinkimpl
 
 
 @attrs.define
@@ -45,7 +46,7 @@ class Pace:
 def metrics_text(values: Mapping[str, Value], main: Sequence[str], most: int) -> str:
     """``name 0.123  name 4.5``: the metrics in ``main``, else the first ``most`` ones."""
     chosen = [key for key in main if key in values]
-    chosen = chosen or [key for key in values if not key.startswith("host/")][:most]
+    chosen = chosen or [key for key in values if not key.startswith(HOST)][:most]
     shown = ((key, values[key]) for key in chosen)
     return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown)
 
@@ -84,8 +85,9 @@ class ProgressDisplay:
                 self._line(f"{stage}: {start}, {total} iterations")
 
     @sinkimpl
-    def log(self, stage: str, step: int, values: Mapping[str, Value]) -> None:
-        """Move the bar, or write a line."""
+    def log(self, stage: str, step: int, rows: Sequence[Row]) -> None:
+        """Move the bar, or write a line, with the metrics of the whole stage."""
+        values = next((row.values for row in rows if not row.task), {})
         pace = self._pace
         if pace is None or pace.stage != stage:
             pace = self._pace = Pace(stage, step, 0, self._now())
@@ -111,7 +113,8 @@ class ProgressDisplay:
         parts = (f"{v}" if k == "text" else f"{k} {v}" for k, v in payload.items())
         text = ", ".join(parts)
         with contextlib.suppress(OSError, ValueError):
-            line = f"{name.removeprefix('host/')}: {text}" if text else name.removeprefix("host/")
+            name = name.removeprefix(HOST)
+            line = f"{name}: {text}" if text else name
             if self._bar:
                 self._bar.line(line)
             else:

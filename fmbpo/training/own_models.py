@@ -20,6 +20,7 @@ from fmbpo.measure.validation import Validator
 from fmbpo.pwm.optim import AdamState, Params, linear_decay
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.runs.findings import Finding
+from fmbpo.runs.metrics import of_model
 from fmbpo.tasks.mt30 import task_info
 from fmbpo.training import seeding
 from fmbpo.training.cells import Cell
@@ -139,7 +140,7 @@ class OwnModels:
         for _ in range(self.protocol.model_iterations):
             batch, noise, rate = self._inputs(iteration)
             self.training, metrics = self.update(self.training, batch, noise, rate)
-        return batch.obs_HBO[:, 0], {f"model_{k}": v for k, v in metrics.items()}
+        return batch.obs_HBO[:, 0], {of_model(k): v for k, v in metrics.items()}
 
     def count_flops(self) -> int:
         """Floating-point operations of ``step``, all models; nothing is used up."""

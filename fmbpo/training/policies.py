@@ -21,6 +21,7 @@ from fmbpo.pwm.optim import AdamState, Params, linear_decay
 from fmbpo.pwm.pair import Pair
 from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates, ReturnScale, Start
 from fmbpo.runs.findings import Finding
+from fmbpo.runs.metrics import DIAGNOSTICS_SECONDS, RETURN, Row, held_out
 from fmbpo.tasks.env import EPISODE_STEPS
 from fmbpo.tasks.mt30 import task_info
 from fmbpo.training import seeding
@@ -132,36 +133,37 @@ class PolicyTraining:
         ]
         return Rates(*(torch.tensor(rate, device=self.device) for rate in rates))
 
-    def describe(self, metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    def describe(self, metrics: Mapping[str, Tensor]) -> list[Row]:
         """Means over the cells, then each cell's own, in one transfer."""
         values = torch.stack(list(metrics.values())).tolist()
-        result = {}
-        for name, row in zip(metrics, values, strict=True):
-            result[name] = sum(row) / len(row)
-            result.update({f"{c}/{name}": v for c, v in zip(self.cells, row, strict=True)})
-        return result
+        means = {name: sum(row) / len(row) for name, row in zip(metrics, values, strict=True)}
+        own = zip(self.cells, zip(*values, strict=True), strict=True)
+        cells = [Row(dict(zip(metrics, v, strict=True)), c.task, c.seed) for c, v in own]
+        return [Row(means), *cells]
 
-    def evaluate(self, iteration: int) -> dict[str, float]:
+    def evaluate(self, iteration: int) -> list[Row]:
         """Mean returns in the simulator, of all cells and of each."""
         means = self.returns(self.evaluation.episodes).mean(1)
-        values = {f"{c}/return": float(v) for c, v in zip(self.cells, means, strict=True)}
-        measured = self.models.evaluate() if self.models else []
-        for cell, measures in zip(self.cells, measured, strict=False):
-            values.update({f"{cell}/held_out/{k}": v for k, v in measures.items()})
-        return {"return": float(means.mean()), **values}
+        rows = [Row({RETURN: float(means.mean())})]
+        measured = self.models.evaluate() if self.models else [{}] * len(self.cells)
+        for cell, mean, measures in zip(self.cells, means, measured, strict=True):
+            values = {RETURN: float(mean), **{held_out(k): v for k, v in measures.items()}}
+            rows.append(Row(values, cell.task, cell.seed))
+        return rows
 
     def health(self) -> list[Finding]:
         """Gates that the cells' own world models did not pass when last measured."""
         return self.models.health(self.cells) if self.models else []
 
-    def diagnose(self) -> dict[str, float]:
+    def diagnose(self) -> list[Row]:
         """The actor's gradients (``fmbpo.pwm.diagnostics``), on the starts that the next update
         will have."""
         began = time.monotonic()
         state, start, _, models = self.example()
         measures = diagnose(self.eager_update, state, start, models, self.cells[0].seed)
-        values = self.describe(measures)
-        return {**values, "host/diagnostics_seconds": time.monotonic() - began}
+        means, *cells = self.describe(measures)
+        seconds = {DIAGNOSTICS_SECONDS: time.monotonic() - began}
+        return [Row({**means.values, **seconds}), *cells]
 
     def returns(
         self,

@@ -15,6 +15,7 @@ from fmbpo.measure.validation import Validator
 from fmbpo.pwm.optim import AdamState, Params, linear_decay
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.runs.findings import Finding
+from fmbpo.runs.metrics import SCORE, Row, held_out
 from fmbpo.training import seeding
 from fmbpo.training.context import Context
 from fmbpo.training.dataset import check_horizon
@@ -69,26 +70,27 @@ class Pretraining:
         noise = torch.randn(shape, generator=self.noise).to(self.device)
         return self.sampler.sample(), noise, torch.tensor(rate, device=self.device)
 
-    def describe(self, metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    def describe(self, metrics: Mapping[str, Tensor]) -> list[Row]:
         """Numbers, in one transfer."""
-        return dict(zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True))
+        values = torch.stack(list(metrics.values())).tolist()
+        return [Row(dict(zip(metrics, values, strict=True)))]
 
-    def evaluate(self, iteration: int) -> dict[str, float]:
+    def evaluate(self, iteration: int) -> list[Row]:
         """Held-out measures; the parameters with the best score are kept."""
         self.module.load_state_dict(self.training.params)
         measures = self.last = self.validator(self.module, self.component.rollout)
-        if measures["score"] < self.best_score and iteration:
-            self.best_score, self.best_step = measures["score"], iteration
+        if measures[SCORE] < self.best_score and iteration:
+            self.best_score, self.best_step = measures[SCORE], iteration
             self.best, self.measures = self.training.params, measures
-        return {f"held_out/{name}": value for name, value in measures.items()}
+        return [Row({held_out(name): value for name, value in measures.items()})]
 
     def health(self) -> list[Finding]:
         """Gates that the last measures did not pass."""
         return world_model_health(self.last)
 
-    def diagnose(self) -> dict[str, float]:
+    def diagnose(self) -> list[Row]:
         """None: the diagnostics are of the actor's gradients."""
-        return {}
+        return []
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters after the last update."""

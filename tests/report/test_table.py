@@ -5,7 +5,7 @@ import pytest
 from fmbpo.report.interval import above, basis, sample, t_interval
 from fmbpo.report.table import closing_text, is_above, mean_over_tasks, print_closing
 from fmbpo.runs.findings import Finding
-from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult
+from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, WorldModelPart
 
 STUDY = {  # three seeds of the study's phase 3: MLP, then Flow
     "reacher-easy": ([981.20, 983.50, 982.20], [983.40, 981.90, 976.70]),
@@ -21,7 +21,7 @@ def task(means, **levels):
 def summary(tasks, **changes):
     content = {
         "experiment": "phase3_mlppolicy", "scale": "full", "protocol": "frozen",
-        "conventions": "corrected", "world_model": Part("mlp", "1", {"a": 1}, 1),
+        "conventions": "corrected", "world_model": WorldModelPart("mlp", "1", {"a": 1}, 1),
         "policy": Part("mlp", "1", {"a": 1}, 1),
         "tasks": tasks, "wm_validation": {}, "flops": 1.0, "seconds": 1.0, "versions": {},
         "health": [], "planning": None,

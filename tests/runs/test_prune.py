@@ -10,10 +10,11 @@ from fmbpo.errors import UserError
 from fmbpo.runs.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.prune import find_waste, remove, waste_of
-from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, versions
+from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, WorldModelPart, versions
 
 PART = Part("mlp", "0.1.0", {"encoder": 1}, 1)
 LEFT = [".summary.host-1.aside.json", "checkpoints/.best.host-1.aside.safetensors"]
+MODEL = WorldModelPart("mlp", "0.1.0", {"encoder": 1}, 1)
 
 
 def make(root, name, policies=False, complete=True):
@@ -32,7 +33,7 @@ def make(root, name, policies=False, complete=True):
     if complete:
         tasks = {"a": TaskResult({"1": SeedResult([1.0])}, random_return_mean=0.0)}
         summary = Summary(
-            "e", "laptop", "frozen" if policies else None, "corrected", PART,
+            "e", "laptop", "frozen" if policies else None, "corrected", MODEL,
             PART if policies else None, tasks if policies else {}, {}, 1.0, 1.0, versions(), [],
             None,
         )  # fmt: skip

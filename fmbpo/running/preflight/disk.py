@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import attrs
 
 VALUE = 56
-"""Bytes of a metric in a line of JSON, its name (with task and seed) included."""
+"""Bytes of a metric in a row of JSON: name, number, its share of stage, step, task and seed."""
 FIXED = 1_500_000
 """A run folder's pictures, configuration, summary, manifests."""
 MEASURES = 36

@@ -75,11 +75,7 @@ def configured(component: Component, settings: Mapping[str, Any]) -> Any:
         return structure({**component.small, **settings}, component.Config)
     except Problems as error:
         raise UserErrors(
-            UserError(
-                ": ".join(filter(None, [".".join(map(str, item.path)), item.what])),
-                where=f"settings of {component.name!r}",
-                remedy=item.remedy,
-            )
+            UserError(str(item), where=f"settings of {component.name!r}", remedy=item.remedy)
             for item in error.problems
         ) from None
 

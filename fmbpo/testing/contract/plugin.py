@@ -99,8 +99,7 @@ def settings_survive_a_file(subject: Subject) -> None:
         try:
             again = structure(reader(), cls)
         except Problems as error:
-            found = "; ".join(f"{'.'.join(map(str, p.path))}: {p.what}" for p in error.problems)
-            broken(f"the settings can be read from {form}", found, remedy)
+            broken(f"the settings can be read from {form}", str(error), remedy)
         except (ValueError, TypeError) as error:
             broken(f"the settings can be written as {form}", f"{error} of {toml!r}", remedy)
         if again != config or plain(again) != plain(config):
