@@ -15,8 +15,8 @@ import attrs
 import numpy as np
 
 from fmbpo.compare import statistics
+from fmbpo.compare.comparison import Effect
 from fmbpo.compare.record import Cell
-from fmbpo.compare.result import Effect
 from fmbpo.compare.statistics import Array
 
 Values: TypeAlias = Mapping[Cell, Mapping[str, Mapping[str, float]]]

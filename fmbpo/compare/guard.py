@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 import attrs
 
 from fmbpo.compare.attention import across_sections, in_section
+from fmbpo.compare.comparison import Comparison
 from fmbpo.compare.method import METHOD
 from fmbpo.compare.record import Basis, Cell, Record
-from fmbpo.compare.result import Comparison
 from fmbpo.compare.section import make_section
 from fmbpo.errors import UserError, did_you_mean
 

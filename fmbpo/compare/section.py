@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 
 from fmbpo.compare import effects, statistics
-from fmbpo.compare.record import Cell, Record
-from fmbpo.compare.result import (
+from fmbpo.compare.comparison import (
     OVERALL,
     CellResult,
     Cost,
@@ -18,6 +17,7 @@ from fmbpo.compare.result import (
     Profile,
     Section,
 )
+from fmbpo.compare.record import Cell, Record
 from fmbpo.tasks.mt30 import MT30
 
 UNIT = 1000.0

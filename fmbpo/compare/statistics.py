@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from fmbpo.compare.result import Estimate
+from fmbpo.compare.comparison import Estimate
 
 LEVEL = 0.95
 """Confidence of every interval."""

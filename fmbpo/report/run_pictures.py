@@ -1,4 +1,4 @@
-"""Pictures of runs and studies, drawn from their folders when the results are there."""
+"""Pictures of runs and studies, drawn from their folders once their results are complete."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from pathlib import Path
 
 from fmbpo.base.files import read_object
 from fmbpo.report.canvas import Heading
-from fmbpo.report.curves import HorizonErrors, TaskCurves, learning_curves, pretraining_curves
-from fmbpo.report.side_by_side import Panel, side_by_side
+from fmbpo.report.curves import (
+    CellCurves,
+    HorizonErrors,
+    TaskCurves,
+    learning_curves,
+    pretraining_curves,
+    study_curves,
+)
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.series import cell_series
 from fmbpo.runs.sinks import read_metrics
@@ -20,21 +26,22 @@ PANELS = {
     "held_out/reward_r2": "held-out reward R²",
     "held_out/reward_std": "spread of the decoded reward",
 }
-"""Metrics of a policy study's picture, and what it calls them; what no cell has is left out."""
+"""Metrics in the picture of a policy study, and their titles. Metrics without values are left out.
+"""
 PRETRAINING_PANELS = {
     "held_out/score": "held-out score (lower is better)",
     "held_out/reward_r2": "held-out reward R²",
     "held_out/reward_std": "spread of the decoded reward",
 }
-"""The same of a study of world models."""
+"""The same for a study of world models."""
 REAL = {"held_out/reward_std": "held_out/real_reward_std"}
-"""What a metric would be of the real thing: the same in all cells."""
+"""The metric of the real quantity that a metric estimates; equal in all cells."""
 
 
 def draw_missing(folder: Path, say: Callable[[str], None]) -> list[Path]:
-    """Draw the pictures that a complete run or study does not have yet; returns all that it has.
+    """Draw the pictures that a complete run or study lacks; returns all that it has.
 
-    No picture costs a result: ``say`` is told of one that cannot be drawn, and why.
+    No picture costs a result: ``say`` gets a warning for each picture that cannot be drawn.
     """
     found = []
     for name, draw in _pictures(folder).items():
@@ -49,7 +56,7 @@ def draw_missing(folder: Path, say: Callable[[str], None]) -> list[Path]:
 
 
 def _pictures(folder: Path) -> dict[str, Callable[[Path], None]]:
-    """What draws each picture, by the file's name."""
+    """The function that draws each picture, by file name."""
     if (folder / "study.json").is_file():
         return {"comparison.png": lambda path: _cells(path, folder)}
     run = RunFolder.open(folder)
@@ -59,8 +66,11 @@ def _pictures(folder: Path) -> dict[str, Callable[[Path], None]]:
     pictures: dict[str, Callable[[Path], None]] = {
         "curves.png": lambda path: _policies(path, run, summary)
     }
-    if _horizons(summary, "after_"):
-        pictures["model_errors.png"] = lambda path: _own_models(path, summary)
+    if any(name.startswith("after_obs_error_h") for name in summary.wm_validation):
+        # World models learned beside the policies.
+        pictures["model_errors.png"] = lambda path: pretraining_curves(
+            path, _heading(summary), {}, _horizon_errors(summary, "after_", "before_")
+        )
     return pictures
 
 
@@ -89,63 +99,50 @@ def _pretraining(path: Path, run: RunFolder, summary: Summary) -> None:
     pretraining_curves(path, _heading(summary), losses, _horizon_errors(summary))
 
 
-def _own_models(path: Path, summary: Summary) -> None:
-    """Held-out errors by horizon of world models that learned beside policies."""
-    errors = _horizon_errors(summary, "after_", "before_")
-    pretraining_curves(path, _heading(summary), {}, errors)
-
-
 def _cells(path: Path, folder: Path) -> None:
-    """The curves of a study's cells, side by side."""
+    """The curves of a study's cells together."""
     study = read_object(folder / "study.json")
     runs = {name: RunFolder.open(folder.parent / run) for name, run in study["cells"].items()}
     summaries = [Summary.from_json(run.summary(), where=str(run.path)) for run in runs.values()]
     tasks = dict.fromkeys(task for summary in summaries for task in summary.tasks)
-    panels: dict[str, Panel] = {}
+    panels: dict[str, CellCurves] = {}
     for metric, title in (PANELS if tasks else PRETRAINING_PANELS).items():
         cells = {name: cell_series(run, metric) for name, run in runs.items()}
-        real = {name: cell_series(run, REAL.get(metric, "")) for name, run in runs.items()}
+        real = [cell_series(run, REAL.get(metric, "")) for run in runs.values()]
         # A world model's own metrics have no task: one panel for all.
         for task in tasks or [""]:
             seeds = {name: series.get(task, {}) for name, series in cells.items()}
             if any(seeds.values()):
-                wanted = [one for r in real.values() for one in r.get(task, {}).values()]
+                wanted = [series for r in real for series in r.get(task, {}).values()]
                 at = f"{task}: {title}" if task else title
-                panels[at] = Panel(seeds, wanted[0] if wanted else ())
+                panels[at] = CellCurves(seeds, wanted[0] if wanted else ())
     protocols = dict.fromkeys(summary.protocol or "pretraining" for summary in summaries)
     differs = f"differs: {'; '.join(study['factors'])}"
     heading = Heading(study["name"], summaries[0].scale, " | ".join(protocols), differs)
-    side_by_side(path, heading, panels, columns=len(tasks) or len(panels))
-
-
-def _horizons(summary: Summary, prefix: str) -> list[int]:
-    names = (re.fullmatch(rf"{prefix}obs_error_h(\d+)", name) for name in summary.wm_validation)
-    return [int(name[1]) for name in names if name]
+    study_curves(path, heading, panels, columns=len(tasks) or len(panels))
 
 
 def _horizon_errors(
     summary: Summary, prefix: str = "", earlier: str | None = None
 ) -> list[HorizonErrors]:
-    horizons = _horizons(summary, prefix)
-
-    def of(name: str, prefix: str = prefix) -> list[float]:
-        return [summary.wm_validation[f"{prefix}{name}_h{h}"] for h in horizons]
-
+    """Observations and reward; nothing if the summary has no errors by horizon."""
+    found = summary.wm_validation
+    names = (re.fullmatch(rf"{prefix}obs_error_h(\d+)", name) for name in found)
+    horizons = [int(name[1]) for name in names if name]
     kinds = {
         "observations (standard deviations)": ("obs_error", "constant_error", "copy_error"),
-        "reward (a step)": ("reward_rmse", "constant_reward_rmse", None),
+        "reward (per step)": ("reward_rmse", "constant_reward_rmse", None),
     }
-    return [
-        HorizonErrors(
-            title,
-            horizons,
-            of(model),
-            copy=of(copy) if copy else None,
-            constant=of(constant),
-            before=None if earlier is None else of(model, earlier),
-        )
-        for title, (model, constant, copy) in kinds.items()
-    ]
+    panels = []
+    for title, (model, constant, copy) in kinds.items() if horizons else ():
+        metrics = {"world model": f"{prefix}{model}", "task's mean": f"{prefix}{constant}"}
+        if earlier is not None:
+            metrics["before"] = f"{earlier}{model}"
+        if copy:
+            metrics["copy baseline"] = f"{prefix}{copy}"
+        lines = {line: [found[f"{name}_h{h}"] for h in horizons] for line, name in metrics.items()}
+        panels.append(HorizonErrors(title, horizons, lines))
+    return panels
 
 
 def _heading(summary: Summary) -> Heading:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fmbpo.compare import statistics
-from fmbpo.compare.result import Estimate
+from fmbpo.compare.comparison import Estimate
 
 
 def blocks(*tasks):

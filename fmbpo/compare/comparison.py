@@ -10,7 +10,9 @@ import attrs
 from fmbpo.compare.record import Basis, Cell, Record
 
 OVERALL = ""
-"""The task of what is over all tasks."""
+"""The task of a number over all tasks."""
+UNDECIDED = "no decision"
+"""The verdict if an interval contains 0."""
 
 
 @attrs.frozen
