@@ -85,8 +85,8 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
 
     with stop.ends_at_once():  # there is nothing to save yet
         from fmbpo.report.run_pictures import draw_missing
-        from fmbpo.report.side_by_side import print_comparison
-        from fmbpo.report.table import print_closing
+        from fmbpo.report.run_table import print_run
+        from fmbpo.report.study_table import print_study
         from fmbpo.running.preflight import preflight
         from fmbpo.running.run import Runner
         from fmbpo.running.session import Session
@@ -106,13 +106,13 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
     width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
     if isinstance(runner, StudyRunner):
         ended = runner.run(stop)
-        print_comparison(ended.summaries, ended.findings, stream, width=width)
+        print_study(ended.summaries, ended.findings, stream, width=width)
         folder = ended.folder
         found = {name: summary.to_json() for name, summary in ended.summaries.items()}
     else:
         result = runner.run(stop)
         wide = max(width, TABLE_WIDTH + PLANNED) if result.summary.planning else width
-        print_closing(result.summary, stream, width=wide)
+        print_run(result.summary, stream, width=wide)
         folder, found = result.folder, result.summary.to_json()
     say(f"written to {folder}")
     if arguments.json:

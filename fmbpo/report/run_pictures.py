@@ -1,4 +1,4 @@
-"""Pictures of runs and studies, drawn from their folders when the results are there."""
+"""Pictures of runs and studies, drawn from their folders once their results are complete."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from pathlib import Path
 
 from fmbpo.base.files import read_object
 from fmbpo.report.canvas import Heading
-from fmbpo.report.curves import HorizonErrors, TaskCurves, learning_curves, pretraining_curves
-from fmbpo.report.side_by_side import Panel, side_by_side
+from fmbpo.report.curves import (
+    CellCurves,
+    HorizonErrors,
+    TaskCurves,
+    learning_curves,
+    pretraining_curves,
+    study_curves,
+)
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.metrics import (
     CONSISTENCY,
@@ -31,9 +37,9 @@ from fmbpo.runs.summary import Summary
 
 
 def draw_missing(folder: Path, say: Callable[[str], None]) -> list[Path]:
-    """Draw the pictures that a complete run or study does not have yet; returns all that it has.
+    """Draw the pictures that a complete run or study lacks; returns all that it has.
 
-    No picture costs a result: ``say`` is told of one that cannot be drawn, and why.
+    No picture costs a result: ``say`` gets a warning for each picture that cannot be drawn.
     """
     found = []
     for name, draw in _pictures(folder).items():
@@ -48,7 +54,7 @@ def draw_missing(folder: Path, say: Callable[[str], None]) -> list[Path]:
 
 
 def _pictures(folder: Path) -> dict[str, Callable[[Path], None]]:
-    """What draws each picture, by the file's name."""
+    """The function that draws each picture, by file name."""
     if (folder / "study.json").is_file():
         return {"comparison.png": lambda path: _cells(path, folder)}
     run = RunFolder.open(folder)
@@ -92,26 +98,26 @@ def _own_models(path: Path, summary: Summary) -> None:
 
 
 def _cells(path: Path, folder: Path) -> None:
-    """The curves of a study's cells, side by side."""
+    """The curves of a study's cells together."""
     study = read_object(folder / "study.json")
     runs = {name: RunFolder.open(folder.parent / run) for name, run in study["cells"].items()}
     summaries = [Summary.from_json(run.summary(), where=str(run.path)) for run in runs.values()]
     tasks = dict.fromkeys(task for summary in summaries for task in summary.tasks)
-    panels: dict[str, Panel] = {}
+    panels: dict[str, CellCurves] = {}
     for title, metric in (POLICY_PANELS if tasks else PRETRAINING_PANELS).items():
         cells = {name: cell_series(run.metrics, metric) for name, run in runs.items()}
-        real = {name: cell_series(run.metrics, REAL.get(metric, "")) for name, run in runs.items()}
+        real = [cell_series(run.metrics, REAL.get(metric, "")) for run in runs.values()]
         # A world model's own metrics have no task: one panel for all.
         for task in tasks or [""]:
             seeds = {name: series.get(task, {}) for name, series in cells.items()}
             if any(seeds.values()):
-                wanted = [one for r in real.values() for one in r.get(task, {}).values()]
+                wanted = [series for r in real for series in r.get(task, {}).values()]
                 at = f"{task}: {title}" if task else title
-                panels[at] = Panel(seeds, wanted[0] if wanted else ())
+                panels[at] = CellCurves(seeds, wanted[0] if wanted else ())
     protocols = dict.fromkeys(summary.protocol or "pretraining" for summary in summaries)
     differs = f"differs: {'; '.join(study['factors'])}"
     heading = Heading(study["name"], summaries[0].scale, " | ".join(protocols), differs)
-    side_by_side(path, heading, panels, columns=len(tasks) or len(panels))
+    study_curves(path, heading, panels, columns=len(tasks) or len(panels))
 
 
 def _horizon_errors(
@@ -119,27 +125,25 @@ def _horizon_errors(
     named: Callable[[str], str] = str,
     earlier: Callable[[str], str] | None = None,
 ) -> list[HorizonErrors]:
+    """Observations and reward; nothing if the summary has no errors by horizon."""
     horizons = list(by_horizon(summary.wm_validation, named(OBS_ERROR)))
-
-    def of(measure: str, named: Callable[[str], str] = named) -> list[float]:
-        found = by_horizon(summary.wm_validation, named(measure))
-        return [found[h] for h in horizons]
-
     kinds = {
         "observations (standard deviations)": (OBS_ERROR, CONSTANT_ERROR, COPY_ERROR),
-        "reward (a step)": (REWARD_RMSE, CONSTANT_REWARD_RMSE, None),
+        "reward (per step)": (REWARD_RMSE, CONSTANT_REWARD_RMSE, None),
     }
-    return [
-        HorizonErrors(
-            title,
-            horizons,
-            of(model),
-            copy=of(copy) if copy else None,
-            constant=of(constant),
-            before=None if earlier is None else of(model, earlier),
-        )
-        for title, (model, constant, copy) in kinds.items()
-    ]
+    panels = []
+    for title, (model, constant, copy) in kinds.items() if horizons else ():
+        measures = {"world model": named(model), "task's mean": named(constant)}
+        if earlier is not None:
+            measures["before"] = earlier(model)
+        if copy:
+            measures["copy baseline"] = named(copy)
+        lines = {
+            line: list(by_horizon(summary.wm_validation, measure).values())
+            for line, measure in measures.items()
+        }
+        panels.append(HorizonErrors(title, horizons, lines))
+    return panels
 
 
 def _heading(summary: Summary) -> Heading:

@@ -152,7 +152,7 @@ def test_a_study_that_has_not_ended(copy):
     assert "not complete: runs " in said
     assert one.name in said
     assert other.name in said
-    assert "same fmbpo run again" in said
+    assert "repeat the same fmbpo run" in said
 
 
 def test_damaged_configuration_and_study(copy):
