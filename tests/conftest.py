@@ -40,6 +40,24 @@ def small_store(tmp_path_factory) -> Path:
     return collect(out, tasks, episodes=6, mix=mix, seed=1, workers=1, steps=40)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_episodes():
+    """Evaluations are short (``support/short_episodes.py``), except with ``whole_episodes``."""
+    from short_episodes import Evaluator, short
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Evaluator, "run", short)
+        yield
+
+
+@pytest.fixture
+def whole_episodes(short_episodes, monkeypatch):
+    """Evaluations of whole episodes, in worker processes."""
+    from short_episodes import Evaluator, whole
+
+    monkeypatch.setattr(Evaluator, "run", whole)
+
+
 TINY = [
     "world_model.encoder_units=[16]",
     "world_model.units=[16]",
