@@ -109,7 +109,7 @@ def small_study(small_store, tiny_policy):
     return SmallStudy(REPOSITORY, small_store, tiny_policy)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def forks(tmp_path_factory):
     """Processes that begin with everything imported (``support/forks.py``)."""
     from forked import Forks
@@ -118,7 +118,7 @@ def forks(tmp_path_factory):
         yield forks
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole_study(forks, small_study, tmp_path_factory):
     """The folder of the small study that was left alone and had space enough."""
     folder = small_study.write(tmp_path_factory.mktemp("whole") / "whole")

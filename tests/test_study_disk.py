@@ -17,11 +17,11 @@ DISK = "40m"
 FILLED = {
     "import": [("save", 1)],
     "study": [
-        ("save", 2), ("line", 17), ("save", 24), ("line", 22), ("step", 30), ("open", 9),
-        ("save", 45), ("step", 50),
+        ("save", 2), ("line@pretraining", 2), ("save@checkpoint", 3), ("step@evaluation", 30),
+        ("line@policies", 2),
     ],
-    "imported": [("save", 8), ("step", 60)],
-    "report": [("open", 5), ("line", 6)],
+    "imported": [("step@evaluation", 60)],
+    "report": [("open@report", 3)],
 }  # fmt: skip
 """When somebody fills the disk, command by command."""
 

@@ -70,13 +70,28 @@ def test_the_imagined_return_rises(world_kind, policy_kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_masked_actions_and_frozen_model(kind):
+def test_the_world_model_stays_as_it_is(kind):
     roles, states, starts = problem(kind, "mlp")
     before = {k: v.clone() for k, v in roles.world_model.state_dict().items()}
     make_policy_update(roles, SETTINGS)(states, starts, RATES)
     for name, value in roles.world_model.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert not any(p.requires_grad for p in roles.world_model.parameters())
+
+
+@each_pair
+def test_noise_in_masked_actions_changes_nothing(world_kind, policy_kind):
+    roles, states, starts = problem(world_kind, policy_kind)
+    update = make_policy_update(roles, SETTINGS)
+    first = starts.mask_BA.new_tensor([1, 0, 0, 0, 0, 0]).expand_as(starts.mask_BA)
+    noise = starts.policy_noise_HBN
+    other = torch.cat([noise[..., :1], noise[..., 1:] + 1], -1)
+    for mask, same in ((first, True), (torch.ones_like(first), False)):
+        one, two = (
+            update(states, starts._replace(mask_BA=mask, policy_noise_HBN=n), RATES)[0].policy
+            for n in (noise, other)
+        )
+        assert all(torch.equal(one[name], two[name]) for name in one) == same
 
 
 def test_the_path_through_the_policys_own_input_is_cut():
