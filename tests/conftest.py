@@ -43,19 +43,19 @@ def small_store(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def short_episodes():
     """Evaluations are short (``support/short_episodes.py``), except with ``whole_episodes``."""
-    from short_episodes import Evaluator, short
+    from short_episodes import episodes, short
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Evaluator, "run", short)
+    with episodes(short):
         yield
 
 
 @pytest.fixture
-def whole_episodes(short_episodes, monkeypatch):
+def whole_episodes(short_episodes):
     """Evaluations of whole episodes, in worker processes."""
-    from short_episodes import Evaluator, whole
+    from short_episodes import episodes, whole
 
-    monkeypatch.setattr(Evaluator, "run", whole)
+    with episodes(whole):
+        yield
 
 
 TINY = [
@@ -155,6 +155,12 @@ def offer_project(monkeypatch, write_dist_info):
         return folder
 
     return offer
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first, so that no process ends with one alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 # No deadlines: a loaded machine is slow, not wrong.

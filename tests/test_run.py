@@ -95,11 +95,15 @@ def test_what_is_printed_while_training_is_no_result(
 
 
 def test_pretraining_is_shared_by_every_experiment_that_needs_the_same(
-    runs, repository, small_store, tiny, capsys, monkeypatch, tmp_path
+    runs, repository, small_store, tiny, tiny_policy, capsys, monkeypatch, tmp_path
 ):
-    """After the quadrants: one pretrained model a kind, and the pretraining file finds it."""
+    """One pretrained model of each kind for two quadrants; the pretraining's own file finds it."""
     monkeypatch.chdir(tmp_path)
     for kind in ("mlp", "flow"):
+        for policy in ("mlp", "flow"):  # those of the tests above are found
+            file = repository / "experiments" / f"phase8_{kind}wm_{policy}policy.toml"
+            assert main(arguments(file, small_store, runs, tiny_policy)) == 0
+        capsys.readouterr()
         name = f"phase8_pretrain_{kind}wm"
         assert len(list(runs.glob(f"{name}__*"))) == 1
         file = repository / "experiments" / f"{name}.toml"
