@@ -15,17 +15,20 @@ PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 STAMP    := $(VENV)/.installed
 BIN      := $(VENV)/bin
 
-.PHONY: help run test lint bench clean
+.PHONY: help run test endurance lint bench clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=python3.11, VENV=.venv, EXPERIMENT=FILE.toml, WORKERS=2 (of the tests)"
 
 run: $(STAMP) ## Make the environment if needed and run EXPERIMENT to its end
 	@$(BIN)/fmbpo run $(EXPERIMENT)
 
-test: $(STAMP) ## Make the environment if needed and run all tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests plugins
+test: $(STAMP) ## Make the environment if needed and run all tests but the endurance runs
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests plugins
+
+endurance: $(STAMP) ## Run the long versions of tests and write docs/endurance.md
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/endurance.py $(WORKERS)
 
 lint: $(STAMP) ## Check style (ruff), types (mypy) and directions of import (import-linter)
 	@$(BIN)/ruff check .

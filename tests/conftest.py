@@ -40,6 +40,24 @@ def small_store(tmp_path_factory) -> Path:
     return collect(out, Request(tasks, episodes=6, mix=mix, seed=1, steps=40), workers=1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_episodes():
+    """Evaluations are short (``support/short_episodes.py``), except with ``whole_episodes``."""
+    from short_episodes import episodes, short
+
+    with episodes(short):
+        yield
+
+
+@pytest.fixture
+def whole_episodes(short_episodes):
+    """Evaluations of whole episodes, in worker processes."""
+    from short_episodes import episodes, whole
+
+    with episodes(whole):
+        yield
+
+
 TINY = [
     "world_model.encoder_units=[16]",
     "world_model.units=[16]",
@@ -91,7 +109,7 @@ def small_study(small_store, tiny_policy):
     return SmallStudy(REPOSITORY, small_store, tiny_policy)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def forks(tmp_path_factory):
     """Processes that begin with everything imported (``support/forks.py``)."""
     from forked import Forks
@@ -100,7 +118,7 @@ def forks(tmp_path_factory):
         yield forks
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole_study(forks, small_study, tmp_path_factory):
     """The folder of the small study that was left alone and had space enough."""
     folder = small_study.write(tmp_path_factory.mktemp("whole") / "whole")
@@ -137,6 +155,12 @@ def offer_project(monkeypatch, write_dist_info):
         return folder
 
     return offer
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first, so that no process ends with one alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 # No deadlines: a loaded machine is slow, not wrong.

@@ -202,7 +202,8 @@ def check_make(target):
     environment = Path("environment")
     work = {
         "run": f"{environment}/bin/fmbpo run {FIRST}",
-        "test": "-m pytest -n 2 --dist loadfile tests plugins",
+        "test": "-m pytest -n 2 --dist worksteal tests plugins",
+        "endurance": "tests/endurance.py 2",
         "lint": f"{environment}/bin/mypy",
     }[target]
     plan = make(f"VENV={environment}", target)

@@ -294,7 +294,7 @@ def test_the_world_model_learns(run, tmp_path):
     assert summary["health"] == []
 
 
-def test_the_policy_learns(run, tmp_path):
+def test_the_policy_learns(run, tmp_path, whole_episodes):
     """60 updates in imagination: what it imagines pays more, and in the real simulator the
     pendulum spins."""
     toml = cell("mlp", "mixture", "frozen")

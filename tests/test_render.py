@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from short_episodes import episodes, whole
 
 from fmbpo.cli import main
 from fmbpo.errors import UserError
@@ -48,7 +49,8 @@ def runs(repository, small_store, tiny_policy, tmp_path_factory):
         words += ["--runs", str(root)]
         for override in (*tiny_policy, *overrides):
             words += ["-o", override]
-        assert main(words) == 0
+        with episodes(whole):
+            assert main(words) == 0
         (found[name],) = root.glob(f"{quadrant}__*")
     return found
 

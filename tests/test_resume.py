@@ -186,12 +186,13 @@ def test_killed_and_interrupted_on_the_command_line(place, reference, monkeypatc
     assert_same_runs(cut.runs, reference)
 
 
-@pytest.mark.slow
-def test_killed_at_random_moments(place, reference):
+@pytest.mark.endurance
+def test_killed_at_random_moments(place, reference, record_property):
     """Eight to ten kills, half of them while something is saved; forked after imports."""
     cut = place("random")
     assert cut.start_and_kill(10).wait(PATIENCE) == 0, cut.said.read_text()
     assert_same_runs(cut.runs, reference)
+    record_property("kills", "8 to 10")
 
 
 # -- the loop, stopped at every iteration ----------------------------------------------------
@@ -235,6 +236,7 @@ def experiment(repository, small_store, tiny_policy):
 
 
 ITERATIONS = 7
+EVERY = range(1, ITERATIONS + 1)
 CADENCE = Cadence(ITERATIONS, log_every=3, evaluate_every=2, checkpoint_every=4)
 
 
@@ -277,22 +279,25 @@ def train(root, stages, stop):
 
 
 @pytest.mark.parametrize(
-    ("make", "residence"),
+    ("make", "residence", "iterations"),
     [
-        (pretraining, "device"),
-        (pretraining, "stream"),
-        (policies, "device"),
-        (finetuned, "device"),
-        (finetuned, "host"),
+        (pretraining, "device", EVERY),
+        (pretraining, "stream", (3, 4)),
+        (policies, "device", (1, 4, ITERATIONS)),
+        (finetuned, "device", EVERY),
+        (finetuned, "host", (3, 4)),
+        pytest.param(pretraining, "stream", EVERY, marks=pytest.mark.endurance),
+        pytest.param(policies, "device", EVERY, marks=pytest.mark.endurance),
+        pytest.param(finetuned, "host", EVERY, marks=pytest.mark.endurance),
     ],
 )
-def test_stopped_at_every_iteration(make, residence, experiment, tmp_path):
+def test_stopped_between_iterations(make, residence, iterations, experiment, tmp_path):
     wanted = attrs.evolve(experiment.data, residence=residence)
     data = load_dataset(wanted, torch.device("cpu"))
     names = [stage.name for stage in make(experiment, data)]
     whole = train(tmp_path / "whole", make(experiment, data), Stop())
     for name in names:
-        for k in range(1, ITERATIONS + 1):
+        for k in iterations:
             root = tmp_path / f"{name}{k}".replace("/", "-")
             stop = StopAfter(name, k)
             stages = [stop.wrap(stage) for stage in make(experiment, data)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -51,14 +52,19 @@ def test_a_job_that_is_told_to_stop_is_queued_again_and_ends(
     slurm.wait(lambda: step() >= 20)
     slurm("scancel", "--signal=USR1", number)
     slurm.wait(lambda: "the same command continues" in log.read_text())
-    slurm.wait(lambda: list(runs.glob("*/summary.json")))
     slurm.wait(lambda: not slurm("squeue", "-h").strip())
     text = log.read_text()
     assert text.count("SIGUSR1: stopping after this iteration") == 1
-    assert "resumed" in text or "continu" in text
-    assert f"JobId={number}" in slurm("scontrol", "show", "job", number)
-    assert "JobState=COMPLETED" in slurm("scontrol", "show", "job", number)
-    assert "Restarts=1" in slurm("scontrol", "show", "job", number)
+    stopped = int(re.search(r"saved at iteration (\d+) \(SIGUSR1\)", text)[1])
+    assert 20 <= stopped < 3000
+    assert f"pretrain: continues at {stopped}" in text
+    job = slurm("scontrol", "show", "job", number)
+    assert "JobState=COMPLETED" in job
+    assert "Restarts=1" in job
+    # Each step was logged once, before the stop or after it.
+    (metrics,) = runs.glob("*/metrics.jsonl")
+    logged = [line["step"] for line in read_metrics(metrics) if "loss" in line]
+    assert logged == list(range(2, 3001, 2))
     assert main(["status", "--runs", str(runs), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["state"], row["job"]) == ("completed", number)

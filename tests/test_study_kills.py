@@ -4,6 +4,7 @@ Moments are the n-th line, save or step (``support/forks.py``), so that they are
 machine and on a fast one.
 """
 
+import os
 import random
 import signal
 from collections import Counter
@@ -13,21 +14,56 @@ from small_study import assert_same, registry
 
 pytestmark = pytest.mark.slow
 
-KILLS = 50
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGUSR1", "SIGTERM SIGUSR1")  # the last one ends at once
+KILLS = {
+    "import": [("save@import", 2, "SIGKILL")],
+    "study": [
+        ("line@pretraining", 2, "SIGTERM"),
+        ("save@checkpoint", 3, "SIGKILL"),
+        ("line@policies", 2, "SIGTERM SIGUSR1"),
+        ("step@evaluation", 60, "SIGKILL"),
+    ],
+    "imported": [("step@evaluation", 30, "SIGUSR1")],
+    "report": [("save@report", 5, "SIGKILL")],
+}
+"""One kill or request to stop at each place that a study comes to."""
+
+
+def test_killed_at_every_place(forks, small_study, whole_study, tmp_path):
+    folder = small_study.write(tmp_path / "study")
+    for name, arguments in small_study.commands.items():
+        for event in KILLS[name]:
+            ended = forks.run(folder, arguments, event)
+            assert ended.at == event[0].partition("@")[2], ended.said
+            assert_stopped(ended, event[2])
+        assert forks.run(folder, arguments).status == 0
+    assert_same(forks, folder, whole_study)
+
+
+def assert_stopped(ended, signals):
+    """The process ended as its signals ask it to."""
+    if signals == "SIGKILL":
+        assert ended.status == -signal.SIGKILL
+    else:
+        assert ended.status == 75, ended.said
+        assert "the same command continues" in ended.said
+
+
+MANY = 50
 MOMENTS = {
     "import": (2, {"save": 6}),
     "study": (15, {"save": 40, "line": 28, "step": 120}),
     "imported": (5, {"save": 30, "line": 15, "step": 120}),
     "report": (4, {"save": 14, "line": 12}),
 }
-"""Most kills of a command in a round, and the last event of each kind that it is killed at; some
-come after its end."""
+"""The most kills of a command per round, and the last event of each kind that it is killed at; some
+events come after its end."""
 
 
-def test_killed_at_random_moments(forks, small_study, whole_study, tmp_path):
+@pytest.mark.endurance
+def test_killed_at_random_moments(forks, small_study, whole_study, tmp_path, record_property):
     rng, at, signals, rounds = random.Random(0), Counter(), Counter(), 0
-    while at.total() < KILLS:
+    while at.total() < MANY:
         rounds += 1
         folder = small_study.write(tmp_path / str(rounds))
         for name, arguments in small_study.commands.items():
@@ -35,12 +71,12 @@ def test_killed_at_random_moments(forks, small_study, whole_study, tmp_path):
             done = False
             while not done:
                 event = None
-                if left and at.total() < KILLS:
+                if left and at.total() < MANY:
                     kind = rng.choice(list(moments))
                     names = SIGNALS[at.total() % len(SIGNALS)]
                     event = [kind, rng.randint(1, moments[kind]), names]
-                    if name == "study" and left == MOMENTS[name][0]:  # in pretraining, surely
-                        event = ["line", rng.randint(20, 23), names]
+                    if name == "study" and left == MOMENTS[name][0]:
+                        event = ["line@pretraining", rng.randint(1, 4), names]
                 ended = forks.run(folder, arguments, event)
                 done = ended.status == 0
                 if not ended.at:  # left alone, or too late
@@ -49,37 +85,35 @@ def test_killed_at_random_moments(forks, small_study, whole_study, tmp_path):
                 left -= 1
                 at[ended.at] += 1
                 signals[names] += 1
-                if names == "SIGKILL":
-                    assert ended.status == -signal.SIGKILL
-                elif not done:
-                    assert ended.status == 75, ended.said
-                    assert "the same command continues" in ended.said
+                if not done:
+                    assert_stopped(ended, names)
         assert_same(forks, folder, whole_study)
+    record_property("kills", dict(at.most_common()))
+    record_property("signals", dict(signals))
+    record_property("studies", rounds)
     assert rounds >= 2
     places = ("import", "pretraining", "checkpoint", "policies", "evaluation", "report")
     assert min(at[place] for place in places) >= 2, at
-    assert min(signals.values()) >= KILLS // len(SIGNALS)
+    assert min(signals.values()) >= MANY // len(SIGNALS)
 
 
-@pytest.mark.parametrize(
-    ("kind", "number", "at", "states"),
-    [
-        ("line", 20, "pretraining", {"running", "queued"}),
-        ("step", 60, "evaluation", {"running", "queued", "completed"}),
-    ],
-)
-def test_a_second_process_is_refused(
-    kind, number, at, states, forks, small_study, whole_study, tmp_path
-):
-    """While the first one stands still, and goes on as if nothing had been."""
+def test_a_second_process_is_refused(forks, small_study, whole_study, tmp_path):
+    """While the first one stands still; the first one goes on as if nothing had happened."""
     folder, study = small_study.write(tmp_path / "two"), small_study.commands["study"]
-    first = forks.run(folder, study, [kind, number, "SIGSTOP"])
-    assert first.stopped
-    second = forks.run(folder, study)
-    assert second.status == 2
-    assert f"this run is being worked on by process {first.process} on " in second.said
-    assert {entry["state"] for entry in registry(forks, folder)} == states
-    first = forks.go_on(first)
-    assert (first.status, first.at) == (0, at)
+
+    def refused(event, states):
+        first = forks.run(folder, study, event)
+        assert first.stopped
+        second = forks.run(folder, study)
+        assert second.status == 2
+        assert f"this run is being worked on by process {first.process} on " in second.said
+        assert {entry["state"] for entry in registry(forks, folder)} == states
+        return first
+
+    first = refused(("line@pretraining", 1, "SIGSTOP"), {"running", "queued"})
+    os.kill(first.process, signal.SIGTERM)
+    assert forks.go_on(first).status == 75
+    first = refused(("step@evaluation", 60, "SIGSTOP"), {"running", "queued", "completed"})
+    assert forks.go_on(first).status == 0
     small_study.finish(forks, folder, "import", "imported", "report")
     assert_same(forks, folder, whole_study)

@@ -71,18 +71,21 @@ class Event:
     """The ``number``-th time that something of a ``kind`` happens, and what follows.
 
     Kinds: ``line`` is said on stderr, ``save`` is a file or a name that is brought to the disk,
-    ``open`` a file that is opened to be written, ``step`` one of an episode. Then ``act``:
+    ``open`` a file that is opened to be written, ``step`` one of an episode. ``line@policies``
+    counts only those at that place (see ``WHERE``). Then ``act``:
     ``SIGKILL`` and its like, once or (``SIGTERM SIGTERM``) more often; ``fill PATH``: a file there
     takes all the space that is left; ``full``: every save and open fails from now on.
     """
 
     def __init__(self, kind, number, act, report):
-        self.kind, self.left, self.act, self.report = kind, number, act, report
+        self.kind, _, self.place = kind.partition("@")
+        self.left, self.act, self.report = number, act, report
         self.full = False
 
     def happens(self, kind, file=""):
         """Of the main thread alone: heartbeats come when they come."""
-        if kind == self.kind and threading.current_thread() is threading.main_thread():
+        counts = kind == self.kind and threading.current_thread() is threading.main_thread()
+        if counts and self.place in ("", where()):
             self.left -= 1
             if not self.left:
                 os.write(self.report, f"{where()}\n{file}".encode())

@@ -1,0 +1,106 @@
+"""Run the tests marked ``endurance`` and write their result to ``docs/endurance.md``.
+
+What a test records with ``record_property`` is its count in the table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fmbpo.training.device import hardware
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "endurance.md"
+TEXT = """# Endurance runs
+
+`make endurance` runs the long versions of tests that `make test` runs short: many kills and stops
+at random moments, large samples. Each ends with the assertion that its result is right; for kills
+that is equality, bit by bit, with a run that was left alone. This is the last result, written by
+`tests/endurance.py`.
+
+{date}, commit {commit}, {machine}: {passed} of {tests} passed in {minutes:.0f} minutes.
+
+| test | outcome | seconds | counts |
+| --- | --- | --- | --- |
+{rows}
+
+```json
+{result}
+```
+"""
+
+
+class Recorder:
+    """A plugin of pytest that keeps each test's outcome, seconds and counts."""
+
+    def __init__(self) -> None:
+        self.tests: dict[str, dict[str, Any]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        one = self.tests.setdefault(
+            report.nodeid, {"outcome": "passed", "seconds": 0.0, "counts": {}}
+        )
+        one["seconds"] = round(one["seconds"] + report.duration, 1)
+        one["counts"] |= dict(report.user_properties)
+        if not report.passed:
+            one["outcome"] = report.outcome
+
+
+def git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def page(result: dict[str, Any]) -> str:
+    """The text of ``docs/endurance.md``."""
+    tests = result["tests"]
+    rows = []
+    for name, one in tests.items():
+        counts = "; ".join(f"{key}: {told(value)}" for key, value in one["counts"].items())
+        rows.append(f"| `{name}` | {one['outcome']} | {one['seconds']:.0f} | {counts} |")
+    return TEXT.format(
+        **{name: result[name] for name in ("date", "commit", "machine")},
+        passed=sum(one["outcome"] == "passed" for one in tests.values()),
+        tests=len(tests),
+        minutes=result["seconds"] / 60,
+        rows="\n".join(rows),
+        result=json.dumps(result, indent=1),
+    )
+
+
+def told(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {name}" for name, count in value.items())
+    return str(value)
+
+
+def main(workers: str) -> int:
+    """The exit status of pytest; the page is written whether the tests pass or fail."""
+    begin, recorder = datetime.now(UTC), Recorder()
+    words = ["-m", "endurance", "-n", workers, "--dist", "worksteal", "tests"]
+    status = pytest.main([f"--rootdir={ROOT}", *words], plugins=[recorder])
+    if recorder.tests:
+        changed = " and changes" if git("status", "--porcelain", "fmbpo", "plugins") else ""
+        result = {
+            "date": f"{begin:%Y-%m-%d %H:%M} UTC",
+            "commit": git("rev-parse", "--short", "HEAD") + changed,
+            "machine": f"{hardware(torch.device('cpu'))}, {os.cpu_count()} cores",
+            "seconds": round((datetime.now(UTC) - begin).total_seconds()),
+            "tests": dict(sorted(recorder.tests.items())),
+        }
+        PAGE.write_text(page(result), encoding="utf-8")
+    return int(status)
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    sys.exit(main(*sys.argv[1:]))
