@@ -45,6 +45,26 @@ class MutableSettings(P):
     Config = _Mutable
 
 
+# -- attributes of the module ---------------------------------------------------------------------
+
+
+@mutant("keeps_its_protocol", "`module.growth(z, task, noise, vector)` can be called")
+class GrowthWithoutAVector(P):
+    """No hook and no other check calls it."""
+
+    class Module(GaussianPolicy):
+        def growth(self, z, task, noise):
+            return noise.new_ones(())
+
+
+@mutant("keeps_its_protocol", "`module.noise_dim` is an int of at least 0")
+class NegativeNoise(P):
+    class Module(GaussianPolicy):
+        def __init__(self, config, dims):
+            super().__init__(config, dims)
+            self.noise_dim = -1
+
+
 # -- shapes, noise, rollouts ----------------------------------------------------------------------
 
 
