@@ -6,13 +6,13 @@ from mutants import FlowP, P, mutant
 
 from fmbpo.nn.rollout import policy_rollout
 from fmbpo_policy_flow import FlowPolicy
-from fmbpo_policy_mlp import Config, GaussianPolicy
+from fmbpo_policy_mlp import GaussianConfig, GaussianPolicy
 
 # -- settings -------------------------------------------------------------------------------------
 
 
 @attrs.frozen(kw_only=True)
-class _Infinite(Config):
+class _Infinite(GaussianConfig):
     max_log_std: float = float("inf")
 
 
@@ -22,7 +22,7 @@ class InfiniteSetting(P):
 
 
 @attrs.frozen(kw_only=True)
-class _Lowered(Config):
+class _Lowered(GaussianConfig):
     init_log_std: float = attrs.field(default=-1.0, converter=lambda x: x - 1)
 
 

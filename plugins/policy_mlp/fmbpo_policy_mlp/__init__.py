@@ -26,7 +26,7 @@ from fmbpo.nn.rollout import policy_rollout
 
 
 @attrs.frozen(kw_only=True)
-class Config:
+class GaussianConfig:
     """Settings of the Gaussian policy. Defaults: PWM's."""
 
     units: list[int] = attrs.field(
@@ -49,7 +49,7 @@ class GaussianPolicy(nn.Module):
 
     evaluations = 1
 
-    def __init__(self, config: Config, dims: PolicyDims) -> None:
+    def __init__(self, config: GaussianConfig, dims: PolicyDims) -> None:
         super().__init__()
         self.config = config
         self.noise_dim = dims.action
@@ -71,10 +71,10 @@ class GaussianPlugin:
     """The plugin."""
 
     spec_version = SPEC_VERSION
-    Config = Config
+    Config = GaussianConfig
     small: Mapping[str, Any] = {"units": [16, 8]}
 
-    def build(self, config: Config, dims: PolicyDims) -> GaussianPolicy:
+    def build(self, config: GaussianConfig, dims: PolicyDims) -> GaussianPolicy:
         """A freshly initialised policy."""
         return GaussianPolicy(config, dims)
 

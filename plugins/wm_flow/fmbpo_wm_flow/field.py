@@ -105,18 +105,23 @@ PARAMETERISATIONS: dict[Name, Parameterisation] = {
 
 def centred(x: Tensor) -> Tensor:
     """Each group's mean removed: ``[..., D]`` -> ``[..., D]``, groups of sum 0."""
-    groups = x.unflatten(-1, (-1, SIMPLEX_DIM))
+    groups = _groups(x)
     return (groups - groups.mean(-1, keepdim=True)).flatten(-2)
 
 
 def onto_simplex(z: Tensor) -> Tensor:
     """Clamp at 0 and renormalise each group: ``[..., D]`` -> ``[..., D]``."""
-    groups = z.unflatten(-1, (-1, SIMPLEX_DIM)).clamp(min=0.0)
+    groups = _groups(z).clamp(min=0.0)
     return (groups / groups.sum(-1, keepdim=True).clamp(min=1e-12)).flatten(-2)
+
+
+def _groups(x: Tensor) -> Tensor:
+    return x.reshape(*x.shape[:-1], -1, SIMPLEX_DIM)
 
 
 def path_times(noise: Tensor, kind: str) -> Tensor:
     """Standard normals -> times τ in [0, 1]."""
     if kind == "uniform":
-        return torch.special.ndtr(noise)
+        times: Tensor = torch.special.ndtr(noise)
+        return times
     return noise.sigmoid() if kind == "logit_normal" else torch.full_like(noise, 0.5)

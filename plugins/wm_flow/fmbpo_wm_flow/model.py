@@ -11,7 +11,7 @@ from attrs.validators import ge, gt, in_
 from torch import Tensor, nn
 
 from fmbpo.hookspecs import Task, WorldModelDims
-from fmbpo.nn.blocks import simnorm
+from fmbpo.nn.blocks import NormedLinear, simnorm
 from fmbpo.nn.ode import STAGES, Solver, Velocity, evaluations, integrate
 from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig
 from fmbpo_wm_flow.field import PARAMETERISATIONS, Name
@@ -80,7 +80,9 @@ class FlowWorldModel(LatentWorldModel):
         behind = config.latent_dim if stochastic else 0
         super().__init__(config, dims, 1 + behind, field.linear_head)
         self.field, self.stochastic = field, stochastic
-        columns = self.dynamics[0].linear.weight
+        first = self.dynamics[0]
+        assert isinstance(first, NormedLinear)
+        columns = first.linear.weight
         nn.init.zeros_(columns[:, columns.shape[1] - behind - 1])  # τ's
         self.noise_dim = behind
         self.loss_noise_dim = 2 + behind  # for τ, for which source, for the flow's start
