@@ -24,12 +24,12 @@ def parametrize_checks(
         group: the entry-point group, ``"fmbpo.world_models"`` or ``"fmbpo.policies"``.
         name: the plugin's entry-point name.
         configs: settings to check the plugin with, on top of its own ``small`` ones.
-        expected_failures: checks that are known to fail, with the reason, in each of ``configs``;
-            one that passes is a failure. Where a check fails in one configuration alone, give
-            that one a decorated function of its own.
+        expected_failures: checks that fail in each of ``configs``, with the reason; if one passes,
+            its test fails. If a check fails in one configuration only, decorate another function
+            for that one.
 
-    Raises ``UserError`` for a group, a plugin, a setting or a check that does not exist, and where
-    there is no configuration.
+    Raises ``UserError`` for a group, a plugin, a setting or a check that does not exist, and for an
+    empty list of configurations.
     """
     import pytest
     import torch

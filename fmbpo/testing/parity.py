@@ -1,4 +1,4 @@
-"""Checks this code against a folder of golden numbers: ``python -m fmbpo.testing.parity FOLDER``.
+"""Compares this code with a folder of recorded numbers: ``python -m fmbpo.testing.parity FOLDER``.
 
 For every recorded array, the largest distance to this engine's own result, in float32 and float64,
 relative to the array's largest entry. The bound in float32 is ``2e-5``; in float64 it is twice the
@@ -25,9 +25,9 @@ from fmbpo.testing.pwm_replay import replay
 
 TOLERANCE = 2e-5
 INPUTS = ("inputs", "wm_weights", "ac_init")
-"""Files that hold what the others are computed from."""
+"""Files of inputs, from which the others are computed."""
 GIVEN = {"math/x", "math/xs", "math/logits"}
-"""Inputs among the outputs."""
+"""Inputs that stand among the outputs."""
 
 
 @attrs.frozen
@@ -95,7 +95,7 @@ def _error(ours: np.ndarray | None, wanted: np.ndarray) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a line an array; 0 where all are within their bounds, 1 where one is not, else 2."""
+    """Print a line per array. Returns 0 if all are within their bounds, 1 if not, 2 on an error."""
     parser = argparse.ArgumentParser(prog="python -m fmbpo.testing.parity", description=__doc__)
     parser.add_argument("folder", type=Path)
     try:

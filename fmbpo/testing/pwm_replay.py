@@ -131,7 +131,7 @@ def _actor_loss(
     last = torch.zeros_like(next_value)
     last[-1] = 1.0
     for kind, done in (("last", last), ("random", r.random_done)):
-        lam = r.learning.lam * (1.0 - done)  # a return ends where PWM's mask says so
+        lam = r.learning.lam * (1.0 - done)  # PWM's mask ends the return
         targets = td_lambda(imagined.reward_HB, next_value, r.learning.discount, lam)
         yield f"tdlambda_done_{kind}/done_mask", done
         yield f"tdlambda_done_{kind}/target_values", targets

@@ -19,7 +19,7 @@ from fmbpo.testing.contract import Outcome, run
 
 @attrs.frozen
 class Checked:
-    """A plugin and what became of each check."""
+    """A plugin and the outcomes of its checks."""
 
     plugin: Listing
     outcomes: list[Outcome]
@@ -48,9 +48,9 @@ def check_installed(
     """Check the plugins of this name, of one kind or of both; without a name, every plugin.
 
     ``overrides``: ``key=value`` settings on top of the plugin's small ones. A plugin that cannot
-    be loaded has one failed check, ``loads``, and the others are checked all the same. What a
-    plugin prints goes to stderr. Raises ``UserError`` where nothing of the name is installed, or
-    where it has no such setting.
+    be loaded has one failed check, ``loads``, and the others are checked all the same. The output
+    of a plugin goes to stderr. Raises ``UserError`` if nothing of the name is installed, or if it
+    has no such setting.
     """
     plugins = {
         (item.kind, item.name): item
@@ -69,7 +69,7 @@ def check_installed(
 def configured(component: Component, settings: Mapping[str, Any]) -> Any:
     """The plugin's ``Config`` with these settings on top of its small ones.
 
-    Raises ``UserError`` that names each setting which it does not have, or not with this value.
+    Raises ``UserError`` that names each unknown setting and each wrong value.
     """
     try:
         return structure({**component.small, **settings}, component.Config)
@@ -94,7 +94,7 @@ def _outcomes(
     try:
         config = configured(component, settings)
     except UserError as error:
-        if settings:  # the user's mistake, and not the plugin's
+        if settings:  # the user's mistake, not the plugin's
             raise
         return [Outcome("loads", "failed", str(error))]
     say(f"checking {item.kind.replace('_', ' ')} {item.name}: {config}")

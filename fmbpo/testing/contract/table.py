@@ -9,7 +9,7 @@ from fmbpo.testing.contract import Outcome
 
 
 def print_checks(title: str, outcomes: Sequence[Outcome], stream: TextIO) -> None:
-    """A line a check, and under it what a failed one says."""
+    """Print one line per check; the message of a failed one follows it."""
     counts = {s: sum(o.status == s for o in outcomes) for s in ("ok", "failed", "skipped")}
     print(title, file=stream)
     width = max(len(outcome.check) for outcome in outcomes)

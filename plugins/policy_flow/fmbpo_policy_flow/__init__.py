@@ -54,7 +54,7 @@ class FlowPolicyConfig:
     task_embedding: bool = False
     """Whether the policy also sees the world model's task embedding."""
     detach: bool = True
-    """Whether the actor's gradient is cut at the latent that the policy sees (PWM)."""
+    """Whether the actor's gradient is cut at the policy's input, the latent (PWM)."""
 
 
 GATE_BIAS = 5.0
@@ -105,8 +105,8 @@ class FlowPolicy(nn.Module):
     def growth(self, z: Tensor, task: Task, noise: Tensor, vector: Tensor) -> Tensor:
         """Root mean square (0-d) of ``|vᵀ ∂x_1/∂x_0| / |v|`` for the rows of ``vector_BA``.
 
-        What the sub-steps do to a gradient that passes through them: 1 leaves it as it is. Over
-        the action dimensions that the task has.
+        The effect of the sub-steps on a gradient that passes through them: 1 leaves its norm alone.
+        Over the action dimensions that the task has.
         """
         vector = vector * task.mask_BA
         found: Any = vjp(lambda x: self.solve(x, z, task), self.start(noise, task))
@@ -131,7 +131,7 @@ class FlowPolicyPlugin:
 
     @hookimpl
     def predict(self, module: FlowPolicy, z: Tensor, task: Task, noise: Tensor) -> Tensor:
-        """Solve the flow from the scaled noise; the mode where the noise is zero."""
+        """Solve the flow from the scaled noise; the mode if the noise is zero."""
         action: Tensor = module(z, task, noise)
         return action
 
@@ -150,7 +150,7 @@ class FlowPolicyPlugin:
 
     @hookimpl
     def freeze(self, module: FlowPolicy) -> None:
-        """No parameter learns any more."""
+        """Stop every parameter from learning."""
         freeze(module)
 
 

@@ -41,7 +41,7 @@ class GaussianConfig:
     task_embedding: bool = False
     """Whether the policy also sees the world model's task embedding."""
     detach: bool = True
-    """Whether the actor's gradient is cut at the latent that the policy sees (PWM)."""
+    """Whether the actor's gradient is cut at the policy's input, the latent (PWM)."""
 
 
 class GaussianPolicy(nn.Module):
@@ -80,7 +80,7 @@ class GaussianPlugin:
 
     @hookimpl
     def predict(self, module: GaussianPolicy, z: Tensor, task: Task, noise: Tensor) -> Tensor:
-        """A reparameterised sample; the mode where the noise is zero."""
+        """A reparameterised sample; the mode if the noise is zero."""
         action: Tensor = module(z, task, noise)
         return action
 
@@ -99,7 +99,7 @@ class GaussianPlugin:
 
     @hookimpl
     def freeze(self, module: GaussianPolicy) -> None:
-        """No parameter learns any more."""
+        """Stop every parameter from learning."""
         freeze(module)
 
 

@@ -32,7 +32,7 @@ class FlowConfig(WorldModelConfig):
     source: Literal["latent", "noise"] = attrs.field(
         default="latent", validator=in_(["latent", "noise"])
     )
-    """Where the flow starts: at z_t, or at random (a stochastic model, which sees z_t beside)."""
+    """Start of the flow: z_t, or a random point (a stochastic model, z_t a further input)."""
     trained_from: Literal["rollout", "teacher", "mixed"] = attrs.field(
         default="rollout", validator=in_(["rollout", "teacher", "mixed"])
     )
@@ -61,7 +61,7 @@ class FlowConfig(WorldModelConfig):
     def __attrs_post_init__(self) -> None:
         if self.source == "noise" and self.endpoint_coef:
             raise ValueError(
-                'endpoint_coef must be 0 where source is "noise": it would pull every sample to '
+                'endpoint_coef must be 0 if source is "noise": it would pull every sample to '
                 "the mean"
             )
 
@@ -69,7 +69,7 @@ class FlowConfig(WorldModelConfig):
 class FlowWorldModel(LatentWorldModel):
     """The MLP model's networks with one more input column, τ, in the dynamics.
 
-    Input of the dynamics: ``[x, e, a, τ]``, and ``z`` behind it where the source is noise.
+    Input of the dynamics: ``[x, e, a, τ]``, followed by ``z`` if the source is noise.
     """
 
     config: FlowConfig
@@ -89,13 +89,13 @@ class FlowWorldModel(LatentWorldModel):
         self.evaluations = evaluations(config.solver, config.substeps, open_end=field.open_end)
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """As ``LatentWorldModel.adopt``; ``ValueError`` where the source is noise."""
+        """As ``LatentWorldModel.adopt``; ``ValueError`` if the source is noise."""
         if self.stochastic:
             raise ValueError('source = "noise" puts noise where an MLP model has its latent')
         return super().adopt(weights)
 
     def tail(self, z: Tensor, action: Tensor, task: Task) -> tuple[Tensor, Tensor]:
-        """What is constant along the path: the input's columns before τ's, and those behind."""
+        """The input's columns that are constant along the path: before τ's, and behind it."""
         step = self.step_input(z, action, task)[..., self.latent_dim :]
         return step, z if self.stochastic else z[..., :0]
 
@@ -121,7 +121,7 @@ class FlowWorldModel(LatentWorldModel):
     def curvature(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
         """``mean_τ |v(x_τ, τ) - (x_1 - x_0)|² / |x_1 - x_0|²`` (0-d) along the learned path.
 
-        The straightness of rectified flow (Liu et al. 2023, arXiv 2209.03003), relative; 0 where
+        The straightness of rectified flow (Liu et al. 2023, arXiv 2209.03003), relative; 0 if
         one Euler step is exact.
         """
         velocity, start = self.velocity(z, action, task), self.start(z, noise)
