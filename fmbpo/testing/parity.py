@@ -53,11 +53,11 @@ def compare(folder: Path) -> Iterator[Comparison]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         deviations = json.loads((folder / "float64_deviation.json").read_text(encoding="utf-8"))
-        files = sorted(file for file in folder.glob("*.npz") if file.stem not in INPUTS)
-        golden = {}
-        for file in files:
-            with np.load(file) as arrays:
-                golden.update({f"{file.stem}/{k}": arrays[k] for k in arrays.files})
+        golden: dict[str, np.ndarray] = {}
+        for file in sorted(folder.glob("*.npz")):
+            if file.stem not in INPUTS:
+                with np.load(file) as arrays:
+                    golden |= {f"{file.stem}/{k}": arrays[k] for k in arrays.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(
             f"no folder of golden numbers ({error})",
@@ -104,15 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for result in results:
-        verdict = "ok" if result.passed else "FAILED"
-        print(
-            f"{result.dtype}  {result.error:9.2e}  of {result.bound:.1e}  {verdict}  {result.name}"
-        )
+        verdict = f"{result.bound:.1e}  {'ok' if result.passed else 'FAILED'}"
+        print(f"{result.dtype}  {result.error:9.2e}  of {verdict}  {result.name}")
     failed = sum(not result.passed for result in results)
-    errors = sorted(result.error for result in results)
-    print(
-        f"{len(results)} comparisons, {failed} failed; median error {errors[len(errors) // 2]:.1e}"
-    )
+    median = sorted(result.error for result in results)[len(results) // 2]
+    print(f"{len(results)} comparisons, {failed} failed; median error {median:.1e}")
     return 1 if failed else 0
 
 

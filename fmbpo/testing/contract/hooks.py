@@ -34,7 +34,7 @@ def _shape(what: str, value: object, *wanted: int) -> None:
 
 def shapes_fit(subject: Subject) -> None:
     """Every hook's result has the shape that the engine stacks and compiles for."""
-    actions, bins = subject.sizes.action, two_hot.BINS
+    actions, bins = subject.dims.action, two_hot.BINS
     for rows in (1, ROWS, 7):
         inputs = subject.inputs(rows=rows)
         found = subject.predict(inputs)
@@ -46,7 +46,7 @@ def shapes_fit(subject: Subject) -> None:
         _shape("`embed`'s result", embedding, rows, module.task_dim)
         _shape("`predict`'s latent", found[0], rows, module.latent_dim)
         _shape("`predict`'s reward logits", found[1], rows, bins)
-        z = module.encode(torch.zeros(HORIZON, rows, subject.sizes.obs), embedding)
+        z = module.encode(torch.zeros(HORIZON, rows, subject.dims.obs), embedding)
         _shape("`encode`'s result for [H, B, O]", z, HORIZON, rows, module.latent_dim)
     rollout, z = subject.rollout(), subject.inputs().z
     if not isinstance(rollout, Rollout):
@@ -216,7 +216,6 @@ def rows_do_not_see_each_other(subject: Subject) -> None:
     """A row's latent and prediction depend on that row alone: no statistics over the batch."""
     rows = 6
     inputs = subject.inputs(rows=rows)
-    obs = torch.randn(rows, subject.sizes.obs, generator=generator(1))
     order = torch.arange(rows).flip(0)
 
     def found(chosen: Tensor) -> tuple[Tensor, ...]:
@@ -224,8 +223,9 @@ def rows_do_not_see_each_other(subject: Subject) -> None:
         predicted = subject.predict(mine)
         if not isinstance(subject, WorldModelSubject):
             return predicted
+        obs = torch.randn(rows, subject.dims.obs, generator=generator(1))[chosen]
         embedding = subject.module.embed(mine.task.index_B)
-        return *predicted, embedding, subject.module.encode(obs[chosen], embedding)
+        return *predicted, embedding, subject.module.encode(obs, embedding)
 
     with torch.no_grad():
         together, turned, alone = map(found, (torch.arange(rows), order, torch.arange(1)))

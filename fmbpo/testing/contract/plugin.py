@@ -24,15 +24,14 @@ from fmbpo.config.show import toml_text
 from fmbpo.plugins import Kind
 from fmbpo.testing.contract.subject import (
     ModelInputs,
-    Sizes,
     Subject,
     broken,
     expect,
     expecting,
 )
 
-_REQUIRED: dict[Kind, type[Any]] = {"world_model": spec.WorldModel, "policy": spec.Policy}
-_OPTIONAL: tuple[type[Any], ...] = (
+_REQUIRED: dict[Kind, type[object]] = {"world_model": spec.WorldModel, "policy": spec.Policy}
+_OPTIONAL: tuple[type[object], ...] = (
     spec.OnSimplex, spec.Adopts, spec.Curved, spec.Grows, spec.Projects
 )  # fmt: skip
 
@@ -55,7 +54,7 @@ def keeps_its_protocol(subject: Subject) -> None:
         )
 
 
-def _keeps(module: object, protocol: type[Any]) -> None:
+def _keeps(module: object, protocol: type[object]) -> None:
     """The module has each number and each method of the protocol."""
     for name in get_type_hints(protocol):  # every one of them an int
         value, least = getattr(module, name, None), int(not name.endswith("noise_dim"))
@@ -121,7 +120,7 @@ def settings_survive_a_file(subject: Subject) -> None:
     config, cls = subject.config, type(subject.config)
     values = {key: value for key, value in plain(config).items() if value is not None}
     toml = toml_text(values)
-    read: dict[str, Callable[[], Any]] = {
+    read: dict[str, Callable[[], object]] = {
         "TOML": lambda: tomli.loads(toml),
         "JSON": lambda: json.loads(json.dumps(values)),
     }
@@ -154,7 +153,7 @@ def settings_can_be_copied(subject: Subject) -> None:
     """Settings are values: frozen, equal to their copies, and sent to other processes."""
     config: Any = subject.config
     remedy = "define Config with @attrs.frozen at the top level of a module"
-    ways: dict[str, Callable[[], Any]] = {
+    ways: dict[str, Callable[[], object]] = {
         "deepcopy": lambda: copy.deepcopy(config),
         "pickle": lambda: pickle.loads(pickle.dumps(config)),
     }
@@ -235,7 +234,9 @@ def _close(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def is_built_for_any_sizes(subject: Subject) -> None:
     """The study chooses the number of tasks and the widths, not the plugin."""
-    other = attrs.evolve(subject, fresh=True, sizes=Sizes(7, 2, 9, 24, 3))
+    dims = spec.WorldModelDims(7, 2, 9), spec.PolicyDims(24, 3, 2)
+    of_policy = subject.component.kind == "policy"
+    other = attrs.evolve(subject, fresh=True, dims=dims[of_policy])
     inputs = other.inputs(rows=7)
     found = other.predict(inputs)[0]
     wanted = (inputs.z if isinstance(inputs, ModelInputs) else inputs.task.mask_BA).shape

@@ -27,9 +27,11 @@ from fmbpo.hookspecs import (
 )
 from fmbpo.nn import two_hot
 from fmbpo.nn.blocks import simnorm
-from fmbpo.plugins import Component
+from fmbpo.plugins import Component, Kind
 
-ROWS, HORIZON = 4, 3
+ROWS, HORIZON, TASKS = 4, 3, 3
+_MODEL_DIMS = WorldModelDims(obs=5, action=3, tasks=TASKS)
+_POLICY_DIMS = PolicyDims(latent=16, task=4, action=3)
 
 
 class ContractError(AssertionError):
@@ -84,19 +86,6 @@ class PolicyInputs(NamedTuple):
     noise: Tensor
 
 
-@attrs.frozen
-class Sizes:
-    """Widths and the number of tasks of the world that a subject is built for."""
-
-    obs: int = 5
-    action: int = 3
-    tasks: int = 3
-    latent: int = 16
-    """Of policies; world models choose their own."""
-    task: int = 4
-    """The same."""
-
-
 @attrs.frozen(eq=False, slots=False)
 class Subject:
     """One plugin with one configuration; ``WorldModelSubject`` and ``PolicySubject`` are the two
@@ -111,18 +100,20 @@ class Subject:
     so that layers that begin at zero pass gradients."""
     dtype: torch.dtype | None = None
     """Floating-point type of the parameters; None: that of ``build``."""
-    sizes: Sizes = Sizes()
     results: dict[str, Any] = attrs.field(factory=dict)
     """Results that several checks share."""
+
+    dims: WorldModelDims | PolicyDims = _POLICY_DIMS
 
     @cached_property
     def module(self) -> WorldModel | Policy:
         """The built module."""
-        raise NotImplementedError
+        built: WorldModel | Policy = self._build()
+        return built
 
-    def _build(self, dims: WorldModelDims | PolicyDims) -> Any:
+    def _build(self) -> Any:
         with fixed_seed(self.seed):
-            module = self.component.build(self.config, dims)
+            module = self.component.build(self.config, self.dims)
             if not isinstance(module, nn.Module):
                 broken("`build` gives an nn.Module", f"a {type(module).__name__}", "return one")
             with torch.no_grad():
@@ -180,26 +171,28 @@ class Subject:
 
     def _task(self, rows: int, embed: Callable[[Tensor], Tensor]) -> Task:
         """Rows of different tasks, of which the first has every action dimension."""
-        index = torch.arange(rows) % self.sizes.tasks
-        mask = torch.arange(self.sizes.action) < (self.sizes.action - index).unsqueeze(1)
+        index = torch.arange(rows) % getattr(self.dims, "tasks", TASKS)
+        mask = torch.arange(self.dims.action) < (self.dims.action - index).unsqueeze(1)
         return Task(index, mask.to(next(self.module.parameters()).dtype), embed(index))
 
 
+@attrs.frozen(eq=False, slots=False)
 class WorldModelSubject(Subject):
     """A world model."""
+
+    dims: WorldModelDims = _MODEL_DIMS
 
     @cached_property
     def module(self) -> WorldModel:
         """The built module."""
-        s = self.sizes
-        module: WorldModel = self._build(WorldModelDims(s.obs, s.action, s.tasks))
-        return module
+        built: WorldModel = self._build()
+        return built
 
     def inputs(self, seed: int = 0, rows: int = ROWS, scale: float = 1.0) -> ModelInputs:
         """Latents are encoded observations, spread by ``scale``."""
         g = generator(seed)
-        obs = scale * self._normal(g, rows, self.sizes.obs)
-        action = 2 * torch.rand(rows, self.sizes.action, generator=g) - 1
+        obs = scale * self._normal(g, rows, self.dims.obs)
+        action = 2 * torch.rand(rows, self.dims.action, generator=g) - 1
         action = action.mul(scale).clamp(-1, 1).to(obs.dtype)
         noise = scale * self._normal(g, rows, self.module.noise_dim)
         with torch.no_grad():
@@ -215,10 +208,10 @@ class WorldModelSubject(Subject):
         """Sub-trajectories of a small plant: observations turn around, and the first action
         dimension pushes the first entry. The reward depends on both."""
         g = generator(seed + 2)
-        steps = [self._normal(g, rows, self.sizes.obs)]
-        action = 2 * torch.rand(HORIZON, rows, self.sizes.action, generator=g) - 1
+        steps = [self._normal(g, rows, self.dims.obs)]
+        action = 2 * torch.rand(HORIZON, rows, self.dims.action, generator=g) - 1
         action = action.to(steps[0].dtype)
-        push = torch.eye(self.sizes.obs, dtype=action.dtype)[0]
+        push = torch.eye(self.dims.obs, dtype=action.dtype)[0]
         for t in range(HORIZON):
             steps.append(-steps[t].roll(1, -1) + action[t, :, :1] * push)
         obs = torch.stack(steps)
@@ -230,22 +223,24 @@ class WorldModelSubject(Subject):
         return Batch(obs, action, reward, index[each], mask[each]), noise
 
 
+@attrs.frozen(eq=False, slots=False)
 class PolicySubject(Subject):
     """A policy in ``world``, on simplex latents."""
+
+    dims: PolicyDims = _POLICY_DIMS
 
     @cached_property
     def module(self) -> Policy:
         """The built module."""
-        s = self.sizes
-        module: Policy = self._build(PolicyDims(s.latent, s.task, s.action))
-        return module
+        built: Policy = self._build()
+        return built
 
     def inputs(self, seed: int = 0, rows: int = ROWS, scale: float = 1.0) -> PolicyInputs:
         """Latents on the simplex, nearer to its corners for a larger ``scale``."""
         g = generator(seed)
-        z = torch.randn(rows, self.sizes.latent, generator=g)
+        z = torch.randn(rows, self.dims.latent, generator=g)
         noise = scale * self._normal(g, rows, self.module.noise_dim)
-        table = self._normal(g, self.sizes.tasks, self.sizes.task)
+        table = self._normal(g, TASKS, self.dims.task)
         return PolicyInputs(
             simnorm(3 * scale * z).to(noise.dtype),
             self._task(rows, lambda index: table[index]),
@@ -277,7 +272,7 @@ def world(t: int, z: Tensor, action: Tensor) -> Prediction:
     return Prediction(moved, action.sum(-1, keepdim=True) * slope)
 
 
-SUBJECTS = {"world_model": WorldModelSubject, "policy": PolicySubject}
+SUBJECTS: dict[Kind, type[Subject]] = {"world_model": WorldModelSubject, "policy": PolicySubject}
 
 
 def tensors_of(predicted: Tensor | Prediction) -> tuple[Tensor, ...]:
