@@ -239,7 +239,7 @@ def _embedded() -> Iterator[str]:
 
 def _checks() -> Iterator[str]:
     both = {kind: protects_from(kind) for kind in GROUPS}
-    yield "| check | for | what it protects from |\n| --- | --- | --- |"
+    yield "| check | for | why |\n| --- | --- | --- |"
     for name in dict.fromkeys(name for found in both.values() for name in found):
         kinds = [kind.replace("_", " ") for kind, found in both.items() if name in found]
         text = next(found[name] for found in both.values() if name in found).replace("``", "`")

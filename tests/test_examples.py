@@ -98,7 +98,7 @@ def test_code_lines_are_counted_right():
 @every_example
 def test_an_outsider_knows_the_contract_and_the_blocks_alone(folder):
     allowed = {"fmbpo.hookspecs", "fmbpo.nn"}
-    for place, more in ((package(folder), ()), (folder / "tests", ("registry", "testing"))):
+    for place, more in ((package(folder), ()), (folder / "tests", ("plugins", "testing"))):
         known = (*allowed, package(folder).name, *(f"fmbpo.{name}" for name in more))
         for file in place.rglob("*.py"):
             names = [name for name in imported(file) if re.match(r"fmbpo(\.|_|$)", name)]

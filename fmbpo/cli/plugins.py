@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -61,14 +60,13 @@ def _plugins(arguments: argparse.Namespace) -> int:
 
 def _plugins_check(arguments: argparse.Namespace) -> int:
     from fmbpo.testing.contract.installed import check_installed
-    from fmbpo.testing.contract.table import print_checks
 
     found = check_installed(arguments.name, arguments.kind, arguments.override, say)
     if arguments.json:
         print(json.dumps([plugin.to_json() for plugin in found], indent=2))
     else:
         for plugin in found:
-            print_checks(plugin.title, plugin.outcomes, sys.stdout)
+            print(*plugin.table(), sep="\n")
     failed = sum(o.status == "failed" for plugin in found for o in plugin.outcomes)
     if failed:
         raise UserError(
