@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 DISK = "40m"
 FILLED = {
-    "import": [("save", 1)],
+    "import": [("open", 1)],
     "study": [
         ("save", 2), ("line", 17), ("save", 24), ("line", 22), ("step", 30), ("open", 9),
         ("save", 45), ("step", 50),
