@@ -18,9 +18,9 @@ FILLED = {
     "import": [("open", 1)],
     "study": [
         ("save", 2), ("line", 17), ("save", 24), ("line", 22), ("step", 30), ("open", 9),
-        ("save", 45), ("step", 50),
+        ("save", 20), ("step", 50),
     ],
-    "imported": [("save", 8), ("step", 60)],
+    "imported": [("save", 4), ("step", 60)],
     "report": [("open", 5), ("line", 6)],
 }  # fmt: skip
 """When somebody fills the disk, command by command."""
