@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,6 @@ import pytest
 from fmbpo.base.structure import Problems, structure
 from fmbpo.cli import main
 from fmbpo.plugins import load_plugin
-from fmbpo.testing.contract import run
 
 KINDS = ["world_model", "policy"]
 
@@ -29,16 +29,6 @@ def written(tmp_path, monkeypatch, capsys, offer_project):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_passes_the_contract_as_it_stands(kind, written):
-    name = f"fresh_{kind}"
-    written(kind, name)
-    component = load_plugin(kind, name)
-    outcomes = list(run(component, component.Config(**component.small)))
-    assert len(outcomes) > 25
-    assert [o for o in outcomes if o.status == "failed"] == []
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_its_own_tests_pass_and_its_code_is_clean(kind, written):
     place = written(kind, f"clean_{kind}")
     paths = os.pathsep.join([str(place), *filter(None, sys.path)])
@@ -46,7 +36,7 @@ def test_its_own_tests_pass_and_its_code_is_clean(kind, written):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert " passed" in done.stdout
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 25  # the contract's checks
     ruff = [sys.executable, "-m", "ruff", "check", "--no-cache", "--isolated", "--line-length=100"]
     ruff += ["--select=E,F,W,B,UP"]
     done = subprocess.run([*ruff, "."], cwd=place, capture_output=True, text=True)
