@@ -266,18 +266,18 @@ def reading(stored: Stored, path: Path, options: Namespace) -> dict[str, float]:
 def write(source: Episodes, rows: int, path: Path) -> Path:
     """So many rows, in the writer's own layout without compression: episodes of the source."""
     spans = list(zip(source.episode_starts, source.episode_ends, strict=True))
-    with StoreWriter(path, source.tasks, source.behaviours) as writer:
-        for number in range(rows // LENGTH):
-            i = number % len(spans)
-            part = slice(spans[i][0], spans[i][0] + LENGTH)
-            writer.append(
-                obs=source.obs[part],
-                action=source.action[part],
-                reward=source.reward[part],
-                task=source.tasks[source.episode_task[i]],
-                behaviour=source.behaviours[source.episode_behaviour[i]],
-            )
-        return writer.finish()
+    writer = StoreWriter(path, source.tasks, source.behaviours)
+    for number in range(rows // LENGTH):
+        i = number % len(spans)
+        part = slice(spans[i][0], spans[i][0] + LENGTH)
+        writer.append(
+            obs=source.obs[part],
+            action=source.action[part],
+            reward=source.reward[part],
+            task=source.tasks[source.episode_task[i]],
+            behaviour=source.behaviours[source.episode_behaviour[i]],
+        )
+    return writer.finish()
 
 
 def files(path: Path) -> Iterator[Path]:

@@ -26,23 +26,25 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from update import SIZES, machine
+from update import SIZES, machine, plugin_table
 
 from fmbpo.config import load_experiment
-from fmbpo.hookspecs import PolicyDims
-from fmbpo.measure.evaluation import Evaluator, policy_act
-from fmbpo.measure.sizes import DIMS
+from fmbpo.config.schema import CriticConfig
+from fmbpo.measure.evaluation import Evaluator
 from fmbpo.plugins import load_plugin
+from fmbpo.pwm.acting import Actors
+from fmbpo.pwm.pair import Pair
 from fmbpo.runs.summary import versions
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30
 from fmbpo.tasks.vector import Act, EpisodeRunner
-from fmbpo.training import seeding
 from fmbpo.training.cells import Cell, grid_tasks
+from fmbpo.training.context import Context
 from fmbpo.training.dataset import load_dataset
+from fmbpo.training.networks import CellNetworks, build_world_model
 from fmbpo.training.policies import PolicyTraining
-from fmbpo.training.pretraining import build_world_model
 from fmbpo.training.trees import own_params, stack
 
+CPU = torch.device("cpu")
 EXPERIMENT = Path(__file__).parent.parent / "experiments/phase8_mlpwm_mlppolicy.toml"
 
 
@@ -74,8 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(argv)
     load = os.getloadavg()
-    world_model = module_of("world_model", options.world_model, SIZES[options.size])
-    acts = {"random actions": random_act, "policies": trained_act(world_model, options)}
+    acts = {"random actions": random_act, "policies": trained_act(options)}
     runners = [EpisodeRunner(workers) for workers in options.workers]
     timings = [
         Timing(what, workers, evaluation(runner, act, options))
@@ -118,33 +119,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def module_of(kind: Any, name: str, settings: dict[str, Any]) -> Any:
-    """A plugin's component and its module, with random weights."""
-    component = load_plugin(kind, name)
-    module = seeding.built(lambda: component.build(component.Config(**settings), DIMS), 0)
-    component.freeze(module)
-    return component, module
-
-
 def random_act(obs: Any, _: int) -> Any:
     """What an evaluation costs without any network."""
     return np.random.default_rng(0).uniform(-1, 1, (*obs.shape[:2], ACTION_WIDTH))
 
 
-def trained_act(world_model: Any, options: argparse.Namespace) -> Act:
-    """A policy a task, stacked, as training evaluates them; their weights do not matter."""
-    _, model = world_model
-    component = load_plugin("policy", options.policy)
-    dims = PolicyDims(model.latent_dim, model.task_dim, ACTION_WIDTH)
-    modules = [
-        seeding.built(lambda: component.build(component.Config(), dims), seed)
-        for seed in range(len(options.tasks))
-    ]
-    component.freeze(modules[0])
+def trained_act(options: argparse.Namespace) -> Act:
+    """A policy per task, stacked, as training evaluates them; their weights do not matter."""
+    models = load_plugin("world_model", options.world_model)
+    policies = load_plugin("policy", options.policy)
+    model = build_world_model(plugin_table(models, SIZES[options.size]), 0, CPU)
+    models.freeze(model)
+    networks = CellNetworks(plugin_table(policies, {}), CriticConfig(), model, CPU)
+    modules = [networks.policy(Cell(task, 0)) for task in options.tasks]
+    policies.freeze(modules[0])
     index_T = torch.tensor([MT30[task].index for task in options.tasks])
     mask_TA = torch.ones(len(options.tasks), ACTION_WIDTH)
     params = stack([own_params(module) for module in modules])
-    return policy_act(model, modules[0], component.predict, params, {}, index_T, mask_TA)
+    pair = Pair(model, models, modules[0], policies)
+    return Actors(pair, params, {}, index_T, mask_TA).act
 
 
 def evaluation(runner: EpisodeRunner, act: Act, options: argparse.Namespace) -> Callable[[], Any]:
@@ -155,13 +148,13 @@ def evaluation(runner: EpisodeRunner, act: Act, options: argparse.Namespace) -> 
 
 def laptop_stage() -> PolicyTraining:
     """The policies of the experiment at the scale ``laptop``, before training."""
-    e, device = experiment("laptop"), torch.device("cpu")
-    data = load_dataset(e.data, device)
-    model = build_world_model(e.world_model, 0, device)
+    e = experiment("laptop")
+    data = load_dataset(e.data, CPU)
+    model = build_world_model(e.world_model, 0, CPU)
     e.world_model.component.freeze(model)
     cells = [Cell(task, seed) for task in grid_tasks(e, data) for seed in e.grid.seeds]
     evaluator = Evaluator(EpisodeRunner(0), 0)
-    return PolicyTraining("policies", cells, e, model, data, evaluator, device)
+    return PolicyTraining("policies", cells, Context(e, data, CPU), model, evaluator)
 
 
 def experiment(scale: str) -> Any:

@@ -24,24 +24,21 @@ import attrs
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.utils._pytree import tree_map
 
-from fmbpo.config.schema import CriticConfig, PolicyLearningConfig, PretrainConfig
+from fmbpo.config.conventions import ConventionsConfig
+from fmbpo.config.schema import CriticConfig, PluginTable, PolicyLearningConfig, PretrainConfig
 from fmbpo.errors import UserError
-from fmbpo.hookspecs import Batch, PolicyDims
-from fmbpo.measure.cost import flops
+from fmbpo.hookspecs import Batch, Module
+from fmbpo.measure.cost import flops, parameters
 from fmbpo.measure.sizes import DIMS
-from fmbpo.plugins import load_plugin
-from fmbpo.pwm.critic import Critic
-from fmbpo.pwm.imagination import PolicySettings, Roles, Start
-from fmbpo.pwm.policy import CellState, Rates, make_policy_update
-from fmbpo.pwm.world_model import (
-    WorldModelSettings,
-    WorldModelState,
-    make_world_model_update,
-)
+from fmbpo.plugins import Component, load_plugin
+from fmbpo.pwm.pair import Pair
+from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates, Start
+from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.runs.summary import versions
-from fmbpo.training import seeding
+from fmbpo.training.cells import Cell
+from fmbpo.training.networks import CellNetworks, build_world_model
+from fmbpo.training.trees import own_params, stack
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"encoder_units": [16], "units": [16], "latent_dim": 16, "task_dim": 4},
@@ -127,16 +124,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def world_model_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
     """The update of a world model, and of every policy in it."""
-    device, batch, horizon = options.device, options.batch, options.horizon
-    config = PretrainConfig()
+    device, batch, horizon = torch.device(options.device), options.batch, options.horizon
     component = load_plugin("world_model", kind)
     settings = dict(SIZES[options.size])
     has_substeps = any(field.name == "substeps" for field in attrs.fields(component.Config))
     if has_substeps and options.size in ("tiny", "laptop"):
         settings["substeps"] = 2  # as the experiments' laptop scale has it
-    module = seeding.built(lambda: component.build(component.Config(**settings), DIMS), 0)
-    module = module.to(device)
-    state = WorldModelState.initial(params_of(module))
+    table = plugin_table(component, settings)
+    module = build_world_model(table, 0, device)
+    state = WorldModelState.initial(own_params(module))
     index = torch.randint(DIMS.tasks, (batch,), device=device)
     data = Batch(
         torch.randn(horizon + 1, batch, DIMS.obs, device=device),
@@ -147,17 +143,10 @@ def world_model_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
     )
     noise = torch.randn(horizon, batch, module.loss_noise_dim, device=device)
     rate = torch.tensor(1e-4, device=device)
-    update = make_world_model_update(
-        module,
-        component.loss,
-        WorldModelSettings(
-            (config.betas[0], config.betas[1]), config.grad_clip, config.encoder_learning_rate_scale
-        ),
-    )
+    update = WorldModelUpdate(module, component.loss, PretrainConfig().optimiser)
     jobs = modes(update, (state, data, noise, rate), options, ("world model", kind, None, 1),
                  count(module))  # fmt: skip
-    frozen = seeding.built(lambda: component.build(component.Config(**settings), DIMS), 0)
-    frozen = frozen.to(device)
+    frozen = build_world_model(table, 0, device)
     component.freeze(frozen)
     for policy in options.policy:
         for cells in options.cells:
@@ -167,7 +156,7 @@ def world_model_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
 
 def policy_jobs(
     kind: str,
-    world_model: Any,
+    world_model: Component,
     model: Any,
     policy: str,
     cells: int,
@@ -175,21 +164,15 @@ def policy_jobs(
     options: argparse.Namespace,
 ) -> list[Job]:
     """The update of stacked policies of one kind, with the study's defaults."""
-    device, batch, horizon = options.device, options.batch, options.horizon
-    learning, critics = PolicyLearningConfig(batch=batch, horizon=horizon), CriticConfig()
+    device, batch, horizon = torch.device(options.device), options.batch, options.horizon
+    learning = PolicyLearningConfig(batch=batch, horizon=horizon)
     component = load_plugin("policy", policy)
-    dims = PolicyDims(model.latent_dim, model.task_dim, DIMS.action)
-
-    def cell(seed: int) -> CellState:
-        module = seeding.built(lambda: component.build(component.Config(), dims), seed)
-        each = [
-            params_of(seeding.built(lambda: Critic(dims.latent, critics.units), seed, str(i)))
-            for i in range(critics.count)
-        ]
-        return CellState.initial(params_of(module), stack(each))
-
-    state = tree_map(lambda t: t.to(device), stack([cell(seed) for seed in range(cells)]))
-    module = component.build(component.Config(), dims).to(device)
+    networks = CellNetworks(plugin_table(component, {}), CriticConfig(), model, device)
+    grid = [Cell("any", seed) for seed in range(cells)]
+    state = stack(
+        [CellState.initial(own_params(networks.policy(c)), networks.critics(c)) for c in grid]
+    )
+    module, critic = networks.policy(grid[0]), networks.critic(grid[0], "critic 0")
     start = Start(
         data.obs_HBO[0].expand(cells, -1, -1).contiguous(),
         data.index_B.expand(cells, -1).contiguous(),
@@ -198,28 +181,16 @@ def policy_jobs(
         torch.randn(cells, horizon, batch, model.noise_dim, device=device),
     )
     rates = Rates(torch.tensor(1e-4, device=device), torch.tensor(1e-4, device=device))
-    roles = Roles(
-        model,
-        world_model.predict,
-        module,
-        component.rollout,
-        component.loss,
-        Critic(dims.latent, critics.units).to(device),
-    )
-    update = make_policy_update(
-        roles,
-        PolicySettings(
-            learning.discount,
-            learning.lam,
-            (learning.betas[0], learning.betas[1]),
-            learning.actor_grad_clip,
-            learning.critic_grad_clip,
-            learning.critic_iterations,
-            learning.critic_minibatches,
-        ),
-    )
+    pair = Pair(model, world_model, module, component)
+    update = PolicyUpdate(pair, critic, learning, ConventionsConfig())
     label = ("policy", kind, policy, cells)
     return modes(update, (state, start, rates), options, label, count(module))
+
+
+def plugin_table(component: Component, settings: dict[str, Any]) -> PluginTable:
+    """As an experiment would have it, with these settings."""
+    config = component.Config(**settings)
+    return PluginTable(plugin=component.name, config=config, component=component)
 
 
 def modes(
@@ -231,9 +202,9 @@ def modes(
 ) -> list[Job]:
     """The update eager, and compiled where asked for; each is called once to warm up."""
     gflop = flops(update, *arguments) / 1e9
-    calls = {"eager": update}
+    calls: dict[str, Callable[..., Any]] = {"eager": update}
     if options.compile:
-        calls["compiled"] = torch.compile(update, fullgraph=True)
+        calls["compiled"] = torch.compile(update.__call__, fullgraph=True)
     jobs = []
     for mode, function in calls.items():
 
@@ -331,16 +302,8 @@ def ratios_table(ratios: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def params_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in module.named_parameters()}
-
-
-def stack(trees: Sequence[Any]) -> Any:
-    return tree_map(lambda *leaves: torch.stack(leaves), *trees)
-
-
-def count(module: torch.nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+def count(module: Module) -> int:
+    return sum(parameters(module).values())
 
 
 if __name__ == "__main__":

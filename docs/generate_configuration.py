@@ -16,7 +16,7 @@ import sys
 import tomllib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -25,6 +25,7 @@ import attrs
 from fmbpo.config import conventions, load_experiment, resolved, schema
 from fmbpo.config import study_file as study
 from fmbpo.config.docstrings import meanings, summary
+from fmbpo.config.identity import leaves
 from fmbpo.config.json_schema import schema_text
 from fmbpo.config.protocols import PROTOCOLS
 from fmbpo.data.embedded import embedded_path
@@ -38,13 +39,11 @@ SCHEMA = ROOT / "experiments" / "schema.json"
 PLUGIN_BEGIN, PLUGIN_END = "<!-- plugin:begin -->\n", "<!-- plugin:end -->\n"
 BEGIN, END = "<!-- generated:begin -->\n", "<!-- generated:end -->\n"
 
-# Fields whose class or whose own section says it all have no docstring of their own.
+# Fields whose class or own section suffices have no docstring of their own.
 MEANINGS = {
-    "kind": "What the file trains; it decides which tables it has.",
-    "study.kind": "What makes the file a study.",
-    "wandb.mode": "`online` uploads, `offline` writes to the run's folder, `disabled`: nothing.",
-    "wandb.project": "Project of a policy run. A pretraining run goes to `WM-Pretrain`.",
-    "protocol.kind": "Which protocol; it decides the table's other keys.",
+    "kind": "What the file trains; it determines the tables.",
+    "study.kind": "Makes the file a study.",
+    "protocol.kind": "The protocol; it determines the table's other keys.",
 }
 WHOLE = "phase8_flowwm_flowpolicy"
 """The experiment whose two scales are compared: it has every table."""
@@ -101,14 +100,11 @@ def _configuration() -> Iterator[str]:
 
 
 def _tables() -> Iterator[tuple[str, type[Any]]]:
-    hints = typing.get_type_hints(schema.Experiment)
-    for field in attrs.fields(schema.Experiment):
-        for cls in (hints[field.name], *get_args(hints[field.name])):
-            if isinstance(cls, type) and attrs.has(cls):
-                if cls is schema.Protocol:
-                    yield from ((field.name, protocol) for protocol in PROTOCOLS.values())
-                else:
-                    yield field.name, cls
+    for name, cls in schema.tables().items():
+        if cls is schema.Protocol:
+            yield from ((name, protocol) for protocol in PROTOCOLS.values())
+        else:
+            yield name, cls
 
 
 def _top_level() -> list[str]:
@@ -167,7 +163,7 @@ def _owner(cls: type[Any], name: str) -> type[Any]:
 def _first_line(cls: type[Any], name: str) -> str:
     """What the table is for."""
     if name in ("world_model", "policy"):
-        return "Which plugin, and all its settings.\n"
+        return "The plugin, and all its settings.\n"
     return f"{summary(cls)}\n"
 
 
@@ -202,7 +198,7 @@ def _default(field: attrs.Attribute[Any]) -> str:
 def _scales() -> str:
     file = ROOT / "experiments" / f"{WHOLE}.toml"
     paper, laptop = (
-        dict(_leaves(resolved(load_experiment(file, scale=scale, data="embedded"))))
+        dict(leaves(resolved(load_experiment(file, scale=scale, data="embedded"))))
         for scale in ("paper", "laptop")
     )
     rows = ["| key | `paper` | `laptop` |", "| --- | --- | --- |"]
@@ -212,14 +208,6 @@ def _scales() -> str:
         if key not in ("scale", "scale_reason") and value != paper.get(key)
     ]
     return "\n".join(rows)
-
-
-def _leaves(table: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{at}{key}.")
-        else:
-            yield f"{at}{key}", value
 
 
 def _embedded() -> Iterator[str]:
@@ -251,7 +239,7 @@ def _embedded() -> Iterator[str]:
 
 def _checks() -> Iterator[str]:
     both = {kind: protects_from(kind) for kind in GROUPS}
-    yield "| check | for | what it protects from |\n| --- | --- | --- |"
+    yield "| check | for | why |\n| --- | --- | --- |"
     for name in dict.fromkeys(name for found in both.values() for name in found):
         kinds = [kind.replace("_", " ") for kind, found in both.items() if name in found]
         text = next(found[name] for found in both.values() if name in found).replace("``", "`")

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from fmbpo.report.interval import sample, t_interval
-from fmbpo.report.table import is_above
+from fmbpo.report.run_table import is_above
 from fmbpo.runs.summary import Summary, TaskResult
 
 README = Path(__file__).parent.parent / "README.md"

@@ -1,4 +1,14 @@
-"""The contract between the engine and its plugins: four hooks that mean the same in both roles.
+"""The contract between the engine and its plugins: world models and policies.
+
+A plugin is an object that a distribution offers by an entry point in the group
+``fmbpo.world_models`` or ``fmbpo.policies``; the entry point's name is the plugin's name. It has
+
+* ``spec_version``: the version of this contract that its author followed (``SPEC_VERSION``);
+* ``Config``: an attrs class of all its settings, its table in an experiment file;
+* ``build(config, dims)``: returns its module, a ``WorldModel`` or a ``Policy`` below, freshly
+  initialised from torch's global generator;
+* four hooks marked with ``@hookimpl``, which mean the same in both roles;
+* optionally ``small``: settings of a small instance, for the contract checks.
 
 ========== ============================================= =======================================
 hook       world model                                   policy
@@ -9,60 +19,43 @@ loss       batch of real sub-trajectories -> scalar      imagined trajectory -> 
 freeze     parameters stop learning                      the same
 ========== ============================================= =======================================
 
-A distribution offers a plugin by an entry point in the group ``fmbpo.world_models`` or
-``fmbpo.policies``. The entry point's name is the plugin's name; it gives an object with
+Rules for every hook: a pure function of its arguments with fixed shapes. It draws no random
+numbers (the engine passes standard normal ``noise``), changes no argument in place, and has no
+``.item()`` and no Python branch on data. The engine compiles hooks with ``fullgraph=True`` and maps
+them over stacked parameters with ``torch.func.vmap``. Checkpoints hold parameters alone, so a
+module has no buffers.
 
-* ``spec_version``: the version of this contract that it was written for (``SPEC_VERSION``);
-* ``Config``: an attrs class, the plugin's table in an experiment file, every setting in it;
-* ``build(config, dims)``: an ``nn.Module``, freshly initialised from torch's global generator;
-* the four hooks below, marked with ``@hookimpl``;
-* optionally ``small``: settings of a small instance, which the contract checks use.
-
-The module that ``build`` returns has these attributes beside its parameters. World models:
-``latent_dim``, ``task_dim``, ``noise_dim``, ``loss_noise_dim``, ``evaluations`` (passes through
-the dynamics network that one ``predict`` makes), ``embed(index_B) -> e_BE`` and
-``encode(obs_BO, e_BE) -> z_BD``; parameters whose name begins with ``encoder.`` learn at the
-encoder's own rate, those of ``task_embedding.`` are the task embedding (of which one convention
-speaks). One whose latents are rows of groups on the probability simplex says so by
-``simplex_dim``, the groups' size. One that can begin with an MLP world model's parameters has
-``adopt(weights) -> weights`` (ValueError where they do not fit). One whose ``Config`` has
-``reward_loss``, ``consistency_coef``, ``reward_coef`` and ``rho`` can be trained with PWM's
-released loss. One that solves a flow may have
-``curvature(z, action, task, noise) -> []`` (see ``fmbpo.measure.validation``). Policies:
-``noise_dim``, ``evaluations``; one that solves a flow may have ``growth(z, task, noise, vector)
--> []`` (see ``fmbpo.pwm.diagnostics``). Either may have ``project(params) -> params``, a pure
-function that puts updated parameters back into their allowed set. Checkpoints hold parameters
-alone: no buffers.
-
-Rules for every hook: pure functions of their arguments, fixed shapes, no randomness of their own
-(the engine hands in standard normal ``noise``), no in-place change of an argument, no ``.item()``,
-no Python branch on data. The engine compiles them with ``fullgraph=True`` and maps them over
-stacked parameters with ``torch.func.vmap``.
+PWM's released loss can train a world model whose ``Config`` has ``reward_loss``,
+``consistency_coef``, ``reward_coef`` and ``rho``.
 
 Shape suffixes: B batch, H horizon, O observation, A action, D latent, E task embedding,
 R reward bins, N noise. Rewards are per agent step, in the environment's units.
+``fmbpo plugins check NAME`` holds a plugin to all of this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 import pluggy
 from torch import Tensor, nn
 
 SPEC_VERSION = 1
-"""Version of this contract; raised when a plugin that followed it would stop working."""
+"""Version of this contract; it rises when plugins that follow it would stop working."""
 
 PROJECT = "fmbpo"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
+# -- arguments of build -----------------------------------------------------------------------
+
+
 @attrs.frozen
 class WorldModelDims:
-    """Sizes that a world model is built for: padded widths and the number of tasks."""
+    """Sizes that a world model is built for: padded widths, and the number of tasks."""
 
     obs: int
     action: int
@@ -71,18 +64,128 @@ class WorldModelDims:
 
 @attrs.frozen
 class PolicyDims:
-    """Sizes that a policy is built for: its world model's latent and embedding, the action."""
+    """Sizes that a policy is built for: its world model's latent and embedding, and the action."""
 
     latent: int
     task: int
     action: int
 
 
+# -- results of build -------------------------------------------------------------------------
+
+
+class Module(Protocol):
+    """The methods of ``torch.nn.Module`` that the engine uses; every module is one."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Parameters by name."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The same without names."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Take over parameters; ``RuntimeError`` if they do not fit."""
+        ...
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        """Whether the parameters learn."""
+        ...
+
+
+class WorldModel(Module, Protocol):
+    """A world model's module.
+
+    Parameters whose names begin with ``encoder.`` learn at the encoder's own rate. Those of
+    ``task_embedding.`` do not learn under the convention ``task_embedding = "stale"``.
+    """
+
+    latent_dim: int
+    """D."""
+    task_dim: int
+    """E."""
+    noise_dim: int
+    """Standard normals per row that ``predict`` takes; 0 for a deterministic model."""
+    loss_noise_dim: int
+    """Standard normals per row and step that ``loss`` takes."""
+    evaluations: int
+    """Passes through the dynamics network per ``predict``."""
+
+    def embed(self, index_B: Tensor) -> Tensor:
+        """Task indices (int64) -> embeddings ``[B, E]``."""
+        ...
+
+    def encode(self, obs_BO: Tensor, e_BE: Tensor) -> Tensor:
+        """Zero-padded observations ``[B, O]`` or ``[H, B, O]`` and task embeddings -> latents
+        ``[B, D]`` or ``[H, B, D]``."""
+        ...
+
+
+class Policy(Module, Protocol):
+    """A policy's module."""
+
+    noise_dim: int
+    """Standard normals per row that ``predict`` takes."""
+    evaluations: int
+    """Passes through the policy's network per ``predict``."""
+
+
+# -- what a module may have, too --------------------------------------------------------------
+
+
+@runtime_checkable
+class Projects(Protocol):
+    """A module whose parameters must stay in an allowed set."""
+
+    def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Parameters after an update -> the nearest allowed ones; pure, as hooks are."""
+        ...
+
+
+@runtime_checkable
+class OnSimplex(Protocol):
+    """A world model whose latents are rows of groups on the probability simplex."""
+
+    simplex_dim: int
+    """Entries per group; a divisor of D."""
+
+
+@runtime_checkable
+class Adopts(Protocol):
+    """A world model that can start from the parameters of an MLP world model."""
+
+    def adopt(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Its own parameters from those; ``ValueError`` if they do not fit."""
+        ...
+
+
+@runtime_checkable
+class Curved(Protocol):
+    """A world model that solves a flow and measures the bend of its paths."""
+
+    def curvature(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
+        """0-d; 0 if one Euler step is exact (``fmbpo.measure.validation``)."""
+        ...
+
+
+@runtime_checkable
+class Grows(Protocol):
+    """A policy that solves a flow and measures how its sub-steps stretch a gradient."""
+
+    def growth(self, z: Tensor, task: Task, noise: Tensor, vector: Tensor) -> Tensor:
+        """0-d; 1 if the sub-steps keep the norm of a gradient (``fmbpo.pwm.diagnostics``)."""
+        ...
+
+
+# -- arguments and results of the hooks -------------------------------------------------------
+
+
 class Task(NamedTuple):
-    """Which task each row belongs to.
+    """The task of each row.
 
     ``mask_BA`` is 1 where the task has the action dimension and 0 where it is padding;
-    ``embedding_BE`` is the world model's own ``embed(index)``.
+    ``embedding_BE`` is the world model's ``embed(index_B)``.
     """
 
     index_B: Tensor
@@ -98,7 +201,7 @@ class Prediction(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """H predicted steps; ``z_HBD`` has H + 1 rows, the first being the start."""
+    """H predicted steps; ``z_HBD`` has H + 1 rows, of which the first is the start."""
 
     z_HBD: Tensor
     action_HBA: Tensor
@@ -107,7 +210,7 @@ class Rollout(NamedTuple):
 
 class Batch(NamedTuple):
     """Real sub-trajectories: ``action_HBA[t]`` led from ``obs_HBO[t]`` to ``obs_HBO[t + 1]`` and
-    earned ``reward_HB[t]``; ``obs_HBO`` has H + 1 rows."""
+    earned ``reward_HB[t]``. ``obs_HBO`` has H + 1 rows."""
 
     obs_HBO: Tensor
     action_HBA: Tensor
@@ -117,11 +220,11 @@ class Batch(NamedTuple):
 
 
 class Imagined(NamedTuple):
-    """An imagined trajectory as the actor's loss sees it, differentiable to the actions.
+    """The argument of the actor's loss: an imagined trajectory, differentiable to the actions.
 
-    ``reward_HB`` is decoded, ``value_B`` the critics' V(z_H), ``return_B`` the discounted sum of
-    both (with the configured bootstrap weight), ``scale`` the return normaliser's divisor
-    (no gradient).
+    ``reward_HB`` is decoded, ``value_B`` is the critics' V(z_H), ``return_B`` the discounted sum of
+    both (with the configured bootstrap weight), and ``scale`` the divisor of the return normaliser
+    (0-d, no gradient).
     """
 
     rollout: Rollout
@@ -141,42 +244,45 @@ AnswerAction: TypeAlias = Callable[[int, Tensor, Tensor], Prediction]
 """``(t, z_BD, action_BA) -> Prediction``: the partner of a policy's rollout."""
 
 
+# -- the hooks ---------------------------------------------------------------------------------
+
+
 class WorldModelSpec:
     """The hooks of a world model."""
 
     @hookspec
     def predict(
-        self, module: nn.Module, z: Tensor, action: Tensor, task: Task, noise: Tensor
+        self, module: WorldModel, z: Tensor, action: Tensor, task: Task, noise: Tensor
     ) -> Prediction:
         """One step: ``z_BD``, ``action_BA``, ``noise_BN`` -> next latent and reward logits.
 
-        Called by the engine for every imagined step, by way of the policy's ``rollout``.
+        The engine calls it for every imagined step, as the partner of the policy's ``rollout``.
         Differentiable to z, action and parameters. Masked action dimensions have no effect. The
-        result lies in the space that ``encode`` maps to.
+        next latent lies in the space that ``encode`` maps to.
         """
 
     @hookspec
     def rollout(
-        self, module: nn.Module, z: Tensor, partner: ChooseAction, task: Task, noise: Tensor
+        self, module: WorldModel, z: Tensor, partner: ChooseAction, task: Task, noise: Tensor
     ) -> Rollout:
-        """H steps from ``z_BD``, H = len(``noise_HBN``), actions chosen by ``partner(t, z)``.
+        """H steps from ``z_BD``, H = len(``noise_HBN``); ``partner(t, z)`` chooses the actions.
 
-        Called by the held-out validation with the recorded actions. Equals repeated ``predict``.
+        The held-out validation calls it with the recorded actions. Equals repeated ``predict``.
         """
 
     @hookspec
-    def loss(self, module: nn.Module, batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, module: WorldModel, batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
         """The training loss (0-d, mean over B) of real sub-trajectories, and metrics.
 
-        ``noise_HBN``: standard normals, N = ``module.loss_noise_dim``. Called by the world-model
-        update, which differentiates it to every parameter.
+        ``noise_HBN``: standard normals, N = ``module.loss_noise_dim``. The world-model update calls
+        it and differentiates it to every parameter.
         """
 
     @hookspec
-    def freeze(self, module: nn.Module) -> None:
+    def freeze(self, module: WorldModel) -> None:
         """Stop every parameter from learning; gradients still flow to the inputs.
 
-        Called once, when a policy is to be trained inside a frozen model.
+        The engine calls it once, before policies learn inside a frozen model.
         """
 
 
@@ -184,34 +290,34 @@ class PolicySpec:
     """The hooks of a policy."""
 
     @hookspec
-    def predict(self, module: nn.Module, z: Tensor, task: Task, noise: Tensor) -> Tensor:
+    def predict(self, module: Policy, z: Tensor, task: Task, noise: Tensor) -> Tensor:
         """``z_BD``, ``noise_BN`` -> ``action_BA`` in [-1, 1], masked dimensions 0.
 
-        Noise of zeros gives the deterministic mode. Called for every imagined step and every
-        step in the simulator. Differentiable to z and parameters.
+        Noise of zeros gives the deterministic mode. The engine calls it for every step in the
+        simulator. Differentiable to z and parameters.
         """
 
     @hookspec
     def rollout(
-        self, module: nn.Module, z: Tensor, partner: AnswerAction, task: Task, noise: Tensor
+        self, module: Policy, z: Tensor, partner: AnswerAction, task: Task, noise: Tensor
     ) -> Rollout:
-        """H steps from ``z_BD``, H = len(``noise_HBN``), each answered by ``partner(t, z, a)``.
+        """H steps from ``z_BD``, H = len(``noise_HBN``); ``partner(t, z, a)`` answers each.
 
-        Called by the policy update with the world model as partner. The policy sees ``sg z`` unless
-        it is told otherwise: the path through its own input is cut, the path through the world
-        model is not (PWM).
+        The policy update calls it with the world model as partner. The policy sees ``sg z`` (PWM):
+        the gradient's path through its own input is cut, the path through the world model is not.
+        A setting ``detach = false`` of the plugin may keep both.
         """
 
     @hookspec
-    def loss(self, module: nn.Module, imagined: Imagined) -> tuple[Tensor, Metrics]:
+    def loss(self, module: Policy, imagined: Imagined) -> tuple[Tensor, Metrics]:
         """The actor's loss (0-d, mean over B) of an imagined trajectory, and metrics.
 
-        Called by the policy update, which differentiates it to the policy's parameters.
+        The policy update calls it and differentiates it to the policy's parameters.
         """
 
     @hookspec
-    def freeze(self, module: nn.Module) -> None:
+    def freeze(self, module: Policy) -> None:
         """Stop every parameter from learning; gradients still flow to the inputs.
 
-        Called once, before a trained policy is evaluated.
+        The engine calls it once, before it evaluates a trained policy.
         """

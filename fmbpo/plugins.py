@@ -1,10 +1,9 @@
 """From an entry point to one checked, resolved ``Component``.
 
-Two entry-point groups, ``fmbpo.world_models`` and ``fmbpo.policies``. Listing reads metadata and
-imports nothing, so that a broken plugin spoils neither ``fmbpo plugins`` nor ``fmbpo --help``.
-Loading imports exactly the chosen plugin and checks it against the contract in
-``fmbpo.hookspecs``: pluggy alone would let the plugin registered last win, and would silently
-never pass an argument that has a default. What comes out are plain functions.
+Listing reads metadata and imports nothing, so that a broken plugin breaks neither ``fmbpo plugins``
+nor ``fmbpo --help``. Loading imports the chosen plugin alone and checks it against the contract in
+``fmbpo.hookspecs``: pluggy alone would let the plugin registered last win, and would silently never
+pass an argument that has a default. The results are plain functions.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ class Listing:
 class Component:
     """A checked plugin: its settings class, its builder, and the four hooks as plain functions.
 
-    ``build(config, dims)`` gives the module; what the hooks take and give is in
-    ``fmbpo.hookspecs``. ``version`` is the distribution's. Nothing of pluggy is in a call.
+    ``build(config, dims)`` returns the module; ``fmbpo.hookspecs`` describes the hooks. ``version``
+    is the distribution's. No call passes through pluggy.
     """
 
     kind: Kind
@@ -71,7 +70,7 @@ def list_plugins() -> list[Listing]:
 
     Reads metadata only and imports nothing. Sorted by kind (world models first), then name.
     """
-    return [listing for listing, _ in _scan()[0]]
+    return _scan()[0]
 
 
 def load_plugin(kind: Kind, name: str) -> Component:
@@ -79,14 +78,18 @@ def load_plugin(kind: Kind, name: str) -> Component:
 
     What the plugin prints meanwhile goes to stderr, since stdout is for results.
 
-    Raises ``UserError``, naming plugin, distribution and remedy, where no distribution or more
-    than one offers the name, where the import fails, or where the plugin breaks the contract.
+    Raises ``UserError``, naming plugin, distribution and remedy, if no distribution or more than
+    one offers the name, if the import fails, or if the plugin breaks the contract.
     """
-    listing, entry = _find(kind, name)
+    listing = _find(kind, name)
     with contextlib.redirect_stdout(sys.stderr):
-        plugin = _import(listing, entry)
+        plugin = _import(listing)
         _check_version(listing, plugin)
-        config, build = _config_and_build(listing, plugin)
+        config = _config(listing, plugin)
+        build = _attribute(listing, plugin, "build")
+        if not callable(build):
+            what, remedy = "it has no callable `build`", "define `build(config, dims) -> nn.Module`"
+            raise _broken(listing, what, remedy)
         return Component(
             kind=kind,
             name=name,
@@ -100,16 +103,16 @@ def load_plugin(kind: Kind, name: str) -> Component:
 
 
 def not_offered(name: str, kind: Kind | None = None) -> UserError:
-    """That no distribution offers the name, as this kind or as any; says what is installed."""
+    """No distribution offers the name as this kind (None: as any); names the installed plugins."""
     found, unreadable = _scan()
     kinds = list(GROUPS) if kind is None else [kind]
-    installed = {k: sorted({c.name for c, _ in found if c.kind == k}) for k in kinds}
+    installed = {k: sorted({item.name for item in found if item.kind == k}) for k in kinds}
     hint = did_you_mean(name, {each for names in installed.values() for each in names})
-    others = [c for c, _ in found if c.kind not in kinds and c.name == name]
-    if others and "did you mean" not in hint:
-        hint = f"{name!r} is installed as a {_WORDS[others[0].kind]} plugin only"
+    others = [item.kind for item in found if item.kind not in kinds and item.name == name]
+    if "did you mean" not in hint:
+        hint = f"{name!r} is installed as a {_WORDS[others[0]]} plugin only" if others else ""
     lines = [
-        hint if "did you mean" in hint or others else "",
+        hint,
         *(f"installed {_WORDS[k]} plugins: {', '.join(installed[k]) or 'none'}" for k in kinds),
         "install the distribution that offers it; for one in this repository, "
         "`pip install -e plugins/FOLDER`",
@@ -123,16 +126,13 @@ def not_offered(name: str, kind: Kind | None = None) -> UserError:
     )
 
 
-_Found: TypeAlias = tuple[Listing, importlib.metadata.EntryPoint]
-
-
-def _scan() -> tuple[list[_Found], list[str]]:
+def _scan() -> tuple[list[Listing], list[str]]:
     """The plugins on offer, and the distributions whose entry points cannot be read.
 
-    Distribution by distribution, since ``importlib.metadata.entry_points`` fails altogether where
-    one installed file is malformed. The first of a name on the path counts, as for imports.
+    Distribution by distribution, since ``importlib.metadata.entry_points`` fails altogether if one
+    installed file is malformed. The first of a name on the path counts, as for imports.
     """
-    found: list[_Found] = []
+    found: list[Listing] = []
     unreadable: list[str] = []
     seen: set[str] = set()
     for distribution in importlib.metadata.distributions():
@@ -150,22 +150,22 @@ def _scan() -> tuple[list[_Found], list[str]]:
         try:
             for kind, group in GROUPS.items():
                 for entry in distribution.entry_points.select(group=group):
-                    found.append((Listing(kind, entry.name, version, name, entry.value), entry))
+                    found.append(Listing(kind, entry.name, version, name, entry.value))
         except Exception:
             unreadable.append(name)
     order = list(GROUPS)
-    found.sort(key=lambda pair: (order.index(pair[0].kind), pair[0].name, pair[0].distribution))
+    found.sort(key=lambda item: (order.index(item.kind), item.name, item.distribution))
     return found, unreadable
 
 
-def _find(kind: Kind, name: str) -> _Found:
-    claims = [pair for pair in _scan()[0] if pair[0].kind == kind and pair[0].name == name]
+def _find(kind: Kind, name: str) -> Listing:
+    claims = [item for item in list_plugins() if item.kind == kind and item.name == name]
     if not claims:
         raise not_offered(name, kind)
     if len(claims) > 1:
-        owners = ", ".join(f"{c.distribution} {c.version} ({c.value})" for c, _ in claims)
+        owners = ", ".join(f"{c.distribution} {c.version} ({c.value})" for c in claims)
         raise UserError(
-            f"{_WORDS[kind]} plugin {name!r} is claimed by {len(claims)} distributions: {owners}",
+            f"{len(claims)} distributions claim the {_WORDS[kind]} plugin {name!r}: {owners}",
             remedy="uninstall all but one of them; none is chosen for you",
         )
     return claims[0]
@@ -178,14 +178,14 @@ def _broken(listing: Listing, what: str, remedy: str) -> UserError:
     )
 
 
-def _import(listing: Listing, entry: importlib.metadata.EntryPoint) -> Any:
+def _import(listing: Listing) -> Any:
+    entry = importlib.metadata.EntryPoint(listing.name, listing.value, GROUPS[listing.kind])
     reinstall = f"repair or reinstall {listing.distribution}"
     try:
         return entry.load()
     except ModuleNotFoundError as error:
         missing = error.name or "?"
-        own = entry.module.split(".")[0] if entry.value else ""
-        if missing.split(".")[0] == own:
+        if entry.value and missing.split(".")[0] == entry.module.split(".")[0]:
             raise _broken(listing, f"its own module {missing!r} is not found", reinstall) from error
         what = f"it needs the module {missing!r}, which is not installed"
         remedy = f"install what offers {missing!r}, or reinstall {listing.distribution}"
@@ -196,7 +196,7 @@ def _import(listing: Listing, entry: importlib.metadata.EntryPoint) -> Any:
 
 
 def _attribute(listing: Listing, plugin: object, name: str) -> Any:
-    """What the plugin has under the name, None where it has nothing."""
+    """The plugin's attribute; None if it has none of this name."""
     try:
         return getattr(plugin, name)
     except (Exception, SystemExit) as error:
@@ -212,56 +212,36 @@ def _check_version(listing: Listing, plugin: object) -> None:
 
     version = _attribute(listing, plugin, "spec_version")
     if type(version) is not int:
-        raise _broken(
-            listing,
-            "it has no `spec_version`" if version is None else "`spec_version` is no integer",
-            f"give it `spec_version = {SPEC_VERSION}`, the contract that it was written for",
-        )
-    if version > SPEC_VERSION:
-        raise _broken(
-            listing,
-            f"it is written for version {version} of the contract, newer than this fmbpo's "
-            f"{SPEC_VERSION}",
-            f"update fmbpo, or install an older {listing.distribution}",
-        )
-    if version < SPEC_VERSION:
-        raise _broken(
-            listing,
-            f"it is written for version {version} of the contract, older than this fmbpo's "
-            f"{SPEC_VERSION}",
-            f"update {listing.distribution}, or install an older fmbpo",
-        )
+        what = "it has no `spec_version`" if version is None else "`spec_version` is no integer"
+        remedy = f"set `spec_version = {SPEC_VERSION}`, the contract that it was written for"
+        raise _broken(listing, what, remedy)
+    if version != SPEC_VERSION:
+        age, old, new = "newer", "fmbpo", listing.distribution
+        if version < SPEC_VERSION:
+            age, old, new = "older", new, old
+        what = f"it is written for version {version} of the contract, {age} than this fmbpo's"
+        raise _broken(listing, f"{what} {SPEC_VERSION}", f"update {old}, or install an older {new}")
 
 
-def _config_and_build(listing: Listing, plugin: object) -> tuple[type[Any], Callable[..., Any]]:
+def _config(listing: Listing, plugin: object) -> type[Any]:
     config = _attribute(listing, plugin, "Config")
     if not isinstance(config, type) or not attrs.has(config):
-        raise _broken(
-            listing,
-            "it has no `Config` that is an attrs class",
-            "define `Config` with @attrs.frozen: the plugin's table in an experiment file",
-        )
+        what = "it has no `Config` that is an attrs class"
+        remedy = "define `Config` with @attrs.frozen: the plugin's table in an experiment file"
+        raise _broken(listing, what, remedy)
     if any(field.name == "plugin" for field in attrs.fields(config)):
-        raise _broken(
-            listing,
-            "its `Config` has a field `plugin`, the key that names the plugin itself",
-            "rename the field",
-        )
+        what = "its `Config` has a field `plugin`, the key that names the plugin itself"
+        raise _broken(listing, what, "rename the field")
     try:
         typing.get_type_hints(config)
     except Exception as error:
-        raise _broken(
-            listing,
-            f"the types of its `Config` cannot be resolved: {error}",
-            "import what the annotations name into the module of `Config`, "
-            "and not under `if TYPE_CHECKING`",
-        ) from error
-    build = _attribute(listing, plugin, "build")
-    if not callable(build):
-        raise _broken(
-            listing, "it has no callable `build`", "define `build(config, dims) -> nn.Module`"
+        what = f"the types of its `Config` cannot be resolved: {error}"
+        remedy = (
+            "import the names in its annotations into the module of `Config`, "
+            "and not under `if TYPE_CHECKING`"
         )
-    return config, build
+        raise _broken(listing, what, remedy) from error
+    return config
 
 
 def _small(listing: Listing, plugin: object, config: type[Any]) -> Mapping[str, Any]:
@@ -282,7 +262,6 @@ def _resolve(listing: Listing, plugin: object) -> dict[str, Callable[..., Any]]:
     from fmbpo import hookspecs
 
     spec = hookspecs.WorldModelSpec if listing.kind == "world_model" else hookspecs.PolicySpec
-    names = [name for name in ("predict", "rollout", "loss", "freeze") if hasattr(spec, name)]
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(spec)
     contract = "follow the signatures in fmbpo/hookspecs.py"
@@ -298,7 +277,7 @@ def _resolve(listing: Listing, plugin: object) -> dict[str, Callable[..., Any]]:
         what = f"it cannot be registered: {type(error).__name__}: {error}"
         raise _broken(listing, what, contract) from error
     hooks: dict[str, Callable[..., Any]] = {}
-    for name in names:
+    for name in ("predict", "rollout", "loss", "freeze"):
         wanted = list(inspect.signature(getattr(spec, name)).parameters)[1:]
         signature = f"{name}({', '.join(wanted)})"
         implementations = getattr(manager.hook, name).get_hookimpls()
@@ -306,26 +285,19 @@ def _resolve(listing: Listing, plugin: object) -> dict[str, Callable[..., Any]]:
             unmarked = callable(getattr(plugin, name, None))
             what = f"the hook `{name}` is {'not marked with @hookimpl' if unmarked else 'missing'}"
             raise _broken(listing, what, f"define `{signature}`, marked with @hookimpl")
-        if len(implementations) > 1 or implementations[0].wrapper or implementations[0].hookwrapper:
+        first = implementations[0]
+        if len(implementations) > 1 or first.wrapper or first.hookwrapper:
             what = f"the hook `{name}` has {len(implementations)} implementations or is a wrapper"
             raise _broken(listing, what, f"define exactly one plain `{signature}`")
-        function: Callable[..., Any] = implementations[0].function
-        _check_arguments(listing, name, function, wanted)
-        hooks[name] = function
+        parameters = inspect.signature(first.function).parameters.values()
+        defaults = [p.name for p in parameters if p.default is not inspect.Parameter.empty]
+        if defaults:
+            what = f"the hook `{name}` gives the argument {defaults[0]!r} a default"
+            remedy = f"remove the default; its signature must be `{signature}`"
+            raise _broken(listing, what, remedy)
+        plain = all(p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for p in parameters)
+        if [p.name for p in parameters] != wanted or not plain:
+            what = f"the hook `{name}` takes ({', '.join(map(str, parameters))})"
+            raise _broken(listing, what, f"its signature must be `{signature}`")
+        hooks[name] = first.function
     return hooks
-
-
-def _check_arguments(
-    listing: Listing, name: str, function: Callable[..., Any], wanted: list[str]
-) -> None:
-    parameters = list(inspect.signature(function).parameters.values())
-    remedy = f"its signature must be `{name}({', '.join(wanted)})`"
-    defaults = [p.name for p in parameters if p.default is not inspect.Parameter.empty]
-    if defaults:
-        what = f"the hook `{name}` gives the argument {defaults[0]!r} a default"
-        raise _broken(listing, what, f"remove the default; {remedy}")
-    given = [p.name for p in parameters]
-    plain = all(p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for p in parameters)
-    if given != wanted or not plain:
-        what = f"the hook `{name}` takes ({', '.join(str(p) for p in parameters)})"
-        raise _broken(listing, what, remedy)

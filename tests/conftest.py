@@ -31,13 +31,13 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory) -> Path:
     """Real episodes of two tasks, random behaviour, 40 steps each."""
-    from fmbpo.data.collecting.collector import collect
+    from fmbpo.data.collecting.collector import Request, collect
     from fmbpo.data.collecting.recipes import recipe_named
 
     out = tmp_path_factory.mktemp("data") / "small.zarr"
     tasks = ["cartpole-balance", "reacher-easy"]
     mix = recipe_named("random").mix
-    return collect(out, tasks, episodes=6, mix=mix, seed=1, workers=1, steps=40)
+    return collect(out, Request(tasks, episodes=6, mix=mix, seed=1, steps=40), workers=1)
 
 
 @pytest.fixture(scope="session", autouse=True)

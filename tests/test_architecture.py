@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if path.is_dir())
 MAX_LINES = 400
 ON_THE_DEVICE = [
-    *(f"fmbpo/pwm/{name}.py" for name in ("critic", "gradient", "optim", "policy", "world_model")),
+    *(f"fmbpo/pwm/{name}.py" for name in ("critic", "optim", "pair", "policy", "world_model")),
     *("fmbpo/nn", *(f"plugins/{name}/fmbpo_{name}" for name in PLUGINS)),
 ]
 """What is compiled into an update: a value read back would stall the device."""
@@ -84,6 +84,10 @@ def test_nobody_in_the_core_knows_a_plugin():
 
 def test_files_are_short():
     assert too_long(sources("fmbpo")) == []
+
+
+def test_a_whole_policy_update_is_one_short_file():
+    assert too_long(sources("fmbpo/pwm/policy.py"), 320) == []
 
 
 def test_public_names_are_documented():

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from fmbpo.cli import main
 from fmbpo.data.store_writer import StoreWriter
-from fmbpo.runs.checkpoint import load_checkpoint, save_checkpoint
+from fmbpo.runs.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
 
 PRETRAIN, POLICY = "phase8_pretrain_mlpwm", "phase8_mlpwm_mlppolicy"
 SHORT = ["grid.tasks=['cartpole-balance']", "grid.seeds=[1]", "evaluation.final_episodes=1"]
@@ -244,15 +244,15 @@ def test_tasks_that_the_data_lack(mistake):
 
 
 def test_data_without_a_held_out_episode(mistake, tmp_path):
-    with StoreWriter(tmp_path / "one.zarr", ["reacher-easy"], ["random"]) as writer:
-        writer.append(
-            obs=np.zeros((20, 6), np.float32),
-            action=np.zeros((20, 2), np.float32),
-            reward=np.zeros(20, np.float32),
-            task="reacher-easy",
-            behaviour="random",
-        )
-        writer.finish({})
+    writer = StoreWriter(tmp_path / "one.zarr", ["reacher-easy"], ["random"])
+    writer.append(
+        obs=np.zeros((20, 6), np.float32),
+        action=np.zeros((20, 2), np.float32),
+        reward=np.zeros(20, np.float32),
+        task="reacher-easy",
+        behaviour="random",
+    )
+    writer.finish({})
     words = ["one.zarr", "no episodes to validate on", "two episodes"]
     mistake(words, data=tmp_path / "one.zarr")
 
@@ -295,40 +295,34 @@ def runs(pretrained, tmp_path):
 
 def other_kind(best):
     loaded = load_checkpoint(best)
-    manifest = {k: v for k, v in loaded.manifest.items() if k not in ("files", "sha256", "format")}
-    save_checkpoint(
-        best, manifest={**manifest, "kind": "policies"}, weights=loaded.weights, state=None
-    )
+    manifest = {**loaded.manifest, "kind": "policies"}
+    save_checkpoint(best, manifest=manifest, weights=loaded.weights, state=None)
 
 
-def flip_a_bit(best):
-    content = bytearray((best / "weights.safetensors").read_bytes())
+def flip_a_bit(path):
+    content = bytearray(checkpoint_file(path).read_bytes())
     content[-5] ^= 1
-    (best / "weights.safetensors").write_bytes(content)
+    checkpoint_file(path).write_bytes(content)
 
 
-def cut(best):
-    content = (best / "weights.safetensors").read_bytes()
-    (best / "weights.safetensors").write_bytes(content[:-5])
+def cut(path):
+    checkpoint_file(path).write_bytes(checkpoint_file(path).read_bytes()[:-5])
 
 
-def drop_weights(best):
-    (best / "weights.safetensors").unlink()
-
-
-def break_manifest(best):
-    (best / "manifest.json").write_text("{")
+def old_format(path):
+    checkpoint_file(path).unlink()
+    path.mkdir()
+    (path / "manifest.json").write_text("{}")
 
 
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
         (other_kind, ["kind 'policies'", "'world_model' is needed"]),
-        (flip_a_bit, ["weights.safetensors", "SHA-256"]),
-        (cut, ["weights.safetensors", "bytes"]),
-        (drop_weights, ["weights.safetensors is missing"]),
-        (break_manifest, ["manifest.json", "not a checkpoint's manifest"]),
-        (shutil.rmtree, ["there is no checkpoint here"]),
+        (flip_a_bit, ["best.safetensors", "weights do not match their SHA-256"]),
+        (cut, ["best.safetensors", "corrupt file"]),
+        (old_format, ["an older format"]),
+        (lambda path: checkpoint_file(path).unlink(), ["there is no checkpoint here"]),
     ],
 )
 def test_a_spoilt_checkpoint(harm, words, runs, mistake):
@@ -339,7 +333,7 @@ def test_a_spoilt_checkpoint(harm, words, runs, mistake):
 def test_a_spoilt_training_state(runs, mistake):
     (runs / "summary.json").unlink()
     flip_a_bit(runs / "checkpoints" / "pretrain")
-    mistake(["pretrain", "weights.safetensors", "SHA-256"], tidy=False)
+    mistake(["pretrain.safetensors", "SHA-256"], tidy=False)
 
 
 def test_a_spoilt_summary(runs, mistake):
@@ -362,9 +356,8 @@ def test_a_run_continued_in_another_world_model(runs, mistake):
     mistake(["diverged"], *rates, file=POLICY, tidy=False)  # leaves an unfinished run
     best = runs / "checkpoints" / "best"
     loaded = load_checkpoint(best)
-    manifest = {k: v for k, v in loaded.manifest.items() if k not in ("files", "sha256", "format")}
     weights = {name: value + 1e-3 for name, value in loaded.weights.items()}
-    save_checkpoint(best, manifest=manifest, weights=weights, state=None)
+    save_checkpoint(best, manifest=loaded.manifest, weights=weights, state=None)
     mistake(["another configuration", "world_model_weights"], *rates, file=POLICY, tidy=False)
 
 
@@ -391,7 +384,7 @@ def test_divergence(every, mistake, tmp_path):
     lines = (folder / "metrics.jsonl").read_text()
     assert "NaN" not in lines
     assert "Infinity" not in lines
-    if (folder / "checkpoints" / "pretrain").exists():
+    if checkpoint_file(folder / "checkpoints" / "pretrain").exists():
         load_checkpoint(folder / "checkpoints" / "pretrain")
 
 

@@ -41,7 +41,10 @@ def test_the_actions_are_the_policys(run, store):
     assert store.attributes["provenance"]["request"]["policy"]["run"] == run.name
     seen, chosen = {}, set()
     for e, (start, end) in enumerate(zip(store.episode_starts, store.episode_ends, strict=True)):
-        task, width = TASKS[store.episode_task[e]], store.action_dims[store.episode_task[e]]
+        task, width = (
+            TASKS[store.episode_task[e]],
+            store.attributes["action_dims"][store.episode_task[e]],
+        )
         spread = {}
         for seed in (1, 2):
             expected = load_policy(run, task, seed).act(store.obs[start : end - 1])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from attrs import asdict
 
-from fmbpo.cli import parser
+from fmbpo.cli import main, parser
 from fmbpo.data.collecting.planner_tasks import plan_task
 from fmbpo.hookspecs import SPEC_VERSION
 from fmbpo.tasks.mt30 import MT30
@@ -180,6 +180,21 @@ def test_the_guides_plugin_is_complete_and_short(tmp_path, monkeypatch):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert re.search(r"3\d passed", done.stdout), done.stdout
+
+
+def test_the_readmes_plugin_keeps_the_contract(tmp_path, offer_project, capsys):
+    """Run as it stands on the page."""
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```$", (REPOSITORY / "README.md").read_text("utf-8"), re.M | re.S
+    )
+    assert sum(bool(line) for line in code.splitlines()) <= 21
+    (tmp_path / "linear_policy.py").write_text(code)
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "linear"\nversion = "1"\n'
+        '[project.entry-points."fmbpo.policies"]\nlinear = "linear_policy"\n'
+    )
+    offer_project(tmp_path)
+    assert main(["plugins", "check", "linear"]) == 0, capsys.readouterr()
 
 
 def test_the_guides_table_has_every_hook():

@@ -19,7 +19,7 @@ import pytest
 
 from fmbpo.cli import main
 from fmbpo.plugins import load_plugin
-from fmbpo.runs.sinks import read_metrics
+from fmbpo.runs.metrics import read_metrics
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples" / "plugins"
@@ -97,7 +97,7 @@ def test_code_lines_are_counted_right():
 @every_example
 def test_an_outsider_knows_the_contract_and_the_blocks_alone(folder):
     allowed = {"fmbpo.hookspecs", "fmbpo.nn"}
-    for place, more in ((package(folder), ()), (folder / "tests", ("registry", "testing"))):
+    for place, more in ((package(folder), ()), (folder / "tests", ("plugins", "testing"))):
         known = (*allowed, package(folder).name, *(f"fmbpo.{name}" for name in more))
         for file in place.rglob("*.py"):
             names = [name for name in imported(file) if re.match(r"fmbpo(\.|_|$)", name)]

@@ -66,7 +66,7 @@ def test_pruned_runs_still_serve(run, tmp_path):
     without, _ = run("mlpwm_mlppolicy")
     assert main(["runs", "prune", "--yes"]) == 0
     (pretraining,) = (tmp_path / "runs").glob("phase8_pretrain_mlpwm__*")
-    assert [p.name for p in (pretraining / "checkpoints").iterdir()] == ["best"]
+    assert [p.name for p in (pretraining / "checkpoints").iterdir()] == ["best.safetensors"]
     planned, said = run("mlpwm_mlppolicy", *MPPI)
     assert "complete but for the evaluation with the planner" in said
     assert "starts, 6 iterations" not in said

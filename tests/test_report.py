@@ -104,8 +104,8 @@ def test_an_older_name_in_a_report(repository, imported, tmp_path, capsys):
     file = "experiments/pwm_48M_mt_fullflow.toml"
     assert main(["report", file, "--out", "report"]) == 0
     assert "pwm_48M_mt_fullflow is an older name of experiments/phase8_" in capsys.readouterr().err
-    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
-    assert "phase8_flowwm_flowpolicy" in text.splitlines()[0]
+    text = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "<h1>phase8_flowwm_flowpolicy</h1>" in text
     # A folder is what its name says, whatever files stand beside it.
     (tmp_path / "mine.toml").write_text('aliases = ["nowhere"]')
     assert main(["report", "nowhere", "--out", "other"]) == 2

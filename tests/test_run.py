@@ -7,9 +7,9 @@ import torch
 
 from fmbpo.cli import main
 from fmbpo.data.residence import InMemory
-from fmbpo.pwm.world_model import HookCall
+from fmbpo.pwm.pair import HookCall
 from fmbpo.runs.checkpoint import read_manifest
-from fmbpo.runs.sinks import read_metrics
+from fmbpo.runs.metrics import read_metrics
 from fmbpo.runs.summary import Summary
 
 QUADRANTS = [f"phase8_{w}wm_{p}policy" for w in ("mlp", "flow") for p in ("mlp", "flow")]
@@ -69,7 +69,7 @@ def test_a_quadrant_runs_to_its_end(
     assert origin["policy.units"] == "override"
     manifest = read_manifest(folder / "checkpoints" / "policies")
     assert (manifest["kind"], manifest["protocol"], manifest["step"]) == ("policies", "frozen", 6)
-    lines = list(read_metrics(folder / "metrics.jsonl"))
+    lines = [line for line in read_metrics(folder / "metrics.jsonl") if "task" not in line]
     assert [x["step"] for x in lines if "return" in x] == [0, 3, 6]
     assert [x["step"] for x in lines if "critic_loss" in x] == [2, 4, 6]
 
@@ -114,7 +114,7 @@ def test_pretraining_is_shared_by_every_experiment_that_needs_the_same(
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["policy"] is None
         assert {"score", "reward_r2", "obs_error_h1"} <= set(summary["wm_validation"])
-        assert (folder / "checkpoints" / "best" / "weights.safetensors").is_file()
+        assert (folder / "checkpoints" / "best.safetensors").is_file()
 
 
 @pytest.mark.parametrize("name", QUADRANTS)

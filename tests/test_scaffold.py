@@ -29,14 +29,14 @@ def written(tmp_path, monkeypatch, capsys, offer_project):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_own_tests_pass_and_its_code_is_clean(kind, written):
+def test_its_own_tests_of_the_contract_pass_and_its_code_is_clean(kind, written):
     place = written(kind, f"clean_{kind}")
     paths = os.pathsep.join([str(place), *filter(None, sys.path)])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 25  # the contract's checks
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 25
     ruff = [sys.executable, "-m", "ruff", "check", "--no-cache", "--isolated", "--line-length=100"]
     ruff += ["--select=E,F,W,B,UP"]
     done = subprocess.run([*ruff, "."], cwd=place, capture_output=True, text=True)

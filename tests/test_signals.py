@@ -249,7 +249,7 @@ def test_time_limits_that_no_timer_takes(text, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["run", "x.toml", f"--time-limit={text}"])
     assert caught.value.code == 2
-    assert "is over 366 days: give a shorter time" in capsys.readouterr().err
+    assert "is more than 366 days: give a shorter time" in capsys.readouterr().err
     assert duration("8784h") == duration("366-0") == 366 * 86_400
 
 

@@ -11,7 +11,7 @@ import pytest
 from slurm import Slurm, missing
 
 from fmbpo.cli import main
-from fmbpo.runs.sinks import read_metrics
+from fmbpo.runs.metrics import read_metrics
 
 pytestmark = [
     pytest.mark.slow,

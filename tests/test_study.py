@@ -11,7 +11,7 @@ import pytest
 from fmbpo.cli import main
 from fmbpo.report import run_pictures
 from fmbpo.running.study import twins
-from fmbpo.runs.sinks import read_metrics
+from fmbpo.runs.metrics import read_metrics
 from fmbpo.runs.summary import SeedResult, TaskResult
 
 WARNED = "the decoded reward explains nothing"

@@ -89,8 +89,8 @@ def made(tmp_path, repository, small_store, tiny, monkeypatch, capfd):
     for override in tiny:
         words += ["-o", override]
     assert main(words) == 0
-    (best,) = tmp_path.glob("first/*/checkpoints/best")
-    best.rename(tmp_path / "made")
+    (best,) = tmp_path.glob("first/*/checkpoints/best.safetensors")
+    best.rename(tmp_path / "made.safetensors")
     capfd.readouterr()
 
 

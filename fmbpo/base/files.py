@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, never half of either."""
+"""Writes files whole: a reader, or a kill, finds the old one or the new one, never a half."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 def disk_errors(where: Path, *, intact: str = "") -> Iterator[None]:
     """Turn any ``OSError`` within, such as a full disk, into a ``UserError`` that names ``where``.
 
-    ``intact`` says what the failure left unharmed.
+    ``intact`` adds what the failure left unharmed to the message.
     """
     try:
         yield
@@ -54,7 +54,7 @@ def disk_errors(where: Path, *, intact: str = "") -> Iterator[None]:
 
 
 def fsync_path(path: Path) -> None:
-    """Bring a file's content, or a folder's list of names, to the disk."""
+    """Write a file's content, or a folder's list of names, through to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -65,24 +65,23 @@ def fsync_path(path: Path) -> None:
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace a file's content in one step: written aside, fsynced if ``durable``, renamed.
 
-    Raises ``UserError`` when the disk is full or the folder may not be written.
+    Raises ``UserError`` if the disk is full or the folder may not be written.
     """
-    _write(path, lambda aside: _write_aside(aside, text, durable), durable)
+    replace_file(path, lambda aside: aside.write_text(text, "utf-8"), durable=durable)
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Like ``write_text`` for content that ``write(aside)`` writes itself (a picture).
+def replace_file(
+    path: Path, write: Callable[[Path], object], *, durable: bool = True, intact: str = ""
+) -> None:
+    """Like ``write_text``, for content that ``write(aside)`` writes itself, such as a picture.
 
-    The aside file has the same ending as ``path``, since libraries choose formats by it.
+    The file aside has the same ending as ``path``, since libraries choose formats by it.
+    ``intact``: see ``disk_errors``.
     """
-    _write(path, write, True)
-
-
-def _write(path: Path, write: Callable[[Path], None], durable: bool) -> None:
     # Process numbers are unique on one host alone, and several may share the disk.
     writer = f"{socket.gethostname()}-{os.getpid()}"
     aside = path.with_name(f".{path.stem}.{writer}.aside{path.suffix}")
-    with disk_errors(path):
+    with disk_errors(path, intact=intact):
         try:
             write(aside)
             if durable:
@@ -94,16 +93,8 @@ def _write(path: Path, write: Callable[[Path], None], durable: bool) -> None:
             fsync_path(path.parent)
 
 
-def _write_aside(aside: Path, text: str, durable: bool) -> None:
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-
-
 def asides(folder: Path) -> list[Path]:
-    """The files that writers in a folder have written aside; a killed one leaves its own there."""
+    """The files aside in a folder: of writers at work, and of killed ones."""
     return sorted(path for path in folder.glob(".*.aside*") if path.is_file())
 
 
@@ -113,7 +104,7 @@ def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's content. Raises ``UserError`` when it is missing, unreadable or not JSON."""
+    """A JSON file's content. Raises ``UserError`` if it is missing, unreadable or not JSON."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -125,17 +116,17 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """``read_json`` of a file that holds a JSON object; ``UserError`` for any other content."""
+    """``read_json`` of a file that holds a JSON object; ``UserError`` if it holds anything else."""
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(
-            "is no JSON object",
+            "not a JSON object",
             where=str(path),
-            remedy="the file was edited or is damaged: put it back as it was",
+            remedy="it was edited or damaged: restore it",
         )
     return content
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder with all that is in it; a missing one is no error."""
+    """Remove a folder with all its content; a missing one is no error."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -15,14 +15,14 @@ from fmbpo.errors import UserError
 
 _TAKEN = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
 _NOBODY_KNOWN = "another process"
-_ATTEMPTS, _PAUSE = 5, 0.05  # a ``status`` command that looks at a lock holds it for an instant
+_ATTEMPTS, _PAUSE = 5, 0.05  # ``fmbpo status`` holds a lock for an instant to look at it
 
 
 class RunLock:
     """An exclusive lock on a file, held until ``release`` or the end of the process.
 
-    The kernel drops it with the process, so that a crash leaves no stale lock. The file says who
-    holds it. Raises ``UserError`` naming the holder when another process has the lock.
+    The kernel releases it with the process, so that a crash leaves no stale lock. The file names
+    the holder. Raises ``UserError`` naming the holder if another process has the lock.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,7 +52,7 @@ class RunLock:
         raise taken(path.parent, _holder(self._descriptor))
 
     def release(self) -> None:
-        """Give the lock up; again is no error."""
+        """Release the lock; a second call does nothing."""
         if self._descriptor >= 0:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             self.forget()
@@ -60,7 +60,7 @@ class RunLock:
     def forget(self) -> None:
         """Close the file without unlocking it, in a forked child.
 
-        A child shares its parent's lock, and would hold it beyond the parent's death.
+        A child shares its parent's lock and would hold it after the parent's death.
         """
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -79,11 +79,11 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 def taken(folder: Path, holder: str) -> UserError:
-    """What a second process is told."""
+    """The error of a second process on a run."""
     return UserError(
         f"this run is being worked on by {holder}",
         where=str(folder),
-        remedy="wait for it, or stop it: the run then continues where it stopped",
+        remedy="wait for it, or stop it: the same command then continues the run",
     )
 
 
@@ -93,7 +93,7 @@ def is_locked(path: Path) -> bool:
 
 
 def holder_of(path: Path) -> str:
-    """Who holds the ``RunLock`` on this file, ``process N on HOST``; empty where nobody does."""
+    """The holder of the ``RunLock`` on this file, ``process N on HOST``; empty if there is none."""
     try:
         with path.open("rb") as file:
             try:
@@ -111,5 +111,5 @@ def _holder(descriptor: int) -> str:
 
 
 def this_process() -> dict[str, Any]:
-    """``pid`` and ``host`` of this process, as locks and heartbeats name it."""
+    """``pid`` and ``host`` of this process, as in locks and heartbeats."""
     return {"pid": os.getpid(), "host": socket.gethostname()}

@@ -1,26 +1,35 @@
 """Strict structuring: plain values to attrs classes, with every problem reported at once.
 
-cattrs does the dispatch on types. The hooks here make it strict: no coercion (``3.7`` is no
-integer, ``"10"`` no number, ``true`` no number; an integer serves where a float is wanted), no
-unknown keys, no non-finite floats. A problem carries the key path where it was found.
+The experiments' TOML and the runs' JSON both come in through ``structure``, and go out through
+``plain``. cattrs dispatches on types. The hooks here make it strict: no coercion (``3.7`` is not an
+integer, ``"10"`` and ``true`` are not numbers; an integer serves as a float), no unknown keys, no
+non-finite floats. A problem carries its key path.
 """
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Union, get_args, get_origin
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
 import cattrs
 
-from fmbpo.errors import did_you_mean
+from fmbpo.base.files import read_json
+from fmbpo.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+IF_KNOWN = {"if_known": True}
+"""The metadata of a field that ``plain`` leaves out if it is None."""
+_DERIVED: dict[Any, tuple[str, ...]] = {}
 
 
 @attrs.frozen
 class Problem:
-    """One mistake: the key path to it (``("grid", "seeds", 1)``), what it is, how to mend it."""
+    """One mistake: the key path to it (``("grid", "seeds", 1)``), the problem, the remedy."""
 
     path: tuple[str | int, ...]
     what: str
@@ -30,17 +39,26 @@ class Problem:
         """The same problem, seen from the table or array that holds ``key``."""
         return attrs.evolve(self, path=(key, *self.path))
 
+    @property
+    def key(self) -> str:
+        """The key path as a person writes it: ``grid.seeds[1]``."""
+        parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path)
+        return "".join(parts).removeprefix(".")
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.what}" if self.path else self.what
+
 
 class Problems(Exception):
     """All problems of one value."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems)
-        super().__init__("; ".join(problem.what for problem in self.problems))
+        super().__init__("; ".join(map(str, self.problems)))
 
 
 def problem(what: str, remedy: str = "", *path: str | int) -> Problems:
-    """A single problem, ready to be raised."""
+    """A single problem, ready to raise."""
     return Problems([Problem(path, what, remedy)])
 
 
@@ -60,7 +78,7 @@ def describe(value: object) -> str:
 
 
 def structure(value: object, cls: Any) -> Any:
-    """``value`` as an instance of the type ``cls``; raises ``Problems`` with all of them."""
+    """``value`` as an instance of the type ``cls``. Raises ``Problems`` with every mistake."""
     try:
         return _CONVERTER.structure(value, cls)
     except Problems:
@@ -69,8 +87,44 @@ def structure(value: object, cls: Any) -> Any:
         raise problem(f"{describe(value)}: {_text(error)}", f"wanted: {_name(cls)}") from error
 
 
+def fit(value: object, cls: type[T]) -> T | None:
+    """``structure(value, cls)``; None if the value does not fit the type."""
+    try:
+        found: T = structure(value, cls)
+    except Problems:
+        return None
+    return found
+
+
+def read_as(path: Path, cls: type[T]) -> T | None:
+    """The content of a JSON file as an instance of ``cls``.
+
+    None if the file is missing, damaged or holds something else.
+    """
+    try:
+        return fit(read_json(path), cls)
+    except UserError:
+        return None
+
+
+def derived(*names: str) -> Callable[[type[T]], type[T]]:
+    """Decorates an attrs class: ``plain`` writes these properties ahead of the fields, and
+    ``structure`` requires numbers that agree with them."""
+
+    def keep(cls: type[T]) -> type[T]:
+        _DERIVED[cls] = names
+        return cls
+
+    return keep
+
+
+def agree(a: float, b: float) -> bool:
+    """Whether two numbers are equal but for rounding."""
+    return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6)
+
+
 def _collect(found: list[Problem], key: str | int, value: object, cls: Any) -> Any:
-    """``structure(value, cls)``; its problems go to ``found``, as problems below ``key``."""
+    """``structure(value, cls)``; problems go to ``found``, as problems below ``key``."""
     try:
         return structure(value, cls)
     except Problems as error:
@@ -90,11 +144,17 @@ def structure_class(value: object, cls: type[Any]) -> Any:
             what, "import what its annotations name, and not for type checkers"
         ) from error
     fields = {f.name: f for f in attrs.fields(cls) if f.init}
+    numbers = _DERIVED.get(cls, ())
     found = [
         Problem((key,), "unknown key", did_you_mean(str(key), fields))
         for key in value
-        if key not in fields
+        if key not in fields and key not in numbers
     ]
+    for name in numbers:
+        if name in value:
+            _collect(found, name, value[name], float)
+        else:
+            found.append(Problem((name,), "missing"))
     given: dict[str, Any] = {}
     # Validators get a stand-in with the fields so far: the constructor stops at the first error.
     partial = object.__new__(cls)
@@ -127,13 +187,13 @@ def structure_class(value: object, cls: type[Any]) -> Any:
     if found:
         raise Problems(found)
     try:
-        return cls(**{fields[name].alias or name: item for name, item in given.items()})
+        made = cls(**{fields[name].alias or name: item for name, item in given.items()})
     except Exception as error:  # the class's own __attrs_post_init__, which may raise anything
         raise problem(_text(error)) from error
-
-
-def _origin(cls: Any) -> Any:
-    return get_origin(cls)
+    for name in numbers:
+        if not agree(value[name], right := getattr(made, name)):
+            raise problem(f"is {value[name]}, but the keys beside it give {right}", "", name)
+    return made
 
 
 def _plain(field: Any) -> bool:
@@ -153,7 +213,7 @@ def _name(cls: Any) -> str:
         return " or ".join(_name(item) for item in get_args(cls) if item is not type(None))
     if get_origin(cls) in (list, Sequence, tuple):
         return f"an array, each element {_name(get_args(cls)[0])}"
-    if get_origin(cls) is dict or (isinstance(cls, type) and attrs.has(cls)):
+    if get_origin(cls) in (dict, Mapping) or (isinstance(cls, type) and attrs.has(cls)):
         return "a table"
     return names.get(cls, getattr(cls, "__name__", str(cls)))
 
@@ -197,7 +257,7 @@ def _array(value: Any, cls: Any) -> Any:
 
 def _is_array(cls: Any) -> bool:
     kind, args = get_origin(cls), get_args(cls)
-    return kind is list or (kind is tuple and len(args) == 2 and args[1] is Ellipsis)
+    return kind in (list, Sequence) or (kind is tuple and args[1:] == (Ellipsis,))
 
 
 def _mapping(value: Any, cls: Any) -> dict[str, Any]:
@@ -226,30 +286,38 @@ def _union(value: Any, cls: Any) -> Any:
     raise problem(f"{describe(value)} where {_name(cls)} is wanted")
 
 
+def _of(*origins: Any) -> Callable[[Any], bool]:
+    return lambda cls: get_origin(cls) in origins
+
+
 _CONVERTER = cattrs.Converter(detailed_validation=False, forbid_extra_keys=True)
 _CONVERTER.register_structure_hook_func(
     lambda cls: isinstance(cls, type) and attrs.has(cls), structure_class
 )
 _CONVERTER.register_structure_hook_func(_is_array, _array)
-_CONVERTER.register_structure_hook_func(lambda cls: _origin(cls) is dict, _mapping)
-_CONVERTER.register_structure_hook_func(lambda cls: _origin(cls) is Literal, _literal)
-_CONVERTER.register_structure_hook_func(
-    lambda cls: _origin(cls) in (Union, types.UnionType), _union
-)
+_CONVERTER.register_structure_hook_func(_of(dict, Mapping), _mapping)
+_CONVERTER.register_structure_hook_func(_of(Literal), _literal)
+_CONVERTER.register_structure_hook_func(_of(Union, types.UnionType), _union)
 for _kind in (int, str, bool):
     _CONVERTER.register_structure_hook(_kind, _exact(_kind))
 _CONVERTER.register_structure_hook(float, _float)
 
 
 def register(cls: type[Any], hook: Callable[[Any, Any], Any]) -> None:
-    """Let ``hook(value, cls)`` structure the class, and no other."""
+    """Let ``hook(value, cls)`` structure this class alone."""
     _CONVERTER.register_structure_hook_func(lambda given: given is cls, hook)
 
 
 def plain(value: Any) -> Any:
     """An attrs instance, or any value in it, as tables, arrays and scalars that JSON can hold."""
     if attrs.has(type(value)):
-        return {f.name: plain(getattr(value, f.name)) for f in attrs.fields(type(value)) if f.init}
+        more = {name: getattr(value, name) for name in _DERIVED.get(type(value), ())}
+        pairs = ((f, getattr(value, f.name)) for f in attrs.fields(type(value)) if f.init)
+        return more | {
+            f.name: plain(item)
+            for f, item in pairs
+            if item is not None or not f.metadata.get("if_known")
+        }
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def clock(seconds: float | None) -> str:
-    """Seconds as ``0:07:09`` or ``2d 03:00:00``; ``-:--:--`` when unknown."""
+    """Seconds as ``0:07:09`` or ``2d 03:00:00``; ``-:--:--`` if unknown."""
     if seconds is None:
         return "-:--:--"
     minutes, second = divmod(round(seconds), 60)
@@ -25,7 +25,7 @@ def bytes_text(count: float) -> str:
 
 
 def speed(rate: float | None) -> str:
-    """Iterations a second, or seconds an iteration where that reads better."""
+    """Iterations per second, or seconds per iteration if that reads better."""
     if rate is None:
         return "- it/s"
     return f"{rate:.3g} it/s" if rate >= 1 else f"{1 / rate:.3g} s/it"

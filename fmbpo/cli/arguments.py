@@ -1,4 +1,4 @@
-"""What several commands share: the arguments that name an experiment, lines for people."""
+"""What several commands share: their arguments, lines for people, stopping and continuing."""
 
 from __future__ import annotations
 
@@ -19,24 +19,52 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a module adds its commands."""
 
 
+def add(
+    commands: Commands, name: str, text: str, work: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    """Add a command that does ``work`` and returns the exit status; ``text`` is its help."""
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.set_defaults(command=work)
+    return parser
+
+
+def add_group(commands: Commands, name: str, text: str) -> Commands:
+    """Add a command that has commands of its own, and does nothing without one."""
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    return parser.add_subparsers(required=True, metavar="COMMAND")
+
+
 def experiment_arguments(parser: argparse.ArgumentParser) -> None:
     """FILE, ``--scale``, ``--data`` and ``-o``."""
-    parser.add_argument(
-        "experiment", type=experiment_file, help="the TOML file of an experiment or a study"
-    )
-    parser.add_argument(
-        "--scale", help='"paper", or an overlay of the file such as "laptop" (default: paper '
-        "where a data set is configured, else laptop)"
-    )  # fmt: skip
-    parser.add_argument("--data", help="the data set (or FMBPO_DATA, or data.path in the file)")
-    parser.add_argument(
-        "-o", "--override", action="append", default=[], metavar="KEY=VALUE",
-        help="override one value, for example -o policy_learning.iterations=2000",
-    )  # fmt: skip
+    parser.add_argument("experiment", type=experiment_file, metavar="FILE",
+                        help="the TOML file of an experiment or a study")  # fmt: skip
+    parser.add_argument("--scale", metavar="NAME",
+                        help='"paper", or a scale that the file defines, such as "laptop" '
+                        "(default: paper if a data set is configured, else laptop)")  # fmt: skip
+    parser.add_argument("--data", metavar="PATH",
+                        help="the data (default: FMBPO_DATA, or the file's data.path)")  # fmt: skip
+    override_argument(parser, "set one value, for example -o policy_learning.iterations=2000")
+
+
+def override_argument(parser: argparse.ArgumentParser, text: str) -> None:
+    """``-o``, any number of times."""
+    parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE",
+                        help=text)  # fmt: skip
+
+
+def runs_argument(parser: argparse.ArgumentParser) -> None:
+    """``--runs``."""
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR",
+                        help="the folder of all runs (default: runs)")  # fmt: skip
+
+
+def json_argument(parser: argparse._ActionsContainer, what: str) -> None:
+    """``--json``."""
+    parser.add_argument("--json", action="store_true", help=f"print {what} as JSON on stdout")
 
 
 def experiment_file(text: str) -> Path:
-    """The file itself; where there is none, the one beside it that has the name as an alias."""
+    """The file itself; if there is none, the one beside it that has the name as an alias."""
     path = Path(text)
     if path.exists() or not path.parent.is_dir():
         return path
@@ -55,7 +83,7 @@ def experiment_or_folder(text: str) -> Path:
 
 
 def loading(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What ``load_experiment`` and ``load_study`` are given."""
+    """The arguments of ``load_experiment`` and ``load_study``."""
     return {
         "path": arguments.experiment,
         "scale": arguments.scale,
@@ -65,14 +93,14 @@ def loading(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def say(line: str) -> None:
-    """A line for people, on stderr: stdout is for results."""
+    """Print a line for people on stderr; stdout is for results."""
     print(line, file=sys.stderr, flush=True)
 
 
 def stoppable(
     arguments: argparse.Namespace, work: Callable[[Stop], int], deadline: float | None = None
 ) -> int:
-    """``work`` under a ``Stop``; where that ends it, the status, and how to continue is said."""
+    """The status of ``work`` under a ``Stop``; if that ends it, print how to continue."""
     from fmbpo.running.stop import Stop
     from fmbpo.runs.outcome import Interrupted
 
@@ -86,22 +114,35 @@ def stoppable(
         return INTERRUPTED if stopped.why == "SIGINT" else TRY_AGAIN
 
 
-_UNITS = {"s": 1, "m": 60, "h": 3600}
+def stoppable_at_once(arguments: argparse.Namespace, work: Callable[[], None]) -> int:
+    """``stoppable`` work that keeps what it has finished, or writes everything or nothing."""
+
+    def ends_at_once(stop: Stop) -> int:
+        with stop.ends_at_once():
+            work()
+        return 0
+
+    return stoppable(arguments, ends_at_once)
+
+
+_UNITS, _DAY = {"s": 1, "m": 60, "h": 3600}, 24 * 3600
+"""Seconds."""
 _LONGEST = 366
-"""Days of a time limit, at most; a timer of the system takes no number without end."""
+"""The longest time limit in days; the system's timer takes no number of any size."""
 
 
 def duration(text: str) -> float:
     """Seconds of ``90m``, ``2h``, ``45s``, or of a time as SLURM takes it.
 
     SLURM's are ``MM``, ``MM:SS``, ``HH:MM:SS``, ``D-HH``, ``D-HH:MM`` and ``D-HH:MM:SS``. Raises
-    ``argparse.ArgumentTypeError`` for anything else, for no time at all, and for over 366 days.
+    ``argparse.ArgumentTypeError`` for anything else, for zero, and for more than 366 days.
     """
-    if re.search(r"\d{16}", text):
-        raise _too_long(text)
     short = re.fullmatch(r"(\d+)([smh])", text, re.ASCII)
     whole = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text, re.ASCII)
-    if short:
+    seconds = 0
+    if re.search(r"\d{16}", text):  # Python may refuse to read it
+        seconds = (_LONGEST + 1) * _DAY
+    elif short:
         seconds = int(short[1]) * _UNITS[short[2]]
     elif whole:
         days, *rest = whole.groups()
@@ -109,19 +150,14 @@ def duration(text: str) -> float:
         # Behind days the first number is hours; else one or two numbers begin with minutes.
         hours = parts if days or len(parts) == 3 else [0, *parts]
         hour, minute, second = [*hours, 0, 0][:3]
-        seconds = ((int(days or 0) * 24 + hour) * 60 + minute) * 60 + second
-        if max(parts[1:], default=0) > 59:
-            seconds = 0
-    else:
-        seconds = 0
+        if max(parts[1:], default=0) <= 59:
+            seconds = int(days or 0) * _DAY + (hour * 60 + minute) * 60 + second
     if seconds <= 0:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no time limit: give 90m, 2h, 45s, MM, MM:SS, HH:MM:SS or D-HH:MM:SS"
         )
-    if seconds > _LONGEST * 24 * 3600:
-        raise _too_long(text)
+    if seconds > _LONGEST * _DAY:
+        raise argparse.ArgumentTypeError(
+            f"{text[:20]!r} is more than {_LONGEST} days: give a shorter time"
+        )
     return float(seconds)
-
-
-def _too_long(text: str) -> argparse.ArgumentTypeError:
-    return argparse.ArgumentTypeError(f"{text[:20]!r} is over {_LONGEST} days: give a shorter time")

@@ -5,31 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fmbpo.cli.arguments import Commands, say, stoppable
-
-if TYPE_CHECKING:
-    from fmbpo.running.stop import Stop
+from fmbpo.cli.arguments import Commands, add, say, stoppable_at_once
 
 
 def add_commands(commands: Commands) -> None:
     """Add them."""
-    importing = commands.add_parser(
-        "import-checkpoint", help="take in a world model of TD-MPC2's, which PWM begins with"
+    importing = add(
+        commands, "import-checkpoint", "import a world model of TD-MPC2 or PWM", _import_checkpoint
     )
-    importing.add_argument("file", type=Path, help="their file, for instance mt30_48M_4900000.pt")
-    importing.add_argument(
-        "--out", type=Path, help="the checkpoint to write (default: checkpoints/NAME)"
-    )
-    importing.set_defaults(command=_import_checkpoint)
-    exporting = commands.add_parser(
-        "export-checkpoint", help="write a world model as a file that TD-MPC2 and PWM read"
+    importing.add_argument("file", type=Path, help="its file, for instance mt30_48M_4900000.pt")
+    importing.add_argument("--out", type=Path, metavar="DIR",
+                           help="the checkpoint to write (default: checkpoints/NAME)")  # fmt: skip
+    exporting = add(
+        commands, "export-checkpoint", "export a world model to TD-MPC2 and PWM", _export_checkpoint
     )
     exporting.add_argument("source", type=Path, help="a pretraining run's folder, or a checkpoint")
-    exporting.add_argument("--format", choices=("tdmpc2",), required=True)
-    exporting.add_argument("--out", type=Path, required=True, help="the file to write")
-    exporting.set_defaults(command=_export_checkpoint)
+    exporting.add_argument("--format", choices=("tdmpc2",), required=True, help="the file's format")
+    exporting.add_argument("--out", type=Path, required=True, metavar="FILE",
+                           help="the file to write")  # fmt: skip
 
 
 def _import_checkpoint(arguments: argparse.Namespace) -> int:
@@ -37,16 +31,14 @@ def _import_checkpoint(arguments: argparse.Namespace) -> int:
 
     out = arguments.out or Path("checkpoints") / arguments.file.stem
 
-    def work(stop: Stop) -> int:
-        with stop.ends_at_once():
-            sizes = import_checkpoint(arguments.file, out, say)
+    def work() -> None:
+        sizes = import_checkpoint(arguments.file, out, say)
         print("[world_model]")
         for key, value in sizes.items():
             print(f"{key} = {value}")
         print(f"\n[protocol]\ncheckpoint = {json.dumps(str(out))}")
-        return 0
 
-    return stoppable(arguments, work)
+    return stoppable_at_once(arguments, work)
 
 
 def _export_checkpoint(arguments: argparse.Namespace) -> int:

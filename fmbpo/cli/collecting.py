@@ -1,88 +1,81 @@
-"""``data collect``: what is asked for on the command line, for ``fmbpo.data.collecting``."""
+"""``data collect``: the command line of ``fmbpo.data.collecting``."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
-import time
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmbpo.cli.arguments import Commands, say, stoppable
+from fmbpo.cli.arguments import Commands, add, stoppable_at_once
+from fmbpo.cli.progress import Lines
 from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
     from fmbpo.data.collecting import Recipe
-    from fmbpo.running.stop import Stop
 
 
 def add_collect(kinds: Commands) -> None:
     """Add the command to ``data``."""
-    collect = kinds.add_parser("collect", help="make data in the simulator with the planner")
-    collect.add_argument("--out", required=True, type=Path, help="the store to write")
-    collect.add_argument(
-        "--tasks", help="task names, separated by commas; mt30: all of them; NAME=COUNT for a "
-        "number of episodes of its own (default: those of the recipe)"
-    )  # fmt: skip
-    collect.add_argument("--episodes", type=int, help="episodes a task (default: the recipe's, 64)")
-    collect.add_argument(
-        "--explore", type=int, default=0, help="further episodes a task of random bursts and rests"
-    )
-    collect.add_argument(
-        "--recover", type=int, default=0, help="further episodes a task of the planner, "
-        "interrupted by random actions"
-    )  # fmt: skip
-    collect.add_argument("--seed", type=int, default=0)
+    collect = add(kinds, "collect", "collect data in the simulator with a planner", _collect)
+    collect.add_argument("--out", required=True, type=Path, metavar="STORE",
+                         help="the store to write")  # fmt: skip
+    collect.add_argument("--tasks", metavar="NAME,…",
+                         help="tasks; NAME=COUNT gives one its own number of episodes, mt30 "
+                         "names all tasks (default: the recipe's)")  # fmt: skip
+    for name, text in (
+        ("episodes", "episodes per task (default: the recipe's, usually 64)"),
+        ("explore", "further episodes per task of random bursts and rests (default: 0)"),
+        ("recover", "further episodes per task of the planner, interrupted by random actions "
+         "(default: 0)"),
+        ("seed", "seed of all random choices (default: 0)"),
+    ):  # fmt: skip
+        default = None if name == "episodes" else 0
+        collect.add_argument(f"--{name}", type=int, metavar="N", default=default, help=text)
     mix = collect.add_mutually_exclusive_group()
-    mix.add_argument(
-        "--recipe", default="default", help="mix of behaviours: default, random, mt30-mini, or a "
-        "TOML file with a table for each"
-    )  # fmt: skip
-    mix.add_argument(
-        "--noise", metavar="X,Y,…", help="in a recipe's place: only the planner, with these "
-        "standard deviations of action noise in equal shares"
-    )  # fmt: skip
-    collect.add_argument(
-        "--policy", type=Path, metavar="RUN", help="a finished run whose policies act in the "
-        "planner's place"
-    )  # fmt: skip
-    collect.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
-    )
-    collect.add_argument("--compress", action="store_true", help="a store a third of the size")
-    collect.set_defaults(command=_collect)
+    mix.add_argument("--recipe", default="default", metavar="NAME|FILE",
+                     help="mix of behaviours: default, random, mt30-mini, or a TOML file with a "
+                     "table for each")  # fmt: skip
+    mix.add_argument("--noise", metavar="X,Y,…",
+                     help="instead of a recipe: only the planner, with these standard deviations "
+                     "of action noise in equal shares")  # fmt: skip
+    collect.add_argument("--policy", type=Path, metavar="RUN",
+                         help="a finished run whose policies replace the planner")  # fmt: skip
+    collect.add_argument("--workers", type=int, metavar="N", default=os.cpu_count() or 1,
+                         help="processes (default: one per core)")  # fmt: skip
+    collect.add_argument("--compress", action="store_true",
+                         help="a store of a third of the size, slower to write")  # fmt: skip
 
 
 def _collect(arguments: argparse.Namespace) -> int:
-    from fmbpo.data.collecting import collect
+    from fmbpo.data.collecting import Request, collect
 
     recipe = _recipe(arguments)
     episodes = _episodes(arguments, recipe)
-    agent = None
+    policies = None
     if arguments.policy is not None:
         from fmbpo.running.collecting_policies import run_agent
 
-        agent = run_agent(arguments.policy, list(episodes))
+        policies = run_agent(arguments.policy, list(episodes))
+    request = Request(
+        list(episodes),
+        episodes,
+        recipe.mix,
+        seed=arguments.seed,
+        explore=arguments.explore,
+        recover=arguments.recover,
+        compress=arguments.compress,
+        policies=policies,
+    )
 
-    def work(stop: Stop) -> int:
-        with stop.ends_at_once():  # every finished episode is kept
-            path = collect(
-                arguments.out,
-                list(episodes),
-                episodes,
-                recipe.mix,
-                arguments.seed,
-                arguments.workers,
-                _Progress(),
-                explore=arguments.explore,
-                recover=arguments.recover,
-                compress=arguments.compress,
-                agent=agent,
-            )
+    def work() -> None:
+        lines = functools.partial(Lines(), "episodes")
+        path = collect(arguments.out, request, arguments.workers, lines)
         print(path)
-        return 0
 
-    return stoppable(arguments, work)
+    return stoppable_at_once(arguments, work)
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
@@ -92,20 +85,19 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
         try:
             return Recipe(with_noise([float(word) for word in arguments.noise.split(",")]))
         except ValueError:
-            raise UserError(
-                "is no list of numbers", where=f"--noise {arguments.noise}", remedy="as 0,0.1,0.3"
-            ) from None
+            where = f"--noise {arguments.noise}"
+            raise UserError("not a list of numbers", where=where, remedy="as 0,0.1,0.3") from None
     if not arguments.recipe.endswith(".toml"):
         return recipe_named(arguments.recipe)
-    import tomli
+    from fmbpo.config import toml
 
-    file = Path(arguments.recipe)
-    try:
-        content = tomli.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(file)) from None
+    content = toml.read(Path(arguments.recipe)).tree
     if not all(isinstance(value, dict) for value in content.values()):
-        raise UserError("wants a table [NAME] for each behaviour", where=str(file))
+        raise UserError(
+            "a value stands outside the tables of behaviours",
+            where=arguments.recipe,
+            remedy="write a table [NAME] for each behaviour",
+        )
     return Recipe(behaviours(content))
 
 
@@ -116,30 +108,15 @@ def _episodes(arguments: argparse.Namespace, recipe: Recipe) -> dict[str, int]:
     most = recipe.episodes if arguments.episodes is None else arguments.episodes
     if arguments.tasks is None:
         if not recipe.tasks:
-            raise UserError("name the tasks", where="--tasks", remedy="names, or mt30 for all")
+            what, remedy = "the recipe has no tasks of its own", "name the tasks, or mt30 for all"
+            raise UserError(what, where="--tasks", remedy=remedy)
         return dict.fromkeys(recipe.tasks, most)
     episodes: dict[str, int] = {}
     for item in arguments.tasks.split(","):
         name, _, count = item.strip().partition("=")
-        if count and not count.isdigit():
-            raise UserError(f"{count!r} is no number of episodes", where=f"--tasks {item}")
+        if count and not re.fullmatch(r"\d{1,9}", count, re.ASCII):
+            what, remedy = f"{count!r} is no number of episodes", "write NAME=COUNT"
+            raise UserError(what, where=f"--tasks {item}", remedy=remedy)
         names = list(MT30) if name.lower() == "mt30" else [task_info(name).name]
         episodes.update(dict.fromkeys(names, int(count or most)))
     return episodes
-
-
-class _Progress:
-    """A line for each finished episode, with the time that is left."""
-
-    def __init__(self) -> None:
-        self._began: tuple[float, int] | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        from fmbpo.base.text import clock
-        from fmbpo.runs.progress import Pace
-
-        if self._began is None:
-            self._began = time.monotonic(), done
-        started, first = self._began
-        left = Pace("collect", first, total, started, step=done).left(time.monotonic())
-        say(f"{done}/{total} episodes, {clock(left)} left" if left else f"{done}/{total} episodes")

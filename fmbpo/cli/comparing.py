@@ -1,49 +1,41 @@
-"""``report``: compare runs, and write what is found as pages."""
+"""``report``: compare runs, and write the findings as pages."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fmbpo.cli.arguments import Commands, experiment_or_folder, say, stoppable
+from fmbpo.cli.arguments import (
+    Commands,
+    add,
+    experiment_or_folder,
+    runs_argument,
+    say,
+    stoppable_at_once,
+)
 from fmbpo.errors import UserError
-
-if TYPE_CHECKING:
-    from fmbpo.running.stop import Stop
 
 
 def add_commands(commands: Commands) -> None:
     """Add them."""
-    report = commands.add_parser("report", help="compare runs: tables, figures, statistics")
-    report.add_argument(
-        "runs_of", type=experiment_or_folder, nargs="+", metavar="STUDY|RUN",
-        help="a study's or an experiment's file, or folders of studies, runs and imported results",
-    )  # fmt: skip
-    report.add_argument("--out", type=Path, required=True, metavar="DIR", help="where it goes")
-    report.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (runs)"
-    )
-    report.add_argument(
-        "--allow-mixing", action="append", default=[], metavar="FIELD",
-        help="compare runs that differ in protocol, conventions, scale, data, evaluation or "
-        "budget; every title says so",
-    )  # fmt: skip
-    report.add_argument(
-        "--separate", action="store_true",
-        help="runs that must not be ranked against each other in sections of their own",
-    )  # fmt: skip
-    report.set_defaults(command=_report)
+    report = add(commands, "report", "compare runs: tables, figures, statistics", _report)
+    report.add_argument("runs_of", type=experiment_or_folder, nargs="+", metavar="FILE|FOLDER",
+                        help="the file of a study or an experiment, or a folder of a study, a run "
+                        "or imported results")  # fmt: skip
+    report.add_argument("--out", type=Path, required=True, metavar="DIR",
+                        help="the folder to write")  # fmt: skip
+    runs_argument(report)
+    report.add_argument("--allow-mixing", action="append", default=[], metavar="FIELD",
+                        help="compare runs that differ in protocol, conventions, scale, data, "
+                        "evaluation or budget; every title names the difference")  # fmt: skip
+    report.add_argument("--separate", action="store_true",
+                        help="put runs that must not be ranked against each other into separate "
+                        "sections")  # fmt: skip
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    return stoppable(arguments, lambda stop: _report_until(stop, arguments))
-
-
-def _report_until(stop: Stop, arguments: argparse.Namespace) -> int:
-    with stop.ends_at_once():  # a report is written whole or not at all
-        _write(arguments)
-    return 0
+    # A report is written whole or not at all.
+    return stoppable_at_once(arguments, lambda: _write(arguments))
 
 
 def _write(arguments: argparse.Namespace) -> None:
@@ -65,20 +57,17 @@ def _write(arguments: argparse.Namespace) -> None:
     for section in comparison.sections:
         print(section.title)
         for effect in section.effects:
-            value, low, high = (
-                effect.difference.value,
-                effect.difference.low,
-                effect.difference.high,
-            )
-            interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
+            found = effect.difference
+            known = found.low is not None and found.high is not None
+            interval = f" [{found.low:.4g}, {found.high:.4g}]" if known else ""
             print(f"  {effect.task or 'all tasks'}: {effect.name}: {effect.verdict}"
-                  f" ({value:+.4g}{interval})")  # fmt: skip
+                  f" ({found.value:+.4g}{interval})")  # fmt: skip
     written = write_report(comparison, arguments.out)
     say(f"written to {arguments.out}: {', '.join(path.name for path in written[:2])}, ...")
 
 
 def _folders(named: Path, root: Path) -> list[Path]:
-    """The folder itself; of a study's or an experiment's file the one that a run of it left."""
+    """The folder itself; for the file of a study or an experiment, the folder of its run."""
     from fmbpo.config import toml
 
     if named.suffix != ".toml":
@@ -88,13 +77,8 @@ def _folders(named: Path, root: Path) -> list[Path]:
     if len(found) == 1:
         return found
     if not found:
-        raise UserError(
-            f"there is no run of {name}",
-            where=str(root),
-            remedy=f"fmbpo run {named}, or --runs DIR",
-        )
-    raise UserError(
-        f"there are {len(found)} of {name}: which one?",
-        where=str(root),
-        remedy=f"name a folder: {', '.join(path.name for path in found)}",
-    )
+        what, remedy = f"there is no run of {name}", f"fmbpo run {named}, or --runs DIR"
+    else:
+        what = f"there are {len(found)} runs of {name}"
+        remedy = f"name a folder: {', '.join(path.name for path in found)}"
+    raise UserError(what, where=str(root), remedy=remedy)

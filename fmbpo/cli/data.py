@@ -6,27 +6,39 @@ import argparse
 import json
 from pathlib import Path
 
-from fmbpo.cli import importing
-from fmbpo.cli.arguments import Commands
+from fmbpo.cli.arguments import Commands, add, add_group, say, stoppable_at_once
 from fmbpo.cli.collecting import add_collect
+from fmbpo.cli.progress import Lines
 
 
 def add_commands(commands: Commands) -> None:
     """Add them."""
-    data = commands.add_parser("data", help="collect, import, describe and verify data sets")
-    kinds = data.add_subparsers(required=True, metavar="COMMAND")
+    kinds = add_group(commands, "data", "collect, import, describe and verify data sets")
     add_collect(kinds)
-    importing.add_commands(kinds)
-    for name, action, text in (
-        ("info", _info, "describe a data set"),
+    for kind, text, files in (
+        ("tdmpc2", "import the MT30 files that TD-MPC2 published", "*.pt"),
+        ("npz", "import data of your own", "*.npz"),
+    ):
+        one = add(kinds, f"import-{kind}", text, _import)
+        one.add_argument("sources", nargs="+", type=Path, metavar="SRC",
+                         help=f"files, or folders with {files}")  # fmt: skip
+        one.add_argument("--out", required=True, type=Path, metavar="STORE",
+                         help="the store to write")  # fmt: skip
+        one.add_argument("--compress", action="store_true", help="a smaller store, slower to write")
+        one.set_defaults(kind=kind, skip_other_tasks=False)
+        if kind == "tdmpc2":
+            one.add_argument("--skip-other-tasks", action="store_true",
+                             help="leave out tasks that are not in MT30 (MT80 has 50)")  # fmt: skip
+    for name, work, text in (
+        ("info", _info, "describe a data set as JSON"),
         ("verify", _verify, "read every row and compare it with the data set's id"),
     ):
-        one = kinds.add_parser(name, help=text)
-        one.add_argument("path", help='the store, or "embedded" for the one in the package')
-        one.set_defaults(command=action)
+        one = add(kinds, name, text, work)
+        one.add_argument("path", type=_store,
+                         help='the store, or "embedded" for the one in the package')  # fmt: skip
 
 
-def _store_path(text: str) -> Path:
+def _store(text: str) -> Path:
     if text != "embedded":
         return Path(text)
     from fmbpo.data.embedded import embedded_path
@@ -34,16 +46,34 @@ def _store_path(text: str) -> Path:
     return embedded_path()
 
 
+def _import(arguments: argparse.Namespace) -> int:
+    from fmbpo.base.free_memory import host_free
+    from fmbpo.data.importing.into_store import CHECKING, Import, import_files
+
+    asked = Import(
+        arguments.kind,
+        arguments.sources,
+        compress=arguments.compress,
+        skip_other_tasks=arguments.skip_other_tasks,
+    )
+
+    def work() -> None:
+        lines = Lines(of_bytes=CHECKING)
+        path = import_files(asked, arguments.out, memory=host_free(), progress=lines, say=say)
+        print(path)
+
+    return stoppable_at_once(arguments, work)
+
+
 def _info(arguments: argparse.Namespace) -> int:
     from fmbpo.data.store import info
 
-    print(json.dumps(info(_store_path(arguments.path)), indent=2))
+    print(json.dumps(info(arguments.path), indent=2))
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from fmbpo.data.store import verify
 
-    path = _store_path(arguments.path)
-    print(f"ok: {path} is what its id says: {verify(path)}")
+    print(f"ok: {arguments.path} is what its id says: {verify(arguments.path)}")
     return 0

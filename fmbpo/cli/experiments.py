@@ -4,80 +4,78 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from fmbpo.cli.arguments import (
     Commands,
+    add,
+    add_group,
     duration,
     experiment_arguments,
     experiment_file,
+    json_argument,
     loading,
+    runs_argument,
     say,
     stoppable,
 )
 from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
+    from fmbpo.config.schema import Experiment
+    from fmbpo.config.study_file import Study
     from fmbpo.running.preflight import Report
     from fmbpo.running.stop import Stop
 
 TABLE_WIDTH, PLANNED = 100, 20
-"""Columns that the closing table needs, and further ones for the returns of planning."""
+"""Columns of the closing table, and further ones for the returns of planning."""
 
 
 def add_commands(commands: Commands) -> None:
     """Add them."""
-    run = commands.add_parser("run", help="run an experiment or a study to its end, or continue it")
+    run = add(commands, "run", "run or continue an experiment or a study", _run)
     experiment_arguments(run)
-    run.add_argument("--runs", default="runs", metavar="DIR", help="where runs go (default: runs)")
-    run.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
-    run.add_argument(
-        "--time-limit", type=duration, metavar="TIME",
-        help="save and stop (status 75) before so much time has passed: 90m, 2h, 45s, or as SLURM "
-        "takes it, MM, MM:SS, HH:MM:SS, D-HH:MM:SS",
-    )  # fmt: skip
-    run.set_defaults(command=_run)
+    runs_argument(run)
+    json_argument(run, "the summary")
+    run.add_argument("--time-limit", type=duration, metavar="TIME",
+                     help="save and stop (status 75) before this much time has passed: 90m, 2h, "
+                     "45s, or SLURM's MM, MM:SS, HH:MM:SS, D-HH:MM:SS")  # fmt: skip
 
-    check = commands.add_parser("check", help="validate an experiment whole, without training")
+    check = add(commands, "check", "check an experiment or a study without training", _check)
     experiment_arguments(check)
-    check.add_argument("--runs", default="runs", metavar="DIR", help="where they would go")
-    check.add_argument("--json", action="store_true", help="print the checks as JSON")
-    check.set_defaults(command=_check)
+    runs_argument(check)
+    json_argument(check, "the checks")
 
-    compare = commands.add_parser(
-        "compare", help="print in what experiments differ; fails where it is no declared factor"
+    compare = add(
+        commands, "compare", "print how experiments differ; fail on undeclared ones", _compare
     )
-    compare.add_argument(
-        "experiments", type=experiment_file, nargs="+", help="two or more TOML files"
-    )
-    compare.add_argument("--scale", default="paper", help="at which scale (default: paper)")
-    compare.add_argument(
-        "--factor", action="append", metavar="NAME",
-        help="what may differ: world_model, policy, or a key (default: world_model and policy)",
-    )  # fmt: skip
-    compare.set_defaults(command=_compare)
+    compare.add_argument("experiments", type=experiment_file, nargs="+", metavar="FILE",
+                         help="two or more TOML files of experiments")  # fmt: skip
+    compare.add_argument("--scale", default="paper", metavar="NAME",
+                         help="the scale to compare at (default: paper)")  # fmt: skip
+    compare.add_argument("--factor", action="append", metavar="NAME",
+                         help="a declared difference: world_model, policy, or a key (default: "
+                         "world_model and policy)")  # fmt: skip
 
-    config = commands.add_parser("config", help="show a configuration, or what one may hold")
-    config_commands = config.add_subparsers(required=True, metavar="COMMAND")
-    show = config_commands.add_parser("show", help="print what a file resolves to, as TOML")
+    config = add_group(
+        commands, "config", "show a configuration, or the schema of experiment files"
+    )
+    show = add(config, "show", "print the resolved configuration of a file as TOML", _config_show)
     experiment_arguments(show)
-    show.add_argument("--origin", action="store_true", help="say where each value comes from")
-    show.add_argument("--json", action="store_true", help="print it as JSON")
-    show.set_defaults(command=_config_show)
-    config_schema = config_commands.add_parser(
-        "schema", help="print the JSON Schema of experiment files, with the installed plugins"
-    )
-    config_schema.set_defaults(command=_config_schema)
+    show.add_argument("--origin", action="store_true", help="add where each value comes from")
+    json_argument(show, "the configuration")
+    add(config, "schema", "print the JSON Schema of experiment files with the installed plugins",
+        _config_schema)  # fmt: skip
 
 
 def _run(arguments: argparse.Namespace) -> int:
     limit: float | None = arguments.time_limit
     deadline = None if limit is None else time.monotonic() + limit
-    out = sys.stdout  # for results; what a plugin prints meanwhile goes to stderr
+    out = sys.stdout  # for results; plugins' own prints go to stderr
     with contextlib.redirect_stdout(sys.stderr):
         return stoppable(arguments, lambda stop: _run_until(stop, arguments, out), deadline)
 
@@ -85,42 +83,36 @@ def _run(arguments: argparse.Namespace) -> int:
 def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
     import shutil
 
-    with stop.ends_at_once():  # nothing is there to be saved
-        from fmbpo.config import load_experiment
-        from fmbpo.config.study_file import is_study, load_study
+    with stop.ends_at_once():  # there is nothing to save yet
         from fmbpo.report.run_pictures import draw_missing
-        from fmbpo.report.side_by_side import print_comparison
-        from fmbpo.report.table import print_closing
+        from fmbpo.report.run_table import print_run
+        from fmbpo.report.study_table import print_study
         from fmbpo.running.preflight import preflight
         from fmbpo.running.run import Runner
+        from fmbpo.running.session import Session
         from fmbpo.running.study import StudyRunner
 
-        root = Path(arguments.runs)
-
-        def draw(folder: Path) -> list[Path]:
-            return draw_missing(folder, say)
-
+        root, draw = arguments.runs, functools.partial(draw_missing, say=say)
+        study, cells = _load(arguments)
+        before = _checked(preflight(cells, root, thorough=False, traceback=root))
         runner: StudyRunner | Runner
-        if is_study(arguments.experiment):
-            study = load_study(**loading(arguments))
-            before = _checked(preflight(study.cells, root, thorough=False, traceback=root))
-            runner = StudyRunner(study, root, say, before.loaded, before.seconds, draw)
+        session = Session(root=root, say=say, draw=draw, expected=before.seconds)
+        if study:
+            runner = StudyRunner(study, session, before.loaded)
         else:
-            one = load_experiment(**loading(arguments))
-            before = _checked(preflight({"": one}, root, thorough=False, traceback=root))
             data = before.loaded[0][1] if before.loaded else None
-            runner = Runner(one, root, say, data, expected=before.seconds, draw=draw)
+            runner = Runner(cells[""], session, data)
     stream = sys.stderr if arguments.json else out
     width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
     if isinstance(runner, StudyRunner):
-        cells = runner.run(stop)
-        print_comparison(cells.summaries, cells.findings, stream, width=width)
-        folder = cells.folder
-        found = {name: summary.to_json() for name, summary in cells.summaries.items()}
+        ended = runner.run(stop)
+        print_study(ended.summaries, ended.findings, stream, width=width)
+        folder = ended.folder
+        found = {name: summary.to_json() for name, summary in ended.summaries.items()}
     else:
         result = runner.run(stop)
         wide = max(width, TABLE_WIDTH + PLANNED) if result.summary.planning else width
-        print_closing(result.summary, stream, width=wide)
+        print_run(result.summary, stream, width=wide)
         folder, found = result.folder, result.summary.to_json()
     say(f"written to {folder}")
     if arguments.json:
@@ -128,8 +120,20 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
     return 0
 
 
+def _load(arguments: argparse.Namespace) -> tuple[Study | None, dict[str, Experiment]]:
+    """The study and its experiments by cell, or None and one experiment under ``""``."""
+    from fmbpo.config import load_experiment
+    from fmbpo.config.study_file import is_study, load_study
+
+    given = loading(arguments)
+    if not is_study(arguments.experiment):
+        return None, {"": load_experiment(**given)}
+    study = load_study(**given)
+    return study, study.cells
+
+
 def _checked(found: Report) -> Report:
-    """A preflight before a run: one line where all is well, else the table; ``UserErrors``."""
+    """The preflight before a run: print one line if all is well, else the table; ``UserErrors``."""
     if any(row.status != "ok" for row in found.rows):
         found.print(sys.stderr)
     found.raise_failures()
@@ -138,17 +142,11 @@ def _checked(found: Report) -> Report:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from fmbpo.config import load_experiment
-    from fmbpo.config.study_file import is_study, load_study
     from fmbpo.running.preflight import preflight
 
-    differences = []
-    if is_study(arguments.experiment):
-        study = load_study(**loading(arguments))
-        cells, differences = study.cells, study.differences
-    else:
-        cells = {"": load_experiment(**loading(arguments))}
-    found = preflight(cells, Path(arguments.runs))
+    study, cells = _load(arguments)
+    differences = [] if study is None else study.differences
+    found = preflight(cells, arguments.runs)
     if arguments.json:
         rows = [row.to_json() for row in found.rows]
         print(json.dumps({"differences": differences, "checks": rows}, indent=2))
@@ -168,8 +166,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     from fmbpo.measure.sizes import sizes
 
     if len(arguments.experiments) < 2:
-        raise UserError("there is one experiment alone", where="compare", remedy="name another")
-    # What is compared is the files; which data they would run on does not matter.
+        raise UserError("only one experiment is named", where="compare", remedy="name another")
+    # The files are compared; the data that they would run on do not matter.
     experiments = [
         load_experiment(file, scale=arguments.scale, data="embedded")
         for file in arguments.experiments

@@ -1,44 +1,36 @@
-"""``plugins``: list, check and begin plugins."""
+"""``plugins``: list, check and start plugins."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
-from fmbpo.cli.arguments import Commands, say
+from fmbpo.cli.arguments import Commands, add, json_argument, override_argument, say
 from fmbpo.errors import UserError
+from fmbpo.plugins import GROUPS, list_plugins
 
 
 def add_commands(commands: Commands) -> None:
     """Add them."""
-    plugins = commands.add_parser("plugins", help="list, check or begin plugins")
-    plugins.add_argument("--json", action="store_true")
-    plugins.set_defaults(command=_plugins)
-    plugin_commands = plugins.add_subparsers(metavar="COMMAND")
-    checking = plugin_commands.add_parser("check", help="hold plugins against the contract")
+    plugins = add(commands, "plugins", "list, check or start plugins", _plugins)
+    json_argument(plugins, "the list")
+    kinds = plugins.add_subparsers(metavar="[COMMAND]")
+    checking = add(kinds, "check", "check plugins against the contract", _plugins_check)
     checking.add_argument("name", nargs="?", help="the plugin's name (default: every plugin)")
-    checking.add_argument(
-        "--kind", choices=("world_model", "policy"), help="where both kinds have the name"
-    )
-    checking.add_argument(
-        "-o", "--override", action="append", default=[], metavar="KEY=VALUE",
-        help="a setting of the plugin, on top of its small ones",
-    )  # fmt: skip
-    checking.add_argument("--json", action="store_true")
-    checking.set_defaults(command=_plugins_check)
-    new = plugin_commands.add_parser("new", help="write a plugin to begin with")
-    new.add_argument("kind", choices=("world_model", "policy"))
+    checking.add_argument("--kind", choices=tuple(GROUPS),
+                          help="needed if plugins of both kinds have the name")  # fmt: skip
+    override_argument(checking, "set one of the plugin's settings; the others are its small ones")
+    json_argument(checking, "the checks")
+    new = add(kinds, "new", "write a new plugin that passes the contract", _plugins_new)
+    new.add_argument("kind", choices=tuple(GROUPS), help="what the plugin is")
     new.add_argument("name", help="its name and its package's, for instance my_policy")
-    new.add_argument("--out", type=Path, default=Path(), help="where its folder goes (default: .)")
-    new.set_defaults(command=_plugins_new)
+    new.add_argument("--out", type=Path, default=Path(), metavar="DIR",
+                     help="the folder that its own folder goes into (default: .)")  # fmt: skip
 
 
 def _plugins(arguments: argparse.Namespace) -> int:
-    from fmbpo.plugins import list_plugins
-
     found = list_plugins()
     rows = [
         {
@@ -54,7 +46,7 @@ def _plugins(arguments: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     if not rows:
-        print("no plugin is installed; install one with: pip install -e plugins/NAME")
+        print("no plugin is installed; install one: pip install -e plugins/NAME")
         return 0
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
     for row in [{key: key for key in widths}, *rows]:
@@ -68,14 +60,13 @@ def _plugins(arguments: argparse.Namespace) -> int:
 
 def _plugins_check(arguments: argparse.Namespace) -> int:
     from fmbpo.testing.contract.installed import check_installed
-    from fmbpo.testing.contract.table import print_checks
 
     found = check_installed(arguments.name, arguments.kind, arguments.override, say)
     if arguments.json:
         print(json.dumps([plugin.to_json() for plugin in found], indent=2))
     else:
         for plugin in found:
-            print_checks(plugin.title, plugin.outcomes, sys.stdout)
+            print(*plugin.table(), sep="\n")
     failed = sum(o.status == "failed" for plugin in found for o in plugin.outcomes)
     if failed:
         raise UserError(
@@ -89,8 +80,8 @@ def _plugins_check(arguments: argparse.Namespace) -> int:
 def _plugins_new(arguments: argparse.Namespace) -> int:
     from fmbpo.scaffold import new_plugin
 
-    place = new_plugin(arguments.kind, arguments.name, arguments.out)
-    print(f"{place}: begin with {arguments.name}/__init__.py, then")
-    print(f"  pip install -e {place}")
+    project = new_plugin(arguments.kind, arguments.name, arguments.out)
+    print(f"{project}: start with {arguments.name}/__init__.py, then")
+    print(f"  pip install -e {project}")
     print(f"  fmbpo plugins check {arguments.name} --kind {arguments.kind}")
     return 0

@@ -1,4 +1,4 @@
-"""``status`` and ``runs``: what the run folders say, and what of them can go."""
+"""``status`` and ``runs``: the state of run folders, and what in them can be removed."""
 
 from __future__ import annotations
 
@@ -7,37 +7,27 @@ import json
 import sys
 from pathlib import Path
 
-from fmbpo.cli.arguments import Commands, say
+from fmbpo.cli.arguments import Commands, add, add_group, json_argument, runs_argument, say
 
 
 def add_commands(commands: Commands) -> None:
     """Add them."""
-    status = commands.add_parser("status", help="show every run: state, progress, return")
-    _root(status)
-    status.add_argument("--phase", help="those of one phase alone")
+    status = add(commands, "status", "show the state, progress and return of every run", _status)
+    runs_argument(status)
+    status.add_argument("--phase", metavar="NAME", help="show only the runs of this phase")
     form = status.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print it as JSON on stdout")
-    form.add_argument("--markdown", action="store_true", help="print it as a table in Markdown")
-    status.set_defaults(command=_status)
+    json_argument(form, "the runs")
+    form.add_argument("--markdown", action="store_true", help="print a table in Markdown")
 
-    runs = commands.add_parser("runs", help="look after run folders")
-    kinds = runs.add_subparsers(required=True, metavar="COMMAND")
-    prune = kinds.add_parser(
-        "prune", help="list what complete runs keep and nobody needs; with --yes, remove it"
-    )
-    _root(prune)
+    kinds = add_group(commands, "runs", "prune run folders, or import results")
+    prune = add(kinds, "prune", "list what complete runs no longer need; with --yes, remove it",
+                _prune)  # fmt: skip
+    runs_argument(prune)
     prune.add_argument("--yes", action="store_true", help="remove it")
-    prune.set_defaults(command=_prune)
-    importing = kinds.add_parser("import", help="take in results that were recorded elsewhere")
-    importing.add_argument("file", type=Path, help="a CSV file: docs/statistics.md has its columns")
-    _root(importing)
-    importing.set_defaults(command=_import)
-
-
-def _root(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (runs)"
-    )
+    importing = add(kinds, "import", "import results that were recorded elsewhere", _import)
+    importing.add_argument("file", type=Path, help="a CSV file with the columns in "
+                           "docs/statistics.md")  # fmt: skip
+    runs_argument(importing)
 
 
 def _status(arguments: argparse.Namespace) -> int:

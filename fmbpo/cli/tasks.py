@@ -10,13 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fmbpo.cli.arguments import Commands, say, stoppable
+from fmbpo.cli.arguments import Commands, add, json_argument, say, stoppable_at_once
 from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fmbpo.running.stop import Stop
     from fmbpo.running.trained_policies import LoadedPolicy
     from fmbpo.tasks.film import ActOnce
 
@@ -27,36 +26,26 @@ _SMALLEST, _LARGEST = 16, 4096
 
 def add_commands(commands: Commands) -> None:
     """Add them."""
-    tasks = commands.add_parser("tasks", help="list the tasks of MT30, or film a policy in one")
-    tasks.add_argument("--json", action="store_true", help="print the list as JSON")
-    tasks.set_defaults(command=_tasks)
-    kinds = tasks.add_subparsers(metavar="COMMAND")
-    render = kinds.add_parser("render", help="write a video of an episode; needs no display")
+    tasks = add(commands, "tasks", "list the tasks of MT30, or film a policy in one", _tasks)
+    json_argument(tasks, "the list")
+    kinds = tasks.add_subparsers(metavar="[COMMAND]")
+    render = add(kinds, "render", "write a video of an episode, without a display", _render)
     render.add_argument("task", nargs="?", help="the task (default: every task of the run)")
-    render.add_argument(
-        "--policy", type=Path, metavar="RUN",
-        help="the folder of a finished run whose policy acts (default: random actions)",
-    )  # fmt: skip
-    render.add_argument(
-        "--seed", type=int, help="which policy of the run: its seed (default: the run's first)"
-    )
-    render.add_argument(
-        "--episode", type=_whole_number(0), default=0, metavar="N",
-        help="initial state: that of the final evaluation's episode N (default: 0)",
-    )  # fmt: skip
-    render.add_argument(
-        "--out", type=Path, metavar="FILE",
-        help="a .mp4, .gif or .webp (default: RUN/videos/TASK__SEED.mp4, which reports show; "
-        "TASK.mp4 for random actions)",
-    )  # fmt: skip
-    render.add_argument(
-        "--size", type=_size, default=(320, 240), metavar="WxH", help="pixels (default: 320x240)"
-    )
-    render.add_argument(
-        "--steps", type=_whole_number(1), default=500, metavar="N",
-        help="steps of the episode (default: all 500)",
-    )  # fmt: skip
-    render.set_defaults(command=_render)
+    render.add_argument("--policy", type=Path, metavar="RUN",
+                        help="the folder of a finished run whose policy acts (default: random "
+                        "actions)")  # fmt: skip
+    render.add_argument("--seed", type=int, metavar="N",
+                        help="the seed of the run's policy (default: the run's first)")  # fmt: skip
+    render.add_argument("--episode", type=_whole_number(0), default=0, metavar="N",
+                        help="start from the initial state of the final evaluation's episode N "
+                        "(default: 0)")  # fmt: skip
+    render.add_argument("--out", type=Path, metavar="FILE",
+                        help="a .mp4, .gif or .webp file (default: RUN/videos/TASK__SEED.mp4, "
+                        "which reports show; TASK.mp4 for random actions)")  # fmt: skip
+    render.add_argument("--size", type=_size, default=(320, 240), metavar="WxH",
+                        help="pixels (default: 320x240)")  # fmt: skip
+    render.add_argument("--steps", type=_whole_number(1), default=500, metavar="N",
+                        help="steps of the episode (default: all 500)")  # fmt: skip
 
 
 def _tasks(arguments: argparse.Namespace) -> int:
@@ -72,30 +61,23 @@ def _tasks(arguments: argparse.Namespace) -> int:
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    return stoppable(arguments, lambda stop: _render_until(stop, arguments))
+    if arguments.policy is None and arguments.task is None:
+        raise UserError(
+            "there is nothing to film",
+            where="tasks render",
+            remedy="name a task (`fmbpo tasks` lists them), or a run with --policy RUN",
+        )
+    if arguments.policy is None and arguments.seed is not None:
+        raise UserError(
+            "random actions have no trained policy to choose",
+            where="--seed",
+            remedy="name a run with --policy RUN, or choose the initial state with --episode N",
+        )
+    work = _film_random if arguments.policy is None else _film_run
+    return stoppable_at_once(arguments, lambda: work(arguments))
 
 
-def _render_until(stop: Stop, arguments: argparse.Namespace) -> int:
-    with stop.ends_at_once():  # a video is written whole or not at all
-        if arguments.policy is not None:
-            return _film_run(arguments)
-        if arguments.task is None:
-            raise UserError(
-                "nothing to film",
-                where="tasks render",
-                remedy="name a task (`fmbpo tasks` lists them), or a run with --policy RUN",
-            )
-        if arguments.seed is not None:
-            raise UserError(
-                "random actions are of no trained policy",
-                where="--seed",
-                remedy="name a run with --policy RUN, or leave it out; --episode N chooses the "
-                "initial state",
-            )
-        return _film_random(arguments)
-
-
-def _film_random(arguments: argparse.Namespace) -> int:
+def _film_random(arguments: argparse.Namespace) -> None:
     import numpy as np
 
     from fmbpo.tasks.mt30 import ACTION_WIDTH, task_info
@@ -109,10 +91,9 @@ def _film_random(arguments: argparse.Namespace) -> int:
 
     out = arguments.out or Path(f"{task}.mp4")
     _film(arguments, task, act, episode, out, f"random actions, seed {episode}")
-    return 0
 
 
-def _film_run(arguments: argparse.Namespace) -> int:
+def _film_run(arguments: argparse.Namespace) -> None:
     from fmbpo.running.trained_policies import load_policy, trained_policies
     from fmbpo.tasks.mt30 import task_info
 
@@ -123,9 +104,9 @@ def _film_run(arguments: argparse.Namespace) -> int:
         tasks = [task_info(arguments.task).name]
     if arguments.out is not None and len(tasks) > 1:
         raise UserError(
-            f"one file for the {len(tasks)} tasks of the run",
+            f"one file cannot hold the {len(tasks)} tasks of the run",
             where=f"--out {arguments.out}",
-            remedy=f"name one of {', '.join(tasks)}, or leave --out away",
+            remedy=f"name one of {', '.join(tasks)}, or leave --out out",
         )
     for task in tasks:
         policy = load_policy(arguments.policy, task, seed)
@@ -138,7 +119,6 @@ def _film_run(arguments: argparse.Namespace) -> int:
         initial = policy.evaluation_seed + arguments.episode
         what = f"policy of seed {seed}, episode {arguments.episode}"
         _film(arguments, task, act, initial, out, what)
-    return 0
 
 
 def _film(
@@ -179,7 +159,7 @@ def _print_table() -> None:
 def _whole_number(low: int) -> Callable[[str], int]:
     def number(text: str) -> int:
         if not text.isdecimal() or not low <= int(text) < 2**31:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of {low} or more")
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {low}")
         return int(text)
 
     return number
@@ -190,6 +170,6 @@ def _size(text: str) -> tuple[int, int]:
     size = (int(found[1]), int(found[2])) if found else (0, 0)
     if not all(_SMALLEST <= side <= _LARGEST for side in size):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no size such as 320x240, each side of {_SMALLEST} to {_LARGEST} pixels"
+            f"{text!r} is no size such as 320x240, each side {_SMALLEST} to {_LARGEST} pixels"
         )
     return size

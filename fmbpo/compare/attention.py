@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
+from fmbpo.compare.comparison import OVERALL, Section
 from fmbpo.compare.record import Record
-from fmbpo.compare.result import OVERALL, Section
 from fmbpo.runs.findings import by_gate
 
 _SHOWN = 8
-"""Differing settings that are named before the rest is counted."""
+"""How many differing settings are named; the rest is counted."""
 
 
 def in_section(section: Section) -> list[str]:
-    """Of one section; the most doubtful first."""
+    """Notes on one section; the most serious first."""
     return [
         *_mixed(section),
         *_identical(section),
@@ -28,10 +28,10 @@ def in_section(section: Section) -> list[str]:
 
 
 def across_sections(sections: Sequence[Section]) -> list[str]:
-    """Of all sections together."""
+    """Notes on all sections together."""
     lines = []
     if len(sections) > 1:
-        lines.append("The sections rest on different things: nothing is ranked between them.")
+        lines.append("The sections have different bases: nothing is ranked between them.")
     budgets = dict.fromkeys(b.budget for section in sections for b in section.bases)
     if len(sections) > 1 and len(budgets) > 1:
         lines.append(f"Budgets differ between sections: {' | '.join(budgets)}.")
@@ -44,11 +44,11 @@ def across_sections(sections: Sequence[Section]) -> list[str]:
 def _mixed(section: Section) -> Iterator[str]:
     for field in section.mixed:
         values = dict.fromkeys(getattr(basis, field) for basis in section.bases)
-        yield f"Runs are compared although they differ in {field}: {' | '.join(values)}."
+        yield f"These runs are compared although they differ in {field}: {' | '.join(values)}."
 
 
 def _identical(section: Section) -> Iterator[str]:
-    """The same return in every episode, where they are not all one number (1000 in each)."""
+    """Equal returns in every episode, unless all returns are one number (1000, say)."""
     seen: dict[tuple[object, ...], tuple[Record, str]] = {}
     for record in section.records:
         for task, seeds in record.scores.items():
@@ -57,7 +57,7 @@ def _identical(section: Section) -> Iterator[str]:
                     continue
                 place = f"{record.cell} ({task}, seed {seed})"
                 other, first = seen.setdefault((task, score.returns), (record, place))
-                if other is not record:  # within a run a health gate says it
+                if other is not record:  # within a run a health gate reports it
                     yield f"Identical returns in every episode: {first} and {place}."
 
 
@@ -68,7 +68,7 @@ def _health(section: Section) -> Iterator[str]:
 
 
 def _settings(section: Section) -> list[str]:
-    """Settings that differ although no factor of the section makes them differ."""
+    """Settings that differ although no factor of the section explains it."""
     known = [record for record in section.records if record.settings]
     found = []
     for key in dict.fromkeys(key for record in known for key in record.settings):
@@ -87,10 +87,10 @@ def _settings(section: Section) -> list[str]:
 
 
 def _is_shared(key: str, records: Sequence[Record]) -> bool:
-    """Whether a setting must be the same at all levels: as a study allows its cells to differ
-    (``fmbpo.config.factors``), only one that not every plugin has may differ between them.
+    """Whether a setting must be the same at all levels.
 
-    A plugin's version and a world model's weights are its own although all have them.
+    As between the cells of a study (``fmbpo.config.factors``), a setting may differ only if some
+    plugin lacks it. A plugin's version and a world model's weights may always differ.
     """
     if key.startswith("versions.") or key == "world_model_weights":
         return False
@@ -98,7 +98,7 @@ def _is_shared(key: str, records: Sequence[Record]) -> bool:
 
 
 def _level(record: Record, key: str) -> str:
-    """The level whose own setting the key is; settings of all are under one name."""
+    """The level that the setting belongs to; empty if it belongs to none."""
     if key.startswith(("world_model", "versions.world_model")):
         return record.cell.world_model
     return record.cell.policy if key.startswith(("policy.", "versions.policy")) else ""
@@ -110,7 +110,7 @@ def _missing(section: Section) -> Iterator[str]:
     for cell in section.cells:
         absent = [task for task in tasks if (cell, task) not in have]
         if absent:
-            yield f"{cell} has no {', '.join(absent)}: not in any overall number."
+            yield f"{cell} has no {', '.join(absent)}: no overall number contains it."
         for task in tasks:
             all_seeds = set().union(*(have[c, t] for c, t in have if t == task))
             missing = all_seeds - have.get((cell, task), all_seeds)
@@ -124,16 +124,16 @@ def _seeds(section: Section) -> Iterator[str]:
         str(r.cell) for r in section.results if r.task != OVERALL and len(r.seeds) == 1
     )
     if single:
-        yield f"One seed on a task, so there is no interval: {', '.join(single)}."
+        yield f"One seed on a task, so without an interval: {', '.join(single)}."
     unordered = dict.fromkeys(str(r.cell) for r in section.records if not r.seeds_ordered)
     if unordered:
         yield (
-            f"The order of seeds is not certain, so that cells are not paired by seed: "
+            "The order of seeds is not certain, so cells are not paired by seed: "
             f"{', '.join(unordered)}."
         )
     seeds = {(r.task, frozenset(r.seeds)) for r in section.results if r.task != OVERALL}
     if len(seeds) > len({task for task, _ in seeds}):
-        yield "Seeds differ between cells, which are not paired by seed where they do."
+        yield "Seeds differ between cells, so these are not paired by seed on the tasks concerned."
 
 
 def _episodes(section: Section) -> Iterator[str]:

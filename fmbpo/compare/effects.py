@@ -1,8 +1,9 @@
-"""Effects of the factorial: what changes when one factor changes, and whether seeds decide it.
+"""Effects of the factorial: the change when one factor changes, and whether it is certain.
 
 The main effect of a factor is its difference averaged over the other factor's levels; the
-interaction is the difference of two such differences. Levels and cells may be any number: every
-pair of levels has an effect where cells allow it, every complete 2x2 part an interaction.
+interaction is the difference of two such differences. Any number of levels and cells will do: every
+pair of levels that shares a level of the other factor has an effect, every complete 2x2 part an
+interaction.
 """
 
 from __future__ import annotations
@@ -15,21 +16,20 @@ import attrs
 import numpy as np
 
 from fmbpo.compare import statistics
+from fmbpo.compare.comparison import UNDECIDED, Effect
 from fmbpo.compare.record import Cell
-from fmbpo.compare.result import Effect
 from fmbpo.compare.statistics import Array
 
 Values: TypeAlias = Mapping[Cell, Mapping[str, Mapping[str, float]]]
 """``values[cell][task][seed]``."""
 
-UNDECIDED = "no decision"
 _OF = {"world_model": "world model", "policy": "policy"}
 
 
 @attrs.frozen
 class Contrast:
-    """Weighted cells. ``pairs``: (better, worse) cells for the probability of improvement, none
-    for an interaction; ``above`` and ``below`` are the verdicts on either side of 0."""
+    """A weighted sum of cells. ``pairs``: (better, worse) cells for the probability of improvement,
+    none for an interaction; ``above`` and ``below``: the verdicts on either side of 0."""
 
     kind: Literal["world_model", "policy", "interaction"]
     name: str
@@ -42,13 +42,9 @@ class Contrast:
 def contrasts(cells: Sequence[Cell]) -> list[Contrast]:
     """Every effect that these cells have, whatever their order.
 
-    The first of two levels by name minus the other: "a - b".
+    Of two levels, the first by name minus the other: "a - b".
     """
-    return [
-        *_main("world_model", cells),
-        *_main("policy", cells),
-        *_interactions(cells),
-    ]
+    return [*_main("world_model", cells), *_main("policy", cells), *_interactions(cells)]
 
 
 def _main(kind: Literal["world_model", "policy"], cells: Sequence[Cell]) -> list[Contrast]:
@@ -89,7 +85,7 @@ def _interactions(cells: Sequence[Cell]) -> list[Contrast]:
 
 
 def _levels(cells: Sequence[Cell], factor: str) -> list[str]:
-    """By name, the last one first: of two, the first is subtracted from the second."""
+    """By name, the last first: of two, the first is subtracted from the second."""
     return sorted({getattr(cell, factor) for cell in cells}, reverse=True)
 
 
@@ -106,12 +102,12 @@ def effect(
     unit: float = 1.0,
     unordered: Collection[Cell] = (),
 ) -> Effect:
-    """The contrast on ``tasks``, averaged; ``task`` is what the result is called.
+    """The contrast averaged over ``tasks``; ``task`` is the name of the result.
 
     ``unit`` divides the difference. ``unordered``: cells whose seeds' names mean nothing. Seeds are
-    paired where all cells have the same ones and resampling pairs can reach the level
-    (``statistics.reachable``); else each cell's seeds are resampled by themselves, which for
-    independent seeds is no worse.
+    paired if all cells have the same seeds and resampling pairs can reach the level
+    (``statistics.reachable``); else each cell's seeds are resampled by themselves, which is no
+    worse for independent seeds.
     """
     cells, tasks = sorted(of.weights), sorted(tasks)
     weights = np.array([of.weights[cell] for cell in cells]) / (len(tasks) * unit)
@@ -136,24 +132,24 @@ def effect(
             for better, worse in of.pairs
         ]
         better = statistics.improvement(at)
-    found = statistics.estimate_effect(blocks, difference)
+    found = statistics.estimate(blocks, difference, statistics.effect_interval)
     verdict = UNDECIDED
     if found.low is not None and found.high is not None:
         verdict = of.above if found.low > 0 else of.below if found.high < 0 else UNDECIDED
-    chance = statistics.estimate_probability(blocks, better) if of.pairs else None
+    chance = statistics.estimate(blocks, better, statistics.share_interval) if of.pairs else None
     return Effect(of.name, of.kind, task, found, chance, paired, verdict)
 
 
 def same_seeds(
     values: Values, cells: Sequence[Cell], tasks: Sequence[str], unordered: Collection[Cell]
 ) -> bool:
-    """Whether seeds of these cells are the same ones on every task, so that they make pairs."""
+    """Whether these cells have the same seeds on every task, so that the seeds form pairs."""
     return not set(cells) & set(unordered) and all(
         len({frozenset(values[cell][task]) for cell in cells}) == 1 for task in tasks
     )
 
 
 def _paired_block(values: Values, cells: Sequence[Cell], task: str) -> Array:
-    """``(cells, seeds)``, in an order that names of seeds have no part in."""
+    """``(cells, seeds)``, in an order that does not depend on the names of the seeds."""
     block = np.array([[values[cell][task][s] for s in values[cells[0]][task]] for cell in cells])
     return block[:, np.lexsort(block[::-1])]

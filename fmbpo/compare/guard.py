@@ -1,4 +1,4 @@
-"""What may be compared: records of one basis, or what was explicitly allowed to differ."""
+"""Compares records of one basis, and refuses others unless the user allowed the difference."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Collection, Iterator, Sequence
 import attrs
 
 from fmbpo.compare.attention import across_sections, in_section
+from fmbpo.compare.comparison import Comparison
 from fmbpo.compare.method import METHOD
 from fmbpo.compare.record import Basis, Cell, Record
-from fmbpo.compare.result import Comparison
 from fmbpo.compare.section import make_section
 from fmbpo.errors import UserError, did_you_mean
 
 FIELDS = tuple(field.name for field in attrs.fields(Basis))
 """Fields of a basis, by the names that ``mixing`` takes."""
 TITLED = ("protocol", "conventions", "scale")
-"""Those that stand in every section's title."""
+"""The fields that stand in every section's title."""
 
 
 def compare(
@@ -30,8 +30,8 @@ def compare(
 
     ``mixing`` names fields of the basis that may differ within a section: its title and the names
     of its records then say so. ``separate`` puts different bases side by side, each in a section
-    of its own. Raises ``UserError`` that names what differs where neither allows it, for fields
-    that are none, and where two runs have the same cell, basis, task and seed.
+    of its own. Raises ``UserError`` that names the differences if neither allows them, for unknown
+    fields, and if two runs have the same cell, basis, task and seed.
     """
     for field in mixing:
         if field not in FIELDS:
@@ -66,13 +66,13 @@ def compare(
 
 
 def _differing(bases: Sequence[Basis]) -> dict[str, list[str]]:
-    """The values of each field that has several."""
+    """The values of each field that has more than one."""
     found = {f: list(dict.fromkeys(getattr(basis, f) for basis in bases)) for f in FIELDS}
     return {field: values for field, values in found.items() if len(values) > 1}
 
 
 def _refusal(groups: Sequence[Sequence[Record]], mixing: Collection[str]) -> UserError:
-    """Mixing is offered only where it would not put two runs of a cell, task and seed together."""
+    """Offers mixing only if it would not combine two runs of the same cell, task and seed."""
     bases = [group[0].basis for group in groups]
     differing = {f: values for f, values in _differing(bases).items() if f not in mixing}
     fields = "; ".join(f"{field}: {' | '.join(values)}" for field, values in differing.items())
@@ -80,9 +80,9 @@ def _refusal(groups: Sequence[Sequence[Record]], mixing: Collection[str]) -> Use
     places = [{place for record in group for place in _places(record)} for group in groups]
     if len(set().union(*places)) == sum(map(len, places)):
         options = " ".join(f"--allow-mixing {field}" for field in differing)
-        remedy += f"; {options} compares them all the same and says so"
+        remedy += f"; {options} compares them nevertheless and says so"
     return UserError(
-        f"these runs must not be ranked against each other, since they differ in {fields}",
+        f"these runs must not be ranked against each other: they differ in {fields}",
         remedy=remedy,
     )
 
@@ -105,12 +105,12 @@ def _each_once(records: Sequence[Record]) -> None:
                     where=f"{other.source} and {record.source}",
                     remedy="leave one out"
                     if other.basis == record.basis
-                    else "leave one out, or give --separate in the place of --allow-mixing",
+                    else "leave one out, or give --separate instead of --allow-mixing",
                 )
 
 
 def _title(bases: Sequence[Basis], mixed: Sequence[str], told: Collection[str]) -> str:
-    """Protocol, conventions and scale, and whatever tells sections apart or is mixed."""
+    """Protocol, conventions and scale, and the fields that differ between sections or are mixed."""
     parts = []
     for field in (f for f in FIELDS if f in told):
         values = dict.fromkeys(_short(getattr(basis, field)) for basis in bases)
@@ -129,6 +129,6 @@ def _labelled(record: Record, mixed: Sequence[str]) -> Record:
 
 
 def _short(value: str) -> str:
-    """A digest by its first digits; what follows it stays."""
+    """A digest by its first digits, with the text after it."""
     head, comma, rest = value.partition(",")
     return f"{head[:19]}{comma}{rest}" if head.startswith("sha256:") else value

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,17 @@ from fmbpo.errors import UserError, did_you_mean
 from fmbpo.runs.status import IMPORTED
 from fmbpo.tasks.mt30 import task_info
 
-FILE = IMPORTED
-"""What marks a folder of imported results."""
 NOT_STATED = "not stated"
-"""What a basis says where the file says nothing."""
-
+"""The entry of a basis that the file leaves open."""
 _HIGHEST, _HAIR = 1000.0, 1e-6
-"""Every return lies in 0..1000: a thousand rewards of 0..1. The hair is for what sums round."""
+"""Every return lies in 0..1000: a thousand rewards of 0..1. The hair is for rounded sums."""
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 _COUNT = re.compile(r"\d{1,18}", re.ASCII)
 _LONGEST = 40
 """Characters of a part of a folder's name."""
 _KEY = ("phase", "experiment", "protocol", "world_model", "policy")
-_SHARED = ("conventions", "scale", "data", "evaluation", "budget", "checkpoint", "seeds_ordered")
+_STATED = ("conventions", "scale", "data", "evaluation", "budget")
+_SHARED = (*_STATED, "checkpoint", "seeds_ordered")
 _NEEDED = ("phase", "protocol", "world_model", "policy", "task", "seed", "return")
 _COLUMNS = (*_NEEDED, "experiment", *_SHARED, "episodes")
 
@@ -40,43 +38,17 @@ def import_results(file: Path, root: Path) -> list[Path]:
     A row is one seed's mean return, from 0 to 1000. Columns: phase, protocol, world_model,
     policy, task, seed, return; optional: experiment, conventions, scale, data, evaluation, budget,
     checkpoint, episodes, seeds_ordered (true or false: whether seeds of the same name are the same
-    seeds). The optional ones but ``episodes`` must be the same in all rows of a folder.
+    seeds). All optional columns except ``episodes`` must be the same in all rows of a folder.
 
-    The same import again changes nothing. Raises ``UserError`` naming the line for what is wrong
-    in the file, and where a folder holds another import; nothing is written then.
+    Repeating an import changes nothing. Raises ``UserError`` that names the line of a mistake in
+    the file, or the folder that holds another import; nothing is written then.
     """
-    contents: dict[tuple[str, ...], dict[str, Any]] = {}
-    for number, row in _rows(file):
-        where = f"{file}:{number}"
-        key = tuple(row[name] for name in _KEY)
-        shared = {name: row[name] for name in _SHARED}
-        content = contents.setdefault(
-            key, {**dict(zip(_KEY, key, strict=True)), **shared, "tasks": {}}
-        )
-        for name in _SHARED:
-            if content[name] != shared[name]:
-                raise UserError(
-                    f"{name} is {shared[name]!r} here and {content[name]!r} in an earlier line of "
-                    f"phase {row['phase']}, {row['protocol']}, {row['world_model']} × "
-                    f"{row['policy']}",
-                    where=where,
-                    remedy="give parts with different settings different names as experiments",
-                )
-        seeds = content["tasks"].setdefault(row["task"], {})
-        if row["seed"] in seeds:
-            raise UserError(
-                f"a second return of {row['task']}, seed {row['seed']}",
-                where=where,
-                remedy="keep the one that counts",
-            )
-        seeds[row["seed"]] = {"return": row["return"], "episodes": row["episodes"]}
-    if not contents:
-        raise UserError("has no results", where=str(file))
+    contents = _contents(file)
     folders = {root / _folder(key): content for key, content in contents.items()}
     with disk_errors(root):
-        there = {folder for folder in folders if (folder / FILE).is_file()}
+        there = {folder for folder in folders if (folder / IMPORTED).is_file()}
     for folder, content in folders.items():
-        if folder in there and read_json(folder / FILE) != content:
+        if folder in there and read_json(folder / IMPORTED) != content:
             raise UserError(
                 "another import of the same phase, protocol and cell is there",
                 where=str(folder),
@@ -86,47 +58,41 @@ def import_results(file: Path, root: Path) -> list[Path]:
         if folder not in there:
             with disk_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / FILE, content)
+            write_json(folder / IMPORTED, content)
     return list(folders)
 
 
 def read_imported(folder: Path) -> Record:
-    """The record of an imported folder. Raises ``UserError`` where its file is damaged."""
-    content = read_json(folder / FILE)
+    """The record of an imported folder. Raises ``UserError`` if its file is damaged."""
+    content = read_json(folder / IMPORTED)
     try:
-        return _record(folder, content)
+        return Record(
+            name=folder.name,
+            source=str(folder / IMPORTED),
+            experiment=content["experiment"],
+            phase=content["phase"],
+            cell=Cell(content["world_model"], content["policy"]),
+            basis=Basis(content["protocol"], *(content[name] or NOT_STATED for name in _STATED)),
+            checkpoint=content["checkpoint"],
+            scores={
+                task: {
+                    seed: Score(float(entry["return"]), episodes=entry["episodes"])
+                    for seed, entry in seeds.items()
+                }
+                for task, seeds in content["tasks"].items()
+            },
+            seeds_ordered=content["seeds_ordered"],
+        )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
-            f"a key is missing or of the wrong kind ({error})",
-            where=str(folder / FILE),
+            f"a key is missing or has the wrong type ({error})",
+            where=str(folder / IMPORTED),
             remedy="remove the folder and import the results again",
         ) from error
 
 
-def _record(folder: Path, content: Mapping[str, Any]) -> Record:
-    scores = {
-        task: {
-            seed: Score(float(entry["return"]), episodes=entry["episodes"])
-            for seed, entry in seeds.items()
-        }
-        for task, seeds in content["tasks"].items()
-    }
-    stated = ("conventions", "scale", "data", "evaluation", "budget")
-    return Record(
-        name=folder.name,
-        source=str(folder / FILE),
-        experiment=content["experiment"],
-        phase=content["phase"],
-        cell=Cell(content["world_model"], content["policy"]),
-        basis=Basis(content["protocol"], *(content[name] or NOT_STATED for name in stated)),
-        checkpoint=content["checkpoint"],
-        scores=scores,
-        seeds_ordered=content["seeds_ordered"],
-    )
-
-
 def _folder(key: tuple[str, ...]) -> str:
-    """Readable, and by the digest never that of another key."""
+    """A readable name; its digest keeps it apart from other keys."""
     phase, experiment, protocol, *cell = key
     parts = [f"imported-phase{phase}", experiment, protocol, "-".join(cell)]
     clean = [re.sub(r"[^A-Za-z0-9.+-]+", "-", part)[:_LONGEST].strip("-") for part in parts]
@@ -134,8 +100,8 @@ def _folder(key: tuple[str, ...]) -> str:
     return "__".join([*filter(None, clean), digest])
 
 
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Checked rows with the numbers of their lines."""
+def _contents(file: Path) -> dict[tuple[str, ...], dict[str, Any]]:
+    """The content of each folder."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -143,79 +109,111 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UserError("not UTF-8", where=f"{file}:{line}", remedy="save it as UTF-8") from error
+    if not text.strip():
+        raise UserError("is empty", where=str(file), remedy=f"columns: {', '.join(_COLUMNS)}")
+    contents: dict[tuple[str, ...], dict[str, Any]] = {}
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = next(reader, None)
-        if header is None:
-            raise UserError("is empty", where=str(file), remedy=f"columns: {', '.join(_COLUMNS)}")
-        header = [name.strip() for name in header]
-        _check_header(header, f"{file}:{reader.line_num}")
+        header = [name.strip() for name in next(reader)]
+        _check_header(header)
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                yield reader.line_num, _row(header, cells, f"{file}:{reader.line_num}")
+                _add(_row(header, cells), contents)
     except csv.Error as error:
         raise UserError(f"not CSV ({error})", where=f"{file}:{reader.line_num}") from error
+    except UserError as error:
+        where = f"{file}:{reader.line_num}"
+        raise UserError(error.what, where=where, remedy=error.remedy) from error
+    if not contents:
+        raise UserError("has no results", where=str(file))
+    return contents
 
 
-def _check_header(header: list[str], where: str) -> None:
+def _add(row: Mapping[str, Any], contents: dict[tuple[str, ...], dict[str, Any]]) -> None:
+    new = {**{name: row[name] for name in (*_KEY, *_SHARED)}, "tasks": {}}
+    content = contents.setdefault(tuple(row[name] for name in _KEY), new)
+    for name in _SHARED:
+        if content[name] != row[name]:
+            raise UserError(
+                f"{name} is {row[name]!r} here and {content[name]!r} in an earlier line of "
+                f"phase {row['phase']}, {row['protocol']}, {row['world_model']} × {row['policy']}",
+                remedy="give parts with different settings different names as experiments",
+            )
+    task, seed = row["task"], row["seed"]
+    seeds = content["tasks"].setdefault(task, {})
+    if seed in seeds:
+        raise UserError(f"a second return of {task}, seed {seed}", remedy="keep the valid one")
+    seeds[seed] = {"return": row["return"], "episodes": row["episodes"]}
+
+
+def _check_header(header: Sequence[str]) -> None:
     for name in header:
         if name not in _COLUMNS:
             other = re.search(r"[;\t|]", name)
             remedy = "separate columns by commas" if other else did_you_mean(name, _COLUMNS)
-            raise UserError(f"unknown column {name!r}", where=where, remedy=remedy)
+            raise UserError(f"unknown column {name!r}", remedy=remedy)
         if header.count(name) > 1:
-            raise UserError(f"column {name!r} stands there twice", where=where)
+            raise UserError(f"column {name!r} occurs twice")
     missing = [name for name in _NEEDED if name not in header]
     if missing:
         raise UserError(
             f"missing column{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
-            where=where,
             remedy=f"needed: {', '.join(_NEEDED)}",
         )
 
 
-def _row(header: list[str], cells: list[str], where: str) -> dict[str, Any]:
+def _row(header: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
+    """Values by column, converted and checked."""
     if len(cells) != len(header):
-        raise UserError(f"{len(cells)} values for {len(header)} columns", where=where)
-    row: dict[str, Any] = dict.fromkeys(_COLUMNS, "")
-    row.update((name, cell.strip()) for name, cell in zip(header, cells, strict=True))
+        raise UserError(f"{len(cells)} values for {len(header)} columns")
+    texts = dict.fromkeys(_COLUMNS, "")
+    texts.update((name, cell.strip()) for name, cell in zip(header, cells, strict=True))
     for name in _NEEDED:
-        if not row[name]:
-            raise UserError(f"{name} is empty", where=where)
-    try:
-        row["task"] = task_info(row["task"]).name
-    except UserError as error:
-        raise UserError(error.what, where=where, remedy=error.remedy) from error
-    if not _COUNT.fullmatch(row["seed"]):
-        what = f"seed {_short(row['seed'])} is no whole number of at most 18 digits"
-        raise UserError(what, where=where)
-    row["return"], row["seed"] = _return(row["return"], where), str(int(row["seed"]))
-    if row["episodes"] and not (_COUNT.fullmatch(row["episodes"]) and int(row["episodes"])):
-        what = f"episodes {_short(row['episodes'])} is no number of episodes"
-        raise UserError(what, where=where)
-    row["episodes"] = int(row["episodes"]) if row["episodes"] else None
-    ordered = {"": True, "true": True, "false": False}
-    if row["seeds_ordered"].lower() not in ordered:
-        raise UserError(f"seeds_ordered {row['seeds_ordered']!r} is not true or false", where=where)
-    row["seeds_ordered"] = ordered[row["seeds_ordered"].lower()]
-    return row
+        if not texts[name]:
+            raise UserError(f"{name} is empty")
+    return {name: _VALUES.get(name, str)(text) for name, text in texts.items()}
 
 
-def _return(text: str, where: str) -> float:
+def _seed(text: str) -> str:
+    if not _COUNT.fullmatch(text):
+        raise UserError(f"seed {_short(text)} is no whole number of at most 18 digits")
+    return str(int(text))
+
+
+def _return(text: str) -> float:
     if not _DECIMAL.fullmatch(text):
         raise UserError(
-            f"return {_short(text)} is no decimal number",
-            where=where,
-            remedy="write it as 972.5 or 9.725e+02",
+            f"return {_short(text)} is no decimal number", remedy="write it as 972.5 or 9.725e+02"
         )
     value = float(text)
     if not -_HAIR <= value <= _HIGHEST + _HAIR:
         raise UserError(
             f"return {_short(text)} is outside 0..{_HIGHEST:.0f}",
-            where=where,
             remedy="give the mean sum of rewards of whole episodes, neither scaled nor normalised",
         )
     return value
+
+
+def _episodes(text: str) -> int | None:
+    if text and not (_COUNT.fullmatch(text) and int(text)):
+        raise UserError(f"episodes {_short(text)} is no number of episodes")
+    return int(text) if text else None
+
+
+def _seeds_ordered(text: str) -> bool:
+    if text.lower() not in ("", "true", "false"):
+        raise UserError(f"seeds_ordered {text!r} is not true or false")
+    return text.lower() != "false"
+
+
+_VALUES: Mapping[str, Callable[[str], Any]] = {
+    "task": lambda text: task_info(text).name,
+    "seed": _seed,
+    "return": _return,
+    "episodes": _episodes,
+    "seeds_ordered": _seeds_ordered,
+}
+"""Conversions of the columns that are not plain text."""
 
 
 def _short(text: str) -> str:

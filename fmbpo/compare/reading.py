@@ -1,41 +1,42 @@
-"""From folders to records: runs, studies (their cells' runs) and imported results."""
+"""Reads records from folders of runs, of studies (their cells' runs) and of imported results."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fmbpo.base.files import read_json
-from fmbpo.compare.imported import FILE, read_imported
+from fmbpo.compare.imported import read_imported
 from fmbpo.compare.record import Basis, Cell, Record, Score
 from fmbpo.config.identity import identifying, leaves
 from fmbpo.errors import UserError
 from fmbpo.runs.folder import RunFolder
+from fmbpo.runs.metrics import OBS_ERROR, RETURN, after, by_horizon, cell_series
 from fmbpo.runs.plan import PLAN, read_plan
-from fmbpo.runs.series import cell_series
+from fmbpo.runs.status import IMPORTED
 from fmbpo.runs.summary import Numbers, Summary
 
 _STUDY = "study.json"
 VIDEOS = (".mp4", ".webm", ".gif", ".webp")
-"""Endings of files that are taken for videos."""
+"""Endings of video files."""
 _IN_BASIS = (
     *("scale", "data_id", "protocol.kind", "protocol.world_model", "protocol.checkpoint"),
     *("policy_learning.iterations", "policy_learning.batch", "policy_learning.horizon"),
     *("pretrain.iterations", "pretrain.batch", "pretrain.horizon"),
     *("evaluation.seed", "evaluation.final_episodes"),
 )
-"""Settings that a record's basis says already; its cell, tasks and seeds are said too."""
-_SAID = ("kind", "grid.", "conventions.", *("world_model.plugin", "policy.plugin"))
+"""Settings that a record's basis states."""
+_STATED = ("kind", "grid.", "conventions.", *("world_model.plugin", "policy.plugin"))
+"""Beginnings of settings that a record states elsewhere: its cell, tasks, seeds, conventions."""
 
 
 def records_of(paths: Sequence[Path]) -> list[Record]:
     """The policies' runs in these folders, in their order; each folder counts once.
 
-    A study's folder stands for its cells' runs beside it, which keep the study's order.
-    Pretraining runs are left out. Raises ``UserError`` for a folder that is none of the three, for
-    a run that is not complete or whose files are damaged, and where no policies remain.
+    A study's folder stands for its cells' runs beside it, in the study's order. Pretraining runs
+    are left out. Raises ``UserError`` for a folder that is none of the three, for a run that is
+    not complete or whose files are damaged, and if no policies remain.
     """
     folders: dict[Path, None] = {}
     for path in paths:
@@ -54,7 +55,7 @@ def records_of(paths: Sequence[Path]) -> list[Record]:
 
 
 def _is_study(path: Path) -> bool:
-    """Whether a study's folder. Raises ``UserError`` where the study has not ended."""
+    """Whether this is a study's folder. Raises ``UserError`` if the study has not ended."""
     if (path / _STUDY).is_file():
         return True
     if not (path / PLAN).is_file():
@@ -65,8 +66,8 @@ def _is_study(path: Path) -> bool:
     raise UserError(
         f"the study is not complete: {what} {'are' if len(missing) > 1 else 'is'} missing",
         where=str(path),
-        remedy="give the same fmbpo run again, which continues it, or name the folders of the "
-        "runs that are complete",
+        remedy="repeat the same fmbpo run, which continues it, or name the folders of the complete "
+        "runs",
     )
 
 
@@ -84,8 +85,8 @@ def _cells(study: Path) -> list[Path]:
 
 
 def _record(path: Path) -> Record | None:
-    """The run's record; None for one that pretrains."""
-    if (path / FILE).is_file():
+    """The run's record; None for a pretraining run."""
+    if (path / IMPORTED).is_file():
         return read_imported(path)
     if not path.is_dir():
         raise UserError("there is no such folder", where=str(path))
@@ -94,7 +95,7 @@ def _record(path: Path) -> Record | None:
         raise UserError(
             "the run is not complete",
             where=str(path),
-            remedy="give its command again, which continues it, or leave it out",
+            remedy="repeat its command, which continues it, or leave it out",
         )
     summary = Summary.from_json(folder.summary(), where=str(path / "summary.json"))
     if summary.policy is None:
@@ -104,9 +105,9 @@ def _record(path: Path) -> Record | None:
         return _policies(folder, summary, config)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"a key is missing or of the wrong kind ({error})",
+            f"a key is missing or has the wrong type ({error})",
             where=str(path / "config.json"),
-            remedy="the file was edited or is of another version",
+            remedy="the file was edited, or another version wrote it",
         ) from error
 
 
@@ -126,8 +127,10 @@ def _policies(folder: RunFolder, summary: Summary, config: Mapping[str, Any]) ->
             task: {seed: Score.of(found.returns) for seed, found in result.seeds.items()}
             for task, result in summary.tasks.items()
         },
-        curves={task: seeds for task, seeds in cell_series(folder, "return").items() if task},
-        model_errors=_model_errors(summary.wm_validation),
+        curves={t: seeds for t, seeds in cell_series(folder.metrics, RETURN).items() if t},
+        # Of models that learned beside policies, the errors after it.
+        model_errors=by_horizon(summary.wm_validation, after(OBS_ERROR))
+        or by_horizon(summary.wm_validation, OBS_ERROR),
         petaflops=petaflops or None,
         seconds=seconds or None,
         pretraining_petaflops=_pretraining(summary.flops) / 1e15,
@@ -140,12 +143,12 @@ def _policies(folder: RunFolder, summary: Summary, config: Mapping[str, Any]) ->
 
 
 def _pretraining(cost: Numbers) -> float:
-    """What of a run's cost is its world model's pretraining."""
+    """The part of a run's cost that pretrained its world model."""
     return cost.get("pretraining", 0.0) if isinstance(cost, dict) else 0.0
 
 
 def _videos(folder: Path) -> dict[tuple[str, str], str]:
-    """Files ``TASK__SEED.ENDING`` that somebody rendered."""
+    """Rendered videos ``TASK__SEED.ENDING``, by task and seed."""
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     whole = [f for f in files if f.suffix in VIDEOS and not f.name.startswith(".")]
     names = {file: file.stem.rpartition("__") for file in whole}
@@ -179,7 +182,7 @@ def _budget(config: Mapping[str, Any]) -> str:
         text += f", {protocol['model_iterations']} of the world model before each"
     if protocol.get("checkpoint"):
         checkpoint = Path(protocol["checkpoint"])
-        # A run's own is RUN/checkpoints/best, whose last part says nothing.
+        # A run's own is RUN/checkpoints/best: only RUN tells which.
         inside = checkpoint.parent.name == "checkpoints"
         return f"{text}; world model: {(checkpoint.parent.parent if inside else checkpoint).name}"
     if protocol.get("world_model"):
@@ -188,35 +191,19 @@ def _budget(config: Mapping[str, Any]) -> str:
 
 
 def _data_id(folder: RunFolder, config: Mapping[str, Any]) -> str:
-    """From the configuration, or from a checkpoint's manifest of runs that are older than that."""
     if "data_id" in config:
         return str(config["data_id"])
-    for manifest in sorted(folder.checkpoints.glob("**/manifest.json")):
-        return str(read_json(manifest)["data"])
-    raise UserError(
-        "which data set the run learned from is recorded neither here nor in a checkpoint",
+    raise UserError(  # an early version wrote it
+        "the configuration does not say which data set the run learned from",
         where=str(folder.path / "config.json"),
         remedy="leave the run out, or run it again",
     )
 
 
-def _model_errors(measures: Mapping[str, Any]) -> dict[int, float]:
-    """By horizon; of models that learned beside policies, those after it."""
-    for prefix in ("after_obs_error_h", "obs_error_h"):
-        found = {
-            int(name[len(prefix) :]): float(value)
-            for name, value in measures.items()
-            if re.fullmatch(rf"{prefix}\d+", name)
-        }
-        if found:
-            return found
-    return {}
-
-
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What neither the cell nor the basis says, by key path."""
+    """The settings that neither the cell nor the basis states, by key path."""
     return {
         key: value
         for key, value in leaves(identifying(config))
-        if key not in _IN_BASIS and not key.startswith(_SAID)
+        if key not in _IN_BASIS and not key.startswith(_STATED)
     }

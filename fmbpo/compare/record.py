@@ -1,4 +1,4 @@
-"""What a comparison knows of one run: its returns, and everything that they rest on."""
+"""A run as comparisons see it: its returns, and everything that they rest on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Cell:
 
 @attrs.frozen
 class Basis:
-    """What must be equal before returns are pooled or ranked; each a line for people.
+    """What must be equal before returns are pooled or ranked; each field is a line for readers.
 
     ``protocol``: frozen, finetuned or scratch. ``conventions``: the bundle, or every option.
     ``scale``: paper, laptop, ... ``data``: the data set's id. ``evaluation``: episodes and the seed
@@ -44,9 +44,9 @@ class Basis:
 
 @attrs.frozen
 class Score:
-    """One policy's final evaluation: the mean return, and every episode's where they are known.
+    """One policy's final evaluation: the mean return, and the return of every episode if known.
 
-    ``episodes`` is None where a published or typed-in number does not say.
+    ``episodes`` is None if the source of an imported number does not give it.
     """
 
     mean: float
@@ -61,16 +61,16 @@ class Score:
 
 @attrs.frozen(kw_only=True)
 class Record:
-    """One run of policies. ``scores[task][seed]``; ``curves[task][seed]`` while it was trained.
+    """One run of policies. ``scores[task][seed]``; ``curves[task][seed]`` during training.
 
     ``model_errors``: horizon in agent steps -> held-out error of observations, in standard
-    deviations. ``petaflops`` and ``seconds`` are of all training, ``pretraining_petaflops`` and
-    ``pretraining_seconds`` what of them made the world model that the run began with, which other
-    runs may share; ``hardware`` is the machine's device. ``checkpoint``: where the world model came
-    from. ``seeds_ordered``: whether seeds of two runs are the same seeds, so that they may be
-    paired. ``source``: the folder or the imported file. ``videos``: (task, seed) -> file.
-    ``settings``: every other setting that changes results, by key path; none are known of typed-in
-    numbers.
+    deviations. ``petaflops`` and ``seconds``: the cost of all training; ``pretraining_petaflops``
+    and ``pretraining_seconds``: the part of it that pretrained the run's world model, which other
+    runs may share; ``hardware``: the machine's device. ``checkpoint``: where the world model came
+    from. ``seeds_ordered``: whether seeds of the same name in two runs are the same seeds, so that
+    they may be paired. ``source``: the folder or the imported file. ``videos``: (task, seed) ->
+    file. ``settings``: every other setting that changes results, by key path; empty for imported
+    results.
     """
 
     name: str
@@ -95,8 +95,8 @@ class Record:
 
     @property
     def pretrained(self) -> str:
-        """What tells the world model that the run began with from others, wherever it lies.
+        """The identity of the pretrained world model, wherever its files lie.
 
-        Runs in which it is not recorded each have their own.
+        A run that does not record it has a world model of its own.
         """
         return str(self.settings.get("world_model_weights") or self.checkpoint or self.source)

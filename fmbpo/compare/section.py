@@ -1,4 +1,4 @@
-"""A section of a comparison: records that may be compared, and every number about them."""
+"""The numbers of a section: returns, effects, profiles and costs of comparable records."""
 
 from __future__ import annotations
 
@@ -9,21 +9,14 @@ from typing import Literal
 import numpy as np
 
 from fmbpo.compare import effects, statistics
+from fmbpo.compare.comparison import OVERALL, CellResult, Cost, Effect, Profile, Section
 from fmbpo.compare.record import Cell, Record
-from fmbpo.compare.result import (
-    OVERALL,
-    CellResult,
-    Cost,
-    Effect,
-    Profile,
-    Section,
-)
 from fmbpo.tasks.mt30 import MT30
 
 UNIT = 1000.0
-"""The highest return: what divides returns before tasks are averaged."""
+"""The highest return, by which returns are divided before tasks are averaged."""
 THRESHOLDS = tuple(i / 50 for i in range(51))
-"""Of performance profiles, in returns divided by ``UNIT``."""
+"""Thresholds of performance profiles, in returns divided by ``UNIT``."""
 _HOUR = 3600.0
 
 Table = dict[Cell, dict[str, dict[str, float]]]
@@ -31,7 +24,7 @@ Table = dict[Cell, dict[str, dict[str, float]]]
 
 
 def returns_of(records: Sequence[Record]) -> Table:
-    """All records' mean returns by cell; records of one cell are put together."""
+    """All records' mean returns by cell; records of one cell are combined."""
     table: Table = {}
     for record in records:
         tasks = table.setdefault(record.cell, {})
@@ -46,7 +39,7 @@ def all_tasks(table: Table) -> list[str]:
 
 
 def make_section(title: str, records: Sequence[Record], mixed: Sequence[str]) -> Section:
-    """All numbers of records that may be compared."""
+    """All numbers about records that may be compared."""
     table = returns_of(records)
     shared = [task for task in all_tasks(table) if all(task in table[cell] for cell in table)]
     return Section(
@@ -65,7 +58,7 @@ def make_section(title: str, records: Sequence[Record], mixed: Sequence[str]) ->
 
 
 def _blocks(table: Table, cell: Cell, tasks: Iterable[str], unit: float) -> list[statistics.Array]:
-    """One a task, ``(1, seeds)``, in an order that no names have part in."""
+    """One block ``(1, seeds)`` per task, in an order that does not depend on names."""
     return [np.array([sorted(table[cell][task].values())]) / unit for task in sorted(tasks)]
 
 
@@ -96,7 +89,7 @@ def _result(table: Table, cell: Cell, name: str, tasks: Sequence[str], unit: flo
 
 
 def _published(name: str, tasks: Sequence[str], unit: float) -> float | None:
-    """The mean of published returns where all are published."""
+    """The mean of the published returns; None unless all are published."""
     if not all(task in MT30 for task in tasks):
         return None
     return python_statistics.fmean(getattr(MT30[task], name) for task in tasks) / unit
@@ -144,7 +137,7 @@ def _cost(cell: Cell, records: Sequence[Record], table: Table) -> Cost:
 
 
 def _total(records: Sequence[Record], unit: Literal["petaflops", "seconds"]) -> float | None:
-    """Of all training, each world model's pretraining once; None where a run does not say."""
+    """The cost of all training, each pretraining once; None if a run does not record it."""
     total, pretraining = 0.0, dict[str, float]()
     for record in records:
         value, part = getattr(record, unit), getattr(record, f"pretraining_{unit}")

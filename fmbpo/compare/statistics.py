@@ -1,12 +1,13 @@
 """Means, interquartile means, differences and their 95 % intervals, over few seeds.
 
 A *block* is an array ``(k, ..., n)``: k quantities of the same n seeds, which are resampled
-jointly. Blocks are resampled apart: one a task, or one a task and cell, which makes the bootstrap
-stratified (Agarwal et al. 2021, arXiv 2108.13264). Middle axes are independent repetitions.
+jointly. Different blocks (one per task, or one per task and cell) are resampled independently,
+which makes the bootstrap stratified (Agarwal et al. 2021, arXiv 2108.13264). Middle axes are
+independent repetitions.
 
 The percentile bootstrap is too narrow for few seeds, so its level is corrected: Hesterberg's
-expanded percentile interval (arXiv 1411.5279) takes the quantiles at
-``Φ(-√(n/(n-1)) t)`` and 1 minus that, ``t`` being Student's for the pooled degrees of freedom.
+expanded percentile interval (arXiv 1411.5279) takes the quantiles at ``Φ(-√(n/(n-1)) t)`` and 1
+minus that, where ``t`` is Student's for the pooled degrees of freedom.
 """
 
 from __future__ import annotations
@@ -20,25 +21,27 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from fmbpo.compare.result import Estimate
+from fmbpo.compare.comparison import Estimate
 
 LEVEL = 0.95
 """Confidence of every interval."""
 RESAMPLES = 9999
 """Bootstrap samples of an interval."""
 SEED = 20_210_813
-"""Of the resampling, the same for every interval: a report can be made again."""
+"""Seed of the resampling, the same for every interval, so that reports are reproducible."""
 _BATCH = 500
 _ROOM = 10
 _FEWEST = 3
 
 Array: TypeAlias = NDArray[np.float64]
 Statistic: TypeAlias = Callable[..., Any]
-"""``statistic(*blocks, axis=-1)``: blocks with seeds on the last axis -> what is left of it."""
+"""``statistic(*blocks, axis=-1)`` reduces the last axis of the blocks, the seeds."""
+Ends: TypeAlias = tuple[Any, Any]
+"""Both ends of an interval: numbers, or arrays with one interval per repetition."""
 
 
 def tail(sizes: Sequence[int]) -> float:
-    """The corrected α/2 for blocks of so many seeds; for unequal ones that of the smallest."""
+    """The corrected α/2 for blocks of these numbers of seeds; n is the smallest of them."""
     n, freedom = min(sizes), sum(size - 1 for size in sizes)
     t = stats.t.ppf((1 + LEVEL) / 2, freedom)
     return float(stats.norm.cdf(-math.sqrt(n / (n - 1)) * t))
@@ -47,16 +50,16 @@ def tail(sizes: Sequence[int]) -> float:
 def reachable(sizes: Sequence[int]) -> bool:
     """Whether resampling can reach the corrected level, with room to spare.
 
-    One resample in Π nⁿ draws the lowest seed of every block again and again. Where that is no
-    ``_ROOM`` times rarer than ``tail``, the interval is little more than the range of the data:
-    so for one block of five seeds or fewer.
+    One resample in Π nⁿ draws only the lowest seed of every block. Unless that is ``_ROOM`` times
+    rarer than ``tail``, the interval is little more than the range of the data, as for one block
+    of five seeds or fewer.
     """
     extreme = -sum(n * math.log(n) for n in sizes)
     return min(sizes) > 1 and extreme + math.log(_ROOM) <= math.log(tail(sizes))
 
 
-def bootstrap_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[Any, Any] | None:
-    """Both ends of the expanded percentile interval; None where a block has a single seed."""
+def bootstrap_interval(blocks: Sequence[Array], statistic: Statistic) -> Ends | None:
+    """The expanded percentile interval; None if a block has a single seed."""
     sizes = [block.shape[-1] for block in blocks]
     if min(sizes) < 2:
         return None
@@ -74,11 +77,11 @@ def bootstrap_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[A
     return found.low, found.high
 
 
-def student_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[Any, Any] | None:
+def student_interval(blocks: Sequence[Array], statistic: Statistic) -> Ends | None:
     """Student's t interval with the bootstrap's standard error, over *all* resamples.
 
-    For what ``reachable`` denies, which is a few seeds. Of one task's mean it is the t interval,
-    and so of a contrast of cells that have equally many seeds.
+    For the few seeds with which resampling cannot reach its level. For the mean of one task, and
+    for a contrast of cells with equally many seeds, it equals the plain t interval.
     """
     sizes = [block.shape[-1] for block in blocks]
     if min(sizes) < 2:
@@ -93,14 +96,16 @@ def student_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[Any
     return value - half, value + half
 
 
-def cell_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[Any, Any] | None:
-    """The bootstrap's where resampling reaches its level, else Student's."""
+def cell_interval(blocks: Sequence[Array], statistic: Statistic) -> Ends | None:
+    """For a cell's number: the bootstrap's interval if resampling reaches its level, else
+    Student's."""
     within = reachable([block.shape[-1] for block in blocks])
     return (bootstrap_interval if within else student_interval)(blocks, statistic)
 
 
-def effect_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[Any, Any] | None:
-    """The bootstrap's, but as a cell's where a block has fewer than ``_FEWEST`` seeds.
+def effect_interval(blocks: Sequence[Array], statistic: Statistic) -> Ends | None:
+    """For a difference: the bootstrap's interval, but a cell's if a block has fewer than
+    ``_FEWEST`` seeds.
 
     Two seeds of each of two cells have 16 resamples: the interval would be their range.
     """
@@ -108,28 +113,22 @@ def effect_interval(blocks: Sequence[Array], statistic: Statistic) -> tuple[Any,
     return (cell_interval if few else bootstrap_interval)(blocks, statistic)
 
 
-def estimate(blocks: Sequence[Array], statistic: Statistic) -> Estimate:
-    """A cell's number with its interval."""
-    return _estimate(blocks, statistic, cell_interval(blocks, statistic))
+def share_interval(blocks: Sequence[Array], statistic: Statistic) -> Ends | None:
+    """For a share of pairs: the bootstrap's interval; None if resampling cannot reach its level.
 
-
-def estimate_effect(blocks: Sequence[Array], statistic: Statistic) -> Estimate:
-    """A difference with its interval."""
-    return _estimate(blocks, statistic, effect_interval(blocks, statistic))
-
-
-def estimate_probability(blocks: Sequence[Array], statistic: Statistic) -> Estimate:
-    """A share of pairs; no interval where resampling cannot reach its level.
-
-    Student's would be none: all pairs alike, as of few seeds they often are, have no spread.
+    Student's would have no width if all pairs are alike, as those of few seeds often are.
     """
     within = reachable([block.shape[-1] for block in blocks])
-    return _estimate(blocks, statistic, bootstrap_interval(blocks, statistic) if within else None)
+    return bootstrap_interval(blocks, statistic) if within else None
 
 
-def _estimate(
-    blocks: Sequence[Array], statistic: Statistic, ends: tuple[Any, Any] | None
+def estimate(
+    blocks: Sequence[Array],
+    statistic: Statistic,
+    interval: Callable[[Sequence[Array], Statistic], Ends | None] = cell_interval,
 ) -> Estimate:
+    """A number with its interval."""
+    ends = interval(blocks, statistic)
     low, high = (None, None) if ends is None else map(float, ends)
     return Estimate(float(statistic(*blocks, axis=-1)), low, high)
 
@@ -143,12 +142,12 @@ def mean(*blocks: Array, axis: int = -1) -> Any:
 
 
 def iqm(*blocks: Array, axis: int = -1) -> Any:
-    """Interquartile mean: of all runs of all tasks, without the lowest and highest quarter."""
+    """Interquartile mean: over all runs of all tasks without the lowest and highest quarter."""
     return stats.trim_mean(np.concatenate([block[0] for block in blocks], axis), 0.25, axis=axis)
 
 
 def contrast(weights: Sequence[Array]) -> Statistic:
-    """Sum of the quantities' means over seeds, each with its weight: ``weights[block][k]``."""
+    """The weighted sum of the quantities' means over seeds; weights: ``weights[block][k]``."""
 
     def statistic(*blocks: Array, axis: int = -1) -> Any:
         both = zip(weights, blocks, strict=True)
@@ -173,9 +172,9 @@ def paired_improvement(rows: Sequence[tuple[int, int]]) -> Statistic:
 
 
 def improvement(pairs: Sequence[tuple[int, int]]) -> Statistic:
-    """The same for blocks i against j by all pairs of seeds, as Mann and Whitney count.
+    """The same for blocks i and j over all pairs of seeds, as Mann and Whitney count.
 
-    That is Agarwal et al.'s probability of improvement where each pair is one task's.
+    This is Agarwal et al.'s probability of improvement if both blocks of a pair are of one task.
     """
 
     def statistic(*blocks: Array, axis: int = -1) -> Any:

@@ -1,7 +1,7 @@
-"""Where PWM's released code departs from its paper or from good sense: either way, by name.
+"""Where PWM's released code departs from its paper or from good sense: both ways, by name.
 
-The bundle ``pwm`` reproduces the released code (to compare with published numbers), ``corrected``
-is right. Each row is one option, and the bundle its default.
+The bundle ``pwm`` reproduces the released code, to compare with published numbers; ``corrected``
+corrects it. The bundle determines the default of every option.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _by_bundle(corrected: Any, pwm: Any) -> Any:
 
 @attrs.frozen(kw_only=True)
 class ConventionsConfig:
-    """``[conventions]``: departures of PWM's released code, each either way."""
+    """``[conventions]``: departures of PWM's released code, each with its correction."""
 
     bundle: Literal["corrected", "pwm"] = "corrected"
     """The default of every key below."""
@@ -37,11 +37,12 @@ class ConventionsConfig:
     """Whether a task's padded action dimensions are set to 0 in imagination."""
     task_embedding: Literal["trained", "stale"] = _by_bundle("trained", "stale")
     """The task embedding in the model's updates during policy learning: trained, or in no
-    optimiser while its gradient is never cleared and counts when clipping."""
+    optimiser, with a gradient that is never cleared and counts in the clipped norm."""
     episodes: Literal["all", "with_replacement"] = _by_bundle("all", "with_replacement")
-    """Episodes that policies learn from: each once, or as many drawn with replacement (63 %)."""
+    """Episodes that policies learn from: each once, or as many drawn with replacement (63 % of
+    them)."""
 
     def recorded(self) -> str | dict[str, Any]:
-        """The bundle's name where nothing departs from it, else every option."""
+        """The bundle's name if no option departs from it, else every option."""
         whole = ConventionsConfig(bundle=self.bundle)
         return self.bundle if self == whole else attrs.asdict(self)

@@ -1,4 +1,4 @@
-"""What settings mean: the string literals behind the fields of attrs classes."""
+"""The meanings of settings: the docstrings behind the fields of attrs classes."""
 
 from __future__ import annotations
 
@@ -11,23 +11,20 @@ from typing import Any
 def meanings(cls: type[Any]) -> dict[str, str]:
     """Docstrings of the fields, those of its bases included, each as one line of Markdown.
 
-    A field has none where it has no docstring, or where there is no source to read it from.
+    A field without a docstring, or whose class has no source, is left out.
     """
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__[:-1]):
-        found |= _own(base)
-    return found
+    return {name: text for base in reversed(cls.__mro__[:-1]) for name, text in _own(base).items()}
 
 
 def summary(cls: type[Any]) -> str:
     """The class's docstring as one line of Markdown, without the table's name before the colon."""
-    text = markdown(inspect.getdoc(cls) or "")
+    text = _markdown(inspect.getdoc(cls) or "")
     table, colon, rest = text.partition("]`: ")
     text = rest if colon and table.startswith("`[") else text
     return text[:1].upper() + text[1:]
 
 
-def markdown(text: str) -> str:
+def _markdown(text: str) -> str:
     """A docstring's text as one line of Markdown."""
     return " ".join(text.replace("``", "`").split())
 
@@ -42,5 +39,5 @@ def _own(cls: type[Any]) -> dict[str, str]:
         if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
             continue
         if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            found[field.target.id] = markdown(str(text.value.value))
+            found[field.target.id] = _markdown(str(text.value.value))
     return found

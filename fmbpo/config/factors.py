@@ -1,4 +1,4 @@
-"""In what experiments differ, and whether it is what they are compared for."""
+"""The differences between experiments, declared and undeclared."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fmbpo.config.schema import Experiment
 from fmbpo.errors import UserError, did_you_mean
 
 FACTORS = ("world_model", "policy")
-"""The study's own: which plugin, and with it the settings that the other plugin has not."""
+"""The study's own: the plugin, and with it the settings that the other plugin does not have."""
 _NAMES = ("name", "description", "aliases", "protocol.world_model")
-"""Keys that say what an experiment is called, not what it does."""
+"""Keys that name an experiment and do not change it."""
 _ABSENT = object()
 
 
@@ -22,12 +22,12 @@ def differences(
     factors: Sequence[str] = FACTORS,
     where: str = "--factor",
 ) -> tuple[list[str], list[str]]:
-    """Declared and undeclared differences, a line each: ``key: value | value``.
+    """Declared and undeclared differences, one line per key: ``key: value | value``.
 
     A factor is a plugin's table, ``world_model`` or ``policy``: the plugin may differ, and the
     settings that not all of the plugins have; a setting that they share may not. Any other factor
     is a key, ``table.key``, whose value may differ. Raises ``UserError`` for a factor that no
-    experiment has; ``where`` the factors were named.
+    experiment has; ``where`` says where the factors were named.
     """
     found: list[dict[str, Any]] = [dict(leaves(resolved(e))) for e in experiments]
     keys = list(dict.fromkeys(key for values in found for key in values))

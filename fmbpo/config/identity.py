@@ -1,4 +1,4 @@
-"""An experiment as plain values, and the hash that identifies what it computes."""
+"""An experiment as plain values, and the hash that identifies its results."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _NOT_RESULTS = (
     "description",
     "aliases",
     "scale_reason",
-    "data_id",  # a run's name has it, in its hash
-    "data.path",  # where the data lie; what they are is the caller's ``data_identity``
+    "data_id",  # part of the hash in a run's name
+    "data.path",  # ``data_identity`` tells which data they are
     "pretrain.log_every",
     "pretrain.checkpoint_every",
     "policy_learning.log_every",
     "policy_learning.checkpoint_every",
     "policy_learning.diagnose_every",
     "evaluation.workers",
-    "evaluation.planner",  # what it finds is added to a finished run
+    "evaluation.planner",  # its returns are added to a finished run
     "planning",
     "wandb",
     "system.device",
     "system.threads",
 )
-"""Keys that change no result: names, cadences of writing, and the machine's own affairs."""
+"""Keys that change no result: names, intervals of writing, and settings of the machine."""
 _UNSAID: tuple[object, ...] = (None, {}, "auto", "device", "host")
 """Values of ``data.weights`` and ``data.residence`` that change no result."""
 
@@ -43,19 +43,20 @@ _UNSAID: tuple[object, ...] = (None, {}, "auto", "device", "host")
 def resolved(experiment: Experiment) -> dict[str, Any]:
     """The experiment as tables, arrays and scalars that JSON can hold, defaults included.
 
-    ``from_resolved`` is the inverse. Tables that the experiment has no use for are left out.
+    ``from_resolved`` is the inverse. Tables that the experiment does not use are left out.
     """
     result: dict[str, Any] = {}
-    for key, value in _fields(experiment).items():
+    for key in (field.name for field in attrs.fields(Experiment)):
+        value = getattr(experiment, key)
         if isinstance(value, PluginTable):
             result[key] = {"plugin": value.plugin, **plain(value.config)}
-        elif value is not None:
+        elif value is not None and key != "origin":
             result[key] = plain(value)
     return result
 
 
 def from_resolved(values: Mapping[str, Any]) -> Experiment:
-    """The experiment that ``resolved`` gave, checked anew against the installed plugins.
+    """The experiment behind ``resolved``, checked again against the installed plugins.
 
     The data set need not exist. Raises ``UserErrors``.
     """
@@ -63,7 +64,7 @@ def from_resolved(values: Mapping[str, Any]) -> Experiment:
 
 
 def origins(experiment: Experiment) -> dict[str, str]:
-    """Where each value of ``resolved`` came from, by key path.
+    """The origin of each value of ``resolved``, by key path.
 
     A file, ``scale NAME (file)``, ``override``, ``--data``, the environment, or ``default``.
     """
@@ -75,11 +76,11 @@ def origins(experiment: Experiment) -> dict[str, str]:
 def config_hash(
     experiment: Experiment, part: Literal["all", "pretrain"] = "all", *, data_identity: str = ""
 ) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of what identifies the results.
+    """Twelve hexadecimal digits of the SHA-256 of the values that identify the results.
 
     ``part="pretrain"`` covers scale, data, world model and pretraining alone: a pretraining
-    experiment and every policy experiment with the same tables give the same. ``data_identity``
-    is the data store's own id; the path to it does not count.
+    experiment and every policy experiment with the same tables share it. ``data_identity`` is the
+    data store's own id; the path to it does not count.
     """
     values = resolved(experiment)
     if part == "pretrain":
@@ -91,10 +92,10 @@ def config_hash(
 
 
 def identifying(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What of ``resolved`` identifies results; the rest may change when a run is continued."""
+    """The part of ``resolved`` that identifies results; a continued run may change the rest."""
     kept: dict[str, Any] = copy.deepcopy(dict(values))
     data = kept.get("data", {})
-    # Rows in memory give the same batches wherever they are; from the disk, in another order.
+    # All memories give the same batches; the disk gives them in another order.
     none = [f"data.{key}" for key in ("weights", "residence") if data.get(key) in _UNSAID]
     for path in (*_NOT_RESULTS, *none):
         *tables, key = path.split(".")
@@ -106,17 +107,12 @@ def identifying(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _canonical(value: Any) -> Any:
-    """20.0 as 20: whether a default was written as an integer is no difference."""
+    """20.0 as 20, so that it makes no difference whether a default was written as an integer."""
     if isinstance(value, Mapping):
         return {key: _canonical(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_canonical(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _fields(experiment: Experiment) -> dict[str, Any]:
-    names = [field.name for field in attrs.fields(Experiment) if field.name != "origin"]
-    return {name: getattr(experiment, name) for name in names}
 
 
 def leaves(table: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:

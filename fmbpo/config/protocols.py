@@ -1,4 +1,4 @@
-"""The protocols: where the world model comes from, and whether it learns beside the policies."""
+"""The protocols: where the world model comes from, and whether it learns with the policies."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Literal
 import attrs
 from attrs import field
 
+from fmbpo.config.optimiser import ModelOptimiser
 from fmbpo.config.validators import betas, positive
 
 
 @attrs.frozen(kw_only=True, slots=False)
 class Protocol:
-    """``[protocol]``: what becomes of the world model while policies are trained. Tagged by
-    ``kind``; ``PROTOCOLS`` has the classes."""
+    """``[protocol]``: the world model's part while policies are trained. Tagged by ``kind``;
+    ``PROTOCOLS`` has the classes."""
 
     kind: Literal["frozen", "finetuned", "scratch"]
 
@@ -23,24 +24,22 @@ class _Pretrained(Protocol):
     world_model: str = ""
     """Name of the pretraining experiment whose checkpoint is used."""
     checkpoint: str = ""
-    """A world model's checkpoint (a folder) to use in its place, for instance an imported one."""
+    """A world model's checkpoint to use instead, for instance an imported one."""
 
     def __attrs_post_init__(self) -> None:
         if not (self.world_model or self.checkpoint):
-            raise ValueError(
-                "world_model must name a pretraining experiment, or checkpoint a folder"
-            )
+            raise ValueError("world_model must name a pretraining experiment, or checkpoint a file")
 
 
 @attrs.frozen(kw_only=True, slots=False)
 class _Learning(Protocol):
     model_iterations: int = field(default=1, validator=positive)
-    """The world model's steps before each of the policy's, which imagines from the last one's
-    batch."""
+    """Steps of the world model before each step of the policy, which imagines from the last of
+    their batches."""
     model_learning_rate: float = field(default=3e-4, validator=positive)
-    """Adam's for the world model, at the start."""
+    """Adam's learning rate for the world model at the start."""
     model_final_learning_rate: float = field(default=1e-5, validator=positive)
-    """Adam's for the world model, at the end."""
+    """Adam's learning rate for the world model at the end."""
     model_betas: list[float] = field(factory=lambda: [0.9, 0.999], validator=betas)
     """Adam's decay rates for the world model."""
     model_grad_clip: float = field(default=20.0, validator=positive)
@@ -48,24 +47,35 @@ class _Learning(Protocol):
     model_encoder_scale: float = field(default=1.0, validator=positive)
     """The encoder's learning rate, as a multiple of ``model_learning_rate``."""
 
+    @property
+    def optimiser(self) -> ModelOptimiser:
+        """Adam's settings."""
+        return ModelOptimiser(
+            learning_rate=self.model_learning_rate,
+            final_learning_rate=self.model_final_learning_rate,
+            betas=self.model_betas,
+            grad_clip=self.model_grad_clip,
+            encoder_scale=self.model_encoder_scale,
+        )
+
 
 @attrs.frozen(kw_only=True)
 class Frozen(_Pretrained):
-    """The pretrained world model, which learns no more."""
+    """The pretrained world model, which no longer learns."""
 
     kind: Literal["frozen"] = "frozen"
 
 
 @attrs.frozen(kw_only=True)
 class Finetuned(_Pretrained, _Learning):
-    """The pretrained world model; each policy's own copy learns beside it."""
+    """The pretrained world model; each policy has its own copy, which learns with it."""
 
     kind: Literal["finetuned"] = "finetuned"
 
 
 @attrs.frozen(kw_only=True)
 class Scratch(_Learning):
-    """A world model for each policy, from random initialisation, trained beside it."""
+    """A world model for each policy, randomly initialised and trained with it."""
 
     kind: Literal["scratch"] = "scratch"
 

@@ -1,16 +1,18 @@
-"""What an experiment file says, as typed tables. The defaults are the study's own values.
+"""The tables of an experiment file as classes. The defaults are the study's own values.
 
 Every key of a file is a field here or in the ``Config`` of the chosen plugin; there are no others.
 """
 
 from __future__ import annotations
 
+import typing
 from typing import Any, Literal
 
 import attrs
 from attrs import field
 
 from fmbpo.config.conventions import ConventionsConfig
+from fmbpo.config.optimiser import ModelOptimiser
 from fmbpo.config.protocols import Protocol
 from fmbpo.config.validators import betas, filled, non_negative, positive, unique, within
 from fmbpo.plugins import Component
@@ -18,7 +20,7 @@ from fmbpo.plugins import Component
 
 @attrs.frozen(kw_only=True)
 class PluginTable:
-    """``[world_model]`` or ``[policy]``: which plugin, and all its settings.
+    """``[world_model]`` or ``[policy]``: the plugin, and all its settings.
 
     In a file: ``plugin = "NAME"`` and, beside it, the fields of that plugin's ``Config``.
     """
@@ -33,18 +35,18 @@ class PluginTable:
 
 @attrs.frozen(kw_only=True)
 class DataConfig:
-    """``[data]``: what the world model learns from."""
+    """``[data]``: the data that the world model learns from."""
 
     path: str = ""
-    """The data store's folder, relative to the working directory; ``"embedded"``: the small one
-    that comes with the package; empty: not configured in the file."""
+    """The data store's folder, relative to the working directory; ``"embedded"``: the small store
+    in the package; empty: not configured in the file."""
     tasks: list[str] = field(factory=list, validator=unique)
-    """Tasks to use, in the study's names; empty: all that the store has."""
+    """Tasks to use, in the study's names; empty: all tasks of the store."""
     weights: dict[str, float] = field(factory=dict, validator=positive)
-    """Slices that pretraining takes an epoch from an episode, by task, on average; 1 where a task
-    is not named."""
+    """Average number of slices that pretraining takes per epoch and episode, by task; 1 for a task
+    that is not named."""
     residence: Literal["auto", "device", "host", "stream"] = "auto"
-    """Where rows are sampled from: all on the ``"device"`` that trains, all in the ``"host"``'s
+    """Where rows are sampled from: all on the training ``"device"``, all in the ``"host"``'s
     memory, or in a ``"stream"`` from the disk; ``"auto"``: the first of these that fits."""
 
 
@@ -53,19 +55,19 @@ class PretrainConfig:
     """``[pretrain]``: training of the world model on recorded data."""
 
     seed: int = field(default=42, validator=non_negative)
-    """Of initialisation, sampling and noise."""
+    """Seed of initialisation, sampling and noise."""
     iterations: int = field(default=200_000, validator=positive)
     """Gradient steps."""
     batch: int = field(default=256, validator=positive)
-    """Sub-trajectories a step."""
+    """Sub-trajectories per step."""
     horizon: int = field(default=16, validator=positive)
     """Length of a sub-trajectory, in agent steps."""
     learning_rate: float = field(default=3e-4, validator=positive)
-    """Adam's, at the start."""
+    """Adam's learning rate at the start."""
     encoder_learning_rate_scale: float = field(default=0.3, validator=positive)
     """The encoder's learning rate, as a multiple of ``learning_rate``."""
     final_learning_rate: float = field(default=1e-5, validator=positive)
-    """Adam's, at the end."""
+    """Adam's learning rate at the end."""
     grad_clip: float = field(default=20.0, validator=positive)
     """Largest norm of the gradient of all parameters."""
     betas: list[float] = field(factory=lambda: [0.9, 0.999], validator=betas)
@@ -73,9 +75,20 @@ class PretrainConfig:
     log_every: int = field(default=100, validator=positive)
     """Iterations between logged metrics."""
     validate_every: int = field(default=5000, validator=positive)
-    """Iterations between held-out validations, which choose the best checkpoint."""
+    """Iterations between validations on held-out data, which choose the best checkpoint."""
     checkpoint_every: int = field(default=5000, validator=positive)
     """Iterations between saved training states."""
+
+    @property
+    def optimiser(self) -> ModelOptimiser:
+        """Adam's settings."""
+        return ModelOptimiser(
+            learning_rate=self.learning_rate,
+            final_learning_rate=self.final_learning_rate,
+            betas=self.betas,
+            grad_clip=self.grad_clip,
+            encoder_scale=self.encoder_learning_rate_scale,
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -85,34 +98,34 @@ class PolicyLearningConfig:
     iterations: int = field(default=10_000, validator=positive)
     """Gradient steps of the actor."""
     batch: int = field(default=512, validator=positive)
-    """Imagined trajectories a step."""
+    """Imagined trajectories per step."""
     horizon: int = field(default=16, validator=positive)
-    """Imagined steps."""
+    """Steps of an imagined trajectory."""
     discount: float = field(default=0.99, validator=within(0, 1, open_low=True))
-    """γ, an agent step."""
+    """γ, the discount per agent step."""
     lam: float = field(default=0.95, validator=within(0, 1))
     """λ of the critics' TD(λ) targets."""
     actor_learning_rate: float = field(default=5e-4, validator=positive)
-    """Adam's for the actor, at the start."""
+    """Adam's learning rate for the actor at the start."""
     critic_learning_rate: float = field(default=5e-4, validator=positive)
-    """Adam's for the critics, at the start."""
+    """Adam's learning rate for the critics at the start."""
     final_learning_rate: float = field(default=1e-5, validator=positive)
-    """Both, at the end."""
+    """Both learning rates at the end."""
     betas: list[float] = field(factory=lambda: [0.7, 0.95], validator=betas)
-    """Adam's decay rates, of actor and critics."""
+    """Adam's decay rates for actor and critics."""
     actor_grad_clip: float = field(default=1.0, validator=positive)
     """Largest norm of the actor's gradient."""
     critic_grad_clip: float = field(default=100.0, validator=positive)
     """Largest norm of the critics' gradient."""
     critic_iterations: int = field(default=8, validator=positive)
-    """Passes of the critics over the imagined states, for each step of the actor."""
+    """Passes of the critics over the imagined states per step of the actor."""
     critic_minibatches: int = field(default=4, validator=positive)
-    """Parts into which a pass divides the ``batch * horizon`` states."""
+    """Minibatches per pass; they divide the ``batch * horizon`` states equally."""
     diagnose_every: int = field(default=0, validator=non_negative)
     """Iterations between measurements of the actor's gradients: signal-to-noise ratio, norms by
-    part, Jacobian norms of one step, growth through a flow policy. 0: never. Changes no result."""
+    part, Jacobian norms of one step, growth through a flow policy; 0: never. Changes no result."""
     stack: int = field(default=0, validator=non_negative)
-    """Most policies trained in one program; 0: all of the grid."""
+    """Largest number of policies trained in one program; 0: the whole grid."""
     log_every: int = field(default=100, validator=positive)
     """Iterations between logged metrics."""
     evaluate_every: int = field(default=2000, validator=positive)
@@ -131,7 +144,7 @@ class PolicyLearningConfig:
 
 @attrs.frozen(kw_only=True)
 class CriticConfig:
-    """``[critic]``: the ensemble that values imagined states."""
+    """``[critic]``: the ensemble that estimates the values of imagined states."""
 
     units: list[int] = field(factory=lambda: [400, 200], validator=[filled, positive])
     """Widths of the hidden layers."""
@@ -141,14 +154,14 @@ class CriticConfig:
 
 @attrs.frozen(kw_only=True)
 class GridConfig:
-    """``[grid]``: the policies to train, one for each task and seed."""
+    """``[grid]``: the policies to train, one per task and seed."""
 
     tasks: list[str] = field(factory=list, validator=unique)
-    """Tasks, in the study's names; empty: all of the data's."""
+    """Tasks, in the study's names; empty: all tasks of the data."""
     seeds: list[int] = field(
         factory=lambda: [42, 123, 456], validator=[filled, unique, non_negative]
     )
-    """Seeds of a policy's initialisation, sampling and noise."""
+    """Seeds of initialisation, sampling and noise, one per policy of a task."""
 
 
 @attrs.frozen(kw_only=True)
@@ -156,41 +169,41 @@ class EvaluationConfig:
     """``[evaluation]``: episodes in the simulator."""
 
     seed: int = field(default=10_000, validator=within(0, 2**31))
-    """Of the initial states: the same for every policy, so that they can be compared in pairs."""
+    """Seed of the initial states, which all policies share, so that returns compare in pairs."""
     episodes: int = field(default=10, validator=positive)
-    """Episodes of an evaluation during training."""
+    """Episodes per evaluation during training."""
     final_episodes: int = field(default=50, validator=positive)
-    """Episodes of the evaluation of a trained policy."""
+    """Episodes of a trained policy's final evaluation."""
     planner: Literal["none", "mppi"] = "none"
-    """``"mppi"``: the final evaluation also plans at every step in the world model, as
-    ``[planning]`` says; those returns stand beside the policy's own."""
+    """``"mppi"``: a second final evaluation plans in the world model at every step (see
+    ``[planning]``); its returns stand beside the policy's own."""
     workers: int = field(default=0, validator=non_negative)
-    """Processes that simulate; 0: one a core."""
+    """Processes that simulate; 0: one per core."""
 
 
 @attrs.frozen(kw_only=True)
 class PlanningConfig:
-    """``[planning]``: MPPI in the world model at test time, where ``evaluation.planner`` asks for
-    it. Defaults: TD-MPC2's."""
+    """``[planning]``: MPPI in the world model at test time, if ``evaluation.planner`` asks for it.
+    Defaults: TD-MPC2's."""
 
     episodes: int = field(default=10, validator=positive)
-    """Episodes of the evaluation, the first of those of the policy's own."""
+    """Episodes with planning: the first episodes of the policy's own final evaluation."""
     horizon: int = field(default=3, validator=positive)
-    """H, steps planned in the model; the critics value the latent behind them."""
+    """H, steps planned in the model; the critics estimate the value of the last latent."""
     iterations: int = field(default=6, validator=positive)
-    """Refinements of one plan."""
+    """Refinements per plan."""
     samples: int = field(default=512, validator=positive)
     """Action sequences drawn around the mean in each refinement."""
     elites: int = field(default=64, validator=positive)
-    """Best candidates, which the next mean and standard deviation are taken from."""
+    """Best candidates, which determine the next mean and standard deviation."""
     policy_samples: int = field(default=24, validator=positive)
     """The policy's own sequences among the candidates; the first is deterministic."""
     temperature: float = field(default=0.5, validator=positive)
-    """Multiplies the scores (an inverse temperature): a higher one favours the best more."""
+    """Factor of the scores (an inverse temperature): a higher value favours the best more."""
     min_std: float = field(default=0.05, validator=non_negative)
     """Lower bound of the samples' standard deviation."""
     max_std: float = field(default=2.0, validator=positive)
-    """Upper bound, with which each plan begins."""
+    """Upper bound, and the initial value of each plan."""
 
     def __attrs_post_init__(self) -> None:
         if self.elites > self.samples + self.policy_samples:
@@ -201,10 +214,10 @@ class PlanningConfig:
 
 @attrs.frozen(kw_only=True)
 class WandbConfig:
-    """``[wandb]``: Weights & Biases, off unless asked for."""
+    """``[wandb]``: Weights & Biases, off by default."""
 
     mode: Literal["online", "offline", "disabled"] = "disabled"
-    """``"online"`` uploads, ``"offline"`` writes to the run's folder, ``"disabled"``: neither."""
+    """``"online"`` uploads, ``"offline"`` writes to the run's folder, ``"disabled"`` is off."""
     project: str = "MT30-Detailed"
     """Project of policy runs."""
     pretrain_project: str = "WM-Pretrain"
@@ -213,19 +226,19 @@ class WandbConfig:
 
 @attrs.frozen(kw_only=True)
 class SystemConfig:
-    """``[system]``: how, not what, the machine computes."""
+    """``[system]``: how the machine computes."""
 
     device: str = field(default="auto", validator=filled)
-    """A torch device such as ``"cuda:0"``; ``"auto"``: the GPU where there is one."""
+    """A torch device such as ``"cuda:0"``; ``"auto"``: the GPU if there is one."""
     compile: bool = False
     """Whether the updates run under ``torch.compile``."""
     threads: int = field(default=0, validator=within(0, 1024))
-    """torch's threads on the CPU; 0: torch's own choice."""
+    """torch's threads on the CPU; 0: torch's default."""
 
 
 @attrs.frozen(kw_only=True)
 class Experiment:
-    """One experiment, resolved and checked. ``kind`` says which tables it has.
+    """One experiment, resolved and checked. ``kind`` determines its tables.
 
     ``"pretrain"`` trains a world model; ``"policy"`` trains a grid of policies in one.
     """
@@ -240,9 +253,9 @@ class Experiment:
     aliases: list[str] = field(factory=list, validator=unique)
     """Older names of the experiment."""
     scale: str
-    """``"paper"``, the file itself, or the name of the overlay that was laid over it."""
+    """``"paper"``, the file itself, or the name of the scale that was laid over it."""
     scale_reason: str = ""
-    """Why this scale, for people."""
+    """The reason for this scale, for people."""
     data: DataConfig = field(factory=DataConfig)
     world_model: PluginTable
     pretrain: PretrainConfig = field(factory=PretrainConfig)
@@ -257,23 +270,47 @@ class Experiment:
     wandb: WandbConfig = field(factory=WandbConfig)
     system: SystemConfig = field(factory=SystemConfig)
     origin: dict[str, str] = field(factory=dict, eq=False, repr=False)
-    """Where each value came from, by key path; values that are not in it are defaults."""
+    """Origin of each value by key path; values that are not in it are defaults."""
+
+    @property
+    def of_policies(self) -> PolicyTables:
+        """The tables of policies, of an experiment that trains some."""
+        assert self.kind == "policy"
+        return PolicyTables(*(getattr(self, name) for name in POLICY_TABLES))
 
     def __attrs_post_init__(self) -> None:
-        tables = {name: getattr(self, name) for name in POLICY_TABLES}
-        wrong = [n for n, t in tables.items() if (t is None) == (self.kind == "policy")]
         if getattr(self.world_model.config, "reward_loss", "two_hot") != "two_hot":
             raise ValueError(
-                "world_model.reward_loss is not set here but by conventions.model_loss, which "
-                "leaves pretraining as it is"
+                "world_model.reward_loss cannot be set here; set conventions.model_loss, which "
+                "does not affect pretraining"
             )
-        if wrong:
-            verb = "needs" if self.kind == "policy" else "has no place for"
-            raise ValueError(f"an experiment of kind {self.kind!r} {verb} {', '.join(wrong)}")
+
+
+def tables() -> dict[str, type[Any]]:
+    """The class of each table of an experiment, by the table's name."""
+    hints = typing.get_type_hints(Experiment)
+    return {
+        name: cls
+        for name, hint in hints.items()
+        for cls in (hint, *typing.get_args(hint))
+        if isinstance(cls, type) and attrs.has(cls)
+    }
+
+
+@attrs.frozen
+class PolicyTables:
+    """The tables of an experiment of kind ``"policy"``, all of which it has."""
+
+    protocol: Protocol
+    conventions: ConventionsConfig
+    policy: PluginTable
+    policy_learning: PolicyLearningConfig
+    critic: CriticConfig
+    grid: GridConfig
 
 
 POLICY_TABLES = ("protocol", "conventions", "policy", "policy_learning", "critic", "grid")
-"""Tables of a ``"policy"`` experiment alone."""
+"""Tables that only a ``"policy"`` experiment has."""
 
 DEFAULTED_TABLES = ("conventions", "policy_learning", "critic")
-"""Those of them that need not be written."""
+"""Those of them that a file may leave out."""

@@ -14,7 +14,7 @@ from fmbpo.config.load import load_experiment
 from fmbpo.config.study_file import Study, is_study, load_study
 
 COMMENT_COLUMN = 60
-"""Longer lines than this have their comment behind them, and do not push those of others."""
+"""Comments align behind lines of at most this length; a longer line does not move the others."""
 
 
 def shown(
@@ -26,31 +26,26 @@ def shown(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """``resolved`` and ``origins`` of the experiment; arguments and errors of ``load_experiment``.
 
-    Of a study: its own keys, and below ``cells.NAME`` what each cell resolves to.
+    For a study: its own keys, and each resolved cell below ``cells.NAME``.
     """
     if not is_study(path):
         experiment = load_experiment(path, scale=scale, overrides=overrides, data=data)
         return resolved(experiment), origins(experiment)
     study = load_study(path, scale=scale, overrides=overrides, data=data)
-    own = {
-        "kind": "study",
-        "name": study.name,
-        "description": study.description,
-        "factors": study.factors,
-    }
+    own = {"kind": "study"} | {k: getattr(study, k) for k in ("name", "description", "factors")}
     file, written = toml.display(path), toml.read(path).origin
     given = {"name": file, "description": "default"}
-    whence = {key: written.get(key, given.get(key, file)) for key in own}
+    sources = {key: written.get(key, given.get(key, file)) for key in own}
     for name in study.cells:
-        whence |= _origins_of_cell(study, name, overrides, file)
+        sources |= _origins_of_cell(study, name, overrides, file)
     cells = {name: resolved(experiment) for name, experiment in study.cells.items()}
-    return {**own, "cells": cells}, whence
+    return {**own, "cells": cells}, sources
 
 
 def _origins_of_cell(
     study: Study, name: str, overrides: Sequence[str], file: str
 ) -> Iterator[tuple[str, str]]:
-    """Overrides that the study makes are told from those of the command line, which win."""
+    """Tells overrides of the study from those of the command line, which win."""
     asked = [".".join(toml.parse_override(text)[0]) for text in overrides]
     for key, origin in origins(study.cells[name]).items():
         mine = not any(f"{key}.".startswith(f"{path}.") for path in asked)
@@ -59,17 +54,17 @@ def _origins_of_cell(
         yield f"cells.{name}.{key}", origin
 
 
-def toml_text(values: Mapping[str, Any], whence: Mapping[str, str] | None = None) -> str:
-    """Tables as TOML that parses back to them; ``whence`` a value comes stands behind it.
+def toml_text(values: Mapping[str, Any], comments: Mapping[str, str] | None = None) -> str:
+    """Tables as TOML that parses back to them; ``comments`` by key path go behind values.
 
-    What is not set, ``None``, TOML has no word for: it becomes a comment.
+    TOML has no word for ``None``, a value that is not set: it becomes a comment.
     """
-    blocks = ["\n".join(block) + "\n" for block in _blocks(values, whence or {}, ())]
+    blocks = ["\n".join(block) + "\n" for block in _blocks(values, comments or {}, ())]
     return "\n".join(blocks)
 
 
 def _blocks(
-    table: Mapping[str, Any], whence: Mapping[str, str], at: tuple[str, ...]
+    table: Mapping[str, Any], comments: Mapping[str, str], at: tuple[str, ...]
 ) -> Iterator[list[str]]:
     """The lines of a table, then those of each table in it."""
     inner = {key: value for key, value in table.items() if isinstance(value, Mapping) and value}
@@ -79,16 +74,16 @@ def _blocks(
         for key, value in rows
     ]
     width = max((len(line) for line in lines if len(line) <= COMMENT_COLUMN), default=0)
-    comments = [whence.get(".".join([*at, key]), "") for key, _ in rows]
+    behind = [comments.get(".".join([*at, key]), "") for key, _ in rows]
     block = [
         f"{line.ljust(width)}  # {_comment(comment)}" if comment else line
-        for line, comment in zip(lines, comments, strict=True)
+        for line, comment in zip(lines, behind, strict=True)
     ]
     header = [f"[{'.'.join(map(_key, at))}]"] if at else []
     if block:
         yield header + block
     for key, value in inner.items():
-        yield from _blocks(value, whence, (*at, key))
+        yield from _blocks(value, comments, (*at, key))
 
 
 def _key(key: str) -> str:

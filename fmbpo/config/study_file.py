@@ -1,4 +1,4 @@
-"""Study files: experiments that are run together and compared, and in what they may differ.
+"""Study files, which name experiments to run and compare, and the factors that may differ.
 
 ::
 
@@ -43,11 +43,11 @@ class CellConfig:
     """``[cells.NAME]``: one experiment of the study."""
 
     experiment: str = field(validator=filled)
-    """Its file, relative to the study's."""
+    """Its file, relative to the study's file."""
     overrides: list[str] = field(factory=list)
-    """Values of this cell, as ``-o`` takes them: ``"table.key=value"``."""
+    """Values of this cell, in the form of ``-o``: ``"table.key=value"``."""
     scale: dict[str, list[str]] = field(factory=dict)
-    """Further ones at a scale, by its name: ``scale.laptop = ["table.key=value"]``."""
+    """Further overrides at one scale: ``scale.laptop = ["table.key=value"]``."""
 
 
 @attrs.frozen(kw_only=True)
@@ -62,9 +62,9 @@ class StudyConfig:
     description: str = ""
     """One line for people."""
     factors: list[str] = field(validator=[filled, unique])
-    """What the cells may differ in: ``world_model``, ``policy``, or keys (``table.key``)."""
+    """Allowed differences between cells: ``world_model``, ``policy``, or keys (``table.key``)."""
     cells: dict[str, CellConfig] = field()
-    """The experiments, by the names that tables and pictures give them."""
+    """The experiments, by their names in tables and pictures."""
 
     @cells.validator
     def _several(self, _: object, value: dict[str, CellConfig]) -> None:
@@ -87,7 +87,7 @@ class Study:
 
 
 def is_study(path: Path) -> bool:
-    """Whether the file says that it is one. Raises ``UserError`` for what is no TOML file."""
+    """Whether the file is of kind ``"study"``. Raises ``UserError`` if it cannot be read."""
     return toml.read(path).tree.get("kind") == "study"
 
 
@@ -100,8 +100,8 @@ def load_study(
 ) -> Study:
     """Read a study and its experiments; scale, overrides and data are laid over every cell.
 
-    Raises ``UserErrors`` for mistakes of the file or of an experiment, and where cells differ in
-    more than the declared factors.
+    Raises ``UserErrors`` for mistakes in the file or an experiment, and if cells differ in more
+    than the declared factors.
     """
     document, file = toml.read(path), toml.display(path)
     document.tree.setdefault("name", path.stem)
@@ -126,7 +126,7 @@ def load_study(
         raise UserError(
             f"the cells differ in more than the factors: {'; '.join(undeclared)}",
             where=where,
-            remedy="make them equal, or declare the key among the study's factors",
+            remedy="make them equal, or add the key to the study's factors",
         )
     runs = [(e.name, config_hash(e)) for e in experiments]
     if len(set(runs)) < len(runs):
@@ -135,14 +135,8 @@ def load_study(
             where=where,
             remedy="remove one of the two, or let them differ in a factor",
         )
-    return Study(
-        name=config.name,
-        phase=config.phase,
-        description=config.description,
-        factors=config.factors,
-        cells=cells,
-        differences=declared,
-    )
+    own = {key: getattr(config, key) for key in ("name", "phase", "description", "factors")}
+    return Study(**own, cells=cells, differences=declared)
 
 
 def _load_cell(
@@ -155,11 +149,9 @@ def _load_cell(
             where = f"{toml.display(file)}: scale.{name}"
             raise UserError("no such scale", where=where, remedy=did_you_mean(name, known))
     chosen = load_experiment(file, scale=scale, overrides=[*cell.overrides, *overrides], data=data)
-    more = cell.scale.get(chosen.scale)
-    if more is None:
+    if chosen.scale not in cell.scale:
         return chosen
-    # What the command line says comes last.
-    mine = [*cell.overrides, *more, *overrides]
+    mine = [*cell.overrides, *cell.scale[chosen.scale], *overrides]  # the command line wins
     return load_experiment(file, scale=chosen.scale, overrides=mine, data=data)
 
 

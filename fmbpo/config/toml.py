@@ -25,13 +25,13 @@ import tomli
 from fmbpo.errors import UserError, did_you_mean
 
 OVERRIDE = "override"
-"""Origin of a value that came by ``-o``."""
+"""Origin of a value that ``-o`` set."""
 
 _OWN_KEYS = ("name", "aliases", "description")
 NOT_IN_OVERLAY = ("extends", "scale", "name", "aliases", "kind")
 """Keys that cannot depend on the scale."""
 DEEPEST = 100
-"""Tables and arrays inside each other; deeper ones are refused, and overrides of longer keys."""
+"""The deepest nesting of tables and arrays, and the most parts of an override's key."""
 _KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _WORD = re.compile(r"[A-Za-z_./~][A-Za-z0-9_./~+:@-]*")
 
@@ -44,29 +44,28 @@ class Document:
     origin: dict[str, str] = attrs.field(factory=dict)
 
     def lay(self, table: Mapping[str, Any], label: str | Callable[[str], str]) -> None:
-        """Lay ``table`` over the tree; ``label``, or what it gives for a path, is the origin."""
+        """Lay ``table`` over the tree; ``label``, or its result for a path, is the origin."""
         name = label if callable(label) else (lambda _: label)
-        self._lay(self.tree, table, name, "")
 
-    def _lay(
-        self, into: dict[str, Any], table: Mapping[str, Any], label: Callable[[str], str], at: str
-    ) -> None:
-        for key, value in table.items():
-            path = f"{at}{key}"
-            if isinstance(value, Mapping):
-                if not isinstance(into.get(key), dict):
-                    into[key] = {}
-                    self.origin[path] = label(path)
-                self._lay(into[key], value, label, f"{path}.")
-            else:
-                for below in [p for p in self.origin if p.startswith(f"{path}.")]:
-                    del self.origin[below]
-                into[key] = list(value) if isinstance(value, list) else value
-                self.origin[path] = label(path)
+        def lay(into: dict[str, Any], table: Mapping[str, Any], at: str) -> None:
+            for key, value in table.items():
+                path = f"{at}{key}"
+                if isinstance(value, Mapping):
+                    if not isinstance(into.get(key), dict):
+                        into[key] = {}
+                        self.origin[path] = name(path)
+                    lay(into[key], value, f"{path}.")
+                else:
+                    for below in [p for p in self.origin if p.startswith(f"{path}.")]:
+                        del self.origin[below]
+                    into[key] = list(value) if isinstance(value, list) else value
+                    self.origin[path] = name(path)
+
+        lay(self.tree, table, "")
 
 
 def display(path: Path) -> str:
-    """The path as a person would type it: relative where it lies below the working directory."""
+    """The path as a person would type it: relative if it lies below the working directory."""
     absolute = Path(os.path.abspath(path))
     try:
         return str(absolute.relative_to(Path.cwd()))
@@ -80,22 +79,23 @@ def read(path: Path) -> Document:
     Raises ``UserError`` for a file that is missing or no TOML, and for cycles.
     """
     document = Document()
-    _visit(Path(path), document, [], set(), "")
+    _visit(path, document, [], set(), "")
     return document
 
 
 def _visit(
     path: Path, document: Document, chain: list[Path], done: set[Path], mentioned: str
 ) -> None:
-    place = Path(os.path.realpath(path))
-    if place in chain:
-        circle = " -> ".join(display(p) for p in [*chain[chain.index(place) :], place])
+    """Lay the file over the document, after the files that it extends and that are not ``done``."""
+    real = Path(os.path.realpath(path))
+    if real in chain:
+        circle = " -> ".join(display(p) for p in [*chain[chain.index(real) :], real])
         raise UserError(
             f"the files extend each other in a circle: {circle}",
             where=mentioned,
             remedy="remove one `extends` of the circle",
         )
-    if place in done:
+    if real in done:
         return
     table = _parse(path, mentioned)
     label = display(path)
@@ -107,8 +107,8 @@ def _visit(
             remedy='write extends = ["base/NAME.toml"]',
         )
     for item in extends:
-        _visit(path.parent / item, document, [*chain, place], done, f"{label}: extends")
-    done.add(place)
+        _visit(path.parent / item, document, [*chain, real], done, f"{label}: extends")
+    done.add(real)
     if chain:
         table = {key: value for key, value in table.items() if key not in _OWN_KEYS}
     document.lay(table, label)
@@ -123,31 +123,29 @@ def _parse(path: Path, mentioned: str) -> dict[str, Any]:
             raise UserError("begins with a byte-order mark", where=label, remedy=save)
         return _loads(text, label)
     except FileNotFoundError:
-        folder = path.parent
-        known = [p.name for p in folder.glob("*.toml")] if folder.is_dir() else []
-        remedy = f"{display(folder)} has no TOML file"
-        if known:
-            remedy = did_you_mean(path.name, known)
+        known = [p.name for p in path.parent.glob("*.toml")]
+        empty = f"{display(path.parent)} has no TOML file"
+        remedy = did_you_mean(path.name, known) if known else empty
         raise UserError(f"no such file: {label}", where=mentioned, remedy=remedy) from None
     except UnicodeDecodeError as error:
         raise UserError(f"cannot be read: {error}", where=label, remedy=save) from None
     except OSError as error:
         raise UserError(f"cannot be read: {error}", where=label, remedy="is it a file?") from None
     except tomli.TOMLDecodeError as error:
-        remedy = "mend the TOML; strings need quotes"
-        raise UserError(f"not TOML: {error}", where=label, remedy=remedy) from None
+        what, remedy = f"not TOML: {error}", "correct the syntax; strings need quotes"
+        raise UserError(what, where=label, remedy=remedy) from None
 
 
 def _loads(text: str, where: str) -> dict[str, Any]:
-    """The text's table; raises ``TOMLDecodeError``, or ``UserError`` for what is beyond measure.
+    """The text's table; raises ``TOMLDecodeError``, or ``UserError`` beyond TOML's limits.
 
-    TOML promises integers of 64 bits and lets a reader limit the depth. Without limits, a few
-    kilobytes exhaust the stack of whoever walks or prints the table.
+    TOML promises integers of 64 bits and lets a reader limit the depth. Without a limit, a few
+    kilobytes exhaust the stack of any function that walks or prints the table.
     """
     deep = UserError(
         f"tables or arrays lie more than {DEEPEST} deep in each other",
         where=where,
-        remedy="no setting is nested like that: look for brackets or dots too many",
+        remedy="no setting is nested so deeply: look for extra brackets or dots",
     )
     try:
         table = tomli.loads(text)
@@ -176,20 +174,18 @@ def _loads(text: str, where: str) -> dict[str, Any]:
 def scales(document: Document) -> list[str]:
     """Names of the scales that the document defines by ``[scale.NAME]``."""
     table = document.tree.get("scale", {})
-    bad = "scale" if not isinstance(table, dict) else ""
-    for name in table if not bad else ():
-        bad = bad if isinstance(table[name], dict) else f"scale.{name}"
-    if bad:
+    found = {f"scale.{n}": t for n, t in table.items()} if isinstance(table, dict) else {"scale": 0}
+    for key in [key for key, value in found.items() if not isinstance(value, dict)]:
         raise UserError(
             "`scale` holds tables of values for a scale",
-            where=f"{document.origin.get(bad, '')}: {bad}",
+            where=f"{document.origin.get(key, '')}: {key}",
             remedy="write [scale.NAME.TABLE] in the file, and choose a scale with --scale NAME",
         )
     return list(table)
 
 
 def apply_scale(document: Document, name: str) -> None:
-    """Lay ``[scale.name]`` over the rest, where it is defined, and drop every ``[scale]`` table."""
+    """Lay ``[scale.name]`` over the rest, if it is defined, and drop every ``[scale]`` table."""
     defined = scales(document)
     table = document.tree.pop("scale", {})
     inner = {k: document.origin.pop(k) for k in list(document.origin) if k.split(".")[0] == "scale"}
@@ -208,8 +204,8 @@ def apply_scale(document: Document, name: str) -> None:
 def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
     """Lay ``key.path=value`` strings over the document, the last winning.
 
-    A value is read as TOML (``3``, ``0.5``, ``true``, ``"text"``, ``[1, 2]``); what is no TOML is
-    a string where it is a plain word or path. Raises ``UserError`` for anything else.
+    A value is read as TOML (``3``, ``0.5``, ``true``, ``"text"``, ``[1, 2]``), and otherwise as a
+    string if it is a plain word or path. Raises ``UserError`` for anything else.
     """
     for text in overrides:
         path, value = parse_override(text)
@@ -236,7 +232,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         raise UserError("not an override", where=where, remedy="write -o table.key=value")
     path = key.split(".")
     if len(path) > DEEPEST:
-        what, remedy = f"a key of {len(path)} parts", "no setting is nested like that"
+        what, remedy = f"a key of {len(path)} parts", "no setting is nested so deeply"
         raise UserError(what, where=where, remedy=remedy)
     if path[0] in ("extends", "scale"):
         remedy = "use --scale NAME" if path[0] == "scale" else "extend in an experiment file"

@@ -1,8 +1,8 @@
-"""Where the rows of a data set lie while it is sampled, behind one interface.
+"""Where the rows of a data set lie while it is sampled.
 
-``device``: all of them on the device that trains. ``host``: in the host's memory; batches are made
-there and sent. ``stream``: on the disk, for sets larger than memory (`Stored`); `StreamSampler`
-reads them in order, a window at a time.
+``stream`` (`Stored`): on the disk, for sets larger than memory; `StreamSampler` reads them in
+order, a window at a time. ``host`` (`InMemory`): in the host's memory; batches are made there and
+sent. ``device`` (`InMemory`): all of them on the device that trains.
 """
 
 from __future__ import annotations
@@ -14,104 +14,73 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
+import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 from zarr.codecs import BytesCodec
 
 from fmbpo.data.store import Store
-from fmbpo.data.store_format import DATA_ARRAYS, LAYOUT, REMAKE, check_finite, read
-from fmbpo.errors import UserError
+from fmbpo.data.store_format import DATA_ARRAYS, LAYOUT, check_finite, damaged, read
 
 Kind: TypeAlias = Literal["device", "host", "stream"]
 
 WIDTHS = tuple(LAYOUT[name][1] or 1 for name in DATA_ARRAYS)
 ROW_WIDTH = sum(WIDTHS)
-"""Columns of a packed row: observation, action, reward."""
+"""Columns of a packed row: observation, action and reward side by side."""
 PIECE_ROWS = 65_536
-"""Rows that are packed at once where all of a store goes to memory."""
+"""Rows packed at once while a whole store is loaded into memory."""
 
 
 class Residence(Protocol):
-    """Rows of a store, packed: observation, action and reward side by side."""
+    """Packed rows: where they lie, and slices of them.
+
+    Attributes:
+        kind: the name of the residence.
+        device: the device of the batches.
+        worker: one thread that makes batches ahead; None if that gains nothing.
+    """
 
     kind: Kind
     device: torch.device
-    """Where batches come out."""
     worker: ThreadPoolExecutor | None
-    """One thread that makes batches ahead; None where that gains nothing."""
 
     def load(self) -> None:
-        """Bring the rows there now and not with the first batch. ``UserError`` for damaged ones."""
+        """Read rows that belong in memory now instead of with the first batch."""
 
     def gather(self, row_B: Tensor, horizon: int) -> Tensor:
-        """Slices of ``horizon`` + 1 rows from the given first ones: ``[H + 1, B, ROW_WIDTH]`` on
-        ``device``."""
-
-
-class InMemory:
-    """``device`` and ``host``: all rows of a store as one tensor ``[N, ROW_WIDTH]``.
-
-    They are read when they are first needed, which for a run that is complete is never. That takes
-    no more memory than they and one piece.
-    """
-
-    def __init__(self, store: Store, kind: Literal["device", "host"], device: torch.device) -> None:
-        self.kind: Kind = kind
-        self.device = device
-        self.worker = ThreadPoolExecutor(1, "batches") if kind == "host" else None
-        self._stored = Stored(store, device)
-
-    @cached_property
-    def packed(self) -> Tensor:
-        """All rows. ``UserError`` for damaged ones."""
-        store, block = self._stored.store, self._stored.block_rows
-        place = self.device if self.kind == "device" else torch.device("cpu")
-        packed = torch.empty(store.rows, ROW_WIDTH, device=place)
-        step = math.ceil(PIECE_ROWS / block) * block
-        for start in range(0, store.rows, step):
-            end = min(start + step, store.rows)
-            packed[start:end] = torch.from_numpy(self._stored.span(start, end))
-        return packed
-
-    def load(self) -> None:
-        """See `Residence`."""
-        self.packed  # noqa: B018 (it is read here)
-
-    def gather(self, row_B: Tensor, horizon: int) -> Tensor:
-        """See `Residence`."""
-        packed = self.packed[_slices(row_B, horizon).to(self.packed.device)]
-        return to_device(packed, self.device)
+        """Slices of ``horizon`` + 1 rows: ``[H + 1, B, ROW_WIDTH]`` on ``device``."""
 
 
 class Stored:
-    """``stream``: rows that stay on the disk.
+    """Rows that stay on the disk: a ``Residence``.
 
-    Chunks that are plain float32 are read in part, by position; others (compressed) are decoded
-    whole, the last one of each array being kept. Every value that is read is checked to be finite.
+    Plain float32 chunks are read in part, by position; compressed chunks are decoded whole, and
+    the last one of each array is kept. Every value that is read is checked to be finite.
 
     Attributes:
-        block_rows: rows of a chunk, what is best read at once.
+        block_rows: rows per chunk, best read at once.
         plain: whether a few rows can be read without decoding a chunk.
     """
 
-    kind: Kind = "stream"
-
-    def __init__(self, store: Store, device: torch.device) -> None:
-        self.store, self.device = store, device
-        self.worker: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "batches")
+    def __init__(self, store: Store, device: torch.device, kind: Kind = "stream") -> None:
+        self.store, self.device, self.kind = store, device, kind
+        self.worker = None if kind == "device" else ThreadPoolExecutor(1, "batches")
         self.block_rows = int(store.arrays["data/obs"].chunks[0])
         self.plain = all(_is_plain(store.arrays[name]) for name in DATA_ARRAYS)
         self._last: dict[str, tuple[int, NDArray[np.float32]]] = {}
 
     def load(self) -> None:
-        """See `Residence`: nothing is to be brought."""
+        """Read rows that belong in memory now instead of with the first batch.
+
+        Raises `UserError` for damaged rows.
+        """
 
     def span(
         self, start: int, end: int, out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """Rows ``start`` to ``end``, ``[n, ROW_WIDTH]``, written to ``out`` where it is given.
+        """Rows ``start`` to ``end``, ``[n, ROW_WIDTH]``, written to ``out`` if it is given.
 
-        Raises ``UserError`` for chunks that cannot be read and values that are not finite.
+        Raises `UserError` for chunks that cannot be read and values that are not finite.
         """
         packed = np.empty((end - start, ROW_WIDTH), np.float32) if out is None else out
         column = 0
@@ -130,7 +99,8 @@ class Stored:
         return packed
 
     def gather(self, row_B: Tensor, horizon: int) -> Tensor:
-        """See `Residence`; rows are read in the order in which they lie, each chunk once."""
+        """Slices of ``horizon`` + 1 rows from the given first ones: ``[H + 1, B, ROW_WIDTH]`` on
+        ``device``. Rows are read in their order on the disk, each chunk once."""
         packed = np.empty((len(row_B), horizon + 1, ROW_WIDTH), np.float32)
         first_B = row_B.numpy()
         for i in np.argsort(first_B, kind="stable"):
@@ -146,9 +116,9 @@ class Stored:
             try:
                 values = np.fromfile(place, "<f4", count * width, offset=4 * offset * width)
             except OSError as error:
-                raise UserError(f"unreadable: {error}", where=str(place), remedy=REMAKE) from error
+                raise damaged(f"unreadable: {error}", str(place)) from error
             if len(values) < count * width:
-                raise UserError("truncated", where=str(place), remedy=REMAKE)
+                raise damaged("truncated", str(place))
             return values.reshape(count, width)
         last = self._last.get(name)
         if last is None or last[0] != chunk:
@@ -158,18 +128,48 @@ class Stored:
         return last[1][offset : offset + count]
 
 
+class InMemory(Stored):
+    """All rows of a store in memory, as one tensor ``[N, ROW_WIDTH]``.
+
+    They are read when they are first needed: never, for a run that is complete. Reading takes
+    the memory of the rows and of one piece.
+    """
+
+    @cached_property
+    def packed(self) -> Tensor:
+        """All rows. Raises `UserError` for damaged ones."""
+        place = self.device if self.kind == "device" else torch.device("cpu")
+        packed = torch.empty(self.store.rows, ROW_WIDTH, device=place)
+        step = math.ceil(PIECE_ROWS / self.block_rows) * self.block_rows
+        for start in range(0, self.store.rows, step):
+            end = min(start + step, self.store.rows)
+            packed[start:end] = torch.from_numpy(self.span(start, end))
+        self._last.clear()
+        return packed
+
+    def load(self) -> None:
+        """See `Stored`."""
+        self.packed  # noqa: B018 (it is read here)
+
+    def gather(self, row_B: Tensor, horizon: int) -> Tensor:
+        """See `Stored`."""
+        row_HB = row_B + torch.arange(horizon + 1).unsqueeze(1)
+        return to_device(self.packed[row_HB.to(self.packed.device)], self.device)
+
+
+def residence(store: Store, kind: Kind, device: torch.device) -> Stored:
+    """The rows of a store in the residence of this kind."""
+    return (Stored if kind == "stream" else InMemory)(store, device, kind)
+
+
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """The same on ``device``; to a GPU from page-locked memory, which need not be waited for."""
+    """The same on ``device``; a GPU copies from page-locked memory, without waiting."""
     if device.type == "cuda" and values.device.type == "cpu":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
 
 
-def _slices(row_B: Tensor, horizon: int) -> Tensor:
-    return row_B + torch.arange(horizon + 1).unsqueeze(1)
-
-
-def _is_plain(array: Any) -> bool:
-    codecs = array.metadata.codecs
-    little = len(codecs) == 1 and isinstance(codecs[0], BytesCodec)
-    return little and str(getattr(codecs[0].endian, "value", "")) == "little"
+def _is_plain(array: zarr.Array[Any]) -> bool:
+    """Whether chunks are little-endian numbers as they are, without compression or shards."""
+    packed = array.compressors or array.filters
+    return not packed and array.serializer == BytesCodec(endian="little")

@@ -7,48 +7,52 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fmbpo.data.residence import Residence
-from fmbpo.data.store import Store
 from fmbpo.hookspecs import Batch
 from fmbpo.tasks.mt30 import OBS_WIDTH
 
 START_ROWS = 65_536
-"""Observations of a task that are kept for policies to start from where rows are on the disk."""
+"""Observations per task in the pool that policies start from if rows are on the disk."""
 
 
 class Rows:
-    """Some episodes of a data set: where its rows are, and which of them belong together.
+    """Some episodes of a data set, and the residence of its rows.
+
+    ``ends_E``: the row behind each episode's last; the first begins at row 0.
 
     ``task_E`` holds ids of the study's task list (not of the store's), ``mask_KA`` one row of 0/1
     for each of those ids.
     """
 
-    def __init__(self, store: Store, residence: Residence, task_E: Tensor, mask_KA: Tensor) -> None:
+    def __init__(
+        self, ends_E: NDArray[np.int64], residence: Residence, task_E: Tensor, mask_KA: Tensor
+    ) -> None:
         self.residence, self.device = residence, residence.device
-        self.end_E = torch.from_numpy(store.episode_ends)
+        self.end_E = torch.from_numpy(ends_E)
         self.start_E = torch.cat([self.end_E.new_zeros(1), self.end_E[:-1]])
         self.task_E = task_E
         self.mask_KA = mask_KA.to(self.device)
 
     def select(self, chosen_E: Tensor) -> Rows:
-        """The episodes where ``chosen_E`` is true, or those that it numbers; the rows themselves
-        are shared."""
+        """The episodes chosen by a mask or by indices ``chosen_E``; the rows are shared."""
         some = copy.copy(self)
         some.start_E, some.end_E = self.start_E[chosen_E], self.end_E[chosen_E]
         some.task_E = self.task_E[chosen_E]
         return some
 
     def unmasked(self) -> Rows:
-        """The same with all action dimensions taken for real ones."""
+        """The same episodes with a mask of ones: all action dimensions count."""
         same = copy.copy(self)
         same.mask_KA = torch.ones_like(self.mask_KA)
         return same
 
     def redrawn(self, generator: torch.Generator) -> Rows:
-        """As many episodes of each task, drawn with replacement."""
+        """The same number of episodes of each task, drawn with replacement."""
         drawn = []
         for task in torch.unique(self.task_E):
             (mine,) = torch.nonzero(self.task_E == task, as_tuple=True)
@@ -78,16 +82,16 @@ class Sampler(Protocol):
         """The next batch."""
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next batches depend on."""
+        """Everything that the next batches depend on."""
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue from ``state``."""
 
 
 class SliceSampler:
-    """One slice from every episode an epoch, in random order, at a uniformly random offset.
+    """One slice per epoch from every episode, in random order, at a uniformly random offset.
 
-    ``weight_K``: slices an epoch from an episode of each task, on average (`turns`); None: one.
+    ``weight_K``: mean slices per epoch from an episode of each task (`turns`); None: one.
     """
 
     def __init__(
@@ -112,7 +116,7 @@ class SliceSampler:
         return first_rows(self.rows, episode_B, self.horizon, self.generator), episode_B
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next batches depend on."""
+        """Everything that the next batches depend on."""
         return {"generator": self.generator.get_state(), "order": self.order}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -122,9 +126,9 @@ class SliceSampler:
 
 
 class Ahead:
-    """Another sampler's batches, the next one being made by a thread while one is used.
+    """Another sampler's batches; a thread makes the next one while one is used.
 
-    ``state`` is that behind the last batch handed out, whatever was made ahead.
+    ``state`` is the state after the last batch handed out, whatever was made ahead.
     """
 
     def __init__(self, sampler: Sampler, worker: Executor) -> None:
@@ -135,17 +139,17 @@ class Ahead:
     def sample(self) -> Batch:
         """The next batch."""
         ready = self._next or self.worker.submit(self._make)
-        self._next = None  # what fails is made anew
+        self._next = None  # a failed batch is made anew
         batch, self._state = ready.result()
         self._next = self.worker.submit(self._make)
         return batch
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next batches depend on."""
+        """Everything that the next batches depend on."""
         return self._state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from ``state``; what was made ahead is dropped."""
+        """Continue from ``state``; drop the batch made ahead."""
         if self._next is not None:
             self._next.exception()  # waits
             self._next = None
@@ -158,7 +162,7 @@ class Ahead:
 
 
 def ahead(sampler: Sampler, rows: Rows) -> Sampler:
-    """``sampler`` with the next batch made by the residence's thread, where it has one."""
+    """``sampler``, made ahead by the residence's thread if it has one."""
     return Ahead(sampler, rows.residence.worker) if rows.residence.worker else sampler
 
 
@@ -193,10 +197,10 @@ class PooledStarts:
 
 
 def start_samplers(rows: Rows, tasks: Sequence[int]) -> dict[int, StartSampler | PooledStarts]:
-    """What policies start from, by task.
+    """The observations that policies start from, by task.
 
-    Rows on the disk cannot be reached one by one as fast as policies learn: from them a fixed pool
-    of ``START_ROWS`` a task is drawn uniformly, with replacement, and read in one pass.
+    Single rows cannot be read from the disk as fast as policies learn: there, a fixed pool of
+    ``START_ROWS`` per task is drawn uniformly, with replacement, and read in one pass.
     """
     samplers = {task: StartSampler(rows, task) for task in tasks}
     if rows.residence.kind != "stream":
@@ -210,8 +214,8 @@ def start_samplers(rows: Rows, tasks: Sequence[int]) -> dict[int, StartSampler |
 def turns(episode_E: Tensor, weight_E: Tensor | None, generator: torch.Generator) -> Tensor:
     """The given episodes in random order, each as often as its weight says.
 
-    An episode of weight w comes floor(w) times and, with probability w - floor(w), once more;
-    each once where there are no weights.
+    An episode of weight w comes floor(w) times and, with probability w - floor(w), once more.
+    Without weights, each comes once.
     """
     if weight_E is not None:
         u = torch.rand(len(episode_E), generator=generator, dtype=torch.float64)
@@ -220,7 +224,7 @@ def turns(episode_E: Tensor, weight_E: Tensor | None, generator: torch.Generator
 
 
 def first_rows(rows: Rows, episode_B: Tensor, horizon: int, generator: torch.Generator) -> Tensor:
-    """The first row of a slice in each of the episodes ``[B]``, uniform over those that fit."""
+    """First rows of slices in the episodes ``[B]``, uniform over the rows that leave room."""
     start, end = rows.start_E[episode_B], rows.end_E[episode_B]
     u = torch.rand(len(episode_B), generator=generator, dtype=torch.float64)
     return start + (u * (end - start - horizon)).floor().long()

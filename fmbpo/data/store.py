@@ -1,4 +1,4 @@
-"""The offline store: one Zarr v3 group a data set, flat rows with the episode ends apart.
+"""The offline store: one Zarr v3 group per data set, flat rows with the episode ends apart.
 
 Reading. `open_store` checks the structure and leaves the rows on disk; `load` reads and checks
 all of it. Writing is in `fmbpo.data.store_writer`.
@@ -6,26 +6,28 @@ all of it. Writing is in `fmbpo.data.store_writer`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from attrs import frozen
+from attrs import astuple, frozen
 from numpy.typing import NDArray
 
 from fmbpo.data.store_format import (
     DATA_ARRAYS,
     LAYOUT,
-    REMAKE,
+    META_ARRAYS,
     SEAL,
+    Attributes,
     ContentHash,
     check_attributes,
     check_ends,
     check_finite,
     check_index,
     check_manifest,
+    damaged,
     digest,
     open_array,
     open_group,
@@ -54,7 +56,7 @@ class Store:
     """
 
     path: Path
-    attributes: Mapping[str, Any]
+    attributes: Attributes
     arrays: Mapping[str, zarr.Array[Any]]
     episode_ends: NDArray[np.int64]
     episode_task: NDArray[np.int16]
@@ -80,10 +82,15 @@ class Store:
         """Number of rows N."""
         return int(self.arrays["data/reward"].shape[0])
 
+    @property
+    def episode_starts(self) -> NDArray[np.int64]:
+        """[E] first row of each episode."""
+        return starts(self.episode_ends)
+
 
 @frozen(eq=False)
-class Episodes:
-    """A data set in memory.
+class Episodes(Store):
+    """A store with its rows in memory.
 
     Row t holds an observation and the action and reward that led to it; row 0 of an episode
     has action and reward 0. A slice must lie within one episode.
@@ -92,37 +99,11 @@ class Episodes:
         obs: [N, 24] float32, zero-padded.
         action: [N, 6] float32, zero-padded.
         reward: [N] float32, sum over the repeated control steps, so in [0, 2].
-        episode_ends: [E] int64, exclusive end row of each episode.
-        episode_task: [E] int16, index into ``tasks``.
-        episode_behaviour: [E] int8, index into ``behaviours``.
-        id: hash of the content.
-        tasks: task names.
-        behaviours: names of the behaviours.
-        obs_dims: observation width of each task, at most 24.
-        action_dims: action width of each task, at most 6.
-        planner_return: by task ``{mean, std, episodes}`` of the planner's own episodes; empty
-            where the data were not collected.
-        attributes: all attributes of the store.
     """
 
     obs: NDArray[np.float32]
     action: NDArray[np.float32]
     reward: NDArray[np.float32]
-    episode_ends: NDArray[np.int64]
-    episode_task: NDArray[np.int16]
-    episode_behaviour: NDArray[np.int8]
-    id: str
-    tasks: tuple[str, ...]
-    behaviours: tuple[str, ...]
-    obs_dims: tuple[int, ...]
-    action_dims: tuple[int, ...]
-    planner_return: Mapping[str, Mapping[str, float]]
-    attributes: Mapping[str, Any]
-
-    @property
-    def episode_starts(self) -> NDArray[np.int64]:
-        """[E] first row of each episode."""
-        return starts(self.episode_ends)
 
 
 def open_store(path: Path | str) -> Store:
@@ -137,9 +118,7 @@ def open_store(path: Path | str) -> Store:
     attributes: dict[str, Any] = dict(group.attrs)
     check_attributes(attributes, path)
     arrays = {name: open_array(group, name, path) for name in LAYOUT}
-    meta = {name: read(arrays[name], name, path) for name in LAYOUT if name.startswith("meta/")}
-    ends, tasks = meta["meta/episode_ends"], meta["meta/episode_task"]
-    behaviours = meta["meta/episode_behaviour"]
+    tasks, behaviours, ends = (read(arrays[name], name, path) for name in META_ARRAYS)
     check_ends(ends, {name: arrays[name].shape[0] for name in DATA_ARRAYS}, path)
     check_index(tasks, len(ends), "meta/episode_task", attributes["tasks"], path)
     check_index(behaviours, len(ends), "meta/episode_behaviour", attributes["behaviours"], path)
@@ -153,29 +132,25 @@ def load(path: Path | str) -> Episodes:
         UserError: as `open_store`, and for values that are not finite.
     """
     store = open_store(path)
-    data = {name: read(store.arrays[name], name, store.path) for name in DATA_ARRAYS}
-    for name, values in data.items():
-        check_finite(values, 0, name, store.episode_ends, store.path)
-    attributes = store.attributes
-    return Episodes(
-        obs=data["data/obs"],
-        action=data["data/action"],
-        reward=data["data/reward"],
-        episode_ends=store.episode_ends,
-        episode_task=store.episode_task,
-        episode_behaviour=store.episode_behaviour,
-        id=store.id,
-        tasks=store.tasks,
-        behaviours=store.behaviours,
-        obs_dims=tuple(attributes["obs_dims"]),
-        action_dims=tuple(attributes["action_dims"]),
-        planner_return=attributes.get("planner_return", {}),
-        attributes=attributes,
-    )
+    rows = []
+    for name in DATA_ARRAYS:
+        rows.append(read(store.arrays[name], name, store.path))
+        check_finite(rows[-1], 0, name, store.episode_ends, store.path)
+    return Episodes(*astuple(store, recurse=False), *rows)
 
 
-def held_out(store: Store | Episodes) -> NDArray[np.bool_]:
-    """[E] which episodes are kept from training: the same for a data set, always.
+def check_request(store: Store, request: Attributes) -> None:
+    """UserError unless the store was made for this request (a part of its provenance)."""
+    if store.attributes.get("provenance", {}).get("request") != request:
+        raise UserError(
+            "another data set is here already",
+            where=str(store.path),
+            remedy="choose another name, or remove the folder",
+        )
+
+
+def held_out(store: Store) -> NDArray[np.bool_]:
+    """[E] which episodes are kept from training; fixed by the data set's id.
 
     Of every task's E_t episodes the ``max(2, floor(E_t / 50))`` with the smallest SHA-256 of
     ``"<data-set id>/<episode index>"`` (never all of them).
@@ -190,26 +165,25 @@ def held_out(store: Store | Episodes) -> NDArray[np.bool_]:
 
 
 def verify(path: Path | str, progress: Callable[[float], None] | None = None) -> str:
-    """Read every row, a chunk at a time: finite, and what the id says. Returns the id.
+    """Read every row, a chunk at a time, and compare the content with the id. Returns the id.
 
-    The metadata are compared with their seal (stores from before there was one have none), and
-    the numbers of rows and episodes in them, by task and by source file, with the arrays.
+    All values must be finite. The metadata must match their seal (old stores have none), and
+    the counts of rows and episodes in them, by task and by source file, must match the arrays.
 
     Raises:
         UserError: as `load`, or the content has changed since the store was written.
     """
     store = open_store(path)
     if SEAL in store.attributes and seal(store.path) != store.attributes[SEAL]:
-        raise UserError(
-            "the metadata (a zarr.json) have changed since the store was written",
-            where=str(store.path),
-            remedy=REMAKE,
-        )
+        what = "the metadata (a zarr.json) have changed since the store was written"
+        raise damaged(what, str(store.path))
     check_manifest(store.attributes, store.episode_task, store.episode_ends, store.path)
     hasher = ContentHash(store.tasks)
     done, total = 0, store.rows * len(DATA_ARRAYS)
     for name in DATA_ARRAYS:
-        for start, values in _pieces(store, name):
+        array = store.arrays[name]
+        for start in range(0, store.rows, array.chunks[0]):
+            values = read(array, name, store.path, slice(start, start + array.chunks[0]))
             check_finite(values, start, name, store.episode_ends, store.path)
             hasher.update(name, values)
             done += len(values)
@@ -217,11 +191,8 @@ def verify(path: Path | str, progress: Callable[[float], None] | None = None) ->
                 progress(done / max(total, 1))
     found = hasher.id(store.episode_task, store.episode_behaviour, store.episode_ends)
     if found != store.id:
-        raise UserError(
-            f"the content has changed since the store was written (id {store.id}, found {found})",
-            where=str(store.path),
-            remedy=REMAKE,
-        )
+        what = f"the content has changed since the store was written (id {store.id}, found {found})"
+        raise damaged(what, str(store.path))
     return found
 
 
@@ -258,7 +229,7 @@ def info(path: Path | str) -> dict[str, Any]:
 
 
 def _returns(store: Store) -> NDArray[np.float64]:
-    """[E] the sum of every episode's rewards, a piece of the rewards in memory at a time."""
+    """[E] the sum of every episode's rewards, with one piece of the rewards in memory at a time."""
     ends = store.episode_ends
     first, returns = starts(ends), np.zeros(len(ends))
     at = 0
@@ -269,10 +240,3 @@ def _returns(store: Store) -> NDArray[np.float64]:
         returns[at:stop] = np.add.reduceat(reward.astype(np.float64), first[at:stop] - rows.start)
         at = stop
     return returns
-
-
-def _pieces(store: Store, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
-    array = store.arrays[name]
-    step = array.chunks[0]
-    for start in range(0, array.shape[0], step):
-        yield start, read(array, name, store.path, slice(start, start + step))

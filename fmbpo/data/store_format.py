@@ -1,4 +1,4 @@
-"""The layout of the offline store, the id of its content, and the checks that reading makes."""
+"""The layout of the offline store, the id of its content, and the checks made on reading."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import zarr
@@ -14,6 +14,11 @@ from numpy.typing import NDArray
 
 from fmbpo.errors import UserError
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
+
+Array: TypeAlias = NDArray[Any]
+"""Numbers of any type."""
+Attributes: TypeAlias = Mapping[str, Any]
+"""Values of JSON by name."""
 
 FORMAT = "fmbpo-offline"
 FORMAT_VERSION = 1
@@ -28,11 +33,13 @@ LAYOUT: dict[str, tuple[str, int, str]] = {
     "meta/episode_ends": ("int64", 0, "episodes"),
 }
 DATA_ARRAYS = tuple(name for name in LAYOUT if name.startswith("data/"))
+META_ARRAYS = tuple(name for name in LAYOUT if name.startswith("meta/"))
 ROW_BYTES = sum(np.dtype(LAYOUT[name][0]).itemsize * (LAYOUT[name][1] or 1) for name in DATA_ARRAYS)
-"""Of a row of all of them, uncompressed."""
+"""Bytes of a row of the data arrays, uncompressed."""
 SEAL = "seal"
-"""The attribute that holds `seal` of the rest."""
+"""The attribute that holds the `seal` of the metadata."""
 REMAKE = "collect or import the data set again"
+_GIVE = "give the folder of a store that fmbpo wrote"
 
 
 def starts(episode_ends: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -47,7 +54,7 @@ class ContentHash:
         self._tasks = tuple(tasks)
         self._hashes = {name: hashlib.sha256() for name in DATA_ARRAYS}
 
-    def update(self, name: str, values: NDArray[Any]) -> None:
+    def update(self, name: str, values: Array) -> None:
         """Add the next rows of a data array."""
         dtype = np.dtype(LAYOUT[name][0]).newbyteorder("<")
         self._hashes[name].update(np.ascontiguousarray(values, dtype).tobytes())
@@ -59,15 +66,12 @@ class ContentHash:
         episode_ends: NDArray[np.int64],
     ) -> str:
         """The id of all rows added so far with these episodes."""
-        parts = [*self._tasks, *(h.hexdigest() for h in self._hashes.values())]
-        for values, name in (
-            (episode_task, "meta/episode_task"),
-            (episode_behaviour, "meta/episode_behaviour"),
-            (episode_ends, "meta/episode_ends"),
-        ):
-            dtype = np.dtype(LAYOUT[name][0]).newbyteorder("<")
-            parts.append(hashlib.sha256(np.asarray(values, dtype).tobytes()).hexdigest())
-        return "sha256:" + digest("\n".join(parts))
+        meta: tuple[Array, ...] = (episode_task, episode_behaviour, episode_ends)
+        for name, values in zip(META_ARRAYS, meta, strict=True):
+            self._hashes[name] = hashlib.sha256()
+            self.update(name, values)
+        hashes = [self._hashes[name].hexdigest() for name in LAYOUT]
+        return "sha256:" + digest("\n".join([*self._tasks, *hashes]))
 
 
 def digest(text: str) -> str:
@@ -76,15 +80,34 @@ def digest(text: str) -> str:
 
 
 def seal(path: Path) -> str:
-    """SHA-256 of a store's metadata: all attributes but the seal itself, and of every array."""
+    """SHA-256 of a store's metadata: of all attributes except the seal, and of every array."""
     documents = {name: json.loads((path / name / "zarr.json").read_bytes()) for name in LAYOUT}
     group = json.loads((path / "zarr.json").read_bytes())
     group["attributes"].pop(SEAL, None)
     return "sha256:" + digest(json.dumps([group, documents], sort_keys=True))
 
 
+def counts(
+    tasks: Sequence[str], episode_task: NDArray[np.int16], episode_ends: NDArray[np.int64]
+) -> Attributes:
+    """The attributes that count rows and episodes, in all and by task."""
+    lengths = episode_ends - starts(episode_ends)
+    episodes = np.bincount(episode_task, minlength=len(tasks))
+    rows = np.bincount(episode_task, weights=lengths, minlength=len(tasks))  # exact below 2^53
+    return {
+        "rows": int(lengths.sum()),
+        "episodes_per_task": {name: int(episodes[i]) for i, name in enumerate(tasks)},
+        "rows_per_task": {name: int(rows[i]) for i, name in enumerate(tasks)},
+    }
+
+
+def damaged(what: str, where: str) -> UserError:
+    """The error for a store that only making it again can mend."""
+    return UserError(what, where=where, remedy=REMAKE)
+
+
 def open_group(path: Path) -> zarr.Group:
-    """The group of a store, for reading; UserError where there is none."""
+    """The group of a store, for reading; UserError if there is none."""
     if not path.exists():
         raise UserError(
             "there is no data set here", where=str(path), remedy="check the path, or collect one"
@@ -92,68 +115,54 @@ def open_group(path: Path) -> zarr.Group:
     try:
         return zarr.open_group(path, mode="r", zarr_format=3)
     except Exception as error:
-        raise UserError(
-            f"this is not a Zarr v3 group ({type(error).__name__})",
-            where=str(path),
-            remedy="give the folder of a store that fmbpo wrote",
-        ) from error
+        what = f"this is not a Zarr v3 group ({type(error).__name__})"
+        raise UserError(what, where=str(path), remedy=_GIVE) from error
 
 
 def open_array(group: zarr.Group, name: str, path: Path) -> zarr.Array[Any]:
-    """An array of `LAYOUT`; UserError if missing, of wrong shape or type, or chunks are missing."""
+    """An array of `LAYOUT`; UserError if it or a chunk is missing, or shape or type is wrong."""
     where = f"{path}, array {name}"
     dtype, columns, _ = LAYOUT[name]
     try:
         array = group[name]
     except KeyError as error:
-        raise UserError("the array is missing", where=where, remedy=REMAKE) from error
+        raise damaged("the array is missing", where) from error
     except Exception as error:
-        raise UserError(f"unreadable: {error}", where=where, remedy=REMAKE) from error
+        raise damaged(f"unreadable: {error}", where) from error
     if not isinstance(array, zarr.Array):
-        raise UserError("a group where an array should be", where=where, remedy=REMAKE)
-    rank = 2 if columns else 1
-    if array.ndim != rank or (columns and array.shape[1] != columns):
+        raise damaged("a group where an array should be", where)
+    if array.shape[1:] != ((columns,) if columns else ()):
         shape = f"[N, {columns}]" if columns else "[N]"
-        raise UserError(f"shape {array.shape}, not {shape}", where=where, remedy=REMAKE)
+        raise damaged(f"shape {array.shape}, not {shape}", where)
     if array.dtype != np.dtype(dtype):
-        raise UserError(f"type {array.dtype}, not {dtype}", where=where, remedy=REMAKE)
-    # Zarr reads a chunk that is not there as the fill value.
-    if array.nchunks_initialized < array.nchunks:
-        missing = array.nchunks - array.nchunks_initialized
-        raise UserError(
-            f"truncated: {missing} of {array.nchunks} chunks missing", where=where, remedy=REMAKE
-        )
+        raise damaged(f"type {array.dtype}, not {dtype}", where)
+    # Zarr reads a missing chunk as the fill value.
+    missing = array.nchunks - array.nchunks_initialized
+    if missing > 0:
+        raise damaged(f"truncated: {missing} of {array.nchunks} chunks missing", where)
     return array
 
 
-def read(array: zarr.Array[Any], name: str, path: Path, rows: slice | None = None) -> NDArray[Any]:
-    """All rows of an array, or some; UserError where its chunks cannot be decoded."""
+def read(array: zarr.Array[Any], name: str, path: Path, rows: slice | None = None) -> Array:
+    """All rows of an array, or some; UserError if its chunks cannot be decoded."""
     try:
         return np.asarray(array[rows if rows is not None else slice(None)])
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         at = f", in rows {rows.start} to {rows.stop}" if rows is not None else ""
-        raise UserError(
-            f"truncated or damaged: {first}", where=f"{path}, array {name}{at}", remedy=REMAKE
-        ) from error
+        raise damaged(f"truncated or damaged: {first}", f"{path}, array {name}{at}") from error
 
 
-def check_attributes(attributes: Mapping[str, Any], path: Path) -> None:
+def check_attributes(attributes: Attributes, path: Path) -> None:
     """UserError unless these are attributes of a complete store that this version can read."""
     where = str(path)
     if attributes.get("format") != FORMAT:
-        raise UserError(
-            f"a Zarr group, but not a data set (attribute format is not {FORMAT!r})",
-            where=where,
-            remedy="give the folder of a store that fmbpo wrote",
-        )
+        what = f"a Zarr group, but not a data set (attribute format is not {FORMAT!r})"
+        raise UserError(what, where=where, remedy=_GIVE)
     version = attributes.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise UserError(
-            f"format version {version}; this fmbpo reads up to {FORMAT_VERSION}",
-            where=where,
-            remedy="update fmbpo",
-        )
+        what = f"format version {version}; this fmbpo reads up to {FORMAT_VERSION}"
+        raise UserError(what, where=where, remedy="update fmbpo")
     if attributes.get("complete") is not True:
         raise UserError(
             "the data set is not complete: its making was interrupted",
@@ -163,105 +172,68 @@ def check_attributes(attributes: Mapping[str, Any], path: Path) -> None:
     needed = ("id", "tasks", "behaviours", "obs_dims", "action_dims")
     missing = [key for key in needed if key not in attributes]
     if missing:
-        raise UserError(f"attributes missing: {', '.join(missing)}", where=where, remedy=REMAKE)
+        raise damaged(f"attributes missing: {', '.join(missing)}", where)
     for task in attributes["tasks"]:
         try:
             task_info(task)
         except UserError as error:
-            raise UserError(
-                error.what, where=f"{path}, attribute tasks", remedy=error.remedy
-            ) from None
+            where = f"{path}, attribute tasks"
+            raise UserError(error.what, where=where, remedy=error.remedy) from None
 
 
 def check_ends(ends: NDArray[np.int64], lengths: Mapping[str, int], path: Path) -> None:
     """UserError unless the ends [E] increase and reach the length of every data array."""
     where = f"{path}, array meta/episode_ends"
-    steps = np.diff(ends, prepend=np.int64(0))
-    if (steps <= 0).any():
-        at = int(np.flatnonzero(steps <= 0)[0])
-        raise UserError(f"not increasing at episode {at}", where=where, remedy=REMAKE)
+    falls = np.flatnonzero(np.diff(ends, prepend=np.int64(0)) <= 0)
+    if len(falls):
+        raise damaged(f"not increasing at episode {int(falls[0])}", where)
     last = int(ends[-1]) if len(ends) else 0
     for name, rows in lengths.items():
         if last != rows:
-            raise UserError(
-                f"the last episode ends at row {last}, but {name} has {rows} rows",
-                where=where,
-                remedy=REMAKE,
-            )
+            raise damaged(f"the last episode ends at row {last}, but {name} has {rows} rows", where)
 
 
-def check_index(
-    index: NDArray[Any], episodes: int, name: str, names: Sequence[str], path: Path
-) -> None:
+def check_index(index: Array, episodes: int, name: str, names: Sequence[str], path: Path) -> None:
     """UserError unless every episode has an index [E] into ``names``."""
     where = f"{path}, array {name}"
     if len(index) != episodes:
-        raise UserError(f"{len(index)} entries for {episodes} episodes", where=where, remedy=REMAKE)
+        raise damaged(f"{len(index)} entries for {episodes} episodes", where)
     bad = np.flatnonzero((index < 0) | (index >= len(names)))
     if len(bad):
         at = int(bad[0])
-        raise UserError(
-            f"episode {at} has index {int(index[at])}, but there are {len(names)} names",
-            where=where,
-            remedy=REMAKE,
-        )
+        what = f"episode {at} has index {int(index[at])}, but there are {len(names)} names"
+        raise damaged(what, where)
 
 
 def check_manifest(
-    attributes: Mapping[str, Any],
-    task: NDArray[np.int16],
-    ends: NDArray[np.int64],
-    path: Path,
+    attributes: Attributes, task: NDArray[np.int16], ends: NDArray[np.int64], path: Path
 ) -> None:
-    """UserError unless the numbers in the attributes are those of the episodes [E].
+    """UserError unless the counts in the attributes are those of the episodes [E].
 
-    Of all rows and of rows and episodes by task; and every episode comes from exactly one of the
-    ``sources``, where there are such.
+    If there are ``sources``, every episode must come from exactly one of them.
     """
-    names, lengths = attributes["tasks"], ends - starts(ends)
-    episodes = np.bincount(task, minlength=len(names))
-    rows = np.bincount(task, weights=lengths, minlength=len(names))
-    found: dict[str, Any] = {
-        "rows": int(lengths.sum()),
-        "episodes_per_task": {name: int(episodes[i]) for i, name in enumerate(names)},
-        "rows_per_task": {name: int(rows[i]) for i, name in enumerate(names)},
-    }
-    for key, value in found.items():
+    for key, value in counts(attributes["tasks"], task, ends).items():
         if attributes.get(key, value) != value:
-            raise UserError(
-                f"{attributes[key]}, but the arrays have {value}",
-                where=f"{path}, attribute {key}",
-                remedy=REMAKE,
-            )
-    at = 0
+            what = f"{attributes[key]}, but the arrays have {value}"
+            raise damaged(what, f"{path}, attribute {key}")
+    at, where = 0, f"{path}, attribute sources"
     for source in attributes.get("sources", ()):
         begin, end = source["first_episode"], source["end_episode"]
         if begin != at or end - begin != source["episodes"] - source["left_out"]:
-            raise UserError(
-                f"{source['file']} does not have the episodes {begin} to {end}",
-                where=f"{path}, attribute sources",
-                remedy=REMAKE,
-            )
+            raise damaged(f"{source['file']} does not have the episodes {begin} to {end}", where)
         at = end
     if attributes.get("sources") and at != len(ends):
-        raise UserError(
-            f"{at} episodes, but there are {len(ends)}",
-            where=f"{path}, attribute sources",
-            remedy=REMAKE,
-        )
+        raise damaged(f"{at} episodes, but there are {len(ends)}", where)
 
 
 def check_finite(
-    values: NDArray[Any], first_row: int, name: str, ends: NDArray[np.int64], path: Path
+    values: Array, first_row: int, name: str, ends: NDArray[np.int64], path: Path
 ) -> None:
     """UserError naming episode and row if a value of the rows from ``first_row`` is not finite."""
     if np.isfinite(values).all():
         return
-    rows = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))
-    row = int(rows[0]) + first_row
+    bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
+    row = int(np.flatnonzero(bad)[0]) + first_row
     episode = int(np.searchsorted(ends, row, side="right"))
-    raise UserError(
-        f"a value that is not finite (NaN or infinite) in episode {episode}, row {row}",
-        where=f"{path}, array {name}",
-        remedy=REMAKE,
-    )
+    what = f"a value that is not finite (NaN or infinite) in episode {episode}, row {row}"
+    raise damaged(what, f"{path}, array {name}")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,13 @@ from fmbpo.data.store_format import (
     FORMAT,
     FORMAT_VERSION,
     LAYOUT,
+    META_ARRAYS,
     SEAL,
+    Array,
+    Attributes,
     ContentHash,
+    counts,
     seal,
-    starts,
 )
 from fmbpo.errors import UserError
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
@@ -38,9 +40,9 @@ class StoreWriter:
     """Appends episodes to ``<out>.partial`` and renames it to ``out`` when finished.
 
     Rows go to disk in whole chunks, then the episodes that lie wholly within them, their ends
-    last. With ``resume``, a partial store continues after its last whole episode, which
-    `episodes` counts; the result is the same as without an interruption, whenever it came. What
-    is there is read again for that, once (for the id).
+    last. With ``resume``, a partial store continues after its last whole episode (`episodes` is
+    their number); the result does not depend on interruptions. The rows that are there are read
+    again once, for the id.
 
     Args:
         out: folder of the finished store; must not exist.
@@ -48,16 +50,16 @@ class StoreWriter:
         behaviours: names of behaviours (at most 127).
         compress: Blosc (zstd, byte shuffle); good for small stores that are loaded whole. Without
             it, chunks can be memory-mapped.
-        chunk_rows: rows a chunk.
-        resume: continue a partial store of the same kind where there is one.
-        provenance: an attribute of the store from its beginning on. A partial store is only
-            continued where the ``"request"`` in it is the same.
+        chunk_rows: rows per chunk.
+        resume: continue a partial store of the same kind if there is one.
+        provenance: an attribute of the store from the start. A partial store is continued only
+            if the ``"request"`` in it is the same.
         reread: called with (rows read again, rows to read again) while a partial store is opened.
 
     Raises:
-        UserError: ``out`` exists, a task is unknown, a partial store of another request is there
-            or is damaged, the disk is full or may not be written (here and in every method; what
-            is on the disk stays valid and is continued).
+        UserError: ``out`` exists, a task is unknown, the partial store belongs to another
+            request or is damaged, the disk is full or may not be written (here and in every
+            method; what is on the disk stays valid and can be continued).
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class StoreWriter:
         compress: bool = False,
         chunk_rows: int = CHUNK_ROWS,
         resume: bool = False,
-        provenance: Mapping[str, Any] | None = None,
+        provenance: Attributes | None = None,
         reread: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.out, self.partial = Path(out), Path(f"{out}.partial")
@@ -78,7 +80,7 @@ class StoreWriter:
         self._tasks = tuple(task_info(name).name for name in tasks)
         self._behaviours = tuple(behaviours)
         self._chunk, self._hash = chunk_rows, ContentHash(self._tasks)
-        self._pending: dict[str, list[NDArray[Any]]] = {name: [] for name in LAYOUT}
+        self._pending: dict[str, list[Array]] = {name: [] for name in LAYOUT}
         self._rows = self._written = self.episodes = self._episodes_written = 0
         # A kill can leave a store without its last arrays; then it has no rows either.
         begun = all((self.partial / name / "zarr.json").exists() for name in LAYOUT)
@@ -122,9 +124,7 @@ class StoreWriter:
             if word not in known:
                 raise UserError(f"{word!r} is not one of {', '.join(known)}", where=where)
         self.extend(
-            rows["data/obs"],
-            rows["data/action"],
-            rows["data/reward"],
+            *rows.values(),
             lengths=np.array([length]),
             task=np.array([self._tasks.index(task)]),
             behaviour=np.array([self._behaviours.index(behaviour)]),
@@ -136,24 +136,20 @@ class StoreWriter:
         action: NDArray[np.float32],
         reward: NDArray[np.float32],
         *,
-        lengths: NDArray[Any],
-        task: NDArray[Any],
-        behaviour: NDArray[Any],
+        lengths: Array,
+        task: Array,
+        behaviour: Array,
     ) -> None:
-        """Add K episodes of R rows together, as they are to stand in the store (not checked again).
+        """Add K episodes of R rows together, already in the store's form (not checked again).
 
         obs [R, 24], action [R, 6], reward [R]; lengths [K] with sum R; task [K] and behaviour [K],
         indices into the writer's names.
         """
-        for name, values in (("data/obs", obs), ("data/action", action), ("data/reward", reward)):
+        for name, values in zip(DATA_ARRAYS, (obs, action, reward), strict=True):
             self._hash.update(name, values)
             self._pending[name].append(values)
         ends = self._rows + np.cumsum(lengths)
-        for name, values in (
-            ("meta/episode_task", task),
-            ("meta/episode_behaviour", behaviour),
-            ("meta/episode_ends", ends),
-        ):
+        for name, values in zip(META_ARRAYS, (task, behaviour, ends), strict=True):
             self._pending[name].append(np.asarray(values, LAYOUT[name][0]))
         self._rows += len(reward)
         self.episodes += len(lengths)
@@ -161,24 +157,16 @@ class StoreWriter:
             with self._disk():
                 self._flush(self._rows // self._chunk * self._chunk)
 
-    def finish(self, attributes: Mapping[str, Any] | None = None) -> Path:
+    def finish(self, attributes: Attributes | None = None) -> Path:
         """Write what is pending and the attributes, then rename; returns the store's folder."""
         with self._disk():
             self._flush(self._rows)
-            meta = {name: self._values(name) for name in LAYOUT if name.startswith("meta/")}
-            task, behaviour = meta["meta/episode_task"], meta["meta/episode_behaviour"]
-            ends = meta["meta/episode_ends"]
-            lengths, count = ends - starts(ends), len(self._tasks)
-            episodes = np.bincount(task, minlength=count)
-            # Below 2^53 rows, so exact.
-            rows = np.bincount(task, weights=lengths, minlength=count)
+            task, behaviour, ends = (self._values(name) for name in META_ARRAYS)
             self._group.attrs.update(
                 {
                     **(attributes or {}),
                     "id": self._hash.id(task, behaviour, ends),
-                    "rows": self._rows,
-                    "episodes_per_task": {n: int(episodes[i]) for i, n in enumerate(self._tasks)},
-                    "rows_per_task": {n: int(rows[i]) for i, n in enumerate(self._tasks)},
+                    **counts(self._tasks, task, ends),
                     "complete": True,
                 }
             )
@@ -188,23 +176,12 @@ class StoreWriter:
             fsync_path(self.out.parent)
         return self.out
 
-    def __enter__(self) -> StoreWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Nothing to release: an unfinished store stays partial."""
-
     @contextmanager
     def _disk(self) -> Iterator[None]:
         with disk_errors(self.partial, intact="what is written already is kept"):
             yield
 
-    def _create(self, compress: bool, provenance: Mapping[str, Any] | None) -> None:
+    def _create(self, compress: bool, provenance: Attributes | None) -> None:
         self.partial.parent.mkdir(parents=True, exist_ok=True)
         self._group = zarr.open_group(self.partial, mode="w", zarr_format=3)
         infos = [task_info(name) for name in self._tasks]
@@ -234,14 +211,14 @@ class StoreWriter:
                 shape=(0, columns) if columns else (0,),
                 chunks=(length, columns) if columns else (length,),
                 dtype=dtype,
-                # What was never written is recognised when it is read.
+                # Values that were never written are recognised on reading.
                 fill_value=float("nan") if dtype == "float32" else -1,
                 # Memory-mapped readers want every chunk there; episode numbers pack well.
                 compressors=codec if compress or unit == "episodes" else None,
                 config={"write_empty_chunks": True},
             )
 
-    def _reopen(self, provenance: Mapping[str, Any], reread: Callable[[int, int], None]) -> None:
+    def _reopen(self, provenance: Attributes, reread: Callable[[int, int], None]) -> None:
         self._group = zarr.open_group(self.partial, mode="r+", zarr_format=3)
         attributes: dict[str, Any] = dict(self._group.attrs)
         names = (attributes.get("tasks"), attributes.get("behaviours"))
@@ -249,13 +226,13 @@ class StoreWriter:
             raise self._foreign("other tasks or behaviours")
         if attributes.get("provenance", {}).get("request") != provenance.get("request"):
             raise self._foreign("another request (other files, or other options)")
-        for left in self.partial.rglob("*.partial"):  # what a killed write left aside
+        for left in self.partial.rglob("*.partial"):  # files that a killed write left aside
             left.unlink()
-        meta = {n: self._values(n) for n in reversed(LAYOUT) if n.startswith("meta/")}
-        ends = meta["meta/episode_ends"]
+        # The ends first: they are written last.
+        ends, behaviour, task = (self._values(name) for name in reversed(META_ARRAYS))
         # A kill can leave rows and episodes without their ends, or ends still of the fill value.
         whole = np.minimum.accumulate(np.diff(ends, prepend=np.int64(0)) > 0)
-        count = min(int(whole.sum()), *(len(values) for values in meta.values()))
+        count = min(int(whole.sum()), len(behaviour), len(task))
         self._chunk = self._array("data/obs").chunks[0]
         self.episodes = self._episodes_written = count
         self._rows = int(ends[count - 1]) if count else 0
@@ -285,19 +262,19 @@ class StoreWriter:
     def _flush(self, until: int) -> None:
         """Write the rows before ``until``, then the episodes that end by then."""
         for name in DATA_ARRAYS:
-            rows = _joined(self._pending[name], LAYOUT[name])
+            rows = self._joined(name)
             self._extend(name, self._written, rows[: until - self._written])
-            self._pending[name] = [rows[until - self._written :].copy()]  # not the rest with it
+            self._pending[name] = [rows[until - self._written :].copy()]  # frees the written rows
         self._written = until
-        ends = _joined(self._pending["meta/episode_ends"], LAYOUT["meta/episode_ends"])
+        ends = self._joined("meta/episode_ends")
         count = int((ends <= until).sum())
-        for name in (n for n in LAYOUT if n.startswith("meta/")):  # the ends come last
-            values = _joined(self._pending[name], LAYOUT[name])
+        for name in META_ARRAYS:  # the ends come last
+            values = self._joined(name)
             self._extend(name, self._episodes_written, values[:count])
             self._pending[name] = [values[count:]]
         self._episodes_written += count
 
-    def _extend(self, name: str, start: int, values: NDArray[Any]) -> None:
+    def _extend(self, name: str, start: int, values: Array) -> None:
         if not len(values):
             return
         array, stop = self._array(name), start + len(values)
@@ -309,12 +286,12 @@ class StoreWriter:
             at = (str(number), *("0" for _ in array.shape[1:]))
             fsync_path(self.partial.joinpath(name, "c", *at))
 
-    def _values(self, name: str, rows: slice = slice(None)) -> NDArray[Any]:
+    def _values(self, name: str, rows: slice = slice(None)) -> Array:
         try:
             return np.asarray(self._array(name)[rows])
         except OSError:
             raise
-        except Exception as error:  # of whatever decodes the chunks
+        except Exception as error:  # the codecs raise many kinds
             raise self._foreign(f"damaged rows (array {name}: {type(error).__name__})") from error
 
     def _array(self, name: str) -> zarr.Array[Any]:
@@ -322,14 +299,14 @@ class StoreWriter:
         assert isinstance(array, zarr.Array)
         return array.with_config({"write_empty_chunks": True})
 
+    def _joined(self, name: str) -> Array:
+        """All pending values of an array."""
+        dtype, columns, _ = LAYOUT[name]
+        empty = np.zeros((0, columns) if columns else (0,), dtype)
+        return np.concatenate([empty, *self._pending[name]])
 
-def _joined(pieces: Sequence[NDArray[Any]], layout: tuple[str, int, str]) -> NDArray[Any]:
-    dtype, columns, _ = layout
-    empty = np.zeros((0, columns) if columns else (0,), dtype)
-    return np.concatenate([empty, *pieces])
 
-
-def _pad(values: NDArray[Any], width: int, where: str) -> NDArray[np.float32]:
+def _pad(values: Array, width: int, where: str) -> NDArray[np.float32]:
     values = np.asarray(values, np.float32)
     if values.ndim != 2 or values.shape[1] > width:
         raise UserError(f"shape {values.shape}, not [T, {width}] or narrower", where=where)

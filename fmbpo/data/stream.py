@@ -1,9 +1,9 @@
 """World-model batches from a store on the disk: whole blocks in random order, mixed in a window.
 
 An epoch takes the store's blocks (one chunk of each array, with the episodes that begin in it) in
-random order. ``WINDOW_ROWS`` of them are in memory at a time; their episodes are shuffled together
-and each gives one slice, while a thread reads the next window. So an epoch has every episode as
-often as `SliceSampler`'s has; what differs is which episodes are near each other in time.
+random order. A window of ``WINDOW_ROWS`` is in memory at a time; its episodes are shuffled together
+and each gives one slice, while a thread reads the next window. An epoch has every episode as often
+as an epoch of `SliceSampler`; only the order differs.
 """
 
 from __future__ import annotations
@@ -17,20 +17,13 @@ import torch
 from torch import Tensor
 
 from fmbpo.data.residence import ROW_WIDTH, Stored, to_device
-from fmbpo.data.sampler import (
-    Rows,
-    Sampler,
-    SliceSampler,
-    ahead,
-    first_rows,
-    turns,
-    unpacked,
-)
+from fmbpo.data.sampler import Rows, Sampler, SliceSampler, ahead, first_rows, turns, unpacked
 from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.hookspecs import Batch
 
+_STATE = ("queue", "following", "window", "order")
 WINDOW_ROWS = 4_194_304
-"""Rows that are shuffled together: 520 MB, and the next window as much again."""
+"""Rows shuffled together: 520 MB, and the same again for the next window."""
 
 
 @attrs.frozen
@@ -48,11 +41,11 @@ class _Window:
 
 
 class StreamSampler:
-    """One slice from every episode an epoch, read from the disk a window at a time.
+    """One slice per epoch from every episode, read from the disk a window at a time.
 
-    ``window_rows`` bounds the rows in memory: twice as many, and of each block what its last
-    episode has beyond it. A window has at least one block. The state names the blocks that were
-    drawn; a loaded state reads its window again. ``weight_K``: as for `SliceSampler`.
+    At most twice ``window_rows`` are in memory, and the rows that the last episode of each block
+    has beyond it. A window has at least one block. The state names the blocks that were drawn; a
+    loaded state reads its window again. ``weight_K``: as for `SliceSampler`.
     """
 
     def __init__(
@@ -94,23 +87,18 @@ class StreamSampler:
         return Batch(obs, action, reward, index, self.rows.mask_KA[index])
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next batches depend on."""
-        return {
-            "generator": self.generator.get_state(),
-            "queue": self.queue,
-            "following": self.following,
-            "window": self.window,
-            "order": self.order,
-        }
+        """Everything that the next batches depend on."""
+        state = {name: getattr(self, name) for name in _STATE}
+        return {"generator": self.generator.get_state(), **state}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue from ``state``."""
         self.generator.set_state(state["generator"])
-        self.queue, self.following = state["queue"], state["following"]
-        self.window, self.order = state["window"], state["order"]
+        for name in _STATE:
+            setattr(self, name, state[name])
 
     def _advance(self) -> None:
-        """To the next window: its episodes in random order, and the blocks behind it drawn."""
+        """Go to the next window, put its episodes in random order, and draw the window after it."""
         self.window = self.following if len(self.following) else self._draw()
         self.following = self._draw()
         mine = torch.cat([self.episodes[block] for block in self.window.tolist()])
@@ -120,14 +108,11 @@ class StreamSampler:
         """The next blocks of this epoch, or the first of the next one."""
         if not len(self.queue):
             self.queue = torch.randperm(len(self.episodes), generator=self.generator)
-        drawn, self.queue = (
-            self.queue[: self.blocks_at_once],
-            self.queue[self.blocks_at_once :],
-        )
+        drawn, self.queue = self.queue.tensor_split([self.blocks_at_once])
         return drawn
 
     def _loaded(self) -> _Window:
-        """The window; the next one is being read from now on."""
+        """The window; starts reading the next one."""
         window, following = tuple(self.window.tolist()), tuple(self.following.tolist())
         if window not in self._read or following not in self._read:
             self._read = {k: v for k, v in self._read.items() if k in (window, following)}
@@ -152,13 +137,13 @@ class StreamSampler:
 def slice_sampler(
     rows: Rows, horizon: int, batch: int, seed: int, weight_K: Tensor | None = None
 ) -> Sampler:
-    """The sampler for where the rows are."""
+    """The sampler for the rows' residence."""
     kind = StreamSampler if rows.residence.kind == "stream" else SliceSampler
     return ahead(kind(rows, horizon, batch, seed, weight_K), rows)
 
 
 def window_bytes(rows: int, block_rows: int, longest: int) -> int:
-    """Most memory that a `StreamSampler` takes for so many rows: two windows, where no episode is
-    longer."""
+    """Most memory of a `StreamSampler` of so many rows: two windows, if no episode is longer than
+    ``longest``."""
     blocks = max(1, WINDOW_ROWS // block_rows)
     return 2 * min(blocks * (block_rows + longest), rows) * ROW_BYTES

@@ -1,4 +1,4 @@
-"""From another project's file to a checkpoint folder of fmbpo's."""
+"""From another project's file to a checkpoint of fmbpo."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, save_check
 def import_checkpoint(
     file: Path, out: Path, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Write the world model in ``file`` as the checkpoint ``out``; its ``[world_model]`` table.
+    """Write the world model in ``file`` as the checkpoint ``out``; returns its ``[world_model]``
+    table.
 
     World models of every kind that ``adopt`` an MLP model's parameters can begin with it
-    (``protocol.checkpoint``). A checkpoint of this very file (by its SHA-256) is left as it is, and
-    ``say`` is told so. Raises ``UserError`` as ``read_world_model`` does, where anything else is in
-    ``out``, where the checkpoint there is damaged, and where it cannot be written.
+    (``protocol.checkpoint``). If ``out`` already is a checkpoint of this file (by its SHA-256), it
+    stays and ``say`` reports so. Raises ``UserError`` as ``read_world_model`` does, if ``out`` is
+    another or a damaged checkpoint, or if it cannot be written.
     """
     weights, sizes = read_world_model(file)
     table = attrs.asdict(sizes)
@@ -32,7 +33,9 @@ def import_checkpoint(
         there = load_checkpoint(out).manifest
         if there.get("imported", {}).get("sha256") != digest:
             raise UserError(
-                "there is another checkpoint here", where=str(out), remedy="choose another --out"
+                "another checkpoint is here already",
+                where=str(out),
+                remedy="choose another --out",
             )
         say(f"{out} is this world model already; nothing to do")
         return table

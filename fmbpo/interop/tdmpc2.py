@@ -1,9 +1,9 @@
 """World models in TD-MPC2's multi-task checkpoints, which PWM begins with: names, sizes, safety.
 
-TD-MPC2 (arXiv 2310.16828) has written two styles of keys; the world model's own are the same in
-both. PWM (arXiv 2407.02466) calls them ``_encoder.0.weight`` for ``_encoder.state.0.weight``. The
-policy prior and the Q-functions in a file are left where they are. Files that PWM itself saves hold
-objects beside the parameters and are refused.
+TD-MPC2 (arXiv 2310.16828) has written two styles of keys; those of the world model are the same in
+both. PWM (arXiv 2407.02466) writes ``_encoder.0.weight`` for ``_encoder.state.0.weight``. The
+policy prior and the Q-functions are ignored. Files that PWM itself saves hold objects beside the
+parameters and are refused.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Sizes:
 def read_world_model(path: Path) -> tuple[dict[str, Tensor], Sizes]:
     """The world model's parameters under fmbpo's names, and its sizes.
 
-    Nothing in the file is executed, and it is mapped, not read: memory is needed for what is
-    used of the result. Raises ``UserError`` for a file that holds code, is damaged, is no
+    Nothing in the file is executed, and the file is mapped, not read: only parameters that are
+    used take memory. Raises ``UserError`` for a file that holds code, is damaged, is not a
     checkpoint of this kind, or was made for other widths or tasks.
     """
     state = _state_dict(path)
@@ -81,30 +81,30 @@ def exported(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _state_dict(path: Path) -> Mapping[str, Any]:
-    remedy = "give the file that TD-MPC2 saved; it is not executed, only read"
+    remedy = "give the file that TD-MPC2 saved; it is only read, never executed"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
-        raise UserError("there is no such file", where=str(path)) from error
+        raise UserError("no such file", where=str(path)) from error
     except (PermissionError, IsADirectoryError) as error:
         raise UserError(f"cannot be read ({error.strerror})", where=str(path)) from error
     except pickle.UnpicklingError as error:
         raise UserError(
-            "the file asks for code to be executed, or is no checkpoint of torch",
+            "the file asks for code to be executed, or is not a checkpoint of torch",
             where=str(path),
             remedy=remedy,
         ) from error
     except Exception as error:  # torch raises many kinds for damaged files
         text = (str(error).strip().splitlines() or [""])[0]
         raise UserError(
-            f"no checkpoint of torch ({type(error).__name__}: {text[:120]})",
+            f"not a checkpoint of torch ({type(error).__name__}: {text[:120]})",
             where=str(path),
             remedy=remedy,
         ) from error
     inner = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(inner, Mapping):
         raise UserError(
-            f"the file holds a {type(content).__name__}, no dictionary of parameters",
+            f"the file holds a {type(content).__name__}, not a dictionary of parameters",
             where=str(path),
             remedy=remedy,
         )
@@ -112,9 +112,9 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
 
 
 def renamed(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """TD-MPC2's or PWM's names -> fmbpo's, the world model's alone.
+    """The world model's parameters under fmbpo's names, from TD-MPC2's or PWM's.
 
-    Raises ``ValueError`` for a part of it that is not known, no tensor, or no plain array.
+    Raises ``ValueError`` for a parameter that is unknown, not a tensor, or not a plain array.
     """
     found = {}
     for key, value in state.items():
@@ -124,7 +124,7 @@ def renamed(state: Mapping[str, Any]) -> dict[str, Tensor]:
                 raise ValueError(f"unknown parameter {key!r}")
             continue
         if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise ValueError(f"{key!r} is no tensor of floating-point numbers")
+            raise ValueError(f"{key!r} is not a tensor of floating-point numbers")
         plain = value.layout is torch.strided and value.device.type == "cpu"
         if not plain or not value.is_contiguous():
             raise ValueError(f"{key!r} is not stored as a plain array")
@@ -141,13 +141,13 @@ def renamed(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _sizes(weights: Mapping[str, Tensor]) -> Sizes:
-    """Sizes from shapes, every shape checked against them."""
+    """The sizes, from the shapes; every shape is checked against them."""
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
 
     def outputs(part: str) -> list[int]:
         layers = sorted({int(k.split(".")[1]) for k in shapes if k.startswith(f"{part}.")})
         if len(layers) < 2 or layers != list(range(len(layers))):
-            raise ValueError(f"the file has not the layers of a world model's {part}")
+            raise ValueError(f"the file lacks layers of a world model's {part}")
         return [_bias(shapes, part, layer) for layer in layers]
 
     tasks, task_dim = _shape(shapes, "task_embedding.weight", 2)
@@ -155,14 +155,14 @@ def _sizes(weights: Mapping[str, Tensor]) -> Sizes:
     latent = encoder[-1]
     wanted: dict[str, tuple[int, ...]] = {"task_embedding.weight": (len(MT30), task_dim)}
     if tasks != len(MT30):
-        raise ValueError(f"the model knows {tasks} tasks, MT30 has {len(MT30)}")
+        raise ValueError(f"the model has {tasks} tasks, MT30 has {len(MT30)}")
     if reward[-1] != two_hot.BINS or reward[:-1] != dynamics[:-1] or dynamics[-1] != latent:
         raise ValueError(
-            f"dynamics {dynamics} and reward head {reward} do not belong to a latent of {latent} "
+            f"dynamics {dynamics} and reward head {reward} do not fit a latent of {latent} "
             f"and {two_hot.BINS} reward bins"
         )
     if latent % SIMPLEX_DIM:
-        raise ValueError(f"the latent's width {latent} is no multiple of {SIMPLEX_DIM}")
+        raise ValueError(f"the latent's width {latent} is not a multiple of {SIMPLEX_DIM}")
     step = latent + task_dim + ACTION_WIDTH
     inputs = {"encoder": OBS_WIDTH + task_dim, "dynamics": step, "reward": step}
     for part, widths in (("encoder", encoder), ("dynamics", dynamics), ("reward", reward)):
@@ -200,9 +200,11 @@ def _text(shape: tuple[int, ...] | None) -> str:
 
 
 def _check_masks(masks: Any) -> None:
-    """The newer files hold each task's action mask: the order of tasks, in effect."""
+    """Newer files hold each task's action mask, which shows the order of the tasks."""
     if masks is None:
         return
     ours = action_masks([info.action_dim for info in MT30.values()], ACTION_WIDTH)
     if not isinstance(masks, Tensor) or masks.shape != ours.shape or (masks != ours).any():
-        raise ValueError("the file's tasks have other action widths than MT30's, in its order")
+        raise ValueError(
+            "the action widths of the file's tasks are not those of MT30, in MT30's order"
+        )

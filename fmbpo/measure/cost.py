@@ -1,22 +1,25 @@
-"""What an update costs: floating-point operations, counted by torch's own counter."""
+"""The cost of an update: floating-point operations, counted by torch's own counter."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import ParamSpec
 
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from fmbpo.hookspecs import Module
 
-def flops(update: Callable[..., Any], *args: Any) -> int:
+P = ParamSpec("P")
+
+
+def flops(update: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> int:
     """Operations of one call (matrix products alone; a multiply-add counts as two)."""
     with FlopCounterMode(display=False) as counter:
-        update(*args)
+        update(*args, **kwargs)
     return int(counter.get_total_flops())
 
 
-def parameters(module: nn.Module) -> dict[str, int]:
+def parameters(module: Module) -> dict[str, int]:
     """Number of parameters by top-level part, in the module's order."""
     counts: dict[str, int] = {}
     for name, p in module.named_parameters():

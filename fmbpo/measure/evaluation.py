@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.func import vmap
 
 from fmbpo.errors import UserError
-from fmbpo.pwm.imagination import Roles, encoded
-from fmbpo.pwm.optim import Params
-from fmbpo.pwm.world_model import HookCall
 from fmbpo.tasks.env import EPISODE_STEPS, SimulationError
 from fmbpo.tasks.mt30 import ACTION_WIDTH
 from fmbpo.tasks.vector import Act, EpisodeRunner
@@ -31,25 +26,6 @@ class Evaluator:
     def seeds(self, episodes: int) -> list[int]:
         """Seeds of the first ``episodes`` initial states."""
         return [self.seed + i for i in range(episodes)]
-
-    def policies(
-        self,
-        roles: Roles,
-        predict: Any,
-        params: Params,
-        tasks: Sequence[str],
-        index_T: torch.Tensor,
-        mask_TA: torch.Tensor,
-        episodes: int,
-        steps: int,
-        models: Params,
-    ) -> NDArray[np.float64]:
-        """Returns ``[T, episodes]`` of T stacked policies, deterministic.
-
-        ``models``: parameters of the world models, stacked; empty: the module's own for all.
-        """
-        act = policy_act(roles.world_model, roles.policy, predict, params, models, index_T, mask_TA)
-        return self.run(act, tasks, episodes, steps)
 
     def random(self, tasks: Sequence[str], episodes: int) -> NDArray[np.float64]:
         """Returns ``[T, episodes]`` of actions uniform in [-1, 1]."""
@@ -90,37 +66,3 @@ class Evaluator:
             ) from error
         finally:
             torch.set_num_threads(threads)
-
-
-def policy_act(
-    world_model: Any,
-    policy: Any,
-    predict: Callable[..., torch.Tensor],
-    params: Params,
-    models: Params,
-    index_T: torch.Tensor,
-    mask_TA: torch.Tensor,
-) -> Act:
-    """Deterministic decisions of T stacked policies: for ``EpisodeRunner.run``.
-
-    ``predict`` is the policy's hook; for ``models`` see ``Evaluator.policies``.
-    """
-    begin, hook = HookCall(world_model, encoded), HookCall(policy, predict)
-    noise_dim = int(policy.noise_dim)
-
-    def act_one(
-        p: Params, model: Params, obs: torch.Tensor, i: torch.Tensor, m: torch.Tensor
-    ) -> torch.Tensor:
-        rows = len(obs)
-        z, task = begin.with_params(model, obs, i.expand(rows), m.expand(rows, -1))
-        action: torch.Tensor = hook.with_params(p, z, task, obs.new_zeros(rows, noise_dim))
-        return action
-
-    @torch.no_grad()
-    def act(obs: NDArray[np.float32], _: int) -> NDArray[np.float32]:
-        obs_TEO = torch.from_numpy(obs).to(index_T.device)
-        action = vmap(act_one)(params, models, obs_TEO, index_T, mask_TA)
-        result: NDArray[np.float32] = action.cpu().numpy()
-        return result
-
-    return act

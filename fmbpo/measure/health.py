@@ -9,6 +9,22 @@ import attrs
 
 from fmbpo.nn import two_hot
 from fmbpo.runs.findings import Finding
+from fmbpo.runs.metrics import (
+    CONSTANT_REWARD_RMSE,
+    COPY_ERROR,
+    EFFECTIVE_RANK,
+    OBS_ERROR,
+    REAL_REWARD_STD,
+    REWARD_ACTION_GRADIENT,
+    REWARD_CROSS_ENTROPY,
+    REWARD_R2,
+    REWARD_RMSE,
+    REWARD_STD,
+    SCORE,
+    SIMPLEX_ERROR,
+    at_horizon,
+    by_horizon,
+)
 
 TOLERANCE = 0.02
 """Share by which world models may differ and still be called equal in size."""
@@ -18,20 +34,20 @@ loss."""
 
 
 def world_model_health(measures: Mapping[str, float], where: str = "") -> list[Finding]:
-    """What is wrong with a world model by its held-out measures (see ``Validator``)."""
+    """The gates that a world model's held-out measures fail (see ``Validator``)."""
     found: list[Finding] = []
 
     def gate(name: str, failed: bool, message: str, detail: str) -> None:
         if failed:
             found.append(Finding(name, message, detail, where))
 
-    r2, spread, real = (measures[k] for k in ("reward_r2", "reward_std", "real_reward_std"))
-    longest = max(int(k.removeprefix("obs_error_h")) for k in measures if k.startswith("obs_error"))
+    r2, spread, real = (measures[k] for k in (REWARD_R2, REWARD_STD, REAL_REWARD_STD))
+    longest = max(by_horizon(measures, OBS_ERROR))
     error, copy, rmse, constant = (
-        measures[f"{k}_h{longest}"]
-        for k in ("obs_error", "copy_error", "reward_rmse", "constant_reward_rmse")
+        measures[at_horizon(k, longest)]
+        for k in (OBS_ERROR, COPY_ERROR, REWARD_RMSE, CONSTANT_REWARD_RMSE)
     )
-    # Where the real reward does not vary, a constant one is right.
+    # If the real reward does not vary, a constant one is right.
     varies = real > 1e-6
     gate(
         "reward_unexplained",
@@ -45,7 +61,7 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
         "the decoded reward is constant",
         f"it spreads by {spread:.2g}, the real one by {real:.2g}",
     )
-    slope = measures["reward_action_gradient"]
+    slope = measures[REWARD_ACTION_GRADIENT]
     gate(
         "reward_ignores_action",
         slope < 1e-6 and varies,
@@ -58,14 +74,14 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
         f"the decoded reward {longest} steps ahead is worse than each task's mean",
         f"{rmse:.3f} against {constant:.3f}",
     )
-    entropy = measures["reward_cross_entropy"]
+    entropy = measures[REWARD_CROSS_ENTROPY]
     gate(
         "loss_at_floor",
         abs(entropy - UNIFORM) < 1e-3 * UNIFORM,
         f"the reward's cross-entropy is that of equal logits, ln {two_hot.BINS}",
         f"{entropy:.3f}",
     )
-    rank, off = measures["effective_rank"], measures.get("simplex_error", 0.0)
+    rank, off = measures[EFFECTIVE_RANK], measures.get(SIMPLEX_ERROR, 0.0)
     gate("latent_collapsed", rank < 2, "the latent has collapsed", f"effective rank {rank:.2f}")
     gate("off_simplex", off > 1e-3, "latents leave the simplex", f"by {off:.3g}")
     gate(
@@ -80,8 +96,8 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
 def learning_health(
     before: Mapping[str, float], after: Mapping[str, float], where: str = ""
 ) -> list[Finding]:
-    """What learning beside a policy did to a world model: it got worse by a half."""
-    old, new = before["score"], after["score"]
+    """Whether a world model got worse by a half while it learned beside a policy."""
+    old, new = before[SCORE], after[SCORE]
     if new <= 1.5 * old:
         return []
     message = "the world model got worse while the policy learned"
@@ -109,7 +125,7 @@ def size_health(parity: float | None) -> list[Finding]:
 
 
 class Watch:
-    """What is wrong with a stage while it trains, and since which iteration."""
+    """The gates that a stage fails while it trains, each with the iteration since when."""
 
     def __init__(self) -> None:
         self._since: dict[tuple[str, str], int] = {}
@@ -117,7 +133,7 @@ class Watch:
     def update(
         self, iteration: int, findings: Sequence[Finding]
     ) -> tuple[list[Finding], list[tuple[str, str]]]:
-        """Take in what holds now: what is new, and the (gate, place) that are mended."""
+        """Take in the present findings: the new ones, and the (gate, place) that are mended."""
         new = [f for f in findings if f.key not in self._since]
         now = {f.key for f in findings}
         mended = [key for key in self._since if key not in now]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 import torch
 
 from fmbpo.config.schema import Experiment, PluginTable
-from fmbpo.hookspecs import PolicyDims, WorldModelDims
+from fmbpo.hookspecs import Policy, PolicyDims, WorldModel, WorldModelDims
 from fmbpo.measure.cost import parameters
 from fmbpo.measure.health import TOLERANCE
 from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig
@@ -19,7 +18,7 @@ DIMS = WorldModelDims(obs=OBS_WIDTH, action=ACTION_WIDTH, tasks=len(MT30))
 """Sizes that the world models of the study are built for."""
 
 
-def size_line(what: str, table: PluginTable, module: Any) -> str:
+def size_line(what: str, table: PluginTable, module: WorldModel | Policy) -> str:
     """Plugin, parameters by part, network evaluations, and the size against the MLP model's."""
     counts = parameters(module)
     parts = ", ".join(f"{part} {count:,}" for part, count in counts.items())
@@ -55,7 +54,7 @@ def sizes(experiments: Sequence[Experiment]) -> tuple[list[str], list[str]]:
 def size_parity(table: PluginTable) -> float | None:
     """Parameters of a world model over those of the plain one of the same widths, minus 1.
 
-    The plain one is ``fmbpo.nn.world_model.LatentWorldModel``, which is what the MLP world model
+    The plain one is ``fmbpo.nn.world_model.LatentWorldModel``, which the MLP world model
     is. None for a plugin whose settings are not the shared ones.
     """
     config = table.config

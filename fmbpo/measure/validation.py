@@ -9,20 +9,36 @@ so that no model's own latent scale enters.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fmbpo.data.sampler import Rows, SliceSampler
-from fmbpo.hookspecs import Batch, Rollout, Task
+from fmbpo.hookspecs import Batch, Curved, OnSimplex, Rollout, Task, WorldModel
 from fmbpo.nn import two_hot
+from fmbpo.runs.metrics import (
+    CONSTANT_ERROR,
+    CONSTANT_REWARD_RMSE,
+    COPY_ERROR,
+    CURVATURE,
+    EFFECTIVE_RANK,
+    OBS_ERROR,
+    REAL_REWARD_STD,
+    REWARD_ACTION_GRADIENT,
+    REWARD_CROSS_ENTROPY,
+    REWARD_R2,
+    REWARD_RMSE,
+    REWARD_STD,
+    SCORE,
+    SIMPLEX_ERROR,
+    at_horizon,
+)
 from fmbpo.tasks.mt30 import OBS_WIDTH
 
 HORIZONS = (1, 2, 4, 8, 16)
 SLICES = 512
 FIT_SLICES = 1024
-"""A task, of two rows each: what the read-out is fitted on."""
+"""Slices of two rows per task that the read-out is fitted on."""
 RIDGE = 1e-4
 """In units of the mean square of a latent entry."""
 
@@ -44,7 +60,9 @@ class Validator:
         self.fit = Batch(*(part.contiguous() for part in fit))
 
     @torch.no_grad()
-    def __call__(self, module: Any, rollout_hook: Callable[..., Rollout]) -> dict[str, float]:
+    def __call__(
+        self, module: WorldModel, rollout_hook: Callable[..., Rollout]
+    ) -> dict[str, float]:
         """Measures by name; ``score`` (lower is better) is the one to choose checkpoints by.
 
         ``reward_r2``: share of the held-out reward's variance explained by the decoded rewards of
@@ -54,7 +72,7 @@ class Validator:
         squared error N steps ahead;
         ``copy_error_hN``: the same of predicting no change; ``constant_error_hN`` and
         ``constant_reward_rmse_hN``: of predicting each task's mean; ``effective_rank`` of the
-        latents; ``curvature`` of a learned flow, 0 where paths are straight (where the module has
+        latents; ``curvature`` of a learned flow, 0 if paths are straight (if the module has
         it);
         ``simplex_error``: largest distance of a latent group's sum from 1 over the rollout
         (where latents are declared to lie on simplices);
@@ -65,41 +83,42 @@ class Validator:
         reward = two_hot.decode(rollout.reward_logits_HBR)
         error = reward - self.batch.reward_HB
         measures = {
-            "reward_r2": float(
+            REWARD_R2: float(
                 1 - error.square().mean() / self.batch.reward_HB.var().clamp(min=1e-6)
             ),
-            "reward_std": float(reward.std()),
-            "real_reward_std": float(self.batch.reward_HB.std()),
-            "reward_cross_entropy": float(
+            REWARD_STD: float(reward.std()),
+            REAL_REWARD_STD: float(self.batch.reward_HB.std()),
+            REWARD_CROSS_ENTROPY: float(
                 two_hot.cross_entropy(rollout.reward_logits_HBR, self.batch.reward_HB).mean()
             ),
-            "reward_action_gradient": self._action_gradient(module, rollout_hook, task, rollout),
+            REWARD_ACTION_GRADIENT: self._action_gradient(module, rollout_hook, task, rollout),
         }
         scale, (mean_BO, mean_B) = self._scale(), self._means()
         for h in self.horizons:
             predicted = readout(rollout.z_HBD[h])
-            measures[f"reward_rmse_h{h}"] = float(error[h - 1].square().mean().sqrt())
+            measures[at_horizon(REWARD_RMSE, h)] = float(error[h - 1].square().mean().sqrt())
             off = mean_B - self.batch.reward_HB[h - 1]
-            measures[f"constant_reward_rmse_h{h}"] = float(off.square().mean().sqrt())
-            measures[f"constant_error_h{h}"] = _rmse(mean_BO, self.batch.obs_HBO[h], scale)
-            measures[f"obs_error_h{h}"] = _rmse(predicted, self.batch.obs_HBO[h], scale)
-            measures[f"copy_error_h{h}"] = _rmse(
+            measures[at_horizon(CONSTANT_REWARD_RMSE, h)] = float(off.square().mean().sqrt())
+            measures[at_horizon(CONSTANT_ERROR, h)] = _rmse(mean_BO, self.batch.obs_HBO[h], scale)
+            measures[at_horizon(OBS_ERROR, h)] = _rmse(predicted, self.batch.obs_HBO[h], scale)
+            measures[at_horizon(COPY_ERROR, h)] = _rmse(
                 self.batch.obs_HBO[0], self.batch.obs_HBO[h], scale
             )
         real = module.encode(self.batch.obs_HBO, task.embedding_BE).flatten(0, 1)
-        measures["effective_rank"] = _effective_rank(real)
-        if hasattr(module, "curvature"):
+        measures[EFFECTIVE_RANK] = _effective_rank(real)
+        if isinstance(module, Curved):
             z, action = rollout.z_HBD[0], self.batch.action_HBA[0]
             noise = _noise(1, len(z), module.noise_dim).to(z)[0]
-            measures["curvature"] = float(module.curvature(z, action, task, noise))
-        if simplex_dim := getattr(module, "simplex_dim", 0):
-            sums = rollout.z_HBD.reshape(*rollout.z_HBD.shape[:-1], -1, simplex_dim).sum(-1)
-            measures["simplex_error"] = float((sums - 1).abs().max())
-        obs = [measures[f"obs_error_h{h}"] for h in self.horizons]
-        measures["score"] = sum(obs) / len(obs) + 1 - measures["reward_r2"]
+            measures[CURVATURE] = float(module.curvature(z, action, task, noise))
+        if isinstance(module, OnSimplex):
+            shape = (*rollout.z_HBD.shape[:-1], -1, module.simplex_dim)
+            sums = rollout.z_HBD.reshape(shape).sum(-1)
+            measures[SIMPLEX_ERROR] = float((sums - 1).abs().max())
+        obs = [measures[at_horizon(OBS_ERROR, h)] for h in self.horizons]
+        measures[SCORE] = sum(obs) / len(obs) + 1 - measures[REWARD_R2]
         return measures
 
-    def _rollout(self, module: Any, hook: Callable[..., Rollout]) -> tuple[Task, Rollout]:
+    def _rollout(self, module: WorldModel, hook: Callable[..., Rollout]) -> tuple[Task, Rollout]:
         batch = self.batch
         task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
         z = module.encode(batch.obs_HBO[0], task.embedding_BE)
@@ -107,7 +126,7 @@ class Validator:
         return task, hook(module, z, lambda t, _: batch.action_HBA[t], task, noise)
 
     def _action_gradient(
-        self, module: Any, hook: Callable[..., Rollout], task: Task, rollout: Rollout
+        self, module: WorldModel, hook: Callable[..., Rollout], task: Task, rollout: Rollout
     ) -> float:
         z = rollout.z_HBD[0]
         noise = _noise(1, len(z), module.noise_dim).to(z)
@@ -120,7 +139,7 @@ class Validator:
             (slope,) = torch.autograd.grad(total, action, allow_unused=True)
         return 0.0 if slope is None else float(slope.square().sum(-1).mean().sqrt())
 
-    def _readout(self, module: Any) -> Callable[[Tensor], Tensor]:
+    def _readout(self, module: WorldModel) -> Callable[[Tensor], Tensor]:
         """``[B, D]`` latents of the held-out slices -> observations ``[B, O]``: a ridge regression
         (with a constant) for each task, from training latents."""
         z_NBD = module.encode(self.fit.obs_HBO, module.embed(self.fit.index_B))

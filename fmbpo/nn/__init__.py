@@ -1,2 +1,2 @@
-"""Network blocks and formulas shared by the plugins; the only part of the core they import
-beside ``fmbpo.hookspecs``."""
+"""Network blocks and formulas that plugins share. They import this part of the core and
+``fmbpo.hookspecs``, and no other."""

@@ -40,7 +40,7 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class NormedLinear(nn.Module):
-    """The world model's block: Linear -> LayerNorm -> activation (Mish where none is given)."""
+    """The world model's block: Linear -> LayerNorm -> activation (Mish by default)."""
 
     def __init__(self, inputs: int, outputs: int, activation: nn.Module | None = None) -> None:
         super().__init__()
@@ -71,11 +71,11 @@ def plain_mlp(inputs: int, units: Sequence[int], outputs: int) -> nn.Sequential:
 
 
 class TaskEmbedding(nn.Module):
-    """A learned row a task, of norm at most 1.
+    """A learned row per task, of norm at most 1.
 
-    The norm is held at look-up, and written back by ``project`` after every update. (TD-MPC2 uses
-    ``nn.Embedding(max_norm=1)``, which writes to its weight in the forward pass and so cannot be
-    compiled or mapped.)
+    The look-up limits the norm, and ``project`` writes the limited rows back after every update.
+    (TD-MPC2 uses ``nn.Embedding(max_norm=1)``, which writes to its weight in the forward pass, so
+    that it cannot be compiled or mapped.)
     """
 
     def __init__(self, tasks: int, width: int) -> None:
@@ -88,7 +88,7 @@ class TaskEmbedding(nn.Module):
         return row + (self.project(row) - row).detach()
 
     def project(self, rows: Tensor) -> Tensor:
-        """``[..., E]`` scaled down to norm 1 where it is larger; no gradient."""
+        """``[..., E]``, longer rows scaled down to norm 1; no gradient."""
         rows = rows.detach()
         norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
         limited: Tensor = rows * (1.0 / (norm + 1e-7)).clamp(max=1.0)
@@ -98,7 +98,7 @@ class TaskEmbedding(nn.Module):
 def freeze(module: nn.Module) -> None:
     """Stop every parameter from learning; gradients still flow through to the inputs.
 
-    Gradients that are there are dropped: an optimiser steps wherever it finds one.
+    Existing gradients are dropped: an optimiser steps wherever it finds one.
     """
     module.requires_grad_(False)
     module.zero_grad(set_to_none=True)

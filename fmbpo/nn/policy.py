@@ -1,4 +1,4 @@
-"""What the policies of the study share: their noise scale, their input, PWM's actor loss."""
+"""Shared by the policies of the study: noise scale, input, PWM's actor loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fmbpo.hookspecs import Imagined, Metrics, Task
 
 
 class LogStd(nn.Module):
-    """A state-independent log standard deviation with a floor, one an action dimension.
+    """A state-independent log standard deviation with a floor, one per action dimension.
 
     Below the floor the value is the floor and the gradient still passes; ``project`` writes the
     floor back after every update, so that a parameter at the floor can rise again at once (PWM's
@@ -32,7 +32,7 @@ class LogStd(nn.Module):
 
 
 def policy_input(z: Tensor, task: Task, with_embedding: bool) -> Tensor:
-    """``z_BD``, with the task embedding behind it where asked for: ``[B, D]`` or ``[B, D + E]``."""
+    """``z_BD``, followed by the task embedding on request: ``[B, D]`` or ``[B, D + E]``."""
     return torch.cat([z, task.embedding_BE], -1) if with_embedding else z
 
 

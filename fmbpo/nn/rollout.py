@@ -1,4 +1,4 @@
-"""Rollouts as repeated prediction: what most plugins' ``rollout`` hooks return."""
+"""Rollouts as repeated prediction, for the ``rollout`` hooks of most plugins."""
 
 from __future__ import annotations
 

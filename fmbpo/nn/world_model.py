@@ -1,6 +1,6 @@
-"""What every world model of the study shares: embedding, encoder, reward head, and the loss.
+"""Shared by the world models of the study: embedding, encoder, reward head, and the loss.
 
-The kinds differ in their dynamics alone, so that a comparison compares dynamics.
+They differ in their dynamics alone, so that a comparison compares dynamics.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _whole_groups(_: object, attribute: attrs.Attribute[int], value: int) -> Non
 
 @attrs.frozen(kw_only=True)
 class WorldModelConfig:
-    """Settings that the kinds of world model share. Defaults: TD-MPC2's 48M model."""
+    """Settings that the world models share. Defaults: TD-MPC2's 48M model."""
 
     encoder_units: list[int] = attrs.field(factory=lambda: [1792, 1792, 1792], validator=_widths)
     """Hidden widths of the encoder."""
@@ -101,8 +101,8 @@ class LatentWorldModel(nn.Module):
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Parameters of an MLP world model of the same sizes as this model's own.
 
-        The further input columns of the dynamics are 0, so that the first network evaluation sees
-        what the MLP model sees. Raises ``ValueError`` where names or shapes do not fit.
+        The further input columns of the dynamics are 0, so that the first network evaluation
+        equals the MLP model's. Raises ``ValueError`` if names or shapes do not fit.
         """
         own = {name: p.shape for name, p in self.named_parameters()}
         adopted, first = dict(weights), "dynamics.0.linear.weight"
@@ -158,7 +158,7 @@ from the latent it stepped from, the latent it reached, and the encoded real nex
 def sub_trajectory_loss(
     module: LatentWorldModel, batch: Batch, advance: Advance, errors: Errors
 ) -> tuple[Tensor, Metrics]:
-    """TD-MPC2's model loss over a sub-trajectory, the dynamics' error being the plugin's own.
+    """TD-MPC2's model loss over a sub-trajectory, with the plugin's own error of the dynamics.
 
     ``L = c_z mean_t ρ^t error_t + c_r mean_t ρ^t CE(R(z_t, a_t), two_hot(symlog r_t))`` with
     ``z_0 = E(o_0)``, ``z_{t+1}`` from ``advance``, targets ``sg E(o_{t+1})``.

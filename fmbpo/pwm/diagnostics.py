@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,24 +9,17 @@ from torch import Tensor
 from torch.func import vjp, vmap
 from torch.utils._pytree import tree_map
 
-from fmbpo.pwm.gradient import gradient
-from fmbpo.pwm.imagination import Losses, Roles, Start, encoded
-from fmbpo.pwm.optim import Params
-from fmbpo.pwm.policy import CellState
-from fmbpo.pwm.world_model import HookCall
+from fmbpo.hookspecs import Grows, Task
+from fmbpo.pwm.optim import Params, gradient
+from fmbpo.pwm.pair import HookCall, Pair
+from fmbpo.pwm.policy import CellState, PolicyUpdate, Start
 
 PARTS = 4
 """Mini-batches that the spread of a gradient is taken over."""
 
 
 def diagnose(
-    roles: Roles,
-    losses: Losses,
-    predict: Callable[..., Tensor],
-    state: CellState,
-    start: Start,
-    models: Params,
-    seed: int,
+    update: PolicyUpdate, state: CellState, start: Start, models: Params, seed: int
 ) -> dict[str, Tensor]:
     """Measures ``[T]`` of every cell; nothing learns and no stream of the run is used.
 
@@ -36,18 +28,18 @@ def diagnose(
     norms of its top-level parts. ``jacobian/...``: root mean squares over the batch of the
     Frobenius norms of the first imagined step's Jacobians, estimated by vector-Jacobian products
     with random normal vectors: of the next latent to the latent and to the action, of the action
-    to the latent and to the noise. ``growth``, of policies that have it: what the policy's own
-    sub-steps do to the norm of such a vector.
+    to the latent and to the noise. ``growth``, of policies that have it: the factor by
+    which the policy's own sub-steps change the norm of such a vector.
     """
-    grads = _part_gradients(losses, state, start, models)
+    grads = _part_gradients(update, state, start, models)
     found = {"esnr": _esnr(grads)}
     for part in dict.fromkeys(name.split(".")[0] for name in grads):
         mine = [g.mean(1).flatten(1) for name, g in grads.items() if name.split(".")[0] == part]
         found[f"grad_norm/{part}"] = torch.cat(mine, 1).norm(dim=1)
-    return {**found, **_jacobians(roles, predict, state, start, models, seed)}
+    return {**found, **_jacobians(update.pair, state, start, models, seed)}
 
 
-def _part_gradients(losses: Losses, state: CellState, start: Start, models: Params) -> Params:
+def _part_gradients(update: PolicyUpdate, state: CellState, start: Start, models: Params) -> Params:
     """The actor's gradient on each mini-batch: ``[T, PARTS, ...]``."""
     batch = start.index_B.shape[1]
     parts = min(PARTS, batch)
@@ -57,7 +49,7 @@ def _part_gradients(losses: Losses, state: CellState, start: Start, models: Para
         rows = slice(i * size, (i + 1) * size)
         some = Start(*(x[:, rows] for x in start[:3]), *(x[:, :, rows] for x in start[3:]))
         grads, _ = gradient(
-            losses.actor, state.policy, state.critics, state.scale, some, models, stacked=True
+            update.actor_loss, state.policy, state.critics, state.scale, some, models, stacked=True
         )
         found.append(grads)
     return {name: torch.stack([g[name] for g in found], 1) for name in found[0]}
@@ -72,30 +64,25 @@ def _esnr(grads: Params) -> Tensor:
 
 
 def _jacobians(
-    roles: Roles,
-    predict: Callable[..., Tensor],
-    state: CellState,
-    start: Start,
-    models: Params,
-    seed: int,
+    pair: Pair, state: CellState, start: Start, models: Params, seed: int
 ) -> dict[str, Tensor]:
-    begin = HookCall(roles.world_model, encoded)
-    act, step = HookCall(roles.policy, predict), HookCall(roles.world_model, roles.predict)
-    grow, has_growth = HookCall(roles.policy, _growth), hasattr(roles.policy, "growth")
+    grow = HookCall(pair.policy, _growth) if isinstance(pair.policy, Grows) else None
     generator = torch.Generator().manual_seed(seed)
-    width = int(roles.world_model.latent_dim)
+    width = pair.world_model.latent_dim
     shape = (*start.index_B.shape, width + start.mask_BA.shape[-1])
     vectors = torch.randn(shape, generator=generator).to(start.obs_BO.device)
 
     def one(policy: Params, model: Params, start: Start, v: Tensor) -> dict[str, Tensor]:
-        z, task = begin.with_params(model, start.obs_BO, start.index_B, start.mask_BA)
+        z, task = pair.begin(model, start.obs_BO, start.index_B, start.mask_BA)
         noise, model_noise = start.policy_noise_HBN[0], start.model_noise_HBN[0]
-        found: Any = vjp(lambda z, n: act.with_params(policy, z, task, n), z, noise)
+        found: Any = vjp(lambda z, n: pair.act(policy, z, task, n), z, noise)
         action, pull = found
         to_z, to_noise = pull(v[:, width:])
-        found = vjp(lambda z, a: step.with_params(model, z, a, task, model_noise).z_BD, z, action)
+        found = vjp(lambda z, a: pair.step(model, z, a, task, model_noise).z_BD, z, action)
         next_to_z, next_to_action = found[1](v[:, :width])
-        through = grow.with_params(policy, z, task, noise, v[:, width:]) if has_growth else None
+        through = None
+        if grow is not None:
+            through = grow.with_params(policy, z, task, noise, v[:, width:])
         return {
             **({} if through is None else {"growth": through}),
             "jacobian/latent_to_latent": _rms(next_to_z),
@@ -109,9 +96,8 @@ def _jacobians(
     return dict(tree_map(Tensor.detach, found))
 
 
-def _growth(policy: Any, *args: Any) -> Tensor:
-    growth: Tensor = policy.growth(*args)
-    return growth
+def _growth(policy: Grows, z: Tensor, task: Task, noise: Tensor, vector: Tensor) -> Tensor:
+    return policy.growth(z, task, noise, vector)
 
 
 def _rms(rows: Tensor) -> Tensor:

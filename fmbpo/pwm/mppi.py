@@ -5,7 +5,6 @@ Williams et al. 2015 (arXiv 1509.01149), as TD-MPC2 uses it (Hansen et al. 2024,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,26 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import vmap
 
-from fmbpo.config.schema import PlanningConfig
-from fmbpo.hookspecs import Prediction, Task
+from fmbpo.config.conventions import ConventionsConfig
+from fmbpo.config.schema import PlanningConfig, PolicyLearningConfig
+from fmbpo.hookspecs import Task
 from fmbpo.nn import two_hot
-from fmbpo.pwm.critic import ensemble_values
-from fmbpo.pwm.imagination import Roles, encoded
+from fmbpo.pwm.acting import Actors
+from fmbpo.pwm.critic import Critic, ensemble_values
 from fmbpo.pwm.optim import Params
-from fmbpo.pwm.world_model import HookCall
+from fmbpo.pwm.pair import Pair
 from fmbpo.tasks.vector import Act
 
 _ROWS = 65_536
 """Candidates of all states that are imagined at once: a bound on the memory of a plan."""
-
-
-class PlannerSettings(NamedTuple):
-    """What stays constant over the plans of an evaluation; the last two are those that the
-    critics learned with."""
-
-    planning: PlanningConfig
-    discount: float
-    symlog_reward: bool
 
 
 class PlanNoise(NamedTuple):
@@ -49,7 +40,7 @@ class PlanNoise(NamedTuple):
     sample_IHSBA: Tensor
 
 
-class Planner:
+class MPPI:
     """Plans for one cell, a pure function; ``torch.func.vmap`` maps it over stacked cells.
 
     A sequence's score is ``Σ_{t<H} γ^t r̂_t + γ^H V(z_H)``, V the minimum over the critics.
@@ -58,31 +49,36 @@ class Planner:
     * V values z_H, not the mean of two Q-functions at the policy's action there;
     * the first action of the final mean is the decision, not an elite drawn by its weight;
     * the policy's sequences come on top of the samples, not out of their number;
-    * what the previous plan does not cover begins with the policy's deterministic actions, not 0;
-    * a score that is not finite never wins (there it counts as 0). Where no candidate of a row has
-      one that is, its plan is NaN, which the simulator refuses: better than a random action.
+    * steps that the previous plan does not cover begin with the policy's deterministic actions,
+      not 0;
+    * a score that is not finite never wins (there it counts as 0). If no candidate of a row has a
+      finite score, its plan is NaN, which the simulator refuses: better than a random action.
     """
 
     def __init__(
-        self, roles: Roles, policy_predict: Callable[..., Tensor], settings: PlannerSettings
+        self,
+        pair: Pair,
+        critic: Critic,
+        planning: PlanningConfig,
+        learning: PolicyLearningConfig,
+        conventions: ConventionsConfig,
     ) -> None:
-        self.settings, self._critic = settings, roles.critic
-        self._begin = HookCall(roles.world_model, encoded)
-        self._predict = HookCall(roles.world_model, roles.predict)
-        self._policy = HookCall(roles.policy, policy_predict)
-        self._decode = two_hot.decode_symlog if settings.symlog_reward else two_hot.decode
-        self._noise_dims = int(roles.policy.noise_dim), int(roles.world_model.noise_dim)
+        """``learning`` and ``conventions``: those that the critics learned with."""
+        self.pair, self.critic = pair, critic
+        self.planning, self.discount = planning, learning.discount
+        symlog = conventions.imagined_reward == "symlog"
+        self._decode = two_hot.decode_symlog if symlog else two_hot.decode
 
     def noise(self, batch: int, width: int, generator: torch.Generator) -> PlanNoise:
         """Noise for one plan of ``batch`` rows and ``width`` action dimensions."""
-        s, (policy_dim, model_dim) = self.settings.planning, self._noise_dims
+        s, pair = self.planning, self.pair
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator)
 
         return PlanNoise(
-            normal(s.horizon, s.policy_samples - 1, batch, policy_dim),
-            normal(s.iterations + 1, s.horizon, batch, model_dim),
+            normal(s.horizon, s.policy_samples - 1, batch, pair.policy.noise_dim),
+            normal(s.iterations + 1, s.horizon, batch, pair.world_model.noise_dim),
             normal(s.iterations, s.horizon, s.samples, batch, width),
         )
 
@@ -105,8 +101,8 @@ class Planner:
                 stands for the module's own.
             previous_HBA: the plan of the step before; as an episode begins, of 0 rows.
         """
-        s = self.settings.planning
-        z, task = self._begin.with_params(model, obs_BO, index_B, mask_BA)
+        s = self.planning
+        z, task = self.pair.begin(model, obs_BO, index_B, mask_BA)
         own_HPBA = self._policy_actions(policy, model, z, task, noise)
         shifted_HBA = previous_HBA[1:]
         mean_HBA = torch.cat([shifted_HBA, own_HPBA[len(shifted_HBA) :, 0]])
@@ -133,14 +129,14 @@ class Planner:
         z, task = _repeated(z_BD, count), Task(*(_repeated(x, count) for x in task))
 
         def choose(t: int) -> Tensor:
-            action: Tensor = self._policy.with_params(policy, z, task, noise_HPBN[t].flatten(0, 1))
-            # Where the model diverges, the policy's answer must not become the samples' mean.
+            action = self.pair.act(policy, z, task, noise_HPBN[t].flatten(0, 1))
+            # If the model diverges, the policy's answer must not become the samples' mean.
             return action.nan_to_num(0.0)
 
         actions = [choose(0)]
         for t in range(1, horizon):
             step_noise = _repeated(noise.model_IHBN[0, t - 1], count)
-            z = self._predict.with_params(model, z, actions[-1], task, step_noise).z_BD
+            z = self.pair.step(model, z, actions[-1], task, step_noise).z_BD
             actions.append(choose(t))
         return torch.stack(actions).reshape(horizon, count, rows, -1)
 
@@ -159,25 +155,15 @@ class Planner:
         score = z.new_zeros(count * rows)
         for t, action in enumerate(actions_HNBA.flatten(1, 2)):
             step_noise = _repeated(noise_HBN[t], count)
-            step: Prediction = self._predict.with_params(model, z, action, task, step_noise)
+            step = self.pair.step(model, z, action, task, step_noise)
             z = step.z_BD
-            score = score + self.settings.discount**t * self._decode(step.reward_logits_BR)
-        value = ensemble_values(self._critic, critics, z).amin(0)
-        score = score + self.settings.discount**horizon * value
+            score = score + self.discount**t * self._decode(step.reward_logits_BR)
+        value = ensemble_values(self.critic, critics, z).amin(0)
+        score = score + self.discount**horizon * value
         return torch.where(score.isfinite(), score, -torch.inf).reshape(count, rows)
 
 
-def planning_act(
-    roles: Roles,
-    policy_predict: Callable[..., Tensor],
-    settings: PlannerSettings,
-    policies: Params,
-    critics: Params,
-    models: Params,
-    index_T: Tensor,
-    mask_TA: Tensor,
-    seed: int,
-) -> Act:
+def mppi_act(mppi: MPPI, actors: Actors, critics: Params, seed: int) -> Act:
     """Decisions of T stacked cells, each by its plan: for ``EpisodeRunner.run``.
 
     Step 0 begins anew: no plan, and the noise from ``seed`` again. All cells see the same noise,
@@ -185,13 +171,12 @@ def planning_act(
     on the cells beside it.
 
     Args:
-        policies, critics, models: parameters stacked along T, the critics' along C behind it;
-            ``models`` empty: the world model's own for all.
+        critics: parameters stacked along T, and along C behind it.
     """
-    planner = Planner(roles, policy_predict, settings)
     generator = torch.Generator()
-    device, width = index_T.device, mask_TA.shape[1]
+    mask_TA, device = actors.mask_TA, actors.index_T.device
     plans_THEA = torch.empty(0)
+    candidates = mppi.planning.samples + mppi.planning.policy_samples
 
     def plan_one(
         policy: Params,
@@ -205,21 +190,22 @@ def planning_act(
     ) -> Tensor:
         rows = len(obs_EO)
         task = index.expand(rows), mask_A.expand(rows, -1)
-        return planner.plan(policy, critics, model, obs_EO, *task, previous_HEA, noise)
+        return mppi.plan(policy, critics, model, obs_EO, *task, previous_HEA, noise)
 
-    candidates = settings.planning.samples + settings.planning.policy_samples
-
-    def act(obs: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+    def act(obs_TEO: NDArray[np.float32], step: int) -> NDArray[np.float32]:
         nonlocal plans_THEA
-        cells, episodes = obs.shape[:2]
+        cells, episodes = obs_TEO.shape[:2]
         if step == 0:
             generator.manual_seed(seed)
-            plans_THEA = mask_TA.new_empty(cells, 0, episodes, width)
-        noise = PlanNoise(*(x.to(device) for x in planner.noise(episodes, width, generator)))
-        obs_TEO = torch.from_numpy(obs).to(device)
+            plans_THEA = mask_TA.new_empty(cells, 0, episodes, mask_TA.shape[1])
+        drawn = mppi.noise(episodes, mask_TA.shape[1], generator)
+        noise = PlanNoise(*(x.to(device) for x in drawn))
+        obs = torch.from_numpy(obs_TEO).to(device)
         at_once = max(1, _ROWS // (candidates * episodes))
         plan = vmap(plan_one, in_dims=(0, 0, 0, 0, 0, 0, 0, None), chunk_size=at_once)
-        plans_THEA = plan(policies, critics, models, obs_TEO, index_T, mask_TA, plans_THEA, noise)
+        plans_THEA = plan(
+            actors.policy, critics, actors.model, obs, actors.index_T, mask_TA, plans_THEA, noise
+        )
         actions: NDArray[np.float32] = plans_THEA[:, 0].cpu().numpy()
         return actions
 

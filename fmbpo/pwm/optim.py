@@ -1,4 +1,4 @@
-"""Adam and gradient clipping as pure functions over dictionaries of tensors.
+"""Gradients, clipping and Adam as pure functions over dictionaries of tensors.
 
 Pure so that a whole update can be compiled and mapped over stacked parameters; the arithmetic is
 ``torch.optim.Adam``'s (arXiv 1412.6980) and ``torch.nn.utils.clip_grad_norm_``'s.
@@ -6,15 +6,46 @@ Pure so that a whole update can be compiled and mapped over stacked parameters; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
+from torch.func import grad, vmap
+from torch.utils._pytree import tree_map_only
+
+from fmbpo.hookspecs import Projects
 
 Params: TypeAlias = dict[str, Tensor]
+A = TypeVar("A")
 
 EPS = 1e-8
+
+
+def gradient(
+    loss: Callable[..., tuple[Tensor, A]], params: Params, *args: object, stacked: bool = False
+) -> tuple[Params, A]:
+    """Gradient of ``loss(params, *args) -> (loss, auxiliary)`` and the auxiliary output, detached.
+
+    ``stacked``: every argument has a leading dimension of cells; ``loss`` is written for one cell
+    and mapped, and each cell gets its own gradient (cells do not see each other, so the gradient
+    of the sum is the stack of the gradients).
+
+    Eager mode differentiates with ``torch.autograd.grad``: ``torch.func.grad`` keeps its result
+    differentiable, for which PyTorch swaps fused backward kernels for long chains of elementwise
+    ones (a fifth of the processor time of a policy update). Compiled mode needs
+    ``torch.func.grad``, and the compiler fuses the chains again.
+    """
+    if torch.compiler.is_compiling():
+        pure = grad(loss, has_aux=True)
+        found: tuple[Params, A] = (vmap(pure) if stacked else pure)(params, *args)
+        return found
+    leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+    with torch.enable_grad():
+        value, auxiliary = (vmap(loss) if stacked else loss)(leaves, *args)
+        grads = torch.autograd.grad(value.sum(), list(leaves.values()))
+    detached: A = tree_map_only(Tensor, Tensor.detach, auxiliary)
+    return dict(zip(leaves, grads, strict=True)), detached
 
 
 class AdamState(NamedTuple):
@@ -40,7 +71,7 @@ def adam_step(
     grads: Params,
     state: AdamState,
     learning_rate: Tensor,
-    betas: tuple[float, float],
+    betas: Sequence[float],
     scales: Mapping[str, float] | None = None,
 ) -> tuple[Params, AdamState]:
     """One step of the parameters that ``state`` has moments of.
@@ -69,9 +100,8 @@ def clip(grads: Params, limit: float) -> tuple[Params, Tensor]:
 
 
 def projection(module: object) -> Callable[[Params], Params]:
-    """The module's own ``project``, or nothing to do."""
-    project: Callable[[Params], Params] = getattr(module, "project", lambda params: params)
-    return project
+    """The module's own ``project``, or no change."""
+    return module.project if isinstance(module, Projects) else lambda params: params
 
 
 def linear_decay(start: float, end: float, fraction: float) -> float:

@@ -1,42 +1,99 @@
-"""One policy update of PWM (arXiv 2407.02466): imagine, actor step, critic steps.
+"""A whole policy update of PWM (Georgiev et al. 2024, arXiv 2407.02466), from top to bottom.
 
-Every state and start has a leading dimension of cells (one cell = one task and seed, each with
-its own policy, critics and optimisers), so that many policies train in one program. The functions
-inside are written for one cell and mapped with ``torch.func.vmap``.
+::
+
+    imagine      z_0 = E(o_0);  a_t = π(sg z_t);  z_{t+1}, r̂_t from the world model, t < H
+    actor step   minimise -(Σ_{t<H} γ^t r̂_t + γ^H V(z_H)) / scale, V the minimum of the critics
+    targets      TD(λ) over the imagined rollout, from the critics before their step
+    critic steps passes over contiguous, time-major mini-batches, in order
+
+``PolicyUpdate`` is a pure function over tensors. One cell is one task and seed with its own policy,
+critics and optimisers. States and starts have a leading dimension of cells, so that many policies
+train in one program: each function below is written for one cell, and ``torch.func.vmap`` maps it.
+
+Shape suffixes as in ``fmbpo.hookspecs``, and M for a mini-batch of imagined states.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
-from fmbpo.hookspecs import Imagined, Metrics
-from fmbpo.pwm.critic import ReturnScale
-from fmbpo.pwm.gradient import gradient
-from fmbpo.pwm.imagination import PolicySettings, Roles, Start, make_losses
-from fmbpo.pwm.optim import AdamState, Params, adam_init, adam_step, clip, projection
+from fmbpo.config.conventions import ConventionsConfig
+from fmbpo.config.schema import PolicyLearningConfig
+from fmbpo.hookspecs import Imagined, Metrics, Prediction
+from fmbpo.nn import two_hot
+from fmbpo.pwm.critic import Critic, ensemble_values
+from fmbpo.pwm.optim import (
+    AdamState,
+    Params,
+    adam_init,
+    adam_step,
+    clip,
+    gradient,
+    projection,
+)
+from fmbpo.pwm.pair import Pair
+
+# -- state and inputs ------------------------------------------------------------------------
+
+
+class ReturnScale(NamedTuple):
+    """Running mean and (biased) variance of returns, and their number; 0-d (PWM's ``ret_rms``)."""
+
+    mean: Tensor
+    variance: Tensor
+    seen: Tensor
+
+    @staticmethod
+    def initial(like: Tensor) -> ReturnScale:
+        """Mean 0, variance 1, number 1e-4, on the device and in the type of ``like``."""
+        return ReturnScale(like.new_zeros(()), like.new_ones(()), like.new_full((), 1e-4))
+
+    def updated(self, return_B: Tensor) -> ReturnScale:
+        """With one more batch of returns (Chan's parallel variance)."""
+        n = return_B.shape[0]
+        mean, variance = return_B.mean(), return_B.var(correction=0)
+        total = self.seen + n
+        delta = mean - self.mean
+        m2 = self.variance * self.seen + variance * n + delta**2 * self.seen * n / total
+        return ReturnScale(self.mean + delta * n / total, m2 / total, total)
+
+    def divisor(self) -> Tensor:
+        """``sqrt(variance + 1e-5)``; the mean is not subtracted."""
+        return (self.variance + 1e-5).sqrt()
 
 
 class CellState(NamedTuple):
-    """All that an update of one cell changes."""
+    """Everything that an update of one cell changes."""
 
     policy: Params
     policy_adam: AdamState
     critics: Params
+    """Stacked along C, the members of the ensemble."""
     critic_adam: AdamState
     scale: ReturnScale
 
     @staticmethod
     def initial(policy: Params, critics: Params) -> CellState:
-        """Given parameters (critics stacked along C), no history."""
+        """Given parameters, no history."""
         like = next(iter(policy.values()))
         return CellState(
             policy, adam_init(policy), critics, adam_init(critics), ReturnScale.initial(like)
         )
+
+
+class Start(NamedTuple):
+    """Real observations that imagination starts from, their task, and standard normal noise."""
+
+    obs_BO: Tensor
+    index_B: Tensor
+    mask_BA: Tensor
+    policy_noise_HBN: Tensor
+    model_noise_HBN: Tensor
 
 
 class Rates(NamedTuple):
@@ -46,56 +103,160 @@ class Rates(NamedTuple):
     critic: Tensor
 
 
-Update: TypeAlias = Callable[..., tuple[CellState, Metrics]]
-"""``(state, start, rates) -> (state, metrics)``, and behind them the world models' parameters,
-stacked along the cells, where each cell has its own."""
+class PolicyUpdate:
+    """``update(state, start, rates) -> (state, metrics)``, all cells at once.
 
+    A fourth argument holds the parameters of world models, stacked along the cells, if each cell
+    has its own.
+    """
 
-def make_policy_update(roles: Roles, settings: PolicySettings) -> Update:
-    """``update(state, start, rates) -> (state, metrics)``: a pure function, all cells at once."""
-    losses = make_losses(roles, settings)
-    step = vmap(
-        lambda params, grads, adam, rate: adam_step(params, grads, adam, rate, settings.betas),
-        in_dims=(0, 0, 0, None),
-    )
+    def __init__(
+        self,
+        pair: Pair,
+        critic: Critic,
+        learning: PolicyLearningConfig,
+        conventions: ConventionsConfig,
+        *,
+        scale_returns: bool = True,
+    ) -> None:
+        """``critic``: the module that the critics' parameters are put into."""
+        self.pair, self.critic = pair, critic
+        self.learning, self.conventions = learning, conventions
+        self.scale_returns = scale_returns
+        self.project = projection(pair.policy)
+        symlog = conventions.imagined_reward == "symlog"
+        self.decode = two_hot.decode_symlog if symlog else two_hot.decode
 
-    def critic_steps(
-        critics: Params, adam: AdamState, imagined: Imagined, rate: Tensor
-    ) -> tuple[Params, AdamState, Metrics]:
-        """Passes over contiguous, time-major mini-batches, in order."""
-        target = vmap(losses.targets)(critics, imagined).flatten(1)
-        z = imagined.rollout.z_HBD[:, :-1].flatten(1, 2)
-        minibatches = list(
-            zip(*(x.chunk(settings.critic_minibatches, 1) for x in (z, target)), strict=True)
-        )
-        errors = []
-        for z_mini, target_mini in minibatches * settings.critic_iterations:
-            grads, error = gradient(losses.critic, critics, z_mini, target_mini, stacked=True)
-            grads, norm = vmap(lambda g: clip(g, settings.critic_grad_clip))(grads)
-            critics, adam = step(critics, grads, adam, rate)
-            errors.append(error)
-        metrics = {"critic_loss": torch.stack(errors).mean(0), "critic_grad_norm": norm}
-        return critics, adam, metrics
-
-    def update(
-        state: CellState, start: Start, rates: Rates, models: Params | None = None
+    def __call__(
+        self, state: CellState, start: Start, rates: Rates, models: Params | None = None
     ) -> tuple[CellState, Metrics]:
+        """One update of every cell."""
         grads, (imagined, scale, actor_metrics) = gradient(
-            losses.actor, state.policy, state.critics, state.scale, start, models or {},
+            self.actor_loss, state.policy, state.critics, state.scale, start, models or {},
             stacked=True,
         )  # fmt: skip
-        grads, norm = vmap(lambda g: clip(g, settings.actor_grad_clip))(grads)
-        policy, policy_adam = step(state.policy, grads, state.policy_adam, rates.actor)
-        policy = vmap(projection(roles.policy))(policy)
-        critics, critic_adam, critic_metrics = critic_steps(
-            state.critics, state.critic_adam, imagined, rates.critic
+        policy, policy_adam, actor_norm = self._actor_step(state, grads, rates.actor)
+        target_TM = vmap(self.targets)(state.critics, imagined).flatten(1)
+        z_TMD = imagined.rollout.z_HBD[:, :-1].flatten(1, 2)
+        critics, critic_adam, critic_metrics = self._critic_steps(
+            state.critics, state.critic_adam, z_TMD, target_TM, rates.critic
         )
         metrics = {
             **{f"actor_{name}": value for name, value in actor_metrics.items()},
-            "actor_grad_norm": norm,
+            "actor_grad_norm": actor_norm,
             "imagined_reward": imagined.reward_HB.mean((1, 2)),
             **critic_metrics,
         }
         return CellState(policy, policy_adam, critics, critic_adam, scale), metrics
 
-    return update
+    # -- imagination, and the actor's loss (one cell) ----------------------------------------
+
+    def actor_loss(
+        self, policy: Params, critics: Params, scale: ReturnScale, start: Start, model: Params
+    ) -> tuple[Tensor, tuple[Imagined, ReturnScale, Metrics]]:
+        """Roll the policy out in the world model, and let the plugin rate the imagined trajectory.
+
+        Gradients flow from the rewards and V(z_H) through the world model to the actions; the
+        policy sees its latents without gradient (its own ``rollout`` decides). The return
+        normaliser takes the batch in before it divides, and passes no gradient.
+        """
+        learning = self.learning
+        z_BD, task = self.pair.begin(model, start.obs_BO, start.index_B, start.mask_BA)
+        horizon, batch = start.policy_noise_HBN.shape[:2]
+        assert z_BD.shape == (batch, self.pair.world_model.latent_dim)
+
+        def answer(t: int, z: Tensor, action: Tensor) -> Prediction:
+            return self.pair.step(model, z, action, task, start.model_noise_HBN[t])
+
+        rollout = self.pair.rollout(policy, z_BD, answer, task, start.policy_noise_HBN)
+        assert rollout.z_HBD.shape == (horizon + 1, *z_BD.shape)
+        assert rollout.action_HBA.shape == (horizon, *start.mask_BA.shape)
+
+        reward_HB = self.decode(rollout.reward_logits_HBR)
+        assert reward_HB.shape == (horizon, batch)
+        value_B = self.value(critics, rollout.z_HBD[-1])
+        steps = torch.arange(horizon, device=z_BD.device, dtype=z_BD.dtype)
+        weight_H1 = (learning.discount**steps).unsqueeze(-1)
+        late = self.conventions.bootstrap == "horizon_plus_one"
+        bootstrap = learning.discount ** (horizon + late)
+        return_B = (weight_H1 * reward_HB).sum(0) + bootstrap * value_B
+        assert return_B.shape == (batch,)
+
+        scale = scale.updated(return_B.detach())
+        whole = torch.full_like(scale.mean, horizon)
+        divisor = scale.divisor() if self.scale_returns else whole
+        imagined = Imagined(rollout, reward_HB, value_B, return_B, divisor)
+        loss, metrics = self.pair.loss(policy, imagined)
+        return loss, (imagined, scale, metrics)
+
+    def value(self, critics: Params, z: Tensor) -> Tensor:
+        """V, the minimum over the ensemble: ``z[..., D]`` -> ``[...]``."""
+        return ensemble_values(self.critic, critics, z).amin(0)
+
+    # -- actor step (all cells) --------------------------------------------------------------
+
+    def _actor_step(
+        self, state: CellState, grads: Params, rate: Tensor
+    ) -> tuple[Params, AdamState, Tensor]:
+        grads, norm_T = vmap(lambda g: clip(g, self.learning.actor_grad_clip))(grads)
+        policy, adam = self._adam(state.policy, grads, state.policy_adam, rate)
+        return vmap(self.project)(policy), adam, norm_T
+
+    def _adam(
+        self, params: Params, grads: Params, adam: AdamState, rate: Tensor
+    ) -> tuple[Params, AdamState]:
+        def one(p: Params, g: Params, a: AdamState, rate: Tensor) -> tuple[Params, AdamState]:
+            return adam_step(p, g, a, rate, self.learning.betas)
+
+        stepped: tuple[Params, AdamState] = vmap(one, in_dims=(0, 0, 0, None))(
+            params, grads, adam, rate
+        )
+        return stepped
+
+    # -- critic targets (one cell) -----------------------------------------------------------
+
+    def targets(self, critics: Params, imagined: Imagined) -> Tensor:
+        """TD(λ) targets ``[H, B]``; one-step targets if the conventions say so."""
+        next_value_HB = self.value(critics, imagined.rollout.z_HBD[1:])
+        assert next_value_HB.shape == imagined.reward_HB.shape
+        lam = 0.0 if self.conventions.critic_targets == "one_step" else self.learning.lam
+        lam_HB = torch.full_like(next_value_HB, lam)
+        return td_lambda(imagined.reward_HB, next_value_HB, self.learning.discount, lam_HB)
+
+    # -- critic steps ------------------------------------------------------------------------
+
+    def critic_loss(self, critics: Params, z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """One cell: mean squared error over the ensemble and a mini-batch ``z[..., D]``, twice: as
+        the loss and for the record."""
+        error = (ensemble_values(self.critic, critics, z) - target).square().mean()
+        return error, error
+
+    def _critic_steps(
+        self, critics: Params, adam: AdamState, z_TMD: Tensor, target_TM: Tensor, rate: Tensor
+    ) -> tuple[Params, AdamState, Metrics]:
+        """All cells: ``critic_iterations`` passes over ``critic_minibatches`` parts."""
+        learning = self.learning
+        assert z_TMD.shape[:-1] == target_TM.shape
+        parts = (x.chunk(learning.critic_minibatches, 1) for x in (z_TMD, target_TM))
+        errors = []
+        for z, target in list(zip(*parts, strict=True)) * learning.critic_iterations:
+            grads, error_T = gradient(self.critic_loss, critics, z, target, stacked=True)
+            grads, norm_T = vmap(lambda g: clip(g, learning.critic_grad_clip))(grads)
+            critics, adam = self._adam(critics, grads, adam, rate)
+            errors.append(error_T)
+        metrics = {"critic_loss": torch.stack(errors).mean(0), "critic_grad_norm": norm_T}
+        return critics, adam, metrics
+
+
+def td_lambda(reward_HB: Tensor, next_value_HB: Tensor, discount: float, lam_HB: Tensor) -> Tensor:
+    """TD(λ) targets ``[H, B]`` over an imagined rollout; λ = 0 at steps where a return ends.
+
+    ``G_t = r_t + γ ((1 - λ_t) V(z_{t+1}) + λ_t G_{t+1})``, ``G_{H-1} = r_{H-1} + γ V(z_H)``.
+    """
+    target = next_value_HB[-1]
+    targets = []
+    rows = zip(reward_HB.flip(0), next_value_HB.flip(0), lam_HB.flip(0), strict=True)
+    for reward, value, lam in rows:
+        target = reward + discount * ((1 - lam) * value + lam * target)
+        targets.append(target)
+    return torch.stack(targets).flip(0)

@@ -1,4 +1,4 @@
-"""What all pictures share: the heading, the stamp of the scale, panels, colours, writing."""
+"""What all PNG pictures share: heading, stamp of the scale, panels, colours, writing the file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -15,8 +15,9 @@ from fmbpo.base.files import replace_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-# Okabe and Ito's palette, which the colour-blind can tell apart; dashes differ as well.
+# Okabe and Ito's palette, which colour-blind readers can tell apart; dashes differ as well.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#5A5A5A"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY, SKY)
@@ -26,7 +27,7 @@ _DPI = 130
 
 @attrs.frozen
 class Heading:
-    """What every picture says about where its numbers come from."""
+    """Where a picture's numbers come from; it stands on every picture."""
 
     experiment: str
     scale: str
@@ -34,7 +35,7 @@ class Heading:
     more: str = ""
 
 
-def new_page(
+def new_figure(
     heading: Heading,
     panels: int,
     columns: int,
@@ -60,12 +61,11 @@ def new_page(
     rect = (0.005, bottom / high, 0.99, 1 - (top + bottom) / high)
     figure.set_layout_engine(ConstrainedLayoutEngine(rect=rect))
     left = 0.12 / wide
-    # A bold letter of 13 points is about 0.12 inches wide; the stamp must not be reached.
+    # A bold letter of 13 points is about 0.12 inches wide; the name must not reach the stamp.
     free = wide - 0.7 - 0.11 * (len(heading.scale) + 7)
     size = min(13.0, 13 * free / (0.12 * max(len(heading.experiment), 1)))
     figure.text(left, 1 - 0.14 / high, heading.experiment, va="top", weight="bold", fontsize=size)
-    detail = "\n".join(lines)
-    figure.text(left, 1 - 0.44 / high, detail, va="top", fontsize=9.5, color=GREY)
+    figure.text(left, 1 - 0.44 / high, "\n".join(lines), va="top", fontsize=9.5, color=GREY)
     figure.text(
         1 - left,
         1 - 0.16 / high,
@@ -91,24 +91,18 @@ def new_page(
 
 
 def _thousands(value: float, _: int | None = None) -> str:
-    if value >= 1000:
-        return f"{value / 1000:g}k"
-    return f"{value:g}"
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
-def add_legend(figure: Figure, handles: Mapping[str, Any]) -> None:
-    """Lines by their names, under all panels."""
-    figure.legend(
-        list(handles.values()),
-        list(handles),
-        loc="lower center",
-        ncols=len(handles),
-        frameon=False,
-        fontsize=9.5,
-    )
+def save(figure: Figure, path: Path, lines: Mapping[str, Line2D] | None = None) -> None:
+    """Write the picture in one step, with a legend of ``lines`` by name under all panels.
 
-
-def save(figure: Figure, path: Path) -> None:
-    """Write the picture whole. Raises ``UserError`` where ``path`` cannot be written."""
+    Raises ``UserError`` if ``path`` cannot be written.
+    """
+    if lines:
+        figure.legend(
+            list(lines.values()), list(lines), loc="lower center", ncols=len(lines),
+            frameon=False, fontsize=9.5,
+        )  # fmt: skip
     # Without the version of matplotlib in it, equal numbers give equal files.
     replace_file(path, lambda aside: figure.savefig(aside, metadata={"Software": None}))

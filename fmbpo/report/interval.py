@@ -1,23 +1,24 @@
-"""Intervals and comparisons of returns, with the seed as the unit wherever there are seeds.
+"""Student's t intervals and comparisons of returns, for the tables that close runs and studies.
 
-Episodes of one seed share its trained policy: they say how well *this* policy does, not how well
-training does. So with two seeds or more the sample is the seeds' means, and n is the number of
-seeds. With one seed only its episodes are left; the interval then covers the evaluation's noise
-and not the training's, and whoever prints it must say so (``basis``).
+Episodes of one seed share its trained policy: they show how good *this* policy is, not how good
+training is. With at least two seeds the sample is therefore the seeds' means, and n the number of
+seeds. With one seed only its episodes are left; the interval then covers the noise of the
+evaluation, not of training, and the table must say so (``basis``). Reports on several runs use
+the bootstrap of ``fmbpo.compare.statistics``.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 
 from fmbpo.runs.summary import TaskResult
 
 LEVEL = 0.95
-"""Confidence of every interval and test here."""
+"""Confidence of every interval and test in this module."""
 
 
 @attrs.frozen
@@ -32,14 +33,14 @@ class Interval:
 
 
 def sample(task: TaskResult) -> list[float]:
-    """The independent values of a task: seed means from two seeds on, else the episodes."""
+    """The independent values of a task: the means of two or more seeds, else the episodes."""
     if len(task.seeds) >= 2:
         return task.seed_means
     return list(next(iter(task.seeds.values())).returns)
 
 
 def planned_sample(task: TaskResult) -> list[float]:
-    """The same of planning at test time; empty where a seed was not evaluated so."""
+    """The same for planning at test time; empty unless every seed was evaluated with planning."""
     found = [list(seed.planned_returns or ()) for seed in task.seeds.values()]
     if not all(found):
         return []
@@ -47,15 +48,20 @@ def planned_sample(task: TaskResult) -> list[float]:
 
 
 def basis(task: TaskResult) -> str:
-    """What the interval of this task is taken over: ``3 seeds`` or ``10 episodes of 1 seed``."""
+    """The sample behind the interval of this task: ``3 seeds`` or ``10 episodes of 1 seed``."""
     if len(task.seeds) >= 2:
         return f"{len(task.seeds)} seeds"
     episodes = len(sample(task))
     return f"{episodes} episode{'s' if episodes > 1 else ''} of 1 seed"
 
 
+def interval_note(tasks: Iterable[TaskResult]) -> str:
+    """The line under a table that explains its ±."""
+    return f"±: 95 % t interval over {' / '.join(sorted({basis(task) for task in tasks}))}."
+
+
 def t_interval(values: Sequence[float]) -> Interval:
-    """Student's t interval of the mean of independent values. ``ValueError`` for none."""
+    """Student's t interval of the mean of independent values. ``ValueError`` without values."""
     if not values:
         raise ValueError("an interval needs at least one value")
     mean = statistics.fmean(values)
@@ -66,11 +72,11 @@ def t_interval(values: Sequence[float]) -> Interval:
 
 
 def above(a_returns: Sequence[float], b_returns: Sequence[float]) -> bool:
-    """Whether the mean of ``a`` lies above that of ``b`` beyond the 95 % interval.
+    """Whether the mean of ``a`` lies above the mean of ``b`` beyond the 95 % interval.
 
-    Welch's two-sided t interval of the difference, which asks for no equal variances, must lie
-    above 0. A sample of fewer than two values supports no such statement: False. Two samples
-    without any variance are compared by their means.
+    Welch's two-sided t interval of the difference, which does not assume equal variances, must lie
+    above 0. False for a sample of fewer than two values, which supports no such statement. Two
+    samples without any variance are compared by their means.
     """
     if len(a_returns) < 2 or len(b_returns) < 2:
         return False

@@ -1,40 +1,45 @@
-"""Pictures of runs and studies, drawn from their folders when the results are there."""
+"""Pictures of runs and studies, drawn from their folders once their results are complete."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 from fmbpo.base.files import read_object
 from fmbpo.report.canvas import Heading
-from fmbpo.report.curves import HorizonErrors, TaskCurves, learning_curves, pretraining_curves
-from fmbpo.report.side_by_side import Panel, side_by_side
+from fmbpo.report.curves import (
+    CellCurves,
+    HorizonErrors,
+    TaskCurves,
+    learning_curves,
+    pretraining_curves,
+    study_curves,
+)
 from fmbpo.runs.folder import RunFolder
-from fmbpo.runs.series import cell_series
-from fmbpo.runs.sinks import read_metrics
+from fmbpo.runs.metrics import (
+    CONSISTENCY,
+    CONSTANT_ERROR,
+    CONSTANT_REWARD_RMSE,
+    COPY_ERROR,
+    OBS_ERROR,
+    POLICY_PANELS,
+    PRETRAINING_PANELS,
+    REAL,
+    RETURN,
+    REWARD_LOSS,
+    REWARD_RMSE,
+    after,
+    before,
+    by_horizon,
+    cell_series,
+)
 from fmbpo.runs.summary import Summary
-
-PANELS = {
-    "return": "return",
-    "held_out/reward_r2": "held-out reward R²",
-    "held_out/reward_std": "spread of the decoded reward",
-}
-"""Metrics of a policy study's picture, and what it calls them; what no cell has is left out."""
-PRETRAINING_PANELS = {
-    "held_out/score": "held-out score (lower is better)",
-    "held_out/reward_r2": "held-out reward R²",
-    "held_out/reward_std": "spread of the decoded reward",
-}
-"""The same of a study of world models."""
-REAL = {"held_out/reward_std": "held_out/real_reward_std"}
-"""What a metric would be of the real thing: the same in all cells."""
 
 
 def draw_missing(folder: Path, say: Callable[[str], None]) -> list[Path]:
-    """Draw the pictures that a complete run or study does not have yet; returns all that it has.
+    """Draw the pictures that a complete run or study lacks; returns all that it has.
 
-    No picture costs a result: ``say`` is told of one that cannot be drawn, and why.
+    No picture costs a result: ``say`` gets a warning for each picture that cannot be drawn.
     """
     found = []
     for name, draw in _pictures(folder).items():
@@ -49,7 +54,7 @@ def draw_missing(folder: Path, say: Callable[[str], None]) -> list[Path]:
 
 
 def _pictures(folder: Path) -> dict[str, Callable[[Path], None]]:
-    """What draws each picture, by the file's name."""
+    """The function that draws each picture, by file name."""
     if (folder / "study.json").is_file():
         return {"comparison.png": lambda path: _cells(path, folder)}
     run = RunFolder.open(folder)
@@ -59,14 +64,14 @@ def _pictures(folder: Path) -> dict[str, Callable[[Path], None]]:
     pictures: dict[str, Callable[[Path], None]] = {
         "curves.png": lambda path: _policies(path, run, summary)
     }
-    if _horizons(summary, "after_"):
+    if by_horizon(summary.wm_validation, after(OBS_ERROR)):
         pictures["model_errors.png"] = lambda path: _own_models(path, summary)
     return pictures
 
 
 def _policies(path: Path, run: RunFolder, summary: Summary) -> None:
     """Learning curves from the run's own record."""
-    curves = cell_series(run, "return")
+    curves = cell_series(run.metrics, RETURN)
     panels = {
         task: TaskCurves(
             curves[task],
@@ -81,71 +86,64 @@ def _policies(path: Path, run: RunFolder, summary: Summary) -> None:
 
 def _pretraining(path: Path, run: RunFolder, summary: Summary) -> None:
     """Losses over training, and held-out errors by horizon."""
-    losses: dict[str, list[tuple[int, float]]] = {}
-    for line in read_metrics(run.metrics):
-        for name in ("consistency", "reward_loss"):
-            if name in line:
-                losses.setdefault(name, []).append((line["step"], line[name]))
+    found = {name: cell_series(run.metrics, name) for name in (CONSISTENCY, REWARD_LOSS)}
+    losses = {name: series[""][""] for name, series in found.items() if series}
     pretraining_curves(path, _heading(summary), losses, _horizon_errors(summary))
 
 
 def _own_models(path: Path, summary: Summary) -> None:
     """Held-out errors by horizon of world models that learned beside policies."""
-    errors = _horizon_errors(summary, "after_", "before_")
+    errors = _horizon_errors(summary, after, before)
     pretraining_curves(path, _heading(summary), {}, errors)
 
 
 def _cells(path: Path, folder: Path) -> None:
-    """The curves of a study's cells, side by side."""
+    """The curves of a study's cells together."""
     study = read_object(folder / "study.json")
     runs = {name: RunFolder.open(folder.parent / run) for name, run in study["cells"].items()}
     summaries = [Summary.from_json(run.summary(), where=str(run.path)) for run in runs.values()]
     tasks = dict.fromkeys(task for summary in summaries for task in summary.tasks)
-    panels: dict[str, Panel] = {}
-    for metric, title in (PANELS if tasks else PRETRAINING_PANELS).items():
-        cells = {name: cell_series(run, metric) for name, run in runs.items()}
-        real = {name: cell_series(run, REAL.get(metric, "")) for name, run in runs.items()}
+    panels: dict[str, CellCurves] = {}
+    for title, metric in (POLICY_PANELS if tasks else PRETRAINING_PANELS).items():
+        cells = {name: cell_series(run.metrics, metric) for name, run in runs.items()}
+        real = [cell_series(run.metrics, REAL.get(metric, "")) for run in runs.values()]
         # A world model's own metrics have no task: one panel for all.
         for task in tasks or [""]:
             seeds = {name: series.get(task, {}) for name, series in cells.items()}
             if any(seeds.values()):
-                wanted = [one for r in real.values() for one in r.get(task, {}).values()]
+                wanted = [series for r in real for series in r.get(task, {}).values()]
                 at = f"{task}: {title}" if task else title
-                panels[at] = Panel(seeds, wanted[0] if wanted else ())
+                panels[at] = CellCurves(seeds, wanted[0] if wanted else ())
     protocols = dict.fromkeys(summary.protocol or "pretraining" for summary in summaries)
     differs = f"differs: {'; '.join(study['factors'])}"
     heading = Heading(study["name"], summaries[0].scale, " | ".join(protocols), differs)
-    side_by_side(path, heading, panels, columns=len(tasks) or len(panels))
-
-
-def _horizons(summary: Summary, prefix: str) -> list[int]:
-    names = (re.fullmatch(rf"{prefix}obs_error_h(\d+)", name) for name in summary.wm_validation)
-    return [int(name[1]) for name in names if name]
+    study_curves(path, heading, panels, columns=len(tasks) or len(panels))
 
 
 def _horizon_errors(
-    summary: Summary, prefix: str = "", earlier: str | None = None
+    summary: Summary,
+    named: Callable[[str], str] = str,
+    earlier: Callable[[str], str] | None = None,
 ) -> list[HorizonErrors]:
-    horizons = _horizons(summary, prefix)
-
-    def of(name: str, prefix: str = prefix) -> list[float]:
-        return [summary.wm_validation[f"{prefix}{name}_h{h}"] for h in horizons]
-
+    """Observations and reward; nothing if the summary has no errors by horizon."""
+    horizons = list(by_horizon(summary.wm_validation, named(OBS_ERROR)))
     kinds = {
-        "observations (standard deviations)": ("obs_error", "constant_error", "copy_error"),
-        "reward (a step)": ("reward_rmse", "constant_reward_rmse", None),
+        "observations (standard deviations)": (OBS_ERROR, CONSTANT_ERROR, COPY_ERROR),
+        "reward (per step)": (REWARD_RMSE, CONSTANT_REWARD_RMSE, None),
     }
-    return [
-        HorizonErrors(
-            title,
-            horizons,
-            of(model),
-            copy=of(copy) if copy else None,
-            constant=of(constant),
-            before=None if earlier is None else of(model, earlier),
-        )
-        for title, (model, constant, copy) in kinds.items()
-    ]
+    panels = []
+    for title, (model, constant, copy) in kinds.items() if horizons else ():
+        measures = {"world model": named(model), "task's mean": named(constant)}
+        if earlier is not None:
+            measures["before"] = earlier(model)
+        if copy:
+            measures["copy baseline"] = named(copy)
+        lines = {
+            line: list(by_horizon(summary.wm_validation, measure).values())
+            for line, measure in measures.items()
+        }
+        panels.append(HorizonErrors(title, horizons, lines))
+    return panels
 
 
 def _heading(summary: Summary) -> Heading:

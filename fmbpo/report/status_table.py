@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from fmbpo.base.text import clock
-from fmbpo.report.table import NONE
+from fmbpo.report.run_table import NONE
 from fmbpo.runs.status import Entry
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ class Role:
         self.packages = {part.__module__.split(".")[0] for part in parts} - {"fmbpo"}
 
     def error(self, what: str, remedy: str) -> UserError:
-        """What the plugin did, for people."""
+        """The plugin's fault, for people."""
         return UserError(what, where=self.name, remedy=remedy)
 
 

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from fmbpo.data.collecting import Policy
 from fmbpo.errors import UserError, did_you_mean
 from fmbpo.running.trained_policies import LoadedPolicy, load_policy, trained_policies
-from fmbpo.runs.checkpoint import weights_sha256
+from fmbpo.runs.checkpoint import list_checkpoints, weights_sha256
 from fmbpo.tasks.env import TaskEnv
 from fmbpo.tasks.mt30 import OBS_WIDTH
 
 
 @attrs.frozen
 class RunAgent:
-    """See `fmbpo.data.collecting.behaviour.Agent`: each episode draws one of the run's seeds."""
+    """See `fmbpo.data.collecting.TrainedPolicies`: each episode draws one of the run's seeds."""
 
     run: Path
     seeds: dict[str, list[int]]
@@ -47,7 +47,7 @@ def run_agent(run: Path, tasks: Sequence[str]) -> RunAgent:
     """The policies that a run trained for these tasks.
 
     Raises:
-        UserError: as `trained_policies`; also where it has none for a task.
+        UserError: as `trained_policies`; also if it has none for a task.
     """
     seeds: dict[str, list[int]] = {}
     for policy in trained_policies(run):
@@ -59,8 +59,8 @@ def run_agent(run: Path, tasks: Sequence[str]) -> RunAgent:
                 where=str(run),
                 remedy=f"{did_you_mean(task, seeds)} (--tasks)",
             )
-        load_policy(run, task, seeds[task][0])  # what is wrong with it is said before the work
-    weights = {p.name: weights_sha256(p) for p in sorted((run / "checkpoints").iterdir())}
+        load_policy(run, task, seeds[task][0])  # fail before collecting
+    weights = {p.stem: weights_sha256(p) for p in list_checkpoints(run / "checkpoints")}
     provenance = {"run": run.resolve().name, **weights}
     return RunAgent(run.resolve(), {task: seeds[task] for task in tasks}, provenance)
 

@@ -7,62 +7,72 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from fmbpo.config.schema import EvaluationConfig
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.health import returns_health
-from fmbpo.pwm.optim import Params
 from fmbpo.runs.findings import Finding
+from fmbpo.runs.metrics import after, before
 from fmbpo.runs.summary import SeedResult, TaskResult
 from fmbpo.tasks.mt30 import task_info
 from fmbpo.training.cells import Cell
 from fmbpo.training.policies import PolicyTraining
 
 
-class GridOutcome:
-    """Final returns of a grid, gathered stage by stage."""
+class FinalReturns:
+    """Final returns of a grid, gathered stage by stage; ``say`` takes lines for people."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None], evaluation: EvaluationConfig) -> None:
+        self.say, self.evaluation = say, evaluation
+        self.stages: list[str] = []
+        """Names of those that were added."""
         self.cells: list[Cell] = []
         self.trained: list[NDArray[np.float64]] = []
         self.untrained: list[NDArray[np.float64]] = []
         self.planned: list[NDArray[np.float64]] = []
-        """Returns of planning with each policy, where it was asked for."""
+        """Returns of planning with each policy, if it was asked for."""
+        self.unplanned: UserError | None = None
+        """Why planning failed, which costs the policies' own results nothing."""
         self.random: dict[str, NDArray[np.float64]] = {}
         self.before: list[dict[str, float]] = []
-        """Held-out measures of each cell's own world model before it learned, where it does."""
+        """Held-out measures of each cell's own world model before it learned, if it does."""
         self.after: list[dict[str, float]] = []
-        """The same when it had learned."""
+        """The same after it learned."""
 
-    def add(self, stage: PolicyTraining, untrained: tuple[Params, Params], episodes: int) -> None:
-        """Evaluate a trained stage, and its policies as they were before training."""
+    def add(self, stage: PolicyTraining) -> None:
+        """Evaluate a trained stage, its policies as they were before training, and planning."""
+        episodes = self.evaluation.final_episodes
         if stage.models is not None:
             self.before += stage.models.before
             self.after += stage.models.after
+        self.stages.append(stage.name)
         self.cells += stage.cells
         self.trained += list(stage.returns(episodes))
-        self.untrained += list(stage.returns(episodes, untrained))
+        self.untrained += list(stage.returns(episodes, stage.untrained))
+        if self.evaluation.planner == "mppi" and self.unplanned is None:
+            self._plan(stage)
 
-    def add_planned(self, stage: PolicyTraining, say: Callable[[str], None]) -> None:
-        """Evaluate a trained stage planning at every step; ``say`` takes lines for people."""
-
+    def _plan(self, stage: PolicyTraining) -> None:
         def progress(done: int, steps: int) -> None:
             if done % 100 == 0:
-                say(f"{stage.name}: planning, step {done} of {steps}")
+                self.say(f"{stage.name}: planning, step {done} of {steps}")
 
         try:
             self.planned += list(stage.planned_returns(progress))
         except UserError as error:
-            raise UserError(
+            self.unplanned = UserError(
                 error.what,
                 where="planning in the world model",
                 remedy="the policies' own results are kept; see the run's health, or change "
                 "[planning], and give the command again",
-            ) from error
+            )
+            self.unplanned.__cause__ = error
 
-    def add_random(self, evaluator: Evaluator, episodes: int) -> None:
+    def add_random(self, evaluator: Evaluator) -> None:
         """Evaluate the random policy on every task."""
         tasks = list(dict.fromkeys(cell.task for cell in self.cells))
-        self.random = dict(zip(tasks, evaluator.random(tasks, episodes), strict=True))
+        returns = evaluator.random(tasks, self.evaluation.final_episodes)
+        self.random = dict(zip(tasks, returns, strict=True))
 
     def tasks(self, planner_return: Mapping[str, float]) -> dict[str, TaskResult]:
         """The summary's table."""
@@ -89,13 +99,13 @@ class GridOutcome:
         """Means over the cells of their own world models' held-out measures, each on its cell's
         task, before and after they learned beside the policies: ``before_...``, ``after_...``."""
         found = {}
-        for prefix, cells in (("before", self.before), ("after", self.after)):
+        for named, cells in ((before, self.before), (after, self.after)):
             shared = set.intersection(*(set(m) for m in cells)) if cells else set()
             names = [name for name in cells[0] if name in shared] if cells else []
-            found.update({f"{prefix}_{n}": float(np.mean([m[n] for m in cells])) for n in names})
+            found.update({named(n): float(np.mean([m[n] for m in cells])) for n in names})
         return found
 
     def health(self) -> list[Finding]:
-        """What is wrong with the final returns."""
+        """The gates that the final returns fail."""
         both = zip(self.cells, self.trained, strict=True)
         return returns_health({str(cell): row.tolist() for cell, row in both})

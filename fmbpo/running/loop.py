@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import torch
 from attrs import define
@@ -14,55 +15,47 @@ from torch import Tensor
 from fmbpo.errors import UserError
 from fmbpo.measure.health import Watch
 from fmbpo.running.stop import Stop
-from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
+from fmbpo.runs.checkpoint import (
+    checkpoint_exists,
+    load_checkpoint,
+    read_manifest,
+    save_checkpoint,
+)
 from fmbpo.runs.findings import Finding, by_gate
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.forecast import Forecast, Outlook
+from fmbpo.runs.metrics import Row
 from fmbpo.runs.sinks import MetricSinks
-
-MAIN_METRICS = (
-    "return",
-    "actor_return",
-    "imagined_reward",
-    "critic_loss",
-    "esnr",
-    "host/diagnostics_seconds",
-    "held_out/score",
-    "held_out/reward_r2",
-    "loss",
-    "consistency",
-    "reward_loss",
-)
-"""Those that the display shows of a stage, where it has them."""
+from fmbpo.training.trees import Saved
 
 
 class Stage(Protocol):
-    """What is trained: it owns the tensors, the loop owns the order of events."""
+    """A part of a run that trains: it owns the tensors, the loop owns the order of events."""
 
     name: str
 
     def step(self, iteration: int) -> dict[str, Tensor]:
         """One update; metrics stay on the device."""
 
-    def describe(self, metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    def describe(self, metrics: Mapping[str, Tensor]) -> list[Row]:
         """Metrics as they are logged."""
 
-    def evaluate(self, iteration: int) -> dict[str, float]:
+    def evaluate(self, iteration: int) -> list[Row]:
         """Held-out measures or returns."""
 
     def health(self) -> list[Finding]:
         """Gates that the last evaluation did not pass."""
 
-    def diagnose(self) -> dict[str, float]:
+    def diagnose(self) -> list[Row]:
         """Measures of the gradients; nothing changes."""
 
     def weights(self) -> dict[str, Tensor]:
-        """What a user of the checkpoint needs."""
+        """The tensors that a user of the checkpoint needs."""
 
-    def state(self) -> Any:
-        """What continuing needs beside the weights."""
+    def state(self) -> Saved:
+        """Everything else that continuing needs."""
 
-    def load(self, weights: Mapping[str, Tensor], state: Any) -> None:
+    def load(self, weights: Mapping[str, Tensor], state: Saved) -> None:
         """Continue from a checkpoint."""
 
 
@@ -81,17 +74,17 @@ class Trainer:
     """Runs stages in one run folder."""
 
     def __init__(
-        self, folder: RunFolder, sinks: MetricSinks, manifest: Mapping[str, Any], stop: Stop
+        self, folder: RunFolder, sinks: MetricSinks, manifest: Mapping[str, object], stop: Stop
     ) -> None:
         self.folder, self.sinks, self.manifest, self.stop = folder, sinks, manifest, stop
         self._watches: dict[str, Watch] = {}  # by stage
         self._records: dict[str, int] = {}  # how far the sinks' records go at the last checkpoint
 
     def train(self, stage: Stage, cadence: Cadence, outlook: Outlook | None = None) -> None:
-        """Train ``stage`` to its end, from its last checkpoint where there is one; ``outlook`` is
-        what follows it.
+        """Train ``stage`` to its end, from its last checkpoint if there is one; ``outlook``:
+        the work that follows it.
 
-        Raises ``Interrupted`` once everything is saved, ``UserError`` where a metric is no longer
+        Raises ``Interrupted`` once everything is saved, ``UserError`` if a metric is no longer
         finite (the last checkpoint is kept).
         """
         last = self.folder.checkpoints / stage.name.replace("/", "-")
@@ -119,12 +112,12 @@ class Trainer:
                 iteration % every == 0 or at_end
                 for every in (cadence.log_every, cadence.evaluate_every, cadence.checkpoint_every)
             )
-            # What has diverged is neither measured nor saved.
+            # A diverged model is neither measured nor saved.
             if log or evaluate or save or self.stop.requested:
-                values = stage.describe({k: v / summed for k, v in sums.items()})
-                self._check_finite(stage, iteration, values)
+                rows = stage.describe({k: v / summed for k, v in sums.items()})
+                self._check_finite(stage, iteration, rows)
                 if log:
-                    self.sinks.log(stage.name, iteration, values)
+                    self.sinks.log(stage.name, iteration, rows)
                     sums, summed = {}, 0
             if iteration > start + 1:  # the first one compiles
                 self.stop.took("iteration", time.monotonic() - began)
@@ -150,14 +143,14 @@ class Trainer:
 
     def seconds(self, stage_name: str) -> float:
         """Wall-clock seconds that a stage has trained, over all its processes."""
-        folder = self.folder.checkpoints / stage_name.replace("/", "-")
-        return float(load_checkpoint(folder).state["seconds"])
+        last = self.folder.checkpoints / stage_name.replace("/", "-")
+        return float(read_manifest(last)["seconds"])
 
-    def _resume(self, stage: Stage, last: Any) -> tuple[int, float, dict[str, Tensor], int]:
+    def _resume(self, stage: Stage, last: Path) -> tuple[int, float, dict[str, Tensor], int]:
         if not checkpoint_exists(last):
             return 0, 0.0, {}, 0
         checkpoint = load_checkpoint(last)
-        state = checkpoint.state
+        manifest, state = checkpoint.manifest, checkpoint.state
         saved, own = checkpoint.weights, stage.weights()
         if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in own.items()}:
             raise UserError(
@@ -170,7 +163,7 @@ class Trainer:
             stage.load({name: saved[name] for name in own}, state["stage"])
             self._records = state["records"]
             self._watch(stage).load(state["watch"])
-            step, seconds = int(checkpoint.manifest["step"]), float(state["seconds"])
+            step, seconds = int(manifest["step"]), float(manifest["seconds"])
             return step, seconds, dict(state["sums"]), int(state["summed"])
         except KeyError as error:
             raise UserError(
@@ -182,7 +175,7 @@ class Trainer:
     def _save(
         self,
         stage: Stage,
-        last: Any,
+        last: Path,
         iteration: int,
         seconds: float,
         sums: dict[str, Tensor],
@@ -194,13 +187,12 @@ class Trainer:
             "stage": stage.state(),
             "sums": sums,
             "summed": summed,
-            "seconds": seconds,
             "records": self._records,
             "watch": self._watch(stage).state(),
         }
         save_checkpoint(
             last,
-            manifest={**self.manifest, "step": iteration},
+            manifest={**self.manifest, "step": iteration, "seconds": seconds},
             weights=stage.weights(),
             state=state,
         )
@@ -219,12 +211,12 @@ class Trainer:
     def _evaluate(self, stage: Stage, iteration: int, forecast: Forecast) -> None:
         began = time.monotonic()
         try:
-            values = stage.evaluate(iteration)
+            rows = stage.evaluate(iteration)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise self._diverged(stage, iteration, "a measure cannot be computed") from error
         forecast.evaluated(time.monotonic() - began)
-        self._check_finite(stage, iteration, values)
-        self.sinks.log(stage.name, iteration, values)
+        self._check_finite(stage, iteration, rows)
+        self.sinks.log(stage.name, iteration, rows)
         if iteration:  # before the first update there is nothing to warn of
             self._warn(stage, iteration)
         self.stop.took("evaluation", time.monotonic() - began)
@@ -241,10 +233,11 @@ class Trainer:
     def _watch(self, stage: Stage) -> Watch:
         return self._watches.setdefault(stage.name, Watch())
 
-    def _check_finite(self, stage: Stage, iteration: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise self._diverged(stage, iteration, f"{name} is {value}")
+    def _check_finite(self, stage: Stage, iteration: int, rows: Sequence[Row]) -> None:
+        for row in rows:
+            for name, value in row.values.items():
+                if not math.isfinite(value):
+                    raise self._diverged(stage, iteration, f"{row.full_name(name)} is {value}")
 
     def _diverged(self, stage: Stage, iteration: int, what: str) -> UserError:
         return UserError(

@@ -1,4 +1,4 @@
-"""What an experiment comes to on this machine and data: its device, its tasks, its runs' names."""
+"""The names of an experiment's runs, and whether it needs pretraining."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def needs_pretraining(experiment: Experiment) -> bool:
 
 
 def run_names(experiment: Experiment, data_identity: str) -> tuple[str, str]:
-    """Folder names of the world model's run and of the policies' run (empty where there is none).
+    """Folder names of the world model's run and of the policies' run (empty if there is none).
 
     ``UserError`` for a name that a folder cannot have.
     """

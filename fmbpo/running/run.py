@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
@@ -16,14 +15,16 @@ from fmbpo.config import identifying, origins, resolved
 from fmbpo.config.protocols import Finetuned, Frozen, Scratch
 from fmbpo.config.schema import Experiment, PluginTable, WandbConfig
 from fmbpo.errors import UserError
+from fmbpo.hookspecs import Policy, WorldModel
 from fmbpo.measure.cost import flops, parameters
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.health import size_health, world_model_health
 from fmbpo.measure.sizes import size_line, size_parity
 from fmbpo.running.blame import Role, reporting
-from fmbpo.running.final_returns import GridOutcome
-from fmbpo.running.loop import MAIN_METRICS, Cadence, Trainer
+from fmbpo.running.final_returns import FinalReturns
+from fmbpo.running.loop import Cadence, Trainer
 from fmbpo.running.names import pretraining_name, run_names
+from fmbpo.running.session import Session
 from fmbpo.running.stop import Stop
 from fmbpo.runs.checkpoint import (
     checkpoint_exists,
@@ -32,16 +33,18 @@ from fmbpo.runs.checkpoint import (
 )
 from fmbpo.runs.folder import BEST, RunFolder
 from fmbpo.runs.forecast import Outlook
+from fmbpo.runs.metrics import SHOWN
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import JsonLines, MetricSinks
-from fmbpo.runs.summary import Part, Summary, read_summary, versions
+from fmbpo.runs.summary import Part, Summary, WorldModelPart, read_summary, versions
 from fmbpo.runs.wandb_sink import WandbSink
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell, grid_tasks, stages
-from fmbpo.training.dataset import Dataset, by_conventions, check_horizon, load_dataset
+from fmbpo.training.context import Context
+from fmbpo.training.dataset import Dataset, check_horizon, load_dataset
 from fmbpo.training.device import hardware, resolve_device
-from fmbpo.training.initial_model import Source, begin
-from fmbpo.training.own_models import check_learning, learning_models
+from fmbpo.training.initial_model import InitialModel, initial_model
+from fmbpo.training.own_models import check_learning
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
 from fmbpo.training.residence_choice import settled
@@ -49,50 +52,36 @@ from fmbpo.training.residence_choice import settled
 PRETRAIN_CONVENTIONS = "corrected"
 """PWM took its pretrained models from TD-MPC2, whose training departs in nothing."""
 
-Say = Callable[[str], None]
-Draw = Callable[[Path], Sequence[Path]]
-"""Draws what a complete run's or study's folder has not yet, and names its pictures."""
-
-
-def nothing_drawn(_: Path) -> Sequence[Path]:
-    """A ``Draw`` for whoever wants no pictures."""
-    return ()
-
 
 @attrs.frozen
 class Result:
-    """What a run ended with."""
+    """The results of a run."""
 
     summary: Summary
     folder: Path
 
 
 class Runner:
-    """Runs one experiment under ``root``; ``say`` takes lines for people."""
+    """Runs one experiment."""
 
     def __init__(
         self,
         experiment: Experiment,
-        root: Path,
-        say: Say,
+        session: Session,
         data: Dataset | None = None,
         group: str = "",
-        expected: Mapping[Path, float] | None = None,
-        draw: Draw = nothing_drawn,
     ) -> None:
-        """``data``: the experiment's data set if it is loaded already. ``group``: the study
-        that it is a cell of, for W&B. ``expected``: seconds that a run folder will take, as far
-        as they are known. ``draw``: called with a run's folder when its results are there."""
-        self.draw = draw
+        """``data``: the experiment's data set if it is loaded already. ``group``: the study that
+        it is a cell of, for W&B."""
+        self.session, self.say = session, session.say
         self.group = group or experiment.name
-        self.experiment, self.root, self.say = experiment, root, say
-        self.expected = expected or {}
         self.device = resolve_device(experiment.system.device)
-        say(f"{experiment.name}: scale {experiment.scale} ({experiment.scale_reason})")
+        self.say(f"{experiment.name}: scale {experiment.scale} ({experiment.scale_reason})")
         self.data = data or load_dataset(experiment.data, self.device)
         residence = self.data.train.residence.kind
         self.experiment = experiment = settled(experiment, residence)
-        say(
+        self.context = Context(experiment, self.data, self.device)
+        self.say(
             f"data: {len(self.data.train.start_E)} training and "
             f"{len(self.data.held_out.start_E)} held-out episodes of {len(self.data.tasks)} tasks "
             f"({self.data.id[:19]}), device {self.device}, residence {residence}"
@@ -105,9 +94,9 @@ class Runner:
         self.pretraining_run, self.policy_run = run_names(experiment, self.data.id)
 
     def run(self, stop: Stop) -> Result:
-        """The experiment to its end, continuing what an interrupted run left.
+        """The experiment to its end, continuing an interrupted one.
 
-        Raises ``UserError`` for what the user can mend and ``Interrupted`` when asked to stop.
+        Raises ``UserError`` for a fault that the user can mend, ``Interrupted`` when asked to stop.
         """
         if self.experiment.system.threads:
             torch.set_num_threads(self.experiment.system.threads)
@@ -117,10 +106,10 @@ class Runner:
         done = self._finished_policies(checkpoint)
         if done is not None:
             return done
-        with reporting(self.root, Role("world model", self.experiment.world_model)):
+        with reporting(self.session.root, Role("world model", self.experiment.world_model)):
             summary = found.summary if found else None
-            source = begin(self.experiment, self.data, self.device, checkpoint, summary)
-        return self._policies(source, stop)
+            model = initial_model(self.context, checkpoint, summary)
+        return self._policies(model, stop)
 
     # -- the world model ---------------------------------------------------------------------
 
@@ -143,7 +132,7 @@ class Runner:
                 return done
             folder, trainer = self._open(stack, run, config, {"pretrain": []}, stop, "world_model")
             stack.enter_context(reporting(folder.path, Role("world model", e.world_model)))
-            stage = Pretraining(e.world_model, e.pretrain, self.data, self.device, e.system.compile)
+            stage = Pretraining(self.context)
             self.say(size_line("world model", e.world_model, stage.module))
             an_update = flops(stage.eager_update, *stage.example())
             cost = self._say_cost("pretraining", an_update, e.pretrain.iterations)
@@ -154,7 +143,7 @@ class Runner:
                 e.pretrain.checkpoint_every,
             )
             # Policies follow, unless this is all.
-            then = self.expected.get(self.root / self.policy_run) if self.policy_run else 0.0
+            then = self._expected(self.policy_run) if self.policy_run else 0.0
             trainer.train(stage, cadence, Outlook(seconds=then))
             best = folder.checkpoints / BEST
             save_checkpoint(
@@ -168,7 +157,7 @@ class Runner:
                 scale=e.scale,
                 protocol=None,
                 conventions=PRETRAIN_CONVENTIONS,
-                world_model=self._part(e.world_model, stage.module, str(best)),
+                world_model=self._world_model_part(stage.module, str(best)),
                 policy=None,
                 tasks={},
                 wm_validation=stage.measures,
@@ -215,16 +204,77 @@ class Runner:
         self.say(f"policies: {done.folder} is complete; nothing to do")
         return done
 
-    def _policies(self, source: Source, stop: Stop) -> Result:
-        e = self.experiment
-        assert e.policy and e.grid and e.policy_learning and e.protocol and e.conventions
-        learning = e.policy_learning
-        self.say(size_line("world model", e.world_model, source.module))
+    def _policies(self, model: InitialModel, stop: Stop) -> Result:
+        """The grid of policies: trained group by group, evaluated, summarised."""
+        e, tables = self.experiment, self.experiment.of_policies
+        self.say(size_line("world model", e.world_model, model.module))
         parity = size_health(size_parity(e.world_model))
         for finding in parity:
             self.say(f"WARNING: {finding.message}: {finding.detail}")
-        cells = [Cell(task, seed) for task in grid_tasks(e, self.data) for seed in e.grid.seeds]
-        groups = stages(cells, learning.stack)
+        tasks = grid_tasks(e, self.data)
+        cells = [Cell(task, seed) for task in tasks for seed in tables.grid.seeds]
+        groups = stages(cells, tables.policy_learning.stack)
+        config = {
+            **resolved(e),
+            "versions": {
+                "world_model": e.world_model.component.version,
+                "policy": tables.policy.component.version,
+            },
+            # A run that changed its world model halfway would have no meaning.
+            "world_model_weights": model.checkpoint and weights_sha256(model.checkpoint),
+            "data_id": self.data.id,
+        }
+        names = {name: [str(cell) for cell in group] for name, group in groups.items()}
+        with ExitStack() as stack:
+            folder, trainer = self._open(stack, self.policy_run, config, names, stop, "policies")
+            roles = Role("policy", tables.policy), Role("world model", e.world_model)
+            stack.enter_context(reporting(folder.path, *roles))
+            runner = stack.enter_context(EpisodeRunner(e.evaluation.workers or os.cpu_count() or 1))
+            evaluator = Evaluator(runner, e.evaluation.seed, folder.moved)
+            returns = FinalReturns(self.say, e.evaluation)
+            cost, health = 0, [*model.health, *parity]
+            for name, group in groups.items():
+                stage = PolicyTraining(name, group, self.context, model.module, evaluator)
+                cost += self._train(stage, trainer, len(groups) - len(returns.stages) - 1)
+                self.say(f"{name}: final evaluation, {e.evaluation.final_episodes} episodes each")
+                tables.policy.component.freeze(stage.pair.policy)
+                with stop.ends_at_once():
+                    returns.add(stage)
+                health += trainer.dated(stage, stage.health())
+            with stop.ends_at_once():
+                returns.add_random(evaluator)
+            summary = Summary(
+                experiment=e.name,
+                scale=e.scale,
+                protocol=tables.protocol.kind,
+                conventions=tables.conventions.recorded(),
+                world_model=self._world_model_part(
+                    model.module, str(model.checkpoint) if model.checkpoint else None
+                ),
+                policy=Part(*_part(tables.policy, stage.pair.policy)),
+                tasks=returns.tasks(self.data.planner_return),
+                wm_validation={**model.validation, **returns.validation()},
+                flops={"pretraining": model.flops, "policy_learning": cost},
+                seconds={
+                    "pretraining": model.seconds,
+                    "policy_learning": sum(trainer.seconds(name) for name in groups),
+                },
+                versions=versions(),
+                health=[*health, *returns.health()],
+                planning=self._planning() if returns.unplanned is None else None,
+            )
+            result = self._complete(folder, trainer, summary)
+            if returns.unplanned is not None:
+                raise returns.unplanned
+            return result
+
+    def _train(self, stage: PolicyTraining, trainer: Trainer, behind: int) -> int:
+        """Train one group of cells, with so many groups ``behind`` it; returns its FLOP."""
+        table, learning = self.experiment.of_policies.policy, stage.learning
+        self.say(size_line(f"{len(stage.cells)} policies, each", table, stage.pair.policy))
+        cost = self._say_cost(stage.name, stage.count_flops(), learning.iterations)
+        evaluation = self.experiment.evaluation
+        ends = 3 * evaluation.final_episodes / evaluation.episodes
         cadence = Cadence(
             learning.iterations,
             learning.log_every,
@@ -232,77 +282,11 @@ class Runner:
             learning.checkpoint_every,
             learning.diagnose_every,
         )
-        config = {
-            **resolved(e),
-            "versions": {
-                "world_model": e.world_model.component.version,
-                "policy": e.policy.component.version,
-            },
-            # Half a run in one world model and half in another would be nobody's result.
-            "world_model_weights": source.checkpoint and weights_sha256(source.checkpoint),
-            "data_id": self.data.id,
-        }
-        with ExitStack() as stack:
-            said = {name: [str(cell) for cell in group] for name, group in groups.items()}
-            folder, trainer = self._open(stack, self.policy_run, config, said, stop, "policies")
-            roles = Role("policy", e.policy), Role("world model", e.world_model)
-            stack.enter_context(reporting(folder.path, *roles))
-            runner = stack.enter_context(EpisodeRunner(e.evaluation.workers or os.cpu_count() or 1))
-            evaluator = Evaluator(runner, e.evaluation.seed, folder.moved)
-            data = by_conventions(self.data, e.conventions)
-            outcome, cost, health = GridOutcome(), 0, [*source.health, *parity]
-            unplanned: UserError | None = None
-            ends = 3 * e.evaluation.final_episodes / e.evaluation.episodes
-            for i, (name, group) in enumerate(groups.items(), 1):
-                models = learning_models(
-                    e, learning, group, source.module, data, self.data, self.device
-                )
-                stage = PolicyTraining(
-                    name, group, e, source.module, data, evaluator, self.device, models
-                )
-                policy = stage.roles.policy
-                self.say(size_line(f"{len(group)} policies, each", e.policy, policy))
-                cost += self._say_cost(name, stage.count_flops(), learning.iterations)
-                untrained = stage.initial()
-                trainer.train(stage, cadence, Outlook(len(groups) - i, ends))
-                self.say(f"{name}: final evaluation, {e.evaluation.final_episodes} episodes each")
-                e.policy.component.freeze(policy)
-                with stop.ends_at_once():
-                    outcome.add(stage, untrained, e.evaluation.final_episodes)
-                    if e.evaluation.planner == "mppi" and unplanned is None:
-                        try:
-                            outcome.add_planned(stage, self.say)
-                        except UserError as error:  # the run's own results are not lost for it
-                            unplanned = error
-                health += trainer.dated(stage, stage.health())
-            with stop.ends_at_once():
-                outcome.add_random(evaluator, e.evaluation.final_episodes)
-            checkpoint = None if source.checkpoint is None else str(source.checkpoint)
-            summary = Summary(
-                experiment=e.name,
-                scale=e.scale,
-                protocol=e.protocol.kind,
-                conventions=e.conventions.recorded(),
-                world_model=self._part(e.world_model, source.module, checkpoint),
-                policy=self._part(e.policy, policy),
-                tasks=outcome.tasks(self.data.planner_return),
-                wm_validation={**source.validation, **outcome.validation()},
-                flops={"pretraining": source.flops, "policy_learning": cost},
-                seconds={
-                    "pretraining": source.seconds,
-                    "policy_learning": sum(trainer.seconds(name) for name in groups),
-                },
-                versions=versions(),
-                health=[*health, *outcome.health()],
-                planning=self._planning() if unplanned is None else None,
-            )
-            result = self._complete(folder, trainer, summary)
-            if unplanned is not None:
-                raise unplanned
-            return result
+        trainer.train(stage, cadence, Outlook(behind, ends))
+        return cost
 
-    def _planning(self) -> dict[str, Any] | None:
-        """How the final evaluation plans, where it does."""
+    def _planning(self) -> dict[str, object] | None:
+        """How the final evaluation plans, if it does."""
         evaluation, planning = self.experiment.evaluation, self.experiment.planning
         return attrs.asdict(planning) if evaluation.planner == "mppi" else None
 
@@ -311,22 +295,27 @@ class Runner:
     def _complete(self, folder: RunFolder, trainer: Trainer, summary: Summary) -> Result:
         """Results first: pictures and listeners come when the summary is on the disk."""
         folder.write_summary(summary.to_json())
-        trainer.sinks.results(summary.to_json(), [*self.draw(folder.path), *folder.records])
+        trainer.sinks.results(summary.to_json(), [*self.session.draw(folder.path), *folder.records])
         return Result(summary, folder.path)
 
     def _finished(self, run: str) -> Result | None:
         """The complete run, with the pictures that a killed process may have left out."""
-        summary = read_summary(self.root / run)
+        folder = self.session.root / run
+        summary = read_summary(folder)
         if summary is None:
             return None
-        self.draw(self.root / run)
-        return Result(summary, self.root / run)
+        self.session.draw(folder)
+        return Result(summary, folder)
+
+    def _expected(self, run: str) -> float | None:
+        """Seconds that a run will take, if they are known."""
+        return self.session.expected.get(self.session.root / run)
 
     def _open(
         self,
         stack: ExitStack,
         run: str,
-        config: Mapping[str, Any],
+        config: Mapping[str, object],
         stages: Mapping[str, Sequence[str]],
         stop: Stop,
         kind: str,
@@ -334,7 +323,7 @@ class Runner:
         """Create or continue the folder, lock it, connect the sinks; ``stages`` and their cells."""
         e = self.experiment
         folder = stack.enter_context(
-            RunFolder.create_or_resume(self.root, run, config, origins(e), identifying)
+            RunFolder.create_or_resume(self.session.root, run, config, origins(e), identifying)
         )
         stack.enter_context(folder.at_work(hardware(self.device), stages))
         first = next(iter(stages))
@@ -350,7 +339,7 @@ class Runner:
             MetricSinks(
                 [
                     JsonLines(folder.metrics),
-                    ProgressDisplay(main=MAIN_METRICS),
+                    ProgressDisplay(main=SHOWN),
                     WandbSink(
                         mode=wandb.mode,
                         project=wandb.pretrain_project if kind == "world_model" else wandb.project,
@@ -374,13 +363,17 @@ class Runner:
         }
         return folder, Trainer(folder, sinks, manifest, stop)
 
-    def _part(self, table: PluginTable, module: Any, checkpoint: str | None = None) -> Part:
-        version, evaluations = table.component.version, int(module.evaluations)
-        parity = size_parity(table) if table is self.experiment.world_model else None
-        return Part(table.plugin, version, parameters(module), evaluations, checkpoint, parity)
+    def _world_model_part(self, module: WorldModel, checkpoint: str | None) -> WorldModelPart:
+        table = self.experiment.world_model
+        return WorldModelPart(*_part(table, module), checkpoint, size_parity(table))
 
     def _say_cost(self, what: str, an_update: int, iterations: int) -> int:
         """Floating-point operations of all updates."""
         total = an_update * iterations
-        self.say(f"{what}: {an_update / 1e9:.4g} GFLOP an update, {total / 1e12:.4g} TFLOP in all")
+        self.say(f"{what}: {an_update / 1e9:.4g} GFLOP per update, {total / 1e12:.4g} TFLOP in all")
         return total
+
+
+def _part(table: PluginTable, module: WorldModel | Policy) -> tuple[str, str, dict[str, int], int]:
+    version, evaluations = table.component.version, int(module.evaluations)
+    return table.plugin, version, parameters(module), evaluations

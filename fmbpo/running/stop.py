@@ -1,4 +1,4 @@
-"""Requests to stop: signals and the time limit, answered where nothing is lost."""
+"""Requests to stop: signals and the time limit, answered at moments when nothing is lost."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from types import FrameType
 
 from fmbpo.runs.outcome import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""A person's Ctrl-C, a scheduler's end, and what a scheduler can be told to send before it."""
+"""A person's Ctrl-C, a scheduler's end, and the signal that a scheduler can send before it."""
 SHARE, MOST = 0.05, 120.0
 """The least margin before a time limit: this share of it, and no more than so many seconds."""
 SAFETY = 1.5
@@ -22,7 +22,7 @@ SAFETY = 1.5
 class Stop:
     """Turns signals and a time limit into a request that the loop answers between two iterations.
 
-    A second signal ends the run where it is, without another checkpoint.
+    A second signal ends the run at once, without another checkpoint.
 
     The time limit is a request like any other, made a margin before ``deadline``. The margin is 5 %
     of the limit but at most two minutes, or 1.5 times the longest iteration + evaluation +
@@ -34,7 +34,7 @@ class Stop:
         self.requested = False
         self.deadline = deadline
         self.why = ""
-        """What asked: the signal's name, or "time limit"."""
+        """Who asked: the signal's name, or "time limit"."""
         left = 0.0 if deadline is None else max(deadline - time.monotonic(), 0.0)
         self._least = min(SHARE * left, MOST)
         self._longest: dict[str, float] = {}  # seconds, by what took them
@@ -55,7 +55,7 @@ class Stop:
     def listening(self) -> Iterator[Stop]:
         """Handlers and the timer are in place inside the block."""
 
-        def ask(number: int, _: Any) -> None:
+        def ask(number: int, _: FrameType | None) -> None:
             by_clock = number == signal.SIGALRM
             if by_clock and self.requested:
                 return
@@ -93,7 +93,7 @@ class Stop:
             self._at_once = False
 
     def check(self, where: str) -> None:
-        """``Interrupted`` where a stop was requested."""
+        """Raise ``Interrupted`` if a stop was requested."""
         if self.requested:
             raise Interrupted(where, self.why)
 

@@ -1,4 +1,4 @@
-"""A study: its experiments one after another, and what they found side by side."""
+"""A study: its experiments one after another, and their results side by side."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from fmbpo.base.files import disk_errors, write_json
+from fmbpo.base.structure import plain
 from fmbpo.config.study_file import Study
 from fmbpo.measure.health import returns_health
 from fmbpo.measure.sizes import sizes
 from fmbpo.running.names import needs_pretraining
-from fmbpo.running.run import Draw, Result, Runner, Say, nothing_drawn
+from fmbpo.running.preflight.inputs import Loaded
+from fmbpo.running.run import Result, Runner
+from fmbpo.running.session import Session
 from fmbpo.running.stop import Stop
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.folder import run_name
 from fmbpo.runs.plan import PlannedRun, write_plan
 from fmbpo.runs.summary import Summary
 from fmbpo.training.cells import grid_tasks
-from fmbpo.training.dataset import Dataset, load_dataset
+from fmbpo.training.dataset import load_dataset
 from fmbpo.training.device import resolve_device
 
 
 @attrs.frozen
 class StudyResult:
-    """What a study ended with; ``findings`` are about the cells together."""
+    """The results of a study; ``findings`` are about the cells together."""
 
     summaries: dict[str, Summary]
     findings: list[Finding]
@@ -36,40 +38,31 @@ class StudyResult:
 
 
 class StudyRunner:
-    """Runs one study under ``root``; ``say`` takes lines for people.
+    """Runs one study.
 
     Every cell is an ordinary run in a folder of its own, which the experiment run by itself would
     find: cells share pretrained models, and finished ones are not run again.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        root: Path,
-        say: Say,
-        loaded: Sequence[tuple[Any, Dataset]] = (),
-        expected: Mapping[Path, float] | None = None,
-        draw: Draw = nothing_drawn,
-    ) -> None:
-        """``loaded``: data sets that are loaded already, behind (configuration, device);
-        ``expected``, ``draw``: see ``Runner``."""
-        self.study, self.root, self.say, self.draw = study, root, say, draw
-        say(f"{study.name}: {study.description or 'a study'}")
+    def __init__(self, study: Study, session: Session, loaded: Sequence[Loaded] = ()) -> None:
+        """``loaded``: data sets that are loaded already."""
+        self.study, self.session, self.say = study, session, session.say
+        self.say(f"{study.name}: {study.description or 'a study'}")
         loaded = list(loaded)
         self.runners: dict[str, Runner] = {}
         for name, e in study.cells.items():
-            say(f"-- cell {name}")
+            self.say(f"-- cell {name}")
             wanted = (e.data, resolve_device(e.system.device))
             data = next((d for key, d in loaded if key == wanted), None)
             if data is None:
                 data = load_dataset(*wanted)
                 loaded.append((wanted, data))
-            self.runners[name] = Runner(e, root, say, data, study.name, expected, draw)
+            self.runners[name] = Runner(e, session, data, study.name)
         for line in study.differences:
-            say(f"differs: {line}")
+            self.say(f"differs: {line}")
         self.sizes, warnings = sizes(list(study.cells.values()))
         for warning in warnings:
-            say(f"WARNING: {warning}")
+            self.say(f"WARNING: {warning}")
 
     def run(self, stop: Stop) -> StudyResult:
         """All cells to their ends, then ``study.json`` and ``comparison.png``.
@@ -78,7 +71,7 @@ class StudyRunner:
         """
         names = {name: r.policy_run or r.pretraining_run for name, r in self.runners.items()}
         digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
-        folder = self.root / run_name(self.study.name, "study", self._seeds(), digest)
+        folder = self.session.root / run_name(self.study.name, "study", self._seeds(), digest)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         plan = [run for name, runner in self.runners.items() for run in planned(name, runner)]
@@ -96,10 +89,10 @@ class StudyRunner:
             "differences": self.study.differences,
             "sizes": self.sizes,
             "cells": names,
-            "health": [finding.to_json() for finding in findings],
+            "health": plain(findings),
         }
         write_json(folder / "study.json", content)
-        self.draw(folder)
+        self.session.draw(folder)
         return StudyResult(summaries, findings, folder)
 
     def _seeds(self) -> list[int]:
@@ -138,7 +131,7 @@ def planned(cell: str, runner: Runner) -> list[PlannedRun]:
 
 
 def twins(summaries: Mapping[str, Summary]) -> list[Finding]:
-    """Cells whose policies have identical returns: one of them is not what it is called."""
+    """Cells whose policies have identical returns: one of them is misnamed."""
     found: list[Finding] = []
     for task in dict.fromkeys(task for s in summaries.values() for task in s.tasks):
         for seed in dict.fromkeys(

@@ -17,20 +17,20 @@ from fmbpo.config.protocols import Finetuned, Frozen
 from fmbpo.config.schema import Experiment
 from fmbpo.data.sampler import action_masks
 from fmbpo.errors import UserError, did_you_mean
-from fmbpo.hookspecs import PolicyDims
-from fmbpo.measure.evaluation import policy_act
-from fmbpo.runs.checkpoint import load_checkpoint, weights_sha256
+from fmbpo.hookspecs import Module, WorldModel
+from fmbpo.pwm.acting import Actors
+from fmbpo.pwm.pair import Pair
+from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, weights_sha256
 from fmbpo.runs.folder import BEST, RunFolder
 from fmbpo.runs.summary import Summary
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, task_info
-from fmbpo.tasks.vector import Act
-from fmbpo.training.cells import stages
+from fmbpo.training.cells import Cell, stages
 from fmbpo.training.initial_model import load_world_model
-from fmbpo.training.pretraining import build_world_model
+from fmbpo.training.networks import CellNetworks, build_world_model
 
 _CPU = torch.device("cpu")
 _ADDED = ("versions", "world_model_weights", "data_id")
-"""What a run's ``config.json`` has beside the experiment."""
+"""Keys of a run's ``config.json`` beside the experiment's."""
 
 
 @attrs.frozen
@@ -60,12 +60,12 @@ class LoadedPolicy:
             ``evaluation_seed + N``.
     """
 
-    def __init__(self, act: Act, evaluation_seed: int) -> None:
-        self._act, self.evaluation_seed = act, evaluation_seed
+    def __init__(self, actors: Actors, evaluation_seed: int) -> None:
+        self._actors, self.evaluation_seed = actors, evaluation_seed
 
     def act(self, obs_EO: NDArray[np.float32]) -> NDArray[np.float32]:
         """Actions ``[E, ACTION_WIDTH]`` for observations ``[E, OBS_WIDTH]`` padded with zeros."""
-        actions: NDArray[np.float32] = self._act(obs_EO[None], 0)[0]
+        actions: NDArray[np.float32] = self._actors.act(obs_EO[None])[0]
         return actions
 
 
@@ -86,32 +86,31 @@ def trained_policies(run: Path) -> list[TrainedPolicy]:
 def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
     """The policy that a run trained for ``task`` with ``seed``, as its final evaluation had it.
 
-    Everything is read from the run's folder but a frozen world model, whose checkpoint is where the
-    summary says, or beside the folder where all was moved.
+    Everything is read from the run's folder but a frozen world model, whose checkpoint the
+    summary names (or lies beside the folder, if both were moved).
 
     Raises:
-        UserError: as ``trained_policies``; also where the run has no such task or seed, the world
+        UserError: as ``trained_policies``; also if the run has no such task or seed, the world
             model is gone or another, or a plugin is not installed or of another version.
     """
     summary, e, config = _finished(run)
-    assert e.policy and e.policy_learning and e.grid and e.conventions
+    tables = e.of_policies
     cell = _cell(summary, task, seed, run)
-    cells = [(name, s) for name in summary.tasks for s in e.grid.seeds]
+    cells = [Cell(name, s) for name in summary.tasks for s in tables.grid.seeds]
     ((stage, group),) = (
-        item for item in stages(cells, e.policy_learning.stack).items() if cell in item[1]
+        item for item in stages(cells, tables.policy_learning.stack).items() if cell in item[1]
     )
     place = run / "checkpoints" / stage.replace("/", "-")
     weights = load_checkpoint(place, with_state=False, expect_kind="policies").weights
     world_model = _world_model(run, summary, e, config)
-    dims = PolicyDims(world_model.latent_dim, world_model.task_dim, ACTION_WIDTH)
-    policy = e.policy.component.build(e.policy.config, dims)
-    e.policy.component.freeze(policy)
-    index = task_info(cell[0]).index
+    policy = CellNetworks(tables.policy, tables.critic, world_model, _CPU).policy(cell)
+    tables.policy.component.freeze(policy)
+    index = task_info(cell.task).index
     masks = action_masks([info.action_dim for info in MT30.values()], ACTION_WIDTH)
-    mask_A = masks[index] if e.conventions.action_mask else torch.ones(ACTION_WIDTH)
+    mask_A = masks[index] if tables.conventions.action_mask else torch.ones(ACTION_WIDTH)
 
-    def own(part: str, module: Any) -> dict[str, Tensor]:
-        """The cell's parameters, stacked once; none where the module's own serve."""
+    def own(part: str, module: Module) -> dict[str, Tensor]:
+        """The cell's parameters, stacked once; none if the module's own serve."""
         at = group.index(cell)
         found = {k.removeprefix(f"{part}."): w[at : at + 1] for k, w in weights.items()
                  if k.startswith(f"{part}.")}  # fmt: skip
@@ -124,16 +123,14 @@ def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
             )
         return found
 
-    act = policy_act(
-        world_model,
-        policy,
-        e.policy.component.predict,
+    actors = Actors(
+        Pair(world_model, e.world_model.component, policy, tables.policy.component),
         own("policy", policy),
         own("world_model", world_model),
         torch.tensor([index]),
         mask_A[None],
     )
-    return LoadedPolicy(act, e.evaluation.seed)
+    return LoadedPolicy(actors, e.evaluation.seed)
 
 
 def _finished(run: Path) -> tuple[Summary, Experiment, Mapping[str, Any]]:
@@ -172,7 +169,7 @@ def _finished(run: Path) -> tuple[Summary, Experiment, Mapping[str, Any]]:
     return summary, experiment, config
 
 
-def _cell(summary: Summary, task: str, seed: int, run: Path) -> tuple[str, int]:
+def _cell(summary: Summary, task: str, seed: int, run: Path) -> Cell:
     name = task_info(task).name
     if name not in summary.tasks:
         raise UserError(
@@ -187,16 +184,18 @@ def _cell(summary: Summary, task: str, seed: int, run: Path) -> tuple[str, int]:
             where=str(run),
             remedy=f"choose among {', '.join(seeds)}",
         )
-    return name, seed
+    return Cell(name, seed)
 
 
-def _world_model(run: Path, summary: Summary, e: Experiment, config: Mapping[str, Any]) -> Any:
+def _world_model(
+    run: Path, summary: Summary, e: Experiment, config: Mapping[str, Any]
+) -> WorldModel:
     """The module whose encoder the policies see through."""
     if summary.world_model.checkpoint is None:  # each policy's checkpoint has its own
         return build_world_model(e.world_model, 0, _CPU)
     said = Path(summary.world_model.checkpoint)
     beside = run.parent / said.parent.parent.name / "checkpoints" / BEST
-    place = said if said.exists() or not beside.exists() else beside
+    place = said if checkpoint_exists(said) or not checkpoint_exists(beside) else beside
     assert isinstance(e.protocol, Frozen | Finetuned)
     model = load_world_model(e, _CPU, place, adopt=bool(e.protocol.checkpoint))
     if weights_sha256(place) != config.get("world_model_weights"):

@@ -1,49 +1,59 @@
-"""Checkpoints: folders of plain files that are complete at every instant.
+"""Checkpoints: one safetensors file each, complete at every instant.
 
-========================= =========================================================================
-``manifest.json``         format, kind, step, versions, resolved configuration, data-set id,
-                          protocol; size and SHA-256 of the other files
-``weights.safetensors``   the networks' parameters and buffers
-``state.safetensors``     the tensors of the training state (optimisers, normalisers, generators)
-``state.json``            the rest of the training state; both are absent where there is none
-========================= =========================================================================
+A checkpoint ``NAME`` is the file ``NAME.safetensors``. Its tensors are ``weights/...``, the
+networks' parameters, and ``state/...``, those of the training state (optimisers, generators). Its
+metadata are texts:
 
-Saving writes ``.NAME.partial`` beside the folder and fsyncs it; then ``NAME`` becomes
-``.NAME.previous``, the partial one becomes ``NAME``, and the previous one is removed. A kill leaves
-an intact checkpoint under ``NAME`` or, between the two renames, under ``.NAME.previous``; loading
-looks at both, the next save tidies up. One process at a time may write a checkpoint (a run's lock
-sees to that); any number may read.
+================== ================================================================================
+``fmbpo_format``   2
+``manifest``       JSON: kind, step, versions, resolved configuration, data-set id, protocol
+``state``          JSON: the rest of the training state (``fmbpo.runs.tree``), null if there is none
+``weights_sha256`` of the weights: their names, types, shapes and bytes
+``state_sha256``   the same of the training state's tensors
+``sha256``         of all the other metadata
+================== ================================================================================
+
+Saving writes the file aside, fsyncs it and renames it, so that a kill leaves the old one or the
+new one. One process at a time may write a checkpoint (a run's lock sees to that); any number may
+read. Reading checks every byte that it uses.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import time
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from fmbpo.base.files import disk_errors, fsync_path, remove_tree
+from fmbpo.base.files import asides, disk_errors, replace_file
 from fmbpo.errors import UserError
-from fmbpo.runs.checkpoint_files import FORMAT as FORMAT
-from fmbpo.runs.checkpoint_files import Reader, Vanished, write_files
+from fmbpo.runs.tree import flatten, unflatten
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-T = TypeVar("T")
+FORMAT = 2
+"""Number of the layout above; readers refuse any other one."""
+
+_SUFFIX = ".safetensors"
+_DTYPES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "complex64": "C64",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+"""torch's names of types -> the file format's."""
 
 
 @attrs.frozen
 class Checkpoint:
-    """A loaded checkpoint: weights on the device asked for, the state's tensors on the CPU.
+    """A loaded checkpoint: weights on the requested device, the state's tensors on the CPU.
 
     Optimisers move their state to their parameters themselves, and generator states must be on the
-    CPU. ``state`` is None where none was saved or asked for.
+    CPU. ``state`` is None if none was saved or asked for.
     """
 
     manifest: dict[str, Any]
@@ -51,8 +61,23 @@ class Checkpoint:
     state: Any
 
 
+def checkpoint_file(path: Path) -> Path:
+    """The file of a checkpoint; ``path`` may be given without the ending."""
+    return path if path.name.endswith(_SUFFIX) else path.with_name(path.name + _SUFFIX)
+
+
+def checkpoint_exists(path: Path) -> bool:
+    """Whether there is a checkpoint, be it damaged or of an older format."""
+    return checkpoint_file(path).exists() or _is_old(path)
+
+
+def list_checkpoints(parent: Path) -> list[Path]:
+    """The files of the checkpoints in a folder, by name."""
+    return sorted(parent.glob(f"[!.]*{_SUFFIX}"))
+
+
 def save_checkpoint(
-    folder: Path,
+    path: Path,
     *,
     manifest: Mapping[str, Any],
     weights: Mapping[str, Tensor],
@@ -60,136 +85,176 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint, replacing an older one of the same name in one step.
 
-    ``manifest`` holds at least ``kind`` and ``step`` and is JSON; ``format``, ``files`` and
-    ``sha256`` are added. ``state`` is what ``fmbpo.runs.tree.flatten`` knows.
+    ``manifest`` holds at least ``kind`` and ``step`` and is JSON; ``state`` is anything that
+    ``fmbpo.runs.tree.flatten`` knows.
 
-    Raises ``UserError`` when the disk is full or the folder may not be written; the checkpoint
-    that was there is then untouched. Raises ``TypeError`` for a state that cannot be saved.
+    Raises ``UserError`` if the disk is full or the folder may not be written; the checkpoint that
+    was there is then untouched. Raises ``TypeError`` for a state that cannot be saved.
     """
-    missing = {"kind", "step"} - set(manifest)
-    if missing:
+    if missing := {"kind", "step"} - set(manifest):
         raise ValueError(f"the manifest of a checkpoint lacks {sorted(missing)}")
-    partial, previous = _aside(folder)
-    with disk_errors(folder, intact="the last checkpoint is intact"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        recover_checkpoint(folder)
-        try:
-            partial.mkdir()
-            write_files(partial, manifest, weights, state)
-            fsync_path(partial)
-        except BaseException:
-            remove_tree(partial)
-            raise
-        if folder.exists():
-            os.rename(folder, previous)
-        os.rename(partial, folder)
-        fsync_path(folder.parent)
-    remove_tree(previous)
+    content, held = flatten(state)
+    groups = {
+        group: {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        for group, tensors in (("weights", weights), ("state", held))
+    }
+    metadata = {
+        "fmbpo_format": str(FORMAT),
+        "manifest": json.dumps(manifest),
+        "state": json.dumps(content),
+        **{f"{group}_sha256": _tensors_sha256(tensors) for group, tensors in groups.items()},
+    }
+    metadata["sha256"] = _metadata_sha256(metadata)
+    tensors = {f"{group}/{name}": t for group in groups for name, t in groups[group].items()}
+    file, intact = checkpoint_file(path), "the last checkpoint is intact"
+    with disk_errors(file, intact=intact):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for aside in asides(file.parent):
+            if aside.name.startswith(f".{file.stem}."):  # a killed process left it
+                aside.unlink(missing_ok=True)
+    replace_file(file, lambda aside: _write(aside, tensors, metadata), intact=intact)
 
 
 def load_checkpoint(
-    folder: Path,
+    path: Path,
     *,
     device: str | torch.device = "cpu",
     with_state: bool = True,
     expect_kind: str | None = None,
 ) -> Checkpoint:
-    """Read a checkpoint and check every byte of it against the manifest.
+    """Read a checkpoint; without the state, its tensors are not read.
 
-    Raises ``UserError`` when it is missing, incomplete, corrupt, of a newer format, or of another
+    Raises ``UserError`` if it is missing, truncated, corrupt, of another format, or of another
     kind than ``expect_kind``.
     """
+    with _opened(path) as (file, metadata):
+        manifest = json.loads(metadata["manifest"])
+        if expect_kind not in (None, manifest["kind"]):
+            raise UserError(
+                f"a checkpoint of kind {manifest['kind']!r}; {expect_kind!r} is needed",
+                where=str(checkpoint_file(path)),
+                remedy=f"name a checkpoint of kind {expect_kind!r}",
+            )
+        weights = _read(file, "weights", metadata, device)
+        state = None
+        if with_state:
+            state = unflatten(json.loads(metadata["state"]), _read(file, "state", metadata, "cpu"))
+    return Checkpoint(manifest, weights, state)
 
-    def read(reader: Reader) -> Checkpoint:
-        manifest = reader.manifest(expect_kind)
-        weights = reader.weights(manifest)
-        state = reader.state(manifest) if with_state else None
-        return Checkpoint(manifest, {k: weights[k].to(device) for k in sorted(weights)}, state)
 
-    return _retried(folder, read)
-
-
-def weights_sha256(folder: Path) -> str:
-    """The SHA-256 of a checkpoint's weights, from its manifest."""
-    digest: str = read_manifest(folder)["files"]["weights.safetensors"]["sha256"]
-    return digest
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """A checkpoint's manifest alone, checked; the other files are not opened.
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A checkpoint's manifest alone, checked; the tensors are not read.
 
     Raises ``UserError`` as ``load_checkpoint`` does.
     """
-    return _retried(folder, Reader.manifest)
+    with _opened(path) as (_, metadata):
+        manifest: dict[str, Any] = json.loads(metadata["manifest"])
+        return manifest
 
 
-def checkpoint_exists(folder: Path) -> bool:
-    """Whether there is something to load under this name, the backup name included."""
-    return folder.exists() or _aside(folder)[1].exists()
+def weights_sha256(path: Path) -> str:
+    """The SHA-256 of a checkpoint's weights, from its metadata: equal if and only if they are."""
+    with _opened(path) as (_, metadata):
+        return metadata["weights_sha256"]
 
 
-def list_checkpoints(parent: Path) -> list[Path]:
-    """The checkpoints in a folder by name, those included that a killed save left as backups."""
-    if not parent.is_dir():
-        return []
-    names = set()
-    for entry in parent.iterdir():
-        backup = re.fullmatch(r"\.(.+)\.previous", entry.name)
-        if backup:
-            names.add(backup[1])
-        elif entry.is_dir() and not entry.name.startswith("."):
-            names.add(entry.name)
-    return [parent / name for name in sorted(names)]
+# -- the file ------------------------------------------------------------------------------------
 
 
-def leftovers(parent: Path) -> list[Path]:
-    """What killed saves left in a folder of checkpoints, and no reader needs."""
-    found = []
-    for entry in sorted(parent.glob(".*")):
-        partial, previous = (
-            re.fullmatch(rf"\.(.+)\.{kind}", entry.name) for kind in ("partial", "previous")
-        )
-        if partial or (previous and (parent / previous[1]).exists()):
-            found.append(entry)
-    return found
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """The safetensors format, streamed: the library's writer leaves files of its own if killed."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    # Larger numbers first, so that each begins at a multiple of its size.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    end = 0
+    for name in names:
+        begin, end = end, end + tensors[name].nbytes
+        header[name] = {**_described(tensors[name]), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            file.write(_bytes(tensors[name]))
 
 
-def remove_checkpoint(folder: Path) -> None:
-    """Remove a checkpoint; killed in between, it is there whole or not at all."""
-    recover_checkpoint(folder)
-    partial, _ = _aside(folder)
-    if folder.exists():
-        os.rename(folder, partial)
-    remove_tree(partial)
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """The open file and its checked metadata; errors within are the user's."""
+    from safetensors import SafetensorError, safe_open
+
+    where = str(checkpoint_file(path))
+    try:
+        with safe_open(where, framework="pt") as file:
+            metadata = file.metadata() or {}
+            number = metadata.get("fmbpo_format")
+            if number is None:
+                raise ValueError("fmbpo did not write it")
+            if number != str(FORMAT):
+                raise UserError(
+                    f"written in checkpoint format {number}; this fmbpo knows format {FORMAT}",
+                    where=where,
+                    remedy="use the fmbpo version that wrote it, or a newer one",
+                )
+            if metadata.get("sha256") != _metadata_sha256(metadata):
+                raise ValueError("its metadata do not match their SHA-256")
+            yield file, metadata
+    except FileNotFoundError as error:
+        if _is_old(path):
+            raise UserError(
+                "a checkpoint of an older format, a folder, which this fmbpo does not read",
+                where=str(path),
+                remedy="train again into another folder, or use the fmbpo version that wrote it",
+            ) from error
+        raise UserError("there is no checkpoint here", where=where) from error
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror or error})", where=where) from error
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"corrupt file: {error}", where=where, remedy="use another checkpoint, or train again"
+        ) from error
 
 
-def recover_checkpoint(folder: Path) -> None:
-    """Finish what a killed save began. For the one process that writes this checkpoint."""
-    partial, previous = _aside(folder)
-    remove_tree(partial)
-    if previous.exists():
-        if folder.exists():
-            remove_tree(previous)
-        else:
-            os.rename(previous, folder)
+def _read(
+    file: Any, group: str, metadata: Mapping[str, str], device: str | torch.device
+) -> dict[str, Tensor]:
+    """The tensors of one group, checked, in memory of their own."""
+    prefix = f"{group}/"
+    mapped = {name.removeprefix(prefix): file.get_tensor(name)
+              for name in sorted(file.keys()) if name.startswith(prefix)}  # fmt: skip
+    if _tensors_sha256(mapped) != metadata[f"{group}_sha256"]:
+        raise ValueError(f"its {group} do not match their SHA-256")
+    return {name: tensor.to(device, copy=True) for name, tensor in mapped.items()}
 
 
-def _aside(folder: Path) -> tuple[Path, Path]:
-    return (
-        folder.with_name(f".{folder.name}.partial"),
-        folder.with_name(f".{folder.name}.previous"),
-    )
+def _is_old(path: Path) -> bool:
+    """Whether this is a checkpoint of format 1, a folder."""
+    return (path / "manifest.json").exists()
 
 
-def _retried(folder: Path, read: Callable[[Reader], T]) -> T:
-    """Read under the folder's name or its backup's, again if a save swaps them meanwhile."""
-    for attempt in range(6):
-        previous = _aside(folder)[1]
-        place = folder if folder.exists() or not previous.exists() else previous
-        try:
-            with Reader(place) as reader:
-                return read(reader)
-        except Vanished as error:
-            failure = error
-        time.sleep(0.02 * attempt)
-    raise UserError(failure.what, where=str(folder), remedy=failure.remedy)
+def _metadata_sha256(metadata: Mapping[str, str]) -> str:
+    rest = {key: value for key, value in metadata.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, _described(tensor)]).encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _described(tensor: Tensor) -> dict[str, Any]:
+    """As in the file's header."""
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in _DTYPES:
+        raise TypeError(f"tensors of type {dtype} cannot be saved in a checkpoint")
+    return {"dtype": _DTYPES[dtype], "shape": list(tensor.shape)}
+
+
+def _bytes(tensor: Tensor) -> Any:
+    """A contiguous CPU tensor's memory, as a buffer."""
+    import torch
+
+    return tensor.reshape(-1).view(torch.uint8).numpy()

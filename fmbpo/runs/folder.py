@@ -1,14 +1,15 @@
-"""A run's folder: named by what the run computes, held by one process at a time.
+"""A run's folder: its name identifies the computation, and one process at a time holds it.
 
 ================== ================================================================================
 ``config.json``    the resolved configuration; a resumed run must have the same
 ``origins.json``   which file or override each setting came from
 ``metrics.jsonl``  the metrics, byte-equal however often the run was interrupted
 ``checkpoints/``   see ``fmbpo.runs.checkpoint``
-``summary.json``   the results; its presence says that the run is complete
+``summary.json``   the results; it exists if and only if the run is complete
 ``curves.png``     learning curves
-``heartbeat.json`` what the run was doing a moment ago; not part of the record
-``failed.json``    why it failed, or ``stopped.json``, who stopped it; see ``fmbpo.runs.outcome``
+``heartbeat.json`` the work of the run a moment ago; not part of the record
+``failed.json``    why the run failed, or ``stopped.json``: who stopped it; see
+                   ``fmbpo.runs.outcome``
 ``run.lock``       locked while a process works here
 ================== ================================================================================
 """
@@ -30,14 +31,14 @@ from fmbpo.runs.heartbeat import Heartbeat, Pulse, beats_elsewhere, read_heartbe
 from fmbpo.runs.outcome import clear_outcome, write_outcome
 
 BEST = "best"
-"""Name of a world model's checkpoint that held-out episodes chose."""
+"""Name of the checkpoint of a world model that scored best on held-out episodes."""
 
 
 def run_name(experiment: str, cell: str, seeds: Sequence[int], config_hash: str) -> str:
-    """``EXPERIMENT__CELL__SEEDS__HASH``: the one place where names of runs are built.
+    """``EXPERIMENT__CELL__SEEDS__HASH``, the name of a run's folder and of its W&B run.
 
-    ``seeds`` are joined by ``-``; ``config_hash`` is cut to 10 characters. Folders, W&B runs and
-    the registry use the same name. Raises ``ValueError`` for what a file name should not hold.
+    ``-`` joins ``seeds``; ``config_hash`` is cut to 10 characters. Raises ``ValueError`` for a part
+    that a file name should not hold.
     """
     parts = [experiment, cell, "-".join(map(str, seeds)), config_hash[:10]]
     for part in parts:
@@ -65,11 +66,12 @@ class RunFolder:
     ) -> RunFolder:
         """Create ``root/name`` and lock it, or lock the one that an interrupted run left there.
 
-        ``identifying`` picks what of a configuration must not change when a run is continued.
+        ``identifying`` picks the part of a configuration that must not change when a run
+        continues.
 
-        Raises ``UserError`` when another process works on the run, when the folder holds another
-        configuration (naming the keys that differ) or something else than a run, and when it
-        cannot be written.
+        Raises ``UserError`` if another process works on the run, if the folder holds another
+        configuration (naming the keys that differ) or anything but a run, and if it cannot be
+        written.
         """
         path = root / name
         with disk_errors(path):
@@ -97,7 +99,7 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """An existing run's folder for reading, whoever works on it.
 
-        Raises ``UserError`` when there is no run in ``path``.
+        Raises ``UserError`` if there is no run in ``path``.
         """
         if not (path / "config.json").is_file():
             raise UserError("there is no run here", where=str(path))
@@ -110,7 +112,7 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Release the lock; the end of the process does so too, however it comes."""
+        """Release the lock; the end of the process does so too, however it ends."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -137,15 +139,15 @@ class RunFolder:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run has ended and its results stand in ``summary.json``."""
+        """Whether ``summary.json`` has the run's results."""
         return (self.path / "summary.json").is_file()
 
     def config(self) -> dict[str, Any]:
-        """The resolved configuration. Raises ``UserError`` when it cannot be read."""
+        """The resolved configuration. Raises ``UserError`` if it cannot be read."""
         return read_object(self.path / "config.json")
 
     def summary(self) -> dict[str, Any]:
-        """The results. Raises ``UserError`` when there are none, or none that can be read."""
+        """The results. Raises ``UserError`` if there are none, or if they cannot be read."""
         return read_object(self.path / "summary.json")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -154,9 +156,9 @@ class RunFolder:
 
     @contextmanager
     def at_work(self, hardware: str, stages: Mapping[str, Sequence[str]]) -> Iterator[None]:
-        """The run says inside the block that it is alive, and after it how it ended.
+        """Writes heartbeats inside the block, and after it a note of how the run ended.
 
-        ``stages``: the cells (``task/seed``) that each one trains. For the lock's holder.
+        ``stages``: the cells (``task/seed``) that each stage trains. For the lock's holder.
         """
         with disk_errors(self.path):
             clear_outcome(self.path)
@@ -170,25 +172,25 @@ class RunFolder:
             self._pulse = None
 
     def beat(self, stage: str, iteration: int, total: int, seconds: float) -> None:
-        """Say how far the work is (see ``Heartbeat``); nothing outside ``at_work``."""
+        """Record how far the work has come (see ``Heartbeat``); nothing outside ``at_work``."""
         if self._pulse is not None:
             self._pulse.at(stage, iteration, total, seconds)
 
     def moved(self) -> None:
-        """Say that the work goes on within an iteration."""
+        """Record that the work goes on within an iteration."""
         if self._pulse is not None:
             self._pulse.moved()
 
     def heartbeat(self) -> Heartbeat | None:
-        """The last heartbeat, None where there was none."""
+        """The last heartbeat; None if there is none."""
         return read_heartbeat(self.path / "heartbeat.json")
 
 
 def worker(path: Path, now: float | None = None) -> str:
-    """Who works on the run in a folder, ``process N on HOST``; empty where nobody does.
+    """The process that works on the run in a folder, ``process N on HOST``; empty if none does.
 
-    Waits for nothing: a recent heartbeat of another host, which locks may not reach, counts as one
-    at work, though that process may be dead. ``now``: seconds since 1970.
+    Waits for nothing: the writer of a recent heartbeat on another host, which locks may not reach,
+    counts as at work, though that process may be dead. ``now``: seconds since 1970.
     """
     holder = holder_of(path / "run.lock")
     if holder:
@@ -217,11 +219,11 @@ def _check_or_write_config(
                 remedy="choose another output folder, or set these keys back",
             )
         return
-    # Killed between making the folder and writing the configuration, or another one's folder.
+    # Killed between making the folder and writing the configuration, or no run's folder at all.
     strange = [p.name for p in path.iterdir() if p.suffix != ".lock" and ".aside" not in p.name]
     if strange and strange != ["origins.json"]:
         raise UserError(
-            f"the folder is no run but holds {', '.join(sorted(strange)[:5])}",
+            f"the folder is not a run; it holds {', '.join(sorted(strange)[:5])}",
             where=str(path),
             remedy="move it away or choose another output folder",
         )
@@ -230,7 +232,7 @@ def _check_or_write_config(
 
 
 def differing_keys(old: Any, new: Any, path: str = "") -> list[str]:
-    """Every place where two JSON contents differ, as ``key.path: old -> new``."""
+    """Every key at which two JSON contents differ, as ``key.path: old -> new``."""
     if isinstance(old, dict) and isinstance(new, dict):
         found = []
         for key in sorted(old.keys() | new.keys()):

@@ -1,4 +1,4 @@
-"""When a stage and its run will end, said once from the stage's first updates."""
+"""Forecasts once, from the first updates of a stage, when the stage and its run will end."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ import attrs
 from fmbpo.base.text import clock
 
 AFTER = 200
-"""Updates of this process from which a stage is judged; the first, which may compile, is not."""
+"""Updates of this process that the forecast is based on; the first, which may compile, is not
+timed."""
 
 
 @attrs.frozen
 class Outlook:
-    """What follows a stage."""
+    """The rest of the run after a stage."""
 
     alike: int = 0
-    """Stages of the same size."""
+    """Further stages of the same size."""
     evaluations: float = 0.0
-    """What ends each of them, in evaluations of the stage."""
+    """The work at the end of each stage, in evaluations of the stage."""
     seconds: float | None = 0.0
-    """All the rest; None: not known."""
+    """Everything else; None if unknown."""
 
 
 @attrs.define
 class Forecast:
-    """Updates and evaluations of one stage are timed apart, since evaluations come in lumps.
+    """Times the updates and evaluations of one stage, apart, since evaluations are rare and long.
 
-    ``iterations`` and ``evaluate_every`` are the stage's, ``start`` is the iteration that this
-    process continues from. Times are of ``time.monotonic``.
+    ``iterations`` and ``evaluate_every`` are the stage's; this process continues from iteration
+    ``start``. Times are those of ``time.monotonic``.
     """
 
     stage: str
@@ -47,9 +48,10 @@ class Forecast:
         self._apart += seconds
 
     def updated(self, iteration: int, now: float, deadline: float | None) -> str | None:
-        """To be called after every iteration and its evaluation: the forecast, when it is time.
+        """The forecast, at the one iteration that it is due, else None. Call it after every
+        iteration and its evaluation.
 
-        ``deadline``: when the run must stop at the latest, on the same clock as ``now``.
+        ``deadline``: the latest end of the run, on the same clock as ``now``.
         """
         if iteration == self.start + 1:
             self._began, self._apart = now, 0.0
@@ -67,7 +69,7 @@ class Forecast:
         said = f"{self.stage} ends in about {_moment(stage)}"
         behind = self.outlook.seconds
         if behind is None:
-            whole, said = stage, f"{said}; how long the run goes on then is not known"
+            whole, said = stage, f"{said}; the duration of the rest of the run is not known"
         else:
             whole = stage + ends + self.outlook.alike * (seconds(0) + ends) + behind
             said = f"{said}, the run in about {_moment(whole)}"
@@ -77,17 +79,17 @@ class Forecast:
 
 
 def _limit(seconds: float, left: float) -> str:
-    """Whether so many seconds fit into those that are ``left``."""
+    """Says whether ``seconds`` fit into those that are ``left``."""
     if seconds <= left:
         return f"this fits the time limit, {clock(max(left, 0))} from now"
     return (
-        f"this does NOT fit the time limit, {clock(max(left, 0))} from now: the run stops there, "
-        "all is saved, and the same command continues"
+        f"this does NOT fit the time limit, {clock(max(left, 0))} from now: the run stops there "
+        "and saves everything; the same command continues it"
     )
 
 
 def _moment(seconds: float) -> str:
-    """``0:12:30 (14:02)``: how long from now, and what the clock on the wall will say."""
+    """``0:12:30 (14:02)``: the time from now, and the time of day."""
     at = time.localtime(time.time() + seconds)
     same_day = at[:3] == time.localtime()[:3]
     return f"{clock(seconds)} ({time.strftime('%H:%M' if same_day else '%Y-%m-%d %H:%M', at)})"

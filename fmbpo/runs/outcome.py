@@ -1,7 +1,6 @@
 """How a run ended that is not complete: ``failed.json`` or ``stopped.json`` in its folder.
 
-Both hold ``reason`` (one line), ``where``, ``time`` (seconds since 1970), ``pid`` and ``host``;
-the process that continues the run removes them. A run without summary, lock and either file was
+The process that continues the run removes them. A run without summary, lock and either file was
 killed.
 """
 
@@ -11,8 +10,11 @@ import contextlib
 import time
 from pathlib import Path
 
+import attrs
+
 from fmbpo.base.files import write_json
 from fmbpo.base.lock import this_process
+from fmbpo.base.structure import plain, read_as
 from fmbpo.base.text import one_line
 from fmbpo.errors import UserError
 
@@ -22,8 +24,8 @@ FAILED, STOPPED = "failed.json", "stopped.json"
 class Interrupted(BaseException):
     """Someone asked the run to stop (Ctrl-C, a scheduler, the time limit); everything is saved.
 
-    Like ``KeyboardInterrupt`` no ``Exception``: it may rise anywhere, and is nobody's failure.
-    ``where`` it stopped; ``why``: a signal's name or "time limit".
+    Like ``KeyboardInterrupt``, it is no ``Exception``: it may rise anywhere, and is nobody's
+    failure. ``where`` the run stopped; ``why``: a signal's name or "time limit".
     """
 
     def __init__(self, where: str, why: str = "") -> None:
@@ -31,10 +33,21 @@ class Interrupted(BaseException):
         super().__init__(where)
 
 
+@attrs.frozen
+class _Outcome:
+    """``reason`` is one line, ``time`` is in seconds since 1970."""
+
+    reason: str
+    where: str
+    time: float
+    pid: int
+    host: str
+
+
 def write_outcome(folder: Path, error: BaseException) -> None:
     """Leave a note of how the run ended. Never fails: the error itself must reach the user.
 
-    Every ``Exception`` is a failure; what is none (``Interrupted``, Ctrl-C) is a stop.
+    Every ``Exception`` is a failure; anything else (``Interrupted``, Ctrl-C) is a stop.
     """
     if isinstance(error, Interrupted):
         reason, where = error.why or "asked to stop", error.where
@@ -42,10 +55,18 @@ def write_outcome(folder: Path, error: BaseException) -> None:
         reason, where = error.what, error.where.removeprefix(str(folder)).strip(" ()")
     else:
         reason, where = ": ".join(filter(None, (type(error).__name__, str(error)))), ""
-    note = {"reason": one_line(reason), "where": where, "time": time.time(), **this_process()}
+    note = _Outcome(one_line(reason), where, time.time(), **this_process())
     name = FAILED if isinstance(error, Exception) else STOPPED
     with contextlib.suppress(OSError, UserError):
-        write_json(folder / name, note)
+        write_json(folder / name, plain(note))
+
+
+def read_outcome(file: Path) -> str | None:
+    """The reason of a note, and the place; None if there is no such file."""
+    note = read_as(file, _Outcome)
+    if note is None or not note.reason:
+        return "the reason cannot be read" if file.exists() else None
+    return f"{note.reason} ({note.where})" if note.where else note.reason
 
 
 def clear_outcome(folder: Path) -> None:

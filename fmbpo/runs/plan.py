@@ -1,19 +1,18 @@
-"""``plan.json`` in a study's folder: the runs that it will need, written before the first begins.
+"""``plan.json`` in a study's folder: the runs that it needs, written before the first begins.
 
-With it ``fmbpo status`` shows what has not begun as queued. Whoever starts the study writes the
-same content, so that several processes may.
+From it ``fmbpo status`` lists the runs that have not begun as queued. Every process that starts the
+study writes the same content, so several may.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
-from fmbpo.base.files import read_json, write_json
-from fmbpo.errors import UserError
+from fmbpo.base.files import write_json
+from fmbpo.base.structure import plain, read_as
 
 PLAN = "plan.json"
 
@@ -33,25 +32,18 @@ class PlannedRun:
     iterations: int
 
 
+@attrs.frozen
+class _Plan:
+    study: str
+    runs: Sequence[PlannedRun]
+
+
 def write_plan(folder: Path, study: str, runs: Sequence[PlannedRun]) -> None:
-    """Make the study's folder, and the plan in it. Raises ``UserError`` as ``write_json``."""
-    write_json(folder / PLAN, {"study": study, "runs": [attrs.asdict(run) for run in runs]})
+    """Write the plan into the study's folder. Raises ``UserError`` as ``write_json``."""
+    write_json(folder / PLAN, plain(_Plan(study, runs)))
 
 
-def read_plan(folder: Path) -> list[PlannedRun]:
-    """The runs of a plan; empty where there is none, without those that cannot be understood."""
-    try:
-        content = read_json(folder / PLAN)
-        return [run for run in map(_planned, content["runs"]) if run is not None]
-    except (UserError, KeyError, TypeError):
-        return []
-
-
-def _planned(content: Any) -> PlannedRun | None:
-    try:
-        run = PlannedRun(**content)
-        sound = all(isinstance(text, str) for text in (run.run, run.of, run.phase, *run.tasks))
-        sound = sound and all(type(number) is int for number in (*run.seeds, run.iterations))
-    except TypeError:
-        return None
-    return run if sound else None
+def read_plan(folder: Path) -> Sequence[PlannedRun]:
+    """The runs of a plan; empty if there is none, or if it is damaged."""
+    plan = read_as(folder / PLAN, _Plan)
+    return plan.runs if plan is not None else []

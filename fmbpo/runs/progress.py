@@ -1,6 +1,6 @@
-"""The sink that a person watches: a live bar on a terminal, plain lines elsewhere.
+"""The sink for people: a live bar on a terminal, plain lines elsewhere.
 
-Everything goes to stderr; stdout is kept for results.
+Everything goes to stderr; stdout is for results.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any, TextIO
 import attrs
 
 from fmbpo.base.text import clock, speed
-from fmbpo.runs.sinks import Value, sinkimpl
+from fmbpo.runs.metrics import HOST, Row, Value
+from fmbpo.runs.sinks import sinkimpl
 
 
 @attrs.define
 class Pace:
-    """How far a stage is and how fast it goes, judged by the iterations of this process only."""
+    """Progress and speed of a stage, from the iterations of this process only."""
 
     stage: str
     first: int
@@ -32,20 +33,20 @@ class Pace:
         return now - self.started
 
     def rate(self, now: float) -> float | None:
-        """Iterations a second, None before the first."""
+        """Iterations per second, None before the first."""
         done, seconds = self.step - self.first, self.elapsed(now)
         return done / seconds if done > 0 and seconds > 0 else None
 
     def left(self, now: float) -> float | None:
-        """Seconds to the end of the stage at its rate, None while either is unknown."""
+        """Seconds to the end of the stage at this rate, None if either is unknown."""
         rate = self.rate(now)
         return max(self.total - self.step, 0) / rate if rate and self.total else None
 
 
 def metrics_text(values: Mapping[str, Value], main: Sequence[str], most: int) -> str:
-    """``name 0.123  name 4.5``: those named in ``main``, else the first ``most`` ones."""
+    """``name 0.123  name 4.5``: the metrics in ``main``, else the first ``most`` ones."""
     chosen = [key for key in main if key in values]
-    chosen = chosen or [key for key in values if not key.startswith("host/")][:most]
+    chosen = chosen or [key for key in values if not key.startswith(HOST)][:most]
     shown = ((key, values[key]) for key in chosen)
     return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown)
 
@@ -53,9 +54,9 @@ def metrics_text(values: Mapping[str, Value], main: Sequence[str], most: int) ->
 class ProgressDisplay:
     """Shows stage, iteration, main metrics, rate, elapsed time and time to finish.
 
-    ``main`` names the metrics to show, in order; without one of them, the first six logged. On a
-    terminal it redraws one line a stage, elsewhere it writes a line at each ``log``. A display
-    that cannot be written (a closed pipe) is given up without a word.
+    ``main`` names the metrics to show, in order; if none of them is logged, the first six are
+    shown. On a terminal it redraws one line per stage, elsewhere it writes a line per ``log``. A
+    display that cannot be written (a closed pipe) is silently given up.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class ProgressDisplay:
 
     @sinkimpl
     def begin(self, stage: str, step: int, total: int) -> None:
-        """Start a new bar, or say in a line where the stage begins."""
+        """Start a new bar, or write a line with the stage's first iteration."""
         self._pace = Pace(stage, step, total, self._now())
         with contextlib.suppress(OSError, ValueError):
             if self._bar:
@@ -84,8 +85,9 @@ class ProgressDisplay:
                 self._line(f"{stage}: {start}, {total} iterations")
 
     @sinkimpl
-    def log(self, stage: str, step: int, values: Mapping[str, Value]) -> None:
-        """Move the bar, or write a line."""
+    def log(self, stage: str, step: int, rows: Sequence[Row]) -> None:
+        """Move the bar, or write a line, with the metrics of the whole stage."""
+        values = next((row.values for row in rows if not row.task), {})
         pace = self._pace
         if pace is None or pace.stage != stage:
             pace = self._pace = Pace(stage, step, 0, self._now())
@@ -98,7 +100,7 @@ class ProgressDisplay:
                 return
             text = metrics_text(values, self._main, 6)
             place = f"{step}"
-            if pace.total:  # 0: nobody said how long the stage is
+            if pace.total:  # 0: unknown
                 place += f"/{pace.total} ({100 * step / pace.total:.0f} %)"
             self._line(
                 f"{stage}  {place}  {text}  "
@@ -107,11 +109,12 @@ class ProgressDisplay:
 
     @sinkimpl
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Write the event as a line of its own."""
+        """Write the event on a line of its own."""
         parts = (f"{v}" if k == "text" else f"{k} {v}" for k, v in payload.items())
         text = ", ".join(parts)
         with contextlib.suppress(OSError, ValueError):
-            line = f"{name.removeprefix('host/')}: {text}" if text else name.removeprefix("host/")
+            name = name.removeprefix(HOST)
+            line = f"{name}: {text}" if text else name
             if self._bar:
                 self._bar.line(line)
             else:
@@ -119,7 +122,7 @@ class ProgressDisplay:
 
     @sinkimpl
     def close(self) -> None:
-        """Leave the terminal as it was found."""
+        """Restore the terminal."""
         with contextlib.suppress(OSError, ValueError):
             if self._bar:
                 self._bar.close()
@@ -129,7 +132,7 @@ class ProgressDisplay:
 
 
 class _LiveBar:
-    """rich's bar, one line a stage; finished stages stay on the screen."""
+    """rich's bar, one line per stage; finished stages stay on the screen."""
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console

@@ -1,15 +1,15 @@
-"""What complete runs keep and nobody needs: found, told, removed.
+"""Finds and removes what complete runs no longer need.
 
 The rule. Of a complete run, and of no other, these go:
 
 * of pretraining, every checkpoint but ``best``: policies begin with ``best``, and nothing continues
   a complete pretraining;
-* what a killed process left: asides of files, and half-written or replaced checkpoints.
+* files that killed processes had begun to write (``fmbpo.base.files.asides``).
 
 These stay: ``best``; the checkpoints of policies, training state included, since ``fmbpo run``
 loads them to add an evaluation with the planner; records, summaries and pictures. A run counts as
-complete when its summary can be read, nobody works on it, and, of pretraining, every byte of
-``best`` is what its manifest says. Its lock is held while something is removed.
+complete if its summary can be read, no process works on it, and, of pretraining, ``best`` is
+intact. Its lock is held during the removal.
 """
 
 from __future__ import annotations
@@ -19,15 +19,10 @@ from pathlib import Path
 
 import attrs
 
-from fmbpo.base.files import asides, disk_errors, remove_tree
+from fmbpo.base.files import asides, disk_errors
 from fmbpo.base.lock import RunLock
 from fmbpo.errors import UserError
-from fmbpo.runs.checkpoint import (
-    leftovers,
-    list_checkpoints,
-    load_checkpoint,
-    remove_checkpoint,
-)
+from fmbpo.runs.checkpoint import list_checkpoints, load_checkpoint
 from fmbpo.runs.folder import BEST, RunFolder
 from fmbpo.runs.status import is_run, state_of
 from fmbpo.runs.summary import Summary
@@ -35,7 +30,7 @@ from fmbpo.runs.summary import Summary
 
 @attrs.frozen
 class Waste:
-    """Something that can go: a checkpoint, a leftover folder or file; ``size`` in bytes."""
+    """A file that can go; ``size`` in bytes."""
 
     path: Path
     why: str
@@ -45,7 +40,7 @@ class Waste:
 def find_waste(root: Path) -> Iterator[tuple[Path, list[Waste]]]:
     """Every complete run under ``root`` that has something to remove.
 
-    Raises ``UserError`` where ``root`` cannot be listed.
+    Raises ``UserError`` if ``root`` cannot be listed.
     """
     try:
         folders = sorted(path for path in root.iterdir() if path.is_dir() and is_run(path))
@@ -60,7 +55,7 @@ def find_waste(root: Path) -> Iterator[tuple[Path, list[Waste]]]:
 
 
 def waste_of(run: Path) -> list[Waste]:
-    """What can go of one run; nothing where it is not complete, or cannot be read."""
+    """The files of one run that can go; none if it is not complete or cannot be read."""
     try:
         return _found(run) if state_of(run)[0] == "completed" else []
     except (UserError, OSError):  # gone or damaged: not ours to touch
@@ -68,51 +63,33 @@ def waste_of(run: Path) -> list[Waste]:
 
 
 def remove(run: Path, wanted: Sequence[Waste]) -> list[Waste]:
-    """Remove what was found, under the run's lock, and return it; what has changed stays.
+    """Remove the wanted files that can still go, under the run's lock, and return them.
 
-    Raises ``UserError`` where someone works on the run by now, and where the folder may not be
+    Raises ``UserError`` if another process works on the run by now, or if the folder may not be
     written.
     """
     with disk_errors(run):
         lock = RunLock(run / "run.lock")
     try:
-        removed = []
+        found = [one for one in _found(run) if one in wanted]
         with disk_errors(run):
-            for one in _found(run):
-                if one not in wanted:
-                    continue
-                if one.path.name.startswith(".") and one.path.is_dir():
-                    remove_tree(one.path)
-                elif one.path.name.startswith("."):
-                    one.path.unlink(missing_ok=True)
-                else:
-                    remove_checkpoint(one.path)
-                removed.append(one)
-        return removed
+            for one in found:
+                one.path.unlink(missing_ok=True)
+        return found
     finally:
         lock.release()
 
 
 def _found(run: Path) -> list[Waste]:
     """The rule, but for the run's state."""
-    summary = Summary.from_json(RunFolder.open(run).summary(), where=str(run))
-    found = [_waste(path, "left by a killed process") for path in _left(run)]
+    folder = RunFolder.open(run)
+    summary = Summary.from_json(folder.summary(), where=str(run))
+    left = [*asides(run), *asides(folder.checkpoints)]
+    found = [Waste(path, "left by a killed process", path.stat().st_size) for path in left]
     if summary.policy is None:
-        load_checkpoint(run / "checkpoints" / BEST, with_state=False)
-        found += [
-            _waste(path, f"pretraining is complete: policies begin with {BEST!r}")
-            for path in list_checkpoints(run / "checkpoints")
-            if path.name != BEST
-        ]
+        best = folder.checkpoints / BEST
+        load_checkpoint(best, with_state=False)
+        why = f"pretraining is complete: policies begin with {BEST!r}"
+        others = [file for file in list_checkpoints(folder.checkpoints) if file.stem != BEST]
+        found += [Waste(file, why, file.stat().st_size) for file in others]
     return found
-
-
-def _left(run: Path) -> Iterator[Path]:
-    yield from asides(run)
-    if (run / "checkpoints").is_dir():
-        yield from leftovers(run / "checkpoints")
-
-
-def _waste(path: Path, why: str) -> Waste:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return Waste(path, why, sum(file.stat().st_size for file in files if file.is_file()))

@@ -1,33 +1,29 @@
 """Where metrics go. Sinks are pluggy plugins, called at coarse moments and never in a hot loop.
 
-``MetricSinks`` is what the engine holds; every call reaches every sink. Two conventions:
+``MetricSinks`` is what the trainer holds; every call reaches every sink. Two conventions:
 
-* ``stage`` names a part of a run (``world_model``, ``policy/walker-stand``), ``step`` counts
-  iterations within it.
-* Names that begin with ``host/`` are facts of this machine and moment (seconds, rates, "resumed
-  here"). They reach the display and W&B but not ``metrics.jsonl``, which is to be byte-equal
+* ``stage`` names a part of a run (``pretrain``, ``policies/0``), ``step`` counts iterations
+  within it.
+* Names that begin with ``host/`` are facts about this machine and moment (seconds, rates, "resumed
+  here"). They reach the display and W&B but not ``metrics.jsonl``, which must be byte-equal
   however often a run was interrupted.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+import attrs
 import pluggy
 
 from fmbpo.base.files import disk_errors, fsync_path
 from fmbpo.errors import UserError
-
-Value: TypeAlias = float | int | str
-"""A metric. 0-d tensors and numpy scalars are also taken, and cost a device synchronisation."""
+from fmbpo.runs.metrics import Row, Value, event_line, row_line
 
 _PROJECT = "fmbpo.sinks"
-_HOST = "host/"
 sinkspec = pluggy.HookspecMarker(_PROJECT)
 sinkimpl = pluggy.HookimplMarker(_PROJECT)
 
@@ -40,30 +36,30 @@ class SinkSpec:
         """A stage of ``total`` iterations starts at ``step``, which is not 0 when it resumes."""
 
     @sinkspec
-    def log(self, stage: str, step: int, values: Mapping[str, Value]) -> None:
-        """Metrics of one iteration of a stage."""
+    def log(self, stage: str, step: int, rows: Sequence[Row]) -> None:
+        """Metrics of one iteration of a stage: the whole stage's and each cell's."""
 
     @sinkspec
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Something worth keeping that is no metric; ``payload`` is JSON."""
+        """Something worth keeping that is not a metric; ``payload`` is JSON."""
 
     @sinkspec
     def flush(self) -> None:
-        """A checkpoint is about to be written: what was logged must be on the disk."""
+        """A checkpoint comes next: everything logged must be on the disk."""
 
     @sinkspec
     def position(self) -> tuple[str, int] | None:
-        """(sink's name, how far its record goes), to be kept in the checkpoint."""
+        """(sink's name, how far its record goes), for the checkpoint to keep."""
 
     @sinkspec
     def truncate(self, positions: Mapping[str, int]) -> None:
-        """A run resumes: drop what was recorded after ``positions`` (all, where absent)."""
+        """A run resumes: drop everything recorded after ``positions`` (all, if absent)."""
 
     @sinkspec
     def results(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
         """The run is complete: the content of ``summary.json``, pictures and settings.
 
-        Called when the summary is on the disk: no listener may cost a result.
+        Called once the summary is on the disk: no sink may cost a result.
         """
 
     @sinkspec
@@ -86,10 +82,13 @@ class MetricSinks:
         """A stage of ``total`` iterations starts or continues at ``step``."""
         self._hook.begin(stage=stage, step=step, total=total)
 
-    def log(self, stage: str, step: int, values: Mapping[str, Any]) -> None:
-        """Metrics of one iteration; values are turned into Python numbers once, here."""
-        plain = {key: _plain(value) for key, value in values.items()}
-        self._hook.log(stage=stage, step=step, values=plain)
+    def log(self, stage: str, step: int, rows: Iterable[Row]) -> None:
+        """Metrics of one iteration; values become Python numbers once, here."""
+        plain = [
+            attrs.evolve(row, values={name: _plain(value) for name, value in row.values.items()})
+            for row in rows
+        ]
+        self._hook.log(stage=stage, step=step, rows=plain)
 
     def event(self, name: str, payload: Mapping[str, Any] | None = None) -> None:
         """Something worth keeping; names beginning with ``host/`` stay out of the record."""
@@ -128,12 +127,7 @@ def _plain(value: Any) -> Value:
 
 
 class JsonLines:
-    """The run's own record: one JSON object a line, ``metrics.jsonl``.
-
-    ``{"stage": ..., "step": ..., NAME: VALUE, ...}`` for metrics and
-    ``{"event": NAME, "payload": {...}}`` for events. NaN and infinities, which JSON has not, are
-    the strings ``"NaN"``, ``"Infinity"``, ``"-Infinity"``; ``read_metrics`` turns them back.
-    """
+    """The run's own record, ``metrics.jsonl``; ``fmbpo.runs.metrics`` defines its lines."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -142,28 +136,22 @@ class JsonLines:
             fsync_path(path.parent)
 
     @sinkimpl
-    def log(self, stage: str, step: int, values: Mapping[str, Value]) -> None:
-        """Append a line of metrics."""
-        kept = {k: _strict(v) for k, v in values.items() if not k.startswith(_HOST)}
-        clash = {"stage", "step", "event", "payload"} & set(kept)
-        if clash:
-            raise ValueError(f"metrics may not be called {sorted(clash)}")
-        if kept or not values:
-            self._append({"stage": stage, "step": step, **kept})
+    def log(self, stage: str, step: int, rows: Sequence[Row]) -> None:
+        """Append a line for each row."""
+        self._append(b"".join(row_line(stage, step, row) for row in rows))
 
     @sinkimpl
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
         """Append a line for an event of the computation."""
-        if not name.startswith(_HOST):
-            self._append({"event": name, "payload": _strict(dict(payload))})
+        self._append(event_line(name, payload))
 
-    def _append(self, line: Mapping[str, Any]) -> None:
+    def _append(self, lines: bytes) -> None:
         with disk_errors(self.path):
-            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.write(lines)
 
     @sinkimpl
     def flush(self) -> None:
-        """Bring all lines to the disk. Raises ``UserError`` when it is full."""
+        """Bring all lines to the disk. Raises ``UserError`` if it is full."""
         with disk_errors(self.path):
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -183,7 +171,7 @@ class JsonLines:
     def truncate_to(self, position: int) -> None:
         """Drop all lines after ``position`` bytes.
 
-        Raises ``UserError`` when the file is shorter or no line ends there: it was edited.
+        Raises ``UserError`` if the file is shorter or no line ends there: it was edited.
         """
         self._file.flush()
         with self.path.open("rb") as file:
@@ -202,36 +190,7 @@ class JsonLines:
 
     @sinkimpl
     def close(self) -> None:
-        """Flush and close; again is no error."""
+        """Flush and close; a second call does nothing."""
         if not self._file.closed:
             self.flush()
             self._file.close()
-
-
-def _strict(value: Any) -> Any:
-    """JSON content without the NaN and Infinity that Python writes and no standard knows."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, Mapping):
-        return {key: _strict(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(inner) for inner in value]
-    return value
-
-
-def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl``; a last line that a kill cut off is left out.
-
-    Raises ``UserError`` naming the line when another one is broken.
-    """
-    back = {text: float(text) for text in ("NaN", "Infinity", "-Infinity")}
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            raise UserError("not a line of JSON", where=f"{path}:{number}") from error
-        yield {k: back.get(v, v) if isinstance(v, str) else v for k, v in entry.items()}

@@ -1,15 +1,15 @@
-"""The registry: what the run folders under a root say, a row for each run, task and seed.
+"""The state of the runs under a root, a row per run, task and seed, as their folders tell it.
 
 There is no other record. The process that works on a run writes its folder, each file in one step;
-readers take no part, wait for nothing and take a folder as they find it, half-made, damaged or gone
-the next moment.
+readers take no part, wait for nothing and take a folder as they find it: half-made, damaged, or
+gone the next moment.
 
 The state of a run, from the first line that holds:
 
 ============= =====================================================================================
 ``stale``     its lock is held, but its work has not moved for ``heartbeat.STALLED`` seconds
 ``running``   its lock is held; or another host's heartbeat is within ``heartbeat.MISSED`` seconds
-              of this host's clock, where locks may not reach across the shared disk
+              of this host's clock, since locks may not reach across the shared disk
 ``completed`` ``summary.json`` is there
 ``failed``    ``failed.json`` is there, or the summary cannot be read
 ``stopped``   ``stopped.json`` is there
@@ -23,7 +23,7 @@ heartbeat the lock alone decides: it lives exactly as long as the process.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -31,15 +31,16 @@ import attrs
 
 from fmbpo.base.files import read_json
 from fmbpo.base.lock import is_locked, this_process
+from fmbpo.base.structure import T, fit, read_as
 from fmbpo.base.text import clock, one_line
 from fmbpo.errors import UserError
 from fmbpo.runs.heartbeat import Heartbeat, read_heartbeat
-from fmbpo.runs.outcome import FAILED, STOPPED
+from fmbpo.runs.outcome import FAILED, STOPPED, read_outcome
 from fmbpo.runs.plan import PLAN, PlannedRun, read_plan
 from fmbpo.runs.summary import Summary
 
 IMPORTED = "imported.json"
-"""What marks a folder of results that no run made."""
+"""The file that marks a folder of results that no run made."""
 State: TypeAlias = Literal["queued", "running", "stale", "failed", "stopped", "completed"]
 
 
@@ -49,7 +50,7 @@ class Entry:
 
     ``iteration`` of ``total`` of the stage that trains this cell; ``runtime``: seconds that the
     run has trained, all of its cells together; ``beat`` and ``progress``: seconds since the last
-    heartbeat and since the work last moved. None, or empty, where it is not known.
+    heartbeat and since the work last moved. None, or empty, if unknown.
     """
 
     phase: str
@@ -73,7 +74,7 @@ class Entry:
 def scan(root: Path, now: float | None = None) -> list[Entry]:
     """Every run under ``root``, sorted by phase, experiment, cell, run, task and seed.
 
-    ``now``: seconds since 1970. Raises ``UserError`` where ``root`` cannot be listed.
+    ``now``: seconds since 1970. Raises ``UserError`` if ``root`` cannot be listed.
     """
     now = time.time() if now is None else now
     try:
@@ -95,7 +96,7 @@ def scan(root: Path, now: float | None = None) -> list[Entry]:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is a run's, or is about to become one; imported results are none."""
+    """Whether a folder is a run's, or is about to become one; imported results are not."""
     if (path / IMPORTED).exists():
         return False
     if (path / "config.json").exists():
@@ -105,20 +106,20 @@ def is_run(path: Path) -> bool:
 
 
 def state_of(path: Path, now: float | None = None) -> tuple[State, str]:
-    """A run's state, and the reason where there is one to give."""
+    """A run's state, and the reason if there is one."""
     run = _Run(path, time.time() if now is None else now, None)
     return run.state, run.reason
 
 
 class _Run:
-    """What one folder says. Reads each file once; ``summary`` last, since it comes last."""
+    """The content of one folder. Reads each file once; the summary last, since it comes last."""
 
     def __init__(self, path: Path, now: float, planned: PlannedRun | None) -> None:
         self.path, self.now, self.planned = path, now, planned
         self.locked = is_locked(path / "run.lock")
         self.beat = read_heartbeat(path / "heartbeat.json")
-        self.config = _read(path / "config.json") or {}
-        self.summary, self.unreadable = _summary(path)
+        self.config = read_as(path / "config.json", dict[str, Any]) or {}
+        self.summary, self.unreadable = _summary(path / "summary.json")
         self.state, self.reason = self._state()
 
     def _state(self) -> tuple[State, str]:
@@ -130,14 +131,14 @@ class _Run:
             return "running", ""
         if self.unreadable:
             return "failed", self.unreadable
-        failed, stopped = _read(self.path / FAILED), _read(self.path / STOPPED)
+        failed, stopped = read_outcome(self.path / FAILED), read_outcome(self.path / STOPPED)
         if self.summary is not None:
-            # Failed after that: what was to be added to a complete run.
-            return "completed", _told(failed) if failed is not None else ""
+            # If it failed after that, something could not be added to the complete run.
+            return "completed", failed or ""
         if failed is not None:
-            return "failed", _told(failed)
+            return "failed", failed
         if stopped is not None:
-            return "stopped", _told(stopped)
+            return "stopped", stopped
         if beat is None:
             return "stale", "ended before its first heartbeat"
         return "stale", f"no heartbeat for {clock(max(now - beat.time, 0))}: {_holder(beat)}"
@@ -147,68 +148,66 @@ class _Run:
         if not self.path.is_dir():
             return []
         experiment, cell, named_seeds = _name(self.path.name)
-        alive = self.state in ("running", "stale") and self.beat is not None
-        whole = {
-            "phase": _text(self.config, "phase") or (self.planned.phase if self.planned else ""),
-            "experiment": _text(self.config, "name") or experiment,
-            "cell": cell,
-            "state": self.state,
-            "reason": self.reason,
-            "runtime": self._runtime(),
-            "beat": self.now - self.beat.time if alive and self.beat else None,
-            "progress": self.now - self.beat.progress if alive and self.beat else None,
-            "job": self.beat.job if self.beat else "",
-            "hardware": self.beat.hardware if self.beat else "",
-            "folder": str(self.path),
-        }
-        rows = []
-        for task, seed in self._cells(named_seeds):
-            iteration, total = self._progress(task, seed)
-            final = self._return(task, seed)
-            row: dict[str, Any] = {**whole, "task": task, "seed": seed, "final_return": final}
-            rows.append(Entry(**row, iteration=iteration, total=total))
-        return rows
+        beat = self.beat
+        alive = beat if self.state in ("running", "stale") else None
+        run = Entry(
+            phase=self._setting(str, "phase") or (self.planned.phase if self.planned else ""),
+            experiment=self._setting(str, "name") or experiment,
+            cell=cell,
+            task="",
+            seed=None,
+            state=self.state,
+            reason=self.reason,
+            runtime=self._runtime(),
+            beat=self.now - alive.time if alive else None,
+            progress=self.now - alive.progress if alive else None,
+            job=beat.job if beat else "",
+            hardware=beat.hardware if beat else "",
+            folder=str(self.path),
+        )
+        seeds: Sequence[int | None] = self._setting(list[int], "grid", "seeds") or named_seeds
+        return [
+            attrs.evolve(run, task=task, seed=seed, **self._cell(task, seed))
+            for task in self._tasks()
+            for seed in seeds or [None]
+        ]
 
-    def _cells(self, named: Sequence[int]) -> Iterator[tuple[str, int | None]]:
-        seeds: Sequence[int | None] = _integers(_table(self.config, "grid").get("seeds")) or named
-        found = [c.rpartition("/") for cells in self._stages().values() for c in cells]
-        tasks: Sequence[str] = _texts(_table(self.config, "grid").get("tasks"))
+    def _setting(self, cls: type[T], *keys: str) -> T | None:
+        """A setting by its key path; None if it is absent or of another type."""
+        value: Any = self.config
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return fit(value, cls)
+
+    def _tasks(self) -> Sequence[str]:
         if self.summary is not None and self.summary.tasks:
-            tasks = list(self.summary.tasks)
-        elif found:
-            tasks = list(dict.fromkeys(task for task, _, _ in found))
-        elif self.planned is not None:
-            tasks = tasks or self.planned.tasks
-        for task in tasks or [""]:
-            for seed in seeds or [None]:
-                yield task, seed
+            return list(self.summary.tasks)
+        cells = [cell for cells in self.beat.stages.values() for cell in cells] if self.beat else []
+        if cells:
+            return list(dict.fromkeys(cell.rpartition("/")[0] for cell in cells))
+        tasks = self._setting(list[str], "grid", "tasks")
+        return tasks or (self.planned.tasks if self.planned else ()) or [""]
 
-    def _stages(self) -> Mapping[str, Sequence[str]]:
-        return self.beat.stages if self.beat is not None else {}
-
-    def _progress(self, task: str, seed: int | None) -> tuple[int | None, int | None]:
-        pretraining = "policy_learning" not in self.config
-        table = _table(self.config, "pretrain" if pretraining else "policy_learning")
-        total = next(iter(_integers([table.get("iterations")])), None)
+    def _cell(self, task: str, seed: int | None) -> dict[str, Any]:
+        """The cell's progress, and its final return."""
+        result = self.summary.tasks.get(task) if self.summary is not None else None
+        one = result.seeds.get(str(seed)) if result is not None else None
+        table = "policy_learning" if "policy_learning" in self.config else "pretrain"
+        iteration, total = None, self._setting(int, table, "iterations")
         if self.state == "completed":
-            return total, total
-        if self.beat is None or total is None:
-            return None, total
-        of = [i for i, c in enumerate(self._stages().values(), 1) if f"{task}/{seed}" in c]
-        own = of[0] if of else self.beat.number
-        done = total if own < self.beat.number else 0
-        return self.beat.iteration if own == self.beat.number else done, total
+            iteration = total
+        elif self.beat is not None and total is not None:
+            of = [i for i, c in enumerate(self.beat.stages.values(), 1) if f"{task}/{seed}" in c]
+            current, own = self.beat.number, (of or [self.beat.number])[0]
+            iteration = self.beat.iteration if own == current else total if own < current else 0
+        final = one.return_mean if one is not None else None
+        return {"iteration": iteration, "total": total, "final_return": final}
 
     def _runtime(self) -> float | None:
         if self.summary is None:
             return self.beat.seconds if self.beat is not None else None
         seconds = self.summary.seconds
         return seconds.get("policy_learning") if isinstance(seconds, dict) else seconds
-
-    def _return(self, task: str, seed: int | None) -> float | None:
-        result = self.summary.tasks.get(task) if self.summary is not None else None
-        one = result.seeds.get(str(seed)) if result is not None else None
-        return one.return_mean if one is not None else None
 
 
 def _queued(path: Path, run: PlannedRun) -> Iterator[Entry]:
@@ -244,48 +243,13 @@ def _name(folder: str) -> tuple[str, str, list[int]]:
     return parts[0], parts[1], seeds
 
 
-def _summary(path: Path) -> tuple[Summary | None, str]:
-    """The summary, or why there is none though the file is there."""
-    file = path / "summary.json"
-    if not file.exists():
-        return None, ""
+def _summary(file: Path) -> tuple[Summary | None, str]:
+    """The summary, or the reason why the file cannot be read."""
     try:
         return Summary.from_json(read_json(file), where=file.name), ""
     except UserError as error:
-        return (None, one_line(str(error))) if file.exists() else (None, "")
-
-
-def _read(file: Path) -> Mapping[str, Any] | None:
-    """A JSON object; None where the file is missing, empty where it is damaged."""
-    try:
-        content = read_json(file)
-    except UserError:
-        return {} if file.exists() else None
-    return content if isinstance(content, dict) else {}
-
-
-def _told(note: Mapping[str, Any]) -> str:
-    reason, where = _text(note, "reason"), _text(note, "where")
-    return f"{reason} ({where})" if reason and where else reason or "the reason cannot be read"
+        return None, one_line(str(error)) if file.exists() else ""
 
 
 def _holder(beat: Heartbeat) -> str:
     return f"process {beat.pid} on {beat.host}" + (f", job {beat.job}" if beat.job else "")
-
-
-def _table(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = content.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _text(content: Mapping[str, Any], key: str) -> str:
-    value = content.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def _texts(value: Any) -> list[str]:
-    return [v for v in value if isinstance(v, str)] if isinstance(value, list) else []
-
-
-def _integers(value: Any) -> list[int]:
-    return [v for v in value if type(v) is int] if isinstance(value, list) else []

@@ -5,36 +5,34 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from fmbpo.runs.sinks import Value, sinkimpl
+from fmbpo.runs.metrics import Row
+from fmbpo.runs.sinks import sinkimpl
 
 
 class StageSteps:
     """One axis for all stages of a run: W&B wants a single step that never decreases.
 
-    A stage of N iterations takes N + 1 places (0 to N), in the order in which stages are given.
-    Resuming yields the same numbers if the same stages are given in the same order.
+    A stage of N iterations takes N + 1 places (0 to N), in the order in which stages are added; a
+    resumed run that adds them in the same order gets the same numbers. ``end`` is the place behind
+    all stages.
     """
 
     def __init__(self, stages: Iterable[tuple[str, int]] = ()) -> None:
         self._offsets: dict[str, int] = {}
-        self._next = 0
+        self.end = 0
         for stage, total in stages:
             self.add(stage, total)
 
     def add(self, stage: str, total: int) -> None:
-        """Put a stage of ``total`` iterations at the end; a known one stays where it is."""
+        """Put a stage of ``total`` iterations at the end; a known one stays in its place."""
         if stage not in self._offsets:
-            self._offsets[stage] = self._next
-            self._next += total + 1
-
-    @property
-    def end(self) -> int:
-        """The place behind all stages."""
-        return self._next
+            self._offsets[stage] = self.end
+            self.end += total + 1
 
     def __call__(self, stage: str, step: int) -> int:
         """The place of a stage's step on the common axis. ``KeyError`` for an unknown stage."""
@@ -48,8 +46,8 @@ class WandbSink:
     """Weights & Biases. Its failure never stops a run: it warns once and falls silent.
 
     The run's name is its W&B id, so that a resumed run continues the same W&B run; steps that W&B
-    has already are not sent again (a resumed run computes the same values). ``group``: the study's
-    name; ``label``: what W&B calls the run. ``stages`` are all stages of the run with their
+    already has are not sent again (a resumed run computes the same values). ``group``: the study's
+    name; ``label``: the run's name in W&B. ``stages`` are all stages of the run with their
     lengths, in order. A folder ``wandb`` appears under ``folder``.
     """
 
@@ -70,7 +68,7 @@ class WandbSink:
         self._run: Any = None
         if mode == "disabled":
             return
-        try:
+        with self._no_harm():
             import wandb
 
             # Timeouts: without network, or without a key, a run must not wait for ever.
@@ -86,8 +84,6 @@ class WandbSink:
                 config=dict(config),
                 settings=settings,
             )
-        except Exception as error:
-            self._give_up(error)
 
     @sinkimpl
     def begin(self, stage: str, step: int, total: int) -> None:
@@ -95,35 +91,34 @@ class WandbSink:
         self.steps.add(stage, total)
 
     @sinkimpl
-    def log(self, stage: str, step: int, values: Mapping[str, Value]) -> None:
-        """Send metrics as ``STAGE/NAME``."""
+    def log(self, stage: str, step: int, rows: Sequence[Row]) -> None:
+        """Send a cell's metrics as ``STAGE/TASK/SEED/NAME``, the stage's own as ``STAGE/NAME``."""
         if self._run is None:
             return
         place = self.steps(stage, step)
-        try:
+        with self._no_harm():
             if place >= self._run.step:
-                named = {f"{stage}/{key}": value for key, value in values.items()}
+                named = {
+                    f"{stage}/{row.full_name(name)}": value
+                    for row in rows
+                    for name, value in row.values.items()
+                }
                 self._run.log({f"{stage}/step": step, **named}, step=place)
-        except Exception as error:
-            self._give_up(error)
 
     @sinkimpl
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
         """Put an event into the W&B run's summary."""
-        if self._run is None:
-            return
-        try:
-            self._run.summary.update({f"event/{name}": dict(payload)})
-        except Exception as error:
-            self._give_up(error)
+        with self._no_harm():
+            if self._run is not None:
+                self._run.summary.update({f"event/{name}": dict(payload)})
 
     @sinkimpl
     def results(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
-        """Send the results: numbers to the run's summary, a table of all returns, pictures, and
-        everything once more as one artefact."""
+        """Send the results: numbers for the run's summary, a table of all returns, pictures, and an
+        artefact that holds everything."""
         if self._run is None:
             return
-        try:
+        with self._no_harm():
             import wandb
 
             columns = ["task", "seed", "return_mean", "return_std", "episodes"]
@@ -145,27 +140,28 @@ class WandbSink:
             for path in files:
                 artefact.add_file(str(path))
             self._run.log_artifact(artefact)
-        except Exception as error:
-            self._give_up(error)
 
     @sinkimpl
     def close(self) -> None:
         """Finish the W&B run."""
         run, self._run = self._run, None
-        try:
+        with self._no_harm():
             if run is not None:
                 run.finish()
-        except Exception as error:
-            self._give_up(error)
 
-    def _give_up(self, error: Exception) -> None:
-        self._run = None
-        what = str(error).strip() or type(error).__name__
-        print(f"warning: W&B failed and is off for this run ({what})", file=sys.stderr)
+    @contextmanager
+    def _no_harm(self) -> Iterator[None]:
+        """Any failure inside the block switches W&B off, and nothing else."""
+        try:
+            yield
+        except Exception as error:
+            self._run = None
+            what = str(error).strip() or type(error).__name__
+            print(f"warning: W&B failed and is off for this run ({what})", file=sys.stderr)
 
 
 def _numbers(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run is sorted and filtered by: each task's mean return, and held-out measures."""
+    """Numbers to sort and filter runs by: each task's mean return, and held-out measures."""
     returns = {
         task: statistics.fmean(entry["return_mean"] for entry in result["seeds"].values())
         for task, result in summary["tasks"].items()

@@ -1,8 +1,7 @@
-"""A new plugin to begin with: installable, documented, tested, and within the contract."""
+"""A new plugin to start from: installable, documented, tested, and within the contract."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import importlib.util
 import keyword
@@ -32,14 +31,15 @@ def template(kind: Kind) -> str:
 def new_plugin(kind: Kind, name: str, folder: Path) -> Path:
     """Write a plugin's project to ``folder / name``; returns that path.
 
-    Raises ``UserError`` for a name that cannot be a plugin's, that is taken, or a place that is
-    there already or cannot be written; nothing is left half-written.
+    Raises ``UserError`` if the name is invalid or taken, or if the path exists or cannot be
+    written; nothing is left half-written.
     """
     distribution = f"fmbpo-{name.replace('_', '-')}"
     _check_name(kind, name, distribution)
-    place = folder / name
-    if os.path.lexists(place):  # a link that leads nowhere too
-        raise UserError("is there already", where=str(place), remedy="choose another name or --out")
+    project = folder / name
+    if os.path.lexists(project):  # a link that leads nowhere too
+        remedy = "choose another name or --out"
+        raise UserError("is there already", where=str(project), remedy=remedy)
     words = {
         "name": name,
         "kind": kind,
@@ -49,21 +49,21 @@ def new_plugin(kind: Kind, name: str, folder: Path) -> Path:
     }
     contents = {path: _read(source).format(**words) for path, source in _FILES.items()}
     contents |= {f"{name}/__init__.py": template(kind), f"{name}/py.typed": ""}
-    with disk_errors(place):
-        _write(place, contents)
-    return place
+    with disk_errors(project):
+        _write(project, contents)
+    return project
 
 
-def _write(place: Path, contents: Mapping[str, str]) -> None:
-    """The files below ``place``, which is there when all of them are."""
-    aside = place.with_name(f".{place.name}.aside")
-    shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
+def _write(project: Path, contents: Mapping[str, str]) -> None:
+    """The files below ``project``, which appears when it is complete."""
+    aside = project.with_name(f".{project.name}.aside")
+    shutil.rmtree(aside, ignore_errors=True)  # left by a process that was killed
     try:
         aside.mkdir(parents=True)
         for path, text in contents.items():
             (aside / path).parent.mkdir(parents=True, exist_ok=True)
             (aside / path).write_text(text, encoding="utf-8")
-        aside.rename(place)
+        aside.rename(project)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -73,30 +73,17 @@ def _read(source: str) -> str:
 
 
 def _check_name(kind: Kind, name: str, distribution: str) -> None:
-    where = f"plugins new {kind} {name}"
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise UserError(
-            f"{name!r} cannot be the name of a Python package",
-            where=where,
-            remedy="use lower-case letters, digits and underscores: my_policy",
-        )
+    remedy = "choose another name"
     taken = [item for item in list_plugins() if item.kind == kind and item.name == name]
-    if taken:
-        raise UserError(
-            f"{taken[0].distribution} offers a {kind.replace('_', ' ')} {name!r} already",
-            where=where,
-            remedy="choose another name",
-        )
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        importlib.metadata.distribution(distribution)
-        raise UserError(
-            f"a distribution {distribution!r} is installed already, and would be replaced",
-            where=where,
-            remedy="choose another name",
-        )
-    if importlib.util.find_spec(name) is not None:
-        raise UserError(
-            f"a Python package {name!r} is installed already, and would be hidden",
-            where=where,
-            remedy="choose another name",
-        )
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        what = f"{name!r} cannot be the name of a Python package"
+        remedy = "use lower-case letters, digits and underscores: my_policy"
+    elif taken:
+        what = f"{taken[0].distribution} offers a {kind.replace('_', ' ')} {name!r} already"
+    elif next(iter(importlib.metadata.distributions(name=distribution)), None):
+        what = f"a distribution {distribution!r} is installed already, and would be replaced"
+    elif importlib.util.find_spec(name) is not None:
+        what = f"a Python package {name!r} is installed already, and would be hidden"
+    else:
+        return
+    raise UserError(what, where=f"plugins new {kind} {name}", remedy=remedy)

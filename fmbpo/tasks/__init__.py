@@ -2,7 +2,7 @@
 
 import os
 
-# State observations need no display; without this dm_control looks for one when imported.
-# fmbpo.tasks.env takes it back then: other libraries of the process may want to draw.
+# State observations need no display, but dm_control looks for one when it is imported.
+# fmbpo.tasks.env undoes this afterwards: other libraries of the process may want to draw.
 SET_HERE = "MUJOCO_GL" not in os.environ
 os.environ.setdefault("MUJOCO_GL", "disable")

@@ -17,7 +17,7 @@ from fmbpo.errors import UserError
 from fmbpo.tasks.env import TaskEnv
 
 PLATFORMS = {"egl": "libegl1", "osmesa": "libosmesa6"}
-"""What can draw without a display, the first choice first, and the Debian package of each."""
+"""Platforms that draw without a display, in order of preference, with their Debian packages."""
 
 _SAMPLES = 4
 _GEOMS = 1000
@@ -26,15 +26,15 @@ _GEOMS = 1000
 class Camera:
     """Draws a ``TaskEnv`` that was built ``drawable``; a context manager.
 
-    The view is the model's first camera, as in dm_control. Shadows and reflections are left out:
-    where the processor draws they take three quarters of the time.
+    The view is the model's first camera, as in dm_control. There are no shadows or reflections:
+    without a GPU they take three quarters of the time.
     """
 
     def __init__(self, env: TaskEnv, size: tuple[int, int]) -> None:
         """``size``: width and height in pixels.
 
         Raises:
-            UserError: no platform can draw here; the remedy names the Debian packages.
+            UserError: no platform works here; the remedy names the Debian packages.
         """
         width, height = size
         self._model, self._data = env.env.physics.model.ptr, env.env.physics.data.ptr
@@ -82,9 +82,9 @@ class Camera:
 
 
 def _context(width: int, height: int) -> Any:
-    """A context of the first platform that works; ``MUJOCO_GL`` may name the one to begin with.
+    """A context of the first platform that works; ``MUJOCO_GL`` may name the first to try.
 
-    MuJoCo's choice by ``MUJOCO_GL`` is made once, when it is imported, and here that is usually
+    MuJoCo chooses by ``MUJOCO_GL`` once, when it is imported, and here the choice is usually
     "disable"; its modules of the platforms do not depend on it.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower()
@@ -92,10 +92,10 @@ def _context(width: int, height: int) -> Any:
         before = os.environ.get("PYOPENGL_PLATFORM")
         try:
             return importlib.import_module(f"mujoco.{platform}").GLContext(width, height)
-        except Exception:  # of several libraries, about what the machine lacks
+        except Exception:  # several libraries raise their own, for what the machine lacks
             _forget(platform, before)
     raise UserError(
-        "nothing here can draw without a display: neither EGL nor OSMesa works",
+        "no library here can draw without a display: neither EGL nor OSMesa works",
         where="rendering",
         remedy="install one of them; on Debian and Ubuntu: "
         f"apt-get install {' or '.join(PLATFORMS.values())}",
@@ -103,7 +103,7 @@ def _context(width: int, height: int) -> Any:
 
 
 def _forget(platform: str, before: str | None) -> None:
-    """Undo what a failed import left: PyOpenGL takes one platform a process."""
+    """Undo a failed import: PyOpenGL takes one platform per process."""
     for name in list(sys.modules):
         if name.split(".")[0] == "OpenGL" or name.startswith(f"mujoco.{platform}"):
             del sys.modules[name]
@@ -112,7 +112,7 @@ def _forget(platform: str, before: str | None) -> None:
 
 
 def _free(context: Any, drawer: Any) -> None:
-    # As the process ends the platform may be gone before us.
+    # When the process ends, the platform may be gone first.
     with contextlib.suppress(Exception):
         context.make_current()
         drawer.free()

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -20,7 +19,7 @@ from fmbpo.tasks import SET_HERE
 from fmbpo.tasks.custom import BUILDERS
 from fmbpo.tasks.mt30 import task_info
 
-if SET_HERE:  # and read: dm_control and MuJoCo are imported
+if SET_HERE:  # dm_control and MuJoCo are imported and have read it
     os.environ.pop("MUJOCO_GL", None)
 
 ACTION_REPEAT = 2
@@ -30,7 +29,7 @@ _SKY = re.compile(rb"<texture[^>]*skybox[^>]*/>")
 
 
 class SimulationError(RuntimeError):
-    """An episode could not go on: the message has the task, the step and the reason."""
+    """An episode could not continue; the message names the task, the step and the reason."""
 
 
 class TaskEnv:
@@ -57,7 +56,7 @@ class TaskEnv:
         self.name, self.obs_dim, self.action_dim = info.name, info.obs_dim, info.action_dim
         with _reading_models(drawable):
             if info.name in BUILDERS:
-                self.env: Any = BUILDERS[info.name]()
+                self.env = BUILDERS[info.name]()
             else:
                 self.env = suite.load(info.domain, info.task, {"random": 0})
         self._task, self._physics = self.env.task, self.env.physics
@@ -67,8 +66,8 @@ class TaskEnv:
     def reset(self, seed: int | None = None) -> NDArray[np.float32]:
         """Start an episode and return its first observation, [obs_dim].
 
-        With ``seed`` the episode is the first one of an environment newly built with that seed;
-        without, the next one of the running random stream (which starts at 0).
+        With ``seed``, it is the first episode of an environment newly built with that seed;
+        without, the next one of the current random stream (which starts at 0).
         """
         if seed is not None:
             self._task._random = np.random.RandomState(seed)
@@ -87,7 +86,7 @@ class TaskEnv:
 
         Raises:
             SimulationError: the action is too short or not finite, the simulation diverged, or the
-                episode is over (or was never started).
+                episode is over or was never started.
         """
         if not self._steps_left:
             raise SimulationError(f"{self.name}: the episode is over; reset() starts another")
@@ -100,7 +99,7 @@ class TaskEnv:
         task, physics = self._task, self._physics
         reward = 0.0
         try:
-            # As env.step() twice, less the first of the two observations.
+            # As env.step() twice, without the first of the two observations.
             for _ in range(ACTION_REPEAT):
                 task.before_step(control, physics)
                 physics.step(self._substeps)
@@ -122,7 +121,7 @@ class TaskEnv:
 
 @contextlib.contextmanager
 def _reading_models(sky: bool) -> Iterator[None]:
-    """Have dm_control read its models quietly, and without the sky unless it is to be seen.
+    """Have dm_control read its models quietly, and without the sky unless ``sky`` is true.
 
     The sky's texture is 10 MB in each compiled model.
     """

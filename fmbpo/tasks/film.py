@@ -15,9 +15,9 @@ from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS, TaskEnv
 from fmbpo.tasks.mt30 import OBS_WIDTH
 
 SIZE = 320, 240
-"""Width and height in pixels where nobody asks for others."""
+"""Default width and height in pixels."""
 ENDINGS = (".mp4", ".gif", ".webp")
-"""Endings of file names that say which format is wanted."""
+"""Endings of file names, which choose the format."""
 
 _FRAME_SECONDS = 0.04
 _COLOURS = 128
@@ -38,19 +38,19 @@ def film(
 ) -> float:
     """Run an episode, write it as a video, and return the sum of its rewards.
 
-    It plays in real time with at most 25 frames a second: every second state is drawn where a task
-    has 50 steps a second. The file is there whole or not at all; its folder is made.
+    It plays in real time with at most 25 frames per second: if a task has 50 steps per second,
+    every second state is drawn. The file is written completely or not at all; its folder is made.
 
     Args:
         task: a name that ``task_info`` knows.
-        act: called once a step.
-        seed: of the initial state, as ``TaskEnv.reset`` takes it.
+        act: called once per step.
+        seed: seed of the initial state, as ``TaskEnv.reset`` takes it.
         out: the file; its ending chooses the format.
         size: width and height in pixels; mp4 needs even numbers.
         steps: agent steps to run, ``EPISODE_STEPS`` at most.
 
     Raises:
-        UserError: no such task or format, an odd size, too many steps, nothing can draw here, or
+        UserError: no such task or format, an odd size, too many steps, no library that can draw, or
             the file cannot be written.
         SimulationError: the simulation diverged, or an action is not finite.
     """
@@ -108,7 +108,7 @@ def _encode(file: Path, frames: Frames, size: tuple[int, int], rate: float) -> N
 
 
 def _encode_mp4(file: Path, frames: Frames, size: tuple[int, int], rate: float) -> None:
-    """H.264 that every browser plays; its index stands first, so that it begins at once."""
+    """H.264, which every browser plays; the index comes first, so that playing starts at once."""
     import imageio_ffmpeg
 
     writer = imageio_ffmpeg.write_frames(

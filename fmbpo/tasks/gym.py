@@ -5,8 +5,8 @@
 
     env = gymnasium.make("fmbpo/walker-run-backwards-v0")
 
-Gymnasium 1 imports nobody's environments by itself; ``gymnasium.make`` does it for a name that
-begins with the module: ``gymnasium.make("fmbpo.tasks.gym:fmbpo/walker-run-backwards-v0")``.
+Gymnasium 1 imports no other packages by itself; ``gymnasium.make`` imports the module that begins
+a name: ``gymnasium.make("fmbpo.tasks.gym:fmbpo/walker-run-backwards-v0")``.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class GymTask(gymnasium.Env[Observation, Observation]):
     control steps of an action, in [0, 2]. No episode terminates; after ``EPISODE_STEPS`` steps it
     is truncated.
 
-    ``reset(seed=s)`` begins the episode that ``TaskEnv.reset(s)`` and the study's evaluation begin
+    ``reset(seed=s)`` begins the same episode as ``TaskEnv.reset(s)`` and the study's evaluation
     with that seed; ``s`` is below 2**32. Without a seed the first reset draws one, and later ones
-    go on in its random stream.
+    continue its random stream.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
@@ -81,10 +81,10 @@ class GymTask(gymnasium.Env[Observation, Observation]):
         return observation, reward, False, self._steps >= EPISODE_STEPS, {}
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The state as ``[height, width, 3]``; None where no render mode was chosen.
+        """The state as ``[height, width, 3]``; None without a render mode.
 
         Raises:
-            UserError: nothing here can draw without a display.
+            UserError: no library here can draw without a display.
         """
         if self.render_mode is None:
             return None
@@ -93,7 +93,7 @@ class GymTask(gymnasium.Env[Observation, Observation]):
         return self._camera.draw()
 
     def close(self) -> None:
-        """Free what was needed to draw."""
+        """Free the camera."""
         if self._camera is not None:
             self._camera.close()
             self._camera = None

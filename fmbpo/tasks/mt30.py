@@ -14,7 +14,7 @@ ACTION_WIDTH = 6
 
 @frozen
 class TaskInfo:
-    """What is known of a task before its environment is built.
+    """The facts about a task, known without building its environment.
 
     Attributes:
         name: the study's name, words joined by hyphens (``cup-catch``).

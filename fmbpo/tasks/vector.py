@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +25,8 @@ _EXIT_SECONDS = 5.0
 class EpisodeRunner:
     """Runs whole episodes of many tasks at once; a context manager.
 
-    Workers start with the first ``run`` and are kept, with their environments, for the next.
-    Results do not depend on the number of workers: the policy always sees the full batch.
+    Workers start with the first ``run`` and stay, with their environments, for the next. Results
+    do not depend on the number of workers: the policy always sees the full batch.
     """
 
     def __init__(self, workers: int) -> None:
@@ -36,18 +35,13 @@ class EpisodeRunner:
             raise ValueError(f"workers must be 0 or more, not {workers}")
         self._count = workers
         self._workers: list[_Worker] = []
-        self._active: list[_Worker] = []  # those that the run in progress uses
+        self._active: Sequence[_Worker | EnvBatch] = []  # those that the run in progress uses
         self._inline = EnvBatch()
 
     def __enter__(self) -> EpisodeRunner:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -70,8 +64,8 @@ class EpisodeRunner:
         """Run an episode of ``tasks[r]`` with each seed for each row r; all in lockstep.
 
         Args:
-            act: called once a step with all observations, float32 [R, E, OBS_WIDTH] (padded with
-                zeros, the caller's to keep), and the step's number 0..steps-1; returns actions
+            act: called once per step with all observations, float32 [R, E, OBS_WIDTH] (padded
+                with zeros; a fresh array), and the step's number 0..steps-1; returns actions
                 [R, E, ACTION_WIDTH], of which a task uses its first ``action_dim``.
             tasks: the task of each of the R rows; a task may occur in several.
             seeds: the seeds of each row's E episodes.
@@ -84,8 +78,8 @@ class EpisodeRunner:
         Raises:
             UserError: a task is not one of MT30.
             ValueError: ``steps`` is out of range, or ``act`` returned another shape.
-            SimulationError: an environment failed (its task, step and seed are named) or a worker
-                died. The workers are ended then, as with any other exception.
+            SimulationError: an environment failed (the message names task, step and seed) or a
+                worker died. This ends the workers, as any other exception does.
         """
         if not 0 <= steps <= EPISODE_STEPS:
             raise ValueError(f"steps must be within 0..{EPISODE_STEPS}, not {steps}")
@@ -110,52 +104,38 @@ class EpisodeRunner:
             self.close()  # a worker may be anywhere in the exchange
             raise
 
-    # Episode i is worker i % n's: each worker has its share of slow and of fast tasks.
-
     def _start(self, episodes: list[tuple[str, int]]) -> None:
-        if not self._count:
-            self._inline.start(episodes)
-            return
-        wanted = min(self._count, len(episodes))
-        while len(self._workers) < wanted:
+        """Episode i goes to worker i % n: each has its share of slow and of fast tasks."""
+        count = min(self._count, len(episodes))
+        while len(self._workers) < count:
             self._workers.append(_Worker())
-        self._active = self._workers[:wanted]
+        self._active = self._workers[:count] or [self._inline]
         for w, worker in enumerate(self._active):
-            worker.send(episodes[w::wanted])
+            worker.start(episodes[w :: len(self._active)])
 
     def _obs(self, count: int) -> NDArray[np.float32]:
-        if not self._count:
-            return self._inline.obs.copy()
         obs = np.empty((count, OBS_WIDTH), np.float32)
         for w, worker in enumerate(self._active):
-            share = obs[w :: len(self._active)]
-            share[:] = np.frombuffer(worker.receive(), np.float32).reshape(share.shape)
+            obs[w :: len(self._active)] = worker.obs
         return obs
 
     def _step(self, actions: NDArray[np.float32]) -> None:
-        if not self._count:
-            self._inline.step(actions)
-            return
         for w, worker in enumerate(self._active):
-            worker.send(actions[w :: len(self._active)].tobytes())
+            worker.step(actions[w :: len(self._active)])
 
     def _finish(self, count: int) -> NDArray[np.float64]:
-        if not self._count:
-            return self._inline.returns.copy()
         self._obs(count)  # those after the last step
         returns = np.empty(count, np.float64)
-        for worker in self._active:
-            worker.send(b"")
         for w, worker in enumerate(self._active):
-            returns[w :: len(self._active)] = np.frombuffer(worker.receive(), np.float64)
+            returns[w :: len(self._active)] = worker.returns
         return returns
 
 
 class _Worker:
     """A worker process and the socket to it; the protocol is in ``fmbpo.tasks.worker``.
 
-    A plain new interpreter rather than a ``multiprocessing`` process: that would import the
-    caller's main module again, and with it torch.
+    A plain new interpreter, not a ``multiprocessing`` process, which would import the caller's
+    main module again, and with it torch.
     """
 
     def __init__(self) -> None:
@@ -176,21 +156,33 @@ class _Worker:
                 start_new_session=True,
             )
 
-    def send(self, message: list[tuple[str, int]] | bytes) -> None:
-        """Send a list pickled, bytes as they are."""
-        # A worker that has ended left its reason behind: receive() finds it.
+    def start(self, episodes: Sequence[tuple[str, int]]) -> None:
+        """As `EnvBatch.start`; does not wait."""
+        # A worker that has ended left its reason behind: _receive() finds it.
         with contextlib.suppress(ConnectionError):
-            if isinstance(message, list):
-                self.link.send(message)
-            else:
-                self.link.send_bytes(message)
+            self.link.send(episodes)
 
-    def receive(self) -> bytes:
-        """The next answer.
+    def step(self, actions: NDArray[np.float32]) -> None:
+        """As `EnvBatch.step`; does not wait. Follow each start and step by one look at ``obs``."""
+        self._send(actions.tobytes())
 
-        Raises:
-            SimulationError: the worker reported an error, or is gone.
-        """
+    @property
+    def obs(self) -> NDArray[np.float32]:
+        """Wait for the observations after a start or step, [n, OBS_WIDTH]."""
+        return np.frombuffer(self._receive(), np.float32).reshape(-1, OBS_WIDTH)
+
+    @property
+    def returns(self) -> NDArray[np.float64]:
+        """Ask for the returns [n], which ends the episodes."""
+        self._send(b"")
+        return np.frombuffer(self._receive(), np.float64)
+
+    def _send(self, message: bytes) -> None:
+        with contextlib.suppress(ConnectionError):
+            self.link.send_bytes(message)
+
+    def _receive(self) -> bytes:
+        """The next answer; SimulationError if the worker reported an error, or is gone."""
         try:
             message = self.link.recv_bytes()
             if message:

@@ -1,10 +1,10 @@
-"""A batch of environments stepped together, and the process that holds one. Never imports torch.
+"""A batch of environments stepped together, and the process that holds one, without torch.
 
 The process speaks over one socket, inherited as a file descriptor:
 
 1. parent -> worker, pickled: a list of (task, seed), one for each environment, never none;
    worker -> parent: the first observations, float32 [n, OBS_WIDTH].
-2. as often as there are steps: actions float32 [n, ACTION_WIDTH], answered by observations.
+2. once per step: actions float32 [n, ACTION_WIDTH], answered by observations.
 3. parent -> worker: an empty message; answered by the returns, float64 [n]. Then 1 again.
 
 A failed worker answers with an empty message, then the error's text, and ends.
@@ -28,10 +28,10 @@ _ORPHAN_CHECK_SECONDS = 5.0
 
 
 class EnvBatch:
-    """Environments stepped in lockstep. Built ones are kept for the next start.
+    """Environments stepped in lockstep; they are kept for the next start.
 
     Attributes:
-        obs: the padded observations now, float32 [n, OBS_WIDTH]; overwritten by each step.
+        obs: the current padded observations, float32 [n, OBS_WIDTH]; each step overwrites them.
         returns: sums of rewards since the start, float64 [n].
     """
 
@@ -73,7 +73,7 @@ class EnvBatch:
 
 def main(descriptor: int) -> None:
     """Serve the parent at the other end of the socket ``descriptor`` until it is gone."""
-    # The parent answers: Ctrl-C, and what a scheduler sends to all processes of a job at once.
+    # The parent answers Ctrl-C, and signals that a scheduler sends to all processes of a job.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     link = Connection(descriptor)

@@ -1,4 +1,4 @@
-"""What plugin authors run (the contract checks), and doubters: parity with PWM, golden tasks."""
+"""The contract checks for authors of plugins; comparisons with records of PWM and of the tasks."""
 
 from fmbpo.testing.parametrize import parametrize_checks
 

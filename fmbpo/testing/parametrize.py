@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fmbpo.errors import UserError
 from fmbpo.plugins import GROUPS, load_plugin
+
+if TYPE_CHECKING:
+    from fmbpo.testing.contract.subject import Subject
 
 
 def parametrize_checks(
@@ -21,17 +24,17 @@ def parametrize_checks(
         group: the entry-point group, ``"fmbpo.world_models"`` or ``"fmbpo.policies"``.
         name: the plugin's entry-point name.
         configs: settings to check the plugin with, on top of its own ``small`` ones.
-        expected_failures: checks that are known to fail, with the reason, in each of ``configs``;
-            one that passes is a failure. Where a check fails in one configuration alone, give
-            that one a decorated function of its own.
+        expected_failures: checks that fail in each of ``configs``, with the reason; if one passes,
+            its test fails. If a check fails in one configuration only, decorate another function
+            for that one.
 
-    Raises ``UserError`` for a group, a plugin, a setting or a check that does not exist, and where
-    there is no configuration.
+    Raises ``UserError`` for a group, a plugin, a setting or a check that does not exist, and for an
+    empty list of configurations.
     """
     import pytest
     import torch
 
-    from fmbpo.testing.contract import CHECKS, NEEDS_GPU, run_check
+    from fmbpo.testing.contract import CHECKS, NEEDS_GPU, run_check, subject_of
     from fmbpo.testing.contract.installed import configured
 
     kinds = {value: key for key, value in GROUPS.items()}
@@ -50,13 +53,13 @@ def parametrize_checks(
             f"no check {', '.join(sorted(unknown))}", remedy=f"known: {', '.join(CHECKS[kind])}"
         )
     component = load_plugin(kind, name)
-    for config in configs:
-        configured(component, config)  # a mistake in the file, and no failure of the plugin's
+    # A mistake in the file is no failure of the plugin.
+    subjects = [subject_of(component, configured(component, config)) for config in configs]
 
-    def case(check: str, config: Mapping[str, Any]) -> Callable[[], None]:
+    def case(subject: Subject, check: str) -> Callable[[], None]:
         def run() -> None:
             torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
-            outcome = run_check(component, configured(component, config), check)
+            outcome = run_check(subject, check)
             if outcome.status == "skipped":
                 pytest.skip(outcome.message)
             if outcome.status == "failed" and check in expected:
@@ -72,8 +75,8 @@ def parametrize_checks(
 
     marks = {True: [pytest.mark.gpu], False: []}
     cases = [
-        pytest.param(case(check, config), id=f"{check}-{i}", marks=marks[check in NEEDS_GPU])
-        for i, config in enumerate(configs)
+        pytest.param(case(subject, check), id=f"{check}-{i}", marks=marks[check in NEEDS_GPU])
+        for i, subject in enumerate(subjects)
         for check in CHECKS[kind]
     ]
     return pytest.mark.parametrize("check", cases)

@@ -1,4 +1,4 @@
-"""Checks this code against a folder of golden numbers: ``python -m fmbpo.testing.parity FOLDER``.
+"""Compares this code with a folder of recorded numbers: ``python -m fmbpo.testing.parity FOLDER``.
 
 For every recorded array, the largest distance to this engine's own result, in float32 and float64,
 relative to the array's largest entry. The bound in float32 is ``2e-5``; in float64 it is twice the
@@ -25,9 +25,9 @@ from fmbpo.testing.pwm_replay import replay
 
 TOLERANCE = 2e-5
 INPUTS = ("inputs", "wm_weights", "ac_init")
-"""Files that hold what the others are computed from."""
+"""Files of inputs, from which the others are computed."""
 GIVEN = {"math/x", "math/xs", "math/logits"}
-"""Inputs among the outputs."""
+"""Inputs that stand among the outputs."""
 
 
 @attrs.frozen
@@ -53,11 +53,11 @@ def compare(folder: Path) -> Iterator[Comparison]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         deviations = json.loads((folder / "float64_deviation.json").read_text(encoding="utf-8"))
-        files = sorted(file for file in folder.glob("*.npz") if file.stem not in INPUTS)
-        golden = {}
-        for file in files:
-            with np.load(file) as arrays:
-                golden.update({f"{file.stem}/{k}": arrays[k] for k in arrays.files})
+        golden: dict[str, np.ndarray] = {}
+        for file in sorted(folder.glob("*.npz")):
+            if file.stem not in INPUTS:
+                with np.load(file) as arrays:
+                    golden |= {f"{file.stem}/{k}": arrays[k] for k in arrays.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(
             f"no folder of golden numbers ({error})",
@@ -95,7 +95,7 @@ def _error(ours: np.ndarray | None, wanted: np.ndarray) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a line an array; 0 where all are within their bounds, 1 where one is not, else 2."""
+    """Print a line per array. Returns 0 if all are within their bounds, 1 if not, 2 on an error."""
     parser = argparse.ArgumentParser(prog="python -m fmbpo.testing.parity", description=__doc__)
     parser.add_argument("folder", type=Path)
     try:
@@ -104,15 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for result in results:
-        verdict = "ok" if result.passed else "FAILED"
-        print(
-            f"{result.dtype}  {result.error:9.2e}  of {result.bound:.1e}  {verdict}  {result.name}"
-        )
+        verdict = f"{result.bound:.1e}  {'ok' if result.passed else 'FAILED'}"
+        print(f"{result.dtype}  {result.error:9.2e}  of {verdict}  {result.name}")
     failed = sum(not result.passed for result in results)
-    errors = sorted(result.error for result in results)
-    print(
-        f"{len(results)} comparisons, {failed} failed; median error {errors[len(errors) // 2]:.1e}"
-    )
+    median = sorted(result.error for result in results)[len(results) // 2]
+    print(f"{len(results)} comparisons, {failed} failed; median error {median:.1e}")
     return 1 if failed else 0
 
 

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fmbpo.config.conventions import ConventionsConfig
+from fmbpo.config.schema import PolicyLearningConfig
 from fmbpo.hookspecs import Batch, PolicyDims, Task, WorldModelDims
 from fmbpo.interop.tdmpc2 import exported, renamed
 from fmbpo.plugins import load_plugin
 from fmbpo.pwm.critic import Critic
-from fmbpo.pwm.imagination import PolicySettings, Roles, Start
 from fmbpo.pwm.optim import Params
-from fmbpo.pwm.world_model import HookCall
+from fmbpo.pwm.pair import HookCall, Pair
+from fmbpo.pwm.policy import CellState, PolicyUpdate, Start
 from fmbpo.training.trees import stack
 
 Arrays = Iterator[tuple[str, Tensor]]
@@ -27,7 +29,7 @@ class Replay:
     """One golden folder in one floating-point type."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], dtype: torch.dtype) -> None:
-        self.config, self.dtype = config, dtype
+        self.config, self.dtype, c = config, dtype, config
 
         def load(name: str) -> dict[str, Tensor]:
             with np.load(folder / f"{name}.npz") as file:
@@ -35,22 +37,17 @@ class Replay:
             return {k: v.to(dtype) if v.is_floating_point() else v for k, v in arrays.items()}
 
         self.inputs, self.math = load("inputs"), load("math")
-        # Inputs of theirs that stand among the results.
+        # These inputs of PWM stand among its results.
         self.random_done = load("actor_loss_det")["tdlambda_done_random/done_mask"]
         self.epochs = load("update")["lr_schedule_epochs"]
-        c, inputs = config, self.inputs
-        self.obs, self.act, self.rew = inputs["obs"], inputs["act"], inputs["rew"].squeeze(-1)
-        self.index = inputs["task"]
-        self.mask = torch.ones_like(self.act[0])  # PWM applies none
+        self.obs, self.act = self.inputs["obs"], self.inputs["act"]
+        self.index = self.inputs["task"]
+        mask = torch.ones_like(self.act[0])  # PWM applies none
+        self.batch = Batch(self.obs, self.act, self.inputs["rew"].squeeze(-1), self.index, mask)
+        self.none = self.obs.new_zeros(len(self.act), len(self.index), 0)
+        """Noise of a model that takes none."""
+
         self.wm = load_plugin("world_model", "mlp")
-        sizes = {
-            "encoder_units": c["encoder_units"],
-            "units": c["units"],
-            "latent_dim": c["latent_dim"],
-            "task_dim": c["task_dim"],
-        }
-        self.sizes = sizes
-        self.dims = WorldModelDims(c["obs_dim"], c["act_dim"], c["num_tasks"])
         weights = renamed(load("wm_weights"))
         self.looked_up = torch.zeros(c["num_tasks"], 1, dtype=torch.bool)
         self.looked_up[self.index] = True
@@ -58,44 +55,46 @@ class Replay:
         # The look-up writes the rows that it renormalises; no other row changes.
         rows = weights["task_embedding.weight"]
         held = self.model.task_embedding.project(rows)
-        weights["task_embedding.weight"] = torch.where(self.looked_up, held, rows)
-        self.weights = weights
-        self.model.load_state_dict(weights)
+        self.weights = self.with_rows(weights, held, rows)
+        self.model.load_state_dict(self.weights)
         self.wm.freeze(self.model)
+        self.task = Task(self.index, mask, self.model.embed(self.index))
 
         start = load("ac_init")
         self.pi = load_plugin("policy", "mlp")
         self.policy = self.build_policy()
-        actor = {k.removeprefix("actor/"): v for k, v in start.items() if k.startswith("actor/")}
-        raw = {ours_actor(k): v for k, v in actor.items()}
-        self.actor = self.policy.project(raw)  # PWM clamps before it is used
-        critics = [
-            {
-                ours_critic(k.split("/", 1)[1]): v
-                for k, v in start.items()
-                if k.startswith(f"critic{i}/")
-            }
-            for i in range(c["num_critics"])
-        ]
-        self.critics: Params = stack(critics)
+        # PWM clamps before it is used.
+        self.actor = self.policy.project(
+            {ours(k.removeprefix("actor/")): v for k, v in start.items() if k[0] == "a"}
+        )
+        names = [f"critic{i}/" for i in range(c["num_critics"])]
+        self.critics: Params = stack(
+            [
+                {ours(k.removeprefix(name)): v for k, v in start.items() if k.startswith(name)}
+                for name in names
+            ]
+        )
+        self.cell = CellState.initial(self.actor, self.critics)
         self.critic = Critic(c["latent_dim"], c["critic_units"]).to(dtype)
-        self.task = Task(self.index, self.mask, self.model.embed(self.index))
-        self.settings = PolicySettings(
-            c["gamma"],
-            c["lam"],
-            (c["betas"][0], c["betas"][1]),
-            c["actor_grad_norm"],
-            c["critic_grad_norm"],
-            c["critic_iterations"],
-            c["critic_batches"],
-            one_step_targets=True,
-            late_bootstrap=True,
-            symlog_reward=True,
+        self.conventions = ConventionsConfig(bundle="pwm")
+        self.learning = PolicyLearningConfig(
+            batch=len(self.index),
+            horizon=len(self.act),
+            discount=c["gamma"],
+            lam=c["lam"],
+            betas=c["betas"],
+            actor_grad_clip=c["actor_grad_norm"],
+            critic_grad_clip=c["critic_grad_norm"],
+            critic_iterations=c["critic_iterations"],
+            critic_minibatches=c["critic_batches"],
         )
 
     def build(self, **settings: Any) -> Any:
         """A world model of the folder's sizes."""
-        return self.wm.build(self.wm.Config(**self.sizes, **settings), self.dims).to(self.dtype)
+        c = self.config
+        widths = {k: c[k] for k in ("encoder_units", "units", "latent_dim", "task_dim")}
+        dims = WorldModelDims(c["obs_dim"], c["act_dim"], c["num_tasks"])
+        return self.wm.build(self.wm.Config(**widths, **settings), dims).to(self.dtype)
 
     def build_policy(self, **settings: Any) -> Any:
         """A policy of the folder's sizes."""
@@ -115,41 +114,45 @@ class Replay:
         policy.project = lambda params: params
         return policy
 
-    def roles(self, policy: Any = None) -> Roles:
-        """What an update composes."""
-        return Roles(
-            self.model, self.wm.predict, policy or self.policy, self.pi.rollout, self.pi.loss,
-            self.critic,
-        )  # fmt: skip
+    def policy_update(self, policy: Any = None, *, scale_returns: bool = True) -> PolicyUpdate:
+        """The engine's update under PWM's released conventions."""
+        pair = Pair(self.model, self.wm, policy or self.policy, self.pi)
+        return PolicyUpdate(
+            pair, self.critic, self.learning, self.conventions, scale_returns=scale_returns
+        )
 
     def start(self, obs: Tensor, noise: Tensor) -> Start:
         """Imagination from these observations with this noise."""
-        nothing = noise.new_zeros(*noise.shape[:2], 0)
-        return Start(obs, self.index, self.mask, noise, nothing)
+        return Start(obs, self.index, self.task.mask_BA, noise, self.none)
 
-    def batch(self) -> Batch:
-        """The recorded sub-trajectories."""
-        return Batch(self.obs, self.act, self.rew, self.index, self.mask)
+    def act_without_noise(self, z: Tensor) -> Tensor:
+        """The actor's deterministic action."""
+        call = HookCall(self.policy, self.pi.predict)
+        action: Tensor = call.with_params(self.actor, z, self.task, torch.zeros_like(self.act[0]))
+        return action
 
     def mean(self, z: Tensor) -> Tensor:
         """The actor's output before tanh, without noise."""
         result: Tensor = HookCall(self.policy, lambda m, z: m.mean(z)).with_params(self.actor, z)
         return result
 
-
-def ours_actor(name: str) -> str:
-    """PWM's name of an actor's parameter -> fmbpo's."""
-    return "log_std.value" if name == "logstd" else name.replace("mu_net.", "mean.")
-
-
-def pwm_actor(name: str) -> str:
-    """fmbpo's name of an actor's parameter -> PWM's."""
-    return "logstd" if name == "log_std.value" else name.replace("mean.", "mu_net.")
+    def with_rows(self, weights: Params, seen: Tensor, unseen: Tensor) -> Params:
+        """The weights with these task embeddings, of tasks looked up and of the others."""
+        rows = torch.where(self.looked_up, seen, unseen)
+        return {**weights, "task_embedding.weight": rows}
 
 
-def ours_critic(name: str) -> str:
-    """PWM's name of a critic's parameter -> fmbpo's."""
-    return name.replace("critic.", "net.")
+def ours(name: str) -> str:
+    """PWM's name of an actor's or critic's parameter -> fmbpo's."""
+    if name == "logstd":
+        return "log_std.value"
+    return name.replace("mu_net.", "mean.").replace("critic.", "net.")
+
+
+def pwm_actor(params: Params) -> Arrays:
+    """An actor's parameters under PWM's names."""
+    for name, value in params.items():
+        yield "logstd" if name == "log_std.value" else name.replace("mean.", "mu_net."), value
 
 
 def pwm_critics(params: Params) -> Arrays:
@@ -163,3 +166,8 @@ def pwm_model(params: Params) -> Arrays:
     """A world model's parameters under PWM's names."""
     for name, value in exported(params).items():
         yield name.replace("_encoder.state.", "_encoder."), value
+
+
+def under(prefix: str, arrays: Arrays) -> Arrays:
+    """The arrays with a prefix to their names."""
+    yield from ((prefix + name, value) for name, value in arrays)

@@ -6,7 +6,7 @@ the folder's inputs and weights. Conventions: PWM's released behaviour.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +14,31 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from fmbpo.config.optimiser import ModelOptimiser
+from fmbpo.hookspecs import Imagined
 from fmbpo.nn import two_hot
-from fmbpo.pwm.critic import ReturnScale, ensemble_values, td_lambda
-from fmbpo.pwm.gradient import gradient
-from fmbpo.pwm.imagination import Start, make_losses
-from fmbpo.pwm.optim import AdamState, Params, adam_step, clip, linear_decay
-from fmbpo.pwm.policy import CellState, Rates, make_policy_update
-from fmbpo.pwm.world_model import (
-    HookCall,
-    WorldModelSettings,
-    WorldModelState,
-    make_world_model_update,
-)
-from fmbpo.testing.pwm_golden import Arrays, Replay, pwm_actor, pwm_critics, pwm_model
+from fmbpo.pwm.critic import ensemble_values
+from fmbpo.pwm.optim import Params, adam_step, clip, gradient, linear_decay
+from fmbpo.pwm.pair import HookCall
+from fmbpo.pwm.policy import CellState, Rates, ReturnScale, Start, td_lambda
+from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
+from fmbpo.testing.pwm_golden import Arrays, Replay, pwm_actor, pwm_critics, pwm_model, under
 from fmbpo.training.own_models import loss_settings
-from fmbpo.training.trees import stack
+from fmbpo.training.trees import Tree, stack
 
 
 def replay(folder: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Arrays:
     """``(FILE/ARRAY, value)`` for every recorded output."""
     r = Replay(folder, config, dtype)
+    noise = r.inputs["eps1"]
     for name, arrays in (
         ("math", _math(r)),
         ("wm_outputs", _wm_outputs(r)),
         ("actor_outputs", _actor_outputs(r)),
-        ("actor_loss_det", _actor_loss(r, torch.zeros_like(r.inputs["eps1"]))),
-        ("actor_loss_sto", _actor_loss(r, r.inputs["eps1"])),
-        ("actor_loss_sto_nodetach", _actor_loss(r, r.inputs["eps1"], detach=False)),
-        ("actor_loss_sto_noretrms", _actor_loss(r, r.inputs["eps1"], scale_returns=False)),
+        ("actor_loss_det", _actor_loss(r, torch.zeros_like(noise))),
+        ("actor_loss_sto", _actor_loss(r, noise)),
+        ("actor_loss_sto_nodetach", _actor_loss(r, noise, detach=False)),
+        ("actor_loss_sto_noretrms", _actor_loss(r, noise, scale_returns=False)),
         ("critic_loss", _critic_loss(r)),
         ("wm_loss_pwm", _wm_loss_pwm(r)),
         ("wm_loss_tdmpc2_rho099", _wm_loss_tdmpc2(r, 0.99)),
@@ -49,7 +46,7 @@ def replay(folder: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Array
         ("update", _update(r)),
         ("update_finetune", _update_finetune(r)),
     ):
-        yield from ((f"{name}/{key}", value) for key, value in arrays)
+        yield from under(f"{name}/", arrays)
 
 
 def _math(r: Replay) -> Arrays:
@@ -67,38 +64,34 @@ def _math(r: Replay) -> Arrays:
 @torch.no_grad()
 def _wm_outputs(r: Replay) -> Arrays:
     z0 = r.model.encode(r.obs[0], r.task.embedding_BE)
-    none = r.obs.new_zeros(len(r.act), len(r.index), 0)
-    first = r.wm.predict(r.model, z0, r.act[0], r.task, none[0])
-    rollout = r.wm.rollout(r.model, z0, lambda t, _: r.act[t], r.task, none)
+    first = r.wm.predict(r.model, z0, r.act[0], r.task, r.none[0])
+    rollout = r.wm.rollout(r.model, z0, lambda t, _: r.act[t], r.task, r.none)
+    logits = rollout.reward_logits_HBR
     one = slice(1, 2)
-    noise = torch.zeros_like(r.act[0])
     yield "encode_obs0", z0
     yield "encode_full", r.model.encode(r.obs, r.task.embedding_BE)
     yield "task_emb_weight_after", r.weights["task_embedding.weight"]
     yield "next0", first.z_BD
     yield "reward0_logits", first.reward_logits_BR
     yield "rollout_zs", rollout.z_HBD
-    yield "rollout_reward_logits", rollout.reward_logits_HBR
+    yield "rollout_reward_logits", logits
     yield "rollout_reward_logits_3d", r.model.reward_logits(rollout.z_HBD[:-1], r.act, r.task)
-    yield "two_hot_inv", two_hot.decode(rollout.reward_logits_HBR).unsqueeze(-1)
-    yield "almost_two_hot_inv", two_hot.decode_symlog(rollout.reward_logits_HBR).unsqueeze(-1)
+    yield "two_hot_inv", two_hot.decode(logits).unsqueeze(-1)
+    yield "almost_two_hot_inv", two_hot.decode_symlog(logits).unsqueeze(-1)
     yield "encode_int_task", r.model.encode(r.obs[0][one], r.model.embed(r.index[one]))
-    act = HookCall(r.policy, r.pi.predict)
-    yield "act_deterministic", act.with_params(r.actor, z0, r.task, noise)
+    yield "act_deterministic", r.act_without_noise(z0)
 
 
 @torch.no_grad()
 def _actor_outputs(r: Replay) -> Arrays:
-    z0 = r.model.encode(r.obs[0], r.task.embedding_BE)
-    full = r.model.encode(r.obs, r.task.embedding_BE)
-    std = r.actor["log_std.value"].exp()
+    z0, full = (r.model.encode(obs, r.task.embedding_BE) for obs in (r.obs[0], r.obs))
+    log_std = r.actor["log_std.value"]
     yield "z", z0
     yield "mu", r.mean(z0)
-    act = HookCall(r.policy, r.pi.predict)
-    yield "mu_tanh", act.with_params(r.actor, z0, r.task, torch.zeros_like(r.act[0]))
+    yield "mu_tanh", r.act_without_noise(z0)
     yield "mu_full", r.mean(full)
-    yield "sample_eps1_0", r.mean(z0) + std * r.inputs["eps1"][0]
-    yield "logstd_clamped", r.actor["log_std.value"]
+    yield "sample_eps1_0", r.mean(z0) + log_std.exp() * r.inputs["eps1"][0]
+    yield "logstd_clamped", log_std
     yield "critic_values_full", ensemble_values(r.critic, r.critics, full)
 
 
@@ -106,77 +99,71 @@ def _actor_loss(
     r: Replay, noise: Tensor, detach: bool = True, scale_returns: bool = True
 ) -> Arrays:
     policy = r.policy if detach else r.build_policy(detach=False)
-    settings = r.settings._replace(scale_returns=scale_returns)
-    losses = make_losses(r.roles(policy), settings)
-    scale = ReturnScale.initial(r.obs)
-    start = r.start(r.obs[0], noise)
-    leaves = {k: v.detach().requires_grad_() for k, v in r.actor.items()}
-    loss, (imagined, scale, _) = losses.actor(leaves, r.critics, scale, start, {})
-    grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    named = {k: g for k, g in zip(leaves, grads, strict=True) if g is not None and g.any()}
-    yield "loss", loss
-    yield "grad_norm", clip(named, 1.0)[1]
-    yield from ((f"grad/{pwm_actor(k)}", g) for k, g in named.items())
+    update = r.policy_update(policy, scale_returns=scale_returns)
+    grads, (imagined, scale, metrics) = gradient(
+        update.actor_loss, r.actor, r.critics, r.cell.scale, r.start(r.obs[0], noise), {}
+    )
+    grads = {k: g for k, g in grads.items() if g.any()}
+    yield "loss", metrics["loss"]
+    yield "grad_norm", clip(grads, 1.0)[1]
+    yield from under("grad/", pwm_actor(grads))
     if not scale_returns:
         return
     yield "loss_raw", -imagined.return_B
     yield "loss_raw_mean", -imagined.return_B.mean()
-    yield "ret_rms", torch.stack([-scale.mean, scale.variance, scale.seen])
+    yield "ret_rms", _scale(scale)
     if not detach:
         return
     rollout = imagined.rollout
-    z, last = rollout.z_HBD[:-1], rollout.z_HBD[-1]
+    z = rollout.z_HBD[:-1]
     next_value = ensemble_values(r.critic, r.critics, rollout.z_HBD[1:]).amin(0)
     yield "actions_pre_tanh", r.mean(z) + r.actor["log_std.value"].exp() * noise
     yield "actions", rollout.action_HBA
     yield "reward_logits", rollout.reward_logits_HBR
-    yield "z_last", last
+    yield "z_last", rollout.z_HBD[-1]
     yield "obs_buf", z
     yield "rew_buf", imagined.reward_HB
     yield "next_values", next_value
-    yield "target_values", losses.targets(r.critics, imagined)
-    yield "done_mask", torch.ones_like(next_value)  # what one-step targets are in PWM's terms
+    yield "target_values", update.targets(r.critics, imagined)
+    yield "done_mask", torch.ones_like(next_value)  # one-step targets in PWM's terms
     if noise.any():
         return
     last = torch.zeros_like(next_value)
     last[-1] = 1.0
     for kind, done in (("last", last), ("random", r.random_done)):
-        lam = settings.lam * (1.0 - done)  # a return ends where PWM's mask says so
-        targets = td_lambda(imagined.reward_HB, next_value, settings.discount, lam)
+        lam = r.learning.lam * (1.0 - done)  # PWM's mask ends the return
+        targets = td_lambda(imagined.reward_HB, next_value, r.learning.discount, lam)
         yield f"tdlambda_done_{kind}/done_mask", done
         yield f"tdlambda_done_{kind}/target_values", targets
 
 
-def _flat(r: Replay, noise: Tensor) -> tuple[Tensor, Tensor]:
-    losses = make_losses(r.roles(), r.settings)
-    start = r.start(r.obs[0], noise)
-    _, (imagined, _, _) = losses.actor(r.actor, r.critics, ReturnScale.initial(r.obs), start, {})
-    z = imagined.rollout.z_HBD[:-1].flatten(0, 1).detach()
-    return z, losses.targets(r.critics, imagined).flatten().detach()
-
-
 def _critic_loss(r: Replay) -> Arrays:
-    z, target = _flat(r, torch.zeros_like(r.inputs["eps1"]))
-    losses = make_losses(r.roles(), r.settings)
-    grads, loss = gradient(losses.critic, r.critics, z, target)
+    _, z, target = _imagined(r, r.cell, r.start(r.obs[0], torch.zeros_like(r.inputs["eps1"])))
+    grads, loss = gradient(r.policy_update().critic_loss, r.critics, z, target)
     yield "obs", z
     yield "target_values", target
     yield "pred", ensemble_values(r.critic, r.critics, z)
     yield "loss", loss
-    yield from ((f"grad/{k}", v) for k, v in pwm_critics(grads))
+    yield from under("grad/", pwm_critics(grads))
+
+
+def _imagined(r: Replay, cell: CellState, start: Start) -> tuple[Imagined, Tensor, Tensor]:
+    """An imagined trajectory; its latents ``[H B, D]`` and their targets ``[H B]``."""
+    update = r.policy_update()
+    _, (imagined, _, _) = update.actor_loss(cell.policy, cell.critics, cell.scale, start, {})
+    z = imagined.rollout.z_HBD[:-1].flatten(0, 1).detach()
+    return imagined, z, update.targets(cell.critics, imagined).flatten().detach()
 
 
 def _wm_loss_pwm(r: Replay) -> Arrays:
     settings = loss_settings(len(r.act), r.config["gamma"])
-    module = r.build(**settings)
-    call = HookCall(module, r.wm.loss)
-    none = r.obs.new_zeros(len(r.act), len(r.index), 0)
-    grads, metrics = gradient(call.with_params, r.weights, r.batch(), none)
+    call = HookCall(r.build(**settings), r.wm.loss)
+    grads, metrics = gradient(call.with_params, r.weights, r.batch, r.none)
     yield "total", metrics["loss"]
     yield "dynamics", metrics["consistency"]
     yield "reward", metrics["reward_loss"] * settings["reward_coef"]
     yield "grad_norm", clip(grads, 1.0)[1]
-    yield from ((f"grad/{k}", v) for k, v in pwm_model(grads))
+    yield from under("grad/", pwm_model(grads))
 
 
 def _wm_loss_tdmpc2(r: Replay, rho: float) -> Arrays:
@@ -184,157 +171,126 @@ def _wm_loss_tdmpc2(r: Replay, rho: float) -> Arrays:
     module = r.build(rho=rho, consistency_coef=c["consistency_coef"], reward_coef=c["reward_coef"])
     module.project = lambda params: params  # recorded before the next look-up renormalises
     call = HookCall(module, r.wm.loss)
-    none = r.obs.new_zeros(len(r.act), len(r.index), 0)
-    grads, metrics = gradient(call.with_params, r.weights, r.batch(), none)
+    grads, metrics = gradient(call.with_params, r.weights, r.batch, r.none)
     yield "consistency_loss", metrics["consistency"]
     yield "reward_loss", metrics["reward_loss"]
     yield "total_loss", metrics["loss"]
     yield "grad_norm", clip(grads, 1.0)[1]
     with torch.no_grad():
         z0 = r.model.encode(r.obs[0], r.task.embedding_BE)
-        rollout = r.wm.rollout(r.model, z0, lambda t, _: r.act[t], r.task, none)
-    yield "soft_ce_per_step", two_hot.cross_entropy(rollout.reward_logits_HBR, r.rew)
-    yield from ((f"grad/{k}", v) for k, v in pwm_model(grads))
-    betas = tuple(r.config["wm_betas"])
-    settings = WorldModelSettings(betas, c["grad_clip_norm"], c["enc_lr_scale"])
-    update = make_world_model_update(module, r.wm.loss, settings)
+        rollout = r.wm.rollout(r.model, z0, lambda t, _: r.act[t], r.task, r.none)
+    yield "soft_ce_per_step", two_hot.cross_entropy(rollout.reward_logits_HBR, r.batch.reward_HB)
+    yield from under("grad/", pwm_model(grads))
+    optimiser = _optimiser(r, c["lr"], c["grad_clip_norm"], c["enc_lr_scale"])
+    update = WorldModelUpdate(module, r.wm.loss, optimiser)
     rate = torch.tensor(c["lr"], dtype=r.dtype)
-    state, _ = update(WorldModelState.initial(r.weights), r.batch(), none, rate)
-    yield from ((f"after_step/{k}", v) for k, v in pwm_model(state.params))
+    state, _ = update(WorldModelState.initial(r.weights), r.batch, r.none, rate)
+    yield from under("after_step/", pwm_model(state.params))
 
 
 def _update(r: Replay) -> Arrays:
-    c = r.config
-    update = make_policy_update(r.roles(), r.settings)
-    unclamped = make_policy_update(r.roles(r.unclamped()), r.settings)
-    state = stack([CellState.initial(r.actor, r.critics)])
-    rates = Rates(*(torch.tensor(c[k], dtype=r.dtype) for k in ("actor_lr", "critic_lr")))
-    yield "lrs1", torch.stack(list(rates))
+    update, unclamped = r.policy_update(), r.policy_update(r.unclamped())
+    state, rates = stack([r.cell]), _rates(r)
     for number, (obs, noise) in enumerate(
         ((r.obs[0], r.inputs["eps1"]), (r.obs[5], r.inputs["eps2"])), 1
     ):
         if number == 2:
-            scheduled = _rates(c, 5000, r.dtype)
-            yield "lrs2", scheduled
-            rates = Rates(scheduled[0], scheduled[1])
+            rates = _rates(r, 5000)
+            yield "lrs2", _all_rates(r, 5000)
+        else:
+            yield "lrs1", torch.stack(list(rates))
         start = r.start(obs, noise)
-        yield from ((k + str(number), v) for k, v in _critic_details(r, state, start, rates))
-        before = state
-        state, metrics = update(state, stack([start]), rates)
-        first = _critic_steps(r, before, start, rates)
-        losses = torch.stack([loss for _, _, loss in first])
-        yield (
-            f"metrics{number}",
-            torch.stack(
-                [
-                    metrics["actor_loss"][0],
-                    metrics["critic_loss"][0],
-                    metrics["actor_grad_norm"][0],
-                    metrics["critic_grad_norm"][0],
-                ]
-            ),
-        )
-        yield f"critic_losses{number}", losses
-        scale = state.scale
-        yield f"ret_rms{number}", torch.stack([-scale.mean, scale.variance, scale.seen])[:, 0]
+        cell = _only(state)
+        imagined, z, target = _imagined(r, cell, start)
+        critic_steps = list(_critic_steps(r, cell, z, target, rates))
+        yield f"target_values{number}", target.view_as(imagined.reward_HB)
+        yield f"loss_raw{number}", -imagined.return_B
         # PWM clamps the log standard deviation before its next use, this engine after the step.
-        raw, _ = unclamped(before, stack([start]), rates)
-        policy = {k: v[0] for k, v in raw.policy.items()}
-        yield from ((f"after{number}/actor/{pwm_actor(k)}", v) for k, v in policy.items())
-        critics = {k: v[0] for k, v in state.critics.items()}
-        yield from ((f"after{number}/{k}", v) for k, v in pwm_critics(critics))
+        raw, _ = unclamped(state, stack([start]), rates)
+        state, metrics = update(state, stack([start]), rates)
+        after = _only(state)
+        names = "actor_loss", "critic_loss", "actor_grad_norm", "critic_grad_norm"
+        yield f"metrics{number}", torch.stack([metrics[name][0] for name in names])
+        yield f"critic_losses{number}", torch.stack([loss for _, loss in critic_steps])
+        yield f"ret_rms{number}", _scale(after.scale)
+        yield from under(f"after{number}/actor/", pwm_actor(_only(raw).policy))
+        yield from under(f"after{number}/", pwm_critics(after.critics))
         if number == 1:
-            rows = len(r.act) * len(r.index) // c["critic_batches"]
-            steps = c["critic_iterations"] * c["critic_batches"]
-            yield "minibatch_sizes1", torch.full((steps,), rows)
-            yield from ((f"after_critic_step1/{k}", v) for k, v in pwm_critics(first[0][0]))
-            for k in policy:
-                name = f"adam1/actor/{pwm_actor(k)}"
-                yield f"{name}/exp_avg", state.policy_adam.first[k][0]
-                yield f"{name}/exp_avg_sq", state.policy_adam.second[k][0]
+            rows = len(z) // r.learning.critic_minibatches
+            yield "minibatch_sizes1", torch.full((len(critic_steps),), rows)
+            yield from under("after_critic_step1/", pwm_critics(critic_steps[0][0]))
+            adam = after.policy_adam
+            for suffix, moments in (("exp_avg", adam.first), ("exp_avg_sq", adam.second)):
+                for name, value in pwm_actor(moments):
+                    yield f"adam1/actor/{name}/{suffix}", value
     yield "lr_schedule_epochs", r.epochs
-    yield "lr_schedule", torch.stack([_rates(c, int(e), r.dtype) for e in r.epochs])
-
-
-def _rates(config: Mapping[str, Any], epoch: int, dtype: torch.dtype) -> Tensor:
-    """Actor's, critic's, world model's learning rate."""
-    names, done = ("actor_lr", "critic_lr", "model_lr"), epoch / config["max_epochs"]
-    return torch.tensor([linear_decay(config[k], 1e-5, done) for k in names], dtype=dtype)
-
-
-def _critic_details(r: Replay, state: CellState, start: Start, rates: Rates) -> Arrays:
-    cell: CellState = _only(state)
-    losses = make_losses(r.roles(), r.settings)
-    _, (imagined, _, _) = losses.actor(cell.policy, cell.critics, cell.scale, start, {})
-    yield "target_values", losses.targets(cell.critics, imagined)
-    yield "loss_raw", -imagined.return_B
+    yield "lr_schedule", torch.stack([_all_rates(r, int(epoch)) for epoch in r.epochs])
 
 
 def _critic_steps(
-    r: Replay, state: CellState, start: Start, rates: Rates
-) -> list[tuple[Params, AdamState, Tensor]]:
-    """The update's critic steps one by one, for what lies between its ends."""
-    cell: CellState = _only(state)
-    losses = make_losses(r.roles(), r.settings)
-    _, (imagined, _, _) = losses.actor(cell.policy, cell.critics, cell.scale, start, {})
-    z = imagined.rollout.z_HBD[:-1].flatten(0, 1).detach()
-    target = losses.targets(cell.critics, imagined).flatten().detach()
+    r: Replay, cell: CellState, z: Tensor, target: Tensor, rates: Rates
+) -> Iterator[tuple[Params, Tensor]]:
+    """The update's critic steps one by one: the critics after each, and its loss."""
+    learning, update = r.learning, r.policy_update()
     critics, adam = cell.critics, cell.critic_adam
-    done = []
-    parts = r.settings.critic_minibatches
-    for z_mini, target_mini in list(zip(z.chunk(parts), target.chunk(parts), strict=True)) * (
-        r.settings.critic_iterations
-    ):
-        grads, loss = gradient(losses.critic, critics, z_mini, target_mini)
-        grads, _ = clip(grads, r.settings.critic_grad_clip)
-        critics, adam = adam_step(critics, grads, adam, rates.critic, r.settings.betas)
-        done.append((critics, adam, loss))
-    return done
+    parts = (x.chunk(learning.critic_minibatches) for x in (z, target))
+    for z_mini, target_mini in list(zip(*parts, strict=True)) * learning.critic_iterations:
+        grads, loss = gradient(update.critic_loss, critics, z_mini, target_mini)
+        grads, _ = clip(grads, learning.critic_grad_clip)
+        critics, adam = adam_step(critics, grads, adam, rates.critic, learning.betas)
+        yield critics, loss
 
 
 def _update_finetune(r: Replay) -> Arrays:
     c = r.config
     module = r.build(**loss_settings(len(r.act), c["gamma"]))
-    settings = WorldModelSettings(tuple(c["wm_betas"]), c["wm_grad_norm"], 1.0, True)
-    model_update = make_world_model_update(module, r.wm.loss, settings, stacked=True)
-    none = r.obs.new_zeros(1, len(r.act), len(r.index), 0)
-    model_rate = torch.tensor(c["model_lr"], dtype=r.dtype)
+    optimiser = _optimiser(r, c["model_lr"], c["wm_grad_norm"], 1.0)
+    model_update = WorldModelUpdate(module, r.wm.loss, optimiser, stacked=True)
+    rate = torch.tensor(c["model_lr"], dtype=r.dtype)
     model = stack([WorldModelState.initial(r.weights, stale_embedding=True)])
-    model, model_metrics = model_update(model, stack([r.batch()]), none, model_rate)
-    update = make_policy_update(r.roles(r.unclamped()), r.settings)
-    state = stack([CellState.initial(r.actor, r.critics)])
-    rates = Rates(*(torch.tensor(c[k], dtype=r.dtype) for k in ("actor_lr", "critic_lr")))
+    model, of_model = model_update(model, stack([r.batch]), r.none[None], rate)
     start = r.start(r.obs[0], r.inputs["eps1"])
-    after, metrics = update(state, stack([start]), rates, model.params)
-    weights = {k: v[0] for k, v in model.params.items()}
-    rows = weights["task_embedding.weight"]  # a row that is not looked up is not renormalised
-    weights["task_embedding.weight"] = torch.where(
-        r.looked_up, rows, r.weights["task_embedding.weight"]
+    state, of_policy = r.policy_update(r.unclamped())(
+        stack([r.cell]), stack([start]), _rates(r), model.params
     )
-    yield from ((f"after/wm/{k}", v) for k, v in pwm_model(weights))
-    policy = {k: v[0] for k, v in after.policy.items()}
-    yield from ((f"after/actor/{pwm_actor(k)}", v) for k, v in policy.items())
-    critics = {k: v[0] for k, v in after.critics.items()}
-    yield from ((f"after/{k}", v) for k, v in pwm_critics(critics))
-    reward = model_metrics["reward_loss"][0] / len(r.act)
-    yield (
-        "metrics",
-        torch.stack(
-            [
-                metrics["actor_loss"][0],
-                metrics["critic_loss"][0],
-                metrics["actor_grad_norm"][0],
-                metrics["critic_grad_norm"][0],
-                model_metrics["loss"][0],
-                model_metrics["consistency"][0],
-                reward,
-                model_metrics["grad_norm"][0],
-            ]
-        ),
+    name = "task_embedding.weight"  # a row that is not looked up is not renormalised
+    weights, after = _only(model.params), _only(state)
+    weights = r.with_rows(weights, weights[name], r.weights[name])
+    yield from under("after/wm/", pwm_model(weights))
+    yield from under("after/actor/", pwm_actor(after.policy))
+    yield from under("after/", pwm_critics(after.critics))
+    names = "actor_loss", "critic_loss", "actor_grad_norm", "critic_grad_norm"
+    metrics = [of_policy[name] for name in names]
+    metrics += [of_model["loss"], of_model["consistency"], of_model["reward_loss"] / len(r.act)]
+    yield "metrics", torch.cat([*metrics, of_model["grad_norm"]])
+
+
+def _optimiser(r: Replay, rate: float, clip: float, encoder_scale: float) -> ModelOptimiser:
+    return ModelOptimiser(
+        learning_rate=rate,
+        final_learning_rate=rate,
+        betas=r.config["wm_betas"],
+        grad_clip=clip,
+        encoder_scale=encoder_scale,
     )
 
 
-def _only(state: CellState) -> CellState:
+def _all_rates(r: Replay, epoch: int) -> Tensor:
+    """Learning rates of actor, critic and world model."""
+    names, done = ("actor_lr", "critic_lr", "model_lr"), epoch / r.config["max_epochs"]
+    return torch.tensor([linear_decay(r.config[k], 1e-5, done) for k in names], dtype=r.dtype)
+
+
+def _rates(r: Replay, epoch: int = 0) -> Rates:
+    return Rates(*_all_rates(r, epoch)[:2])
+
+
+def _scale(scale: ReturnScale) -> Tensor:
+    """PWM's ``ret_rms``, whose returns are losses."""
+    return torch.stack([-scale.mean, scale.variance, scale.seen])
+
+
+def _only(stacked: Tree) -> Tree:
     """The one cell of a stack."""
-    cell: CellState = tree_map(lambda t: t[0], state)
+    cell: Tree = tree_map(lambda t: t[0], stacked)
     return cell

@@ -2,8 +2,8 @@
 
     python -m fmbpo.testing.tasks FILE.npz
 
-prints a line for each task. The exit status is 1 where an error exceeds its bound, 2 where the file
-is no such recording.
+prints one line per task. The exit status is 1 if an error exceeds its bound, 2 if the file is no
+such recording.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,22 @@ BOUNDS: dict[str, float] = {
 
 @frozen
 class TaskReport:
-    """The largest errors of a task, by the names of ``BOUNDS``."""
+    """The largest absolute errors of a task, by the names of ``BOUNDS``."""
 
     name: str
     errors: dict[str, float] = field(factory=dict)
 
+    def compare(self, key: str, ours: Any, recorded: Any) -> None:
+        """Take one more comparison into account; its error is infinite if the shapes differ."""
+        ours, recorded = np.asarray(ours, np.float64), np.asarray(recorded, np.float64)
+        error = float("inf")
+        if ours.shape == recorded.shape:
+            error = float(np.abs(ours - recorded).max(initial=0.0))
+        self.errors[key] = float(np.maximum(self.errors.get(key, 0.0), error))  # keeps NaN
+
     @property
     def failures(self) -> list[str]:
-        """The quantities whose error exceeds its bound (or is not a number)."""
+        """The quantities whose error exceeds its bound, or is not a number."""
         return [key for key, error in self.errors.items() if not error <= BOUNDS[key]]
 
     def __str__(self) -> str:
@@ -71,37 +80,35 @@ def check_task(name: str, golden: Arrays, seed: int) -> TaskReport:
         The largest absolute errors of resets, of steps from each recorded state, of the whole
         trajectory, and of the probes (static, and after one control step).
     """
-    env = TaskEnv(name)
-    worst = _Worst()
-    worst.of("reset", env.reset(seed), golden["resets_obs"][0])
-    for recorded in golden["resets_obs"][1:]:
-        worst.of("reset", env.reset(), recorded)
-    _check_path(env, golden, seed, worst)
-    _check_steps(env, golden, seed, worst)
-    _check_probes(env, golden, worst)
-    return TaskReport(name, worst.errors)
+    env, report = TaskEnv(name), TaskReport(name)
+    for i, recorded in enumerate(golden["resets_obs"]):
+        report.compare("reset", env.reset() if i else env.reset(seed), recorded)
+    _check_path(env, golden, seed, report)
+    _check_steps(env, golden, seed, report)
+    _check_probes(env, golden, report)
+    return report
 
 
-def _check_path(env: TaskEnv, golden: Arrays, seed: int, worst: _Worst) -> None:
-    worst.of("reset", env.reset(seed), golden["obs"][0])
+def _check_path(env: TaskEnv, golden: Arrays, seed: int, report: TaskReport) -> None:
+    report.compare("reset", env.reset(seed), golden["obs"][0])
     for t, action in enumerate(golden["action"]):
         obs, reward = env.step(action)
-        worst.of("path obs", obs, golden["obs"][t + 1])
-        worst.of("path reward", reward, golden["reward"][t])
+        report.compare("path obs", obs, golden["obs"][t + 1])
+        report.compare("path reward", reward, golden["reward"][t])
     if "reset2_obs" in golden:
-        worst.of("reset", env.reset(), golden["reset2_obs"])
+        report.compare("reset", env.reset(), golden["reset2_obs"])
 
 
-def _check_steps(env: TaskEnv, golden: Arrays, seed: int, worst: _Worst) -> None:
+def _check_steps(env: TaskEnv, golden: Arrays, seed: int, report: TaskReport) -> None:
     env.reset(seed)
     for t, action in enumerate(golden["action"]):
         _set_state(env, golden["qpos"][t], golden["qvel"][t])
         obs, reward = env.step(action)
-        worst.of("step obs", obs, golden["obs"][t + 1])
-        worst.of("step reward", reward, golden["reward"][t])
+        report.compare("step obs", obs, golden["obs"][t + 1])
+        report.compare("step reward", reward, golden["reward"][t])
 
 
-def _check_probes(env: TaskEnv, golden: Arrays, worst: _Worst) -> None:
+def _check_probes(env: TaskEnv, golden: Arrays, report: TaskReport) -> None:
     physics, task = env.env.physics, env.env.task
     for i, control in enumerate(golden["probe_ctrl"]):
         env.reset()
@@ -111,12 +118,12 @@ def _check_probes(env: TaskEnv, golden: Arrays, worst: _Worst) -> None:
         physics.set_control(control)
         physics.forward()
         obs = _flat(task.get_observation(physics))
-        worst.of("probe obs", obs, golden["probe_obs_static"][i])
-        worst.of("probe reward", task.get_reward(physics), golden["probe_reward_static"][i])
+        report.compare("probe obs", obs, golden["probe_obs_static"][i])
+        report.compare("probe reward", task.get_reward(physics), golden["probe_reward_static"][i])
         _set_state(env, *state)
         result = env.env.step(control)
-        worst.of("probe step obs", _flat(result.observation), golden["probe_obs_step"][i])
-        worst.of("probe step reward", result.reward, golden["probe_reward_step"][i])
+        report.compare("probe step obs", _flat(result.observation), golden["probe_obs_step"][i])
+        report.compare("probe step reward", result.reward, golden["probe_reward_step"][i])
 
 
 def _set_state(env: TaskEnv, qpos: NDArray[Any], qvel: NDArray[Any]) -> None:
@@ -149,21 +156,6 @@ def _set_target(env: TaskEnv, golden: Arrays, probe: int) -> None:
 def _flat(observation: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
     flat = np.concatenate([np.ravel(value) for value in observation.values()])
     return flat.astype(np.float32)
-
-
-class _Worst:
-    """The largest absolute error seen of each quantity; infinite where shapes differ."""
-
-    def __init__(self) -> None:
-        self.errors: dict[str, float] = {}
-
-    def of(self, key: str, ours: Any, recorded: Any) -> None:
-        """Take one more comparison into account."""
-        ours, recorded = np.asarray(ours, np.float64), np.asarray(recorded, np.float64)
-        error = float("inf")
-        if ours.shape == recorded.shape:
-            error = float(np.abs(ours - recorded).max(initial=0.0))
-        self.errors[key] = float(np.maximum(self.errors.get(key, 0.0), error))  # keeps NaN
 
 
 def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:
@@ -199,7 +191,7 @@ def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:
 
 
 def _meta(file: Path, meta: NDArray[Any] | None) -> tuple[int, list[str]]:
-    """The seed and the tasks; ``UserError`` where they are not those of a recording."""
+    """The seed and the tasks; ``UserError`` if they are not those of a recording."""
     try:
         content = json.loads(str(meta))
         seed, names, repeat = content["seed"], content["tasks"], content["action_repeat"]
@@ -219,44 +211,43 @@ def _meta(file: Path, meta: NDArray[Any] | None) -> tuple[int, list[str]]:
 
 
 def _check_layout(file: Path, task: str, golden: Arrays) -> None:
-    """``UserError`` for an array that is not there or has another shape than the others say."""
-    info = task_info(task)
-    steps, probes = (len(golden[key]) if key in golden and golden[key].ndim else 0
-                     for key in ("action", "probe_ctrl"))  # fmt: skip
+    """``UserError`` if an array is missing or its shape does not fit the others."""
+    obs, act = task_info(task).obs_dim, task_info(task).action_dim
+    steps, probes = (len(np.atleast_1d(golden.get(k, ()))) for k in ("action", "probe_ctrl"))
     shapes: dict[str, tuple[int | None, ...]] = {
-        "resets_obs": (None, info.obs_dim),
-        "action": (steps, info.action_dim),
-        "obs": (steps + 1, info.obs_dim),
+        "resets_obs": (None, obs),
+        "action": (steps, act),
+        "obs": (steps + 1, obs),
         "reward": (steps,),
         "qpos": (steps + 1, None),
         "qvel": (steps + 1, None),
-        "probe_ctrl": (probes, info.action_dim),
+        "probe_ctrl": (probes, act),
         "probe_qpos": (probes, None),
         "probe_qvel": (probes, None),
-        "probe_obs_static": (probes, info.obs_dim),
+        "probe_obs_static": (probes, obs),
         "probe_reward_static": (probes,),
-        "probe_obs_step": (probes, info.obs_dim),
+        "probe_obs_step": (probes, obs),
         "probe_reward_step": (probes,),
     }
     for name, shape in shapes.items():
         if name not in golden:
             raise _other_layout(file, f"there is no {task}/{name}")
         array = golden[name]
-        fits = array.ndim == len(shape) and all(
-            want in (None, have) for want, have in zip(shape, array.shape, strict=True)
+        wanted = tuple(
+            have if want is None else want
+            for want, have in zip_longest(shape, array.shape, fillvalue=-1)
         )
-        if not fits or array.size == 0 or array.dtype.kind not in "fi":
+        if array.shape != wanted or array.size == 0 or array.dtype.kind not in "fi":
             words = ", ".join("any" if side is None else str(side) for side in shape)
-            raise _other_layout(
-                file, f"{task}/{name} is {array.dtype} {array.shape}, not numbers ({words})"
-            )
+            found = f"{array.dtype} {array.shape}"
+            raise _other_layout(file, f"{task}/{name} is {found}, not numbers ({words})")
 
 
 def _other_layout(file: Path, what: str) -> UserError:
     return UserError(
         f"is no recording of MT30 tasks: {what}",
         where=str(file),
-        remedy="docs/tasks.md says what is in one",
+        remedy="docs/tasks.md describes the layout",
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.schema import DataConfig
 from fmbpo.data.embedded import embedded_path
-from fmbpo.data.residence import InMemory, Stored
+from fmbpo.data.residence import residence
 from fmbpo.data.sampler import Rows, action_masks
 from fmbpo.data.store import Store, held_out, open_store
 from fmbpo.errors import UserError, did_you_mean
@@ -33,7 +33,7 @@ class Dataset:
     train: Rows
     held_out: Rows
     planner_return: dict[str, float]
-    """Mean return of the planner that collected the data, by task; empty where none did."""
+    """Mean return of the planner that collected the data, by task; empty if no planner did."""
     weight_K: Tensor | None = None
     """Slices that pretraining takes an epoch from an episode of each of MT30's tasks, on average;
     None: one of each."""
@@ -61,9 +61,8 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
             )
     weight_K = _weights(config.weights, tasks, path)
     kind = choose(config, store, device)
-    residence = Stored(store, device) if kind == "stream" else InMemory(store, kind, device)
     masks = action_masks([info.action_dim for info in MT30.values()], ACTION_WIDTH)
-    rows = Rows(store, residence, index_E, masks)
+    rows = Rows(store.episode_ends, residence(store, kind, device), index_E, masks)
     recorded = store.attributes.get("planner_return", {})
     planner = {t: float(recorded[t]["mean"]) for t in tasks if t in recorded}
     train, held = (rows.select(torch.from_numpy(e)) for e in (used & ~kept, used & kept))
@@ -104,7 +103,7 @@ def _weights(weights: Mapping[str, float], tasks: Sequence[str], path: Path) -> 
     for task in weights:
         if task not in tasks:
             raise UserError(
-                f"there is a weight for task {task!r}, of which no episodes are used",
+                f"data.weights names task {task!r}, but no episodes of it are used",
                 where=str(path),
                 remedy=f"{did_you_mean(task, tasks)} (data.weights, data.tasks)",
             )

@@ -13,7 +13,7 @@ from fmbpo.errors import UserError
 
 
 def resolve_device(name: str) -> torch.device:
-    """``"auto"`` is the GPU where there is one. ``UserError`` for a device that is not there."""
+    """``"auto"`` is the GPU if there is one. ``UserError`` for a device that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,31 +1,30 @@
-"""The world model that policies begin with: its module, and what is known of it."""
+"""The world model that policies begin with: its module, and where it came from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
 
 from fmbpo.config.schema import Experiment
 from fmbpo.errors import UserError
+from fmbpo.hookspecs import Adopts, WorldModel
 from fmbpo.measure.health import world_model_health
-from fmbpo.measure.sizes import DIMS
 from fmbpo.measure.validation import Validator
 from fmbpo.runs.checkpoint import load_checkpoint
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import Summary
-from fmbpo.training.dataset import Dataset
-from fmbpo.training.pretraining import build_world_model
+from fmbpo.training.context import Context
+from fmbpo.training.networks import build_world_model
 
 
 @attrs.frozen
-class Source:
+class InitialModel:
     """The world model that policies begin with; all about it but the module may be unknown."""
 
-    module: Any
+    module: WorldModel
     checkpoint: Path | None = None
     validation: Mapping[str, float] = attrs.field(factory=dict)
     flops: float = 0.0
@@ -33,26 +32,23 @@ class Source:
     health: Sequence[Finding] = ()
 
 
-def begin(
-    experiment: Experiment,
-    data: Dataset,
-    device: torch.device,
-    checkpoint: Path | None,
-    pretrained: Summary | None,
-) -> Source:
+def initial_model(
+    context: Context, checkpoint: Path | None, pretrained: Summary | None
+) -> InitialModel:
     """A frozen module from a checkpoint, or a fresh one without.
 
-    ``pretrained``: what the run that made the checkpoint found; without it (an imported one) the
-    module is measured here, and may be of another kind where it fits.
+    ``pretrained``: the summary of the run that made the checkpoint. Without it (an imported
+    checkpoint) the module is measured here, and may be of another kind if it fits.
     """
-    table = experiment.world_model
+    e, data = context.experiment, context.data
     if checkpoint is None:
-        return Source(build_world_model(table, experiment.pretrain.seed, device))
-    model = load_world_model(experiment, device, checkpoint, adopt=pretrained is None)
+        return InitialModel(build_world_model(e.world_model, e.pretrain.seed, context.device))
+    model = load_world_model(e, context.device, checkpoint, adopt=pretrained is None)
     if pretrained is None:
-        measures = Validator(data.train, data.held_out)(model, table.component.rollout)
-        return Source(model, checkpoint, measures, health=world_model_health(measures))
-    return Source(
+        validator = Validator(data.train, data.held_out)
+        measures = validator(model, e.world_model.component.rollout)
+        return InitialModel(model, checkpoint, measures, health=world_model_health(measures))
+    return InitialModel(
         model,
         checkpoint,
         pretrained.wm_validation,
@@ -62,34 +58,16 @@ def begin(
     )
 
 
-def check_source(experiment: Experiment, checkpoint: Path, adopt: bool) -> None:
-    """``UserError`` where ``begin`` could not begin with this checkpoint: it is not there, damaged,
-    no world model's, or does not fit the plugin's module.
-
-    Every byte is read; the module has shapes alone.
-    """
-    with torch.device("meta"):
-        module = experiment.world_model.component.build(experiment.world_model.config, DIMS)
-    _fill(module, experiment, torch.device("meta"), checkpoint, adopt)
-
-
 def load_world_model(
     experiment: Experiment, device: torch.device, checkpoint: Path, adopt: bool
-) -> Any:
-    """The frozen module with a checkpoint's weights; ``adopt``: of another kind where it fits.
+) -> WorldModel:
+    """The frozen module with a checkpoint's weights; ``adopt``: of another kind if it fits.
 
-    ``UserError`` as ``check_source``.
+    Raises ``UserError`` if the checkpoint is missing, damaged, no world model's, or does not fit
+    the plugin's module. On the device ``meta`` every byte is read, and the module has shapes alone.
     """
-    model = build_world_model(experiment.world_model, 0, device)
-    _fill(model, experiment, device, checkpoint, adopt)
-    experiment.world_model.component.freeze(model)
-    return model
-
-
-def _fill(
-    model: Any, experiment: Experiment, device: torch.device, checkpoint: Path, adopt: bool
-) -> None:
     table = experiment.world_model
+    model = build_world_model(table, 0, device)
     try:
         loaded = load_checkpoint(
             checkpoint, device=device, with_state=False, expect_kind="world_model"
@@ -98,9 +76,9 @@ def _fill(
         run = checkpoint.parent.parent
         remedy = error.remedy if adopt else f"move {run} away: it is trained again"
         raise UserError(error.what, where=error.where, remedy=remedy) from error
-    weights = loaded.weights
+    weights: Mapping[str, torch.Tensor] = loaded.weights
     try:
-        if adopt and hasattr(model, "adopt"):
+        if adopt and isinstance(model, Adopts):
             weights = model.adopt(weights)
         model.load_state_dict(weights)
     except (RuntimeError, ValueError) as error:
@@ -109,6 +87,8 @@ def _fill(
             where=str(checkpoint),
             remedy="give [world_model] the checkpoint's sizes, or the experiment another one",
         ) from error
+    table.component.freeze(model)
+    return model
 
 
 def _number(value: float | dict[str, float]) -> float:

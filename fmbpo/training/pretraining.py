@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fmbpo.config.schema import PluginTable, PretrainConfig
 from fmbpo.data.stream import slice_sampler
 from fmbpo.hookspecs import Batch
 from fmbpo.measure.health import world_model_health
-from fmbpo.measure.sizes import DIMS
 from fmbpo.measure.validation import Validator
-from fmbpo.pwm.optim import AdamState, linear_decay
-from fmbpo.pwm.world_model import (
-    WorldModelSettings,
-    WorldModelState,
-    make_world_model_update,
-)
+from fmbpo.pwm.optim import AdamState, Params, linear_decay
+from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.runs.findings import Finding
+from fmbpo.runs.metrics import SCORE, Row, held_out
 from fmbpo.training import seeding
-from fmbpo.training.dataset import Dataset, check_horizon
-from fmbpo.training.trees import own_params, to_device
-
-
-def build_world_model(table: PluginTable, seed: int, device: torch.device, *purpose: str) -> Any:
-    """The plugin's module, initialised from ``seed`` and further words."""
-    build = table.component.build
-    module = seeding.built(lambda: build(table.config, DIMS), seed, *purpose, "world model")
-    return module.to(device)
+from fmbpo.training.context import Context
+from fmbpo.training.dataset import check_horizon
+from fmbpo.training.networks import build_world_model
+from fmbpo.training.trees import Saved, own_params, to_device
 
 
 class Pretraining:
@@ -39,31 +28,23 @@ class Pretraining:
 
     name = "pretrain"
 
-    def __init__(
-        self,
-        table: PluginTable,
-        config: PretrainConfig,
-        data: Dataset,
-        device: torch.device,
-        compiled: bool,
-    ) -> None:
+    def __init__(self, context: Context) -> None:
+        table, config = context.experiment.world_model, context.experiment.pretrain
+        data, self.device = context.data, context.device
         check_horizon(data.train, config.horizon)
-        self.config, self.component, self.device = config, table.component, device
-        self.module = build_world_model(table, config.seed, device)
+        self.config, self.component = config, table.component
+        self.module = build_world_model(table, config.seed, self.device)
         seed = seeding.derive(config.seed, "slices")
         self.sampler = slice_sampler(data.train, config.horizon, config.batch, seed, data.weight_K)
         self.noise = seeding.generator(config.seed, "world model noise")
         self.validator = Validator(data.train, data.held_out)
-        settings = WorldModelSettings(
-            (config.betas[0], config.betas[1]), config.grad_clip, config.encoder_learning_rate_scale
-        )
-        update = make_world_model_update(self.module, self.component.loss, settings)
-        self.eager_update = update
-        self.update = torch.compile(update, fullgraph=True) if compiled else update
-        params = own_params(self.module)
-        self.training = WorldModelState.initial(params)
+        self.eager_update = WorldModelUpdate(self.module, self.component.loss, config.optimiser)
+        self.update = self.eager_update.__call__
+        if context.experiment.system.compile:
+            self.update = torch.compile(self.update, fullgraph=True)
+        self.best: Params = own_params(self.module)
+        self.training = WorldModelState.initial(self.best)
         self.best_score, self.best_step = math.inf, 0
-        self.best = params
         self.measures: dict[str, float] = {}
         self.last: dict[str, float] = {}
 
@@ -72,7 +53,7 @@ class Pretraining:
         self.training, metrics = self.update(self.training, *self._inputs(iteration))
         return metrics
 
-    def example(self) -> tuple[Any, ...]:
+    def example(self) -> tuple[WorldModelState, Batch, Tensor, Tensor]:
         """Arguments of ``update`` as the first step will see them; nothing is used up."""
         saved = self.sampler.state(), self.noise.get_state()
         inputs = self._inputs(1)
@@ -89,32 +70,33 @@ class Pretraining:
         noise = torch.randn(shape, generator=self.noise).to(self.device)
         return self.sampler.sample(), noise, torch.tensor(rate, device=self.device)
 
-    def describe(self, metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    def describe(self, metrics: Mapping[str, Tensor]) -> list[Row]:
         """Numbers, in one transfer."""
-        return dict(zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True))
+        values = torch.stack(list(metrics.values())).tolist()
+        return [Row(dict(zip(metrics, values, strict=True)))]
 
-    def evaluate(self, iteration: int) -> dict[str, float]:
+    def evaluate(self, iteration: int) -> list[Row]:
         """Held-out measures; the parameters with the best score are kept."""
-        self._into_module(self.training.params)
+        self.module.load_state_dict(self.training.params)
         measures = self.last = self.validator(self.module, self.component.rollout)
-        if measures["score"] < self.best_score and iteration:
-            self.best_score, self.best_step = measures["score"], iteration
+        if measures[SCORE] < self.best_score and iteration:
+            self.best_score, self.best_step = measures[SCORE], iteration
             self.best, self.measures = self.training.params, measures
-        return {f"held_out/{name}": value for name, value in measures.items()}
+        return [Row({held_out(name): value for name, value in measures.items()})]
 
     def health(self) -> list[Finding]:
-        """What is wrong with the model as it was last measured."""
+        """Gates that the last measures did not pass."""
         return world_model_health(self.last)
 
-    def diagnose(self) -> dict[str, float]:
+    def diagnose(self) -> list[Row]:
         """None: the diagnostics are of the actor's gradients."""
-        return {}
+        return []
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters after the last update."""
         return self.training.params
 
-    def state(self) -> Any:
+    def state(self) -> Saved:
         """Optimiser, sampler, generator, and the best parameters so far."""
         return {
             "adam": tuple(self.training.adam),
@@ -123,7 +105,7 @@ class Pretraining:
             "best": (self.best_score, self.best_step, self.best, self.measures),
         }
 
-    def load(self, weights: Mapping[str, Tensor], state: Any) -> None:
+    def load(self, weights: Mapping[str, Tensor], state: Saved) -> None:
         """Continue from a checkpoint."""
         params, adam = to_device((dict(weights), state["adam"]), self.device)
         self.training = WorldModelState(params, AdamState(*adam), {})
@@ -131,6 +113,3 @@ class Pretraining:
         self.noise.set_state(state["noise"])
         self.best_score, self.best_step, best, self.measures = state["best"]
         self.best = to_device(best, self.device)
-
-    def _into_module(self, params: Mapping[str, Tensor]) -> None:
-        self.module.load_state_dict(dict(params))

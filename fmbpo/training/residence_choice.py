@@ -47,7 +47,7 @@ def settled(experiment: Experiment, kind: Kind) -> Experiment:
 
 
 def check_loading(kind: Kind, store: Store, device: torch.device) -> None:
-    """``UserError`` where rows that are to be in memory do not fit into what is free."""
+    """``UserError`` if rows that belong in memory do not fit into the free memory."""
     if kind == "stream":
         return
     on_gpu = kind == "device" and device.type == "cuda"
@@ -78,7 +78,7 @@ def streaming_bytes(store: Store, tasks: int) -> int:
 
 
 def described(kind: Kind, store: Store, device: torch.device) -> str:
-    """Where the rows are and what they take there, for people."""
+    """Where the rows are and how many bytes they take there, for people."""
     held = bytes_text(store.rows * ROW_BYTES)
     if kind == "stream":
         return f"{held} stay on the disk and are read in windows (stream)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable
 from typing import TypeVar
@@ -24,8 +25,13 @@ def generator(seed: int, *purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, *purpose))
 
 
-def built(build: Callable[[], M], seed: int, *purpose: str) -> M:
-    """``build()`` with torch's global generator seeded, and left as it was."""
-    with torch.random.fork_rng(devices=[]):
+def built(build: Callable[[], M], device: torch.device, seed: int, *purpose: str) -> M:
+    """``build()`` with torch's global generator seeded, and left as it was.
+
+    Parameters are drawn on the CPU, so that every device gets the same ones; on ``meta``, where
+    there are none, nothing is drawn or allocated.
+    """
+    on_shapes = device.type == "meta"
+    with torch.random.fork_rng(devices=[]), device if on_shapes else contextlib.nullcontext():
         torch.manual_seed(derive(seed, *purpose))
-        return build()
+        return build().to(device)

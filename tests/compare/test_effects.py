@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from fmbpo.compare.comparison import Estimate
 from fmbpo.compare.effects import Values, contrasts, effect
 from fmbpo.compare.record import Cell
-from fmbpo.compare.result import Estimate
 
 A, B = Cell("a", "p"), Cell("a", "q")
 C, D = Cell("b", "p"), Cell("b", "q")

@@ -3,11 +3,11 @@
 import attrs
 import pytest
 
+from fmbpo.compare.comparison import OVERALL
 from fmbpo.compare.guard import compare
 from fmbpo.compare.imported import import_results
 from fmbpo.compare.reading import records_of
 from fmbpo.compare.record import Cell
-from fmbpo.compare.result import OVERALL
 from fmbpo.errors import UserError
 from fmbpo.runs.findings import Finding
 
@@ -97,7 +97,7 @@ def test_which_run_counts(record, basis):
     with pytest.raises(UserError, match=r"runs/mlp mlp and b: two runs of mlp × mlp .* seed 3"):
         compare([one, other], name="")
     longer = attrs.evolve(other, basis=attrs.evolve(basis, budget="9"))
-    with pytest.raises(UserError, match="--separate in the place of"):
+    with pytest.raises(UserError, match="--separate instead of"):
         compare([one, longer], name="", mixing=["budget"])
 
 

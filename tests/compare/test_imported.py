@@ -103,7 +103,7 @@ def test_another_import_is_not_overwritten(load, tmp_path):
         ([f"{HEADER}\n{ROW}\n\xe9".encode("latin-1")], "", r"results\.csv:3: not UTF-8"),
         ([ROW], HEADER.replace("seed", "sede"), "unknown column 'sede'\n  -> did you mean 'seed'"),
         ([ROW], HEADER.replace(",seed", ""), r"results\.csv:1: missing column seed"),
-        ([ROW + ",3"], HEADER + ",seed", "column 'seed' stands there twice"),
+        ([ROW + ",3"], HEADER + ",seed", "column 'seed' occurs twice"),
         ([ROW, ROW + ",3"], HEADER, r"results\.csv:3: 8 values for 7 columns"),
         ([ROW.replace("972.5", "many")], HEADER, r"results\.csv:2: return 'many' is no decimal"),
         ([ROW.replace("972.5", "nan")], HEADER, "return 'nan' is no decimal"),

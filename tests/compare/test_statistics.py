@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fmbpo.compare import statistics
-from fmbpo.compare.result import Estimate
+from fmbpo.compare.comparison import Estimate
 
 
 def blocks(*tasks):
@@ -83,7 +83,7 @@ def test_seeds_of_a_block_are_resampled_together():
 
 def test_one_seed_has_no_interval():
     assert statistics.estimate(blocks([3], [4]), statistics.mean) == Estimate(3.5)
-    assert statistics.estimate_effect(blocks([3, 5], [4]), statistics.mean) == Estimate(4.0)
+    assert statistics.estimate(blocks([3, 5], [4]), statistics.mean) == Estimate(4.0)
 
 
 def test_probability_of_improvement_by_hand():

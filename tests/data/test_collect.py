@@ -14,7 +14,7 @@ import pytest
 from attrs import evolve
 
 from fmbpo.data.collecting.behaviour import Policy, make_policy
-from fmbpo.data.collecting.collector import collect
+from fmbpo.data.collecting.collector import Request, collect
 from fmbpo.data.collecting.episode import collect_episode
 from fmbpo.data.collecting.parts import Parts
 from fmbpo.data.collecting.planner import Planner
@@ -36,12 +36,12 @@ SIZE: dict[str, Any] = {"episodes": 3, "seed": 4, "mix": MIX, "steps": 12}
 
 KILLED = """
 import os
-from fmbpo.data.collecting.collector import collect
+from fmbpo.data.collecting.collector import Request, collect
 from fmbpo.data.collecting.planner_tasks import PLAN_TASKS, plan_task
 from fmbpo.data.collecting.recipes import behaviours
 from tests_request import OUT, TASKS, SIZE, RECIPE
 SIZE["mix"] = behaviours(RECIPE)
-collect(OUT, TASKS, **SIZE, progress=lambda done, all: os._exit(9) if done == 4 else None)
+collect(OUT, Request(TASKS, **SIZE), progress=lambda done, all: os._exit(9) if done == 4 else None)
 """
 
 
@@ -53,7 +53,7 @@ def same_files(a: Path, b: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return collect(tmp_path_factory.mktemp("small") / "set.zarr", TASKS, **SIZE)
+    return collect(tmp_path_factory.mktemp("small") / "set.zarr", Request(TASKS, **SIZE))
 
 
 def test_the_rows_are_what_happened(small: Path) -> None:
@@ -69,8 +69,8 @@ def test_the_rows_are_what_happened(small: Path) -> None:
         again = collect_episode(task, e % 3, MIX[e % 3], seed=4, steps=12)
         np.testing.assert_array_equal(again["obs"], data.obs[start : start + 13])
         np.testing.assert_array_equal(again["reward"], data.reward[start : start + 13])
-    assert set(data.planner_return) == set(TASKS)
-    assert data.planner_return["reacher-easy"]["episodes"] == 1
+    assert set(data.attributes["planner_return"]) == set(TASKS)
+    assert data.attributes["planner_return"]["reacher-easy"]["episodes"] == 1
     assert data.attributes["provenance"]["request"]["seed"] == 4
 
 
@@ -128,27 +128,29 @@ def test_interruptions_and_the_planner_take_turns(monkeypatch: pytest.MonkeyPatc
 
 def test_further_episodes_leave_the_others_as_they_are(tmp_path: Path, small: Path) -> None:
     one = {**SIZE, "mix": recipe_named("random").mix}
-    plain = load(collect(tmp_path / "plain.zarr", TASKS[:1], **one))
-    more = collect(tmp_path / "more.zarr", TASKS[:1], **one, explore=1, recover=2)
+    plain = load(collect(tmp_path / "plain.zarr", Request(TASKS[:1], **one)))
+    more = collect(tmp_path / "more.zarr", Request(TASKS[:1], **one, explore=1, recover=2))
     data = load(more)
     names = [data.behaviours[i] for i in data.episode_behaviour]
     assert names[3:] == ["random-bursts", "planner-interrupted", "planner-interrupted"]
     np.testing.assert_array_equal(data.obs[: len(plain.obs)], plain.obs)
     with pytest.raises(UserError, match="another data set"):
-        collect(tmp_path / "more.zarr", TASKS[:1], **one, explore=1, recover=1)
+        collect(tmp_path / "more.zarr", Request(TASKS[:1], **one, explore=1, recover=1))
 
 
 def test_further_episodes_of_a_behaviour_that_the_mix_has(tmp_path: Path) -> None:
     mix = [*recipe_named("random").mix, EXPLORE]
     data = load(
-        collect(tmp_path / "x.zarr", TASKS[:1], **{**SIZE, "mix": mix, "steps": 3}, explore=2)
+        collect(
+            tmp_path / "x.zarr", Request(TASKS[:1], **{**SIZE, "mix": mix, "steps": 3}, explore=2)
+        )
     )
     assert data.behaviours == ("random", "random-smooth", "random-bursts")
     assert data.episode_behaviour.tolist()[3:] == [2, 2]
 
 
 class Still:
-    """An agent that pushes a little less each episode."""
+    """Policies that push a little less each episode."""
 
     provenance: ClassVar[dict[str, str]] = {"run": "still"}
 
@@ -163,17 +165,17 @@ def test_a_policy_acts_in_the_planners_place(
 ) -> None:
     monkeypatch.setattr(Planner, "act", lambda *_: pytest.fail("the planner was asked"))
     out = tmp_path / "x.zarr"
-    data = load(collect(out, TASKS, **SIZE, workers=workers, agent=Still()))
+    data = load(collect(out, Request(TASKS, **SIZE, policies=Still()), workers=workers))
     assert data.behaviours == ("policy", "policy-noise", "random")
     assert data.attributes["provenance"]["request"]["policy"] == {"run": "still"}
-    assert data.planner_return == {}
+    assert data.attributes["planner_return"] == {}
     assert data.attributes["provenance"]["planner"] == {}
     start = data.episode_starts[data.episode_behaviour == 0]
     assert (data.action[start[0] + 1 : start[0] + 13, 0] == 0.5).all()
     noisy = data.episode_starts[data.episode_behaviour == 1][0]
     assert np.unique(data.action[noisy + 1 : noisy + 13, 0]).size > 6
     with pytest.raises(UserError, match="another data set"):
-        collect(out, TASKS, **SIZE)
+        collect(out, Request(TASKS, **SIZE))
 
 
 def test_a_planner_of_other_settings_does_not_continue(
@@ -182,25 +184,25 @@ def test_a_planner_of_other_settings_does_not_continue(
     out = tmp_path / "x.zarr"
     monkeypatch.setattr(Parts, "write", lambda *_: pytest.fail("enough"))
     with pytest.raises(pytest.fail.Exception):
-        collect(out, TASKS, **SIZE)
+        collect(out, Request(TASKS, **SIZE))
     task = plan_task(TASKS[0])
     changed = evolve(task, settings=evolve(task.settings, samples=5))
     monkeypatch.setitem(PLAN_TASKS, TASKS[0], changed)
     with pytest.raises(UserError, match="planner"):
-        collect(out, TASKS, **SIZE)
+        collect(out, Request(TASKS, **SIZE))
 
 
 def test_workers_do_not_change_the_result(tmp_path: Path, small: Path) -> None:
     seen: list[tuple[int, int]] = []
     out = collect(
-        tmp_path / "set.zarr", TASKS, **SIZE, workers=2, progress=lambda *n: seen.append(n)
+        tmp_path / "set.zarr", Request(TASKS, **SIZE), workers=2, progress=lambda *n: seen.append(n)
     )
     assert same_files(out, small)
     assert seen == [(n, 6) for n in range(7)]
 
 
 def test_another_seed_changes_it(tmp_path: Path, small: Path) -> None:
-    other = collect(tmp_path / "set.zarr", TASKS, **{**SIZE, "seed": 5})
+    other = collect(tmp_path / "set.zarr", Request(TASKS, **{**SIZE, "seed": 5}))
     assert load(other).id != load(small).id
 
 
@@ -218,22 +220,22 @@ def test_a_killed_collection_continues_and_ends_the_same(tmp_path: Path, small: 
     assert len(kept) == 4
     (parts / "reacher-easy-000002.tmp").write_bytes(b"half")
     with pytest.raises(UserError, match="another collection"):
-        collect(out, TASKS, **{**SIZE, "seed": 5})
+        collect(out, Request(TASKS, **{**SIZE, "seed": 5}))
     seen: list[int] = []
 
     def progress(done: int, _all: int) -> None:
         seen.append(done)
         assert {p: p.stat().st_mtime_ns for p in kept} == kept
 
-    assert same_files(collect(out, TASKS, **SIZE, progress=progress), small)
+    assert same_files(collect(out, Request(TASKS, **SIZE), progress=progress), small)
     assert seen == [4, 5, 6]
     assert not parts.exists()
 
 
 def test_a_finished_store_is_kept(small: Path) -> None:
-    assert collect(small, TASKS, **SIZE) == small
+    assert collect(small, Request(TASKS, **SIZE)) == small
     with pytest.raises(UserError, match="another data set"):
-        collect(small, TASKS, **{**SIZE, "seed": 5})
+        collect(small, Request(TASKS, **{**SIZE, "seed": 5}))
 
 
 @pytest.mark.parametrize(
@@ -247,8 +249,10 @@ def test_a_finished_store_is_kept(small: Path) -> None:
     ],
 )
 def test_bad_requests(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    fields = {"tasks": TASKS, **SIZE, **change}
+    workers = fields.pop("workers", 1)
     with pytest.raises(UserError, match=message):
-        collect(tmp_path / "x.zarr", **{"tasks": TASKS, **SIZE, **change})
+        collect(tmp_path / "x.zarr", Request(**fields), workers)
     assert not list(tmp_path.iterdir())
 
 
@@ -263,7 +267,10 @@ def test_the_embedded_set() -> None:
     assert (np.diff(data.episode_ends, prepend=0) == 501).all()
     for index, task in enumerate(data.tasks):
         assert 2 <= held_out(data)[data.episode_task == index].sum() <= 4
-        planner, random = data.planner_return[task], data.attributes["random_return"][task]
+        planner, random = (
+            data.attributes["planner_return"][task],
+            data.attributes["random_return"][task],
+        )
         assert planner["mean"] - planner["std"] > random["mean"] + random["std"]
     size = sum(p.stat().st_size for p in embedded_path().rglob("*") if p.is_file())
     assert size < 8e6
@@ -323,5 +330,5 @@ def test_the_disk_is_looked_at_before_anything_starts(
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     with pytest.raises(UserError, match=r"too full: .* needed, 1 MB free\n.*--out"):
-        collect(tmp_path / "x.zarr", TASKS, **SIZE)
+        collect(tmp_path / "x.zarr", Request(TASKS, **SIZE))
     assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ import torch
 from tdmpc2_files import TASKS, arrays, save, stored, tensors
 
 from fmbpo.cli import main
-from fmbpo.data.importing.into_store import import_files
+from fmbpo.data.importing.into_store import Import, import_files
 from fmbpo.data.importing.tdmpc2 import TdmpcFile
 from fmbpo.data.store import info, load, verify
 from fmbpo.errors import UserError
@@ -56,15 +56,14 @@ def files(tmp_path: Path, given: list[dict[str, np.ndarray]]) -> Path:
     return tmp_path / "mt30"
 
 
-@pytest.mark.parametrize("block_rows", [1, 5, 12, 1000])
-@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(
+    ("block_rows", "compress"), [(1, False), (5, True), (12, False), (1000, True)]
+)
 def test_every_episode_arrives_once(files, given, tmp_path, block_rows, compress):
     out = tmp_path / "mt30.zarr"
     seen: list[tuple[str, int, int]] = []
-    import_files(
-        "tdmpc2", [files], out, block_rows=block_rows, chunk_rows=16, compress=compress,
-        progress=lambda *at: seen.append(at),
-    )  # fmt: skip
+    asked = Import("tdmpc2", [files], block_rows=block_rows, chunk_rows=16, compress=compress)
+    import_files(asked, out, progress=lambda *at: seen.append(at))
     compare(out, given)
     verify(out)
     assert seen[-1] == ("episodes", 13, 13)
@@ -73,7 +72,7 @@ def test_every_episode_arrives_once(files, given, tmp_path, block_rows, compress
 
 
 def test_the_manifest(files, given, tmp_path):
-    out = import_files("tdmpc2", [files], tmp_path / "mt30.zarr")
+    out = import_files(Import("tdmpc2", [files]), tmp_path / "mt30.zarr")
     found = load(out).attributes
     assert found["tasks"] == [t.name for t in TASKS if t.index in (0, 3, 7, 16, 29)]
     assert found["episodes_per_task"]["pendulum-spin"] == 1 + 3
@@ -94,7 +93,7 @@ def test_the_manifest(files, given, tmp_path):
 
 
 def test_info_adds_up_the_returns_in_pieces(files, tmp_path, monkeypatch):
-    out = import_files("tdmpc2", [files], tmp_path / "mt30.zarr")
+    out = import_files(Import("tdmpc2", [files]), tmp_path / "mt30.zarr")
     whole = info(out)
     monkeypatch.setattr("fmbpo.data.store._PIECE_ROWS", 12)
     assert info(out) == whole
@@ -111,7 +110,7 @@ def test_files_of_old_versions_of_tensordict(version, repository, tmp_path):
     reward = torch.rand(2, 4, generator=generator)
     task = np.full((2, 4), 7)
     values = {"obs": obs.numpy(), "action": action.numpy(), "reward": reward.numpy(), "task": task}
-    compare(import_files("tdmpc2", [file], tmp_path / "old.zarr"), [values])
+    compare(import_files(Import("tdmpc2", [file]), tmp_path / "old.zarr"), [values])
 
 
 def test_a_file_of_todays_tensordict(tmp_path):
@@ -119,7 +118,7 @@ def test_a_file_of_todays_tensordict(tmp_path):
     given = arrays()
     content = tensordict.TensorDict(tensors(given), batch_size=[6, 5], device="cpu")
     torch.save(content, tmp_path / "now.pt")
-    compare(import_files("tdmpc2", [tmp_path / "now.pt"], tmp_path / "now.zarr"), [given])
+    compare(import_files(Import("tdmpc2", [tmp_path / "now.pt"]), tmp_path / "now.zarr"), [given])
 
 
 def test_other_types_layouts_and_arrays(tmp_path):
@@ -141,11 +140,13 @@ def test_other_types_layouts_and_arrays(tmp_path):
         "obs": obs.float().numpy(),
         "reward": content["reward"].float().numpy(),
     }
-    compare(import_files("tdmpc2", [tmp_path / "other.pt"], tmp_path / "x.zarr"), [expected])
+    compare(
+        import_files(Import("tdmpc2", [tmp_path / "other.pt"]), tmp_path / "x.zarr"), [expected]
+    )
 
 
 def test_mt80(tmp_path, capsys):
-    """Episodes of 101 rows, observations 39 wide, tasks that MT30 has not."""
+    """Episodes of 101 rows, observations 39 wide, tasks that MT30 does not have."""
     given = arrays(9, length=101, tasks=(0, 44, 16), width=39)
     file, out = save(tmp_path / "chunk_0.pt", given), tmp_path / "mt80.zarr"
     words = ["data", "import-tdmpc2", str(file), "--out", str(out)]
@@ -184,15 +185,15 @@ def test_a_hostile_file_is_refused_by_name_and_not_executed(tmp_path, capsys):
 
 
 def test_a_finished_store_is_kept_and_another_refused(files, tmp_path):
-    out = import_files("tdmpc2", [files], tmp_path / "mt30.zarr")
+    out = import_files(Import("tdmpc2", [files]), tmp_path / "mt30.zarr")
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
     said: list[str] = []
-    assert import_files("tdmpc2", sorted(files.iterdir()), out, say=said.append) == out
+    assert import_files(Import("tdmpc2", sorted(files.iterdir())), out, say=said.append) == out
     assert "nothing to do" in said[-1]
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
     for change in ({"compress": True}, {"sources": [files / "chunk_0.pt"]}):
         with pytest.raises(UserError, match="another data set is here"):
-            import_files(**{"kind": "tdmpc2", "sources": [files], "out": out, **change})
+            import_files(Import(**{"kind": "tdmpc2", "sources": [files], **change}), out)
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
 
 
@@ -209,14 +210,14 @@ def stop_after(episodes: int):
 def test_sources_must_be_the_same_to_continue(files, tmp_path):
     out, options = tmp_path / "mt30.zarr", {"block_rows": 5, "chunk_rows": 16}
     with pytest.raises(KeyboardInterrupt):
-        import_files("tdmpc2", [files], out, progress=stop_after(8), **options)
+        import_files(Import("tdmpc2", [files], **options), out, progress=stop_after(8))
     whole = (files / "chunk_2.pt").read_bytes()
     save(files / "chunk_2.pt", arrays(1, seed=4))
     with pytest.raises(UserError, match=r"partial store with another request .*\n.*remove"):
-        import_files("tdmpc2", [files], out, **options)
+        import_files(Import("tdmpc2", [files], **options), out)
     (files / "chunk_2.pt").write_bytes(whole)
-    import_files("tdmpc2", [files], out, **options)
-    other = import_files("tdmpc2", [files], tmp_path / "other.zarr", **options)
+    import_files(Import("tdmpc2", [files], **options), out)
+    other = import_files(Import("tdmpc2", [files], **options), tmp_path / "other.zarr")
     assert same_files(out, other)
 
 
@@ -225,7 +226,7 @@ def test_what_can_never_be_finished_is_not_left_behind(files, given, tmp_path):
     save(files / "chunk_1.pt", given[1])
     out = tmp_path / "mt30.zarr"
     with pytest.raises(UserError, match=r"chunk_1.pt, array obs, episode 3, row 2"):
-        import_files("tdmpc2", [files], out, block_rows=5, chunk_rows=16)
+        import_files(Import("tdmpc2", [files], block_rows=5, chunk_rows=16), out)
     assert not list(tmp_path.glob("*.zarr*"))
 
 
@@ -235,11 +236,11 @@ def test_a_second_import_into_the_same_store_waits(files, tmp_path):
     def again(stage: str, done: int, total: int) -> None:
         if stage == "episodes" and 0 < done < total:
             with pytest.raises(UserError, match="worked on by process"):
-                import_files("tdmpc2", [files], out)
+                import_files(Import("tdmpc2", [files]), out)
             seen.append(done)
 
     seen: list[int] = []
-    import_files("tdmpc2", [files], out, block_rows=5, progress=again)
+    import_files(Import("tdmpc2", [files], block_rows=5), out, progress=again)
     assert seen
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mt30", "mt30.zarr"]
 
@@ -252,7 +253,7 @@ def test_a_signal_ends_it_and_the_same_command_continues(files, tmp_path, number
         "from fmbpo.data.importing import into_store\n"
         "from fmbpo.cli import main\n"
         "whole = into_store.prepared\n"
-        "into_store.prepared = lambda *a: time.sleep(0.5) or whole(*a)\n"
+        "into_store.prepared = lambda *a: time.sleep(0.3) or whole(*a)\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     words = ["data", "import-tdmpc2", str(files), "--out", str(out)]
@@ -267,38 +268,38 @@ def test_a_signal_ends_it_and_the_same_command_continues(files, tmp_path, number
     assert "the same command continues" in said
     assert "Traceback" not in said
     assert main(words) == 0
-    assert same_files(out, import_files("tdmpc2", [files], tmp_path / "other.zarr"))
+    assert same_files(out, import_files(Import("tdmpc2", [files]), tmp_path / "other.zarr"))
 
 
 def test_the_disk_that_is_needed_is_computed_first(files, tmp_path, monkeypatch, capsys):
     free = type("Usage", (), {"free": 1000})()
     monkeypatch.setattr("shutil.disk_usage", lambda _: free)
     with pytest.raises(UserError, match=r"1\.06 MB needed on the disk, 1 kB free"):
-        import_files("tdmpc2", [files], tmp_path / "mt30.zarr")
+        import_files(Import("tdmpc2", [files]), tmp_path / "mt30.zarr")
     with pytest.raises(UserError, match=r"needed on the disk \(estimated: its first rows pack to"):
-        import_files("tdmpc2", [files], tmp_path / "mt30.zarr", compress=True)
+        import_files(Import("tdmpc2", [files], compress=True), tmp_path / "mt30.zarr")
     assert [p.name for p in tmp_path.iterdir()] == ["mt30"]
 
 
 def test_the_memory_that_is_needed_is_computed_first(files, tmp_path):
     with pytest.raises(UserError, match=r"GB of memory are needed, 100 MB are free"):
-        import_files("tdmpc2", [files], tmp_path / "mt30.zarr", memory=100_000_000)
+        import_files(Import("tdmpc2", [files]), tmp_path / "mt30.zarr", memory=100_000_000)
     assert [p.name for p in tmp_path.iterdir()] == ["mt30"]
 
 
 def test_progress_says_rate_and_time_to_finish(monkeypatch, capsys):
-    from fmbpo.cli import importing
+    from fmbpo.cli import progress
 
     now = [100.0]
-    monkeypatch.setattr(importing.time, "monotonic", lambda: now[0])
-    lines = importing.Lines()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    lines = progress.Lines(of_bytes="checking the files")
     for seconds, done in ((0, 0), (1, 1000), (6, 6000), (8, 8000), (10, 10_000)):
         now[0] = 100.0 + seconds
         lines("episodes", done, 10_000)
     lines("checking the files", 10**9, 10**9)
     assert capsys.readouterr().err.splitlines() == [
-        "episodes: 6,000 of 10,000, 1,000 a second, 0:00:04 left",
-        "episodes: 10,000 of 10,000, 1,000 a second, 0:00:00 left",
+        "episodes: 6,000 of 10,000, 1,000 per second, 0:00:04 left",
+        "episodes: 10,000 of 10,000, 1,000 per second, 0:00:00 left",
         "checking the files: 1 GB of 1 GB, 0:00:00 left",
     ]
 
@@ -306,8 +307,9 @@ def test_progress_says_rate_and_time_to_finish(monkeypatch, capsys):
 MEASURED = """
 import sys
 from pathlib import Path
-from fmbpo.data.importing.into_store import import_files
-import_files("tdmpc2", [Path(sys.argv[1])], Path(sys.argv[2]), block_rows=int(sys.argv[3]))
+from fmbpo.data.importing.into_store import Import, import_files
+asked = Import("tdmpc2", [Path(sys.argv[1])], block_rows=int(sys.argv[3]))
+import_files(asked, Path(sys.argv[2]))
 print(next(x for x in open("/proc/self/status") if x.startswith("VmHWM")).split()[1])
 """
 
@@ -329,7 +331,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
 
     block, rows = 4, 2**15  # MB
     small = peak(file(40), tmp_path / "small.zarr", rows)
-    large = peak(file(640), tmp_path / "large.zarr", rows)
+    large = peak(file(340), tmp_path / "large.zarr", rows)
     # Beside blocks, a piece of a chunk more or less of each array can be waiting.
     assert large - small < (10 * block + 100) * 1000
     assert large < 1_000_000

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tdmpc2_files import arrays, save
 
-from fmbpo.data.importing.into_store import import_files
+from fmbpo.data.importing.into_store import Import, import_files
 from fmbpo.data.store import verify
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 PROGRAM = """
 import contextlib, json, os, shutil, sys
 from pathlib import Path
-from fmbpo.data.importing.into_store import import_files
+from fmbpo.data.importing.into_store import Import, import_files
 from fmbpo.errors import UserError
 
 file, disk = Path(sys.argv[1]), Path(sys.argv[2])
@@ -42,7 +42,7 @@ def attempt(at):
     try:
         if at == 0:
             fill()
-        import_files("tdmpc2", [file], disk / "x.zarr", progress=progress, **options)
+        import_files(Import("tdmpc2", [file], **options), disk / "x.zarr", progress=progress)
     except UserError as error:
         return str(error)
     finally:
@@ -78,7 +78,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         assert "x.zarr.partial: the disk is full; what is written already is kept" in message
         assert "run the same command again: it continues" in message
     verify(copy)
-    whole = import_files("tdmpc2", [file], tmp_path / "whole.zarr", **OPTIONS)
+    whole = import_files(Import("tdmpc2", [file], **OPTIONS), tmp_path / "whole.zarr")
     files = [p.relative_to(whole) for p in whole.rglob("*") if p.is_file()]
     assert {p.relative_to(copy) for p in copy.rglob("*") if p.is_file()} == set(files)
     assert all((whole / f).read_bytes() == (copy / f).read_bytes() for f in files)

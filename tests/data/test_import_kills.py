@@ -15,10 +15,7 @@ import pytest
 from tdmpc2_files import arrays, save
 
 PROGRAM = Path(__file__).parent.parent / "support" / "import_forks.py"
-pytestmark = pytest.mark.slow
-
-KILLS = 40
-"""At random moments, for each kind of store."""
+KINDS = ["tdmpc2", "tdmpc2-compressed", "npz"]
 
 
 class Server:
@@ -45,7 +42,7 @@ class Server:
         self.process.stdout.close()
 
 
-@pytest.fixture(params=["tdmpc2", "tdmpc2-compressed", "npz"])
+@pytest.fixture
 def server(request, tmp_path):
     kind, _, compressed = request.param.partition("-")
     sources = []
@@ -73,16 +70,17 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_killed_at_random_moments(server, tmp_path):
-    whole = tmp_path / "whole.zarr"
+def kill_at_random_moments(server: Server, folder: Path, least: int) -> int:
+    """So many kills or a few more; the most that came in a row."""
+    whole = folder / "whole.zarr"
     status, events = server.run(whole)
     assert status == 0
     assert events > 200
     expected, rng, kills, rounds, in_a_row = content(whole), random.Random(0), 0, 0, 0
-    while kills < KILLS:
+    while kills < least:
         rounds += 1
-        out, row = tmp_path / f"{rounds}.zarr", 0
-        # Early ones more often than late ones: what follows a kill is shorter.
+        out, row = folder / f"{rounds}.zarr", 0
+        # Early ones more often than late ones: a continued import is shorter.
         while (status := server.run(out, rng.randint(1, events // (1 + rounds % 3)))[0]) != 0:
             assert status == -signal.SIGKILL
             assert not out.exists() or content(out) == expected
@@ -92,10 +90,26 @@ def test_killed_at_random_moments(server, tmp_path):
                 assert server.run(out)[0] == 0
                 break
         assert content(out) == expected
-        assert not list(tmp_path.glob("*.partial"))
-    assert in_a_row >= 3
+        assert not list(folder.glob("*.partial"))
+    return in_a_row
 
 
+@pytest.mark.parametrize("server", KINDS, indirect=True)
+def test_a_few_kills_at_random_moments(server, tmp_path):
+    kill_at_random_moments(server, tmp_path, 6)
+
+
+@pytest.mark.endurance
+@pytest.mark.parametrize("server", KINDS, indirect=True)
+def test_many_kills_at_random_moments(server, tmp_path):
+    assert kill_at_random_moments(server, tmp_path, 40) >= 3
+
+
+@pytest.mark.parametrize(
+    "server",
+    [pytest.param(kind, marks=pytest.mark.endurance if kind != "npz" else ()) for kind in KINDS],
+    indirect=True,
+)
 def test_killed_again_and_again_a_little_further(server, tmp_path):
     """Each process comes a few events further than it takes to continue."""
     whole, out = tmp_path / "whole.zarr", tmp_path / "again.zarr"

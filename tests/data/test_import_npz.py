@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmbpo.cli import main
-from fmbpo.data.importing.into_store import import_files
+from fmbpo.data.importing.into_store import Import, import_files
 from fmbpo.data.store import load, verify
 from fmbpo.errors import UserError
 
@@ -61,7 +61,7 @@ def check(out: Path, content: dict[str, Any]) -> None:
 @pytest.mark.parametrize("block_rows", [1, 3, 6, 100])
 def test_what_was_saved_is_read(tmp_path, packed, block_rows):
     file = save(tmp_path / "a.npz", arrays(), packed)
-    check(import_files("npz", [file], tmp_path / "x.zarr", block_rows=block_rows), arrays())
+    check(import_files(Import("npz", [file], block_rows=block_rows), tmp_path / "x.zarr"), arrays())
 
 
 def test_padded_arrays_one_name_and_several_files(tmp_path, capsys):
@@ -200,7 +200,7 @@ def test_any_damage(tmp_path_factory, data):
     file.write_bytes(text)
     refusal = ""
     try:
-        import_files("npz", [file], folder / "out.zarr")
+        import_files(Import("npz", [file]), folder / "out.zarr")
     except UserError as error:
         refusal = str(error)
     if refusal:

@@ -30,16 +30,16 @@ share = 1
 def test_the_schedule_keeps_the_shares_and_is_extensible() -> None:
     mix = recipe_named("default").mix
     order = schedule(mix, 100)
-    assert [order.count(b) for b in range(5)] == [35, 30, 15, 10, 10]
+    assert [order.count(b) for b in mix] == [35, 30, 15, 10, 10]
     assert schedule(mix, 40) == order[:40]
-    assert set(order[:10]) == set(range(5))
+    assert set(order[:10]) == set(mix)
 
 
 def test_the_small_set_of_all_tasks() -> None:
     recipe = recipe_named("mt30-mini")
     assert recipe.tasks == tuple(MT30)
     order = schedule(recipe.mix, recipe.episodes)
-    counts = {b.name: order.count(i) for i, b in enumerate(recipe.mix)}
+    counts = {b.name: order.count(b) for b in recipe.mix}
     assert counts == {
         "planner": 7,
         "planner-noise-0.3": 5,
@@ -83,7 +83,7 @@ def test_noise_in_a_recipes_place() -> None:
         ({"a": {"kind": "planner", "share": 1, "noise": -0.1}}, "noise is -0.1"),
         ({"a": {"kind": "planner", "share": 1, "effort": True}}, "effort is True"),
         ({"a": {"kind": "random", "share": 1, "smooth": 1}}, "true or false"),
-        ({"../a": {"kind": "random", "share": 1}}, "is no name"),
+        ({"../a": {"kind": "random", "share": 1}}, "is not a valid name"),
         ({}, "no behaviour"),
     ],
 )
@@ -103,8 +103,8 @@ def test_a_bad_mix(recipe: dict[str, Any], message: str) -> None:
         (["--tasks", "mt30", "--noise", "0,-1"], "noise: deviation is -1.0"),
         (["--tasks", "mt30", "--noise", "0.1,0.1"], "each only once"),
         (["--tasks", "mt30", "--noise", "nan"], "deviation is nan"),
-        (["--tasks", "mt30", "--recipe", "gone.toml"], "gone.toml: cannot be read"),
-        (["--tasks", "mt30", "--recipe", "bad.toml"], "bad.toml: cannot be read"),
+        (["--tasks", "mt30", "--recipe", "gone.toml"], "no such file: gone.toml"),
+        (["--tasks", "mt30", "--recipe", "bad.toml"], "bad.toml: not TOML"),
         (["--tasks", "mt30", "--recipe", "flat.toml"], "a table [NAME]"),
         (["--tasks", "mt30", "--episodes", "0"], "episodes: 0 is too small"),
     ],
@@ -136,8 +136,8 @@ def test_a_recipe_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_all_thirty_by_one_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: dict[str, Any] = {}
-    module = "fmbpo.data.collecting.collector.collect"
-    monkeypatch.setattr(module, lambda out, tasks, episodes, mix, *a, **k: asked.update(episodes))
+    module = "fmbpo.data.collecting.collect"
+    monkeypatch.setattr(module, lambda out, request, *_: asked.update(request.episodes))
     out = ["--out", str(tmp_path / "x.zarr")]
     assert main([*COLLECT, *out, "--tasks", "mt30=2,walker_walk=5"]) == 0
     assert asked == {**dict.fromkeys(MT30, 2), "walker-walk": 5}

@@ -77,9 +77,9 @@ def test_an_epoch_has_every_episode_once_and_none_that_is_held_out(kind, rows):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_offsets_are_uniform(kind, rows):
+def test_offsets_are_uniform(kind, plain_rows):
     """Chi-square of offsets within the episodes of 12 rows, which have nine places for a slice."""
-    mine = rows(kind)
+    mine = plain_rows(kind)
     count, made, seen = len(mine.start_E), sampler(mine, len(mine.start_E)), Counter()
     for _ in range(120):
         row = first(made.sample())
@@ -93,9 +93,9 @@ def test_offsets_are_uniform(kind, rows):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_are_slices_an_epoch(kind, rows):
+def test_weights_are_slices_per_epoch(kind, plain_rows):
     weights = {"reacher-easy": 2.0, "pendulum-swingup": 0.25}
-    mine = rows(kind)
+    mine = plain_rows(kind)
     weight_E = torch.tensor([2.0, 0.25, 1.0])[
         torch.tensor([["reacher-easy", "pendulum-swingup", "walker-walk"].index(
             list(MT30)[int(t)]) for t in mine.task_E])]  # fmt: skip
@@ -130,7 +130,7 @@ def test_turns():
     assert abs(seen[9] / 2000 - 1.5) < 0.05
 
 
-def test_weights_of_one_take_nothing_from_the_offsets(rows):
+def test_weights_of_one_take_nothing_from_the_offsets():
     """Without weights no random number more is drawn: the batches are those of earlier versions."""
     data = load_dataset(DataConfig(path="embedded"), CPU)
     made, content = SliceSampler(data.train, 16, 256, 7), hashlib.sha256()
@@ -191,8 +191,8 @@ def test_the_state_is_that_of_the_batches_handed_out(kind, rows):
         made.load_state(state)
 
 
-def test_a_failed_batch_is_made_anew(rows):
-    made = slice_sampler(rows("host"), H, 5, 1)
+def test_a_failed_batch_is_made_anew(plain_rows):
+    made = slice_sampler(plain_rows("host"), H, 5, 1)
     made.sample()
     state, sample = made.state(), made.sampler.sample
     made.load_state(state)
@@ -205,9 +205,9 @@ def test_a_failed_batch_is_made_anew(rows):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_policies_start_from_every_row_of_their_task_alike(kind, rows):
+def test_policies_start_from_every_row_of_their_task_alike(kind, plain_rows):
     """Chi-square over the rows of all training episodes of a task."""
-    mine = rows(kind)
+    mine = plain_rows(kind)
     task = MT30["walker-walk"].index
     (made,) = start_samplers(mine, [task]).values()
     generator, draws = torch.Generator().manual_seed(0), 20_000
@@ -223,8 +223,8 @@ def test_policies_start_from_every_row_of_their_task_alike(kind, rows):
     assert chi < len(allowed) + 4 * (2 * len(allowed)) ** 0.5
 
 
-def test_first_rows_reach_both_ends(rows):
-    mine = rows("device")
+def test_first_rows_reach_both_ends(plain_rows):
+    mine = plain_rows("device")
     generator = torch.Generator().manual_seed(0)
     e = torch.zeros(500, dtype=torch.int64)
     row = first_rows(mine, e, H, generator)

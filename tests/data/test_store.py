@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from fmbpo.data.store import Episodes, held_out, info, load, open_store, verify
+from fmbpo.data.store import Store, held_out, info, load, open_store, verify
 from fmbpo.data.store_format import DATA_ARRAYS, LAYOUT, seal
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
@@ -36,10 +36,10 @@ EPISODES = [episode(n, TASKS[n % 2], 7 + n % 3) for n in range(9)]
 
 
 def write(out: Path, **options: Any) -> Path:
-    with StoreWriter(out, TASKS, BEHAVIOURS, chunk_rows=16, **options) as writer:
-        for each in EPISODES[writer.episodes :]:
-            writer.append(**each)
-        return writer.finish({"planner_return": {"reacher-easy": {"mean": 1.0}}})
+    writer = StoreWriter(out, TASKS, BEHAVIOURS, chunk_rows=16, **options)
+    for each in EPISODES[writer.episodes :]:
+        writer.append(**each)
+    return writer.finish({"planner_return": {"reacher-easy": {"mean": 1.0}}})
 
 
 def same_files(a: Path, b: Path) -> bool:
@@ -58,9 +58,9 @@ def test_what_was_written_is_read(tmp_path: Path, compress: bool) -> None:
     data = load(write(tmp_path / "set.zarr", compress=compress))
     assert data.tasks == TASKS
     assert data.behaviours == BEHAVIOURS
-    assert data.obs_dims == (6, 3)
-    assert data.action_dims == (2, 1)
-    assert data.planner_return == {"reacher-easy": {"mean": 1.0}}
+    assert data.attributes["obs_dims"] == [6, 3]
+    assert data.attributes["action_dims"] == [2, 1]
+    assert data.attributes["planner_return"] == {"reacher-easy": {"mean": 1.0}}
     assert data.episode_ends[-1] == len(data.obs) == len(data.action) == len(data.reward)
     for e, each in enumerate(EPISODES):
         rows = slice(data.episode_starts[e], data.episode_ends[e])
@@ -229,13 +229,8 @@ def test_nothing_there(tmp_path: Path) -> None:
 def split(episodes: int, name: str = "sha256:0", tasks: int = 2) -> np.ndarray[Any, Any]:
     ends = np.arange(1, episodes + 1, dtype=np.int64)
     index = (np.arange(episodes) % tasks).astype(np.int16)
-    nothing = np.zeros((episodes, 1), np.float32)
-    none = index.astype(np.int8) * 0
-    names = tuple("ab"[:tasks])
-    rest = ((), (), (), {}, {})
-    return held_out(
-        Episodes(nothing, nothing, nothing[:, 0], ends, index, none, name, names, *rest)
-    )
+    attributes = {"id": name, "tasks": list("ab"[:tasks])}
+    return held_out(Store(Path("none"), attributes, {}, ends, index, index.astype(np.int8) * 0))
 
 
 def test_the_split_is_two_percent_of_every_task_and_fixed() -> None:
@@ -320,16 +315,16 @@ def test_verify_counts_the_episodes_of_the_sources(
 
 def test_blocks_of_episodes_are_the_same_as_one_at_a_time(tmp_path: Path, store: Path) -> None:
     data = load(store)
-    with StoreWriter(tmp_path / "b.zarr", TASKS, BEHAVIOURS, chunk_rows=16) as writer:
-        for e in (slice(0, 5), slice(5, 9)):
-            first, last = data.episode_starts[e][0], data.episode_ends[e][-1]
-            writer.extend(
-                *(values[first:last] for values in (data.obs, data.action, data.reward)),
-                lengths=(data.episode_ends - data.episode_starts)[e],
-                task=data.episode_task[e],
-                behaviour=data.episode_behaviour[e],
-            )
-        out = writer.finish({"planner_return": {"reacher-easy": {"mean": 1.0}}})
+    writer = StoreWriter(tmp_path / "b.zarr", TASKS, BEHAVIOURS, chunk_rows=16)
+    for e in (slice(0, 5), slice(5, 9)):
+        first, last = data.episode_starts[e][0], data.episode_ends[e][-1]
+        writer.extend(
+            *(values[first:last] for values in (data.obs, data.action, data.reward)),
+            lengths=(data.episode_ends - data.episode_starts)[e],
+            task=data.episode_task[e],
+            behaviour=data.episode_behaviour[e],
+        )
+    out = writer.finish({"planner_return": {"reacher-easy": {"mean": 1.0}}})
     assert same_files(out, store)
 
 
@@ -360,9 +355,9 @@ def test_rows_read_again_are_told_and_partial_stores_of_other_requests_refused(
 ) -> None:
     out = tmp_path / "x.zarr"
     given: dict[str, Any] = {"provenance": {"request": {"files": 1}}, "chunk_rows": 16}
-    with StoreWriter(out, TASKS, BEHAVIOURS, **given) as writer:
-        for each in EPISODES:
-            writer.append(**each)
+    writer = StoreWriter(out, TASKS, BEHAVIOURS, **given)
+    for each in EPISODES:
+        writer.append(**each)
     seen: list[tuple[int, int]] = []
     StoreWriter(out, TASKS, BEHAVIOURS, resume=True, reread=lambda *at: seen.append(at), **given)
     rows = seen[-1][1]

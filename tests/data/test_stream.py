@@ -6,7 +6,7 @@ import torch
 from numbered import CPU, write_store
 
 from fmbpo.data import stream
-from fmbpo.data.residence import InMemory, Stored
+from fmbpo.data.residence import Stored, residence
 from fmbpo.data.store import open_store
 from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.data.stream import StreamSampler, window_bytes
@@ -29,10 +29,10 @@ def test_a_span_is_what_the_arrays_hold(store):
     )
     for start, end in [(0, n), (0, 1), (31, 33), (5, 100), (n - 1, n)]:
         assert np.array_equal(stored.span(start, end), packed[start:end])
-    assert torch.equal(InMemory(store, "device", CPU).packed, torch.from_numpy(packed))
+    assert torch.equal(residence(store, "device", CPU).packed, torch.from_numpy(packed))
     row = torch.tensor([40, 3, 40, n - 4])
     found = stored.gather(row, 3)
-    assert torch.equal(found, InMemory(store, "host", CPU).gather(row, 3))
+    assert torch.equal(found, residence(store, "host", CPU).gather(row, 3))
 
 
 def test_compressed_chunks_are_seen_to_be_so(store):

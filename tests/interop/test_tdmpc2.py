@@ -136,7 +136,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert main(["import-checkpoint", str(NEW), "--out", "checkpoints/tiny_checkpoint"]) == 2
     assert "choose another --out" in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == files
-    weights = tmp_path / "checkpoints" / "tiny_checkpoint" / "weights.safetensors"
+    weights = tmp_path / "checkpoints" / "tiny_checkpoint.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     assert main(["import-checkpoint", str(OLD)]) == 2
     assert "corrupt file" in capsys.readouterr().err
@@ -172,8 +172,8 @@ HARMS = [
     ({"_encoder.state.0.weight": torch.zeros(48, 30)}, "encoder.0.linear.weight has shape"),
     ({"_encoder.rgb.0.weight": torch.zeros(3)}, "unknown parameter '_encoder.rgb.0.weight'"),
     ({"_dynamics.0.bias": torch.full((48,), float("nan"))}, "is not finite"),
-    ({"_dynamics.0.bias": torch.zeros(48, dtype=torch.int64)}, "no tensor of floating-point"),
-    ({"_action_masks": torch.ones(30, 6)}, "other action widths"),
+    ({"_dynamics.0.bias": torch.zeros(48, dtype=torch.int64)}, "not a tensor of floating-point"),
+    ({"_action_masks": torch.ones(30, 6)}, "action widths of the file"),
     ({"_task_emb.weight": torch.zeros(1).expand(10**6, 10**6)}, "no|not stored as a plain array"),
     ({"_task_emb.weight": torch.zeros(30, 16).to_sparse()}, "not stored as a plain array"),
     ({"_task_emb.weight": torch.zeros(30, 16, device="meta")}, "not stored as a plain array"),
@@ -194,7 +194,7 @@ def test_nothing_in_a_file_is_executed(tmp_path):
     with pytest.raises(UserError, match="asks for code to be executed"):
         read_world_model(file)
     file.write_bytes(pickle.dumps(Hostile(victim)))
-    with pytest.raises(UserError, match="no checkpoint of torch"):
+    with pytest.raises(UserError, match="not a checkpoint of torch"):
         read_world_model(file)
     assert not victim.exists()
 
@@ -202,7 +202,7 @@ def test_nothing_in_a_file_is_executed(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04junk", OLD.read_bytes()[:5000]])
 def test_a_damaged_file(content, tmp_path):
     (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(UserError, match="no checkpoint of torch"):
+    with pytest.raises(UserError, match="not a checkpoint of torch"):
         read_world_model(tmp_path / "x.pt")
 
 

@@ -10,15 +10,18 @@ from itertools import pairwise
 import pytest
 import torch
 from pairs import (
+    LEARNING,
+    OPTIMISER,
     PAIRS,
     RATES,
-    SETTINGS,
     WIDTHS,
     B,
     H,
     batch,
+    pair,
     params,
     policy,
+    policy_update,
     problem,
     stack,
     world_model,
@@ -26,12 +29,7 @@ from pairs import (
 
 from fmbpo.hookspecs import Task
 from fmbpo.measure.cost import flops
-from fmbpo.pwm.policy import make_policy_update
-from fmbpo.pwm.world_model import (
-    WorldModelSettings,
-    WorldModelState,
-    make_world_model_update,
-)
+from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 
 CELLS, CRITICS = 2, 3
 OBS, ACTION, BINS = 24, 6, 101
@@ -96,16 +94,14 @@ def policy_update_cost(world, kind, world_settings, policy_settings):
     critic, first = macs(LATENT, 16, 1), macs(LATENT, 16)
     total += 2 * CRITICS * B * critic  # V(z_H), and the actor's gradient through it
     total += CRITICS * B * H * critic  # the targets
-    steps = SETTINGS.critic_iterations  # each over all mini-batches
+    steps = LEARNING.critic_iterations  # each over all mini-batches
     total += steps * CRITICS * B * H * (3 * critic - first)
     return 2 * total
 
 
 def counted_model_update(kind, stacked=False, **settings):
     component, module = world_model(kind, **settings)
-    update = make_world_model_update(
-        module, component.loss, WorldModelSettings((0.9, 0.999), 20.0, 0.3), stacked=stacked
-    )
+    update = WorldModelUpdate(module, component.loss, OPTIMISER, stacked=stacked)
     given = (
         WorldModelState.initial(params(module)),
         batch(),
@@ -117,19 +113,10 @@ def counted_model_update(kind, stacked=False, **settings):
 
 
 def counted_policy_update(world, kind, world_settings, policy_settings, own_models=False):
-    roles, states, starts = problem(world, kind, cells=CELLS)
-    wm_component, model = world_model(world, **world_settings)
-    wm_component.freeze(model)
-    component, module = policy(kind, **policy_settings)
-    roles = roles._replace(
-        world_model=model,
-        predict=wm_component.predict,
-        policy=module,
-        policy_rollout=component.rollout,
-        policy_loss=component.loss,
-    )
-    models = (stack([params(model)] * CELLS),) if own_models else ()
-    return flops(make_policy_update(roles, SETTINGS), states, starts, RATES, *models)
+    _, states, starts = problem(world, kind, cells=CELLS)
+    made = pair(world_model(world, **world_settings), policy(kind, **policy_settings))
+    models = stack([params(made.world_model)] * CELLS) if own_models else {}
+    return flops(policy_update(made), states, starts, RATES, models)
 
 
 @each_method

@@ -3,38 +3,28 @@
 import attrs
 import pytest
 import torch
-from pairs import B, H, batch, params, problem, stack, world_model
-from torch.utils._pytree import tree_map
+from pairs import LEARNING, OPTIMISER, B, H, batch, one_cell, params, problem, stack, world_model
 
+from fmbpo.config import load_experiment
 from fmbpo.config.conventions import ConventionsConfig
-from fmbpo.config.schema import DataConfig, PluginTable, PolicyLearningConfig
+from fmbpo.config.schema import DataConfig, PluginTable
 from fmbpo.data.sampler import StartSampler
 from fmbpo.nn import two_hot
-from fmbpo.pwm.gradient import gradient
-from fmbpo.pwm.imagination import PolicySettings, make_losses
-from fmbpo.pwm.optim import clip
-from fmbpo.pwm.world_model import (
-    HookCall,
-    WorldModelSettings,
-    WorldModelState,
-    make_world_model_update,
-)
+from fmbpo.pwm.optim import clip, gradient
+from fmbpo.pwm.pair import HookCall
+from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.training.dataset import by_conventions, load_dataset
 from fmbpo.training.own_models import loss_table
-from fmbpo.training.policies import policy_settings
 
-LEARNING = PolicyLearningConfig(batch=B, horizon=H, critic_minibatches=1)
 ROWS = [field.name for field in attrs.fields(ConventionsConfig) if field.name != "bundle"]
 
 
 def imagined(**conventions):
     """One cell's imagined trajectory and the critics' targets."""
-    roles, states, starts = problem("mlp", "mlp", cells=1)
-    state, start = (tree_map(lambda t: t[0], x) for x in (states, starts))
-    settings = policy_settings(LEARNING, ConventionsConfig(**conventions))
-    losses = make_losses(roles, settings)
-    _, (found, _, _) = losses.actor(state.policy, state.critics, state.scale, start, {})
-    return found, losses.targets(state.critics, found)
+    update, states, starts = problem("mlp", "mlp", cells=1, **conventions)
+    state, start = one_cell((states, starts))
+    _, (found, _, _) = update.actor_loss(state.policy, state.critics, state.scale, start, {})
+    return found, update.targets(state.critics, found)
 
 
 def test_the_bundles():
@@ -52,16 +42,18 @@ def test_critic_targets():
     _, one_step = imagined(critic_targets="one_step")
     assert not torch.allclose(lam[0], one_step[0])
     torch.testing.assert_close(lam[-1], one_step[-1])
-    settings: PolicySettings = policy_settings(LEARNING, ConventionsConfig(bundle="pwm"))
-    assert settings.one_step_targets
+    _, bundle = imagined(bundle="pwm", imagined_reward="real")
+    assert torch.equal(bundle, one_step)
 
 
 def test_the_bootstrap_weight():
-    weights = 0.99 ** torch.arange(H)
+    weights = LEARNING.discount ** torch.arange(H)
     for kind, power in (("horizon", H), ("horizon_plus_one", H + 1)):
         found, _ = imagined(bootstrap=kind)
         rewards = (weights.unsqueeze(-1) * found.reward_HB).sum(0)
-        torch.testing.assert_close(found.return_B, rewards + 0.99**power * found.value_B)
+        torch.testing.assert_close(
+            found.return_B, rewards + LEARNING.discount**power * found.value_B
+        )
 
 
 def test_the_scale_of_imagined_rewards():
@@ -70,15 +62,19 @@ def test_the_scale_of_imagined_rewards():
     assert not torch.allclose(real.reward_HB, symlog.reward_HB)
 
 
-def table(**settings):
-    component, module = world_model("mlp", **settings)
-    return PluginTable(plugin="mlp", config=module.config, component=component)
+@pytest.fixture(scope="module")
+def experiment(repository):
+    file = repository / "experiments" / "base" / "demo_scratch.toml"
+    e = load_experiment(file, scale="laptop", data="embedded")
+    return attrs.evolve(e, policy_learning=LEARNING)
 
 
-def test_the_models_reward_loss():
+def test_the_models_reward_loss(experiment):
     """PWM's drives every logit towards the reward itself; two-hot does not."""
-    assert loss_table(table(), ConventionsConfig(), LEARNING).config.reward_loss == "two_hot"
-    config = loss_table(table(), ConventionsConfig(model_loss="logit_mse"), LEARNING).config
+    two_hot_ = attrs.evolve(experiment, conventions=ConventionsConfig())
+    assert loss_table(two_hot_).config.reward_loss == "two_hot"
+    logit_mse = attrs.evolve(experiment, conventions=ConventionsConfig(model_loss="logit_mse"))
+    config = loss_table(logit_mse).config
     assert (config.reward_loss, config.consistency_coef, config.reward_coef) == (
         "logit_mse", 1.0, 1 / H,
     )  # fmt: skip
@@ -95,14 +91,18 @@ def test_the_models_reward_loss():
     assert losses["two_hot"] > 1
 
 
-def test_a_world_model_without_the_other_loss_is_refused():
+def test_a_world_model_without_the_other_loss_is_refused(experiment):
     @attrs.frozen
     class Other:
         width: int = 3
 
-    plain = PluginTable(plugin="other", config=Other(), component=None)
+    plain = attrs.evolve(
+        experiment,
+        world_model=PluginTable(plugin="other", config=Other(), component=None),
+        conventions=ConventionsConfig(bundle="pwm"),
+    )
     with pytest.raises(ValueError, match="'other' has no setting consistency_coef"):
-        loss_table(plain, ConventionsConfig(bundle="pwm"), LEARNING)
+        loss_table(plain)
 
 
 @pytest.mark.parametrize("stacked", [False, True])
@@ -112,10 +112,10 @@ def test_the_task_embedding(stacked):
     real, noise = batch(), torch.empty(H, B, 0)
     rate, name = torch.tensor(1e-3), "task_embedding.weight"
     wrap = (lambda x: stack([x])) if stacked else (lambda x: x)
+    optimiser = attrs.evolve(OPTIMISER, grad_clip=5.0, encoder_scale=1.0)
     states, norms = {}, {}
     for stale in (False, True):
-        settings = WorldModelSettings((0.9, 0.999), 5.0, 1.0, stale)
-        update = make_world_model_update(module, component.loss, settings, stacked=stacked)
+        update = WorldModelUpdate(module, component.loss, optimiser, stacked=stacked)
         state = wrap(WorldModelState.initial(params(module), stale))
         norms[stale] = []
         for _ in range(2):
@@ -132,10 +132,9 @@ def test_the_task_embedding(stacked):
     start = params(module)
     first, _ = gradient(call.with_params, start, real, noise)
     left = clip(first, 5.0)[0]
-    only = lambda tree: tree_map(lambda t: t[0], tree) if stacked else tree  # noqa: E731
+    only = one_cell if stacked else lambda tree: tree
     state = WorldModelState.initial(start, stale_embedding=True)
-    settings = WorldModelSettings((0.9, 0.999), 5.0, 1.0, True)
-    one, _ = make_world_model_update(module, component.loss, settings)(state, real, noise, rate)
+    one, _ = WorldModelUpdate(module, component.loss, optimiser)(state, real, noise, rate)
     second, _ = gradient(call.with_params, one.params, real, noise)
     total = {k: g + left[k] if k == name else g for k, g in second.items()}
     both, norm = clip(total, 5.0)

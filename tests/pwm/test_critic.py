@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmbpo.pwm.critic import Critic, ReturnScale, ensemble_values, td_lambda
+from fmbpo.pwm.critic import Critic, ensemble_values
+from fmbpo.pwm.policy import ReturnScale, td_lambda
 
 H, B = 16, 5
 

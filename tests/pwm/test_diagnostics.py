@@ -2,52 +2,46 @@
 
 import pytest
 import torch
-from pairs import PAIRS, SETTINGS, problem
+from pairs import PAIRS, one_cell, problem
 from torch.func import jacrev
 from torch.utils._pytree import tree_map
 
-from fmbpo.hookspecs import Task
-from fmbpo.plugins import load_plugin
 from fmbpo.pwm.diagnostics import PARTS, diagnose
-from fmbpo.pwm.gradient import gradient
-from fmbpo.pwm.imagination import make_losses
-from fmbpo.pwm.world_model import HookCall
+from fmbpo.pwm.optim import gradient
 
 each_pair = pytest.mark.parametrize(("world", "policy"), PAIRS)
 
 
-def measured(world, policy, seed=0, cells=2):
-    roles, states, starts = problem(world, policy, cells=cells)
-    predict = load_plugin("policy", policy).predict
-    losses = make_losses(roles, SETTINGS)
-    found = diagnose(roles, losses, predict, states, starts, {}, seed)
-    return found, (roles, states, starts, predict, losses)
+def measured(world, policy):
+    """The measures of two cells, and what they are measures of."""
+    given = problem(world, policy, cells=2)
+    return diagnose(*given, {}, seed=0), given
 
 
 @each_pair
 def test_every_measure_is_a_finite_number_a_cell(world, policy):
-    found, (roles, states, starts, predict, losses) = measured(world, policy)
+    found, given = measured(world, policy)
     assert {"esnr", "jacobian/latent_to_latent", "jacobian/noise_to_action"} <= found.keys()
     assert ("growth" in found) == (policy == "flow")
-    parts = {name.split(".")[0] for name in states.policy}
+    parts = {name.split(".")[0] for name in given[1].policy}
     assert {f"grad_norm/{part}" for part in parts} <= found.keys()
     for name, value in found.items():
         assert value.shape == (2,), name
         assert torch.isfinite(value).all(), name
         assert (value > 0).all(), name
-    same = diagnose(roles, losses, predict, states, starts, {}, 0)
+    same = diagnose(*given, {}, seed=0)
     assert all(torch.equal(found[name], same[name]) for name in found)
 
 
 def test_signal_to_noise_and_norms_are_those_of_the_mini_batches():
-    found, (_, states, starts, _, losses) = measured("mlp", "mlp")
-    state, start = (tree_map(lambda t: t[0], x) for x in (states, starts))
+    found, (update, states, starts) = measured("mlp", "mlp")
+    state, start = one_cell((states, starts))
     rows = []
     for i in range(PARTS):
         one = slice(i, i + 1)
         some = type(start)(*(x[one] for x in start[:3]), *(x[:, one] for x in start[3:]))
         args = (state.critics, state.scale, some, {})
-        grads, _ = gradient(losses.actor, state.policy, *args)
+        grads, _ = gradient(update.actor_loss, state.policy, *args)
         rows.append(torch.cat([g.flatten() for g in grads.values()]))
     grads = torch.stack(rows)
     ratio = grads.mean(0).square().sum() / grads.var(0).sum()
@@ -58,24 +52,22 @@ def test_signal_to_noise_and_norms_are_those_of_the_mini_batches():
 
 @each_pair
 def test_jacobian_norms_agree_with_whole_jacobians(world, policy):
-    """The estimate is unbiased in the squares: over many vectors it comes close."""
-    _, (roles, states, starts, predict, losses) = measured(world, policy, cells=1)
-    draws = [diagnose(roles, losses, predict, states, starts, {}, s) for s in range(150)]
-    mean = {k: torch.stack([d[k][0] for d in draws]).square().mean().sqrt() for k in draws[0]}
-    state, start = (tree_map(lambda t: t[0], x) for x in (states, starts))
-    model = roles.world_model
-    act = HookCall(roles.policy, predict)
+    """The estimate is unbiased in the squares: over many cells, each with its own vectors, it comes
+    close."""
+    update, states, starts = problem(world, policy, cells=1)
+    many = tree_map(lambda t: t.expand(150, *t.shape[1:]), (states, starts))
+    mean = {k: v.square().mean().sqrt() for k, v in diagnose(update, *many, {}, seed=0).items()}
+    pair, (state, start) = update.pair, one_cell((states, starts))
     total = {"jacobian/latent_to_latent": 0.0, "jacobian/action_to_latent": 0.0,
              "jacobian/latent_to_action": 0.0, "jacobian/noise_to_action": 0.0}  # fmt: skip
     size = len(start.index_B)
     for b in range(size):
         row = slice(b, b + 1)
-        task = Task(start.index_B[row], start.mask_BA[row], model.embed(start.index_B[row]))
-        z = model.encode(start.obs_BO[row], task.embedding_BE)
+        z, task = pair.begin({}, start.obs_BO[row], start.index_B[row], start.mask_BA[row])
         noise = start.policy_noise_HBN[0, row]
-        choose = lambda z, n, t=task: act.with_params(state.policy, z, t, n)  # noqa: E731
+        choose = lambda z, n, t=task: pair.act(state.policy, z, t, n)  # noqa: E731
         none = start.model_noise_HBN[0, row]
-        step = lambda z, a, t=task, n=none: roles.predict(model, z, a, t, n).z_BD  # noqa: E731
+        step = lambda z, a, t=task, n=none: pair.step({}, z, a, t, n).z_BD  # noqa: E731
         to_z, to_noise = jacrev(choose, argnums=(0, 1))(z, noise)
         next_z, next_a = jacrev(step, argnums=(0, 1))(z, choose(z, noise))
         for name, jacobian in zip(total, (next_z, next_a, to_z, to_noise), strict=True):
@@ -89,7 +81,7 @@ def test_a_run_logs_them_and_ends_the_same(
 ):
     from fmbpo.cli import main
     from fmbpo.runs.checkpoint import load_checkpoint
-    from fmbpo.runs.sinks import read_metrics
+    from fmbpo.runs.metrics import read_metrics
 
     monkeypatch.chdir(tmp_path)
     weights, logged = [], []
@@ -103,7 +95,8 @@ def test_a_run_logs_them_and_ends_the_same(
         weights.append(load_checkpoint(folder / "checkpoints" / "policies").weights)
         logged.append(list(read_metrics(folder / "metrics.jsonl")))
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
-    assert [x["step"] for x in logged[1] if "esnr" in x] == [3, 6]
+    assert [x["step"] for x in logged[1] if "esnr" in x and "task" not in x] == [3, 6]
     assert not any("esnr" in x or "host/diagnostics_seconds" in x for x in logged[0])
-    assert any("cartpole-balance/1/jacobian/latent_to_latent" in x for x in logged[1])
+    cells = {(x.get("task"), x.get("seed")) for x in logged[1] if "jacobian/latent_to_latent" in x}
+    assert ("cartpole-balance", 1) in cells
     assert "diagnostics_seconds" in capsys.readouterr().err

@@ -1,22 +1,41 @@
 """MPPI in the learned model: optima known by hand, bounds, cells apart, noise, divergence."""
 
+from types import SimpleNamespace
+
+import attrs
 import numpy as np
 import pytest
 import torch
-from pairs import DIMS, PAIRS, SETTINGS, B, batch, params, problem, stack, world_model
+from pairs import (
+    DIMS,
+    LEARNING,
+    PAIRS,
+    B,
+    batch,
+    one_cell,
+    pair,
+    params,
+    policy,
+    policy_update,
+    problem,
+    stack,
+    world_model,
+)
 from torch import nn
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
+from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.schema import PlanningConfig
 from fmbpo.hookspecs import Prediction, Rollout
 from fmbpo.nn import two_hot
-from fmbpo.plugins import load_plugin
-from fmbpo.pwm.imagination import Roles, Start, make_losses
-from fmbpo.pwm.mppi import Planner, PlannerSettings, PlanNoise, planning_act
+from fmbpo.pwm.acting import Actors
+from fmbpo.pwm.mppi import MPPI, PlanNoise, mppi_act
+from fmbpo.pwm.pair import Pair
+from fmbpo.pwm.policy import Start
 from fmbpo.tasks.vector import EpisodeRunner
 
-each_pair = pytest.mark.parametrize(("world", "policy"), PAIRS)
+each_pair = pytest.mark.parametrize(("world", "kind"), PAIRS)
 SMALL = {"samples": 48, "elites": 8, "policy_samples": 4, "iterations": 3}
 SHARP = {"iterations": 12, "temperature": 5.0, "min_std": 0.02, "elites": 32, "samples": 512}
 CELLS, EPISODES = 3, 2
@@ -76,18 +95,24 @@ class Value(nn.Module):
         return -self.weight * (z - self.goal).square().sum(-1)
 
 
-def configured(values):
-    """Settings from the keys of ``[planning]``, ``discount`` and ``symlog_reward``."""
-    given = dict(values)
-    learned = given.pop("discount", 0.99), given.pop("symlog_reward", False)
-    return PlannerSettings(PlanningConfig(**given), *learned)
+def planner_of(pair, critic, discount=LEARNING.discount, imagined_reward="real", **planning):
+    """A planner with these keys of ``[planning]``."""
+    learning = attrs.evolve(LEARNING, discount=discount)
+    conventions = ConventionsConfig(imagined_reward=imagined_reward)
+    return MPPI(pair, critic, PlanningConfig(**planning), learning, conventions)
+
+
+def known_pair(world, policy):
+    """They have ``predict`` alone, which is all that a planner needs."""
+    model_hooks = SimpleNamespace(predict=World.predict)
+    hooks = SimpleNamespace(predict=Policy.predict, rollout=None, loss=None)
+    return Pair(world, model_hooks, policy, hooks)
 
 
 def known(world, policy=None, values=None, rows=1, obs=0.0, mask=(1.0, 1.0), tasks=0, **settings):
     """A planner in the known world, and what its ``plan`` takes before the previous plan."""
     policy = policy or Policy()
-    roles = Roles(world, World.predict, policy, None, None, Value())
-    planner = Planner(roles, Policy.predict, configured({**SHARP, **settings}))
+    planner = planner_of(known_pair(world, policy), Value(), **{**SHARP, **settings})
     start = (
         torch.full((rows, 2), obs),
         torch.arange(rows) * tasks,
@@ -131,15 +156,15 @@ def test_with_a_horizon_of_one_goes_to_the_state_of_best_value():
     torch.testing.assert_close(action, torch.tensor([[2 / 15, 0.0]]), rtol=0, atol=0.03)
 
 
-@pytest.mark.parametrize("symlog", [False, True])
-def test_the_reward_counts_in_the_scale_that_is_set(symlog):
+@pytest.mark.parametrize("scale", ["real", "symlog"])
+def test_the_reward_counts_in_the_scale_that_is_set(scale):
     world, value = World(cost=8.0, target=(-0.6, 0.0)), Value(2.0, 0.9)
     planner, args = known(
-        world, values=[value], mask=(1.0, 0.0), horizon=1, symlog_reward=symlog, discount=1.0
+        world, values=[value], mask=(1.0, 0.0), horizon=1, imagined_reward=scale, discount=1.0
     )
     grid = torch.linspace(-1, 1, 2001)
     reward = -8 * (grid + 0.6).square()
-    total = (two_hot.symlog(reward) if symlog else reward) - 2 * (grid - 0.9).square()
+    total = (two_hot.symlog(reward) if scale == "symlog" else reward) - 2 * (grid - 0.9).square()
     found = planned(planner, args)[0, 0, 0]
     torch.testing.assert_close(found, grid[total.argmax()], rtol=0, atol=0.03)
 
@@ -185,12 +210,11 @@ def test_begins_with_the_policy_and_goes_on_with_the_last_plan():
 
 def test_a_plan_is_carried_from_step_to_step_until_step_0():
     """The candidates are what is left of the plan and the policy's actions 0.2, 0.3, 0.45."""
-    settings = configured({"policy_samples": 1, "elites": 1, "min_std": 0.0, "max_std": 1e-6})
-    world, policy = World(target=(0.45, 0.45)), Policy(0.2, 0.5)
-    roles = Roles(world, World.predict, policy, None, None, Value())
-    trees = (stack([tree]) for tree in (params(policy), stack([params(Value())])))
-    args = torch.zeros(1, dtype=torch.long), torch.ones(1, 2), 0
-    act = planning_act(roles, Policy.predict, settings, *trees, {}, *args)
+    pair = known_pair(World(target=(0.45, 0.45)), Policy(0.2, 0.5))
+    planner = planner_of(pair, Value(), policy_samples=1, elites=1, min_std=0.0, max_std=1e-6)
+    policies, critics = stack([params(pair.policy)]), stack([stack([params(Value())])])
+    actors = Actors(pair, policies, {}, torch.zeros(1, dtype=torch.long), torch.ones(1, 2))
+    act = mppi_act(planner, actors, critics, seed=0)
     actions = [act(np.zeros((1, 1, 2), np.float32), step)[0, 0, 0] for step in (0, 1, 2, 0, 1)]
     np.testing.assert_allclose(actions, [0.2, 0.3, 0.45, 0.2, 0.3], atol=1e-4)
 
@@ -236,9 +260,8 @@ def test_cells_with_models_of_their_own_plan_in_them():
     planner, _ = known(World())
     policies, critics = stack([params(Policy())] * 2), stack([stack([params(Value())])] * 2)
     models = stack([params(World(target=t)) for t in targets])
-    roles = Roles(World(), World.predict, Policy(), None, None, Value())
-    args = torch.arange(2), torch.ones(2, 2), 0
-    act = planning_act(roles, Policy.predict, planner.settings, policies, critics, models, *args)
+    actors = Actors(planner.pair, policies, models, torch.arange(2), torch.ones(2, 2))
+    act = mppi_act(planner, actors, critics, seed=0)
     actions = act(np.zeros((2, 3, 2), np.float32), 0)
     expected = np.array(targets) + 0.1 * np.array([[0], [1]])
     np.testing.assert_allclose(actions, expected[:, None].repeat(3, 1), atol=0.03)
@@ -247,13 +270,21 @@ def test_cells_with_models_of_their_own_plan_in_them():
 # --- The plugins of the repository
 
 
-def prepared(world, policy, **settings):
-    """The arguments of ``planning_act`` for some cells of tasks with 6, 2 and 1 dimensions."""
-    roles, states, _ = problem(world, policy, cells=CELLS)
-    mask = (torch.arange(6) < torch.tensor([6, 2, 1]).unsqueeze(1)).float()
-    chosen = configured({**SMALL, **settings})
-    predict = load_plugin("policy", policy).predict
-    return roles, predict, chosen, states.policy, states.critics, {}, torch.tensor([1, 4, 7]), mask
+MASK_TA = (torch.arange(6) < torch.tensor([6, 2, 1]).unsqueeze(1)).float()
+
+
+def prepared(world, kind, model=None, models=None, cells=slice(None), **settings):
+    """``act`` of a seed: plans of some cells of tasks with 6, 2 and 1 dimensions.
+
+    ``model``: the world model with its component; ``models``: parameters of one for each cell.
+    """
+    update, states, _ = problem(world, kind, cells=CELLS)
+    chosen = pair(model or world_model(world), policy(kind))
+    planner = planner_of(chosen, update.critic, **{**SMALL, **settings})
+    policies, critics = tree_map(lambda t: t[cells], (states.policy, states.critics))
+    index = torch.tensor([1, 4, 7])[cells]
+    actors = Actors(chosen, policies, models or {}, index, MASK_TA[cells])
+    return lambda seed: mppi_act(planner, actors, critics, seed)
 
 
 def observations(steps):
@@ -264,19 +295,18 @@ def run(act, obs):
     return np.stack([act(o, t) for t, o in enumerate(obs)])
 
 
-def own_models(world):
-    modules = [world_model(world, seed=s)[1] for s in range(CELLS)]
-    return modules, stack([params(m) for m in modules])
+def masked():
+    """Of the actions of a step: where the task has no such dimension."""
+    return (MASK_TA == 0).numpy()[:, None].repeat(EPISODES, 1)
 
 
 @each_pair
-def test_the_plan_scores_at_least_what_the_policy_does(world, policy):
+def test_the_plan_scores_at_least_what_the_policy_does(world, kind):
     """The scores are imagination's own returns, of the policy and of the plan replayed."""
-    roles, states, starts = problem(world, policy, cells=1)
-    state, start = (tree_map(lambda t: t[0], x) for x in (states, starts))
+    update, states, starts = problem(world, kind, cells=1)
+    state, start = one_cell((states, starts))
     start = Start(*start[:3], *map(torch.zeros_like, start[3:]))
-    settings = configured({**SMALL, "samples": 256, "discount": SETTINGS.discount})
-    planner = Planner(roles, load_plugin("policy", policy).predict, settings)
+    planner = planner_of(update.pair, update.critic, **{**SMALL, "samples": 256})
     args = state.policy, state.critics, {}, *start[:3]
     plan = planned(planner, args)
 
@@ -288,26 +318,25 @@ def test_the_plan_scores_at_least_what_the_policy_does(world, policy):
             logits.append(step.reward_logits_BR)
         return Rollout(torch.stack(latents), plan, torch.stack(logits))
 
-    def score(roles):
-        losses = make_losses(roles, SETTINGS)
-        _, (imagined, *_) = losses.actor(state.policy, state.critics, state.scale, start, {})
+    def score(update):
+        _, (imagined, *_) = update.actor_loss(state.policy, state.critics, state.scale, start, {})
         return imagined.return_B
 
-    gain = score(roles._replace(policy_rollout=replay)) - score(roles)
+    component, module = policy(kind)
+    replayed = pair(world_model(world), (attrs.evolve(component, rollout=replay), module))
+    gain = score(policy_update(replayed)) - score(update)
     assert gain.shape == (B,)
     assert (gain > 0).all()
 
 
 @each_pair
-def test_actions_are_bounded_and_masked(world, policy):
-    args = prepared(world, policy, max_std=3.0)
-    actions = run(planning_act(*args, seed=0), observations(3))
+def test_actions_are_bounded_and_masked(world, kind):
+    actions = run(prepared(world, kind, max_std=3.0)(seed=0), observations(3))
     assert actions.shape == (3, CELLS, EPISODES, DIMS.action)
     assert actions.dtype == np.float32
     assert (np.abs(actions) <= 1).all()
-    mask = args[-1].numpy().astype(bool)[:, None].repeat(EPISODES, 1)
-    assert (actions[:, ~mask] == 0).all()
-    assert (actions[:, mask] != 0).all()
+    assert (actions[:, masked()] == 0).all()
+    assert (actions[:, ~masked()] != 0).all()
 
 
 @pytest.mark.parametrize("elites", [33, 37, 41])
@@ -320,64 +349,57 @@ def test_bounds_hold_where_the_best_lies_beyond(elites):
 
 @each_pair
 @pytest.mark.parametrize("own", [False, True])
-def test_cells_stacked_equal_each_alone(world, policy, own):
+def test_cells_stacked_equal_each_alone(world, kind, own):
     """With models of their own, each alone has its model as the module."""
-    roles, predict, settings, policies, critics, _, index, mask = prepared(world, policy)
-    modules, models = own_models(world)
+    models = [world_model(world, seed=cell) for cell in range(CELLS)]
     obs = observations(3)
-    given = models if own else {}
-    together = run(
-        planning_act(roles, predict, settings, policies, critics, given, index, mask, 0), obs
-    )
+    given = stack([params(module) for _, module in models]) if own else None
+    together = run(prepared(world, kind, models=given)(seed=0), obs)
     for cell in range(CELLS):
         one = slice(cell, cell + 1)
-        mine = roles._replace(world_model=modules[cell]) if own else roles
-        trees = (tree_map(lambda t, i=one: t[i], x) for x in (policies, critics))
-        act = planning_act(mine, predict, settings, *trees, {}, index[one], mask[one], 0)
-        np.testing.assert_allclose(together[:, one], run(act, obs[:, one]), atol=1e-4)
+        alone = prepared(world, kind, model=models[cell] if own else None, cells=one)
+        np.testing.assert_allclose(together[:, one], run(alone(seed=0), obs[:, one]), atol=1e-4)
 
 
 def test_the_seed_decides_and_step_0_begins_anew():
-    args, obs = prepared("mlp", "flow"), observations(3)
-    act = planning_act(*args, seed=5)
+    of_seed, obs = prepared("mlp", "flow"), observations(3)
+    act = of_seed(5)
     first = run(act, obs)
-    assert (first == run(planning_act(*args, seed=5), obs)).all()
+    assert (first == run(of_seed(5), obs)).all()
     torch.manual_seed(123)  # torch's own stream has no part in it
     assert (first == run(act, obs)).all()
-    other = run(planning_act(*args, seed=6), obs)
-    mask = args[-1].numpy().astype(bool)[:, None].repeat(EPISODES, 1)
-    assert (first[:, mask] != other[:, mask]).all()
+    other = run(of_seed(6), obs)
+    assert (first[:, ~masked()] != other[:, ~masked()]).all()
 
 
 def test_a_stochastic_world_model_is_planned_in():
-    args = list(prepared("flow", "mlp"))
-    _, module = world_model("flow", source="noise", endpoint_coef=0.0)
-    assert module.noise_dim > 0
-    args[0] = args[0]._replace(world_model=module)
-    actions = run(planning_act(*args, seed=0), observations(2))
+    model = world_model("flow", source="noise", endpoint_coef=0.0)
+    assert model[1].noise_dim > 0
+    of_seed = prepared("flow", "mlp", model=model)
+    actions = run(of_seed(0), observations(2))
     assert np.isfinite(actions).all()
-    assert (actions == run(planning_act(*args, seed=0), observations(2))).all()
+    assert (actions == run(of_seed(0), observations(2))).all()
 
 
 def test_compiles_as_one_graph():
     """So no branch depends on data."""
     torch._dynamo.reset()
-    roles, predict, settings, policies, critics, _, _, _ = prepared("mlp", "flow", iterations=2)
-    planner = Planner(roles, predict, settings)
+    update, states, _ = problem("mlp", "flow", cells=CELLS)
+    planner = planner_of(update.pair, update.critic, **{**SMALL, "iterations": 2})
     real = batch()
     start = tuple(x.expand(CELLS, *x.shape) for x in (real.obs_HBO[0], real.index_B, real.mask_BA))
     noise = planner.noise(B, 6, torch.Generator().manual_seed(0))
     plan = vmap(planner.plan, in_dims=(0, 0, 0, 0, 0, 0, 0, None))
-    args = policies, critics, {}, *start, torch.zeros(CELLS, 3, B, 6), noise
+    args = states.policy, states.critics, {}, *start, torch.zeros(CELLS, 3, B, 6), noise
     compiled = torch.compile(plan, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(*args), plan(*args), rtol=0, atol=1e-4)
 
 
 def test_decides_in_the_simulator():
-    args = prepared("mlp", "mlp")
+    of_seed = prepared("mlp", "mlp")
     tasks = ["walker-stand", "reacher-easy", "cartpole-balance"]
     with EpisodeRunner(workers=0) as runner:
-        returns = [runner.run(planning_act(*args, seed=0), tasks, [1, 2], 4) for _ in range(2)]
+        returns = [runner.run(of_seed(0), tasks, [1, 2], 4) for _ in range(2)]
     assert returns[0].shape == (CELLS, EPISODES)
     assert (returns[0] == returns[1]).all()
     assert np.isfinite(returns[0]).all()

@@ -1,11 +1,11 @@
 """The policy update: stacked equals apart, compiled equals eager, pure, and it learns."""
 
+import attrs
 import pytest
 import torch
-from pairs import KINDS, PAIRS, RATES, SETTINGS, problem
+from pairs import PAIRS, RATES, pair, policy, policy_update, problem, world_model
+from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map
-
-from fmbpo.pwm.policy import make_policy_update
 
 each_pair = pytest.mark.parametrize(("world_kind", "policy_kind"), PAIRS)
 
@@ -17,8 +17,7 @@ def equal(a, b, **tolerance):
 
 @each_pair
 def test_training_stacked_equals_training_apart(world_kind, policy_kind):
-    roles, states, starts = problem(world_kind, policy_kind)
-    update = make_policy_update(roles, SETTINGS)
+    update, states, starts = problem(world_kind, policy_kind)
     together = states
     for _ in range(3):
         together, metrics = update(together, starts, RATES)
@@ -33,17 +32,15 @@ def test_training_stacked_equals_training_apart(world_kind, policy_kind):
 @each_pair
 def test_compiles_as_one_graph_and_equals_eager(world_kind, policy_kind):
     torch._dynamo.reset()
-    roles, states, starts = problem(world_kind, policy_kind, cells=2)
-    update = make_policy_update(roles, SETTINGS)
-    compiled = torch.compile(update, fullgraph=True, backend="eager")
+    update, states, starts = problem(world_kind, policy_kind, cells=2)
+    compiled = torch.compile(update.__call__, fullgraph=True, backend="eager")
     equal(compiled(states, starts, RATES), update(states, starts, RATES), rtol=1e-3, atol=2e-5)
 
 
 @each_pair
 def test_is_pure(world_kind, policy_kind):
-    roles, states, starts = problem(world_kind, policy_kind)
+    update, states, starts = problem(world_kind, policy_kind)
     copies = tree_map(torch.clone, (states, starts))
-    update = make_policy_update(roles, SETTINGS)
     first, second = update(states, starts, RATES), update(states, starts, RATES)
     equal((states, starts), copies, rtol=0, atol=0)
     equal(first, second, rtol=0, atol=0)
@@ -51,8 +48,8 @@ def test_is_pure(world_kind, policy_kind):
 
 @each_pair
 def test_every_policy_and_critic_parameter_moves(world_kind, policy_kind):
-    roles, states, starts = problem(world_kind, policy_kind)
-    new, _ = make_policy_update(roles, SETTINGS)(states, starts, RATES)
+    update, states, starts = problem(world_kind, policy_kind)
+    new, _ = update(states, starts, RATES)
     for before, after in ((states.policy, new.policy), (states.critics, new.critics)):
         for name in before:
             assert (before[name] != after[name]).any(), name
@@ -60,8 +57,7 @@ def test_every_policy_and_critic_parameter_moves(world_kind, policy_kind):
 
 @each_pair
 def test_the_imagined_return_rises(world_kind, policy_kind):
-    roles, states, starts = problem(world_kind, policy_kind)
-    update = make_policy_update(roles, SETTINGS)
+    update, states, starts = problem(world_kind, policy_kind)
     rewards = []
     for _ in range(60):
         states, metrics = update(states, starts, RATES)
@@ -69,29 +65,52 @@ def test_the_imagined_return_rises(world_kind, policy_kind):
     assert rewards[-1] > rewards[0] + 0.01
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_world_model_stays_as_it_is(kind):
-    roles, states, starts = problem(kind, "mlp")
-    before = {k: v.clone() for k, v in roles.world_model.state_dict().items()}
-    make_policy_update(roles, SETTINGS)(states, starts, RATES)
-    for name, value in roles.world_model.state_dict().items():
+@each_pair
+def test_leaves_a_frozen_model_alone(world_kind, policy_kind):
+    update, states, starts = problem(world_kind, policy_kind)
+    model = update.pair.world_model
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    update(states, starts, RATES)
+    for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert not any(p.requires_grad for p in roles.world_model.parameters())
+    assert not any(p.requires_grad for p in model.parameters())
 
 
 @each_pair
-def test_noise_in_masked_actions_changes_nothing(world_kind, policy_kind):
-    roles, states, starts = problem(world_kind, policy_kind)
-    update = make_policy_update(roles, SETTINGS)
-    first = starts.mask_BA.new_tensor([1, 0, 0, 0, 0, 0]).expand_as(starts.mask_BA)
-    noise = starts.policy_noise_HBN
-    other = torch.cat([noise[..., :1], noise[..., 1:] + 1], -1)
-    for mask, same in ((first, True), (torch.ones_like(first), False)):
-        one, two = (
-            update(states, starts._replace(mask_BA=mask, policy_noise_HBN=n), RATES)[0].policy
-            for n in (noise, other)
-        )
-        assert all(torch.equal(one[name], two[name]) for name in one) == same
+def test_padded_action_dimensions_are_0_and_have_no_part_in_the_update(world_kind, policy_kind):
+    """Noise in them is not seen; nor are actions in them, which the world model is handed here."""
+    update, states, starts = problem(world_kind, policy_kind)
+    padded_TBA = starts.mask_BA == 0
+    assert padded_TBA.any()
+    assert not padded_TBA.all()
+    args = states.policy, states.critics, states.scale, starts, {}
+    _, (imagined, *_) = vmap(update.actor_loss)(*args)
+    action_THBA = imagined.rollout.action_HBA
+    padded_THBA = padded_TBA.unsqueeze(1).expand_as(action_THBA)
+    assert (action_THBA[padded_THBA] == 0).all()
+    assert (action_THBA[~padded_THBA] != 0).all()
+
+    expected = update(states, starts, RATES)
+    for of_padding in (True, False):
+        where_THBA = padded_THBA if of_padding else ~padded_THBA
+        noise = starts.policy_noise_HBN
+        louder = starts._replace(policy_noise_HBN=torch.where(where_THBA, noise + 9, noise))
+        handed = handing_over(world_kind, policy_kind, of_padding)
+        for found in (update(states, louder, RATES), handed(states, starts, RATES)):
+            same = all(map(torch.equal, tree_leaves(found), tree_leaves(expected)))
+            assert same == of_padding
+
+
+def handing_over(world_kind, policy_kind, of_padding):
+    """The update with larger actions handed to the world model, in the padding or elsewhere."""
+    component, module = world_model(world_kind)
+
+    def predict(module, z, action, task, noise):
+        where = 1 - task.mask_BA if of_padding else task.mask_BA
+        return component.predict(module, z, action + 9 * where, task, noise)
+
+    other = attrs.evolve(component, predict=predict)
+    return policy_update(pair((other, module), policy(policy_kind)))
 
 
 def test_the_path_through_the_policys_own_input_is_cut():

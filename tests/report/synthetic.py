@@ -5,8 +5,7 @@ import math
 import random
 import statistics
 
-from fmbpo.compare.record import Basis, Cell, Record, Score
-from fmbpo.compare.result import (
+from fmbpo.compare.comparison import (
     OVERALL,
     CellResult,
     Comparison,
@@ -16,6 +15,7 @@ from fmbpo.compare.result import (
     Profile,
     Section,
 )
+from fmbpo.compare.record import Basis, Cell, Record, Score
 from fmbpo.runs.findings import Finding
 
 HOSTILE = "<script>alert(1)</script>"

@@ -81,8 +81,12 @@ def test_mean_of_what_all_seeds_reached():
 
 def test_pretraining(tmp_path):
     errors = [
-        HorizonErrors("observation", [1, 2, 4, 8, 16], [1, 2, 3, 4, 5], [2, 4, 6, 8, 10]),
-        HorizonErrors("reward", [1, 16], [0.1, 0.2]),
+        HorizonErrors(
+            "observation",
+            [1, 2, 4, 8, 16],
+            {"world model": [1, 2, 3, 4, 5], "copy baseline": [2, 4, 6, 8, 10]},
+        ),
+        HorizonErrors("reward", [1, 16], {"world model": [0.1, 0.2]}),
     ]
     losses = {"total": [(0, 5.0), (100, 0.1)], "reward": [(0, 2.0), (100, math.nan)]}
     pretraining_curves(tmp_path / "p.png", HEADING, losses, errors)

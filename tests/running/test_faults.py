@@ -2,10 +2,10 @@
 
 from collections import Counter
 
+import attrs
 import pytest
 import torch
-from pairs import KINDS, PAIRS, SETTINGS, B, H, batch, params, problem, world_model
-from torch.utils._pytree import tree_map
+from pairs import KINDS, OPTIMISER, PAIRS, B, H, batch, one_cell, params, problem, world_model
 
 from fmbpo.config import load_experiment
 from fmbpo.config.schema import DataConfig
@@ -13,14 +13,10 @@ from fmbpo.data.sampler import SliceSampler
 from fmbpo.data.store import info
 from fmbpo.hookspecs import Batch, Task
 from fmbpo.nn import two_hot
-from fmbpo.pwm.critic import td_lambda
-from fmbpo.pwm.imagination import make_losses
-from fmbpo.pwm.world_model import (
-    WorldModelSettings,
-    WorldModelState,
-    make_world_model_update,
-)
+from fmbpo.pwm.policy import td_lambda
+from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.tasks.mt30 import task_info
+from fmbpo.training.context import Context
 from fmbpo.training.dataset import load_dataset
 from fmbpo.training.pretraining import Pretraining
 
@@ -41,8 +37,8 @@ def trained(kind, reward_loss):
     """A world model after 200 updates on synthetic rewards, its head starting at zero."""
     component, module = world_model(kind, reward_loss=reward_loss)
     torch.nn.init.zeros_(module.reward[-1].weight)
-    settings = WorldModelSettings((0.9, 0.999), 20.0, 1.0)
-    update = make_world_model_update(module, component.loss, settings)
+    optimiser = attrs.evolve(OPTIMISER, encoder_scale=1.0)
+    update = WorldModelUpdate(module, component.loss, optimiser)
     state, generator = WorldModelState.initial(params(module)), torch.Generator().manual_seed(0)
     losses = []
     for _ in range(200):
@@ -121,10 +117,9 @@ def test_masked_action_dimensions_change_nothing(kind):
 
 @pytest.mark.parametrize(("world", "policy"), PAIRS)
 def test_policies_leave_the_padding_at_zero(world, policy):
-    roles, states, starts = problem(world, policy, cells=1)
-    state, start = (tree_map(lambda t: t[0], x) for x in (states, starts))
-    losses = make_losses(roles, SETTINGS)
-    _, (imagined, _, _) = losses.actor(state.policy, state.critics, state.scale, start, {})
+    update, states, starts = problem(world, policy, cells=1)
+    state, start = one_cell((states, starts))
+    _, (imagined, _, _) = update.actor_loss(state.policy, state.critics, state.scale, start, {})
     action = imagined.rollout.action_HBA
     assert not (action * (1 - start.mask_BA)).any()
     assert action.any()
@@ -165,7 +160,7 @@ def test_the_best_world_model_is_that_of_the_held_out_episodes(kind, small_store
     file = repository / f"experiments/phase8_pretrain_{kind}wm.toml"
     e = load_experiment(file, scale="laptop", data=str(small_store), overrides=tiny)
     data = load_dataset(e.data, torch.device("cpu"))
-    stage = Pretraining(e.world_model, e.pretrain, data, torch.device("cpu"), False)
+    stage = Pretraining(Context(e, data, torch.device("cpu")))
     measure, scores = stage.validator, iter([9.0, 3.0, 1.0, 2.0])
     stage.validator = lambda *a: {**measure(*a), "score": next(scores)}
     stage.evaluate(0)

@@ -15,7 +15,7 @@ from fmbpo.cli import main
 from fmbpo.config import load_experiment
 from fmbpo.errors import UserError, UserErrors
 from fmbpo.running.preflight import duration, memory, preflight, table
-from fmbpo.runs.checkpoint import save_checkpoint
+from fmbpo.runs.checkpoint import save_checkpoint, weights_sha256
 
 POLICY, STUDY = "phase8_mlpwm_mlppolicy", "demo_reward_loss_finetune"
 Usage = namedtuple("Usage", "total used free")
@@ -76,7 +76,7 @@ def test_all_is_well(command, tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("protocol.checkpoint=gone", ["gone: there is no checkpoint here"]),
+        ("protocol.checkpoint=gone", ["gone.safetensors: there is no checkpoint here"]),
         ("grid.tasks=['walker-run']", ["no episodes of task 'walker-run'", "choose among"]),
     ],
 )
@@ -238,7 +238,7 @@ def test_a_long_run_is_tried_and_its_results_are_the_same(command, monkeypatch, 
         assert ("about 0:0" in said) == (short == 0)
         assert torch.equal(torch.get_rng_state(), begun)
         (folder,) = (tmp_path / "runs").glob(f"{POLICY}__*")
-        weights = (folder / "checkpoints" / "policies" / "weights.safetensors").read_bytes()
+        weights = weights_sha256(folder / "checkpoints" / "policies")
         found.append((weights, (folder / "metrics.jsonl").read_bytes()))
         shutil.rmtree(tmp_path / "runs")
     assert found[0] == found[1]

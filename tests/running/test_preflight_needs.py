@@ -12,16 +12,20 @@ from fmbpo.data.store import open_store
 from fmbpo.errors import UserError
 from fmbpo.measure.cost import flops
 from fmbpo.running.preflight import disk, duration, memory
-from fmbpo.running.preflight.on_shapes import Tally, on_shapes, policies_cost, pretraining_cost
+from fmbpo.running.preflight.on_shapes import META, Tally, policies_cost, pretraining_cost
 from fmbpo.running.preflight.remaining import policies_part, pretraining_part
 from fmbpo.training.cells import Cell
-from fmbpo.training.dataset import by_conventions, load_dataset
-from fmbpo.training.own_models import learning_models
+from fmbpo.training.context import Context
+from fmbpo.training.dataset import load_dataset
+from fmbpo.training.networks import build_world_model
 from fmbpo.training.policies import PolicyTraining
-from fmbpo.training.pretraining import Pretraining, build_world_model
+from fmbpo.training.pretraining import Pretraining
 from fmbpo.training.residence_choice import check_loading
 
 CPU = torch.device("cpu")
+TASKS = ["cartpole-balance", "reacher-easy"]
+CELLS = [Cell(task, seed) for task in TASKS for seed in (1, 2)]
+"""The grid of the small store and ``tiny_policy``."""
 PRETRAIN, FROZEN, SCRATCH = "phase8_pretrain_flowwm", "phase8_mlpwm_flowpolicy", "base/demo_scratch"
 SIZES = {
     "small": ["pretrain.batch=64", "policy_learning.batch=16", "policy_learning.horizon=4"],
@@ -45,19 +49,16 @@ def load(repository, small_store, tiny, tiny_policy):
 
 def stage_of(e):
     """The real stage of an experiment, all cells of its grid."""
-    data = load_dataset(e.data, CPU)
+    context = Context(e, load_dataset(e.data, CPU), CPU)
     if e.policy is None:
-        return Pretraining(e.world_model, e.pretrain, data, CPU, False)
-    cells = [Cell(task, seed) for task in data.tasks for seed in e.grid.seeds]
+        return Pretraining(context)
     module = build_world_model(e.world_model, 0, CPU)
     e.world_model.component.freeze(module)
-    seen = by_conventions(data, e.conventions)
-    models = learning_models(e, e.policy_learning, cells, module, seen, data, CPU)
-    return PolicyTraining("x", cells, e, module, seen, None, CPU, models)
+    return PolicyTraining("x", CELLS, context, module, None)
 
 
 def cost_of(e):
-    return pretraining_cost(e, 2) if e.policy is None else policies_cost(e, 4)
+    return pretraining_cost(e, TASKS) if e.policy is None else policies_cost(e, CELLS)
 
 
 def allocated(step):
@@ -106,11 +107,12 @@ def test_more_of_everything_needs_more(load):
         assert more.flops > 1.5 * first.flops
         assert more.state == first.state
     e = load(FROZEN)
-    assert policies_cost(e, 8).weights == 2 * policies_cost(e, 4).weights
+    more = [*CELLS, *(Cell(task, seed) for task in TASKS for seed in (3, 4))]
+    assert policies_cost(e, more).weights == 2 * policies_cost(e, CELLS).weights
 
 
 def test_a_tally_counts_what_lives():
-    with Tally() as tally:
+    with META, Tally() as tally:
         a = torch.ones(1000)
         b = a.view(10, 100)  # no memory of its own
         assert tally.live == 4096
@@ -122,7 +124,7 @@ def test_a_tally_counts_what_lives():
         for _ in range(3):
             a.add(1).mul(2)
     assert tally.ran == (0, 6, 3 * 4096)
-    with on_shapes() as tally:
+    with META, Tally() as tally:
         x = torch.empty(2, 3) @ torch.empty(3, 5)
     assert x.is_meta
     assert tally.flops == 2 * 2 * 3 * 5
@@ -205,20 +207,20 @@ def test_bytes_for_people():
 
 
 def test_a_checkpoint_is_as_large_as_said(load, tmp_path):
-    from fmbpo.runs.checkpoint import save_checkpoint
+    from fmbpo.runs.checkpoint import checkpoint_file, save_checkpoint
 
     for name in (PRETRAIN, FROZEN, SCRATCH):
         e = load(name)
         stage = stage_of(e)
         part = (
-            policies_part(e, tmp_path / "none", 4)
+            policies_part(e, tmp_path / "none", CELLS)
             if e.policy
-            else pretraining_part(e, tmp_path / "none", 2)
+            else pretraining_part(e, tmp_path / "none", TASKS)
         )
-        folder = tmp_path / name.replace("/", "-")
+        path = tmp_path / name.replace("/", "-")
         manifest = {"kind": "x", "step": 0}
-        save_checkpoint(folder, manifest=manifest, weights=stage.weights(), state=stage.state())
-        size = sum(p.stat().st_size for p in folder.iterdir())
+        save_checkpoint(path, manifest=manifest, weights=stage.weights(), state=stage.state())
+        size = checkpoint_file(path).stat().st_size
         assert 0.8 * size < part.kept[0].checkpoint < 2 * size
 
 
@@ -230,8 +232,8 @@ def test_the_disk_at_its_fullest():
 
 
 def test_groups_of_cells_keep_a_checkpoint_each(load, tmp_path):
-    one = policies_part(load(FROZEN), tmp_path, 4)
-    several = policies_part(load(FROZEN, "policy_learning.stack=3"), tmp_path, 4)
+    one = policies_part(load(FROZEN), tmp_path, CELLS)
+    several = policies_part(load(FROZEN, "policy_learning.stack=3"), tmp_path, CELLS)
     assert len(several.kept) == 2
     assert several.cells == 3
     whole = sum(kept.checkpoint for kept in several.kept)
@@ -241,7 +243,7 @@ def test_groups_of_cells_keep_a_checkpoint_each(load, tmp_path):
 
 def test_seconds_are_updates_validations_and_simulated_steps(load, tmp_path):
     part = attrs.evolve(
-        policies_part(load(SCRATCH), tmp_path, 4), updates=10, validations=3, episodes=4.0
+        policies_part(load(SCRATCH), tmp_path, CELLS), updates=10, validations=3, episodes=4.0
     )
     pace = duration.Pace(0.5, validation=2.0, step=0.01)
     assert part.seconds(pace, 1) == pytest.approx(10 * 0.5 + 3 * 2 + 500 * 0.01 * 4)
@@ -269,7 +271,7 @@ def test_the_need_of_a_gpu(load):
     data = load_dataset(e.data, device)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    stage = Pretraining(e.world_model, e.pretrain, data, device, False)
+    stage = Pretraining(Context(e, data, device))
     for i in (1, 2):
         stage.step(i)
     measured = torch.cuda.max_memory_allocated() - before

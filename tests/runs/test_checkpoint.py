@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import threading
@@ -9,44 +10,38 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from fmbpo.base import files
 from fmbpo.errors import UserError
 from fmbpo.runs import checkpoint as cp
-from fmbpo.runs import checkpoint_files
 
 MANIFEST = {"kind": "policy", "step": 7, "plugins": {"policy": ["mlp", "0.1.0"]}, "seeds": (1, 2)}
 
 
-def save(folder, value=1.0, state=None, **manifest):
+def save(path, value=1.0, state=None, **manifest):
     weights = {"b": torch.full((4, 3), value), "a": torch.arange(5, dtype=torch.int64)}
-    cp.save_checkpoint(folder, manifest={**MANIFEST, **manifest}, weights=weights, state=state)
-
-
-def edit(folder, **changes):
-    path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    cp.save_checkpoint(path, manifest={**MANIFEST, **manifest}, weights=weights, state=state)
 
 
 def test_round_trip(tmp_path):
     state = {"optimiser": {0: (torch.ones(3), 1)}, "none": None}
     save(tmp_path / "sub" / "last", state=state)
     loaded = cp.load_checkpoint(tmp_path / "sub" / "last", expect_kind="policy")
-    assert loaded.manifest["step"] == 7
-    assert loaded.manifest["seeds"] == [1, 2]
-    assert set(loaded.manifest["files"]) == {
-        "weights.safetensors",
-        "state.safetensors",
-        "state.json",
-    }
+    assert loaded.manifest == {**MANIFEST, "seeds": [1, 2]}
     assert list(loaded.weights) == ["a", "b"]
     assert torch.equal(loaded.weights["b"], torch.ones(4, 3))
     assert torch.equal(loaded.state["optimiser"][0][0], torch.ones(3))
     loaded.weights["b"].add_(1)  # the tensors are the caller's own
-    assert cp.load_checkpoint(tmp_path / "sub" / "last", with_state=False).state is None
+    again = cp.load_checkpoint(tmp_path / "sub" / "last.safetensors", with_state=False)
+    assert again.state is None
+    assert again.weights["b"].sum() == 12
     assert cp.read_manifest(tmp_path / "sub" / "last") == loaded.manifest
+    names = {"weights/a", "weights/b", "state/optimiser/0/0"}
+    assert load_file(tmp_path / "sub" / "last.safetensors").keys() == names
 
 
-def test_shared_and_strided_tensors(tmp_path):
+def test_shared_and_strided_tensors_of_every_type(tmp_path):
     base = torch.arange(12.0).reshape(3, 4)
     weights = {
         "whole": base,
@@ -56,90 +51,134 @@ def test_shared_and_strided_tensors(tmp_path):
         "empty": torch.zeros(0, 2),
         "scalar": torch.tensor(2.5, dtype=torch.bfloat16, requires_grad=True),
         "wide": torch.ones(1).expand(5),
+        **{name: torch.arange(-1, 2).to(getattr(torch, name)) for name in cp._DTYPES},
     }
-    state = {"twice": [base, base.T]}
-    cp.save_checkpoint(tmp_path / "c", manifest=MANIFEST, weights=weights, state=state)
+    cp.save_checkpoint(
+        tmp_path / "c", manifest=MANIFEST, weights=weights, state={"twice": [base, base.T]}
+    )
     loaded = cp.load_checkpoint(tmp_path / "c")
     for name, tensor in weights.items():
         assert torch.equal(loaded.weights[name], tensor), name
         assert loaded.weights[name].dtype == tensor.dtype
     assert torch.equal(loaded.state["twice"][1], base.T)
-    assert (tmp_path / "c" / "weights.safetensors").stat().st_size < 1000
+
+
+def test_the_hash_of_the_weights_is_theirs_alone(tmp_path):
+    save(tmp_path / "a", state={"x": 1})
+    save(tmp_path / "b", step=9)
+    save(tmp_path / "c", 2.0)
+    a, b, c = (cp.weights_sha256(tmp_path / name) for name in "abc")
+    assert a == b != c
+
+
+def test_names_with_and_without_the_ending(tmp_path):
+    for name in ("v1.5", "d.safetensors"):
+        assert not cp.checkpoint_exists(tmp_path / name)
+        save(tmp_path / name)
+        assert cp.checkpoint_exists(tmp_path / name)
+    (tmp_path / ".x.host-1.aside.safetensors").touch()
+    found = [tmp_path / "d.safetensors", tmp_path / "v1.5.safetensors"]
+    assert cp.list_checkpoints(tmp_path) == found
+    assert cp.list_checkpoints(tmp_path / "nothing") == []
 
 
 def test_replaces_and_leaves_nothing_aside(tmp_path):
     save(tmp_path / "last", 1.0, state={"x": 1})
+    (tmp_path / ".last.host-1.aside.safetensors").write_text("of a killed process")
     save(tmp_path / "last", 2.0)
-    assert [p.name for p in tmp_path.iterdir()] == ["last"]
+    assert [p.name for p in tmp_path.iterdir()] == ["last.safetensors"]
     loaded = cp.load_checkpoint(tmp_path / "last")
     assert loaded.weights["b"][0, 0] == 2
     assert loaded.state is None
 
 
-def test_missing_incomplete_and_foreign(tmp_path):
-    with pytest.raises(UserError, match="there is no checkpoint here"):
-        cp.load_checkpoint(tmp_path / "nothing")
-    save(tmp_path / "c", state={"x": 1})
-    (tmp_path / "c" / "state.json").unlink()
-    with pytest.raises(UserError, match=r"not a complete checkpoint: state\.json"):
-        cp.load_checkpoint(tmp_path / "c")
-    cp.load_checkpoint(tmp_path / "c", with_state=False)
-    (tmp_path / "c" / "manifest.json").unlink()
-    with pytest.raises(UserError, match="not a complete checkpoint"):
-        cp.load_checkpoint(tmp_path / "c")
-    (tmp_path / "c" / "manifest.json").write_text("[]")
-    with pytest.raises(UserError, match="not a checkpoint's manifest"):
-        cp.load_checkpoint(tmp_path / "c")
-
-
-@pytest.mark.parametrize("name", ["weights.safetensors", "state.safetensors", "state.json"])
-def test_every_byte_is_checked(tmp_path, name):
-    folder = tmp_path / "c"
-    save(folder, state={"x": torch.ones(4), "y": [1, 2]})
-    whole = (folder / name).read_bytes()
-    (folder / name).write_bytes(whole[:-1])
-    with pytest.raises(UserError, match=r"corrupt file.*bytes where the manifest says"):
-        cp.load_checkpoint(folder)
-    for at in (0, len(whole) // 2, len(whole) - 1):
+def test_every_bit_is_checked(tmp_path):
+    """Flipped anywhere but in the header's last spaces, it is noticed."""
+    save(tmp_path / "c", state={"x": torch.ones(4), "y": [1, 2]})
+    file = tmp_path / "c.safetensors"
+    whole = file.read_bytes()
+    for at in range(len(whole)):
         flipped = bytearray(whole)
-        flipped[at] ^= 1
-        (folder / name).write_bytes(flipped)
-        with pytest.raises(UserError, match="SHA-256"):
-            cp.load_checkpoint(folder)
+        flipped[at] ^= 1 << at % 8
+        file.write_bytes(flipped)
+        with pytest.raises(UserError, match=r"c\.safetensors: (corrupt|written in)"):
+            cp.load_checkpoint(tmp_path / "c")
 
 
-def test_edited_manifest_newer_format_other_kind(tmp_path):
-    save(tmp_path / "c")
-    with pytest.raises(UserError, match="kind 'policy' where 'world_model' is needed"):
-        cp.load_checkpoint(tmp_path / "c", expect_kind="world_model")
-    edit(tmp_path / "c", step=8)
-    with pytest.raises(UserError, match="SHA-256"):
+def test_truncated_foreign_and_missing(tmp_path):
+    save(tmp_path / "c", state={"x": torch.ones(4)})
+    file = tmp_path / "c.safetensors"
+    whole = file.read_bytes()
+    for length in (0, 5, 300, len(whole) - 1):
+        file.write_bytes(whole[:length])
+        with pytest.raises(UserError, match="corrupt file"):
+            cp.read_manifest(tmp_path / "c")
+    save_file({"weights/a": torch.ones(1)}, file)
+    with pytest.raises(UserError, match="corrupt file: fmbpo did not write it"):
         cp.load_checkpoint(tmp_path / "c")
-    edit(tmp_path / "c", format=cp.FORMAT + 1)
-    with pytest.raises(UserError, match=f"format {cp.FORMAT + 1}"):
+    torch.save({"b": torch.ones(1)}, file)  # no pickle is read
+    with pytest.raises(UserError, match="corrupt file"):
+        cp.load_checkpoint(tmp_path / "c")
+    file.unlink()
+    with pytest.raises(UserError, match="there is no checkpoint here"):
+        cp.load_checkpoint(tmp_path / "c")
+    file.mkdir()
+    with pytest.raises(UserError, match="cannot be read"):
+        cp.load_checkpoint(tmp_path / "c")
+
+
+def test_other_kind_and_other_formats(tmp_path, monkeypatch):
+    save(tmp_path / "c")
+    with pytest.raises(UserError, match="kind 'policy'; 'world_model' is needed"):
+        cp.load_checkpoint(tmp_path / "c", expect_kind="world_model")
+    monkeypatch.setattr(cp, "FORMAT", 3)
+    save(tmp_path / "c")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="written in checkpoint format 3; this fmbpo knows"):
         cp.read_manifest(tmp_path / "c")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "manifest.json").write_text("{}")
+    assert cp.checkpoint_exists(tmp_path / "old")  # else a run would begin anew
+    with pytest.raises(UserError, match=r"an older format(.|\n)*train again"):
+        cp.load_checkpoint(tmp_path / "old")
 
 
-def test_no_pickle_is_read(tmp_path):
-    folder = tmp_path / "c"
-    save(folder)
-    torch.save({"b": torch.ones(1)}, folder / "weights.safetensors")
-    with pytest.raises(UserError, match="corrupt"):
-        cp.load_checkpoint(folder)
+def test_only_what_is_asked_for_is_read(tmp_path):
+    """A reader of the weights ignores a damaged state; a reader of the manifest, both."""
+    save(tmp_path / "c", state={"x": torch.ones(4)})
+    file = tmp_path / "c.safetensors"
+    content = bytearray(file.read_bytes())
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+
+    def harm(name):
+        content[8 + length + header[name]["data_offsets"][0]] ^= 1
+        file.write_bytes(content)
+
+    harm("state/x")
+    cp.load_checkpoint(tmp_path / "c", with_state=False)
+    with pytest.raises(UserError, match="its state do not match"):
+        cp.load_checkpoint(tmp_path / "c")
+    harm("weights/a")
+    cp.read_manifest(tmp_path / "c")
+    with pytest.raises(UserError, match="its weights do not match"):
+        cp.load_checkpoint(tmp_path / "c", with_state=False)
 
 
 def test_full_disk_leaves_the_last_one(tmp_path, monkeypatch):
-    save(tmp_path / "c", 1.0, state={"x": torch.ones(3)})
+    save(tmp_path / "c", 1.0)
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for victim in ("_write_tensors", "fsync_path"):
+    for module, victim in ((cp, "_bytes"), (files, "fsync_path"), (os, "replace")):
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint_files, victim, full)
+            if victim == "_bytes":
+                patch.setattr(cp, "_tensors_sha256", lambda _: "")
+            patch.setattr(module, victim, full)
             with pytest.raises(UserError, match="disk is full; the last checkpoint is intact"):
-                save(tmp_path / "c", 2.0, state={"x": torch.ones(3)})
-        assert [p.name for p in tmp_path.iterdir()] == ["c"]
+                save(tmp_path / "c", 2.0)
+        assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
         assert cp.load_checkpoint(tmp_path / "c").weights["b"][0, 0] == 1
 
 
@@ -148,14 +187,14 @@ import sys, torch
 from pathlib import Path
 from fmbpo.errors import UserError
 from fmbpo.runs.checkpoint import load_checkpoint, save_checkpoint
-folder = Path(sys.argv[1]) / "c"
+path = Path(sys.argv[1]) / "c"
 for size in (1_000, 3_000_000):
     try:
-        save_checkpoint(folder, manifest={"kind": "k", "step": size},
+        save_checkpoint(path, manifest={"kind": "k", "step": size},
                         weights={"w": torch.zeros(size)}, state=None)
     except UserError as error:
         print(error)
-print(load_checkpoint(folder).manifest["step"])
+print(load_checkpoint(path).manifest["step"])
 """
 
 
@@ -169,13 +208,6 @@ def test_a_really_full_disk(tmp_path):
         pytest.skip("no mount allowed here")
     assert "disk is full; the last checkpoint is intact" in done.stdout, done.stderr
     assert done.stdout.splitlines()[-1] == "1000"
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_no_permission(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="no permission"):
-        save(tmp_path / "c")
 
 
 def test_permission_error_is_explained(tmp_path, monkeypatch):
@@ -192,23 +224,9 @@ def test_unknown_state_and_thin_manifest_are_programming_errors(tmp_path):
         save(tmp_path / "c", state={"x": object()})
     with pytest.raises(ValueError, match="step"):
         cp.save_checkpoint(tmp_path / "c", manifest={"kind": "k"}, weights={}, state=None)
+    with pytest.raises(TypeError, match="complex128"):
+        save(tmp_path / "c", state={"x": torch.ones(1, dtype=torch.complex128)})
     assert not list(tmp_path.iterdir())
-
-
-def test_backup_is_loaded_listed_and_recovered(tmp_path):
-    save(tmp_path / "c", 1.0)
-    save(tmp_path / "d", 3.0)
-    (tmp_path / "c").rename(tmp_path / ".c.previous")
-    (tmp_path / ".c.partial").mkdir()
-    assert cp.checkpoint_exists(tmp_path / "c")
-    assert cp.list_checkpoints(tmp_path) == [tmp_path / "c", tmp_path / "d"]
-    assert cp.load_checkpoint(tmp_path / "c").weights["b"][0, 0] == 1
-    save(tmp_path / "c", 2.0)
-    assert cp.load_checkpoint(tmp_path / "c").weights["b"][0, 0] == 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "d"]
-    cp.remove_checkpoint(tmp_path / "c")
-    assert cp.list_checkpoints(tmp_path) == [tmp_path / "d"]
-    assert cp.list_checkpoints(tmp_path / "nothing") == []
 
 
 def test_readers_never_see_a_half(tmp_path):
@@ -243,83 +261,46 @@ from pathlib import Path
 from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 
 torch.set_num_threads(1)
-folder, draw = Path(sys.argv[1]), random.Random(0)
+path, draw = Path(sys.argv[1]), random.Random(0)
 
 def write_for_ever(announce):
-    step = load_checkpoint(folder).manifest["step"] if checkpoint_exists(folder) else 0
+    step = load_checkpoint(path).manifest["step"] if checkpoint_exists(path) else 0
     while True:
         step += 1
         tensor = torch.full((30_000,), float(step))
-        save_checkpoint(folder, manifest={"kind": "k", "step": step}, weights={"w": tensor},
+        save_checkpoint(path, manifest={"kind": "k", "step": step}, weights={"w": tensor},
                         state={"step": step, "t": tensor})
         os.write(announce, f"{step} ".encode())
 
-announced = backups = 0
-for kill in range(40):
+announced = 0
+for kill in range(12):
     reader, announce = os.pipe()
     child = os.fork()
     if child == 0:
         write_for_ever(announce)
     os.close(announce)
-    # Three of four have saved once, however slow the machine; the fourth may die at any moment.
-    head = os.read(reader, 4096).decode() if kill % 4 else ""
-    time.sleep(draw.uniform(0.0, 0.15))
+    # Two of three have saved once, however slow the machine; the third may die at any moment.
+    head = os.read(reader, 4096).decode() if kill % 3 else ""
+    time.sleep(draw.uniform(0.0, 0.05))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with os.fdopen(reader) as lines:
         announced = max([announced, *map(int, (head + lines.read()).split())])
-    backups += not folder.exists()
-    if announced or checkpoint_exists(folder):
-        loaded = load_checkpoint(folder)
+    if announced or checkpoint_exists(path):
+        loaded = load_checkpoint(path)
         step = loaded.manifest["step"]
         assert announced <= step <= announced + 1, (announced, step)
         assert loaded.state["step"] == step
         assert torch.equal(loaded.weights["w"], torch.full((30_000,), float(step)))
         assert torch.equal(loaded.state["t"], loaded.weights["w"])
         announced = step
-print(announced, backups)
+print(announced)
 """
 
 
 def test_kills_never_lose_the_checkpoint(tmp_path):
-    """40 kills at random instants; each new process continues from what it finds."""
+    """12 kills at random instants; each new process continues from what it finds."""
     command = [sys.executable, "-c", KILLS, str(tmp_path / "last")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[0]) >= 30
-
-
-@pytest.mark.parametrize("at", range(1, 7))
-def test_killed_at_every_change_of_names(tmp_path, monkeypatch, at):
-    """Dies exactly before the at-th rename or removal of the second and third save."""
-
-    class Killed(BaseException):
-        pass
-
-    save(tmp_path / "c", 1.0)
-    calls = 0
-
-    def counted(real):
-        def call(*args, **kwargs):
-            nonlocal calls
-            calls += 1
-            if calls == at:
-                raise Killed
-            return real(*args, **kwargs)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        patch.setattr(cp.os, "rename", counted(os.rename))
-        patch.setattr(cp, "remove_tree", counted(cp.remove_tree))
-        written = 1.0
-        try:
-            for value in (2.0, 3.0):
-                save(tmp_path / "c", value)
-                written = value
-        except Killed:
-            pass
-    found = cp.load_checkpoint(tmp_path / "c").weights["b"][0, 0].item()
-    assert written <= found <= written + 1
-    save(tmp_path / "c", 9.0)
-    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+    assert int(done.stdout) >= 8

@@ -95,7 +95,7 @@ def test_killed_before_the_configuration_was_written(tmp_path):
 def test_foreign_things_are_left_alone(tmp_path):
     (tmp_path / NAME).mkdir()
     (tmp_path / NAME / "holiday.jpg").touch()
-    with pytest.raises(UserError, match=r"no run but holds holiday\.jpg"):
+    with pytest.raises(UserError, match=r"is not a run; it holds holiday\.jpg"):
         make(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="a file stands where a folder is needed"):

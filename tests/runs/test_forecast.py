@@ -46,7 +46,7 @@ def test_what_follows_is_added():
     minutes, seconds = divmod(whole, 60)
     assert text.endswith(f"the run in about {minutes // 60}:{minutes % 60:02}:{seconds:02}")
     ((_, text),) = said(Outlook(seconds=None))
-    assert text.endswith("how long the run goes on then is not known")
+    assert text.endswith("the duration of the rest of the run is not known")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import io
 import pytest
 
 from fmbpo.base.text import clock, speed
+from fmbpo.runs.metrics import Row
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import MetricSinks
 
@@ -20,7 +21,7 @@ def run(stream, live, main=()):
         sinks.begin("policy/walker-stand [42]", 20, 100)
         now.now += 60
         values = {"loss": 0.123456, "return": 512.25, "host/s": 3.0, "note": "ok"}
-        sinks.log("policy/walker-stand [42]", 50, values)
+        sinks.log("policy/walker-stand [42]", 50, [Row({"loss": 9.0}, "a-b", 1), Row(values)])
         sinks.event("evaluated", {"mean": 3})
         sinks.event("host/saved")
         sinks.event("WARNING", {"text": "too good", "by": 2})
@@ -47,7 +48,7 @@ def test_chosen_metrics():
 
 def test_a_stage_that_was_not_announced():
     stream = io.StringIO()
-    ProgressDisplay(stream=stream).log("x", 5, {})
+    ProgressDisplay(stream=stream).log("x", 5, [])
     assert stream.getvalue() == "x  5    [- it/s, elapsed 0:00:00, left -:--:--]\n"
 
 
@@ -69,7 +70,7 @@ def test_a_closed_stream_is_given_up(live):
     display = ProgressDisplay(stream=stream, live=live)
     display.begin("a", 0, 10)
     stream.close()
-    display.log("a", 1, {"x": 1.0})
+    display.log("a", 1, [Row({"x": 1.0})])
     display.event("e", {})
     display.close()
 

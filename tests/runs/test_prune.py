@@ -7,13 +7,14 @@ import torch
 
 from fmbpo.cli import main
 from fmbpo.errors import UserError
-from fmbpo.runs.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from fmbpo.runs.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.prune import find_waste, remove, waste_of
-from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, versions
+from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, WorldModelPart, versions
 
 PART = Part("mlp", "0.1.0", {"encoder": 1}, 1)
-LEFT = [".summary.host-1.aside.json", "checkpoints/.best.partial", "checkpoints/.best.previous"]
+LEFT = [".summary.host-1.aside.json", "checkpoints/.best.host-1.aside.safetensors"]
+MODEL = WorldModelPart("mlp", "0.1.0", {"encoder": 1}, 1)
 
 
 def make(root, name, policies=False, complete=True):
@@ -27,13 +28,12 @@ def make(root, name, policies=False, complete=True):
             weights={"w": torch.ones(50)},
             state=state,
         )
-    (run.path / LEFT[0]).write_text("{")
-    for folder in LEFT[1:]:
-        shutil.copytree(list_checkpoints(run.checkpoints)[0], run.path / folder)
+    for left in LEFT:
+        (run.path / left).write_text("{")
     if complete:
         tasks = {"a": TaskResult({"1": SeedResult([1.0])}, random_return_mean=0.0)}
         summary = Summary(
-            "e", "laptop", "frozen" if policies else None, "corrected", PART,
+            "e", "laptop", "frozen" if policies else None, "corrected", MODEL,
             PART if policies else None, tasks if policies else {}, {}, 1.0, 1.0, versions(), [],
             None,
         )  # fmt: skip
@@ -49,14 +49,13 @@ def names(run, waste):
 def test_a_complete_pretraining_keeps_its_best(tmp_path):
     run = make(tmp_path, "pre")
     waste = waste_of(run)
-    assert names(run, waste) == {*LEFT, "checkpoints/pretrain"}
+    assert names(run, waste) == {*LEFT, "checkpoints/pretrain.safetensors"}
     sizes = {one.path.name: one.size for one in waste}
-    files = (run / "checkpoints" / "pretrain").iterdir()
-    assert sizes["pretrain"] == sum(len(file.read_bytes()) for file in files)
-    assert sizes[LEFT[0]] == 1
+    size = (run / "checkpoints" / "pretrain.safetensors").stat().st_size
+    assert (sizes["pretrain.safetensors"], sizes[LEFT[0]]) == (size, 1)
     assert remove(run, waste) == waste
     assert waste_of(run) == []
-    assert [p.name for p in (run / "checkpoints").iterdir()] == ["best"]
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["best.safetensors"]
     load_checkpoint(run / "checkpoints" / "best")
     assert {p.name for p in run.iterdir()} == {
         "checkpoints", "config.json", "origins.json", "run.lock", "summary.json",
@@ -65,8 +64,7 @@ def test_a_complete_pretraining_keeps_its_best(tmp_path):
 
 def test_policies_keep_their_training_state(tmp_path):
     run = make(tmp_path, "policies", policies=True)
-    # The backup of `best` is no leftover: there is no `best` beside it.
-    assert names(run, waste_of(run)) == set(LEFT[:2])
+    assert names(run, waste_of(run)) == set(LEFT)
     remove(run, waste_of(run))
     assert load_checkpoint(run / "checkpoints" / "policies").state["adam"].sum() == 100
 
@@ -90,11 +88,10 @@ def test_runs_that_are_not_complete_are_left_alone(tmp_path):
 
 def test_a_training_state_stays_where_the_best_is_damaged(tmp_path):
     run = make(tmp_path, "pre")
-    weights = run / "checkpoints" / "best" / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    best = checkpoint_file(run / "checkpoints" / "best")
+    best.write_bytes(best.read_bytes()[:-1] + b"!")
     assert waste_of(run) == []
-    shutil.rmtree(run / "checkpoints" / "best")
-    shutil.rmtree(run / "checkpoints" / ".best.previous")
+    best.unlink()
     assert waste_of(run) == []
 
 
@@ -107,7 +104,7 @@ def test_a_run_that_is_taken_up_meanwhile(tmp_path, capsys):
     (run / "summary.json").unlink()
     with pytest.raises(UserError, match="no such file"):
         remove(run, waste)
-    assert (run / "checkpoints" / "pretrain").is_dir()
+    assert (run / "checkpoints" / "pretrain.safetensors").is_file()
     shutil.rmtree(run)
     with pytest.raises(UserError, match="cannot be written"):
         remove(run, waste)

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from fmbpo.errors import UserError
-from fmbpo.runs.sinks import JsonLines, MetricSinks, read_metrics, sinkimpl
+from fmbpo.runs.metrics import Row, cell_series, read_metrics
+from fmbpo.runs.sinks import JsonLines, MetricSinks, sinkimpl
 from fmbpo.runs.wandb_sink import StageSteps, WandbSink
 
 
 def train(sinks, steps):
     for step in steps:
-        sinks.log("policy/walker-stand", step, {"loss": torch.tensor(1 / (step + 1))})
+        loss = {"loss": torch.tensor(1 / (step + 1))}
+        sinks.log("policies", step, [Row(loss), Row(loss, "walker-stand", 42)])
         if step % 3 == 0:
             sinks.event("evaluated", {"step": step, "returns": [1.0, math.inf]})
 
@@ -26,20 +28,41 @@ def test_lines(tmp_path):
     with MetricSinks([JsonLines(path)]) as sinks:
         sinks.begin("policy", 0, 10)
         values = {"loss": np.float32(0.5), "n": 3, "bad": math.nan, "far": -math.inf, "note": "x"}
-        sinks.log("policy", 1, {**values, "host/seconds": 3.2})
-        sinks.log("policy", 2, {"host/seconds": 3.2})
+        cell = Row({"loss": 0.25, "held_out/score": 2.0}, "walker-stand", 42)
+        sinks.log("policies", 1, [Row({**values, "host/seconds": 3.2}), cell])
+        sinks.log("policies", 2, [Row({"host/seconds": 3.2})])
         sinks.event("host/resumed", {"at": 1})
         sinks.event("reward model is constant", {"r2": math.nan, "by": {"a": [math.inf]}})
     lines = path.read_text().splitlines()
     assert json.loads(lines[0], parse_constant=pytest.fail) == {
-        "stage": "policy", "step": 1, "loss": 0.5, "n": 3, "bad": "NaN", "far": "-Infinity",
+        "stage": "policies", "step": 1, "loss": 0.5, "n": 3, "bad": "NaN", "far": "-Infinity",
         "note": "x",
     }  # fmt: skip
-    assert json.loads(lines[1], parse_constant=pytest.fail)["payload"]["by"] == {"a": ["Infinity"]}
-    assert len(lines) == 2
+    assert json.loads(lines[1]) == {
+        "stage": "policies", "step": 1, "task": "walker-stand", "seed": 42, "loss": 0.25,
+        "held_out/score": 2.0,
+    }  # fmt: skip
+    assert json.loads(lines[2], parse_constant=pytest.fail)["payload"]["by"] == {"a": ["Infinity"]}
+    assert len(lines) == 3
     first = next(read_metrics(path))
     assert math.isnan(first["bad"])
     assert first["far"] == -math.inf
+    assert cell_series(path, "loss") == {"": {"": [(1, 0.5)]}, "walker-stand": {"42": [(1, 0.25)]}}
+    assert cell_series(path, "absent") == {}
+
+
+def test_a_record_of_version_0_1_0(tmp_path):
+    """It has one row for all cells, whose metrics are called TASK/SEED/NAME."""
+    path = tmp_path / "metrics.jsonl"
+    old = {"stage": "policies", "step": 3, "return": 2.0, "grad_norm/net": 0.5}
+    cells = {"a-b/1/return": 1.0, "a-b/1/held_out/score": 0.1, "a-b/2/return": "NaN"}
+    path.write_text(json.dumps({**old, **cells}) + "\n")
+    head = {"stage": "policies", "step": 3, "task": "a-b"}
+    first, *rows = read_metrics(path)
+    assert first == old
+    assert rows[0] == {**head, "seed": 1, "return": 1.0, "held_out/score": 0.1}
+    assert math.isnan(rows[1].pop("return"))
+    assert rows[1:] == [{**head, "seed": 2}]
 
 
 def test_resumed_file_is_byte_equal(tmp_path):
@@ -54,7 +77,7 @@ def test_resumed_file_is_byte_equal(tmp_path):
     first.close()
     with path.open("ab") as file:
         file.write(b'{"stage": "pol')  # what a kill leaves
-    assert len(list(read_metrics(path))) == 18
+    assert len(list(read_metrics(path))) == 31
     with MetricSinks([JsonLines(path)]) as second:
         second.truncate(positions)
         assert second.checkpoint() == positions
@@ -82,7 +105,7 @@ def test_an_edited_record_is_refused(tmp_path):
 
 def test_full_disk(tmp_path, monkeypatch):
     sinks = MetricSinks([JsonLines(tmp_path / "m.jsonl")])
-    sinks.log("a", 1, {"x": 1})
+    sinks.log("a", 1, [Row({"x": 1})])
 
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -95,12 +118,13 @@ def test_full_disk(tmp_path, monkeypatch):
     sinks.close()
 
 
-def test_reserved_names(tmp_path):
+@pytest.mark.parametrize("name", ["step", "task"])
+def test_reserved_names(name, tmp_path):
     with (
         MetricSinks([JsonLines(tmp_path / "m.jsonl")]) as sinks,
-        pytest.raises(ValueError, match="step"),
+        pytest.raises(ValueError, match=name),
     ):
-        sinks.log("a", 1, {"step": 1})
+        sinks.log("a", 1, [Row({name: 1})])
 
 
 def test_every_sink_in_the_order_given():
@@ -111,16 +135,16 @@ def test_every_sink_in_the_order_given():
             self.name = name
 
         @sinkimpl
-        def log(self, step, values):
-            calls.append((self.name, step, values))
+        def log(self, step, rows):
+            calls.append((self.name, step, rows))
 
         @sinkimpl
         def position(self):
             return None
 
     sinks = MetricSinks([Sink("a"), Sink("b")])
-    sinks.log("s", 3, {"x": torch.tensor(2)})
-    assert calls == [("a", 3, {"x": 2}), ("b", 3, {"x": 2})]
+    sinks.log("s", 3, [Row({"x": torch.tensor(2)})])
+    assert calls == [("a", 3, [Row({"x": 2})]), ("b", 3, [Row({"x": 2})])]
     assert sinks.checkpoint() == {}
 
 
@@ -145,10 +169,11 @@ def test_wandb_disabled_imports_nothing(tmp_path):
     code = """
 import sys
 from pathlib import Path
+from fmbpo.runs.metrics import Row
 from fmbpo.runs.wandb_sink import WandbSink
 nothing = {"project": "p", "group": "g", "name": "n", "label": "n", "config": {}}
 sink = WandbSink(mode="disabled", folder=Path("."), **nothing)
-sink.log("policy", 1, {"x": 1})
+sink.log("policy", 1, [Row({"x": 1})])
 sink.event("e", {})
 sink.close()
 heavy = {"wandb", "torch", "rich", "numpy"} & set(sys.modules)
@@ -172,9 +197,9 @@ def test_wandb_skips_known_steps_and_warns_once(tmp_path, capsys):
     sink = wandb_sink(tmp_path, "disabled")
     run = sink._run = BrokenRun()
     for step in range(3, 10):
-        sink.log("policy", step, {"x": step})
+        sink.log("policy", step, [Row({"x": step}), Row({"x": -1}, "a-b", 7)])
     assert [step for step, _ in run.sent] == [4, 5, 6]
-    assert run.sent[0][1] == {"policy/step": 4, "policy/x": 4}
+    assert run.sent[0][1] == {"policy/step": 4, "policy/x": 4, "policy/a-b/7/x": -1}
     captured = capsys.readouterr()
     assert captured.err.count("backend died") == 1
     assert captured.out == ""
@@ -189,7 +214,7 @@ def test_wandb_offline(tmp_path, monkeypatch, capfd):
     with MetricSinks([sink]) as sinks:
         sinks.begin("policy", 0, 10)
         for step in range(5):
-            sinks.log("policy", step, {"loss": 1.0 / (step + 1)})
+            sinks.log("policy", step, [Row({"loss": 1.0 / (step + 1)})])
         sinks.event("note", {"x": 1})
     kept = list(tmp_path.glob("wandb/offline-run-*-e__c__1__ff/*.wandb"))
     assert len(kept) == 1

@@ -15,19 +15,21 @@ from pathlib import Path
 import attrs
 import pytest
 
+from fmbpo.base import structure
 from fmbpo.base.files import write_json
 from fmbpo.errors import UserError
 from fmbpo.runs import heartbeat as heartbeat_module
-from fmbpo.runs import status as registry
+from fmbpo.runs import status
 from fmbpo.runs.folder import RunFolder, run_name, worker
 from fmbpo.runs.heartbeat import MISSED, STALLED, read_heartbeat, scheduler_job
 from fmbpo.runs.outcome import Interrupted
 from fmbpo.runs.plan import PlannedRun, read_plan, write_plan
 from fmbpo.runs.status import scan
-from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, versions
+from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, WorldModelPart, versions
 
 NAMES = ("one", "two")
 PART = Part("mlp", "0.1.0", {"encoder": 1000}, 1)
+MODEL = WorldModelPart("mlp", "0.1.0", {"encoder": 1000}, 1)
 
 
 def summary(tasks=("walker-stand",), seeds=(1, 2)):
@@ -35,7 +37,7 @@ def summary(tasks=("walker-stand",), seeds=(1, 2)):
     results = {t: TaskResult({str(s): SeedResult([100.0 * s]) for s in seeds},
                              random_return_mean=0.0) for t in tasks}  # fmt: skip
     return Summary(
-        "e", "laptop", "frozen" if tasks else None, "corrected", PART, PART if tasks else None,
+        "e", "laptop", "frozen" if tasks else None, "corrected", MODEL, PART if tasks else None,
         results, {}, 1.0, {"pretraining": 5.0, "policy_learning": 70.0} if tasks else 9.0,
         versions(), [], None,
     ).to_json()  # fmt: skip
@@ -265,7 +267,7 @@ def test_a_folder_that_vanishes_while_it_is_read(tmp_path, monkeypatch):
     for at in range(1, 8):
         for name in NAMES:
             work(create(tmp_path, name), error=UserError("x"))
-        calls, read = [], registry.read_json
+        calls, read = [], status.read_json
 
         def vanishing(path, calls=calls, read=read, at=at):
             calls.append(path)
@@ -273,7 +275,7 @@ def test_a_folder_that_vanishes_while_it_is_read(tmp_path, monkeypatch):
                 shutil.rmtree(path.parent)
             return read(path)
 
-        for module in (registry, heartbeat_module):
+        for module in (status, structure):
             monkeypatch.setattr(module, "read_json", vanishing)
         left = {e.experiment for e in scan(tmp_path)}
         gone = {name for name in NAMES if not list(tmp_path.glob(f"{name}__*"))}

@@ -8,7 +8,14 @@ import pytest
 
 from fmbpo.errors import UserError
 from fmbpo.runs.findings import Finding
-from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, versions
+from fmbpo.runs.summary import (
+    Part,
+    SeedResult,
+    Summary,
+    TaskResult,
+    WorldModelPart,
+    versions,
+)
 
 
 def make(**changes):
@@ -21,7 +28,7 @@ def make(**changes):
     content = {
         "experiment": "phase8", "scale": "laptop", "protocol": "frozen",
         "conventions": "corrected",
-        "world_model": Part("mlp", "0.1.0", {"encoder": 1000}, 1, "runs/x/checkpoints/best"),
+        "world_model": WorldModelPart("mlp", "0.1.0", {"encoder": 1000}, 1, "runs/x/best"),
         "policy": Part("flow", "0.1.0", {"net": 10}, 4),
         "tasks": {"walker-stand": task}, "wm_validation": {"reward_r2": 0.9}, "flops": 1e12,
         "seconds": {"policy": 3.0}, "versions": versions(), "health": [], "planning": None,
@@ -85,27 +92,32 @@ SEED = "tasks/walker-stand/seeds/42"
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("scale", KeyError, "missing scale"),
-        ("extra", 1, "unknown extra"),
-        ("scale", 3, "scale: 3 is no str"),
-        ("seconds", "3", "seconds: '3' is no number"),
-        ("health", {}, "health"),
-        ("health", ["a text"], "is no object"),
-        ("health", [{"gate": "a"}], "message"),
-        ("health", [{"gate": "a", "message": "b", "since": 1.5}], "since 1.5 is no iteration"),
+        ("scale", KeyError, "scale: missing"),
+        ("extra", 1, "extra: unknown key"),
+        ("scale", 3, r"scale: 3 \(an integer\) where a string is wanted"),
+        ("seconds", "3", "seconds: '3'.* where an integer or a number or a table is wanted"),
+        ("health", {}, "health: {}.* where an array, each element a table is wanted"),
+        ("health", ["a text"], r"health\[0\]: .* where a table is wanted"),
+        ("health", [{"gate": "a"}], r"health\[0\]\.message: missing"),
+        (
+            "health",
+            [{"gate": "a", "message": "b", "since": 1.5}],
+            r"\[0\]\.since: 1\.5.* where an int",
+        ),
         ("world_model/evaluations", "1", "world_model.evaluations"),
-        ("protocol", "ice", "protocol 'ice'"),
-        ("policy/checkpoint", "x", "policy: unknown checkpoint"),
+        ("protocol", "ice", "protocol: 'ice'.* where 'frozen' or"),
+        ("policy/checkpoint", "x", "policy.checkpoint: unknown key"),
         ("world_model/parameters", 1.5, "world_model.parameters"),
-        (f"{SEED}/return_mean", 4.0, "return_mean is 4.0, its returns give 2.0"),
-        (f"{SEED}/episodes", 3, "episodes is 3"),
+        (f"{SEED}/return_mean", 4.0, "return_mean: is 4.0, but the keys beside it give 2.0"),
+        (f"{SEED}/episodes", 3, "episodes: is 3, but the keys beside it give 2"),
+        (f"{SEED}/return_std", KeyError, "seeds.42.return_std: missing"),
         (f"{SEED}/returns", [], "without episodes"),
-        (f"{SEED}/returns", [1.0, math.nan], "not a finite number"),
-        (f"{SEED}/best", 9.0, "unknown best"),
+        (f"{SEED}/returns", [1.0, math.nan], r"returns\[1\]: .* where a finite number is"),
+        (f"{SEED}/best", 9.0, "best: unknown key"),
         ("tasks/walker-stand/seeds", {}, "tasks.walker-stand: a task without seeds"),
         ("tasks/walker-stand/random_return_mean", 0.7, "not the mean of random_returns"),
-        ("tasks/walker-stand/pwm_return", math.inf, "pwm_return is inf"),
-        ("tasks", [], "tasks"),
+        ("tasks/walker-stand/pwm_return", math.inf, "pwm_return: inf.* where a finite"),
+        ("tasks", [], "tasks: .* where a table is wanted"),
     ],
 )
 def test_wrong_summaries_are_explained(path, value, message):
@@ -120,7 +132,7 @@ def test_versions_import_nothing():
 import sys
 from fmbpo.runs.summary import versions
 import fmbpo.runs.folder, fmbpo.runs.checkpoint, fmbpo.runs.sinks, fmbpo.runs.progress
-import fmbpo.report.table, fmbpo.report.curves
+import fmbpo.report.run_table, fmbpo.report.curves
 found = versions()
 assert list(found) == ["fmbpo", "torch", "numpy", "mujoco", "dm_control", "python"], found
 assert all(text[0].isdigit() for text in found.values()), found

@@ -1,7 +1,6 @@
 import json
 import math
 import struct
-from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -26,13 +25,7 @@ def tensors(draw):
     return torch.tensor(values).reshape(shape).to(draw(st.sampled_from(DTYPES)))
 
 
-@st.composite
-def arrays(draw):
-    dtype = draw(st.sampled_from(["<f4", ">f8", "<i8", "|u1", "<u8", "|b1", "<c16", "<U3"]))
-    return np.array(draw(st.lists(st.integers(0, 9), max_size=4))).astype(dtype)
-
-
-keys = st.one_of(st.text(max_size=4), st.integers(), st.booleans(), st.none(), st.floats())
+keys = st.one_of(st.text(max_size=4), st.integers())
 leaves = st.one_of(
     st.none(),
     st.booleans(),
@@ -41,9 +34,6 @@ leaves = st.one_of(
     st.floats(),
     st.text(),
     tensors(),
-    arrays(),
-    st.floats().map(np.float64),
-    st.integers(0, 255).map(np.uint8),
 )
 states = st.recursive(
     leaves,
@@ -70,8 +60,6 @@ def same(a, b):
     elif isinstance(a, torch.Tensor):
         assert a.dtype == b.dtype
         assert torch.equal(a, b)
-    elif isinstance(a, np.ndarray | np.generic):
-        assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
     elif isinstance(a, float):
         assert struct.pack("d", a) == struct.pack("d", b)
     else:
@@ -86,7 +74,7 @@ def through_files(state):
     )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(states)
 def test_exact_round_trip(state):
     same(state, through_files(state))
@@ -102,8 +90,6 @@ def test_what_training_really_saves():
         "optimiser": optimiser.state_dict(),
         "torch": generator.get_state(),
         "numpy": np.random.default_rng(5).bit_generator.state,
-        "legacy": np.random.RandomState(1).get_state(),
-        "big": 10**6000,
         "payload": struct.unpack(">d", bytes.fromhex("7ff80000deadbeef"))[0],
         "zero": -0.0,
     }
@@ -115,15 +101,12 @@ def test_what_training_really_saves():
     assert torch.equal(torch.rand(3, generator=fresh), torch.rand(3, generator=generator))
 
 
-def test_ordered_dict_becomes_dict_and_like_paths_stay_apart():
-    state = OrderedDict([("a/b", torch.zeros(1)), ("a", {"b": torch.ones(1)})])
-    back = through_files(state)
-    assert type(back) is dict
-    assert back["a/b"] == 0
-    assert back["a"]["b"] == 1
+def test_like_paths_stay_apart():
+    state = {"a/b": torch.zeros(1), "a": {"b": torch.ones(1)}}
+    same(state, through_files(state))
 
 
-@pytest.mark.parametrize("bad", [object(), {1}, b"x", np.array([object()]), 1j])
+@pytest.mark.parametrize("bad", [object(), {1}, b"x", np.ones(1), np.float64(1), {None: 1}, 1j])
 def test_unknown_values_are_named(bad):
     with pytest.raises(TypeError, match="state/deep/0"):
         flatten({"deep": [bad]})

@@ -27,7 +27,7 @@ IMPORTS = (
     "fmbpo.running.study",
     "fmbpo.interop.importing",
     "fmbpo.report.pages",
-    "fmbpo.report.table",
+    "fmbpo.report.run_table",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     "matplotlib.figure",

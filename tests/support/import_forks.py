@@ -1,6 +1,6 @@
 """Imports in forked processes that are killed at the n-th thing that they do to a file.
 
-Each line of stdin is a request in JSON: ``arguments`` of `import_files` and ``kill``, 0 for never.
+Each line of stdin is a request in JSON: fields of `Import`, ``out`` and ``kill``, 0 for never.
 The answer is the process's status and how much it did. Counted in every thread: opening, renaming,
 removing, truncating, making and syncing of files.
 """
@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from fmbpo.data.importing.into_store import import_files
+from fmbpo.data.importing.into_store import Import, import_files
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
 
@@ -40,7 +40,7 @@ def arm(kill, place):
 def child(request, answer):
     count = arm(request["kill"], request["out"])
     sources = [Path(source) for source in request["sources"]]
-    import_files(request["kind"], sources, Path(request["out"]), **request["options"])
+    import_files(Import(request["kind"], sources, **request["options"]), Path(request["out"]))
     os.write(answer, str(count[0]).encode())
     os._exit(0)
 

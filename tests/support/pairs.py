@@ -3,19 +3,29 @@
 import torch
 from torch.utils._pytree import tree_map
 
+from fmbpo.config.conventions import ConventionsConfig
+from fmbpo.config.optimiser import ModelOptimiser
+from fmbpo.config.schema import PolicyLearningConfig
 from fmbpo.hookspecs import Batch, PolicyDims, WorldModelDims
 from fmbpo.plugins import load_plugin
 from fmbpo.pwm.critic import Critic
-from fmbpo.pwm.imagination import PolicySettings, Roles, Start
-from fmbpo.pwm.policy import CellState, Rates
+from fmbpo.pwm.pair import Pair
+from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates, Start
 
 DIMS = WorldModelDims(obs=24, action=6, tasks=30)
 WIDTHS = {"encoder_units": [16], "units": [16, 16], "latent_dim": 16, "task_dim": 4}
 KINDS = ("mlp", "flow")
 PAIRS = [(w, p) for w in KINDS for p in KINDS]
-SETTINGS = PolicySettings(0.99, 0.95, (0.7, 0.95), 1.0, 100.0, 2, 2)
-RATES = Rates(torch.tensor(1e-3), torch.tensor(1e-3))
 B, H = 4, 3
+LEARNING = PolicyLearningConfig(batch=B, horizon=H, critic_iterations=2, critic_minibatches=2)
+RATES = Rates(torch.tensor(1e-3), torch.tensor(1e-3))
+OPTIMISER = ModelOptimiser(
+    learning_rate=1e-3,  # at the start and at the end; an update is given its own
+    final_learning_rate=1e-3,
+    betas=(0.9, 0.999),
+    grad_clip=20.0,
+    encoder_scale=0.3,
+)
 
 
 def world_model(kind, seed=0, **settings):
@@ -53,13 +63,21 @@ def stack(trees):
     return tree_map(lambda *leaves: torch.stack(leaves), *trees)
 
 
-def problem(world_kind, policy_kind, cells=3):
-    """Roles, and the stacked state and start of some cells that all differ."""
-    wm_component, model = world_model(world_kind)
-    wm_component.freeze(model)
-    component, module = policy(policy_kind)
-    critic = Critic(16, [16])
-    roles = Roles(model, wm_component.predict, module, component.rollout, component.loss, critic)
+def pair(world_model, policy):
+    """A policy in a world model that is frozen here; each is a component and its module."""
+    (model_component, model), (component, module) = world_model, policy
+    model_component.freeze(model)
+    return Pair(model, model_component, module, component)
+
+
+def policy_update(pair, **conventions):
+    """A small critic beside the pair, and the settings of these tests."""
+    return PolicyUpdate(pair, Critic(16, [16]), LEARNING, ConventionsConfig(**conventions))
+
+
+def problem(world_kind, policy_kind, cells=3, **conventions):
+    """An update, and the stacked state and start of some cells that all differ."""
+    update = policy_update(pair(world_model(world_kind), policy(policy_kind)), **conventions)
     states, starts = [], []
     for cell in range(cells):
         torch.manual_seed(100 + cell)
@@ -71,8 +89,13 @@ def problem(world_kind, policy_kind, cells=3):
                 real.obs_HBO[0],
                 real.index_B,
                 real.mask_BA,
-                torch.randn(H, B, module.noise_dim),
-                torch.randn(H, B, model.noise_dim),
+                torch.randn(H, B, update.pair.policy.noise_dim),
+                torch.randn(H, B, update.pair.world_model.noise_dim),
             )
         )
-    return roles, stack(states), stack(starts)
+    return update, stack(states), stack(starts)
+
+
+def one_cell(tree):
+    """The first cell of a stack."""
+    return tree_map(lambda leaf: leaf[0], tree)

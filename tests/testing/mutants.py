@@ -45,7 +45,6 @@ class FlowP(_Built, FlowPolicyPlugin):
     Module = FlowPolicy
 
 
-ORIGINALS = (WM, FlowWM, P, FlowP)
 HOOKS = ("build", "predict", "rollout", "loss", "freeze")
 
 

@@ -6,13 +6,13 @@ from mutants import FlowP, P, mutant
 
 from fmbpo.nn.rollout import policy_rollout
 from fmbpo_policy_flow import FlowPolicy
-from fmbpo_policy_mlp import Config, GaussianPolicy
+from fmbpo_policy_mlp import GaussianConfig, GaussianPolicy
 
 # -- settings -------------------------------------------------------------------------------------
 
 
 @attrs.frozen(kw_only=True)
-class _Infinite(Config):
+class _Infinite(GaussianConfig):
     max_log_std: float = float("inf")
 
 
@@ -22,7 +22,7 @@ class InfiniteSetting(P):
 
 
 @attrs.frozen(kw_only=True)
-class _Lowered(Config):
+class _Lowered(GaussianConfig):
     init_log_std: float = attrs.field(default=-1.0, converter=lambda x: x - 1)
 
 
@@ -43,6 +43,26 @@ class _Mutable:
 @mutant("settings_can_be_copied", "the settings cannot be changed")
 class MutableSettings(P):
     Config = _Mutable
+
+
+# -- attributes of the module ---------------------------------------------------------------------
+
+
+@mutant("keeps_its_protocol", "`module.growth(z, task, noise, vector)` can be called")
+class GrowthWithoutAVector(P):
+    """No hook and no other check calls it."""
+
+    class Module(GaussianPolicy):
+        def growth(self, z, task, noise):
+            return noise.new_ones(())
+
+
+@mutant("keeps_its_protocol", "`module.noise_dim` is an int of at least 0")
+class NegativeNoise(P):
+    class Module(GaussianPolicy):
+        def __init__(self, config, dims):
+            super().__init__(config, dims)
+            self.noise_dim = -1
 
 
 # -- shapes, noise, rollouts ----------------------------------------------------------------------

@@ -32,31 +32,31 @@ class Built:
 # -- what the plugin declares, its parameters and settings ----------------------------------------
 
 
-@both("declares_its_sizes", "`build` gives an nn.Module")
+@both("keeps_its_protocol", "`build` gives an nn.Module")
 class BuildsNoModule(Built):
     def spoil(self, module):
         return (module,)
 
 
-@both("declares_its_sizes", "`module.evaluations` is a number of at least 1")
+@both("keeps_its_protocol", "`module.evaluations` is an int of at least 1")
 class EvaluationsAreText(Built):
     def spoil(self, module):
         module.evaluations = "one"
 
 
-@both("declares_its_sizes", "`module.noise_dim` is a number of at least 0")
+@both("keeps_its_protocol", "`module.noise_dim` is an int of at least 0")
 class NoNoiseDeclared(Built):
     def spoil(self, module):
         module.noise_dim = None
 
 
-@both("declares_its_sizes", "begins as finite float32")
+@both("parameters_begin_finite", "begins as finite float32")
 class BuiltInFloat64(Built):
     def spoil(self, module):
         module.double()
 
 
-@both("declares_its_sizes", "begins as finite float32")
+@both("parameters_begin_finite", "begins as finite float32")
 class UninitialisedParameter(Built):
     def spoil(self, module):
         next(module.parameters()).data[0] = float("nan")
@@ -111,7 +111,7 @@ class ProjectHalves(Built):
         _after_project(module, lambda params: {name: p / 2 for name, p in params.items()})
 
 
-@both("projection_is_one", "it changes what it is given")
+@both("projection_is_one", "it changes its argument")
 class ProjectInPlace(Built):
     def spoil(self, module):
         module.project = lambda params: {name: p.clamp_(-1, 1) for name, p in params.items()}
@@ -187,20 +187,20 @@ class FirstRowsTask(Changed):
 # -- rollouts -------------------------------------------------------------------------------------
 
 
-@both("partner_is_asked_once_a_step", "called with t = 0..2")
+@both("partner_is_asked_once_per_step", "called with t = 0..2")
 class AsksTwice:
     def rollout(self, module, z, partner, task, noise):
         twice = lambda *x: (partner(*x), partner(*x))[0]  # noqa: E731
         return super().rollout(module, z, twice, task, noise)
 
 
-@both("partner_is_asked_once_a_step", "called with t = 0..2")
+@both("partner_is_asked_once_per_step", "called with t = 0..2")
 class CountsFromOne:
     def rollout(self, module, z, partner, task, noise):
         return super().rollout(module, z, lambda t, *x: partner(t + 1, *x), task, noise)
 
 
-@both("partner_is_asked_once_a_step", "the partner sees z[t] at step t")
+@both("partner_is_asked_once_per_step", "the partner sees z[t] at step t")
 class ShowsTheStart:
     def rollout(self, module, z, partner, task, noise):
         return super().rollout(module, z, lambda t, _, *x: partner(t, z, *x), task, noise)
@@ -323,7 +323,7 @@ class AnotherGradientForAParameter(Built):
         return found * (1 - shift)
 
 
-@both("makes_tensors_where_its_arguments_are", "on another one")
+@both("makes_tensors_where_its_arguments_are", "on the expected device meta")
 class ConstantOnTheCPU(Changed):
     def change(self, module, values, arguments):
         return values * torch.ones(values.shape[-1])

@@ -7,7 +7,9 @@ import torch
 from throw_away import BROKEN, GOOD
 
 from fmbpo.cli import main
-from fmbpo.testing.contract import CHECKS, NEEDS_GPU
+from fmbpo.plugins import load_plugin
+from fmbpo.testing.contract import CHECKS, NEEDS_GPU, run_check, subject_of
+from fmbpo.testing.contract.installed import configured
 
 GPU = torch.cuda.is_available()
 
@@ -147,15 +149,15 @@ def with_settings(*fields):
     return "\n".join(lines)
 
 
-def of_settings(source, offer, capsys):
-    """What ``settings_survive_a_file`` says of the plugin, empty where it passes."""
+def of_settings(source, offer):
+    """The message of ``settings_survive_a_file``, empty if it passes."""
     offer(source)
-    main(["plugins", "check", "throw-away", "--json"])
-    (plugin,) = json.loads(capsys.readouterr().out)
-    return {c["check"]: c["message"] for c in plugin["checks"]}["settings_survive_a_file"]
+    component = load_plugin("policy", "throw-away")
+    subject = subject_of(component, configured(component, {}))
+    return run_check(subject, "settings_survive_a_file").message
 
 
-def test_whatever_toml_can_hold_survives_a_file(offer, capsys):
+def test_whatever_toml_can_hold_survives_a_file(offer):
     source = with_settings(
         "    words: str = 'a \\U0001F600 \\x7f \\\\ \"'",
         "    table: dict[str, int] = attrs.field(factory=lambda: {'a b': 1})",
@@ -163,7 +165,7 @@ def test_whatever_toml_can_hold_survives_a_file(offer, capsys):
         "    unset: int | None = None",
         "    whole: float = 1",
     )
-    assert of_settings(source, offer, capsys) == ""
+    assert of_settings(source, offer) == ""
 
 
 @pytest.mark.parametrize(
@@ -175,18 +177,18 @@ def test_whatever_toml_can_hold_survives_a_file(offer, capsys):
         ("depth: Any = attrs.field(default=float('nan'), repr=False, eq=False)", ["found: "]),
     ],
 )
-def test_settings_that_do_not_survive_are_named(field, words, offer, capsys):
-    message = of_settings(with_settings(f"    {field}"), offer, capsys)
+def test_settings_that_do_not_survive_are_named(field, words, offer):
+    message = of_settings(with_settings(f"    {field}"), offer)
     assert all(word in message for word in [*words, "mend: let Config's fields be"])
 
 
-def test_a_default_that_small_settings_hide_is_held_against_the_schema(offer, capsys):
+def test_a_default_that_small_settings_hide_is_checked(offer):
     """``fmbpo check`` of an experiment that leaves the key out would be the first to tell."""
     source = with_settings("    depth: int = 0.5")
     source = source.replace("    Config = Config", "    Config = Config\n    small = {'depth': 1}")
-    message = of_settings(source, offer, capsys)
-    assert "expected: the default of depth fits the JSON Schema" in message
-    assert "found: 0.5" in message
+    message = of_settings(source, offer)
+    assert "expected: the default of depth has the field's type" in message
+    assert "found: 0.5 (a float) where an integer is wanted" in message
 
 
 def test_small_settings_of_a_wrong_type_are_the_plugins_mistake(offer, capsys):

@@ -42,7 +42,7 @@ class SettingsOfALocalClass(WM):
     Config = _made_in_a_function()
 
 
-@mutant("declares_its_sizes", "`module.latent_dim` is a number")
+@mutant("keeps_its_protocol", "`module.latent_dim` is an int")
 class NoLatentDim(WM):
     class Module(LatentWorldModel):
         def __init__(self, config, dims):
@@ -331,7 +331,29 @@ class EncodesAgainstTheBatch(WM):
             return super().encode(obs - obs.mean(-2, keepdim=True), embedding)
 
 
-@mutant("declares_its_sizes", "is a multiple of simplex_dim = 5")
+@mutant("keeps_its_protocol", "`module.adopt(weights)` can be called")
+class AdoptsWithoutAnArgument(WM):
+    """No hook and no other check calls it."""
+
+    class Module(LatentWorldModel):
+        def adopt(self):
+            return {}
+
+
+@mutant("keeps_its_protocol", "`module.encode(obs_BO, e_BE)` can be called")
+class EncodesWithoutTheTask(WM):
+    class Module(LatentWorldModel):
+        def encode(self, obs):
+            return super().encode(obs, obs.new_zeros(len(obs), self.task_dim))
+
+
+@mutant("keeps_its_protocol", "`module.simplex_dim` is an int of at least 1")
+class HalfAGroup(WM):
+    class Module(LatentWorldModel):
+        simplex_dim = 0.5
+
+
+@mutant("keeps_its_protocol", "is a multiple of simplex_dim = 5")
 class GroupsThatDoNotFit(WM):
     class Module(LatentWorldModel):
         simplex_dim = 5

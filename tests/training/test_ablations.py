@@ -12,20 +12,30 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import attrs
 import pytest
 import torch
-from pairs import SETTINGS, WIDTHS, B, H, batch, params, policy, problem, stack, world_model
+from pairs import (
+    OPTIMISER,
+    WIDTHS,
+    B,
+    H,
+    batch,
+    one_cell,
+    pair,
+    params,
+    policy,
+    policy_update,
+    problem,
+    stack,
+    world_model,
+)
 from torch import Tensor
-from torch.utils._pytree import tree_map, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from fmbpo.config import load_experiment
 from fmbpo.hookspecs import Task
 from fmbpo.nn.world_model import WorldModelConfig
 from fmbpo.plugins import load_plugin
-from fmbpo.pwm.policy import CellState, Rates, make_policy_update
-from fmbpo.pwm.world_model import (
-    WorldModelSettings,
-    WorldModelState,
-    make_world_model_update,
-)
+from fmbpo.pwm.policy import CellState, Rates
+from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 
 UPDATES = 3
 BEYOND_ROUNDING = 1e-6
@@ -135,8 +145,7 @@ def predicted(component, module):
 def trained_model(component, module):
     """The parameters after some updates, metrics finite all the way."""
     real, noise, _ = model_inputs(module)
-    settings = WorldModelSettings((0.9, 0.999), 20.0, 0.3)
-    update = make_world_model_update(module, component.loss, settings)
+    update = WorldModelUpdate(module, component.loss, OPTIMISER)
     state = WorldModelState.initial(params(module))
     for _ in range(UPDATES):
         state, metrics = update(state, real, noise, RATE)
@@ -165,36 +174,28 @@ def test_a_switch_of_the_flow_world_model(base, switch, predicts, learns):
 
 
 def policy_problem(kind, settings):
-    """Roles, state and start of one cell in a frozen MLP world model, in double precision."""
-    roles, states, starts = problem("mlp", kind, cells=1)
+    """An update in a frozen MLP world model, state and start of one cell, in double precision."""
+    _, states, starts = problem("mlp", kind, cells=1)
     component, module = policy(kind, **settings)
     module = begun_as(module, policy(kind)[1])
-    critics = tree_map(lambda t: t[0], states.critics)
-    state = double(CellState.initial(params(module), double(critics)))
-    roles = roles._replace(
-        world_model=roles.world_model.double(),
-        policy=module,
-        policy_rollout=component.rollout,
-        policy_loss=component.loss,
-    )
-    return component, roles, stack([state]), double(starts)
+    model_component, model = world_model("mlp")
+    update = policy_update(pair((model_component, model.double()), (component, module)))
+    state = double(CellState.initial(params(module), double(one_cell(states.critics))))
+    return update, stack([state]), double(starts)
 
 
-def acted(component, roles, starts):
+def acted(pair, starts):
     """Actions in the first imagined state."""
-    start, model = tree_map(lambda t: t[0], starts), roles.world_model
-    task = Task(start.index_B, start.mask_BA, model.embed(start.index_B))
-    z = model.encode(start.obs_BO, task.embedding_BE)
-    action = component.predict(roles.policy, z, task, start.policy_noise_HBN[0])
-    return {"actions": action.detach()}
+    start = one_cell(starts)
+    z, task = pair.begin({}, start.obs_BO, start.index_B, start.mask_BA)
+    return {"actions": pair.act({}, z, task, start.policy_noise_HBN[0]).detach()}
 
 
 @cache
 def policy_outcome(kind, settings):
     """Actions of the initial weights, and the policies after some updates."""
-    component, roles, states, starts = policy_problem(kind, dict(settings))
-    actions = acted(component, roles, starts)
-    update = make_policy_update(roles, SETTINGS)
+    update, states, starts = policy_problem(kind, dict(settings))
+    actions = acted(update.pair, starts)
     for _ in range(UPDATES):
         states, metrics = update(states, starts, Rates(RATE, RATE))
         assert all(torch.isfinite(value).all() for value in metrics.values())

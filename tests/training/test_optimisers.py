@@ -1,17 +1,30 @@
 """Every trainable parameter is in exactly one optimiser and receives a gradient."""
 
+import attrs
 import pytest
 import torch
-from pairs import KINDS, PAIRS, RATES, SETTINGS, B, H, batch, params, problem, stack, world_model
+from pairs import (
+    KINDS,
+    OPTIMISER,
+    PAIRS,
+    RATES,
+    B,
+    H,
+    batch,
+    one_cell,
+    pair,
+    params,
+    policy,
+    policy_update,
+    problem,
+    stack,
+    world_model,
+)
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from fmbpo.pwm.policy import CellState, make_policy_update
-from fmbpo.pwm.world_model import (
-    WorldModelSettings,
-    WorldModelState,
-    make_world_model_update,
-)
+from fmbpo.pwm.policy import CellState
+from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 
 CELLS = 2
 EMBEDDING = "task_embedding.weight"
@@ -49,18 +62,17 @@ def own_models(kind, stale=False):
         weights = params(world_model(kind, seed=seed)[1])
         weights["reward.2.weight"].zero_()
         initial.append(WorldModelState.initial(weights, stale))
-    settings = WorldModelSettings((0.9, 0.999), 20.0, 0.3, stale)
-    update = make_world_model_update(module, component.loss, settings, stacked=True)
+    update = WorldModelUpdate(module, component.loss, OPTIMISER, stacked=True)
     torch.manual_seed(0)
     noise = torch.randn(CELLS, H, B, module.loss_noise_dim)
     return module, update, stack(initial), (stack([batch(s) for s in range(CELLS)]), noise)
 
 
-def check_policies(roles, state, lead=1):
+def check_policies(update, state, lead=1):
     """Actor's and critics' optimisers have their own module's parameters, and all learnt."""
     for module, adam, depth in (
-        (roles.policy, state.policy_adam, lead),
-        (roles.critic, state.critic_adam, lead + 1),
+        (update.pair.policy, state.policy_adam, lead),
+        (update.critic, state.critic_adam, lead + 1),
     ):
         assert adam.first.keys() == adam.second.keys() == names(module)
         assert unlearnt(adam, depth) == set()
@@ -68,32 +80,32 @@ def check_policies(roles, state, lead=1):
 
 @each_pair
 def test_policies_and_critics_in_a_frozen_model(world, kind):
-    roles, states, starts = problem(world, kind, cells=CELLS)
-    before = params(roles.world_model)
-    states, _ = make_policy_update(roles, SETTINGS)(states, starts, RATES)
-    check_policies(roles, states)
-    for name, p in roles.world_model.named_parameters():
+    update, states, starts = problem(world, kind, cells=CELLS)
+    model = update.pair.world_model
+    before = params(model)
+    states, _ = update(states, starts, RATES)
+    check_policies(update, states)
+    for name, p in model.named_parameters():
         assert torch.equal(p, before[name]), name
         assert not p.requires_grad, name
         assert p.grad is None, name
     # No parameter is another module's, too.
-    modules = (roles.world_model, roles.policy, roles.critic)
+    modules = (model, update.pair.policy, update.critic)
     owners = [{p.data_ptr() for p in module.parameters()} for module in modules]
     assert len(set.union(*owners)) == sum(map(len, owners))
 
 
 @each_pair
 def test_policies_critics_and_models_where_models_learn(world, kind):
-    roles, states, starts = problem(world, kind, cells=CELLS)
+    update, states, starts = problem(world, kind, cells=CELLS)
     module, model_update, models, inputs = own_models(world)
-    policy_update = make_policy_update(roles, SETTINGS)
     for _ in range(2):
         models, _ = model_update(models, *inputs, RATES.actor)
         # The policy's step is none of the model's: it begins after, and leaves the model alone.
         before = tree_map(torch.clone, models.params)
-        states, _ = policy_update(states, starts, RATES, models.params)
+        states, _ = update(states, starts, RATES, models.params)
         assert all(torch.equal(models.params[name], before[name]) for name in before)
-    check_policies(roles, states)
+    check_policies(update, states)
     assert models.adam.first.keys() == models.adam.second.keys() == names(module)
     assert unlearnt(models.adam) == set()
 
@@ -157,8 +169,7 @@ def with_idle(module, use):
 def test_a_world_models_idle_parameter_is_found(compiled, use):
     component, module = world_model("mlp")
     wrapped = with_idle(module, use)
-    settings = WorldModelSettings((0.9, 0.999), 20.0, 0.3)
-    update = make_world_model_update(module, wrapped(component.loss), settings)
+    update = WorldModelUpdate(module, wrapped(component.loss), OPTIMISER)
     given = WorldModelState.initial(params(module)), batch(), torch.empty(H, B, 0), RATES.actor
     if not (compiled or use):  # autograd itself refuses
         with pytest.raises(RuntimeError, match="not have been used"):
@@ -169,15 +180,15 @@ def test_a_world_models_idle_parameter_is_found(compiled, use):
 
 @each_way
 def test_a_policys_idle_parameter_is_found(compiled, use):
-    roles, states, starts = problem("mlp", "mlp", cells=1)
-    roles = roles._replace(policy_loss=with_idle(roles.policy, use)(roles.policy_loss))
-    critics = tree_map(lambda t: t[0], states.critics)
-    states = stack([CellState.initial(params(roles.policy), critics)])
-    update = make_policy_update(roles, SETTINGS)
+    _, states, starts = problem("mlp", "mlp", cells=1)
+    component, module = policy("mlp")
+    idle = attrs.evolve(component, loss=with_idle(module, use)(component.loss))
+    update = policy_update(pair(world_model("mlp"), (idle, module)))
+    states = stack([CellState.initial(params(module), one_cell(states.critics))])
     if not (compiled or use):
         with pytest.raises(RuntimeError, match="not have been used"):
             update(states, starts, RATES)
         return
     state, _ = update(states, starts, RATES)
     with pytest.raises(AssertionError, match="idle"):
-        check_policies(roles, state)
+        check_policies(update, state)

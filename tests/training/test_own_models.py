@@ -1,16 +1,12 @@
 """Cells with world models of their own (finetuned, scratch): stacked equals apart, one graph."""
 
+import attrs
 import pytest
 import torch
-from pairs import PAIRS, RATES, SETTINGS, B, H, batch, params, problem, stack, world_model
+from pairs import OPTIMISER, PAIRS, RATES, B, H, batch, params, problem, stack, world_model
 from torch.utils._pytree import tree_leaves, tree_map
 
-from fmbpo.pwm.policy import make_policy_update
-from fmbpo.pwm.world_model import (
-    WorldModelSettings,
-    WorldModelState,
-    make_world_model_update,
-)
+from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 
 CELLS = 2
 each_pair = pytest.mark.parametrize(("world", "policy"), PAIRS)
@@ -19,11 +15,10 @@ stale = pytest.mark.parametrize("stale", [False, True])
 
 def prepared(world, policy, stale=False):
     """A joint step as ``PolicyTraining.step`` makes it, and its arguments."""
-    roles, states, starts = problem(world, policy, cells=CELLS)
+    policy_update, states, starts = problem(world, policy, cells=CELLS)
     component, module = world_model(world)
-    settings = WorldModelSettings((0.9, 0.999), 20.0, 1.0, stale)
-    model_update = make_world_model_update(module, component.loss, settings, stacked=True)
-    policy_update = make_policy_update(roles, SETTINGS)
+    optimiser = attrs.evolve(OPTIMISER, encoder_scale=1.0)
+    model_update = WorldModelUpdate(module, component.loss, optimiser, stacked=True)
 
     def step(models, states, batches, noise, starts):
         models, measured = model_update(models, batches, noise, RATES.actor)

@@ -19,10 +19,11 @@ from fmbpo.data.collecting.recipes import recipe_named
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell
+from fmbpo.training.context import Context
 from fmbpo.training.dataset import load_dataset
-from fmbpo.training.own_models import learning_models
+from fmbpo.training.networks import build_world_model
 from fmbpo.training.policies import PolicyTraining
-from fmbpo.training.pretraining import Pretraining, build_world_model
+from fmbpo.training.pretraining import Pretraining
 
 CPU = torch.device("cpu")
 POLE, ARM = "cartpole-balance", "reacher-easy"
@@ -69,8 +70,8 @@ def disturbed():
 
 def pretraining(experiment, data, seed):
     disturbed()
-    config = attrs.evolve(experiment.pretrain, seed=seed)
-    return Pretraining(experiment.world_model, config, data, CPU, False)
+    seeded = attrs.evolve(experiment, pretrain=attrs.evolve(experiment.pretrain, seed=seed))
+    return Pretraining(Context(seeded, data, CPU))
 
 
 def policies(experiment, data, cells, scratch=False, evaluation_seed=7):
@@ -78,9 +79,9 @@ def policies(experiment, data, cells, scratch=False, evaluation_seed=7):
     disturbed()
     module = build_world_model(experiment.world_model, 0, CPU)
     experiment = attrs.evolve(experiment, protocol=Scratch() if scratch else experiment.protocol)
-    models = learning_models(experiment, experiment.policy_learning, cells, module, data, data, CPU)
     evaluator = Evaluator(ShortRunner(), evaluation_seed)
-    return PolicyTraining("policies", cells, experiment, module, data, evaluator, CPU, models)
+    context = Context(experiment, data, CPU)
+    return PolicyTraining("policies", cells, context, module, evaluator)
 
 
 def same(a, b):
@@ -104,7 +105,7 @@ def apart(a, b):
 
 def of_cells(stage):
     """All that is random in a stage, by cell and name."""
-    state, start, _, *models = stage.example()
+    state, start, _, models = stage.example()
     critics = range(state.critics["net.0.weight"].shape[1])
     parts = {
         "policy": state.policy,
@@ -115,7 +116,7 @@ def of_cells(stage):
     }
     if models:
         batch, noise, _ = stage.models._inputs(1)
-        parts |= {"world model": models[0], "slices": batch.obs_HBO, "loss noise": noise}
+        parts |= {"world model": models, "slices": batch.obs_HBO, "loss noise": noise}
     return {
         cell: {name: tree_map(lambda t, i=i: t[i], part) for name, part in parts.items()}
         for i, cell in enumerate(stage.cells)

@@ -3,8 +3,17 @@
 Other packages import the names below and nothing inside.
 """
 
-from fmbpo.data.collecting.behaviour import Agent, Policy
-from fmbpo.data.collecting.collector import collect
+from fmbpo.data.collecting.behaviour import Policy, TrainedPolicies
+from fmbpo.data.collecting.collector import Request, collect
 from fmbpo.data.collecting.recipes import Recipe, behaviours, recipe_named, with_noise
 
-__all__ = ["Agent", "Policy", "Recipe", "behaviours", "collect", "recipe_named", "with_noise"]
+__all__ = [
+    "Policy",
+    "Recipe",
+    "Request",
+    "TrainedPolicies",
+    "behaviours",
+    "collect",
+    "recipe_named",
+    "with_noise",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -12,115 +12,87 @@ from fmbpo.data.collecting.planner import Planner
 from fmbpo.data.collecting.recipes import Behaviour
 from fmbpo.tasks.env import TaskEnv
 
+Action = NDArray[np.float64]
 Policy = Callable[[TaskEnv, NDArray[np.float32]], NDArray[np.floating]]
 """From the environment and its observation [O] to an action [U], unclipped."""
 
 
-class Agent(Protocol):
-    """A trained policy, where it takes the planner's place; it can be sent to a process."""
+class TrainedPolicies(Protocol):
+    """Trained policies that take the planner's place; they can be sent to a worker process."""
 
     @property
     def provenance(self) -> dict[str, str]:
-        """What the store says of it."""
-        ...
+        """Their origin, for the store's record."""
 
     def policy(self, task: str, episode: int) -> Policy:
-        """The one that acts in this episode."""
-        ...
+        """The policy that acts in this episode."""
 
 
 def make_policy(
-    behaviour: Behaviour,
-    env: TaskEnv,
-    rng: np.random.Generator,
-    expert: Policy | None = None,
+    behaviour: Behaviour, env: TaskEnv, rng: np.random.Generator, expert: Policy | None = None
 ) -> Policy:
     """A policy for one episode in ``env``; ``expert`` acts in the planner's place."""
-    if behaviour.kind == "planner":
-        if expert is None:
-            expert = _Planning(env.name, behaviour.effort, rng)
-        if behaviour.interrupted:
-            return _Interrupted(expert, env.action_dim, rng)
-        return _Noisy(expert, behaviour.noise, rng)
-    if behaviour.smooth:
-        return _SmoothNoise(env.action_dim, rng)
-    if behaviour.bursts:
-        return _Bursts(env.action_dim, rng)
-    return lambda env, _obs: rng.uniform(-1.0, 1.0, env.action_dim)
+    width = env.action_dim
+    if behaviour.kind == "random":
+        actions = _white_noise(width, rng)
+        if behaviour.smooth:
+            actions = _smooth_noise(width, rng)
+        elif behaviour.bursts:
+            actions = _bursts(width, rng)
+        return lambda _env, _obs: next(actions)
+
+    def forget() -> None:
+        """Only a planner has a plan to forget."""
+
+    if expert is None:
+        planner = Planner(env.name, behaviour.effort)
+        expert, forget = lambda env, _obs: planner.act(env.env, rng), planner.reset
+    if behaviour.interrupted:
+        return _interrupted(expert, forget, width, rng)
+    return lambda env, obs: expert(env, obs) + behaviour.noise * rng.standard_normal(width)
 
 
-class _Planning:
-    """The planner, in the state of the simulation."""
-
-    def __init__(self, task: str, effort: float, rng: np.random.Generator) -> None:
-        self._planner, self._rng = Planner(task, effort), rng
-
-    def __call__(self, env: TaskEnv, _obs: NDArray[np.float32]) -> NDArray[np.floating]:
-        return self._planner.act(env.env, self._rng)
-
-    def reset(self) -> None:
-        self._planner.reset()
+def _white_noise(width: int, rng: np.random.Generator) -> Iterator[Action]:
+    while True:
+        yield rng.uniform(-1.0, 1.0, width)
 
 
-class _Noisy:
-    """Gaussian noise on another's actions."""
-
-    def __init__(self, policy: Policy, noise: float, rng: np.random.Generator) -> None:
-        self._policy, self._noise, self._rng = policy, noise, rng
-
-    def __call__(self, env: TaskEnv, obs: NDArray[np.float32]) -> NDArray[np.floating]:
-        action = self._policy(env, obs)
-        return action + self._noise * self._rng.standard_normal(len(action))
-
-
-class _SmoothNoise:
+def _smooth_noise(width: int, rng: np.random.Generator) -> Iterator[Action]:
     """Noise of a correlation length and size drawn anew for every episode."""
-
-    def __init__(self, action_dim: int, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self._keep = float(np.exp(-1.0 / rng.uniform(3.0, 40.0)))  # 3 to 40 agent steps
-        self._sigma = rng.uniform(0.4, 1.5)
-        self._noise = rng.standard_normal(action_dim)
-
-    def __call__(self, _env: TaskEnv, _obs: NDArray[np.float32]) -> NDArray[np.floating]:
-        action = self._sigma * self._noise
-        fresh = self._rng.standard_normal(len(self._noise))
-        self._noise = self._keep * self._noise + np.sqrt(1 - self._keep**2) * fresh
-        return action
+    keep = float(np.exp(-1.0 / rng.uniform(3.0, 40.0)))  # 3 to 40 agent steps
+    sigma = rng.uniform(0.4, 1.5)
+    noise = rng.standard_normal(width)
+    while True:
+        action = sigma * noise
+        # Before the action is handed out: whoever draws from ``rng`` next finds it so.
+        noise = keep * noise + np.sqrt(1 - keep**2) * rng.standard_normal(width)
+        yield action
 
 
-class _Bursts:
+def _bursts(width: int, rng: np.random.Generator) -> Iterator[Action]:
     """A random action held for 2 to 16 agent steps, then none for up to 40, and again."""
-
-    def __init__(self, action_dim: int, rng: np.random.Generator) -> None:
-        self._rng, self._width = rng, action_dim
-        self._plan: list[NDArray[np.float64]] = []
-
-    def __call__(self, _env: TaskEnv, _obs: NDArray[np.float32]) -> NDArray[np.floating]:
-        if not self._plan:
-            push = self._rng.uniform(-1.0, 1.0, self._width)
-            rest = np.zeros(self._width)
-            self._plan = [push] * int(self._rng.integers(2, 17))
-            self._plan += [rest] * int(self._rng.integers(0, 41))
-        return self._plan.pop(0)
+    while True:
+        push = rng.uniform(-1.0, 1.0, width)
+        steps = int(rng.integers(2, 17))
+        rests = int(rng.integers(0, 41))
+        yield from [push] * steps + [np.zeros(width)] * rests
 
 
-class _Interrupted:
+def _interrupted(
+    expert: Policy, forget: Callable[[], None], width: int, rng: np.random.Generator
+) -> Policy:
     """An expert and smooth noise in turns of 20 to 60 agent steps each, noise first."""
+    noise: Iterator[Action] | None = None
+    left = 0
 
-    def __init__(self, expert: Policy, action_dim: int, rng: np.random.Generator) -> None:
-        self._expert, self._rng, self._width = expert, rng, action_dim
-        self._noise: _SmoothNoise | None = None
-        self._left = 0
+    def act(env: TaskEnv, obs: NDArray[np.float32]) -> NDArray[np.floating]:
+        nonlocal noise, left
+        if not left:
+            left = int(rng.integers(20, 61))
+            noise = None if noise else _smooth_noise(width, rng)
+            if noise is None:
+                forget()  # the plan starts from another state
+        left -= 1
+        return next(noise) if noise else expert(env, obs)
 
-    def __call__(self, env: TaskEnv, obs: NDArray[np.float32]) -> NDArray[np.floating]:
-        if not self._left:
-            self._left = int(self._rng.integers(20, 61))
-            if self._noise is None:
-                self._noise = _SmoothNoise(self._width, self._rng)
-            else:
-                self._noise = None
-                if isinstance(self._expert, _Planning):
-                    self._expert.reset()  # its plan is of another place
-        self._left -= 1
-        return (self._noise or self._expert)(env, obs)
+    return act

@@ -26,12 +26,12 @@ def collect_episode(
 ) -> dict[str, NDArray[np.float32]]:
     """One episode of ``steps`` + 1 rows: obs [T, 24], action [T, 6], reward [T], float32.
 
-    The action is the executed one (with noise, clipped), the reward the environment's. Should the
-    simulation diverge, the episode is drawn anew from streams that are as fixed as the first.
-    ``expert`` acts in the planner's place.
+    The action is the executed one (with noise, clipped), the reward the environment's. If the
+    simulation diverges, the episode is drawn anew from equally fixed streams. ``expert`` acts in
+    the planner's place.
 
     Raises:
-        UserError: it diverged three times.
+        UserError: the simulation diverged three times.
     """
     for attempt in range(_ATTEMPTS):
         name = f"{seed}/{task}/{episode}" + (f"/{attempt}" if attempt else "")

@@ -1,4 +1,4 @@
-"""The folder of finished episodes beside a store in the making: what an interruption leaves."""
+"""Parts: the folder of finished episodes of a collection under way."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ Rows = Mapping[str, NDArray[np.float32]]
 
 @frozen
 class Parts:
-    """``<store>.parts``: ``request.json`` and one file for each finished episode."""
+    """``<store>.parts``, with ``request.json`` and one file per finished episode."""
 
     folder: Path
 
     @classmethod
     def beside(cls, store: Path) -> Parts:
-        """Those of a store."""
+        """The parts of a store."""
         return cls(store.with_name(store.name + ".parts"))
 
     @property
     def bytes(self) -> int:
-        """Of all that is there."""
+        """Size of all files in the folder."""
         return sum(path.stat().st_size for path in self.folder.glob("*"))
 
     def claim(self, request: Mapping[str, Any]) -> None:
-        """Make the folder for a request.
+        """Make the folder for a request, or check that it belongs to it.
 
         Raises:
-            UserError: it holds another request's episodes, or cannot be made.
+            UserError: the folder holds another request's episodes, or cannot be made.
         """
         path = self.folder / "request.json"
         if path.exists():
@@ -73,10 +73,10 @@ class Parts:
         replace_file(self._path(task, episode, behaviour), save)
 
     def read(self, task: str, episode: int, behaviour: str) -> dict[str, NDArray[np.float32]]:
-        """An episode that is there.
+        """Read an episode.
 
         Raises:
-            UserError: its file is damaged.
+            UserError: the file is damaged.
         """
         path = self._path(task, episode, behaviour)
         try:
@@ -90,7 +90,7 @@ class Parts:
             ) from error
 
     def remove(self) -> None:
-        """All of it, when the store is whole."""
+        """Remove the folder, when the store is complete."""
         shutil.rmtree(self.folder)
 
     def _path(self, task: str, episode: int, behaviour: str) -> Path:

@@ -1,8 +1,8 @@
-"""A sampling planner (MPPI) in the true simulator: the source of good behaviour in own data."""
+"""A sampling planner in the true simulator: the source of good behaviour in collected data."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from attrs import evolve
@@ -10,9 +10,12 @@ from attrs import evolve
 from fmbpo.data.collecting.planner_model import Floats, PlanningModel
 from fmbpo.data.collecting.planner_tasks import plan_task
 
+if TYPE_CHECKING:  # planner_model chooses MuJoCo's renderer before dm_control is imported
+    from dm_control.rl import control
+
 # Noise scales of the samples: the small ones refine the plan, the large ones look for another.
 _LOG_SCALE_RANGE = (float(np.log(0.15)), 0.0)
-# Periods of the repeating samples, in agent steps: strides, hops and swings fall between.
+# Periods of the repeating samples, in agent steps: strides, hops and swings lie between.
 _PERIODS = (3, 30)
 
 
@@ -20,10 +23,10 @@ class Planner:
     """Plans anew at every agent step, starting from the last plan moved on by one step.
 
     Of ``samples`` noisy copies of the plan, the best ``elites`` are averaged with weights
-    ``exp((R - max R) / (std(R) temperature))``; the average is the new plan and its first
-    action is the decision. A share ``repeats`` of the samples are no noisy copies: they follow
-    the plan for a while and then repeat what came before with some period. A gait that was found
-    by chance is so continued, where noise alone would have to find every stride anew.
+    ``exp((R - max R) / (std(R) temperature))``; the average is the new plan, and its first
+    action is executed. A share ``repeats`` of the samples are not noisy copies: they follow the
+    plan for a while and then repeat the preceding actions with some period. This continues a
+    gait that was found by chance; noise alone would have to find every stride anew.
 
     Args:
         name: a task that `plan_task` knows.
@@ -47,8 +50,8 @@ class Planner:
         self._plan_HU = np.zeros((self.settings.horizon, self.model.action_dim))
         self._past_PU = np.zeros((0, self.model.action_dim))  # the last decisions
 
-    def act(self, env: Any, rng: np.random.Generator) -> Floats:
-        """The action [U] for the present state of a dm_control environment; moves the plan on."""
+    def act(self, env: control.Environment, rng: np.random.Generator) -> Floats:
+        """The action [U] for the current state of a dm_control environment; advances the plan."""
         self.model.sync(env)
         candidates = self._candidates(rng)
         returns = self.model.returns(candidates)

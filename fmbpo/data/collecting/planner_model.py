@@ -1,8 +1,7 @@
-"""The simulator as the planner sees it: many futures at once, rewards from their states.
+"""The simulator as the planner uses it: many futures at once, and rewards from their states.
 
-MuJoCo's own batched rollout replaces environment steps, and the task's reward is written as
-numpy over all rolled-out states, because a reward through dm_control costs up to 16 physics
-steps a state.
+MuJoCo's batched rollout replaces environment steps, and the task's reward is written in numpy
+over all states of the rollout: through dm_control, a reward costs as much as 16 physics steps.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ os.environ.setdefault("MUJOCO_GL", "disable")
 import importlib
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import mujoco
 import numpy as np
 from attrs import frozen
+from dm_control.rl import control
 from mujoco import rollout
 from numpy.typing import NDArray
 
@@ -33,17 +32,14 @@ _OBJECTS = {
     "geom": mujoco.mjtObj.mjOBJ_GEOM,
     "site": mujoco.mjtObj.mjOBJ_SITE,
 }
-_KINDS = {
-    "pos": mujoco.mjtSensor.mjSENS_FRAMEPOS,
-    "zaxis": mujoco.mjtSensor.mjSENS_FRAMEZAXIS,
-}
-# What tasks change in the model at a reset (targets, sizes, damping).
+_KINDS = {"pos": mujoco.mjtSensor.mjSENS_FRAMEPOS, "zaxis": mujoco.mjtSensor.mjSENS_FRAMEZAXIS}
+# The fields of the model that tasks change at a reset (targets, sizes, damping).
 _RESET_FIELDS = ("geom_pos", "geom_size", "site_pos", "site_size", "dof_damping")
 
 
 @frozen
 class Sensor:
-    """A frame sensor added to the planning model; sensors leave the dynamics alone.
+    """A frame sensor added to the planning model; sensors do not change the dynamics.
 
     Attributes:
         kind: ``pos`` (position, metres) or ``zaxis`` (the frame's z axis), world frame.
@@ -92,21 +88,21 @@ def _no_shaping(_frames: Frames) -> Floats:
 
 @frozen
 class PlanTask:
-    """A task as the planner knows it; a new task is one more of these.
+    """The planner's entry for a task.
 
     Attributes:
         reward: the task's own reward of one control step, [N, K] from `Frames`.
         settings: the search settings.
         shaping: added while planning only, never recorded.
         sensors: frame sensors that reward and shaping need.
-        source: gives the model's XML and its assets; None: those of dm_control's domain.
+        source: returns the model's XML and its assets; None: those of dm_control's domain.
     """
 
     reward: Callable[[Frames], Floats]
     settings: PlanSettings
     shaping: Callable[[Frames], Floats] = _no_shaping
     sensors: tuple[Sensor, ...] = ()
-    source: Callable[[], tuple[str | bytes, dict[str, Any]]] | None = None
+    source: Callable[[], tuple[str | bytes, dict[str, bytes]]] | None = None
 
 
 @frozen
@@ -121,14 +117,14 @@ class Frames:
         sensordata: [N, K, nsensordata], of the same states.
     """
 
-    model: Any
+    model: mujoco.MjModel
     qpos: Floats
     qvel: Floats
     ctrl: Floats
     sensordata: Floats
 
     def sensor(self, sensor: Sensor | str) -> Floats:
-        """[N, K, dim] readings of an added sensor, or of one the model has, by name."""
+        """[N, K, dim] readings of an added sensor, or by name of a sensor of the model."""
         found = self.model.sensor(sensor.key if isinstance(sensor, Sensor) else sensor)
         start = int(found.adr[0])
         return self.sensordata[..., start : start + int(found.dim[0])]
@@ -143,7 +139,7 @@ class Frames:
 
 
 class PlanningModel:
-    """A task's model with the planner's sensors, rolled out in batches on one core."""
+    """A task's model with the planner's sensors; rolls out batches on one core."""
 
     def __init__(self, name: str, task: PlanTask, coarse: int | None = None) -> None:
         self.task = task
@@ -180,8 +176,8 @@ class PlanningModel:
         """Width of an action."""
         return int(self.model.nu)
 
-    def sync(self, env: Any) -> None:
-        """Take over the present state of a dm_control environment."""
+    def sync(self, env: control.Environment) -> None:
+        """Copy the current state of a dm_control environment."""
         model, data = env.physics.model.ptr, env.physics.data.ptr
         for name in _RESET_FIELDS:
             getattr(self.model, name)[:] = getattr(model, name)
@@ -195,8 +191,8 @@ class PlanningModel:
         """The states that N action sequences of H agent steps lead to.
 
         Returns:
-            `Frames` with K = 2 H (after every control step), or K = H where the coarse
-            time-step does not divide a control step.
+            `Frames` with K = 2 H (after every control step), or K = H if the coarse time-step
+            does not divide a control step.
         """
         N, H, _ = actions_NHU.shape
         steps = self._per_step * H

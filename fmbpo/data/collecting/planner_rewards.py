@@ -115,7 +115,7 @@ def cartpole_sparse(f: Frames) -> Floats:
 
 
 def cartpole_sparse_shaping(f: Frames) -> Floats:
-    """Puts the dense reward in the place of the sparse one, which misleads the search."""
+    """Replaces the sparse reward, which misleads the search, by the dense one."""
     return cartpole(f) - 0.1 * np.abs(f.position("slider")) - cartpole_sparse(f)
 
 
@@ -211,7 +211,7 @@ def cheetah_lifted(foot: Sensor) -> Reward:
 
 
 def cheetah_lifted_shaping(foot: Sensor, weight: float) -> Reward:
-    """Foot and torso higher; and speed, which the reward hardly sees until they are high."""
+    """Foot and torso higher; and speed, to which the reward is nearly blind until they are high."""
 
     def shaping(f: Frames) -> Floats:
         heights = 0.1 * f.sensor(foot)[..., 2] + 0.05 * f.sensor(TORSO)[..., 2]
@@ -259,12 +259,12 @@ def hopper_hop(speed: float) -> Reward:
 
 
 def hopper_shaping(f: Frames) -> Floats:
-    """Torso high above foot and floor, however it gets there: one that lies has to roll first."""
+    """Torso high above foot and floor, by any path: a lying hopper has to roll first."""
     return np.asarray(0.15 * (_hopper_height(f) + f.sensor(TORSO_MASS)[..., 2]))
 
 
 def hopper_hop_shaping(speed: float) -> Reward:
-    """As for standing; and speed, as far as the hopper is up, so that it does not crawl."""
+    """As for standing; and speed in proportion to height, so that the hopper does not crawl."""
 
     def shaping(f: Frames) -> Floats:
         up = np.clip(_hopper_height(f) / 0.6, 0.0, 1.0)
@@ -287,7 +287,7 @@ def finger_spin(f: Frames) -> Floats:
 
 
 def finger_spin_shaping(f: Frames) -> Floats:
-    """Puts a dense term in the place of the reward, which misleads the search."""
+    """Replaces the reward, which misleads the search, by a dense term."""
     slow = np.maximum(0.0, f.velocity("hinge") + 20)
     return np.asarray(-0.1 * slow - _reach(f) - finger_spin(f))
 

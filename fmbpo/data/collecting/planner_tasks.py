@@ -1,4 +1,4 @@
-"""What the planner knows of each task: reward, shaping, sensors, search settings.
+"""The planner's entry for each task: reward, shaping, sensors, search settings.
 
 A new task is one reward function in `fmbpo.data.collecting.planner_rewards` and one entry here.
 """

@@ -18,9 +18,9 @@ class Behaviour:
     """One kind of behaviour in a mix.
 
     Attributes:
-        name: how the store calls it.
+        name: its name in the store.
         kind: ``planner`` or ``random``.
-        share: of the episodes; the shares of a recipe are normalised.
+        share: share of the episodes; the shares of a recipe are normalised.
         noise: standard deviation of the gaussian noise added to the planner's actions.
         effort: multiplies the planner's number of samples.
         smooth: random actions correlated in time (which travel further than white noise).
@@ -39,18 +39,18 @@ class Behaviour:
 
     @property
     def plain(self) -> bool:
-        """The planner, or white noise, as it is: what reference returns are taken from."""
+        """Whether this is the unmodified planner or white noise, as in reference returns."""
         return not (self.noise or self.smooth or self.bursts or self.interrupted)
 
 
 @frozen
 class Recipe:
-    """A mix with what is collected where a request does not say.
+    """A mix, with the defaults of a request.
 
     Attributes:
         mix: the behaviours.
-        tasks: names of tasks; empty: a request has to name them.
-        episodes: a task.
+        tasks: names of tasks; if empty, a request must name them.
+        episodes: episodes per task.
     """
 
     mix: tuple[Behaviour, ...]
@@ -59,12 +59,12 @@ class Recipe:
 
 
 EXPLORE = Behaviour("random-bursts", kind="random", share=1.0, bursts=True)
-"""Bursts and rests: the places where a planner never stays. Without them a model learns that what
-rests is at its goal, since in the planner's episodes it is."""
+"""Bursts and rests, in states where a planner never stays. Without them a model learns that a body
+at rest is at its goal, since in the planner's episodes it is."""
 
 RECOVER = Behaviour("planner-interrupted", kind="planner", share=1.0, interrupted=True)
-"""The planner called away and back again: how good behaviour is found from bad states. Without
-them a policy that once misses its goal is where neither its model nor its critics have been."""
+"""The planner, interrupted: it recovers from bad states. Without these episodes a policy that once
+misses its goal is in states that neither its model nor its critics have seen."""
 
 _LARGEST = 1e6
 _RANDOM = Behaviour("random", kind="random", share=1.0)
@@ -128,7 +128,7 @@ def with_noise(deviations: Sequence[float]) -> tuple[Behaviour, ...]:
 
 
 def behaviours(recipe: Mapping[str, Mapping[str, Any]]) -> tuple[Behaviour, ...]:
-    """A mix of one's own: fields of `Behaviour` by the behaviour's name.
+    """A mix from tables: fields of `Behaviour` by the behaviour's name.
 
     Raises:
         UserError: an unknown field or kind, shares that are not positive, or no behaviour.
@@ -138,7 +138,9 @@ def behaviours(recipe: Mapping[str, Mapping[str, Any]]) -> tuple[Behaviour, ...]
     for name, settings in recipe.items():
         where = f"recipe, behaviour {name!r}"
         if not re.fullmatch(r"[\w.-]{1,60}", name):
-            raise UserError("is no name", where=where, remedy="letters, digits, '.', '_' and '-'")
+            raise UserError(
+                "is not a valid name", where=where, remedy="letters, digits, '.', '_' and '-'"
+            )
         for key in settings:
             if key not in known:
                 raise UserError(f"unknown {key!r}", where=where, remedy=did_you_mean(key, known))
@@ -164,7 +166,7 @@ def _check_value(key: str, value: object, where: str) -> None:
         raise UserError(f"{key} is {value!r}", where=where, remedy="a number, 0 or more")
 
 
-def schedule(mix: Sequence[Behaviour], episodes: int) -> list[int]:
+def schedule(mix: Sequence[Behaviour], episodes: int) -> list[Behaviour]:
     """[episodes] the behaviour of each, spread evenly; a shorter schedule is a prefix of it."""
     share = np.array([b.share for b in mix], np.float64)
     share /= share.sum()
@@ -173,5 +175,5 @@ def schedule(mix: Sequence[Behaviour], episodes: int) -> list[int]:
     for e in range(episodes):
         which = int(np.argmax(share * (e + 1) - count))
         count[which] += 1
-        order.append(which)
+        order.append(mix[which])
     return order

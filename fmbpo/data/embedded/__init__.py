@@ -9,5 +9,5 @@ from pathlib import Path
 
 
 def embedded_path() -> Path:
-    """Folder of the embedded store (open it with `fmbpo.data.store.load`)."""
+    """Folder of the embedded store (see `fmbpo.data.store`)."""
     return Path(__file__).parent / "mt30-embedded.zarr"

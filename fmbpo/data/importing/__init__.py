@@ -1,5 +1,5 @@
-"""Data of others into a store: the published MT30 files, and ``.npz`` files of one's own.
+"""Import into a store: the published MT30 files, and your own ``.npz`` files.
 
-`files` opens and fingerprints what is given, `tdmpc2` and `npz` read it piece by piece, `rows`
-checks the pieces, `into_store` writes them.
+`files` finds and fingerprints the files, `tdmpc2` and `npz` read them piece by piece, `rows`
+checks the pieces, and `into_store` writes them.
 """

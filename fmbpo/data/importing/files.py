@@ -7,29 +7,29 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import frozen
-from numpy.typing import NDArray
 
+from fmbpo.data.store_format import Array
 from fmbpo.errors import UserError
 
 AGAIN = "fetch or write the file again"
 _PIECE = 2**23
 _DAMAGED = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, EOFError, KeyError,
             ValueError, OverflowError, RuntimeError)  # fmt: skip
-"""What zipfile raises for files that are no more what they were."""
+"""The errors that zipfile raises for damaged files."""
 _LOCAL_HEADER = 30
 _NAME, _EXTRA = slice(26, 28), slice(28, 30)
 
 
 @frozen(eq=False)
 class Block:
-    """Neighbouring episodes of a file, as they stand in it.
+    """Neighbouring episodes of a file, with the values that it has.
 
     Attributes:
         obs: [R, any width] floats.
@@ -37,43 +37,43 @@ class Block:
         reward: [R] floats.
         lengths: [K] rows of each episode, sum R.
         task: [K] id of the task (index into MT30's list), below 0 for episodes to leave out.
-        first: number of the first of them in the file.
+        first: number of the first episode in the file.
     """
 
-    obs: NDArray[Any]
-    action: NDArray[Any]
-    reward: NDArray[Any]
-    lengths: NDArray[Any]
-    task: NDArray[Any]
+    obs: Array
+    action: Array
+    reward: Array
+    lengths: Array
+    task: Array
     first: int
 
 
-class Source(Protocol):
-    """A file of episodes. Opening one reads its structure; ``tasks`` and ``blocks`` its values."""
+class EpisodeFile(Protocol):
+    """A file of episodes. Opening reads its structure; ``tasks`` and ``blocks`` read its values."""
 
     path: Path
     row_bytes: int
-    """Bytes that a row takes in the file."""
+    """Bytes per row in the file."""
     equal_lengths: bool
-    """Whether all episodes of a data set of this kind are equally long."""
+    """Whether all episodes of a data set of this kind have the same length."""
     ignored: tuple[str, ...]
-    """Names of arrays that are in the file and not used."""
+    """Names of the arrays in the file that are not used."""
 
-    def tasks(self, skip_others: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+    def tasks(self, skip_others: bool) -> tuple[Array, Array]:
         """Task id [E] and rows [E] of every episode.
 
-        With ``skip_others`` an id that MT30 has not becomes -1; without, it is a `UserError`.
+        An id that MT30 does not have is a `UserError`; with ``skip_others`` it becomes -1.
         """
         ...
 
     def blocks(self, first: int, rows: int) -> Iterator[Block]:
-        """The episodes from number ``first`` on, about ``rows`` rows at a time."""
+        """The episodes from number ``first``, about ``rows`` rows at a time."""
         ...
 
 
 @frozen
 class Fingerprint:
-    """A file's content: its ``size`` in bytes and its SHA-256, and when it was last ``changed``."""
+    """A file's ``size`` in bytes, its SHA-256 and the time when it last ``changed`` (ns)."""
 
     size: int
     sha256: str
@@ -81,10 +81,10 @@ class Fingerprint:
 
 
 def find_files(sources: Sequence[Path], ending: str) -> list[Path]:
-    """The files among ``sources`` and those with this ending in the folders among them, by name.
+    """The given files, and those with this ending in the given folders, sorted by name.
 
     Raises:
-        UserError: one is not there, a folder without such a file, or a file named twice.
+        UserError: a folder has no such file, or a file is given twice.
     """
     found: list[Path] = []
     for source in sources:
@@ -100,43 +100,47 @@ def find_files(sources: Sequence[Path], ending: str) -> list[Path]:
 
 
 def fingerprint(path: Path, progress: Callable[[int], None] = lambda done: None) -> Fingerprint:
-    """Read a whole zip file once: its SHA-256, and whether every part has the CRC-32 it states.
+    """Read a whole zip file once: compute its SHA-256 and compare every part with its CRC-32.
 
-    ``progress`` is called with the bytes of each piece.
+    ``progress`` is called with the number of bytes of each piece.
 
     Raises:
-        UserError: unreadable, or a part is damaged.
+        UserError: the file is unreadable, or a part is damaged.
     """
+    hasher = hashlib.sha256()
     with reading(path), path.open("rb") as file:
         status = os.fstat(file.fileno())
-        parts, hasher, done = _parts(path), hashlib.sha256(), 0
-        checks = iter(parts)
-        at = next(checks, None)
-        crc = 0
-        while piece := file.read(_PIECE):
-            hasher.update(piece)
-            view = memoryview(piece)
-            while at is not None and at.start < done + len(piece):
-                inside = view[max(at.start - done, 0) : at.stop - done]
-                crc = zlib.crc32(inside, crc)
-                if at.stop > done + len(piece):
-                    break
-                if crc != at.crc:
-                    raise UserError(
-                        f"damaged: {at.name} has not the checksum that the file states",
-                        where=str(path),
-                        remedy=AGAIN,
-                    )
-                at, crc = next(checks, None), 0
-            done += len(piece)
-            progress(len(piece))
-        if at is not None:
-            raise zipfile.BadZipFile(f"{at.name} is cut short")
-    return Fingerprint(done, hasher.hexdigest(), status.st_mtime_ns)
+
+        def crc_until(stop: int) -> int:
+            crc = 0
+            while piece := file.read(min(_PIECE, stop - file.tell())):
+                hasher.update(piece)
+                crc = zlib.crc32(piece, crc)
+                progress(len(piece))
+            return crc
+
+        for part in _parts(path):
+            crc_until(part.start)
+            if crc_until(part.stop) != part.crc:
+                raise UserError(
+                    f"damaged: {part.name} does not have the checksum that the file states",
+                    where=str(path),
+                    remedy=AGAIN,
+                )
+        crc_until(status.st_size)
+    return Fingerprint(status.st_size, hasher.hexdigest(), status.st_mtime_ns)
+
+
+def check_names(wanted: Collection[str], there: Collection[str], path: Path, remedy: str) -> None:
+    """UserError if wanted arrays are not among the file's."""
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        what = f"no array {', '.join(missing)}; there is {', '.join(sorted(there)) or 'nothing'}"
+        raise UserError(what, where=str(path), remedy=remedy)
 
 
 def unchanged(path: Path, known: Fingerprint) -> None:
-    """UserError where the file is not as it was when it was fingerprinted."""
+    """UserError if the file has changed since it was fingerprinted."""
     with reading(path):
         status = path.stat()
     if (status.st_size, status.st_mtime_ns) != (known.size, known.changed):
@@ -149,7 +153,7 @@ def unchanged(path: Path, known: Fingerprint) -> None:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever goes wrong with the file or its zip structure is a `UserError` that names it."""
+    """Turn any error of the file or its zip structure into a `UserError` that names the file."""
     try:
         yield
     except FileNotFoundError as error:
@@ -164,9 +168,7 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
     except _DAMAGED as error:
         raise UserError(
-            f"truncated or damaged ({error or type(error).__name__})",
-            where=str(path),
-            remedy=AGAIN,
+            f"truncated or damaged ({error or type(error).__name__})", where=str(path), remedy=AGAIN
         ) from error
 
 
@@ -179,7 +181,7 @@ class _Part:
 
 
 def _parts(path: Path) -> list[_Part]:
-    """Where the bytes of a zip file's members are that are stored as is; the others are checked."""
+    """Where a zip file's uncompressed members lie, in order; checks the compressed ones."""
     found = []
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         for member in archive.infolist():

@@ -1,11 +1,11 @@
-"""Data of one's own as ``.npz`` files: what `numpy.savez` writes of five arrays.
+"""Your own data as ``.npz`` files: five arrays, as `numpy.savez` writes them.
 
 | array | shape | |
 | --- | --- | --- |
-| ``obs`` | [N, O] float | rows of all episodes, one behind the other; padded or not |
+| ``obs`` | [N, O] float | rows of all episodes in order; padded or not |
 | ``action`` | [N, A] float | the action that led to each row; an episode's first is ignored |
 | ``reward`` | [N] float | likewise, summed over the action repeat |
-| ``episode_ends`` | [E] integers | the row behind each episode's last |
+| ``episode_ends`` | [E] integers | the row after each episode's last |
 | ``task`` | one text, or [E] | names of MT30 tasks |
 """
 
@@ -15,33 +15,33 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from fmbpo.data.importing.files import AGAIN, Block, reading
-from fmbpo.data.importing.rows import floats
-from fmbpo.data.store_format import starts
+from fmbpo.data.importing.files import AGAIN, Block, check_names, reading
+from fmbpo.data.store_format import Array, starts
 from fmbpo.errors import UserError
 from fmbpo.tasks.mt30 import task_info
 
 ROWS = {"obs": 2, "action": 2, "reward": 1}
-"""Names and numbers of dimensions of the arrays that have a row a step."""
+"""Names and numbers of dimensions of the arrays with one row per step."""
 _SMALL = 2**30
-"""Bytes, at most, of the two arrays that are read at once."""
+"""Most bytes of an array that is read at once."""
 
 
 class NpzFile:
     """One such file, opened: headers, ``episode_ends`` and ``task`` are checked.
 
-    float16, float32 and float64 are taken. Pickled objects are never read. The big arrays are read
-    in pieces, from compressed files (`numpy.savez_compressed`) too.
+    Numbers may be float16, float32 or float64. Pickled objects are never read. The large arrays
+    are read in pieces, also from compressed files (`numpy.savez_compressed`).
 
     Raises:
-        UserError: not there, no ``.npz``, damaged, an array missing or of a type or shape that
-            does not fit, ends that do not increase or do not reach the last row, an unknown task.
+        UserError: the file is missing, not an ``.npz`` or damaged; an array is missing or has the
+            wrong type or shape; ends do not increase or do not reach the last row; or a task is
+            unknown.
     """
 
     equal_lengths = False
@@ -50,21 +50,17 @@ class NpzFile:
         self.path = path
         with reading(path), zipfile.ZipFile(path) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
-            missing = [n for n in (*ROWS, "episode_ends", "task") if n not in names]
-            if missing:
-                there = ", ".join(sorted(names)) or "nothing"
-                raise UserError(
-                    f"no array {', '.join(missing)}; there is {there}",
-                    where=str(path),
-                    remedy='see "Your own data" in docs/data.md',
-                )
-            self.ignored: tuple[str, ...] = tuple(sorted(names - {*ROWS, "episode_ends", "task"}))
+            wanted = (*ROWS, "episode_ends", "task")
+            check_names(wanted, names, path, 'see "Your own data" in docs/data.md')
+            self.ignored = tuple(sorted(names - set(wanted)))
             arrays = {}
             for name, rank in ROWS.items():
                 with _Array(archive, name, path) as array:
                     if len(array.shape) != rank:
                         raise _unfit(array, "[N]" if rank == 1 else f"[N, width of {name}]")
-                    floats(array.dtype, name, str(path))
+                    if array.dtype not in (np.float16, np.float32, np.float64):
+                        what = f"type {array.dtype}, not float32 (or float16, float64)"
+                        raise UserError(what, where=array.where)
                     arrays[name] = array
             ends, task = (_whole(archive, name, path) for name in ("episode_ends", "task"))
         rows = arrays["reward"].shape[0]
@@ -78,19 +74,19 @@ class NpzFile:
         self._lengths = self._ends - starts(self._ends)
         self._ids = _ids(task, len(self._ends), f"{path}, array task")
 
-    def tasks(self, skip_others: bool) -> tuple[NDArray[Any], NDArray[Any]]:
-        """See `fmbpo.data.importing.files.Source`; names that MT30 has not are never skipped."""
+    def tasks(self, skip_others: bool) -> tuple[Array, Array]:
+        """See `EpisodeFile`; unknown names are never skipped."""
         return self._ids, self._lengths
 
     def blocks(self, first: int, rows: int) -> Iterator[Block]:
-        """See `fmbpo.data.importing.files.Source`."""
+        """See `EpisodeFile`."""
         begin = starts(self._ends)
         with reading(self.path), ExitStack() as stack:
             archive = stack.enter_context(zipfile.ZipFile(self.path))
             arrays = {n: stack.enter_context(_Array(archive, n, self.path)) for n in ROWS}
             at = 0
             while at < len(self._ends):
-                # Those up to `first` are read too: what is packed can only be read in order.
+                # Episodes before `first` are read too: compressed data can only be read in order.
                 beyond = int(np.searchsorted(self._ends, begin[at] + rows, side="right"))
                 stop = max(at + 1, beyond)
                 stop = min(stop, first) if at < first else stop
@@ -104,7 +100,7 @@ class NpzFile:
 
 
 class _Array:
-    """One array of the file, read from its beginning on in pieces of rows."""
+    """One array of the file, read from its beginning in pieces of rows."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str, path: Path) -> None:
         self.where = f"{path}, array {name}"
@@ -120,9 +116,9 @@ class _Array:
             ) from error
         if fortran and len(self.shape) > 1:
             raise UserError(
-                "columns are stored one behind the other (Fortran order)",
+                "stored column by column (Fortran order)",
                 where=self.where,
-                remedy="save numpy.ascontiguousarray of it",
+                remedy="save numpy.ascontiguousarray(array)",
             )
         if self.dtype.hasobject:
             raise UserError(
@@ -146,22 +142,22 @@ class _Array:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def rows(self, count: int) -> NDArray[Any]:
+    def rows(self, count: int) -> Array:
         """The next rows."""
         data = self._file.read(count * self.row_bytes)
         return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
 
-def _whole(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
+def _whole(archive: zipfile.ZipFile, name: str, path: Path) -> Array:
     with _Array(archive, name, path) as array:
         count = int(np.prod(array.shape[:1], dtype=int))
         if count * array.row_bytes > _SMALL:
-            raise _unfit(array, "an entry an episode")
+            raise _unfit(array, "one entry per episode")
         values = array.rows(count).reshape(array.shape)
     return values
 
 
-def _ends(ends: NDArray[Any], rows: int, where: str) -> NDArray[np.int64]:
+def _ends(ends: Array, rows: int, where: str) -> NDArray[np.int64]:
     if ends.ndim != 1 or ends.dtype.kind not in "iu":
         raise UserError(f"{ends.dtype} {list(ends.shape)}, not integers [E]", where=where)
     if not len(ends):
@@ -172,7 +168,7 @@ def _ends(ends: NDArray[Any], rows: int, where: str) -> NDArray[np.int64]:
         raise UserError(
             f"episode {int(short[0])} has fewer than two rows (or the ends do not increase)",
             where=where,
-            remedy="give the row behind each episode's last, in order",
+            remedy="give the row after each episode's last, in order",
         )
     if int(ends[-1]) != rows:
         raise UserError(
@@ -181,12 +177,12 @@ def _ends(ends: NDArray[Any], rows: int, where: str) -> NDArray[np.int64]:
     return ends
 
 
-def _ids(task: NDArray[Any], episodes: int, where: str) -> NDArray[np.int16]:
+def _ids(task: Array, episodes: int, where: str) -> NDArray[np.int16]:
     if task.dtype.kind != "U" or task.shape not in ((), (episodes,)):
         raise UserError(
             f"{task.dtype} {list(task.shape)}, not one name or [{episodes}] names",
             where=where,
-            remedy='save numpy.array("walker-run"), or one name an episode',
+            remedy='save numpy.array("walker-run"), or one name per episode',
         )
     names = np.broadcast_to(task, (episodes,))
     found = {}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmbpo.data.importing.files import Block
-from fmbpo.data.store_format import starts
+from fmbpo.data.store_format import Array, starts
 from fmbpo.errors import UserError
-from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH, TaskInfo
+from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
 
 TASKS = tuple(MT30.values())
 _OBS_DIMS = np.array([task.obs_dim for task in TASKS])
@@ -22,9 +21,8 @@ _MEND = "mend the file, or leave it out: no value is guessed"
 def prepared(block: Block, where: str) -> Block:
     """The block's rows of MT30 tasks: obs [R, 24], action [R, 6], reward [R], float32.
 
-    Action and reward of every episode's first row are filler and become 0 whatever they were (the
-    published files have NaN there); so do actions beyond a task's own width. Observations
-    beyond it must be 0.
+    Action and reward of every episode's first row are filler (NaN in the published files) and
+    become 0. So do actions beyond a task's own width; observations beyond it must be 0.
 
     Raises:
         UserError: naming file (``where``), array, episode and row: an array too narrow for the
@@ -53,7 +51,7 @@ def prepared(block: Block, where: str) -> Block:
                 where=f"{where}, array {name}, episode {int(numbers[e])}",
                 remedy="give the arrays of that task, or the right task",
             )
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite: refused below
         obs = block.obs.astype(np.float32, copy=False)
         action = _wide(block.action, ACTION_WIDTH)
         reward = block.reward.astype(np.float32)
@@ -80,40 +78,22 @@ def prepared(block: Block, where: str) -> Block:
     return Block(obs, action, reward, lengths, task, block.first)
 
 
-def floats(kind: Any, name: str, where: str) -> None:
-    """UserError unless ``kind`` (a numpy type) holds floating-point numbers of up to 8 bytes."""
-    if np.dtype(kind) not in (np.float16, np.float32, np.float64):
-        raise UserError(
-            f"type {kind}, not float32 (or float16, float64)", where=f"{where}, array {name}"
-        )
-
-
-def mt30_ids(ids: NDArray[Any], skip_others: bool, where: str) -> NDArray[np.int16]:
-    """Ids [E] as int16; an id that MT30 has not is a UserError, or -1 with ``skip_others``."""
+def mt30_ids(ids: Array, skip_others: bool, where: str) -> NDArray[np.int16]:
+    """Ids [E] as int16; one that MT30 does not have is a UserError, or -1 with ``skip_others``."""
     foreign = (ids < 0) | (ids >= len(TASKS))
-    negative = ids < 0
-    if (negative if skip_others else foreign).any():
-        e = int(np.flatnonzero(negative if skip_others else foreign)[0])
+    refused = np.flatnonzero(ids < 0 if skip_others else foreign)
+    if len(refused):
+        e = int(refused[0])
         raise UserError(
             f"unknown task id {int(ids[e])}; MT30 has 0 to {len(TASKS) - 1}",
             where=f"{where}, array task, episode {e}",
-            remedy="with --skip-other-tasks, episodes of other task sets' tasks are left out",
+            remedy="--skip-other-tasks leaves out the episodes of tasks that MT30 does not have",
         )
     return np.where(foreign, -1, ids).astype(np.int16)
 
 
-def names_of(ids: NDArray[Any]) -> Sequence[str]:
-    """Names of the MT30 tasks among the ids [E], in MT30's order."""
-    return [TASKS[i].name for i in np.unique(ids[ids >= 0])]
-
-
-def task_at(index: int) -> TaskInfo:
-    """The MT30 task with this id."""
-    return TASKS[index]
-
-
-def _of_mt30(block: Block) -> tuple[Block, NDArray[Any]]:
-    """Without the episodes to leave out; and the numbers [K] in the file of those that remain."""
+def _of_mt30(block: Block) -> tuple[Block, Array]:
+    """The block without the episodes to leave out, and the others' numbers [K] in the file."""
     kept = block.task >= 0
     numbers = block.first + np.flatnonzero(kept)
     if kept.all():
@@ -123,13 +103,13 @@ def _of_mt30(block: Block) -> tuple[Block, NDArray[Any]]:
     return Block(*arrays, block.lengths[kept], block.task[kept], block.first), numbers
 
 
-def _outside(width: int, dims: NDArray[Any]) -> NDArray[np.bool_]:
+def _outside(width: int, dims: Array) -> NDArray[np.bool_]:
     """[tasks, width] whether a column is beyond the task's own."""
     return np.arange(width) >= dims[:, None]
 
 
-def _wide(values: NDArray[Any], width: int) -> NDArray[np.float32]:
-    """A float32 copy [R, width]: cut, or filled up with zeros."""
+def _wide(values: Array, width: int) -> NDArray[np.float32]:
+    """A float32 copy [R, width], cut or padded with zeros."""
     wide = np.zeros((len(values), width), np.float32)
     wide[:, : values.shape[1]] = values[:, :width]
     return wide

@@ -1,4 +1,4 @@
-"""TD-MPC2's data files: a TensorDict [n, T] that torch saved, mapped and never executed.
+"""TD-MPC2's data files: a TensorDict [n, T] saved by torch; mapped, never executed.
 
 Keys ``obs`` [n, T, O], ``action`` [n, T, A], ``reward`` [n, T] and ``task`` [n, T] (an index into
 the task list). MT30's files have T = 501; those of MT80, whose first 30 tasks are MT30's, 101.
@@ -25,8 +25,9 @@ from torch.serialization import (
     get_unsafe_globals_in_checkpoint,
 )
 
-from fmbpo.data.importing.files import AGAIN, Block, reading
+from fmbpo.data.importing.files import AGAIN, Block, check_names, reading
 from fmbpo.data.importing.rows import mt30_ids
+from fmbpo.data.store_format import Array
 from fmbpo.errors import UserError
 
 KEYS = {"obs": 3, "action": 3, "reward": 2, "task": 2}
@@ -38,38 +39,35 @@ _TASK_ROWS = 2**23
 
 
 class _TensorDict:
-    """What takes the place of a TensorDict while a file is read: holds its state, does nothing."""
+    """Stands in for a TensorDict while a file is read: holds its state, does nothing."""
 
-    state: Any = None
+    state: Any = None  # pickle need not call __init__
+
+    def __init__(self, _kind: Any = None, state: Any = None) -> None:
+        self.state = state
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
-def _make(kind: Any, state: Any) -> _TensorDict:
-    made = _TensorDict()
-    made.state = state
-    return made
-
-
-# Where tensordict had these in its releases: up to 0.2, since 0.3, since 0.13.
+# The names that tensordict's releases write: up to 0.2, since 0.3, all, since 0.13.
 _KNOWN: dict[str, Callable[..., Any]] = {
     "tensordict.tensordict.TensorDict": _TensorDict,
     "tensordict._td.TensorDict": _TensorDict,
     "tensordict.utils._StringOnlyDict": dict,
-    "tensordict._reductions._make_td": _make,
+    "tensordict._reductions._make_td": _TensorDict,
 }
 
 
 class TdmpcFile:
     """One of the files, opened: its structure is checked, its values are not read yet.
 
-    float16, bfloat16, float32 and float64 are taken for numbers, integers for task ids. Keys beyond
-    the four are ignored. A plain dictionary of tensors is as good as a TensorDict.
+    Numbers may be float16, bfloat16, float32 or float64; task ids must be integers. Other keys
+    than the four are ignored. A plain dictionary of tensors serves as well as a TensorDict.
 
     Raises:
-        UserError: not there, truncated, of torch's old format, with code to be executed, without
-            one of the keys, or with arrays of types and shapes that do not fit.
+        UserError: the file is missing, truncated, in torch's old format or asks for code to be
+            executed, lacks a key, or has arrays of the wrong type or shape.
     """
 
     equal_lengths = True
@@ -77,18 +75,14 @@ class TdmpcFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         content = _load(path)
-        self.ignored: tuple[str, ...] = tuple(
-            sorted(str(key) for key in content if key not in KEYS)
-        )
+        self.ignored = tuple(sorted(str(key) for key in content if key not in KEYS))
         arrays = _arrays(content, path)
         self.episodes, self.length = (int(n) for n in arrays["reward"].shape)
-        self.row_bytes = sum(
-            t.element_size() * int(np.prod(t.shape[2:], dtype=int)) for t in arrays.values()
-        )
+        self.row_bytes = sum(t[0, 0].numel() * t.element_size() for t in arrays.values())
         self._ids: NDArray[np.int16] | None = None
 
-    def tasks(self, skip_others: bool) -> tuple[NDArray[Any], NDArray[Any]]:
-        """See `fmbpo.data.importing.files.Source`; UserError too where an episode has two."""
+    def tasks(self, skip_others: bool) -> tuple[Array, Array]:
+        """See `EpisodeFile`; UserError also if an episode has two tasks."""
         ids = np.zeros(self.episodes, np.int64)
         step = max(1, _TASK_ROWS // self.length)
         for first in range(0, self.episodes, step):
@@ -107,61 +101,47 @@ class TdmpcFile:
         return self._ids, np.full(self.episodes, self.length)
 
     def blocks(self, first: int, rows: int) -> Iterator[Block]:
-        """See `fmbpo.data.importing.files.Source`; ``tasks`` is called before.
+        """See `EpisodeFile`; call ``tasks`` first.
 
-        The file is mapped anew for every block, since pages that were looked at stay in memory
-        as long as the mapping does.
+        Every block maps the file anew: pages that were read stay in memory as long as the
+        mapping does.
         """
         assert self._ids is not None
         step = max(1, rows // self.length)
         for at in range(first, self.episodes, step):
             count = min(step, self.episodes - at)
             with _mapped(self.path) as arrays:
-                part = {
-                    name: _numpy(values[at : at + count])
-                    for name, values in arrays.items()
-                    if name != "task"
-                }
-                yield Block(
-                    **{n: v.reshape(count * self.length, *v.shape[2:]) for n, v in part.items()},
-                    lengths=np.full(count, self.length),
-                    task=self._ids[at : at + count],
-                    first=at,
+                obs, action, reward = (
+                    _numpy(arrays[name][at : at + count].flatten(0, 1))
+                    for name in ("obs", "action", "reward")
                 )
-                del part
+                lengths = np.full(count, self.length)
+                yield Block(obs, action, reward, lengths, self._ids[at : at + count], at)
+                del obs, action, reward
 
 
-class _mapped:  # noqa: N801 (a context manager, used as a function)
-    """The file's arrays, mapped; let go of at the end of the block."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> dict[str, Tensor]:
-        self._arrays = _arrays(_load(self._path), self._path)
-        return self._arrays
-
-    def __exit__(self, *_: object) -> None:
-        self._arrays.clear()
+@contextmanager
+def _mapped(path: Path) -> Iterator[dict[str, Tensor]]:
+    """The file's arrays, mapped until the end of the block."""
+    arrays = _arrays(_load(path), path)
+    try:
+        yield arrays
+    finally:
+        arrays.clear()
 
 
-def _numpy(values: Tensor) -> NDArray[Any]:
+def _numpy(values: Tensor) -> Array:
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def _arrays(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     """The four arrays, checked against each other."""
-    missing = [key for key in KEYS if key not in content]
-    if missing:
-        there = ", ".join(sorted(map(str, content))) or "nothing"
-        raise UserError(
-            f"no array {', '.join(missing)}; there is {there}", where=str(path), remedy=_REFUSED
-        )
+    check_names(KEYS, [str(key) for key in content], path, _REFUSED)
     arrays = {}
     for name, rank in KEYS.items():
         value, where = content[name], f"{path}, array {name}"
         if type(value) is not Tensor or value.layout != torch.strided or value.device.type != "cpu":
-            raise UserError(f"a {type(value).__name__}, no plain tensor", where=where)
+            raise UserError(f"a {type(value).__name__}, not a plain tensor", where=where)
         if value.ndim != rank:
             shape = "[n, T]" if rank == 2 else "[n, T, width]"
             raise UserError(f"shape {list(value.shape)}, not {shape}", where=where)
@@ -204,7 +184,7 @@ def _load(path: Path) -> Mapping[Any, Any]:
         inner = content.state.get("_tensordict") if isinstance(content.state, dict) else None
     if not isinstance(inner, Mapping):
         raise UserError(
-            f"holds a {type(content).__name__.lstrip('_')}, no dictionary of arrays",
+            f"holds a {type(content).__name__.lstrip('_')}, not a dictionary of arrays",
             where=str(path),
             remedy=_REFUSED,
         )
@@ -217,7 +197,7 @@ def _load(path: Path) -> Mapping[Any, Any]:
 
 @contextmanager
 def _known_alone() -> Iterator[None]:
-    """Beside plain data, a file may name `_KNOWN`, and nothing that others have allowed."""
+    """Allow plain data and `_KNOWN` alone, whatever other libraries have allowed."""
     others = get_safe_globals()
     clear_safe_globals()
     add_safe_globals([(value, name) for name, value in _KNOWN.items()])
@@ -238,13 +218,13 @@ def _check_zip(path: Path) -> set[int]:
         raise UserError(
             "not a file of torch, or of its format before 1.6, which cannot be read in pieces",
             where=str(path),
-            remedy="where you trust it, load it and torch.save it again with a newer torch",
+            remedy="if you trust it, load it and torch.save it again with a newer torch",
         )
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED:
                 raise UserError(
-                    f"{member.filename} is compressed; torch saves without",
+                    f"{member.filename} is compressed; torch never compresses",
                     where=str(path),
                     remedy=_REFUSED,
                 )
@@ -254,21 +234,18 @@ def _check_zip(path: Path) -> set[int]:
 
 
 def _refusal(path: Path, error: Exception) -> UserError:
-    """Why torch did not load it: first of all, what the file wanted to call."""
+    """Why torch did not load the file; above all, which functions it wanted to call."""
     try:
         unsafe = set(get_unsafe_globals_in_checkpoint(path)) - set(_KNOWN)
     except Exception:  # a damaged file again
         unsafe = set()
     if unsafe:
         return UserError(
-            f"asks for {', '.join(sorted(unsafe))}, which is no plain data: refused, not executed",
+            f"asks for {', '.join(sorted(unsafe))}, which is not plain data: refused, not executed",
             where=str(path),
             remedy=_REFUSED,
         )
     text = (str(error).strip().splitlines() or [""])[0][:120]
-    kind = "asks for what plain data do not need" if _blocked(error) else "truncated or damaged"
+    blocked = isinstance(error, pickle.UnpicklingError)
+    kind = "asks for more than plain data need" if blocked else "truncated or damaged"
     return UserError(f"{kind} ({type(error).__name__}: {text})", where=str(path), remedy=AGAIN)
-
-
-def _blocked(error: Exception) -> bool:
-    return isinstance(error, pickle.UnpicklingError)

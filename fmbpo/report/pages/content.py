@@ -1,50 +1,20 @@
-"""What the report says, as data: tables, pictures and the blocks that hold them."""
+"""The report's content as data: tables, pictures, videos, and the blocks that hold them."""
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, Literal, TypeVar
 
 import attrs
 
-from fmbpo.compare.result import Estimate
-from fmbpo.report.table import NONE
+from fmbpo.compare.comparison import Estimate
+from fmbpo.report.pages.text import decimal, interval, significant
+from fmbpo.report.run_table import NONE
 
-LEVEL = "95\N{NO-BREAK SPACE}%"
-"""Of all intervals; never torn apart at a line's end."""
 Tone = Literal["", "decided", "open", "warning"]
-"""How a word is marked; the word says the same."""
-
-
-def decimal(value: float | None, digits: int) -> str:
-    """A number with ``digits`` decimals and a true minus sign; ``NONE`` for None."""
-    if value is None:
-        return NONE
-    text = f"{value:.{digits}f}"
-    if float(text) == 0:
-        text = text.lstrip("-")
-    return text.replace("-", "−")
-
-
-def significant(value: float | None) -> str:
-    """A number with three significant digits, without an exponent where that is readable."""
-    if value is None:
-        return NONE
-    if value == 0 or not math.isfinite(value):
-        return decimal(value, 0)
-    size = math.floor(math.log10(abs(value)))
-    if size < -4 or size > 6:
-        return f"{value:.2e}".replace("-", "−")
-    return decimal(value, max(0, 2 - size))
-
-
-def interval(estimate: Estimate, digits: int) -> str:
-    """``[low, high]``; empty where there is none."""
-    if estimate.low is None or estimate.high is None:
-        return ""
-    return f"[{decimal(estimate.low, digits)}, {decimal(estimate.high, digits)}]"
+"""The emphasis of a word. It only repeats the word's meaning."""
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -58,12 +28,12 @@ class Field:
 
     @classmethod
     def number(cls, value: float | None, digits: int) -> Field:
-        """With ``digits`` decimals."""
+        """A number with ``digits`` decimals."""
         return cls(decimal(value, digits), value)
 
     @classmethod
     def rough(cls, value: float | None) -> Field:
-        """With three significant digits."""
+        """A number with three significant digits."""
         return cls(significant(value), value)
 
     @classmethod
@@ -76,13 +46,22 @@ class Field:
 
 
 @attrs.frozen
-class Column:
-    """``numeric`` columns are set right and sorted by value. Neighbours with the same ``group``
-    stand under it."""
+class Column(Generic[T]):
+    """A column of a table: ``field(item)`` is its entry in the row of an item.
+
+    Numeric columns are aligned right and sorted by value. Neighbours with the same ``group`` share
+    a heading.
+    """
 
     title: str
+    field: Callable[[T], Field]
     numeric: bool = True
     group: str = ""
+
+
+def words(title: str, text: Callable[[T], str]) -> Column[T]:
+    """A column of texts; ``NONE`` for an empty one."""
+    return Column(title, lambda item: Field(text(item) or NONE), numeric=False)
 
 
 @attrs.frozen
@@ -90,13 +69,27 @@ class Table:
     """Rows of entries; the first entry names the row. ``title`` is the caption."""
 
     title: str
-    columns: Sequence[Column]
+    columns: Sequence[Column[Any]]
     rows: Sequence[Sequence[Field]]
     notes: Sequence[str] = ()
     sortable: bool = True
 
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        columns: Sequence[Column[T]],
+        items: Iterable[T],
+        notes: Sequence[str] = (),
+        *,
+        sortable: bool = True,
+    ) -> Table:
+        """One row for each item."""
+        rows = [[column.field(item) for column in columns] for item in items]
+        return cls(title, columns, rows, notes, sortable)
+
     @property
-    def groups(self) -> list[tuple[str, list[tuple[int, Column]]]]:
+    def groups(self) -> list[tuple[str, list[tuple[int, Column[Any]]]]]:
         """Runs of neighbouring columns by group, each column with its place."""
         places = list(enumerate(self.columns))
         return [
@@ -106,7 +99,8 @@ class Table:
 
 @attrs.frozen
 class Picture:
-    """A figure as SVG text. ``description`` is for who cannot see it, ``data`` its numbers."""
+    """A figure as SVG text. ``description`` is for readers who cannot see it, ``data`` holds its
+    numbers."""
 
     name: str
     title: str
@@ -117,7 +111,7 @@ class Picture:
 
 @attrs.frozen
 class Video:
-    """``uri`` is a ``data:`` address; empty where ``problem`` says why there is none."""
+    """``uri`` is a ``data:`` address; it is empty if ``problem`` says why the video is missing."""
 
     title: str
     file: str
@@ -128,7 +122,7 @@ class Video:
 
 @attrs.frozen(kw_only=True)
 class Block:
-    """One subject of a section, in this order."""
+    """One subject of a section. The page shows the parts in this order."""
 
     title: str
     text: Sequence[str] = ()
@@ -139,8 +133,8 @@ class Block:
 
 @attrs.frozen
 class Verdict:
-    """An effect in words: its name, what was found over all tasks and the number (empty where
-    that is not known), and what was found by task."""
+    """An effect in words: its verdict and number over all tasks (empty if unknown), and how many
+    tasks have which verdict."""
 
     effect: str
     word: str
@@ -151,7 +145,7 @@ class Verdict:
 
 @attrs.frozen(kw_only=True)
 class Part:
-    """A section. ``mixed`` is empty where nothing was mixed."""
+    """A section of the page. ``mixed`` is empty if no bases were mixed."""
 
     title: str
     anchor: str
@@ -159,20 +153,3 @@ class Part:
     basis: Table
     verdicts: Sequence[Verdict]
     blocks: Sequence[Block]
-    warning: str = "Differences between cells may come from what was mixed."
-    """What a reader of a mixed section must know."""
-    nothing: str = "there are no two cells to compare"
-    """What stands where there is no verdict."""
-
-
-@attrs.frozen(kw_only=True)
-class Page:
-    """The whole report. ``attention``: (about what, what)."""
-
-    name: str
-    counts: str
-    attention: Sequence[tuple[str, Sequence[str]]]
-    parts: Sequence[Part]
-    method: Sequence[str]
-    nothing: str = "The comparison found nothing that calls for attention."
-    """What stands where ``attention`` is empty."""

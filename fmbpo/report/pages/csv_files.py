@@ -1,144 +1,131 @@
-"""The numbers as CSV files, unrounded, each row with what it rests on."""
+"""The numbers as CSV files, unrounded; each row says which runs it rests on."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
-from fmbpo.compare.record import Cell, Record
-from fmbpo.compare.result import OVERALL, Comparison, Estimate, Section
-from fmbpo.report.pages.origins import BASIS
-from fmbpo.report.pages.text import csv_text
+import attrs
+
+from fmbpo.compare.comparison import OVERALL, CellResult, Comparison, Effect, Estimate, Section
+from fmbpo.compare.record import Record, Score
+from fmbpo.report.pages.text import clean
 
 ALL_TASKS = "(all)"
-"""What stands in the column ``task`` of what is over all tasks."""
-_ORIGIN = ("runs", *BASIS, "checkpoint", "hardware")
+"""The entry in the column ``task`` of a number over all tasks."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NO_EFFECT = Effect("", "policy", "", Estimate(0.0), None, False, "")
+
+Row: TypeAlias = Mapping[str, str | float | None]
 
 
 def csv_files(comparison: Comparison) -> dict[str, str]:
-    """Content by file name. Without a number a field is empty; several runs, or several values
-    of a basis, are joined by ``"; "``."""
+    """The files' contents by name. A missing number is an empty field; several runs, or several
+    values of a basis, are joined by ``"; "``."""
+    sections = comparison.sections
+    seeds = [
+        _seed(section, record, task, seed, score)
+        for section in sections
+        for record in section.records
+        for task, by_seed in record.scores.items()
+        for seed, score in by_seed.items()
+    ]
+    results = [_result(section, result) for section in sections for result in section.results]
+    effects = [_effect(section, effect) for section in sections for effect in section.effects]
     return {
-        "results.csv": _results(comparison),
-        "effects.csv": _effects(comparison),
-        "seeds.csv": _seeds(comparison),
+        "results.csv": _text(results[0], results),
+        "effects.csv": _text(_effect(sections[0], _NO_EFFECT), effects),  # may have no row
+        "seeds.csv": _text(seeds[0], seeds),
     }
 
 
-def _results(comparison: Comparison) -> str:
-    head = [
-        "section", "world_model", "policy", "task", "unit", "seeds", *_ends("mean"), *_ends("iqm"),
-        "pwm", "tdmpc2", *_ORIGIN,
-    ]  # fmt: skip
+def csv_text(text: object) -> str:
+    """Words for a CSV file: a text that a spreadsheet would run as a formula begins with ``'``."""
+    words = clean(text)
+    return f"'{words}" if words.startswith(_FORMULA) else words
+
+
+def _result(section: Section, result: CellResult) -> Row:
+    records = [record for record in section.records if record.cell == result.cell]
+    return {
+        "section": section.title,
+        **attrs.asdict(result.cell),
+        **_task(result.task),
+        "seeds": len(result.seeds),
+        **_estimate("mean", result.mean),
+        **_estimate("iqm", result.iqm),
+        "pwm": result.pwm,
+        "tdmpc2": result.tdmpc2,
+        **_runs([r for r in records if result.task == OVERALL or result.task in r.scores]),
+    }
+
+
+def _effect(section: Section, effect: Effect) -> Row:
+    return {
+        "section": section.title,
+        "effect": effect.name,
+        "kind": effect.kind,
+        **_task(effect.task),
+        **_estimate("difference", effect.difference),
+        **_estimate("improvement", effect.improvement),
+        "paired": "yes" if effect.paired else "no",
+        "verdict": effect.verdict,
+        **_runs(section.records),
+    }
+
+
+def _seed(section: Section, record: Record, task: str, seed: str, score: Score) -> Row:
+    runs = _runs([record])
+    return {
+        "section": section.title,
+        "run": runs.pop("runs"),
+        **attrs.asdict(record.cell),
+        "task": task,
+        "seed": seed,
+        "mean": score.mean,
+        "episodes": score.episodes,
+        "returns": " ".join(repr(float(value)) for value in score.returns),
+        "experiment": record.experiment,
+        "phase": record.phase,
+        **runs,
+        "source": record.source,
+    }
+
+
+def _task(task: str) -> Row:
+    if task == OVERALL:
+        return {"task": ALL_TASKS, "unit": "return / 1000"}
+    return {"task": task, "unit": "return"}
+
+
+def _estimate(name: str, estimate: Estimate | None) -> Row:
+    ends = attrs.astuple(estimate) if estimate else (None, None, None)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+
+
+def _runs(records: Sequence[Record]) -> dict[str, str]:
+    """The runs that a row rests on, with their bases, checkpoints and hardware."""
     rows = [
-        [
-            section.title,
-            result.cell.world_model,
-            result.cell.policy,
-            *_task(result.task),
-            len(result.seeds),
-            *_numbers(result.mean),
-            *_numbers(result.iqm),
-            result.pwm,
-            result.tdmpc2,
-            *_origin(_of_cell(section, result.cell, result.task)),
-        ]
-        for section in comparison.sections
-        for result in section.results
+        {
+            "runs": record.name,
+            **attrs.asdict(record.basis),
+            "checkpoint": record.checkpoint,
+            "hardware": record.hardware,
+        }
+        for record in records
     ]
-    return _text(head, rows)
+    return {
+        key: "; ".join(dict.fromkeys(filter(None, (str(row[key]) for row in rows))))
+        for key in rows[0]
+    }
 
 
-def _effects(comparison: Comparison) -> str:
-    head = [
-        "section", "effect", "kind", "task", "unit", *_ends("difference"), *_ends("improvement"),
-        "paired", "verdict", *_ORIGIN,
-    ]  # fmt: skip
-    rows = [
-        [
-            section.title,
-            effect.name,
-            effect.kind,
-            *_task(effect.task),
-            *_numbers(effect.difference),
-            *_numbers(effect.improvement),
-            "yes" if effect.paired else "no",
-            effect.verdict,
-            *_origin(section.records),
-        ]
-        for section in comparison.sections
-        for effect in section.effects
-    ]
-    return _text(head, rows)
-
-
-def _seeds(comparison: Comparison) -> str:
-    head = [
-        "section", "run", "world_model", "policy", "task", "seed", "mean", "episodes", "returns",
-        "experiment", "phase", *_ORIGIN[1:], "source",
-    ]  # fmt: skip
-    rows = [
-        [
-            section.title,
-            record.name,
-            record.cell.world_model,
-            record.cell.policy,
-            task,
-            seed,
-            score.mean,
-            score.episodes,
-            " ".join(map(repr, map(float, score.returns))),
-            record.experiment,
-            record.phase,
-            *_origin([record])[1:],
-            record.source,
-        ]
-        for section in comparison.sections
-        for record in section.records
-        for task, seeds in record.scores.items()
-        for seed, score in seeds.items()
-    ]
-    return _text(head, rows)
-
-
-def _ends(name: str) -> list[str]:
-    return [name, f"{name}_low", f"{name}_high"]
-
-
-def _numbers(estimate: Estimate | None) -> list[float | None]:
-    return [estimate.value, estimate.low, estimate.high] if estimate else [None] * 3
-
-
-def _task(task: str) -> list[str]:
-    """Task and unit."""
-    return [ALL_TASKS, "return / 1000"] if task == OVERALL else [task, "return"]
-
-
-def _of_cell(section: Section, cell: Cell, task: str) -> list[Record]:
-    """The runs that a result rests on."""
-    records = [record for record in section.records if record.cell == cell]
-    return [record for record in records if task == OVERALL or task in record.scores]
-
-
-def _origin(records: Sequence[Record]) -> list[str]:
-    """As ``_ORIGIN`` names it."""
-    return [
-        _join(record.name for record in records),
-        *(_join(str(getattr(record.basis, name)) for record in records) for name in BASIS),
-        _join(record.checkpoint for record in records),
-        _join(record.hardware for record in records),
-    ]
-
-
-def _join(words: Iterable[str]) -> str:
-    return "; ".join(dict.fromkeys(filter(None, words)))
-
-
-def _text(head: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
+def _text(head: Iterable[str], rows: Iterable[Row]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(head)
     for row in rows:
-        writer.writerow([csv_text(x) if isinstance(x, str) else x for x in row])
+        writer.writerow([csv_text(x) if isinstance(x, str) else x for x in row.values()])
     return stream.getvalue()

@@ -1,4 +1,8 @@
-"""The report's figures: returns, effects, performance profiles, curves, model errors."""
+"""The report's figures: returns, effects, performance profiles, curves, model errors.
+
+Each function returns an ``svg`` element; ``name`` is its id on the page, ``style`` the look of each
+cell or world model.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,30 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from fmbpo.compare.comparison import OVERALL, CellResult, Estimate, Profile
 from fmbpo.compare.record import Cell, Series
-from fmbpo.compare.result import OVERALL, CellResult, Estimate, Profile
 from fmbpo.report.curves import columns_of, mean_series
-from fmbpo.report.pages.drawing import INK, MUTED, PAPER, Style, draw, label, legend, rows
+from fmbpo.report.pages.svg import (
+    INK,
+    MUTED,
+    PAPER,
+    Style,
+    draw,
+    frame,
+    label,
+    legend,
+    line,
+    rows,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ALL_TASKS = "all tasks"
-"""The name of the row that is over all tasks."""
+"""The name of the row over all tasks."""
 MOST_RETURN, RETURN_EDGE = 1000.0, 40.0
-"""The largest return, and how far an axis of returns goes beyond what is possible."""
+"""The largest possible return, and how far an axis of returns extends beyond what is possible."""
 _LEVELS = (("PWM, published", "pwm", "-"), ("TD-MPC2, published", "tdmpc2", (0, (2, 1.4))))
 
 
@@ -29,7 +44,6 @@ def returns(
     style: Mapping[Cell, Style],
 ) -> str:
     """A band for each task: the mean and interval of each cell, its seeds, published returns."""
-    most = max(map(len, tasks.values()))
 
     def paint(figure: Figure, axes: Axes) -> None:
         seen: set[str] = set()
@@ -68,14 +82,14 @@ def returns(
         axes.set_xlabel("return")
         legend(figure, axes)
 
+    most = max(map(len, tasks.values()))
     row = 0.2 + 0.19 * most if len(tasks) <= 8 else 0.12 + 0.12 * most
-    height = 1.2 + len(tasks) * row
     words = (
-        "For each task the mean return of each cell with its 95 % interval; small dots are seeds. "
-        "Published returns of PWM and TD-MPC2 are marked where they are known. An interval that "
-        "reaches the edge goes on beyond it: with few seeds it can be wider than 0 to 1000."
+        "The mean return of each cell on each task with its 95 % interval; small dots are seeds. "
+        "Published returns of PWM and TD-MPC2 are marked if they are known. An interval that "
+        "reaches the edge extends beyond it: with few seeds it can be wider than 0 to 1000."
     )
-    return draw(name, title, words, height, paint)
+    return draw(name, title, words, 1.2 + len(tasks) * row, paint)
 
 
 def forest(name: str, title: str, differences: Mapping[str, Estimate], style: Style) -> str:
@@ -96,7 +110,7 @@ def forest(name: str, title: str, differences: Mapping[str, Estimate], style: St
 
     words = (
         "Differences with 95 % intervals, over all tasks (diamond) and for each task. "
-        "Filled where the interval excludes 0."
+        "Filled if the interval excludes 0."
     )
     return draw(name, title, words, 0.85 + 0.31 * len(differences), paint)
 
@@ -106,21 +120,13 @@ def profiles(name: str, title: str, found: Sequence[Profile], style: Mapping[Cel
 
     def paint(figure: Figure, axes: Axes) -> None:
         for profile in found:
-            look = style[profile.cell]
-            x = list(profile.thresholds)
+            look, x = style[profile.cell], list(profile.thresholds)
             axes.fill_between(
                 x, list(profile.low), list(profile.high), color=look.colour, alpha=0.13, lw=0
             )
-            axes.plot(
-                x, list(profile.share), color=look.colour, ls=look.dash, lw=2,
-                marker=look.marker, ms=5, markevery=max(1, len(x) // 8), mec=PAPER, mew=0.6,
-                label=label(str(profile.cell), 40),
-            )  # fmt: skip
+            line(axes, x, profile.share, look, str(profile.cell), every=max(1, len(x) // 8))
         axes.set_ylim(-0.02, 1.02)
-        axes.set_xlabel("score τ (return / 1000)")
-        axes.set_title("share of runs above τ", loc="left", fontsize=12, pad=8)
-        axes.grid()
-        legend(figure, axes)
+        frame(figure, axes, "score τ (return / 1000)", "share of runs above τ")
 
     words = "The share of each cell's runs with a score above each threshold, with 95 % bands."
     return draw(name, title, words, 3.9, paint)
@@ -140,19 +146,12 @@ def curves(
             look = style[cell]
             for series in seeds if len(seeds) > 1 else ():
                 axes.plot(*columns_of(series), color=look.colour, lw=0.8, alpha=0.45)
-            x, y = columns_of(mean_series(list(seeds)))
-            axes.plot(
-                x, y, color=look.colour, ls=look.dash, lw=2, marker=look.marker, ms=5,
-                markevery=max(1, len(x) // 6), mec=PAPER, mew=0.6,
-                label=label(str(cell), 40),
-            )  # fmt: skip
+            x, y = columns_of(mean_series(seeds))
+            line(axes, x, y, look, str(cell), every=max(1, len(x) // 6))
             top += [v for series in seeds for _, v in series if math.isfinite(v)]
         axes.set_ylim(min(0.0, *top) * 1.05, max(top) * 1.06 or 1.0)
-        axes.set_xlabel("iteration")
-        axes.set_title("return", loc="left", fontsize=12, pad=8)
         axes.locator_params(axis="x", nbins=5)
-        axes.grid()
-        legend(figure, axes)
+        frame(figure, axes, "iteration", "return")
 
     words = (
         "Return in evaluation against the iteration of training: a thin line for each seed, "
@@ -168,21 +167,14 @@ def model_errors(
 
     def paint(figure: Figure, axes: Axes) -> None:
         for kind, found in errors.items():
-            look = style[kind]
-            axes.plot(
-                list(found), list(found.values()), color=look.colour, ls=look.dash, lw=2,
-                marker=look.marker, ms=6.5, mec=PAPER, mew=0.6, label=label(kind, 40),
-            )  # fmt: skip
+            line(axes, list(found), list(found.values()), style[kind], kind, size=6.5)
         ticks = sorted({horizon for found in errors.values() for horizon in found})
         if len(ticks) > 1 and ticks[0] > 0:
             axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("horizon (agent steps)")
-        axes.set_title("error (standard deviations)", loc="left", fontsize=12, pad=8)
-        axes.grid()
-        legend(figure, axes)
+        frame(figure, axes, "horizon (agent steps)", "error (standard deviations)")
 
     words = "The held-out error of predicted observations against the horizon of prediction."
     return draw(name, title, words, 3.6, paint)
@@ -190,9 +182,7 @@ def model_errors(
 
 def _decided(found: Estimate) -> bool:
     """Whether the interval excludes 0."""
-    if found.low is None or found.high is None:
-        return False
-    return found.low > 0 or found.high < 0
+    return found.low is not None and found.high is not None and not found.low <= 0 <= found.high
 
 
 def _point(

@@ -1,4 +1,4 @@
-"""What is said of training: learning curves, cost, the world models' errors, videos."""
+"""Training as readers see it: learning curves, cost, the world models' errors, videos."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fmbpo.compare.comparison import Cost, Section
 from fmbpo.compare.record import Cell, Record, Series
-from fmbpo.compare.result import Section
 from fmbpo.report.curves import mean_series
 from fmbpo.report.pages import figures
-from fmbpo.report.pages.content import Block, Column, Field, Picture, Table, Video, significant
-from fmbpo.report.pages.drawing import Style
-from fmbpo.report.table import NONE
+from fmbpo.report.pages.content import Block, Column, Field, Picture, Table, Video, words
+from fmbpo.report.pages.svg import Style
+from fmbpo.report.pages.text import significant
+from fmbpo.report.run_table import NONE
 
 LARGEST_VIDEO = 20 * 2**20
-"""Bytes of a video that the page still takes in."""
+"""The size in bytes of the largest video that the page holds."""
 _FORMATS = {
     ".mp4": "video/mp4",
     ".webm": "video/webm",
@@ -27,7 +28,7 @@ _FORMATS = {
 
 
 def curves(section: Section, name: str, style: Mapping[Cell, Style]) -> Block | None:
-    """A figure for each task; None where no run has curves."""
+    """A figure for each task; None if no run has curves."""
     known = [task for record in section.records for task in record.scores]
     pictures: list[Picture] = []
     for task in dict.fromkeys([*section.tasks, *known]):
@@ -43,41 +44,37 @@ def curves(section: Section, name: str, style: Mapping[Cell, Style]) -> Block | 
         "Returns of the evaluations during training. Thick lines are means over seeds, at "
         "iterations that all seeds have reached; thin lines are seeds."
     ]
-    without = [str(cell) for cell in section.cells if not _has_curves(section.records, cell)]
+    drawn = {record.cell for record in section.records if record.curves}
+    without = [str(cell) for cell in section.cells if cell not in drawn]
     if without:
         text.append(f"No curves are recorded for {', '.join(without)}.")
     return Block(title="Learning curves", text=text, pictures=pictures)
 
 
 def costs(section: Section) -> Block | None:
-    """Training's cost by cell; None where none is recorded."""
-    columns = [
-        Column("cell", numeric=False),
-        *map(Column, ("PFLOP", "hours", "return per PFLOP", "return per hour")),
-        Column("hardware", numeric=False),
+    """The cost of training by cell; None if none is recorded."""
+    columns: list[Column[Cost]] = [
+        words("cell", lambda cost: str(cost.cell)),
+        Column("PFLOP", lambda cost: Field.rough(cost.petaflops)),
+        Column("hours", lambda cost: Field.rough(cost.hours)),
+        Column("return per PFLOP", lambda cost: Field.rough(cost.return_per_petaflop)),
+        Column("return per hour", lambda cost: Field.rough(cost.return_per_hour)),
+        words("hardware", lambda cost: cost.hardware),
     ]
-    numbers = ("petaflops", "hours", "return_per_petaflop", "return_per_hour")
-    rows = [
-        [
-            Field(str(cost.cell)),
-            *(Field.rough(getattr(cost, number)) for number in numbers),
-            Field(cost.hardware or NONE),
-        ]
-        for cost in section.costs
-        if any(getattr(cost, number) is not None for number in numbers)
-    ]
-    if not rows:
+    recorded = [c for c in section.costs if c.petaflops is not None or c.hours is not None]
+    if not recorded:
         return None
     notes = [
-        f"{NONE}: not recorded. Hours are comparable on the same hardware only. The pretraining of "
-        "a world model counts once in a cell, in however many runs it was used."
+        f"{NONE}: not recorded. Compare hours on the same hardware only. The pretraining of a "
+        "world model counts once per cell, however many of the cell's runs used it."
     ]
     if len({_work(section.records, cost.cell) for cost in section.costs}) > 1:
         notes.append(
-            "Cells differ in tasks or seeds: a cell's cost, and its return for it, are of its own."
+            "Cells differ in tasks or seeds: the cost of each cell, and its return for that cost, "
+            "cover its own tasks and seeds."
         )
     title = "Cost of training, all tasks and seeds of a cell"
-    return Block(title="Cost", tables=[Table(title, columns, rows, notes)])
+    return Block(title="Cost", tables=[Table.of(title, columns, recorded, notes)])
 
 
 def _work(records: Sequence[Record], cell: Cell) -> frozenset[tuple[str, str]]:
@@ -87,19 +84,19 @@ def _work(records: Sequence[Record], cell: Cell) -> frozenset[tuple[str, str]]:
 
 
 def model_errors(section: Section, name: str, style: Mapping[str, Style]) -> Block | None:
-    """The world models' errors by horizon; None where none is recorded."""
-    errors = {kind: dict(sorted(found.items())) for kind, found in section.model_errors.items()}
-    errors = {kind: found for kind, found in errors.items() if found}
+    """The world models' errors by horizon; None if none is recorded."""
+    errors = {kind: dict(sorted(by.items())) for kind, by in section.model_errors.items() if by}
     if not errors:
         return None
-    columns = [Column("horizon"), *(Column(kind) for kind in errors)]
+
+    def column(kind: str) -> Column[int]:
+        return Column(kind, lambda horizon: Field.rough(errors[kind].get(horizon)))
+
+    columns = [Column[int]("horizon", lambda h: Field(str(h), h)), *map(column, errors)]
     horizons = sorted({horizon for found in errors.values() for horizon in found})
-    rows = [
-        [Field(str(h), h), *(Field.rough(found.get(h)) for found in errors.values())]
-        for h in horizons
-    ]
     title = "Error of the world models by horizon"
-    data = Table("Held-out error of observations, in standard deviations", columns, rows)
+    caption = "Held-out error of observations, in standard deviations"
+    data = Table.of(caption, columns, horizons)
     last = "; ".join(
         f"{kind} {significant(found[max(found)])} at {max(found)} steps"
         for kind, found in errors.items()
@@ -110,7 +107,7 @@ def model_errors(section: Section, name: str, style: Mapping[str, Style]) -> Blo
 
 
 def videos(section: Section) -> Block | None:
-    """The recorded episodes, taken into the page; None where there are none."""
+    """The recorded episodes, embedded in the page; None if there are none."""
     found = [
         _video(f"{record.cell}, {task}, seed {seed}", Path(file))
         for record in section.records
@@ -122,10 +119,9 @@ def videos(section: Section) -> Block | None:
 def _video(title: str, file: Path) -> Video:
     kind = _FORMATS.get(file.suffix.lower())
     if kind is None:
-        return Video(title, str(file), problem="not shown: no format that a page can show")
+        return Video(title, str(file), problem="not shown: browsers cannot play this format")
     try:
-        size = file.stat().st_size
-        if size > LARGEST_VIDEO:
+        if file.stat().st_size > LARGEST_VIDEO:
             limit = LARGEST_VIDEO // 2**20
             return Video(title, str(file), problem=f"not shown: larger than {limit} MiB")
         content = file.read_bytes()
@@ -135,31 +131,31 @@ def _video(title: str, file: Path) -> Video:
     return Video(title, str(file), uri, moving_image=kind.startswith("image/"))
 
 
-def _has_curves(records: Sequence[Record], cell: Cell) -> bool:
-    return any(record.curves for record in records if record.cell == cell)
-
-
 def _series(records: Sequence[Record], cell: Cell, task: str) -> list[Series]:
-    """The curves of all seeds of a cell on a task; empty ones are left out."""
+    """The curves of all seeds of a cell on a task, without empty ones."""
     found = [record.curves.get(task, {}) for record in records if record.cell == cell]
     return [series for seeds in found for series in seeds.values() if series]
 
 
 def _curve_table(task: str, cells: Mapping[Cell, Sequence[Series]]) -> Table:
     """Means over seeds, and under them the lowest and highest seed."""
-    seeds = {cell: [dict(one) for one in found] for cell, found in cells.items()}
-    means = {cell: dict(mean_series(list(found))) for cell, found in cells.items()}
-    rows = []
-    for x in sorted({x for found in means.values() for x in found}):
-        row = [Field(f"{x:,.0f}", x)]
-        for cell, found in means.items():
-            values = [table[int(x)] for table in seeds[cell]] if x in found else []
+    means = {cell: dict(mean_series(found)) for cell, found in cells.items()}
+
+    def column(cell: Cell) -> Column[int]:
+        def field(iteration: int) -> Field:
+            if iteration not in means[cell]:
+                return Field(NONE)
+            mean = means[cell][iteration]
+            values = [value for series in cells[cell] for x, value in series if x == iteration]
             note = f"{min(values):.1f} to {max(values):.1f}" if len(values) > 1 else ""
-            row.append(Field(f"{found[x]:.1f}", found[x], note) if values else Field(NONE))
-        rows.append(row)
-    columns = [Column("iteration"), *(Column(str(cell)) for cell in cells)]
+            return Field(f"{mean:.1f}", mean, note)
+
+        return Column(str(cell), field)
+
+    columns = [Column[int]("iteration", lambda x: Field(f"{x:,.0f}", x)), *map(column, cells)]
+    iterations = sorted({x for found in means.values() for x in found})
     notes = ["Mean over seeds; under it the lowest and the highest seed."]
-    return Table(f"Returns during training: {task}", columns, rows, notes)
+    return Table.of(f"Returns during training: {task}", columns, iterations, notes)
 
 
 def _ends(cells: Mapping[Cell, Sequence[Series]]) -> str:

@@ -1,4 +1,4 @@
-"""The report's folder: written aside, moved in place whole, never over what is not a report."""
+"""The report's folder: written aside, then moved into place whole; it only replaces a report."""
 
 from __future__ import annotations
 
@@ -7,39 +7,33 @@ import itertools
 import json
 import os
 import re
-import shutil
 import socket
 from pathlib import Path
 
-from fmbpo.base.files import disk_errors, fsync_path
-from fmbpo.compare.result import Comparison
+from fmbpo.base.files import disk_errors, fsync_path, remove_tree
+from fmbpo.compare.comparison import Comparison
 from fmbpo.errors import UserError
 from fmbpo.report.pages.csv_files import csv_files
-from fmbpo.report.pages.markdown import markdown_text
-from fmbpo.report.pages.render import html, page, picture_files
+from fmbpo.report.pages.render import html, parts_of, picture_files
 
-FIGURES = "figures"
-"""The folder of the figures that Markdown refers to."""
 _LIST = "report.json"
-"""Names the files of the report: what a later one may replace."""
+"""Lists the files of the report, which a later report may replace."""
 
 
 def write_report(comparison: Comparison, out: Path) -> list[Path]:
-    """Write ``report.html``, ``report.md``, CSV files and figures to the folder ``out``.
+    """Write ``report.html``, CSV files and figures to the folder ``out``.
 
-    Returns the files' paths, the page first. A report that is there already is replaced. Equal
-    comparisons give equal bytes. Raises ``UserError`` where ``out`` holds anything else, or cannot
+    Returns the files' paths, the page first. An earlier report in ``out`` is replaced. Equal
+    comparisons give equal bytes. Raises ``UserError`` if ``out`` contains anything else or cannot
     be written; nothing half-written is left.
     """
     out = _resolved(out)
     check_place(out)
-    content = page(comparison)
-    texts = {"report.html": html(content), "report.md": markdown_text(content, FIGURES)}
-    texts |= csv_files(comparison)
-    texts |= {f"{FIGURES}/{name}": text for name, text in picture_files(content).items()}
+    parts = parts_of(comparison)
+    texts = {"report.html": html(comparison, parts), **csv_files(comparison)}
+    texts |= {f"figures/{name}": text for name, text in picture_files(parts).items()}
     texts[_LIST] = json.dumps({"kind": "fmbpo report", "files": sorted(texts)}, indent=2) + "\n"
-    mine = _beside(out) + str(os.getpid())
-    aside, old = out.with_name(f"{mine}.aside"), out.with_name(f"{mine}.old")
+    aside, old = (out.with_name(f"{_beside(out)}{os.getpid()}.{kind}") for kind in ("aside", "old"))
     _sweep(out)
     with disk_errors(out):
         try:
@@ -50,18 +44,15 @@ def write_report(comparison: Comparison, out: Path) -> list[Path]:
                 fsync_path(path)
             _replace(aside, out, old)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
-            if out.exists():  # else it is all that is left of the report
-                shutil.rmtree(old, ignore_errors=True)
+            remove_tree(aside)
+            if out.exists():  # else ``old`` is all that is left of the report
+                remove_tree(old)
         fsync_path(out.parent)
     return [out / name for name in texts]
 
 
 def _replace(new: Path, place: Path, old: Path) -> None:
-    """Move ``new`` to ``place``; what was there goes to ``old``, and back if the move fails.
-
-    Or if a signal ends it in between.
-    """
+    """Move ``place`` to ``old``, ``new`` to ``place``; undone if it fails or a signal ends it."""
     try:
         if place.exists():
             place.rename(old)
@@ -73,7 +64,7 @@ def _replace(new: Path, place: Path, old: Path) -> None:
 
 
 def _beside(out: Path) -> str:
-    """How names of what this host's processes write beside ``out`` begin; their numbers follow."""
+    """How this host's processes name what they write beside ``out``, up to the process number."""
     return f".{out.name}.{socket.gethostname()}-"
 
 
@@ -83,7 +74,7 @@ def _sweep(out: Path) -> None:
     for left in out.parent.glob(f"{glob.escape(begin)}*"):
         writer = re.fullmatch(r"(\d+)\.(aside|old)", left.name[len(begin) :])
         if writer and not _lives(int(writer[1])):
-            shutil.rmtree(left, ignore_errors=True)
+            remove_tree(left)
 
 
 def _lives(process: int) -> bool:
@@ -97,7 +88,7 @@ def _lives(process: int) -> bool:
 
 
 def check_place(out: Path) -> None:
-    """Raise ``UserError`` unless ``out`` is absent, empty, or a report and nothing else."""
+    """Raise ``UserError`` unless ``out`` is absent, empty, or holds a report and nothing else."""
     out = _resolved(out)
     with disk_errors(out):
         if not out.exists():
@@ -110,9 +101,9 @@ def check_place(out: Path) -> None:
     if strange or not out.is_dir():
         what = f"holds {', '.join(strange)}" if strange else "is a file"
         raise UserError(
-            f"no report of a comparison is there to replace: it {what}",
+            f"this is no report that may be replaced: it {what}",
             where=str(out),
-            remedy="name a folder that is empty, that is not there yet, or that holds a report",
+            remedy="name a folder that is empty, does not exist yet, or holds a report",
         )
 
 
@@ -121,7 +112,7 @@ def _resolved(out: Path) -> Path:
 
 
 def _listed(out: Path) -> set[str]:
-    """The files that the report in ``out`` consists of; none where there is no report."""
+    """The files of the report in ``out``; empty if there is no report."""
     try:
         content = json.loads((out / _LIST).read_bytes())
         if content["kind"] != "fmbpo report":

@@ -1,4 +1,4 @@
-"""Before anything is trained: all that can be wrong, what it will take, and how long.
+"""Before anything trains: all that can be wrong, and the memory, disk and time that a run needs.
 
 ``Preflight`` checks an experiment, or the cells of a study one by one. Nothing that a run computes
 depends on it: generators and torch's threads are left as they were.
@@ -16,8 +16,8 @@ import torch
 
 from fmbpo.base.text import clock
 from fmbpo.config.schema import Experiment
-from fmbpo.running.names import run_names
 from fmbpo.running.preflight import duration
+from fmbpo.running.preflight.candidate import Candidate
 from fmbpo.running.preflight.inputs import (
     Loaded,
     find_data,
@@ -30,18 +30,17 @@ from fmbpo.running.preflight.remaining import complete
 from fmbpo.running.preflight.table import Row, Rows, print_rows, raise_failures, summary_line
 from fmbpo.runs.folder import worker
 from fmbpo.training.device import resolve_device
-from fmbpo.training.residence_choice import choose, settled, streaming_bytes
 
 
 @attrs.frozen
 class Report:
-    """What a preflight found."""
+    """The findings of a preflight."""
 
     rows: list[Row]
     loaded: list[Loaded]
     """The data sets that it loaded, for whoever runs the experiments."""
     seconds: Mapping[Path, float]
-    """Expected of each run folder that is still to fill; one is absent where it is not known."""
+    """Expected of each run folder that is still to fill; absent if not known."""
     known: bool
     """Whether it is known of all of them."""
 
@@ -56,7 +55,7 @@ class Report:
 
     @property
     def expected(self) -> str:
-        """Of everything, for people; empty where it is not known."""
+        """Of everything, for people; empty if not known."""
         total = sum(self.seconds.values())
         if not self.known:
             return ""
@@ -80,14 +79,15 @@ def preflight(
     """Check experiments whose runs go under ``root``; a single one is the cell ``""``.
 
     ``thorough``: tiny updates are made and paces measured, however short a run will be.
-    ``traceback``: the folder where a plugin's traceback is kept; None: nothing is written at all.
+    ``traceback``: the folder where a plugin's traceback is kept; None: nothing is written.
     """
     rows, loaded = Rows(), list[Loaded]()
-    needs = Needs(rows, root, thorough, traceback)
+    needs = Needs(rows, root, traceback)
     known = True
     for cell, e in cells.items():
         with duration.threads(e.system.threads), _generators_kept():
-            known = _check(cell, e, root, rows, needs, loaded, traceback) and known
+            one = Candidate(cell, e)
+            known = _check(one, root, rows, needs, loaded, thorough) and known
     if needs.parts:
         needs.disk()
     found = Report(list(rows), loaded, needs.seconds, known)
@@ -97,21 +97,16 @@ def preflight(
 
 
 def _check(
-    cell: str,
-    e: Experiment,
-    root: Path,
-    rows: Rows,
-    needs: Needs,
-    loaded: list[Loaded],
-    traceback: Path | None,
+    one: Candidate, root: Path, rows: Rows, needs: Needs, loaded: list[Loaded], thorough: bool
 ) -> bool:
     """All checks of one experiment; whether its duration is known."""
+    cell, e = one.cell, one.experiment
     rows.ok(cell, "configuration", f"{e.name} at scale {e.scale} ({e.scale_reason})")
-    device = rows.attempt(cell, "device", lambda: resolve_device(e.system.device))
-    store = rows.attempt(cell, "data", lambda: find_store(e.data))
-    recorded = settled(e, choose(e.data, store, device)) if store and device else e
-    names = store and rows.attempt(cell, "runs", lambda: run_names(recorded, store.id))
-    if names:
+    one.device = rows.attempt(cell, "device", lambda: resolve_device(e.system.device))
+    one.store = rows.attempt(cell, "data", lambda: find_store(e.data))
+    one.name(rows)
+    if one.names:
+        names = one.names
         if rows.attempt(cell, "runs", lambda: complete(e, names, root)):
             rows.ok(cell, "runs", f"{names[1] or names[0]} is complete")
             return True
@@ -120,18 +115,12 @@ def _check(
             if at_work := worker(root / name):
                 wait = "wait for it, or stop it: until then this run cannot begin"
                 rows.warn(cell, "runs", f"{name} is being worked on by {at_work}", wait)
-    find_world_model(rows, cell, e, root / names[0] if names else None, traceback)
-    data = find_data(rows, cell, e, store, device, loaded) if store and device else None
-    tasks = find_tasks(rows, cell, e, data)
-    parts = None
-    if device:
-        places = names or (f"{cell}/pretraining", f"{cell}/policies")  # folders that nobody has
-        count = len(data.tasks) if data else len(e.data.tasks) or 1
-        streamed = store and recorded.data.residence == "stream"
-        more = streaming_bytes(store, len(tasks)) if store and streamed else 0
-        parts = needs.of(cell, e, places, tasks, count, device, more)
-    if data and device and not rows.failed(cell):
-        needs.try_out(cell, e, tasks, data, device, parts)
+    find_world_model(rows, one, root, needs.traceback)
+    find_data(rows, one, loaded)
+    find_tasks(rows, one)
+    parts = needs.of(one) if one.device else None
+    if one.data and not rows.failed(cell):
+        needs.try_out(one, parts, thorough)
     return parts is not None and all(part.folder in needs.seconds for part in parts)
 
 

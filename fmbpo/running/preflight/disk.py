@@ -3,7 +3,7 @@
 For each stage that is still to train::
 
     checkpoint (weights + training state), twice: the next one is written beside the last
-    + a second copy of the weights, where the best ones are kept
+    + a second copy of the weights, if the best ones are kept
     + metrics, one line of JSON a log and an evaluation, VALUE bytes a value
     + FIXED for configuration, pictures and summary
 
@@ -17,9 +17,7 @@ from collections.abc import Sequence
 import attrs
 
 VALUE = 56
-"""Bytes of a metric in a line of JSON, its name (with task and seed) included."""
-GENERATOR = 5056
-"""Bytes of a saved generator's state (torch's, on the CPU)."""
+"""Bytes of a metric in a row of JSON: name, number, its share of stage, step, task and seed."""
 FIXED = 1_500_000
 """A run folder's pictures, configuration, summary, manifests."""
 MEASURES = 36
@@ -30,7 +28,7 @@ METRICS = 12
 
 @attrs.frozen
 class Kept:
-    """What one stage leaves."""
+    """Bytes that one stage leaves."""
 
     checkpoint: int
     """Bytes of its last checkpoint: weights and training state."""

@@ -18,16 +18,14 @@ from contextlib import contextmanager
 import attrs
 import torch
 
-from fmbpo.config.schema import Experiment
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.running.preflight.on_shapes import Cost
 from fmbpo.tasks.env import EPISODE_STEPS
-from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell
-from fmbpo.training.dataset import Dataset, by_conventions
-from fmbpo.training.own_models import learning_models
+from fmbpo.training.context import Context
+from fmbpo.training.networks import build_world_model
 from fmbpo.training.policies import PolicyTraining
-from fmbpo.training.pretraining import Pretraining, build_world_model
+from fmbpo.training.pretraining import Pretraining
 
 EFFICIENCY = 0.6
 """Share of the matrix products' rate that updates reach."""
@@ -66,36 +64,31 @@ def matmul_rate(device: torch.device) -> float:
     return 2 * width**3 / min(_seconds(lambda: a @ a, device) for _ in range(5))
 
 
-def pretraining_pace(experiment: Experiment, data: Dataset, device: torch.device) -> Pace:
+def pretraining_pace(context: Context) -> Pace:
     """Real updates at the experiment's shape, and one validation, of a model that is dropped."""
-    e = experiment
-    stage = Pretraining(e.world_model, e.pretrain, data, device, compiled=False)
-    update = _median(lambda: stage.step(1), device)
-    return Pace(update, _seconds(lambda: stage.evaluate(0), device), measured=True)
+    stage = Pretraining(_eager(context))
+    update = _median(lambda: stage.step(1), context.device)
+    return Pace(update, _seconds(lambda: stage.evaluate(0), context.device), measured=True)
 
 
-def policies_pace(
-    experiment: Experiment,
-    cells: Sequence[Cell],
-    data: Dataset,
-    device: torch.device,
-    runner: EpisodeRunner,
-) -> Pace:
+def policies_pace(context: Context, cells: Sequence[Cell], evaluator: Evaluator) -> Pace:
     """The same of policies in an untrained world model, and some steps in the simulator."""
-    e = attrs.evolve(experiment, system=attrs.evolve(experiment.system, compile=False))
-    assert e.policy_learning and e.conventions
+    e, device = context.experiment, context.device
     module = build_world_model(e.world_model, e.pretrain.seed, device)
     e.world_model.component.freeze(module)
-    seen = by_conventions(data, e.conventions)
-    models = learning_models(e, e.policy_learning, cells, module, seen, data, device)
-    evaluator = Evaluator(runner, e.evaluation.seed)
-    stage = PolicyTraining("preflight", cells, e, module, seen, evaluator, device, models)
+    stage = PolicyTraining("preflight", cells, _eager(context), module, evaluator)
     update = _median(lambda: stage.step(1), device)
     stage.returns(1, steps=1)  # builds the simulations
     one = _seconds(lambda: stage.returns(1, steps=1), device)
     more = _seconds(lambda: stage.returns(1, steps=STEPS), device)
-    validation = _seconds(models.evaluate, device) if models else 0.0
+    validation = _seconds(stage.models.evaluate, device) if stage.models else 0.0
     return Pace(update, validation, max(more - one, 0.0) / (STEPS - 1), measured=True)
+
+
+def _eager(context: Context) -> Context:
+    e = context.experiment
+    system = attrs.evolve(e.system, compile=False)
+    return attrs.evolve(context, experiment=attrs.evolve(e, system=system))
 
 
 def simulation(pace: Pace, episodes: float, workers: int) -> float:

@@ -1,4 +1,4 @@
-"""What an experiment rests on: data, tasks, checkpoints, earlier runs. Nothing is computed."""
+"""The inputs of an experiment: data, tasks, checkpoints, earlier runs. Nothing is computed."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from typing import TypeAlias
 import torch
 
 from fmbpo.config import Finetuned, Frozen
-from fmbpo.config.schema import DataConfig, Experiment
+from fmbpo.config.schema import DataConfig
 from fmbpo.data.store import Store, open_store
 from fmbpo.errors import UserError
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.names import needs_pretraining
+from fmbpo.running.preflight.candidate import Candidate
 from fmbpo.running.preflight.remaining import is_there
 from fmbpo.running.preflight.table import Rows
 from fmbpo.runs.folder import BEST
 from fmbpo.training.cells import grid_tasks
 from fmbpo.training.dataset import Dataset, check_horizon, load_dataset, store_path
-from fmbpo.training.initial_model import check_source
+from fmbpo.training.initial_model import load_world_model
 from fmbpo.training.own_models import check_learning
 from fmbpo.training.residence_choice import check_loading, choose, described
 
 Loaded: TypeAlias = tuple[tuple[DataConfig, torch.device], Dataset]
-"""A data set, behind what was asked for and the device that holds it."""
+"""A data set, behind its configuration and the device that holds it."""
 
 
 def find_store(config: DataConfig) -> Store:
     """The configured store, opened: structure and manifest are checked, rows stay on the disk.
 
-    Raises ``UserError`` as ``open_store`` does, and where the id is none.
+    Raises ``UserError`` as ``open_store`` does, and for an id that is no hash.
     """
     path = store_path(config)
     store = open_store(path)
@@ -44,10 +45,11 @@ def find_store(config: DataConfig) -> Store:
     return store
 
 
-def find_data(
-    rows: Rows, cell: str, e: Experiment, store: Store, device: torch.device, known: list[Loaded]
-) -> Dataset | None:
-    """The data set in memory, which ``known`` may hold already; a failed row where it cannot be."""
+def find_data(rows: Rows, one: Candidate, known: list[Loaded]) -> None:
+    """The data set in memory, which ``known`` may hold already; a failed row if it cannot be."""
+    e, store, device = one.experiment, one.store, one.device
+    if store is None or device is None:
+        return
 
     def load() -> Dataset:
         for wanted, data in known:
@@ -59,46 +61,42 @@ def find_data(
         known.append(((e.data, device), data))
         return data
 
-    data = rows.attempt(cell, "data", load)
-    if data is not None:
-        place = described(data.train.residence.kind, store, device)
-        what = f"{store.rows:,} rows, {len(data.tasks)} tasks, {place}"
-        rows.ok(cell, "data", f"{store.id[:19]}: {what}")
-    return data
+    one.data = rows.attempt(one.cell, "data", load)
+    if one.data is not None:
+        place = described(one.data.train.residence.kind, store, device)
+        tasks = len(one.data.tasks)
+        rows.ok(one.cell, "data", f"{store.id[:19]}: {store.rows:,} rows, {tasks} tasks, {place}")
 
 
-def find_tasks(rows: Rows, cell: str, e: Experiment, data: Dataset | None) -> list[str]:
+def find_tasks(rows: Rows, one: Candidate) -> None:
     """The grid's tasks, or all of the data's; as far as they are known without data."""
+    e, data = one.experiment, one.data
+    one.tasks = e.grid.tasks if e.grid else []
     if data is None:
-        return e.grid.tasks if e.grid else []
+        return
     checks: list[Callable[[], object]] = [
         lambda: check_horizon(data.train, e.pretrain.horizon),
         lambda: check_learning(e, data),
     ]
     if e.grid is not None:
         checks.append(lambda: grid_tasks(e, data))
-    bad = [check for check in checks if not rows.passes(cell, "tasks", check)]
-    tasks = e.grid.tasks if e.grid and e.grid.tasks else data.tasks
+    bad = [check for check in checks if not rows.passes(one.cell, "tasks", check)]
+    one.tasks = one.tasks or data.tasks
     if not bad:
-        rows.ok(cell, "tasks", ", ".join(tasks))
-    return tasks
+        rows.ok(one.cell, "tasks", ", ".join(one.tasks))
 
 
-def find_world_model(
-    rows: Rows,
-    cell: str,
-    e: Experiment,
-    pretraining: Path | None,
-    traceback: Path | None,
-) -> None:
-    """Where the world model comes from: a checkpoint that fits, a finished pretraining (in the
-    folder ``pretraining``, if its name is known), or training that is still to come."""
+def find_world_model(rows: Rows, one: Candidate, root: Path, traceback: Path | None) -> None:
+    """Where the world model comes from: a checkpoint that fits, a finished pretraining, or
+    training that is still to come."""
+    cell, e = one.cell, one.experiment
 
     def check(path: Path, adopt: bool) -> None:
         with reporting(traceback, Role("world model", e.world_model)):
-            check_source(e, path, adopt)
+            load_world_model(e, torch.device("meta"), path, adopt)
 
     protocol = e.protocol
+    pretraining = root / one.names[0] if one.names else None
     if isinstance(protocol, Frozen | Finetuned) and protocol.checkpoint:
         path = Path(protocol.checkpoint)
         if rows.passes(cell, "world model", lambda: check(path, adopt=True)):

@@ -5,12 +5,12 @@ On the device, for the stage that needs most::
     data + FRAGMENTATION * (state + max(update, evaluation))
 
 ``state``, ``update`` and ``evaluation`` are counted on shapes (``on_shapes``), all cells of a group
-stacked. On the host, beside that where the device is the CPU::
+stacked. On the host, beside that if the device is the CPU::
 
     LIBRARIES + workers * WORKER + episodes * SIMULATION + weights + 2 * training state
 
-the last two for a checkpoint, which is read whole; ``episodes``: those that run at once. What
-reading a data set from the disk takes comes on top (``fmbpo.training.residence_choice``).
+the last two for a checkpoint, which is read whole; ``episodes``: those that run at once. The
+windows of a data set that is read from the disk come on top (``fmbpo.training.residence_choice``).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from fmbpo.base.text import bytes_text
 from fmbpo.running.preflight.on_shapes import Cost
 
 FRAGMENTATION = 1.25
-"""What allocators keep of freed pieces: glibc's takes up to 1.4 times the live bytes, of which the
+"""Freed pieces that allocators keep: glibc's takes up to 1.4 times the live bytes, of which the
 count on shapes has a part; see docs/preflight.md for measurements."""
 LIBRARIES = 150_000_000
-"""Of what a run imports late: pictures, W&B."""
+"""Of libraries that a run imports late: pictures, W&B."""
 WORKER = 100_000_000
 """Of one process that simulates, MuJoCo and dm_control included."""
 SIMULATION = 1_000_000
@@ -41,7 +41,7 @@ class Need:
 
     host: int
     device: int
-    """0 where the device is the CPU."""
+    """0 if the device is the CPU."""
 
 
 def need(costs: Sequence[Cost], workers: int, episodes: int, on_gpu: bool) -> Need:
@@ -54,7 +54,7 @@ def need(costs: Sequence[Cost], workers: int, episodes: int, on_gpu: bool) -> Ne
 
 
 def share(place: str, needed: int, free: int | None) -> tuple[str, float]:
-    """What is needed and free, for people, and the share of it; 0 where ``free`` is not known."""
+    """Needed and free memory, for people, and the share of it; 0 if ``free`` is not known."""
     if free is None:
-        return f"{place}: {bytes_text(needed)} needed; what is free is not known here", 0.0
+        return f"{place}: {bytes_text(needed)} needed; free memory is not known here", 0.0
     return f"{place}: {bytes_text(needed)} needed, {bytes_text(free)} free", needed / max(free, 1)

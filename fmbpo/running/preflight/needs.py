@@ -1,8 +1,9 @@
-"""What the parts that are still to train take: memory, disk, time. Tried on this machine."""
+"""Memory, disk and time that the remaining parts need, tried on this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,11 +11,12 @@ import torch
 from fmbpo.base import free_memory
 from fmbpo.base.disk import check_disk
 from fmbpo.base.text import bytes_text, clock, speed
-from fmbpo.config.schema import Experiment
 from fmbpo.errors import UserError
+from fmbpo.measure.evaluation import Evaluator
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.names import needs_pretraining
 from fmbpo.running.preflight import duration, memory
+from fmbpo.running.preflight.candidate import Candidate
 from fmbpo.running.preflight.disk import disk_need
 from fmbpo.running.preflight.duration import Pace
 from fmbpo.running.preflight.remaining import (
@@ -28,46 +30,36 @@ from fmbpo.running.preflight.table import Rows
 from fmbpo.running.preflight.trial import try_plugins
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell
-from fmbpo.training.dataset import Dataset
+from fmbpo.training.residence_choice import choose, streaming_bytes
 
 SMALLER = "lower the batch, the horizon or policy_learning.stack (policies trained at once)"
 
 
 class Needs:
-    """Parts by their run folders, so that what cells share is counted once.
+    """Parts by their run folders, so that those which cells share are counted once.
 
-    ``thorough``: plugins are tried and paces measured however short the run is; ``traceback``:
-    the folder where a plugin's traceback is kept, if anywhere.
+    ``traceback``: the folder where a plugin's traceback is kept, if anywhere.
     """
 
-    def __init__(self, rows: Rows, root: Path, thorough: bool, traceback: Path | None) -> None:
-        self.rows, self.root, self.thorough, self.traceback = rows, root, thorough, traceback
+    def __init__(self, rows: Rows, root: Path, traceback: Path | None) -> None:
+        self.rows, self.root, self.traceback = rows, root, traceback
         self.parts: dict[Path, Part] = {}
         self.seconds: dict[Path, float] = {}
 
-    def of(
-        self,
-        cell: str,
-        e: Experiment,
-        names: tuple[str, str],
-        tasks: Sequence[str],
-        data_tasks: int,
-        device: torch.device,
-        streaming: int = 0,
-    ) -> list[Part] | None:
-        """The parts of one experiment that are still to train, their memory checked; None where a
-        plugin cannot say what it needs. ``data_tasks``: number of tasks of the data;
-        ``streaming``: bytes of the host's memory that reading it from the disk takes."""
-        pretraining, policies = (self.root / name for name in names)
+    def of(self, one: Candidate) -> list[Part] | None:
+        """The parts of one experiment that are still to train, their memory checked; None if a
+        plugin cannot say what it needs."""
+        cell, e = one.cell, one.experiment
+        pretraining, policies = (self.root / name for name in one.folders)
         try:
             parts = []
             if needs_pretraining(e) and not is_there(pretraining):
-                parts.append(
-                    self._part(pretraining, lambda: pretraining_part(e, pretraining, data_tasks))
-                )
-            if e.grid and tasks:
-                cells = len(tasks) * len(e.grid.seeds)
-                parts.append(self._part(policies, lambda: policies_part(e, policies, cells)))
+                make = partial(pretraining_part, e, pretraining, one.data_tasks)
+                parts.append(self._part(pretraining, make))
+            if e.grid and one.tasks:
+                cells = [Cell(task, seed) for task in one.tasks for seed in e.grid.seeds]
+                make = partial(policies_part, e, policies, cells)
+                parts.append(self._part(policies, make))
         except UserError as error:
             self.rows.fail(cell, "runs", error)
             return None
@@ -79,7 +71,7 @@ class Needs:
                 self.rows.warn(cell, "memory", what, remedy)
             return None
         if parts:
-            self._memory(cell, e, parts, device, streaming)
+            self._memory(one, parts)
         return parts
 
     def _part(self, folder: Path, make: Callable[[], Part]) -> Part:
@@ -87,23 +79,27 @@ class Needs:
             self.parts[folder] = make()
         return self.parts[folder]
 
-    def _memory(
-        self, cell: str, e: Experiment, parts: list[Part], device: torch.device, streaming: int
-    ) -> None:
-        costs, episodes = [part.cost for part in parts], max(part.at_once for part in parts)
-        simulators = workers(e) if episodes else 0
-        needed = memory.need(costs, simulators, episodes, on_gpu=device.type == "cuda")
+    def _memory(self, one: Candidate, parts: list[Part]) -> None:
+        assert one.device is not None
+        on_gpu = one.device.type == "cuda"
+        episodes = max(part.at_once for part in parts)
+        simulators = workers(one.experiment) if episodes else 0
+        costs = [part.cost for part in parts]
+        needed = memory.need(costs, simulators, episodes, on_gpu=on_gpu)
+        store, streaming = one.store, 0
+        if store and choose(one.experiment.data, store, one.device) == "stream":
+            streaming = streaming_bytes(store, len(one.tasks))
         places = [("host", needed.host + streaming, free_memory.host_free())]
-        if device.type == "cuda":
-            places.append((str(device), needed.device, free_memory.device_free(device)))
+        if on_gpu:
+            places.append((str(one.device), needed.device, free_memory.device_free(one.device)))
         for place, count, free in places:
             said, share = memory.share(place, count, free)
             if share > 1:
-                self.rows.fail(cell, "memory", UserError(said, remedy=SMALLER))
+                self.rows.fail(one.cell, "memory", UserError(said, remedy=SMALLER))
             elif share > memory.TIGHT:
-                self.rows.warn(cell, "memory", said, SMALLER)
+                self.rows.warn(one.cell, "memory", said, SMALLER)
             else:
-                self.rows.ok(cell, "memory", said)
+                self.rows.ok(one.cell, "memory", said)
 
     def disk(self) -> None:
         """A row about the disk, for all parts together."""
@@ -113,20 +109,15 @@ class Needs:
         if said is not None:
             self.rows.ok("", "disk", said)
 
-    def try_out(
-        self,
-        cell: str,
-        e: Experiment,
-        tasks: Sequence[str],
-        data: Dataset,
-        device: torch.device,
-        parts: list[Part] | None,
-    ) -> None:
-        """Tiny updates and measured paces; neither for a run that is over within a minute."""
-        rate = duration.matmul_rate(device)
+    def try_out(self, one: Candidate, parts: list[Part] | None, thorough: bool) -> None:
+        """Tiny updates and measured paces; neither for a run that is over within a minute, unless
+        ``thorough``."""
+        assert one.device is not None
+        cell, e = one.cell, one.experiment
+        rate = duration.matmul_rate(one.device)
         rough = {part.folder: duration.rough(part.cost, rate) for part in parts or ()}
         expected = {p.folder: p.seconds(rough[p.folder], workers(e)) for p in parts or ()}
-        if parts is not None and sum(expected.values()) < duration.SHORT and not self.thorough:
+        if parts is not None and sum(expected.values()) < duration.SHORT and not thorough:
             self.seconds.update(expected)
             return
         roles = [Role("world model", e.world_model)]
@@ -134,14 +125,11 @@ class Needs:
 
         def trials() -> None:
             with reporting(self.traceback, *roles), EpisodeRunner(0) as runner:
-                for subject, done in try_plugins(e, tasks, data, device, runner, self.traceback):
+                for subject, done in try_plugins(one.context, one.tasks, runner, self.traceback):
                     self.rows.ok(cell, subject, done)
                 for part in parts or ():
                     if part.folder not in self.seconds:
-                        pace = rough[part.folder]
-                        if device.type == "cuda" or pace.update <= duration.MEASURABLE:
-                            pace = self._measured(cell, e, part, tasks, data, device, runner)
-                        self._expect(cell, e, part, pace)
+                        self._time(one, part, rough[part.folder], runner)
 
         try:
             self.rows.attempt(cell, "plugins", trials)
@@ -149,31 +137,24 @@ class Needs:
             what = f"a real update does not fit: {str(error).splitlines()[0]}"
             self.rows.fail(cell, "memory", UserError(what, remedy=SMALLER))
 
-    def _measured(
-        self,
-        cell: str,
-        e: Experiment,
-        part: Part,
-        tasks: Sequence[str],
-        data: Dataset,
-        device: torch.device,
-        runner: EpisodeRunner,
-    ) -> Pace:
-        """The pace of real updates; on a GPU also the memory that they took."""
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        if e.grid is None or not part.at_once:
-            pace = duration.pretraining_pace(e, data, device)
-        else:
-            cells = [Cell(task, seed) for task in tasks for seed in e.grid.seeds][: part.cells]
-            pace = duration.policies_pace(e, cells, data, device, runner)
-        if device.type == "cuda":
-            peak = bytes_text(torch.cuda.max_memory_allocated(device))
-            self.rows.ok(cell, "memory", f"{part.name}: real updates took {peak} of {device}")
-        return pace
-
-    def _expect(self, cell: str, e: Experiment, part: Part, pace: Pace) -> None:
+    def _time(self, one: Candidate, part: Part, pace: Pace, runner: EpisodeRunner) -> None:
+        """How long a part will take: measured, or the rough ``pace`` if an update is too long."""
+        e, context = one.experiment, one.context
+        on_gpu = context.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(context.device)
+        if on_gpu or pace.update <= duration.MEASURABLE:
+            if e.grid is None or not part.at_once:
+                pace = duration.pretraining_pace(context)
+            else:
+                cells = [Cell(task, seed) for task in one.tasks for seed in e.grid.seeds]
+                evaluator = Evaluator(runner, e.evaluation.seed)
+                pace = duration.policies_pace(context, cells[: part.cells], evaluator)
+        if on_gpu:
+            peak = bytes_text(torch.cuda.max_memory_allocated(context.device))
+            said = f"{part.name}: real updates took {peak} of {context.device}"
+            self.rows.ok(one.cell, "memory", said)
         seconds = self.seconds[part.folder] = part.seconds(pace, workers(e))
         how = "measured" if pace.measured else "a rough estimate from operations, of updates alone"
         what = f"{part.name}: {part.updates:,} updates, {speed(1 / pace.update)}, {how}"
-        self.rows.ok(cell, "duration", f"{what}: about {clock(seconds)}")
+        self.rows.ok(one.cell, "duration", f"{what}: about {clock(seconds)}")

@@ -1,9 +1,9 @@
-"""The parts of a run that are still to train, as the folders under the root say: what they take."""
+"""The parts of a run that are still to train, by the folders under the root, and their cost."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,17 @@ import attrs
 from fmbpo.config import Frozen
 from fmbpo.config.schema import Experiment
 from fmbpo.running.names import needs_pretraining
-from fmbpo.running.preflight.disk import GENERATOR, MEASURES, METRICS, Kept, metrics_bytes
+from fmbpo.running.preflight.disk import MEASURES, METRICS, Kept, metrics_bytes
 from fmbpo.running.preflight.duration import Pace, simulation
 from fmbpo.running.preflight.on_shapes import Cost, policies_cost, pretraining_cost
 from fmbpo.runs.checkpoint import checkpoint_exists, read_manifest
 from fmbpo.runs.summary import read_summary
+from fmbpo.training.cells import Cell, stages
 
 
 @attrs.frozen
 class Part:
-    """A run folder that is to be filled: the pretraining's, or the policies'."""
+    """A run folder still to fill: the pretraining's, or the policies'."""
 
     name: str
     folder: Path
@@ -34,7 +35,7 @@ class Part:
     validations: int = 0
     """Of world models on held-out data, those done left out."""
     cells: int = 0
-    """Policies in the largest group; 0 where there are none."""
+    """Policies in the largest group; 0 if there are none."""
     episodes: float = 0.0
     """In the simulator, for each cell of a group, those done left out."""
     at_once: int = 0
@@ -67,35 +68,37 @@ def is_there(folder: Path) -> bool:
     return (folder / "summary.json").is_file()
 
 
-def pretraining_part(experiment: Experiment, folder: Path, tasks: int) -> Part:
-    """The pretraining on data of so many tasks. Raises ``UserError`` for a damaged checkpoint."""
+def pretraining_part(experiment: Experiment, folder: Path, tasks: Sequence[str]) -> Part:
+    """The pretraining on data of these tasks. Raises ``UserError`` for a damaged checkpoint."""
     config, cost = experiment.pretrain, pretraining_cost(experiment, tasks)
     total = config.iterations
     done = _step(folder, "pretrain", total)
     logs, validations = (-(-total // every) for every in (config.log_every, config.validate_every))
     metrics = metrics_bytes(logs, METRICS, validations + 1, MEASURES)
-    kept = Kept(cost.weights + cost.training + GENERATOR * 2, cost.weights, metrics)
+    kept = Kept(cost.weights + cost.training, cost.weights, metrics)
     left = total - done
     return Part(
         "pretraining", folder, cost, left, [kept], -(-left // config.validate_every) + (done == 0)
     )
 
 
-def policies_part(experiment: Experiment, folder: Path, cells: int) -> Part:
-    """Policies of so many cells, in groups where ``policy_learning.stack`` says so."""
+def policies_part(experiment: Experiment, folder: Path, cells: Sequence[Cell]) -> Part:
+    """The policies of these cells, in groups if ``policy_learning.stack`` says so."""
     e = experiment
-    assert e.policy_learning and e.grid
-    config, size = e.policy_learning, min(e.policy_learning.stack or cells, cells)
-    groups = [min(size, cells - i) for i in range(0, cells, size)]
-    cost = policies_cost(e, size)
+    config = e.of_policies.policy_learning
+    groups = stages(cells, config.stack)
+    largest = max(groups.values(), key=len)
+    size = len(largest)
+    cost = policies_cost(e, largest)
     learns = not isinstance(e.protocol, Frozen)
     logs = -(-config.iterations // config.log_every)
     evaluations = -(-config.iterations // config.evaluate_every) + 1
     evaluated = 1 + learns * MEASURES
     updates = validations = 0
     episodes, kept = 0.0, []
-    for i, group in enumerate(groups):
-        done = _step(folder, "policies" if len(groups) == 1 else f"policies-{i}", config.iterations)
+    for name, in_group in groups.items():
+        group = len(in_group)
+        done = _step(folder, name.replace("/", "-"), config.iterations)
         share = group / size
         left = config.iterations - done
         to_evaluate = -(-left // config.evaluate_every) + (done == 0)
@@ -106,7 +109,7 @@ def policies_part(experiment: Experiment, folder: Path, cells: int) -> Part:
         episodes += share * (to_evaluate * e.evaluation.episodes + last)
         values = (group + 1) * METRICS * (1 + learns)
         metrics = metrics_bytes(logs, values, evaluations, group * evaluated + 1)
-        state = round(share * (cost.weights + cost.training)) + 3 * group * GENERATOR
+        state = round(share * (cost.weights + cost.training))
         kept.append(Kept(state, 0, metrics))
     at_once = size * max(e.evaluation.episodes, e.evaluation.final_episodes)
     return Part("policies", folder, cost, updates, kept, validations, size, episodes, at_once)

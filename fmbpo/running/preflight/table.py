@@ -1,9 +1,9 @@
-"""What a preflight found, a row a check; all failures are reported together."""
+"""The table of a preflight, one row per check; all failures are reported together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, TextIO, TypeAlias, TypeVar
+from typing import Literal, TextIO, TypeAlias, TypeVar
 
 import attrs
 
@@ -12,14 +12,14 @@ from fmbpo.errors import UserError, UserErrors
 T = TypeVar("T")
 Status: TypeAlias = Literal["ok", "warning", "FAILED"]
 WIDTH = 99
-"""Columns of the table where nobody asks for more."""
+"""Columns of the table by default."""
 
 
 @attrs.frozen
 class Row:
     """One check: its ``subject``, how it ended, what was found, and how to mend it.
 
-    ``cells``: those of a study that it is true of; none where it is about the whole.
+    ``cells``: those of a study that it is true of; none if it is about the whole.
     """
 
     subject: str
@@ -29,15 +29,15 @@ class Row:
     cells: tuple[str, ...] = ()
     error: UserError | None = attrs.field(default=None, eq=False, repr=False)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As ``fmbpo check --json`` prints it."""
         fields = ("subject", "status", "detail", "remedy", "cells")
-        found = {name: getattr(self, name) for name in fields}
+        found: dict[str, object] = {name: getattr(self, name) for name in fields}
         return {**found, "cells": list(self.cells)}
 
 
 class Rows:
-    """Rows as they come; what is true of several cells in the same words is one row."""
+    """Rows as they come; several cells with the same finding share one row."""
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
@@ -59,17 +59,17 @@ class Rows:
         self.add(Row(subject, "ok", detail, cells=_cells(cell)))
 
     def warn(self, cell: str, subject: str, detail: str, remedy: str) -> None:
-        """What does not keep the run from starting."""
+        """A finding that does not keep the run from starting."""
         self.add(Row(subject, "warning", detail, remedy, _cells(cell)))
 
     def fail(self, cell: str, subject: str, error: UserError) -> None:
-        """What does; each of several errors is a row."""
+        """A finding that does; each of several errors is a row."""
         for one in error.errors if isinstance(error, UserErrors) else [error]:
             detail = f"{one.where}: {one.what}" if one.where else one.what
             self.add(Row(subject, "FAILED", detail, one.remedy, _cells(cell), one))
 
     def attempt(self, cell: str, subject: str, check: Callable[[], T]) -> T | None:
-        """The result of ``check``, or None and a failed row where it raises ``UserError``."""
+        """The result of ``check``, or None and a failed row if it raises ``UserError``."""
         try:
             return check()
         except UserError as error:
@@ -77,7 +77,7 @@ class Rows:
             return None
 
     def passes(self, cell: str, subject: str, check: Callable[[], object]) -> bool:
-        """Whether ``check`` ends; a failed row where it raises ``UserError``."""
+        """Whether ``check`` passes; a failed row if it raises ``UserError``."""
 
         def ended() -> bool:
             check()
@@ -91,7 +91,7 @@ class Rows:
 
 
 def raise_failures(rows: Iterable[Row]) -> None:
-    """``UserErrors`` with every failed row, where there is one."""
+    """``UserErrors`` with every failed row, if there is one."""
     errors = []
     for row in rows:
         if row.error is not None:
@@ -103,7 +103,7 @@ def raise_failures(rows: Iterable[Row]) -> None:
 
 
 def print_rows(rows: Sequence[Row], stream: TextIO, *, width: int | None = None) -> None:
-    """The table; a remedy stands under what it mends. In colour where the stream is a terminal."""
+    """The table; a remedy stands under what it mends. In colour if the stream is a terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

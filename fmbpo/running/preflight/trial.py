@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
@@ -24,8 +23,7 @@ from fmbpo.running.blame import REMEDY, Role, blaming, mend
 from fmbpo.tasks.mt30 import ACTION_WIDTH
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell
-from fmbpo.training.dataset import Dataset, by_conventions
-from fmbpo.training.own_models import learning_models
+from fmbpo.training.context import Context
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
 
@@ -33,23 +31,18 @@ BATCH, HORIZON = 4, 3
 
 
 def try_plugins(
-    experiment: Experiment,
-    tasks: Sequence[str],
-    data: Dataset,
-    device: torch.device,
-    runner: EpisodeRunner,
-    traceback: Path | None = None,
+    context: Context, tasks: Sequence[str], runner: EpisodeRunner, traceback: Path | None = None
 ) -> Iterator[tuple[str, str]]:
     """One tiny update of everything that learns: yields (part, what was done).
 
     ``tasks``: those of the grid; ``traceback``: where a plugin's traceback is kept, if anywhere.
     Raises ``UserError`` for the first hook that breaks its contract.
     """
-    e = experiment
-    tiny = attrs.evolve(e.pretrain, batch=BATCH, horizon=HORIZON)
+    e = _tiny(context.experiment)
+    context = attrs.evolve(context, experiment=e)
     model = _Checked("world model", e.world_model)
     with _blaming(traceback, model):
-        stage = Pretraining(e.world_model, tiny, data, device, e.system.compile)
+        stage = Pretraining(context)
         _check_world_model(model, stage)
         _one_update(model, stage)
         stage.evaluate(1)
@@ -57,32 +50,16 @@ def try_plugins(
     yield "world model", f"one update and one validation of {e.world_model.plugin!r}"
     if e.policy is None:
         return
-    assert e.grid and e.policy_learning and e.conventions
-    learning = attrs.evolve(
-        e.policy_learning, batch=BATCH, horizon=HORIZON, critic_minibatches=1, critic_iterations=1
-    )
     policy = _Checked("policy", e.policy)
     with _blaming(traceback, policy, model):
         model.component.freeze(stage.module)
         if any(p.requires_grad for p in stage.module.parameters()):
             raise model.wrong("the hook `freeze` leaves parameters that learn")
-        cells = [Cell(task, seed) for task in tasks for seed in e.grid.seeds]
-        if not isinstance(e.protocol, Frozen):  # a world model each, of which one shows enough
+        cells = [Cell(task, seed) for task in tasks for seed in e.of_policies.grid.seeds]
+        if not isinstance(e.protocol, Frozen):  # each has its own world model; one is enough
             cells = cells[:1]
-        seen = by_conventions(data, e.conventions)
-        models = learning_models(e, learning, cells, stage.module, seen, data, device)
-        policies = PolicyTraining(
-            "check",
-            cells,
-            attrs.evolve(
-                e, policy_learning=learning, planning=attrs.evolve(e.planning, episodes=1)
-            ),
-            stage.module,
-            seen,
-            Evaluator(runner, e.evaluation.seed),
-            device,
-            models,
-        )
+        evaluator = Evaluator(runner, e.evaluation.seed)
+        policies = PolicyTraining("check", cells, context, stage.module, evaluator)
         _check_policy(policy, model.component, policies)
         _one_update(policy, policies)
         policies.returns(1, steps=2)
@@ -95,6 +72,20 @@ def try_plugins(
             yield "planning", f"two steps of planning with {e.planning.samples} sequences"
 
 
+def _tiny(experiment: Experiment) -> Experiment:
+    """The experiment with batches and horizons that make an update a matter of milliseconds."""
+    e = experiment
+    learning = e.policy_learning and attrs.evolve(
+        e.policy_learning, batch=BATCH, horizon=HORIZON, critic_minibatches=1, critic_iterations=1
+    )
+    return attrs.evolve(
+        e,
+        pretrain=attrs.evolve(e.pretrain, batch=BATCH, horizon=HORIZON),
+        policy_learning=learning,
+        planning=attrs.evolve(e.planning, episodes=1),
+    )
+
+
 class _Checked(Role):
     """A role whose results are held against the contract."""
 
@@ -102,7 +93,7 @@ class _Checked(Role):
         """The plugin does not do what the contract asks."""
         return self.error(what, REMEDY)
 
-    def check(self, what: str, value: Any, *shape: int) -> None:
+    def check(self, what: str, value: object, *shape: int) -> None:
         """``value`` is a tensor of this shape with finite entries."""
         if not isinstance(value, Tensor):
             raise self.wrong(f"{what} is a {type(value).__name__}, not a tensor")
@@ -118,7 +109,7 @@ class _Checked(Role):
         logits = rollout.reward_logits_HBR
         self.check("the reward of `rollout`", logits, HORIZON, BATCH, two_hot.BINS)
 
-    def check_loss(self, loss: Any, metrics: Mapping[str, Any]) -> None:
+    def check_loss(self, loss: object, metrics: Mapping[str, object]) -> None:
         """Numbers all, as 0-d tensors."""
         for name, value in [("the loss", loss), *metrics.items()]:
             self.check(f"{name} of `loss`", value)
@@ -154,7 +145,8 @@ def _check_world_model(role: _Checked, stage: Pretraining) -> None:
 
 
 def _check_policy(role: _Checked, world_model: Component, stage: PolicyTraining) -> None:
-    component, model, module = role.component, stage.roles.world_model, stage.roles.policy
+    component, pair = role.component, stage.pair
+    model, module = pair.world_model, pair.policy
     start = tree_map(lambda t: t[0], stage.example()[1])  # of the first cell
     task = Task(start.index_B, start.mask_BA, model.embed(start.index_B))
     z = model.encode(start.obs_BO, task.embedding_BE)
@@ -177,7 +169,7 @@ def _check_policy(role: _Checked, world_model: Component, stage: PolicyTraining)
     role.check_loss(*component.loss(module, imagined))
 
 
-def _one_update(role: _Checked, stage: Any) -> None:
+def _one_update(role: _Checked, stage: Pretraining | PolicyTraining) -> None:
     """One step, after which every metric is finite."""
     metrics: dict[str, Tensor] = stage.step(1)
     bad = [name for name, value in metrics.items() if not torch.isfinite(value).all()]

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from dm_control.rl import control
 from dm_control.suite import ball_in_cup
 
 from fmbpo.tasks.custom.shaping import linear
 
-_TIME_LIMIT = 20.0  # seconds
-_CONTROL_TIMESTEP = 0.02  # seconds
 _ANYWHERE = 0.1  # probability that an episode may start outside the cup
 _DISTANCE = 0.5  # metres
-_SPEED = 6.0  # metres a second
+_SPEED = 6.0  # metres per second
 
 
 class Spin(ball_in_cup.BallInCup):  # type: ignore[misc]
@@ -24,7 +20,7 @@ class Spin(ball_in_cup.BallInCup):  # type: ignore[misc]
     d the distance of ball and cup, w the ball's speed in the world.
     """
 
-    def initialize_episode(self, physics: Any) -> None:
+    def initialize_episode(self, physics: ball_in_cup.Physics) -> None:
         """Place the ball free of contact: inside the cup, but in 10 % of the episodes anywhere."""
         anywhere = self.random.uniform() < _ANYWHERE
         while True:
@@ -35,7 +31,7 @@ class Spin(ball_in_cup.BallInCup):  # type: ignore[misc]
                 break
         self.after_step(physics)  # what the base class does after placing the ball
 
-    def get_reward(self, physics: Any) -> float:
+    def get_reward(self, physics: ball_in_cup.Physics) -> float:
         """Reward of one control step, in [0, 1]."""
         if physics.in_target():
             return 0.0
@@ -44,13 +40,3 @@ class Spin(ball_in_cup.BallInCup):  # type: ignore[misc]
         distance = math.hypot(*physics.ball_to_target())
         far = linear(_DISTANCE - distance, _DISTANCE / 2, 0.5)
         return (far + 2 * linear(_SPEED - speed, _SPEED / 2, 0.5)) / 3
-
-
-def _build() -> Any:
-    physics = ball_in_cup.Physics.from_xml_string(*ball_in_cup.get_model_and_assets())
-    return control.Environment(
-        physics, Spin(random=0), time_limit=_TIME_LIMIT, control_timestep=_CONTROL_TIMESTEP
-    )
-
-
-BUILDERS = {"cup-spin": _build}

@@ -5,17 +5,11 @@ Heights are those of body frames: a foot's is that of its joint, not of its lowe
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
-from dm_control.rl import control
 from dm_control.suite import cheetah
 
 from fmbpo.tasks.custom.shaping import gaussian, linear
 
-_TIME_LIMIT = 10.0  # seconds
-_BACK_SPEED = 8.0  # metres a second
+_BACK_SPEED = 8.0  # metres per second
 _ONE_FOOT_SPEED = 6.0
 _JUMP_SPEED = 0.5  # the most at which a jump is still on the spot
 _HEIGHT = 1.2  # metres
@@ -25,14 +19,14 @@ def _high(height: float) -> float:
     return gaussian(_HEIGHT - height, _HEIGHT / 2)
 
 
-def _z(physics: Any, body: str) -> float:
+def _z(physics: cheetah.Physics, body: str) -> float:
     return float(physics.named.data.xpos[body, "z"])
 
 
 class RunBackwards(cheetah.Cheetah):  # type: ignore[misc]
     """Moving at -8 m/s or faster: L(vx + 8; 8, 0)."""
 
-    def get_reward(self, physics: Any) -> float:
+    def get_reward(self, physics: cheetah.Physics) -> float:
         """Reward of one control step, in [0, 1]."""
         return linear(float(physics.speed()) + _BACK_SPEED, _BACK_SPEED, 0.0)
 
@@ -44,11 +38,11 @@ class RunOnOneFoot(cheetah.Cheetah):  # type: ignore[misc]
     reward = up (5 L(6 - vx; 6, 0) + 1) / 6.
     """
 
-    def __init__(self, raised_foot: str) -> None:
-        super().__init__(random=0)
+    def __init__(self, raised_foot: str, random: int) -> None:
+        super().__init__(random=random)
         self._raised_foot = raised_foot
 
-    def get_reward(self, physics: Any) -> float:
+    def get_reward(self, physics: cheetah.Physics) -> float:
         """Reward of one control step, in [0, 1]."""
         up = (3 * _high(_z(physics, self._raised_foot)) + 2 * _high(_z(physics, "torso"))) / 5
         fast = linear(_ONE_FOOT_SPEED - float(physics.speed()), _ONE_FOOT_SPEED, 0.0)
@@ -61,23 +55,10 @@ class Jump(cheetah.Cheetah):  # type: ignore[misc]
     z is the mean height of the torso and the foot, s = L(|vx| - 0.5; 0.5, 0).
     """
 
-    def get_reward(self, physics: Any) -> float:
+    def get_reward(self, physics: cheetah.Physics) -> float:
         """Reward of one control step, in [0, 1]."""
         torso = _z(physics, "torso")
         still = linear(abs(float(physics.speed())) - _JUMP_SPEED, _JUMP_SPEED, 0.0)
         hind = (5 * _high((torso + _z(physics, "bfoot")) / 2) + still) / 6
         front = (5 * _high((torso + _z(physics, "ffoot")) / 2) + still) / 6
         return (hind + front) / 2
-
-
-def _build(task: Callable[[], Any]) -> Any:
-    physics = cheetah.Physics.from_xml_string(*cheetah.get_model_and_assets())
-    return control.Environment(physics, task(), time_limit=_TIME_LIMIT)
-
-
-BUILDERS = {
-    "cheetah-run-backwards": partial(_build, partial(RunBackwards, random=0)),
-    "cheetah-run-front": partial(_build, partial(RunOnOneFoot, "bfoot")),
-    "cheetah-run-back": partial(_build, partial(RunOnOneFoot, "ffoot")),
-    "cheetah-jump": partial(_build, partial(Jump, random=0)),
-}

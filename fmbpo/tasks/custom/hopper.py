@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from dm_control.rl import control
 from dm_control.suite import hopper
 
 from fmbpo.tasks.custom.shaping import linear
 
-_TIME_LIMIT = 20.0  # seconds
-_CONTROL_TIMESTEP = 0.02  # seconds
 _STAND_HEIGHTS = (0.6, 2.0)  # metres, torso over foot
-_HOP_SPEED = 1.0  # metres a second
+_HOP_SPEED = 1.0  # metres per second
 
 
 class HopBackwards(hopper.Hopper):  # type: ignore[misc]
     """Upright (torso 0.6 m to 2 m over the foot, else 0) times L(vx + 1; 0.5, 0.5)."""
 
-    def get_reward(self, physics: Any) -> float:
+    def __init__(self, random: int) -> None:
+        super().__init__(hopping=True, random=random)
+
+    def get_reward(self, physics: hopper.Physics) -> float:
         """Reward of one control step, in [0, 1]."""
         low, high = _STAND_HEIGHTS
         if not low <= physics.height() <= high:
             return 0.0
         return linear(float(physics.speed()) + _HOP_SPEED, _HOP_SPEED / 2, 0.5)
-
-
-def _build() -> Any:
-    physics = hopper.Physics.from_xml_string(*hopper.get_model_and_assets())
-    return control.Environment(
-        physics,
-        HopBackwards(hopping=True, random=0),
-        time_limit=_TIME_LIMIT,
-        control_timestep=_CONTROL_TIMESTEP,
-    )
-
-
-BUILDERS = {"hopper-hop-backwards": _build}

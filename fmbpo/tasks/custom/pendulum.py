@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from dm_control.rl import control
 from dm_control.suite import pendulum
 
 from fmbpo.tasks.custom.shaping import linear
 
-_TIME_LIMIT = 20.0  # seconds
-_SPEED = 9.0  # radians a second
+_SPEED = 9.0  # radians per second
 
 
 class Spin(pendulum.SwingUp):  # type: ignore[misc]
     """Turning at 9 rad/s or faster: L(9 - |w|; 4.5, 0.5)."""
 
-    def get_reward(self, physics: Any) -> float:
+    def get_reward(self, physics: pendulum.Physics) -> float:
         """Reward of one control step, in [0, 1]."""
         return linear(_SPEED - abs(physics.angular_velocity().item()), _SPEED / 2, 0.5)
-
-
-def _build() -> Any:
-    physics = pendulum.Physics.from_xml_string(*pendulum.get_model_and_assets())
-    return control.Environment(physics, Spin(random=0), time_limit=_TIME_LIMIT)
-
-
-BUILDERS = {"pendulum-spin": _build}

@@ -8,17 +8,11 @@ long: two joints are limited to 80 degrees, and MuJoCo's soft limits let them pa
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
-from dm_control.rl import control
 from dm_control.suite import common, reacher
 
-_TIME_LIMIT = 20.0  # seconds
-_EASY_RADIUS = 0.05  # metres, of the target
-_HARD_RADIUS = 0.015
-
 # A planar arm with hinges about z; each capsule lies along its link. Angles in degrees. Ground,
-# walls and root are to be seen, as the stock reacher's are; nothing collides.
+# walls and root are visible, as in the stock reacher; nothing collides.
 _MODEL = """
 <mujoco model="planar reacher, three links">
   <include file="./common/skybox.xml"/>
@@ -70,13 +64,6 @@ def get_model_and_assets() -> tuple[str, dict[str, bytes]]:
     return _MODEL, common.ASSETS
 
 
-def _build(target_radius: float) -> Any:
-    physics = reacher.Physics.from_xml_string(*get_model_and_assets())
-    task = reacher.Reacher(target_size=target_radius, random=0)
-    return control.Environment(physics, task, time_limit=_TIME_LIMIT)
-
-
-BUILDERS = {
-    "reacher-three-easy": partial(_build, _EASY_RADIUS),
-    "reacher-three-hard": partial(_build, _HARD_RADIUS),
-}
+# The radius of the target in metres.
+easy = partial(reacher.Reacher, 0.05)
+hard = partial(reacher.Reacher, 0.015)

@@ -1,4 +1,4 @@
-"""The two shapes that the rewards are made of, on plain floats."""
+"""The two functions that the rewards consist of, on plain floats."""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
+import attrs
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -11,82 +12,79 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from fmbpo.hookspecs import Rollout
 from fmbpo.nn import two_hot
 from fmbpo.testing.contract.subject import (
-    ACTION,
     HORIZON,
-    OBS,
     ROWS,
-    Inputs,
-    Policy,
+    ModelInputs,
     Subject,
-    WorldModel,
+    WorldModelSubject,
     broken,
+    expect,
     fixed_seed,
+    generator,
+    varied,
     world,
 )
 
 
-def _shape(what: str, value: Any, *wanted: int) -> None:
+def _shape(what: str, value: object, *wanted: int) -> None:
     found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-    if found != list(wanted):
-        broken(f"{what} has shape {list(wanted)}", f"{found}", "see the shapes in hookspecs.py")
+    remedy = "see the shapes in hookspecs.py"
+    expect(found == list(wanted), f"{what} has shape {list(wanted)}", f"{found}", remedy)
 
 
 def shapes_fit(subject: Subject) -> None:
     """Every hook's result has the shape that the engine stacks and compiles for."""
-    module = subject.module()
-    width = module.latent_dim if isinstance(subject, WorldModel) else None
+    actions, bins = subject.dims.action, two_hot.BINS
     for rows in (1, ROWS, 7):
-        inputs = subject.inputs(module, rows)
-        found = subject.predict(module, inputs)
-        if width is None:
-            _shape("`predict`'s action", found[0], rows, ACTION)
+        inputs = subject.inputs(rows=rows)
+        found = subject.predict(inputs)
+        if not isinstance(subject, WorldModelSubject):
+            _shape("`predict`'s action", found[0], rows, actions)
             continue
-        _shape("`encode`'s result", inputs.z, rows, width)
-        _shape("`embed`'s result", inputs.task.embedding_BE, rows, module.task_dim)
-        _shape("`predict`'s latent", found[0], rows, width)
-        _shape("`predict`'s reward logits", found[1], rows, two_hot.BINS)
-        sequence = torch.zeros(HORIZON, rows, OBS)
-        z = module.encode(sequence, inputs.task.embedding_BE)
-        _shape("`encode`'s result for [H, B, O]", z, HORIZON, rows, width)
-    rollout, z = subject.rollout(module), subject.inputs(module).z
+        module, embedding = subject.module, inputs.task.embedding_BE
+        _shape("`encode`'s result", inputs.z, rows, module.latent_dim)
+        _shape("`embed`'s result", embedding, rows, module.task_dim)
+        _shape("`predict`'s latent", found[0], rows, module.latent_dim)
+        _shape("`predict`'s reward logits", found[1], rows, bins)
+        z = module.encode(torch.zeros(HORIZON, rows, subject.dims.obs), embedding)
+        _shape("`encode`'s result for [H, B, O]", z, HORIZON, rows, module.latent_dim)
+    rollout, z = subject.rollout(), subject.inputs().z
     if not isinstance(rollout, Rollout):
         broken("`rollout` gives a Rollout", f"a {type(rollout).__name__}", "see hookspecs.py")
     _shape("`rollout`'s latents (H + 1 rows)", rollout.z_HBD, HORIZON + 1, *z.shape)
-    _shape("`rollout`'s actions", rollout.action_HBA, HORIZON, ROWS, ACTION)
-    logits = rollout.reward_logits_HBR
-    _shape("`rollout`'s reward logits", logits, HORIZON, ROWS, two_hot.BINS)
+    _shape("`rollout`'s actions", rollout.action_HBA, HORIZON, ROWS, actions)
+    _shape("`rollout`'s reward logits", rollout.reward_logits_HBR, HORIZON, ROWS, bins)
 
 
 def precision_is_kept(subject: Subject) -> None:
     """A module in float64 computes in float64: gradients can be checked, golden numbers too."""
-    module = subject.module().double()
-    predicted = subject.predict(module, subject.inputs(module))
-    values = [*predicted, *subject.rollout(module), subject.loss(module)[0]]
+    subject = attrs.evolve(subject, dtype=torch.float64)
+    values = [*subject.predict(subject.inputs()), *subject.rollout(), subject.loss()[0]]
     kinds = {value.dtype for value in values}
-    if kinds != {torch.float64}:
-        broken("float64 in, float64 out", f"{kinds}", "make new tensors with x.new_... or .to(x)")
+    remedy = "make new tensors with x.new_... or .to(x)"
+    expect(kinds == {torch.float64}, "float64 in, float64 out", f"{kinds}", remedy)
 
 
 def loss_and_metrics_are_numbers(subject: Subject) -> None:
     """The engine differentiates one number and logs the others without a graph."""
-    module = subject.module()
-    loss, metrics = subject.loss(module)
+    loss, metrics = subject.loss()
     _shape("`loss`", loss)
-    if not torch.isfinite(loss):
-        broken("a finite loss", f"{loss}", "look for a division or a logarithm of 0")
+    finite = torch.isfinite(loss)
+    expect(finite, "a finite loss", f"{loss}", "look for a division or a logarithm of 0")
     for name, value in metrics.items():
         _shape(f"metric {name!r}", value)
-        if value.requires_grad:
-            broken(f"metric {name!r} has no graph", "it has one", "detach it")
-        if not torch.isfinite(value):
-            broken(f"metric {name!r} is finite", f"{value}", "look for a division by 0")
+        expect(not value.requires_grad, f"metric {name!r} has no graph", "it has one", "detach it")
+        finite = torch.isfinite(value)
+        expect(finite, f"metric {name!r} is finite", f"{value}", "look for a division by 0")
 
 
-def _all(subject: Subject, module: Any, seed: int = 0) -> list[Tensor]:
-    """Everything that the hooks give for fixed arguments."""
+def _all(subject: Subject, seed: int = 0) -> list[Tensor]:
+    """All results of the hooks for fixed arguments."""
+    inputs = subject.inputs(seed)
     with torch.no_grad():
-        predicted = subject.predict(module, subject.inputs(module, seed=seed))
-        return tree_leaves((predicted, subject.rollout(module, seed), subject.loss(module, seed)))
+        rollout = subject.rollout(inputs, subject.noise(seed))
+        loss = subject.loss(subject.example(seed))
+        return tree_leaves((subject.predict(inputs), rollout, loss))
 
 
 def _same(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -94,217 +92,213 @@ def _same(a: list[Tensor], b: list[Tensor]) -> bool:
 
 
 def has_no_randomness_of_its_own(subject: Subject) -> None:
-    """Same noise, same output: the engine owns all randomness, else runs cannot be resumed."""
-    module, found = subject.module(), []
+    """The engine owns all randomness: without equal results for equal noise, no run could be
+    resumed."""
+    found, drawn = [], False
     for seed in (1, 2):
         with fixed_seed(seed):
             before = torch.get_rng_state()
-            found.append(_all(subject, module))
-            drawn = not torch.equal(before, torch.get_rng_state())
-    if drawn or not _same(*found):
-        broken(
-            "equal arguments give equal results, and no random number is drawn",
-            "torch's generator moved" if drawn else "two different results",
-            "use the `noise` argument; declare its width as module.noise_dim",
-        )
+            found.append(_all(subject))
+            drawn |= not torch.equal(before, torch.get_rng_state())
+    expect(
+        not drawn and _same(*found),
+        "equal arguments give equal results, and no random number is drawn",
+        "torch's generator moved" if drawn else "two different results",
+        "use the `noise` argument; declare its width as module.noise_dim",
+    )
 
 
 def keeps_no_memory(subject: Subject) -> None:
-    """A hook's result depends on its arguments alone, not on what it was called with before."""
-    module, unused = subject.module(), subject.module()
-    first, other, again = (_all(subject, module, seed) for seed in (0, 5, 0))
-    if not _same(first, again) or not _same(other, _all(subject, unused, 5)):
-        broken(
-            "equal arguments give equal results",
-            "another result after calls with other arguments",
-            "keep no state between calls; a recurrent state belongs into the latent",
-        )
+    """A hook's result depends on its arguments alone, not on earlier calls."""
+    first, other, again = (_all(subject, seed) for seed in (0, 5, 0))
+    unused = attrs.evolve(subject)
+    expect(
+        _same(first, again) and _same(other, _all(unused, 5)),
+        "equal arguments give equal results",
+        "another result after calls with other arguments",
+        "keep no state between calls; a recurrent state belongs into the latent",
+    )
 
 
 def noise_matters_where_declared(subject: Subject) -> None:
-    """Who declares noise is stochastic; noise that changes nothing is a mistake somewhere."""
-    module = subject.module()
-    if not module.noise_dim:
+    """A module that declares noise is stochastic: noise without effect is a mistake somewhere."""
+    width, inputs = subject.module.noise_dim, subject.inputs()
+    if not width:
         return
-    inputs = subject.inputs(module)
     with torch.no_grad():
         one, two = (
-            subject.predict(module, inputs._replace(noise=subject.inputs(module, seed=seed).noise))
-            for seed in (0, 1)
+            subject.predict(inputs._replace(noise=subject.inputs(seed).noise)) for seed in (0, 1)
         )
-    if _same(list(one), list(two)):
-        broken(
-            f"noise of width {module.noise_dim} changes the prediction",
-            "it changes nothing",
-            "use it, or declare noise_dim = 0",
-        )
+    expect(
+        not _same([*one], [*two]),
+        f"noise of width {width} changes the prediction",
+        "it changes nothing",
+        "use it, or declare noise_dim = 0",
+    )
 
 
-def loss_noise_matters_where_declared(subject: WorldModel) -> None:
-    """Noise that the engine draws for ``loss`` and that changes nothing is a mistake."""
-    module = subject.module()
-    if not module.loss_noise_dim:
+def loss_noise_matters_where_declared(subject: WorldModelSubject) -> None:
+    """The engine draws noise for ``loss``: noise without effect is a mistake."""
+    if not subject.module.loss_noise_dim:
         return
-    batch = subject.batch(module)
+    batch, noise = subject.example()
+    _, other = subject.example(1)
     with torch.no_grad():
-        one, two = (
-            subject.component.loss(module, batch, subject.loss_noise(module, seed))[0]
-            for seed in (0, 1)
-        )
-    if torch.equal(one, two):
-        broken(
-            f"noise of width {module.loss_noise_dim} changes the loss",
-            "it changes nothing",
-            "use it, or declare loss_noise_dim = 0",
-        )
-
-
-def _arguments(subject: Subject, module: Any, inputs: Inputs) -> dict[str, tuple[Any, ...]]:
-    """What each hook that computes takes beside the module."""
-    z, action, task, noise = inputs
-    if isinstance(subject, WorldModel):
-        return {
-            "predict": inputs,
-            "rollout": (z, lambda t, z: action, task, subject.noise(module, 0)),
-            "loss": (subject.batch(module), subject.loss_noise(module)),
-        }
-    assert isinstance(subject, Policy)
-    return {
-        "predict": (z, task, noise),
-        "rollout": (z, world, task, subject.noise(module, 0)),
-        "loss": (subject.imagined(subject.rollout(module), task.mask_BA),),
-    }
+        one, two = (subject.loss((batch, x))[0] for x in (noise, other))
+    expect(
+        not torch.equal(one, two),
+        f"noise of width {subject.module.loss_noise_dim} changes the loss",
+        "it changes nothing",
+        "use it, or declare loss_noise_dim = 0",
+    )
 
 
 def leaves_its_arguments_alone(subject: Subject) -> None:
-    """The engine uses the same tensors again: an in-place change would spoil them unseen."""
-    module = subject.module()
-    inputs = subject.inputs(module)
+    """The engine uses the same tensors again: an in-place change would silently spoil them."""
     with torch.no_grad():
-        for hook, arguments in _arguments(subject, module, inputs).items():
-            held = [x for x in tree_leaves((inputs, arguments)) if isinstance(x, Tensor)]
-            kept = [x.clone() for x in held]
-            getattr(subject.component, hook)(module, *arguments)
-            for before, after in zip(kept, held, strict=True):
-                if not torch.equal(before, after):
-                    broken(
-                        f"`{hook}` leaves its arguments as they are",
-                        f"it changed one of shape {list(after.shape)}",
-                        "no x += ..., no x.add_(...)",
-                    )
+        inputs, noise, example = subject.inputs(), subject.noise(), subject.example()
+    # The recorded action itself, so that a change of it shows.
+    partner = (lambda *_: inputs.action) if isinstance(inputs, ModelInputs) else world
+    calls: dict[str, Callable[[], object]] = {
+        "predict": lambda: subject.predict(inputs),
+        "rollout": lambda: subject.rollout(inputs, noise, partner),
+        "loss": lambda: subject.loss(example),
+    }
+    held = [x for x in tree_leaves((inputs, noise, example)) if isinstance(x, Tensor)]
+    kept = [x.clone() for x in held]
+    for hook, call in calls.items():
+        with torch.no_grad():
+            call()
+        for before, after in zip(kept, held, strict=True):
+            expect(
+                torch.equal(before, after),
+                f"`{hook}` leaves its arguments as they are",
+                f"it changed one of shape {list(after.shape)}",
+                "no x += ..., no x.add_(...)",
+            )
+
+
+def stays_finite(subject: Subject) -> None:
+    """Extreme observations, latents and noise give extreme numbers, not NaN: one NaN would end
+    the run of a whole grid."""
+    for scale in (0.0, 1.0, 10.0, 100.0):
+        inputs, leaves = varied(subject.inputs(scale=scale))
+        found = subject.predict(inputs)
+        total = torch.stack([x.sum() for x in found]).sum()
+        expect(
+            _finite(*found, *leaves.values()) and _finite_gradients(total, [*leaves.values()]),
+            f"finite values and gradients of `predict` for inputs of scale {scale:g}",
+            "some are not",
+            "bound the arguments of exponentials, and the divisors",
+        )
+        if not isinstance(subject, WorldModelSubject):
+            continue
+        batch, noise = subject.example()
+        obs, reward = scale * batch.obs_HBO, scale * (batch.reward_HB - 1)
+        loss, _ = subject.loss((batch._replace(obs_HBO=obs, reward_HB=reward), noise))
+        expect(
+            _finite(loss) and _finite_gradients(loss, [*subject.module.parameters()]),
+            f"a finite loss and gradient for observations and rewards of scale {scale:g}",
+            "some are not",
+            "rewards can be negative and large: fmbpo.nn.two_hot takes any",
+        )
 
 
 def _finite(*values: Tensor | None) -> bool:
     return all(x is None or bool(torch.isfinite(x).all()) for x in values)
 
 
-def stays_finite(subject: Subject) -> None:
-    """Extreme observations, latents and noise give extreme numbers, not NaN: one would end the
-    run of a whole grid."""
-    module = subject.module()
-    for scale in (0.0, 1.0, 10.0, 100.0):
-        inputs = subject.inputs(module, scale=scale)
-        with torch.enable_grad():
-            varied = [x.clone().requires_grad_() for x in inputs.varied()]
-            found = subject.predict(module, inputs.with_varied(varied))
-            total = torch.stack([x.sum() for x in found]).sum()
-            grads = torch.autograd.grad(total, varied, allow_unused=True)
-        if not _finite(inputs.z, *found, *grads):
-            broken(
-                f"finite values and gradients of `predict` for inputs of scale {scale:g}",
-                "some are not",
-                "bound what is exponentiated or divided by",
-            )
-        if isinstance(subject, WorldModel):
-            batch, noise = subject.batch(module), subject.loss_noise(module)
-            obs, reward = scale * batch.obs_HBO, scale * (batch.reward_HB - 1)
-            batch = batch._replace(obs_HBO=obs, reward_HB=reward)
-            loss = subject.component.loss(module, batch, noise)[0]
-            grads = torch.autograd.grad(loss, list(module.parameters()), allow_unused=True)
-            if not _finite(loss, *grads):
-                broken(
-                    f"a finite loss and gradient for observations and rewards of scale {scale:g}",
-                    "some are not",
-                    "rewards can be negative and large: fmbpo.nn.two_hot takes any",
-                )
+def _finite_gradients(total: Tensor, inputs: list[Tensor]) -> bool:
+    return _finite(*torch.autograd.grad(total, inputs, allow_unused=True))
 
 
 def rows_do_not_see_each_other(subject: Subject) -> None:
     """A row's latent and prediction depend on that row alone: no statistics over the batch."""
-    module, rows = subject.module(), 6
-    inputs = subject.inputs(module, rows)
-    obs = torch.randn(rows, OBS, generator=torch.Generator().manual_seed(1))
+    rows = 6
+    inputs = subject.inputs(rows=rows)
     order = torch.arange(rows).flip(0)
 
     def found(chosen: Tensor) -> tuple[Tensor, ...]:
         mine = tree_map_only(Tensor, lambda x: x[chosen], inputs)
-        predicted = subject.predict(module, mine)
-        if isinstance(subject, Policy):
+        predicted = subject.predict(mine)
+        if not isinstance(subject, WorldModelSubject):
             return predicted
-        embedding = module.embed(mine.task.index_B)
-        return *predicted, embedding, module.encode(obs[chosen], embedding)
+        obs = torch.randn(rows, subject.dims.obs, generator=generator(1))[chosen]
+        embedding = subject.module.embed(mine.task.index_B)
+        return *predicted, embedding, subject.module.encode(obs, embedding)
 
     with torch.no_grad():
         together, turned, alone = map(found, (torch.arange(rows), order, torch.arange(1)))
     for a, b, c in zip(together, turned, alone, strict=True):
-        near = torch.allclose(a[order], b, rtol=1e-4, atol=1e-5)
-        if not near or not torch.allclose(a[:1], c, rtol=1e-4, atol=1e-5):
-            broken(
-                "a row's latent and prediction are the same in any batch",
-                "it depends on the other rows",
-                "normalise over features (LayerNorm), not over the batch",
-            )
+        expect(
+            _near(a[order], b) and _near(a[:1], c),
+            "a row's latent and prediction are the same in any batch",
+            "it depends on the other rows",
+            "normalise over features (LayerNorm), not over the batch",
+        )
+
+
+def _near(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def rollout_is_repeated_predict(subject: Subject) -> None:
     """Policies are trained by rollouts and act by ``predict``: both must be the same model."""
-    module = subject.module()
+    inputs, noise = subject.inputs(), subject.noise()
+    partner = subject.partner(inputs)
     with torch.no_grad():
-        rollout = subject.rollout(module)
-        if not torch.equal(rollout.z_HBD[0], subject.inputs(module).z):
-            broken("a rollout begins with its start", "another latent", "put z in front")
-        for t in range(HORIZON):
-            wanted = subject.step(module, rollout, t, 0)
-            found = rollout.z_HBD[t + 1], rollout.action_HBA[t], rollout.reward_logits_HBR[t]
-            # The action first, of which the others are consequences.
-            for name, place in (("action", 1), ("latent", 0), ("reward", 2)):
-                a, b = wanted[place], found[place]
-                if not torch.allclose(a, b, rtol=1e-4, atol=1e-5):
-                    broken(
-                        f"the rollout's {name} at step {t} is that of `predict` with noise[{t}]",
-                        f"it is off by {(a - b).abs().max():.2g}",
-                        "use fmbpo.nn.rollout, or step from the latent of the step before",
-                    )
+        rollout = subject.rollout(inputs, noise)
+        starts = torch.equal(rollout.z_HBD[0], inputs.z)
+        expect(starts, "a rollout begins with its start", "another latent", "put z in front")
+        for t, z in enumerate(rollout.z_HBD[:-1]):
+            if isinstance(inputs, ModelInputs):
+                action = partner(t, z)
+                now = inputs._replace(z=z, action=action, noise=noise[t])
+                following, logits = subject.predict(now)
+            else:
+                (action,) = subject.predict(inputs._replace(z=z, noise=noise[t]))
+                following, logits = partner(t, z, action)
+            # The action first: the others are consequences of it.
+            for name, a, b in (
+                ("action", action, rollout.action_HBA[t]),
+                ("latent", following, rollout.z_HBD[t + 1]),
+                ("reward", logits, rollout.reward_logits_HBR[t]),
+            ):
+                expect(
+                    _near(a, b),
+                    f"the rollout's {name} at step {t} is that of `predict` with noise[{t}]",
+                    f"it is off by {(a - b).abs().max():.2g}",
+                    "use fmbpo.nn.rollout, or step from the latent of the step before",
+                )
 
 
-def partner_is_asked_once_a_step(subject: Subject) -> None:
+def partner_is_asked_once_per_step(subject: Subject) -> None:
     """The partner of a rollout sees t = 0..H-1 in order, with the latent of that step."""
-    seen: list[Any] = []
-    module = subject.module()
+    inputs = subject.inputs()
+    partner, times, latents = subject.partner(inputs), [], []
+
+    def noting(t: int, z: Tensor, *action: Tensor) -> object:
+        times.append(t)
+        latents.append(z)
+        return partner(t, z, *action)
+
     with torch.no_grad():
-        rollout = subject.rollout(module, seen=seen)
-    times = [call[0] for call in seen]
-    if times != list(range(HORIZON)):
-        broken(
-            f"the partner is called with t = 0..{HORIZON - 1}",
-            f"{times}",
-            "call it once a step, with t from 0",
-        )
-    if not all(torch.equal(call[1], rollout.z_HBD[call[0]]) for call in seen):
-        broken("the partner sees z[t] at step t", "another latent", "hand it the current latent")
+        rollout = subject.rollout(inputs, partner=noting)
+    expect(
+        times == list(range(HORIZON)),
+        f"the partner is called with t = 0..{HORIZON - 1}",
+        f"{times}",
+        "call it once per step, with t from 0",
+    )
+    equal = all(map(torch.equal, latents, rollout.z_HBD))
+    expect(equal, "the partner sees z[t] at step t", "another latent", "pass the current latent")
 
 
-WORLD_MODEL_CHECKS = (loss_noise_matters_where_declared,)
-CHECKS = (
-    shapes_fit,
-    precision_is_kept,
-    loss_and_metrics_are_numbers,
-    has_no_randomness_of_its_own,
-    keeps_no_memory,
-    noise_matters_where_declared,
-    leaves_its_arguments_alone,
-    stays_finite,
-    rows_do_not_see_each_other,
-    rollout_is_repeated_predict,
-    partner_is_asked_once_a_step,
-)
+def horizon_is_that_of_the_noise(subject: Subject) -> None:
+    """H is the length of the noise, whatever its width: one step more noise, one step more."""
+    inputs, steps = subject.inputs(), HORIZON + 2
+    noise = inputs.noise.new_zeros(steps, *inputs.noise.shape)
+    with torch.no_grad():
+        found = len(subject.rollout(inputs, noise).action_HBA)
+    remedy = "take H from len(noise)"
+    expect(found == steps, f"{steps} rows of noise give {steps} steps", f"{found}", remedy)

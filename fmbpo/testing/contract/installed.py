@@ -1,10 +1,10 @@
-"""The contract checks for an installed plugin, by its name."""
+"""The contract checks of installed plugins, by name, as a table or as JSON."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -19,27 +19,28 @@ from fmbpo.testing.contract import Outcome, run
 
 @attrs.frozen
 class Checked:
-    """A plugin and what became of each check."""
+    """A plugin and the outcomes of its checks."""
 
     plugin: Listing
     outcomes: list[Outcome]
 
-    @property
-    def title(self) -> str:
-        """Kind, name, version, distribution."""
-        p = self.plugin
-        return f"{p.kind.replace('_', ' ')} {p.name} {p.version} ({p.distribution})"
-
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """For machines."""
+        plugin = attrs.asdict(self.plugin, filter=lambda field, _: field.name != "value")
+        return {**plugin, "checks": [attrs.asdict(outcome) for outcome in self.outcomes]}
+
+    def table(self) -> Iterator[str]:
+        """One line per check; the message of a failed one follows it."""
         p = self.plugin
-        return {
-            "kind": p.kind,
-            "name": p.name,
-            "version": p.version,
-            "distribution": p.distribution,
-            "checks": [attrs.asdict(outcome) for outcome in self.outcomes],
-        }
+        yield f"{p.kind.replace('_', ' ')} {p.name} {p.version} ({p.distribution})"
+        width = max(len(outcome.check) for outcome in self.outcomes)
+        for outcome in self.outcomes:
+            reason = f"  {outcome.message}" if outcome.status == "skipped" else ""
+            yield f"  {outcome.check.ljust(width)}  {outcome.status}{reason}"
+            if outcome.status == "failed":
+                yield from (f"      {line}" for line in outcome.message.splitlines())
+        counts = {s: sum(o.status == s for o in self.outcomes) for s in ("ok", "failed", "skipped")}
+        yield "  " + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 
 
 def check_installed(
@@ -48,9 +49,9 @@ def check_installed(
     """Check the plugins of this name, of one kind or of both; without a name, every plugin.
 
     ``overrides``: ``key=value`` settings on top of the plugin's small ones. A plugin that cannot
-    be loaded has one failed check, ``loads``, and the others are checked all the same. What a
-    plugin prints goes to stderr. Raises ``UserError`` where nothing of the name is installed, or
-    where it has no such setting.
+    be loaded has one failed check, ``loads``, and the others are checked all the same. The output
+    of a plugin goes to stderr. Raises ``UserError`` if nothing of the name is installed, or if it
+    has no such setting.
     """
     plugins = {
         (item.kind, item.name): item
@@ -66,26 +67,22 @@ def check_installed(
         return [Checked(item, _outcomes(item, settings, say)) for item in plugins.values()]
 
 
-def configured(component: Component, settings: Mapping[str, Any]) -> Any:
+def configured(component: Component, settings: Mapping[str, object]) -> Any:
     """The plugin's ``Config`` with these settings on top of its small ones.
 
-    Raises ``UserError`` that names each setting which it does not have, or not with this value.
+    Raises ``UserError`` that names each unknown setting and each wrong value.
     """
     try:
         return structure({**component.small, **settings}, component.Config)
     except Problems as error:
         raise UserErrors(
-            UserError(
-                ": ".join(filter(None, [".".join(map(str, item.path)), item.what])),
-                where=f"settings of {component.name!r}",
-                remedy=item.remedy,
-            )
+            UserError(str(item), where=f"settings of {component.name!r}", remedy=item.remedy)
             for item in error.problems
         ) from None
 
 
 def _outcomes(
-    item: Listing, settings: Mapping[str, Any], say: Callable[[str], None]
+    item: Listing, settings: Mapping[str, object], say: Callable[[str], None]
 ) -> list[Outcome]:
     try:
         component = load_plugin(item.kind, item.name)
@@ -94,7 +91,7 @@ def _outcomes(
     try:
         config = configured(component, settings)
     except UserError as error:
-        if settings:  # the user's mistake, and not the plugin's
+        if settings:  # the user's mistake, not the plugin's
             raise
         return [Outcome("loads", "failed", str(error))]
     say(f"checking {item.kind.replace('_', ' ')} {item.name}: {config}")
@@ -106,8 +103,8 @@ def _outcomes(
         torch.set_num_threads(threads)
 
 
-def _settings(overrides: Sequence[str]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
+def _settings(overrides: Sequence[str]) -> dict[str, object]:
+    settings: dict[str, object] = {}
     for text in overrides:
         (*tables, key), value = toml.parse_override(text)
         if tables:

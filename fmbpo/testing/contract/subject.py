@@ -1,9 +1,10 @@
-"""What a contract check looks at: one plugin with one configuration, on small random inputs."""
+"""The subject of a contract check: one plugin with one configuration, on small random inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, NamedTuple, NoReturn
 
 import attrs
@@ -11,26 +12,30 @@ import torch
 from torch import Tensor, nn
 
 from fmbpo.hookspecs import (
+    AnswerAction,
     Batch,
+    ChooseAction,
     Imagined,
+    Metrics,
+    Policy,
     PolicyDims,
     Prediction,
     Rollout,
     Task,
+    WorldModel,
     WorldModelDims,
 )
 from fmbpo.nn import two_hot
 from fmbpo.nn.blocks import simnorm
 from fmbpo.plugins import Component, Kind
 
-OBS, ACTION, TASKS = 5, 3, 3
-LATENT, TASK = 16, 4
-"""Of the world that policies are checked in."""
-ROWS, HORIZON = 4, 3
+ROWS, HORIZON, TASKS = 4, 3, 3
+_MODEL_DIMS = WorldModelDims(obs=5, action=3, tasks=TASKS)
+_POLICY_DIMS = PolicyDims(latent=16, task=4, action=3)
 
 
 class ContractError(AssertionError):
-    """A plugin does not keep the contract: what was expected, what was found, how to mend it."""
+    """A plugin breaks the contract: what was expected, what was found, how to mend it."""
 
     def __init__(self, expected: str, found: str, remedy: str) -> None:
         super().__init__(f"expected: {expected}\n   found: {found}\n    mend: {remedy}")
@@ -41,264 +46,260 @@ def broken(expected: str, found: str, remedy: str) -> NoReturn:
     raise ContractError(expected, found, remedy)
 
 
-def listed(names: Sequence[str], most: int = 4) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def expect(kept: bool | Tensor, expected: str, found: str, remedy: str) -> None:
+    """Raise ``ContractError`` unless ``kept``."""
+    if not kept:
+        broken(expected, found, remedy)
 
 
-class Inputs(NamedTuple):
-    """What ``predict`` takes beside the module. ``action`` is None for policies."""
+@contextmanager
+def expecting(expected: str, remedy: str) -> Iterator[None]:
+    """Any exception inside becomes a ``ContractError``."""
+    try:
+        yield
+    except ContractError:
+        raise
+    except Exception as error:
+        broken(expected, in_one_line(error), remedy)
+
+
+def in_one_line(error: BaseException) -> str:
+    """The exception's type and the first line of its message."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {text}"
+
+
+class ModelInputs(NamedTuple):
+    """Arguments of a world model's ``predict`` after the module."""
 
     z: Tensor
-    action: Tensor | None
+    action: Tensor
     task: Task
     noise: Tensor
 
-    def varied(self) -> list[Tensor]:
-        """The tensors that gradients flow to."""
-        return [self.z] if self.action is None else [self.z, self.action]
 
-    def with_varied(self, tensors: list[Tensor]) -> Inputs:
-        """The same inputs with other tensors in their place."""
-        if self.action is None:
-            return self._replace(z=tensors[0])
-        return self._replace(z=tensors[0], action=tensors[1])
+class PolicyInputs(NamedTuple):
+    """Arguments of a policy's ``predict`` after the module."""
+
+    z: Tensor
+    task: Task
+    noise: Tensor
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, slots=False)
 class Subject:
-    """One plugin with one configuration; ``WorldModel`` and ``Policy`` are the two kinds."""
+    """One plugin with one configuration; ``WorldModelSubject`` and ``PolicySubject`` are the two
+    kinds. ``attrs.evolve(subject, ...)`` builds another module.
+    """
 
     component: Component
-    config: Any
+    config: object
+    seed: int = 0
+    fresh: bool = False
+    """Leave the parameters as ``build`` initialises them. If not, each moves a little at random,
+    so that layers that begin at zero pass gradients."""
+    dtype: torch.dtype | None = None
+    """Floating-point type of the parameters; None: that of ``build``."""
+    results: dict[str, Any] = attrs.field(factory=dict)
+    """Results that several checks share."""
 
-    @property
-    def kind(self) -> Kind:
-        """The role."""
-        return self.component.kind
+    dims: WorldModelDims | PolicyDims = _POLICY_DIMS
 
-    def module(self, seed: int = 0, *, fresh: bool = False) -> Any:
-        """A built module. Unless ``fresh``, every parameter is moved a little at random, so that
-        layers that begin at zero pass gradients."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            module = self.build()
-            if not fresh:
-                with torch.no_grad():
-                    for parameter in module.parameters():
-                        parameter.add_(0.1 * torch.randn_like(parameter))
-        return module
+    @cached_property
+    def module(self) -> WorldModel | Policy:
+        """The built module."""
+        built: WorldModel | Policy = self._build()
+        return built
 
-    def build(self) -> Any:
-        """``build(config, dims)`` with small dims."""
-        raise NotImplementedError
+    def _build(self) -> Any:
+        with fixed_seed(self.seed):
+            module = self.component.build(self.config, self.dims)
+            if not isinstance(module, nn.Module):
+                broken("`build` gives an nn.Module", f"a {type(module).__name__}", "return one")
+            with torch.no_grad():
+                for parameter in () if self.fresh else module.parameters():
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+        return module if self.dtype is None else module.to(self.dtype)
 
-    def inputs(self, module: Any, rows: int = ROWS, seed: int = 0, scale: float = 1.0) -> Inputs:
+    def inputs(
+        self, seed: int = 0, rows: int = ROWS, scale: float = 1.0
+    ) -> ModelInputs | PolicyInputs:
         """Random inputs of ``predict`` in the module's precision; ``scale``: how extreme."""
         raise NotImplementedError
 
-    def predict(self, module: Any, inputs: Inputs) -> tuple[Tensor, ...]:
-        """The tensors that ``predict`` gives."""
+    def partner(self, inputs: Any) -> Callable[..., Any]:
+        """The fixed partner of a rollout from these inputs."""
         raise NotImplementedError
 
-    def rollout(self, module: Any, seed: int = 0, seen: list[Any] | None = None) -> Rollout:
-        """``rollout`` against a fixed partner, which notes what it is called with in ``seen``."""
+    def example(self, seed: int = 0, copies: int = 1) -> tuple[Batch, Tensor] | tuple[Imagined]:
+        """Arguments of ``loss`` after the module; each row is there ``copies`` times."""
         raise NotImplementedError
 
-    def step(self, module: Any, rollout: Rollout, t: int, seed: int) -> tuple[Tensor, ...]:
-        """Step t of a rollout by ``predict``: as the rollout has it, (next z, action, logits)."""
-        raise NotImplementedError
+    def predict(self, inputs: ModelInputs | PolicyInputs) -> tuple[Tensor, ...]:
+        """The tensors of ``predict``: next latent and reward logits, or the action."""
+        return tensors_of(self.component.predict(self.module, *inputs))
 
-    def loss(
-        self, module: Any, seed: int = 0, *, copies: int = 1
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """``loss`` of a fixed example, whose rows are there ``copies`` times."""
-        raise NotImplementedError
+    def rollout(
+        self,
+        inputs: ModelInputs | PolicyInputs | None = None,
+        noise_HBN: Tensor | None = None,
+        partner: Callable[..., Any] | None = None,
+    ) -> Rollout:
+        """``rollout``, by default from the fixed inputs, with fixed noise and partner."""
+        inputs = inputs or self.inputs()
+        noise_HBN = self.noise() if noise_HBN is None else noise_HBN
+        partner = partner or self.partner(inputs)
+        made: Rollout = self.component.rollout(
+            self.module, inputs.z, partner, inputs.task, noise_HBN
+        )
+        return made
+
+    def noise(self, seed: int = 0) -> Tensor:
+        """Noise ``[H, B, N]`` of a rollout."""
+        return self._normal(seed + 1, HORIZON, ROWS, self.module.noise_dim)
+
+    def loss(self, example: tuple[Any, ...] | None = None) -> tuple[Tensor, Metrics]:
+        """``loss``, by default of the fixed example."""
+        found: tuple[Tensor, Metrics] = self.component.loss(
+            self.module, *(example or self.example())
+        )
+        return found
+
+    def _normal(self, seed: int | torch.Generator, *shape: int) -> Tensor:
+        g = generator(seed) if isinstance(seed, int) else seed
+        return torch.randn(shape, generator=g).to(next(self.module.parameters()).dtype)
+
+    def _task(self, rows: int, embed: Callable[[Tensor], Tensor]) -> Task:
+        """Rows of different tasks, of which the first has every action dimension."""
+        index = torch.arange(rows) % getattr(self.dims, "tasks", TASKS)
+        mask = torch.arange(self.dims.action) < (self.dims.action - index).unsqueeze(1)
+        return Task(index, mask.to(next(self.module.parameters()).dtype), embed(index))
 
 
-def _task(rows: int, dtype: torch.dtype, embed: Callable[[Tensor], Tensor]) -> Task:
-    """Rows of different tasks, of which the first has every action dimension."""
-    index = torch.arange(rows) % TASKS
-    mask = (torch.arange(ACTION) < (ACTION - index).unsqueeze(1)).to(dtype)
-    return Task(index, mask, embed(index))
+@attrs.frozen(eq=False, slots=False)
+class WorldModelSubject(Subject):
+    """A world model."""
 
+    dims: WorldModelDims = _MODEL_DIMS
 
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+    @cached_property
+    def module(self) -> WorldModel:
+        """The built module."""
+        built: WorldModel = self._build()
+        return built
 
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype
-
-
-class WorldModel(Subject):
-    """A world model on ``OBS`` observations, ``ACTION`` actions and ``TASKS`` tasks."""
-
-    def build(self) -> Any:
-        """A fresh module."""
-        return self.component.build(self.config, WorldModelDims(OBS, ACTION, TASKS))
-
-    def inputs(self, module: Any, rows: int = ROWS, seed: int = 0, scale: float = 1.0) -> Inputs:
+    def inputs(self, seed: int = 0, rows: int = ROWS, scale: float = 1.0) -> ModelInputs:
         """Latents are encoded observations, spread by ``scale``."""
-        g, dtype = _generator(seed), _dtype(module)
-        obs = scale * torch.randn(rows, OBS, generator=g).to(dtype)
-        action = (2 * torch.rand(rows, ACTION, generator=g) - 1).mul(scale).clamp(-1, 1).to(dtype)
-        noise = scale * torch.randn(rows, module.noise_dim, generator=g).to(dtype)
+        g = generator(seed)
+        obs = scale * self._normal(g, rows, self.dims.obs)
+        action = 2 * torch.rand(rows, self.dims.action, generator=g) - 1
+        action = action.mul(scale).clamp(-1, 1).to(obs.dtype)
+        noise = scale * self._normal(g, rows, self.module.noise_dim)
         with torch.no_grad():
-            task = _task(rows, dtype, module.embed)
-            z = module.encode(obs, task.embedding_BE)
-        return Inputs(z, action, task, noise)
+            task = self._task(rows, self.module.embed)
+            z = self.module.encode(obs, task.embedding_BE)
+        return ModelInputs(z, action, task, noise)
 
-    def predict(self, module: Any, inputs: Inputs) -> tuple[Tensor, ...]:
-        """Next latent and reward logits."""
-        found = self.component.predict(module, inputs.z, inputs.action, inputs.task, inputs.noise)
-        return tuple(found)
+    def partner(self, inputs: ModelInputs) -> ChooseAction:
+        """Recorded actions, which depend on t."""
+        return lambda t, _: inputs.action * (t + 1) / HORIZON
 
-    def noise(self, module: Any, seed: int) -> Tensor:
-        """Noise of a rollout."""
-        shape = (HORIZON, ROWS, module.noise_dim)
-        return torch.randn(shape, generator=_generator(seed + 1)).to(_dtype(module))
-
-    def rollout(self, module: Any, seed: int = 0, seen: list[Any] | None = None) -> Rollout:
-        """The partner's actions are recorded ones, and depend on t."""
-        inputs = self.inputs(module, seed=seed)
-        assert inputs.action is not None
-        action = inputs.action
-
-        def choose(t: int, z: Tensor) -> Tensor:
-            if seen is not None:
-                seen.append((t, z))
-            return action * (t + 1) / HORIZON
-
-        rollout: Rollout = self.component.rollout(
-            module, inputs.z, choose, inputs.task, self.noise(module, seed)
-        )
-        return rollout
-
-    def step(self, module: Any, rollout: Rollout, t: int, seed: int) -> tuple[Tensor, ...]:
-        """Its action is the rollout's own."""
-        inputs = self.inputs(module, seed=seed)
-        assert inputs.action is not None
-        action = inputs.action * (t + 1) / HORIZON
-        inputs = inputs._replace(
-            z=rollout.z_HBD[t], action=action, noise=self.noise(module, seed)[t]
-        )
-        z, logits = self.predict(module, inputs)
-        return z, action, logits
-
-    def batch(self, module: Any, seed: int = 0, rows: int = ROWS) -> Batch:
-        """Sub-trajectories of a small plant: observations turn around, the first of them is
-        pushed by the first action. The reward depends on both."""
-        g, dtype = _generator(seed + 2), _dtype(module)
-        steps = [torch.randn(rows, OBS, generator=g).to(dtype)]
-        action = (2 * torch.rand(HORIZON, rows, ACTION, generator=g) - 1).to(dtype)
-        index, mask, _ = _task(rows, dtype, lambda index: index)
-        push = torch.eye(OBS, dtype=dtype)[0]
+    def example(self, seed: int = 0, copies: int = 1, rows: int = ROWS) -> tuple[Batch, Tensor]:
+        """Sub-trajectories of a small plant: observations turn around, and the first action
+        dimension pushes the first entry. The reward depends on both."""
+        g = generator(seed + 2)
+        steps = [self._normal(g, rows, self.dims.obs)]
+        action = 2 * torch.rand(HORIZON, rows, self.dims.action, generator=g) - 1
+        action = action.to(steps[0].dtype)
+        push = torch.eye(self.dims.obs, dtype=action.dtype)[0]
         for t in range(HORIZON):
             steps.append(-steps[t].roll(1, -1) + action[t, :, :1] * push)
         obs = torch.stack(steps)
         reward = 1 + torch.tanh(0.5 * obs[:-1, :, 0] + 2 * action[..., 0])
-        return Batch(obs, action, reward, index, mask)
-
-    def loss_noise(self, module: Any, seed: int = 0, rows: int = ROWS) -> Tensor:
-        """Noise of ``loss``."""
-        shape = (HORIZON, rows, module.loss_noise_dim)
-        return torch.randn(shape, generator=_generator(seed + 3)).to(_dtype(module))
-
-    def loss(
-        self, module: Any, seed: int = 0, *, copies: int = 1
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Of ``batch``."""
-        obs, action, reward, index, mask = self.batch(module, seed)
-        rows = (x.repeat_interleave(copies, 1) for x in (obs, action, reward))
-        batch = Batch(*rows, *(x.repeat_interleave(copies, 0) for x in (index, mask)))
-        noise = self.loss_noise(module, seed).repeat_interleave(copies, 1)
-        found: tuple[Tensor, Mapping[str, Tensor]] = self.component.loss(module, batch, noise)
-        return found
+        index, mask, _ = self._task(rows, lambda index: index)
+        noise = self._normal(seed + 3, HORIZON, rows, self.module.loss_noise_dim)
+        each = torch.arange(rows).repeat_interleave(copies)
+        obs, action, reward, noise = (x[:, each] for x in (obs, action, reward, noise))
+        return Batch(obs, action, reward, index[each], mask[each]), noise
 
 
-class Policy(Subject):
-    """A policy in a small known world with simplex latents of width ``LATENT``."""
+@attrs.frozen(eq=False, slots=False)
+class PolicySubject(Subject):
+    """A policy in ``world``, on simplex latents."""
 
-    def build(self) -> Any:
-        """A fresh module."""
-        return self.component.build(self.config, PolicyDims(LATENT, TASK, ACTION))
+    dims: PolicyDims = _POLICY_DIMS
 
-    def inputs(self, module: Any, rows: int = ROWS, seed: int = 0, scale: float = 1.0) -> Inputs:
+    @cached_property
+    def module(self) -> Policy:
+        """The built module."""
+        built: Policy = self._build()
+        return built
+
+    def inputs(self, seed: int = 0, rows: int = ROWS, scale: float = 1.0) -> PolicyInputs:
         """Latents on the simplex, nearer to its corners for a larger ``scale``."""
-        g, dtype = _generator(seed), _dtype(module)
-        z = simnorm(3 * scale * torch.randn(rows, LATENT, generator=g)).to(dtype)
-        noise = scale * torch.randn(rows, module.noise_dim, generator=g).to(dtype)
-        table = torch.randn(TASKS, TASK, generator=g).to(dtype)
-        return Inputs(z, None, _task(rows, dtype, lambda index: table[index]), noise)
+        g = generator(seed)
+        z = torch.randn(rows, self.dims.latent, generator=g)
+        noise = scale * self._normal(g, rows, self.module.noise_dim)
+        table = self._normal(g, TASKS, self.dims.task)
+        return PolicyInputs(
+            simnorm(3 * scale * z).to(noise.dtype),
+            self._task(rows, lambda index: table[index]),
+            noise,
+        )
 
-    def predict(self, module: Any, inputs: Inputs) -> tuple[Tensor, ...]:
-        """The action."""
-        return (self.component.predict(module, inputs.z, inputs.task, inputs.noise),)
+    def partner(self, inputs: PolicyInputs) -> AnswerAction:
+        """``world``."""
+        return world
 
-    def noise(self, module: Any, seed: int) -> Tensor:
-        """Noise of a rollout."""
-        shape = (HORIZON, ROWS, module.noise_dim)
-        return torch.randn(shape, generator=_generator(seed + 1)).to(_dtype(module))
-
-    def rollout(self, module: Any, seed: int = 0, seen: list[Any] | None = None) -> Rollout:
-        """The partner is ``world``."""
-        inputs = self.inputs(module, seed=seed)
-        return self.rollout_from(module, inputs, self.noise(module, seed), seen)
-
-    def rollout_from(
-        self, module: Any, inputs: Inputs, noise: Tensor, seen: list[Any] | None = None
-    ) -> Rollout:
-        """From given latents."""
-
-        def answer(t: int, z: Tensor, action: Tensor) -> Prediction:
-            if seen is not None:
-                seen.append((t, z, action))
-            return world(t, z, action)
-
-        rollout: Rollout = self.component.rollout(module, inputs.z, answer, inputs.task, noise)
-        return rollout
-
-    def step(self, module: Any, rollout: Rollout, t: int, seed: int) -> tuple[Tensor, ...]:
-        """Its action from the rollout's latent, answered by ``world``."""
-        z = rollout.z_HBD[t]
-        inputs = self.inputs(module, seed=seed)
-        inputs = inputs._replace(z=z, noise=self.noise(module, seed)[t])
-        (action,) = self.predict(module, inputs)
-        return (*(answer := world(t, z, action))[:1], action, answer[1])
-
-    def imagined(self, rollout: Rollout, mask: Tensor) -> Imagined:
-        """Paid for actions near 0.5 and for a latent that moves along."""
-        near = -((rollout.action_HBA - 0.5) * mask).square().sum(-1)
-        reward = near + 0.1 * rollout.z_HBD[1:, :, 0]
+    def example(self, seed: int = 0, copies: int = 1) -> tuple[Imagined]:
+        """A trajectory in ``world``. It pays for actions near 0.5 and for a latent that moves
+        along."""
+        inputs = self.inputs(seed)
+        each = torch.arange(ROWS).repeat_interleave(copies)
+        made = self.rollout(inputs, self.noise(seed))
+        rollout = Rollout(*(x[:, each] for x in made))
+        near = (rollout.action_HBA - 0.5) * inputs.task.mask_BA[each]
+        reward = 0.1 * rollout.z_HBD[1:, :, 0] - near.square().sum(-1)
         value = rollout.z_HBD[-1].sum(-1)
         scale = torch.full_like(value[0], 2.0)
-        return Imagined(rollout, reward, value, reward.sum(0) + value, scale)
-
-    def loss(
-        self, module: Any, seed: int = 0, *, copies: int = 1
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Of a trajectory in ``world``."""
-        rollout = Rollout(*(x.repeat_interleave(copies, 1) for x in self.rollout(module, seed)))
-        mask = self.inputs(module, seed=seed).task.mask_BA.repeat_interleave(copies, 0)
-        found: tuple[Tensor, Mapping[str, Tensor]] = self.component.loss(
-            module, self.imagined(rollout, mask)
-        )
-        return found
+        return (Imagined(rollout, reward, value, reward.sum(0) + value, scale),)
 
 
 def world(t: int, z: Tensor, action: Tensor) -> Prediction:
     """A differentiable world: the action moves every latent entry, more so at later steps."""
     moved = z + 0.1 * (t + 1) * action.sum(-1, keepdim=True)
     slope = torch.linspace(-1, 1, two_hot.BINS, device=z.device, dtype=z.dtype)
-    logits = action.sum(-1, keepdim=True) * slope
-    return Prediction(moved, logits)
+    return Prediction(moved, action.sum(-1, keepdim=True) * slope)
 
 
-def subject(component: Component, config: Any) -> Subject:
-    """The component with this configuration."""
-    return (WorldModel if component.kind == "world_model" else Policy)(component, config)
+SUBJECTS: dict[Kind, type[Subject]] = {"world_model": WorldModelSubject, "policy": PolicySubject}
+
+
+def tensors_of(predicted: Tensor | Prediction) -> tuple[Tensor, ...]:
+    """The result of either ``predict`` as a tuple."""
+    return (predicted,) if isinstance(predicted, Tensor) else tuple(predicted)
+
+
+def reached(total: Tensor, inputs: list[Tensor]) -> list[bool]:
+    """Whether the 0-d ``total`` has a gradient to each input that is not all zeros."""
+    if not total.requires_grad:
+        return [False] * len(inputs)
+    grads = torch.autograd.grad(total, inputs, retain_graph=True, allow_unused=True)
+    return [g is not None and bool(g.any()) for g in grads]
+
+
+def varied(inputs: ModelInputs | PolicyInputs) -> tuple[Any, dict[str, Tensor]]:
+    """The inputs as leaves that take a gradient, and these leaves by name."""
+    leaves = {"latent": inputs.z.clone().requires_grad_()}
+    if isinstance(inputs, ModelInputs):
+        leaves["action"] = inputs.action.clone().requires_grad_()
+        return inputs._replace(z=leaves["latent"], action=leaves["action"]), leaves
+    return inputs._replace(z=leaves["latent"]), leaves
+
+
+def generator(seed: int) -> torch.Generator:
+    """A generator of its own."""
+    return torch.Generator().manual_seed(seed)
 
 
 @contextmanager

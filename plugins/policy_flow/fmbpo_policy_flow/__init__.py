@@ -32,7 +32,7 @@ from fmbpo.nn.rollout import policy_rollout
 
 
 @attrs.frozen(kw_only=True)
-class Config:
+class FlowPolicyConfig:
     """Settings of the flow policy. Widths and noise scale default to the Gaussian policy's."""
 
     units: list[int] = attrs.field(
@@ -54,7 +54,7 @@ class Config:
     task_embedding: bool = False
     """Whether the policy also sees the world model's task embedding."""
     detach: bool = True
-    """Whether the actor's gradient is cut at the latent that the policy sees (PWM)."""
+    """Whether the actor's gradient is cut at the policy's input, the latent (PWM)."""
 
 
 GATE_BIAS = 5.0
@@ -64,7 +64,7 @@ GATE_BIAS = 5.0
 class FlowPolicy(nn.Module):
     """Velocity network ``u(x, z, e, τ)`` and the noise scale of its source."""
 
-    def __init__(self, config: Config, dims: PolicyDims) -> None:
+    def __init__(self, config: FlowPolicyConfig, dims: PolicyDims) -> None:
         super().__init__()
         self.config = config
         self.noise_dim = dims.action
@@ -75,13 +75,14 @@ class FlowPolicy(nn.Module):
         self.log_std = LogStd(dims.action, config.init_log_std, config.min_log_std)
         if config.gate:
             last = self.velocity_net[-1]
+            assert isinstance(last, nn.Linear)
             nn.init.zeros_(last.weight[dims.action :])
             nn.init.constant_(last.bias[dims.action :], GATE_BIAS)
 
     def velocity(self, x: Tensor, condition: Tensor, tau: float) -> Tensor:
         """``x_BA``, ``[B, D (+ E)]``, τ -> ``dx/dτ`` ``[B, A]``."""
         at = torch.full_like(x[..., :1], tau)
-        u = self.velocity_net(torch.cat([x, condition, at], -1))
+        u: Tensor = self.velocity_net(torch.cat([x, condition, at], -1))
         if not self.config.gate:
             return u
         target, gate = u.chunk(2, -1)
@@ -104,12 +105,12 @@ class FlowPolicy(nn.Module):
     def growth(self, z: Tensor, task: Task, noise: Tensor, vector: Tensor) -> Tensor:
         """Root mean square (0-d) of ``|vᵀ ∂x_1/∂x_0| / |v|`` for the rows of ``vector_BA``.
 
-        What the sub-steps do to a gradient that passes through them: 1 leaves it as it is. Over
-        the action dimensions that the task has.
+        The effect of the sub-steps on a gradient that passes through them: 1 leaves its norm alone.
+        Over the action dimensions that the task has.
         """
         vector = vector * task.mask_BA
         found: Any = vjp(lambda x: self.solve(x, z, task), self.start(noise, task))
-        back = found[1](vector)[0] * task.mask_BA
+        back: Tensor = found[1](vector)[0] * task.mask_BA
         return (back.square().sum(-1) / vector.square().sum(-1).clamp(min=1e-12)).mean().sqrt()
 
     def forward(self, z: Tensor, task: Task, noise: Tensor) -> Tensor:
@@ -121,16 +122,16 @@ class FlowPolicyPlugin:
     """The plugin."""
 
     spec_version = SPEC_VERSION
-    Config = Config
+    Config = FlowPolicyConfig
     small: Mapping[str, Any] = {"units": [16, 8]}
 
-    def build(self, config: Config, dims: PolicyDims) -> FlowPolicy:
+    def build(self, config: FlowPolicyConfig, dims: PolicyDims) -> FlowPolicy:
         """A freshly initialised policy."""
         return FlowPolicy(config, dims)
 
     @hookimpl
     def predict(self, module: FlowPolicy, z: Tensor, task: Task, noise: Tensor) -> Tensor:
-        """Solve the flow from the scaled noise; the mode where the noise is zero."""
+        """Solve the flow from the scaled noise; the mode if the noise is zero."""
         action: Tensor = module(z, task, noise)
         return action
 
@@ -149,7 +150,7 @@ class FlowPolicyPlugin:
 
     @hookimpl
     def freeze(self, module: FlowPolicy) -> None:
-        """No parameter learns any more."""
+        """Stop every parameter from learning."""
         freeze(module)
 
 

@@ -26,7 +26,7 @@ from fmbpo.nn.rollout import policy_rollout
 
 
 @attrs.frozen(kw_only=True)
-class Config:
+class GaussianConfig:
     """Settings of the Gaussian policy. Defaults: PWM's."""
 
     units: list[int] = attrs.field(
@@ -41,7 +41,7 @@ class Config:
     task_embedding: bool = False
     """Whether the policy also sees the world model's task embedding."""
     detach: bool = True
-    """Whether the actor's gradient is cut at the latent that the policy sees (PWM)."""
+    """Whether the actor's gradient is cut at the policy's input, the latent (PWM)."""
 
 
 class GaussianPolicy(nn.Module):
@@ -49,7 +49,7 @@ class GaussianPolicy(nn.Module):
 
     evaluations = 1
 
-    def __init__(self, config: Config, dims: PolicyDims) -> None:
+    def __init__(self, config: GaussianConfig, dims: PolicyDims) -> None:
         super().__init__()
         self.config = config
         self.noise_dim = dims.action
@@ -71,16 +71,16 @@ class GaussianPlugin:
     """The plugin."""
 
     spec_version = SPEC_VERSION
-    Config = Config
+    Config = GaussianConfig
     small: Mapping[str, Any] = {"units": [16, 8]}
 
-    def build(self, config: Config, dims: PolicyDims) -> GaussianPolicy:
+    def build(self, config: GaussianConfig, dims: PolicyDims) -> GaussianPolicy:
         """A freshly initialised policy."""
         return GaussianPolicy(config, dims)
 
     @hookimpl
     def predict(self, module: GaussianPolicy, z: Tensor, task: Task, noise: Tensor) -> Tensor:
-        """A reparameterised sample; the mode where the noise is zero."""
+        """A reparameterised sample; the mode if the noise is zero."""
         action: Tensor = module(z, task, noise)
         return action
 
@@ -99,7 +99,7 @@ class GaussianPlugin:
 
     @hookimpl
     def freeze(self, module: GaussianPolicy) -> None:
-        """No parameter learns any more."""
+        """Stop every parameter from learning."""
         freeze(module)
 
 

@@ -58,10 +58,10 @@ class FlowPlugin:
         """Flow matching on the straight path to the real next latent, and the solved endpoint.
 
         ``x_τ = (1 - τ) x_s + τ x*``, error ``weight(τ)² |v(x_τ, τ) - v*|²``: with the endpoint
-        parameterisation ``|ê(z_τ) - z*|²``, the MLP model's units. The path's point gives away
-        where it leads at τ > 0, and a rollout starts at τ = 0: ``endpoint_coef`` weighs the error
-        of the solution ``|z_{t+1} - z*|²``, which trains the field where rollouts pass. The
-        solutions of the loss are those of ``train_solver`` and ``train_substeps``.
+        parameterisation ``|ê(z_τ) - z*|²``, the MLP model's units. A point of the path
+        at τ > 0 reveals the path's end, and a rollout starts at τ = 0: ``endpoint_coef`` weighs the
+        error of the solution ``|z_{t+1} - z*|²``, which trains the field on the points of rollouts.
+        ``train_solver`` and ``train_substeps`` give the solutions in the loss.
         """
         config, field = module.config, module.field
         tau, which, start = noise[..., :1], noise[..., 1:2], noise[..., 2:]
@@ -91,7 +91,7 @@ class FlowPlugin:
 
     @hookimpl
     def freeze(self, module: FlowWorldModel) -> None:
-        """No parameter learns any more."""
+        """Stop every parameter from learning."""
         freeze(module)
 
 

@@ -1,4 +1,4 @@
-"""Parameterisations of the velocity field: where the flow runs, and what the network's output is.
+"""Parameterisations of the velocity field: the space of the flow, and the network's output.
 
 A latent is a row of groups of 8, each on the probability simplex. ``x`` is the flow's own state,
 ``z*`` the target, ``v* = x* - x_s`` the velocity of the straight path from the source ``x_s``.
@@ -37,7 +37,7 @@ class Parameterisation(Protocol):
         """The network's output at ``x`` -> dx/dτ."""
 
     def residual(self, output: Tensor, x: Tensor, remaining: Tensor, wanted: Tensor) -> Tensor:
-        """``weight(τ) (v - v*)`` for ``wanted`` = v*: what the flow-matching loss squares."""
+        """``weight(τ) (v - v*)`` for ``wanted`` = v*, which the flow-matching loss squares."""
 
 
 class Endpoint:
@@ -50,7 +50,7 @@ class Endpoint:
         return z
 
     def leave(self, x: Tensor) -> Tensor:
-        """Rounding removed, and what midpoint and RK4 add (they weigh a stage negatively)."""
+        """Back onto the simplex, which rounding leaves, and midpoint and RK4 (negative weights)."""
         return onto_simplex(x)
 
     def velocity(self, output: Tensor, x: Tensor, remaining: float) -> Tensor:
@@ -105,18 +105,23 @@ PARAMETERISATIONS: dict[Name, Parameterisation] = {
 
 def centred(x: Tensor) -> Tensor:
     """Each group's mean removed: ``[..., D]`` -> ``[..., D]``, groups of sum 0."""
-    groups = x.unflatten(-1, (-1, SIMPLEX_DIM))
+    groups = _groups(x)
     return (groups - groups.mean(-1, keepdim=True)).flatten(-2)
 
 
 def onto_simplex(z: Tensor) -> Tensor:
     """Clamp at 0 and renormalise each group: ``[..., D]`` -> ``[..., D]``."""
-    groups = z.unflatten(-1, (-1, SIMPLEX_DIM)).clamp(min=0.0)
+    groups = _groups(z).clamp(min=0.0)
     return (groups / groups.sum(-1, keepdim=True).clamp(min=1e-12)).flatten(-2)
+
+
+def _groups(x: Tensor) -> Tensor:
+    return x.reshape(*x.shape[:-1], -1, SIMPLEX_DIM)
 
 
 def path_times(noise: Tensor, kind: str) -> Tensor:
     """Standard normals -> times τ in [0, 1]."""
     if kind == "uniform":
-        return torch.special.ndtr(noise)
+        times: Tensor = torch.special.ndtr(noise)
+        return times
     return noise.sigmoid() if kind == "logit_normal" else torch.full_like(noise, 0.5)

@@ -11,7 +11,7 @@ from attrs.validators import ge, gt, in_
 from torch import Tensor, nn
 
 from fmbpo.hookspecs import Task, WorldModelDims
-from fmbpo.nn.blocks import simnorm
+from fmbpo.nn.blocks import NormedLinear, simnorm
 from fmbpo.nn.ode import STAGES, Solver, Velocity, evaluations, integrate
 from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig
 from fmbpo_wm_flow.field import PARAMETERISATIONS, Name
@@ -32,7 +32,7 @@ class FlowConfig(WorldModelConfig):
     source: Literal["latent", "noise"] = attrs.field(
         default="latent", validator=in_(["latent", "noise"])
     )
-    """Where the flow starts: at z_t, or at random (a stochastic model, which sees z_t beside)."""
+    """Start of the flow: z_t, or a random point (a stochastic model, z_t a further input)."""
     trained_from: Literal["rollout", "teacher", "mixed"] = attrs.field(
         default="rollout", validator=in_(["rollout", "teacher", "mixed"])
     )
@@ -61,7 +61,7 @@ class FlowConfig(WorldModelConfig):
     def __attrs_post_init__(self) -> None:
         if self.source == "noise" and self.endpoint_coef:
             raise ValueError(
-                'endpoint_coef must be 0 where source is "noise": it would pull every sample to '
+                'endpoint_coef must be 0 if source is "noise": it would pull every sample to '
                 "the mean"
             )
 
@@ -69,7 +69,7 @@ class FlowConfig(WorldModelConfig):
 class FlowWorldModel(LatentWorldModel):
     """The MLP model's networks with one more input column, τ, in the dynamics.
 
-    Input of the dynamics: ``[x, e, a, τ]``, and ``z`` behind it where the source is noise.
+    Input of the dynamics: ``[x, e, a, τ]``, followed by ``z`` if the source is noise.
     """
 
     config: FlowConfig
@@ -80,20 +80,22 @@ class FlowWorldModel(LatentWorldModel):
         behind = config.latent_dim if stochastic else 0
         super().__init__(config, dims, 1 + behind, field.linear_head)
         self.field, self.stochastic = field, stochastic
-        columns = self.dynamics[0].linear.weight
+        first = self.dynamics[0]
+        assert isinstance(first, NormedLinear)
+        columns = first.linear.weight
         nn.init.zeros_(columns[:, columns.shape[1] - behind - 1])  # τ's
         self.noise_dim = behind
         self.loss_noise_dim = 2 + behind  # for τ, for which source, for the flow's start
         self.evaluations = evaluations(config.solver, config.substeps, open_end=field.open_end)
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """As ``LatentWorldModel.adopt``; ``ValueError`` where the source is noise."""
+        """As ``LatentWorldModel.adopt``; ``ValueError`` if the source is noise."""
         if self.stochastic:
             raise ValueError('source = "noise" puts noise where an MLP model has its latent')
         return super().adopt(weights)
 
     def tail(self, z: Tensor, action: Tensor, task: Task) -> tuple[Tensor, Tensor]:
-        """What is constant along the path: the input's columns before τ's, and those behind."""
+        """The input's columns that are constant along the path: before τ's, and behind it."""
         step = self.step_input(z, action, task)[..., self.latent_dim :]
         return step, z if self.stochastic else z[..., :0]
 
@@ -119,7 +121,7 @@ class FlowWorldModel(LatentWorldModel):
     def curvature(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
         """``mean_τ |v(x_τ, τ) - (x_1 - x_0)|² / |x_1 - x_0|²`` (0-d) along the learned path.
 
-        The straightness of rectified flow (Liu et al. 2023, arXiv 2209.03003), relative; 0 where
+        The straightness of rectified flow (Liu et al. 2023, arXiv 2209.03003), relative; 0 if
         one Euler step is exact.
         """
         velocity, start = self.velocity(z, action, task), self.start(z, noise)

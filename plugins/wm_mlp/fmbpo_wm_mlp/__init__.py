@@ -69,7 +69,7 @@ class MLPWorldModel:
 
     @hookimpl
     def freeze(self, module: LatentWorldModel) -> None:
-        """No parameter learns any more."""
+        """Stop every parameter from learning."""
         freeze(module)
 
 

@@ -33,7 +33,7 @@ class Config:
     temperature: float = attrs.field(default=0.5, validator=gt(0.0))
     """T of the weights: the lower, the nearer to a choice of one component."""
     init_log_std: float = -1.0
-    """Initial log standard deviations before tanh, one a component and action dimension."""
+    """Initial log standard deviations before tanh, one per component and action dimension."""
     min_log_std: float = -1.427
     """Their floor."""
 
@@ -83,7 +83,7 @@ def build(config: Config, dims: spec.PolicyDims) -> Mixture:
 
 @spec.hookimpl
 def predict(module: Mixture, z: Tensor, task: spec.Task, noise: Tensor) -> Tensor:
-    """A reparameterised sample; where the noise is zero, the weighted mean, squashed."""
+    """A reparameterised sample; if the noise is zero, the squashed weighted mean."""
     action: Tensor = module(z, task, noise)
     return action
 
@@ -108,5 +108,5 @@ def loss(module: Mixture, imagined: spec.Imagined) -> tuple[Tensor, spec.Metrics
 
 @spec.hookimpl
 def freeze(module: Mixture) -> None:
-    """No parameter learns any more."""
+    """Stop every parameter from learning."""
     blocks.freeze(module)

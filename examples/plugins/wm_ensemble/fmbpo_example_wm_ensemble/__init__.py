@@ -1,4 +1,4 @@
-"""An ensemble of gated recurrent cells that say where they disagree.
+"""An ensemble of gated recurrent cells whose disagreement lowers the predicted rewards.
 
 Latents fill the box [-1, 1]^D. Member k's step ``z + u (c - z)``, its gate u in [0, 1] and its
 candidate c in [-1, 1], is a convex combination, and so is the members' mean: both stay in the
@@ -41,7 +41,7 @@ class Config:
     consistency_coef: float = attrs.field(default=1.0, validator=ge(0.0))
     """Weight of the members' latent errors."""
     observation_coef: float = attrs.field(default=10.0, validator=ge(0.0))
-    """Weight of the decoded observations' errors: what keeps latents from collapsing."""
+    """Weight of the decoded observations' errors, which keep latents from collapsing."""
     reward_coef: float = attrs.field(default=0.1, validator=ge(0.0))
     """Weight of the reward's cross-entropy."""
 
@@ -103,8 +103,8 @@ def disagreement(steps: Tensor) -> Tensor:
 def lowered(logits: Tensor, share: Tensor) -> Tensor:
     """``[B, R]`` logits ``share_B`` of the way to those of a reward one bin lower.
 
-    Exactly a shift by that share of a bin where the logits are a parabola (a discrete normal
-    distribution). An exponential tilt would end in the lowest bin where disagreement is large.
+    Exactly a shift by that share of a bin if the logits are a parabola (a discrete normal
+    distribution). An exponential tilt would end in the lowest bin if disagreement is large.
     """
     one_lower = torch.cat([logits[..., 1:], logits[..., -1:]], -1)
     return logits + share.unsqueeze(-1) * (one_lower - logits)
@@ -164,5 +164,5 @@ def loss(module: Ensemble, batch: spec.Batch, noise: Tensor) -> tuple[Tensor, sp
 
 @spec.hookimpl
 def freeze(module: Ensemble) -> None:
-    """No parameter learns any more."""
+    """Stop every parameter from learning."""
     blocks.freeze(module)

@@ -3,9 +3,9 @@ import io
 import pytest
 
 from fmbpo.report.interval import above, basis, sample, t_interval
-from fmbpo.report.table import closing_text, is_above, mean_over_tasks, print_closing
+from fmbpo.report.run_table import is_above, mean_over_tasks, print_run, run_text
 from fmbpo.runs.findings import Finding
-from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult
+from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, WorldModelPart
 
 STUDY = {  # three seeds of the study's phase 3: MLP, then Flow
     "reacher-easy": ([981.20, 983.50, 982.20], [983.40, 981.90, 976.70]),
@@ -21,7 +21,7 @@ def task(means, **levels):
 def summary(tasks, **changes):
     content = {
         "experiment": "phase3_mlppolicy", "scale": "full", "protocol": "frozen",
-        "conventions": "corrected", "world_model": Part("mlp", "1", {"a": 1}, 1),
+        "conventions": "corrected", "world_model": WorldModelPart("mlp", "1", {"a": 1}, 1),
         "policy": Part("mlp", "1", {"a": 1}, 1),
         "tasks": tasks, "wm_validation": {}, "flops": 1.0, "seconds": 1.0, "versions": {},
         "health": [], "planning": None,
@@ -92,7 +92,7 @@ def test_table():
         Finding("worse_than_copy", "worse than the copy baseline"),
         *(Finding("reward_constant", "constant", f"by {i}", f"a/{i}", 30 - i) for i in range(8)),
     ]
-    text = closing_text(summary(tasks, health=health))
+    text = run_text(summary(tasks, health=health))
     lines = [line.rstrip() for line in text.splitlines()]
     assert lines[0].startswith("phase3_mlppolicy · scale full · frozen · conventions corrected ·")
     rows = [" ".join(line.split()) for line in lines]
@@ -115,13 +115,13 @@ def test_not_beyond_is_said():
     noisy = task([10.0, 90.0], random_return_mean=20.0, random_returns=[19.0, 21.0])
     assert is_above(noisy, "random") is False
     assert is_above(noisy, "untrained") is None
-    text = closing_text(summary({"a": noisy}))
+    text = run_text(summary({"a": noisy}))
     assert "Above random beyond the 95 % interval: none; not: a." in text
     assert "mean of" not in text
 
 
 def test_one_seed_says_what_its_interval_is():
-    text = closing_text(summary({"a": TaskResult({"1": SeedResult([1.0, 3.0])})}))
+    text = run_text(summary({"a": TaskResult({"1": SeedResult([1.0, 3.0])})}))
     assert "2.0 ± 12.7" in text
     assert "over 2 episodes of 1 seed." in text
     assert "not the training's" in text
@@ -129,7 +129,7 @@ def test_one_seed_says_what_its_interval_is():
 
 def test_pretraining_has_no_table():
     stream = io.StringIO()
-    print_closing(
+    print_run(
         summary({}, policy=None, protocol=None, health=[Finding("rank", "rank 1")]),
         stream,
         width=100,
@@ -140,7 +140,7 @@ def test_pretraining_has_no_table():
 
 
 def test_markup_in_names_is_plain_text():
-    text = closing_text(summary({"a[b]": task([1.0, 2.0])}, experiment="x[red]"))
+    text = run_text(summary({"a[b]": task([1.0, 2.0])}, experiment="x[red]"))
     assert "a[b]" in text
     assert "x[red]" in text
 
@@ -149,10 +149,12 @@ def test_planning_stands_beside_the_policys_own_return():
     planning = {"samples": 64, "horizon": 3, "iterations": 2, "episodes": 2}
     planned = TaskResult({str(i): SeedResult([10.0 + i], [20.0 + i, 22.0 + i]) for i in range(3)})
     tasks = {"a": planned, "b": task([1.0, 2.0, 3.0])}
-    rows = [" ".join(row.split()) for row in closing_text(summary(tasks)).splitlines()]
+    rows = [" ".join(row.split()) for row in run_text(summary(tasks)).splitlines()]
     assert not any("MPPI" in row for row in rows)
-    text = closing_text(summary(tasks, planning=planning))
+    text = run_text(summary(tasks, planning=planning))
     rows = [" ".join(row.split()) for row in text.splitlines()]
     assert "a 11.0 ± 2.5 22.0 ± 2.5 – – – – –" in rows
     assert "b 2.0 ± 2.5 – – – – – –" in rows
-    assert "MPPI: 64 sequences of 3 steps, 2 refinements, at every step; 2 episodes a seed." in rows
+    assert (
+        "MPPI: 64 sequences of 3 steps, 2 refinements, at every step; 2 episodes per seed." in rows
+    )

@@ -1,4 +1,4 @@
-"""The table that closes a run: every return beside what it must be held against."""
+"""The table that closes a run: every return beside its baselines and references."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from fmbpo.report.interval import Interval, above, basis, planned_sample, sample, t_interval
+from fmbpo.report.interval import Interval, above, interval_note, planned_sample, sample, t_interval
 from fmbpo.runs.findings import by_gate
 from fmbpo.runs.summary import Summary, TaskResult
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 _BASELINES = ("random", "untrained")
 NONE = "–"
-"""What stands where there is no number."""
+"""The entry for a missing number."""
 
 
-def closing_table(summary: Summary) -> Table:
+def run_table(summary: Summary) -> Table:
     """The table of a policy run, tasks in rows; the last row is the mean over tasks.
 
     The ± is the 95 % t interval over seeds, or over the episodes of a single seed (see
-    ``fmbpo.report.interval``). "MPPI", where it was asked for, is planning in the world model at
+    ``fmbpo.report.interval``). "MPPI", if the run asked for it, is planning in the world model at
     every step; "planner" is the sampling planner that knows the true simulator; "PWM" is the
     published return.
     """
@@ -46,26 +46,26 @@ def closing_table(summary: Summary) -> Table:
     return table
 
 
-def closing_text(summary: Summary, *, width: int = 100) -> str:
+def run_text(summary: Summary, *, width: int = 100) -> str:
     """The table and the notes under it as plain text of at most ``width`` columns."""
     stream = io.StringIO()
-    print_closing(summary, stream, width=width)
+    print_run(summary, stream, width=width)
     return stream.getvalue()
 
 
-def print_closing(summary: Summary, stream: TextIO, *, width: int | None = None) -> None:
-    """Write the table and the notes under it; in colour where the stream is a terminal."""
+def print_run(summary: Summary, stream: TextIO, *, width: int | None = None) -> None:
+    """Write the table and the notes under it; in colour if the stream is a terminal."""
     from rich.console import Console
 
     console = Console(file=stream, width=width, highlight=False, markup=False)
-    console.print(heading(summary), style="bold")
+    console.print(_heading(summary), style="bold")
     if summary.tasks:
-        console.print(closing_table(summary))
-    for note in notes(summary):
+        console.print(run_table(summary))
+    for note in _notes(summary):
         console.print(note)
 
 
-def heading(summary: Summary) -> str:
+def _heading(summary: Summary) -> str:
     """Experiment, scale, protocol, conventions and plugins in one line."""
     conventions = summary.conventions
     if isinstance(conventions, dict):
@@ -82,16 +82,15 @@ def heading(summary: Summary) -> str:
     return " · ".join(parts)
 
 
-def notes(summary: Summary) -> list[str]:
-    """What the numbers rest on, which baselines are surely surpassed, and health warnings."""
+def _notes(summary: Summary) -> list[str]:
+    """What the intervals cover, the baselines that are surely surpassed, cost, health warnings."""
     lines = []
     if summary.tasks:
-        bases = sorted({basis(task) for task in summary.tasks.values()})
-        lines.append(f"±: 95 % t interval over {' / '.join(bases)}.")
+        lines.append(interval_note(summary.tasks.values()))
         if summary.planning:
             lines.append(
                 "MPPI: {samples} sequences of {horizon} steps, {iterations} refinements, at every "
-                "step; {episodes} episodes a seed.".format(**summary.planning)
+                "step; {episodes} episodes per seed.".format(**summary.planning)
             )
         if any(len(task.seeds) < 2 for task in summary.tasks.values()):
             lines.append("One seed: the interval is the evaluation's noise, not the training's.")
@@ -104,14 +103,14 @@ def notes(summary: Summary) -> list[str]:
 def is_above(task: TaskResult, baseline: str) -> bool | None:
     """Whether a task's return is above ``random`` or ``untrained`` beyond the 95 % interval.
 
-    None where the baseline's episodes are not in the summary.
+    None if the summary does not contain the baseline's episodes.
     """
     returns: tuple[float, ...] | None = getattr(task, f"{baseline}_returns")
     return above(sample(task), returns) if returns else None
 
 
 def mean_over_tasks(tasks: Sequence[TaskResult]) -> Interval:
-    """The mean over tasks; its interval is over seeds, and only where all tasks have the same."""
+    """The mean over tasks, with an interval over seeds if all tasks have the same seeds."""
     names = set(tasks[0].seeds)
     if any(set(task.seeds) != names for task in tasks):
         return Interval(statistics.fmean(task.return_mean for task in tasks), None)
@@ -132,7 +131,7 @@ def _planned(tasks: Sequence[TaskResult]) -> str:
 
 
 def _references(tasks: Sequence[TaskResult]) -> list[str]:
-    """The other columns; a mean only where every task has the number."""
+    """The other columns; a mean only if every task has the number."""
     cells = []
     for name in ("random_return_mean", "untrained_return_mean", "reference_return", "pwm_return"):
         values = [getattr(task, name) for task in tasks]
@@ -145,14 +144,14 @@ def _references(tasks: Sequence[TaskResult]) -> list[str]:
 
 
 def _cost(summary: Summary) -> list[str]:
-    """Training's cost, and the mean return for it."""
+    """The cost of training, and the mean return per cost."""
     petaflop, seconds = summary.training_cost
     if min(petaflop, seconds) <= 0:
         return []
     mean = statistics.fmean(task.return_mean for task in summary.tasks.values())
     return [
         f"Training took {petaflop:.3g} PFLOP and {seconds:.0f} s: a mean return of "
-        f"{mean / petaflop:.3g} a PFLOP, {mean / seconds:.3g} a second."
+        f"{mean / petaflop:.3g} per PFLOP, {mean / seconds:.3g} per second."
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a comparison finds, as data: the pages, tables and pictures only show it."""
+"""A comparison as data: the report only shows it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import attrs
 from fmbpo.compare.record import Basis, Cell, Record
 
 OVERALL = ""
-"""The task of what is over all tasks."""
+"""The task of a number over all tasks."""
+UNDECIDED = "no decision"
+"""The verdict if an interval contains 0."""
 
 
 @attrs.frozen
 class Estimate:
-    """A number and its 95 % interval; both ends None where there is none (one seed)."""
+    """A number and its 95 % interval; both ends are None without an interval (one seed)."""
 
     value: float
     low: float | None = None
@@ -27,8 +29,8 @@ class CellResult:
     """One cell on one task, or over all (``task == OVERALL``).
 
     ``mean`` and ``iqm`` (interquartile mean) over seeds, in returns (0 to 1000) for one task and
-    divided by 1000 over all. ``pwm`` and ``tdmpc2``: the published returns, over all their means
-    over these tasks; None where they are not published.
+    divided by 1000 over all. ``pwm`` and ``tdmpc2``: the published returns, for all tasks their
+    mean; None if they are not published.
     """
 
     cell: Cell
@@ -46,7 +48,7 @@ class Effect:
     """A contrast between cells on one task, or over all.
 
     ``name``: for people, e.g. ``"policy: flow - mlp"``. ``difference`` is in the unit of
-    ``CellResult.mean``; positive: the one named first is better. ``improvement``: the probability
+    ``CellResult.mean``; positive: the level named first is better. ``improvement``: the probability
     that it is better on a task and seed drawn at random (0.5: no difference), None for an
     interaction. ``paired``: by task and seed. ``verdict``: "flow ahead", "mlp ahead" or
     "no decision", from the interval of ``difference`` alone.
@@ -74,10 +76,10 @@ class Profile:
 
 @attrs.frozen
 class Cost:
-    """Training of a cell: all of its runs, the pretraining of each world model once.
+    """The cost of training a cell: all of its runs, the pretraining of each world model once.
 
-    The mean return for it is over the same runs: each of the cell's tasks counts the same. None
-    where the cost is not recorded.
+    Returns per cost are of the same runs; each of the cell's tasks counts the same. None if the
+    cost is not recorded.
     """
 
     cell: Cell
@@ -90,10 +92,10 @@ class Cost:
 
 @attrs.frozen(kw_only=True)
 class Section:
-    """Runs that may be compared: one basis, or several where mixing was allowed.
+    """Runs that may be compared: one basis, or several if mixing was allowed.
 
-    ``title`` names the basis, and what was mixed. ``tasks``: those that every cell has; only these
-    enter overall numbers. Everything is in the order of ``cells``, tasks in the study's order.
+    ``title`` names the basis and the mixed fields. ``tasks``: those that every cell has; only these
+    enter overall numbers. All lists are in the order of ``cells``, tasks in the study's order.
     """
 
     title: str
@@ -112,9 +114,9 @@ class Section:
 
 @attrs.frozen(kw_only=True)
 class Comparison:
-    """All of it. ``attention``: what a reader must know first, by section title ("" : of all):
-    missing seeds, failed health gates, identical returns, unequal numbers of episodes, different
-    budgets. ``method``: how numbers and intervals were made, in sentences."""
+    """All sections. ``attention``: what a reader must know first, by section title ("": about all
+    sections): missing seeds, failed health gates, identical returns, unequal numbers of episodes,
+    different budgets. ``method``: how numbers and intervals were computed, in sentences."""
 
     name: str
     sections: Sequence[Section]

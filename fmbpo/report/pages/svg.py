@@ -118,6 +118,31 @@ def legend(figure: Figure, axes: Axes) -> None:
         )  # fmt: skip
 
 
+def line(
+    axes: Axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    style: Style,
+    name: str,
+    *,
+    every: int = 1,
+    size: float = 5,
+) -> None:
+    """A line named in the legend, with a marker of ``size`` at every so many points."""
+    axes.plot(
+        x, y, color=style.colour, ls=style.dash, lw=2, marker=style.marker, ms=size,
+        markevery=every, mec=PAPER, mew=0.6, label=label(name, 40),
+    )  # fmt: skip
+
+
+def frame(figure: Figure, axes: Axes, x: str, y: str) -> None:
+    """Name both axes, the vertical one above its end; add a grid and the legend."""
+    axes.set_xlabel(x)
+    axes.set_title(y, loc="left", fontsize=12, pad=8)
+    axes.grid()
+    legend(figure, axes)
+
+
 def label(text: str, longest: int = 22) -> str:
     """A name short enough to stand in a figure."""
     text = clean(text)
@@ -125,7 +150,7 @@ def label(text: str, longest: int = 22) -> str:
 
 
 def rows(axes: Axes, names: Sequence[str]) -> None:
-    """Names down the left side, the first on top, with lines across."""
+    """Name rows down the left side, the first on top, with vertical grid lines."""
     axes.set_yticks(range(len(names)), [label(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

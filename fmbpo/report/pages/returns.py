@@ -1,0 +1,144 @@
+"""The returns as readers see them: by task, over all tasks, of every seed, and their profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fmbpo.compare.comparison import OVERALL, CellResult, Profile, Section
+from fmbpo.compare.record import Cell, Record, Score
+from fmbpo.report.pages import figures
+from fmbpo.report.pages.content import Block, Column, Field, Picture, Table, words
+from fmbpo.report.pages.svg import Style
+from fmbpo.report.pages.text import LEVEL
+from fmbpo.report.run_table import NONE
+
+_PUBLISHED = {"PWM": "pwm", "TD-MPC2": "tdmpc2"}
+_BRACKETS = f"IQM: interquartile mean over seeds. In brackets: {LEVEL} intervals."
+
+
+def returns(section: Section, name: str, style: Mapping[Cell, Style]) -> Block | None:
+    """Tables over all tasks and by task, figures of the returns and the performance profiles; None
+    without returns."""
+    tasks: dict[str, list[CellResult]] = {}
+    for result in section.results:
+        tasks.setdefault(result.task, []).append(result)
+    overall = tasks.pop(OVERALL, [])
+    tables, pictures = [], []
+    if overall:
+        tables.append(_overall_table(section, overall))
+    if tasks:
+        tables.append(_task_table(section, tasks))
+        title = "Returns by task"
+        svg = figures.returns(f"{name}-returns", title, tasks, style)
+        caption = f"Means with {LEVEL} intervals; the small dots are seeds."
+        pictures.append(Picture(f"{name}-returns", title, caption, svg, _seeds_table(section)))
+    if section.profiles:
+        pictures.append(_profiles(section.profiles, f"{name}-profiles", style))
+    if not tables and not pictures:
+        return None
+    return Block(title="Returns", tables=tables, pictures=pictures)
+
+
+def _overall_table(section: Section, results: Sequence[CellResult]) -> Table:
+    """Cells in rows; all returns divided by 1000."""
+
+    def published(title: str, level: str) -> Column[CellResult]:
+        return Column(title, lambda r: Field.number(getattr(r, level), 3), group="published")
+
+    columns: list[Column[CellResult]] = [
+        words("cell", lambda result: str(result.cell)),
+        Column("mean", lambda result: Field.estimate(result.mean, 3)),
+        Column("IQM", lambda result: Field.estimate(result.iqm, 3)),
+        Column("seeds", lambda result: Field.number(len(result.seeds), 0)),
+        *(published(title, level) for title, level in _PUBLISHED.items()),
+    ]
+    number = len(section.tasks)
+    title = f"Returns divided by 1000, over {number} task{'' if number == 1 else 's'}"
+    return Table.of(title, columns, results, [_BRACKETS])
+
+
+def _task_table(section: Section, tasks: Mapping[str, Sequence[CellResult]]) -> Table:
+    """Tasks in rows, each cell's mean and interquartile mean in columns."""
+
+    def estimate(cell: Cell, title: str) -> Column[str]:
+        def field(task: str) -> Field:
+            found = [result for result in tasks[task] if result.cell == cell]
+            return Field.estimate(getattr(found[0], title.lower()) if found else None, 1)
+
+        return Column(title, field, group=str(cell))
+
+    def published(title: str, level: str) -> Column[str]:
+        def field(task: str) -> Field:
+            levels = [getattr(result, level) for result in tasks[task]]
+            return Field.number(next((x for x in levels if x is not None), None), 1)
+
+        return Column(title, field, group="published")
+
+    columns = [
+        words("task", lambda task: task if task in section.tasks else f"{task} †"),
+        *(estimate(cell, title) for cell in section.cells for title in ("mean", "IQM")),
+        *(published(title, level) for title, level in _PUBLISHED.items()),
+    ]
+    notes = [_BRACKETS, _seeds(tasks)]
+    if any(task not in section.tasks for task in tasks):
+        notes.append("†: not in every cell, so that no number over all tasks contains it.")
+    return Table.of("Returns by task", columns, tasks, notes)
+
+
+def _seeds_table(section: Section) -> Table:
+    """The final return of every policy."""
+    found = [
+        (record, task, seed, score)
+        for record in section.records
+        for task, seeds in record.scores.items()
+        for seed, score in seeds.items()
+    ]
+    columns: list[Column[tuple[Record, str, str, Score]]] = [
+        words("task", lambda row: row[1]),
+        words("cell", lambda row: str(row[0].cell)),
+        words("seed", lambda row: row[2]),
+        Column("mean return", lambda row: Field.number(row[3].mean, 1)),
+        Column("episodes", lambda row: Field.number(row[3].episodes, 0)),
+        words("run", lambda row: row[0].name),
+    ]
+    unknown = any(score.episodes is None for *_, score in found)
+    notes = [f"{NONE}: the source does not give the number of episodes."] if unknown else []
+    return Table.of("Every seed's return", columns, found, notes)
+
+
+def _profiles(found: Sequence[Profile], name: str, style: Mapping[Cell, Style]) -> Picture:
+    """Performance profiles, with their numbers."""
+
+    def column(profile: Profile) -> Column[float]:
+        points = zip(profile.share, profile.low, profile.high, strict=True)
+        table = dict(zip(profile.thresholds, points, strict=True))
+
+        def field(threshold: float) -> Field:
+            if threshold not in table:
+                return Field(NONE)
+            share, low, high = table[threshold]
+            return Field(f"{share:.3f}", share, f"[{low:.3f}, {high:.3f}]")
+
+        return Column(str(profile.cell), field)
+
+    columns = [Column[float]("score τ", lambda x: Field(f"{x:g}", x)), *map(column, found)]
+    thresholds = sorted({x for profile in found for x in profile.thresholds})
+    title = "Performance profiles"
+    data = Table.of("Share of runs with a score above τ", columns, thresholds)
+    svg = figures.profiles(name, title, found, style)
+    caption = (
+        "A run is one task and seed. A cell whose line is above another everywhere is better, "
+        "whichever score matters."
+    )
+    return Picture(name, title, caption, svg, data)
+
+
+def _seeds(tasks: Mapping[str, Sequence[CellResult]]) -> str:
+    """The number of seeds, and the cells and tasks that have fewer."""
+    counts = {
+        (task, result.cell): len(result.seeds) for task, found in tasks.items() for result in found
+    }
+    most = max(counts.values())
+    fewer = [f"{n} in {cell} on {task}" for (task, cell), n in counts.items() if n != most]
+    text = f"Seeds: {most}"
+    return f"{text}, but {'; '.join(fewer)}." if fewer else f"{text} in every cell and task."

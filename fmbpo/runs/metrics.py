@@ -1,0 +1,214 @@
+"""Metrics: their names, what people call them, and how ``metrics.jsonl`` records them.
+
+The record has one JSON object per line. A row of metrics belongs to one cell::
+
+    {"stage": "policies", "step": 100, "task": "cartpole-balance", "seed": 42, "return": 812.5}
+
+or, without task and seed, to the whole stage: means over its cells, and the measures of a world
+model that has no cell. Events are ``{"event": NAME, "payload": {...}}``. NaN and infinities, which
+JSON lacks, are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import attrs
+
+from fmbpo.errors import UserError
+
+Value: TypeAlias = float | int | str
+"""A metric. 0-d tensors and numpy scalars also serve, and cost a device synchronisation."""
+
+# -- names -----------------------------------------------------------------------------------
+
+HOST = "host/"
+"""Begins the names of facts about this machine and moment, which the record leaves out."""
+DIAGNOSTICS_SECONDS = f"{HOST}diagnostics_seconds"
+RETURN = "return"
+"""Mean return over the episodes of an evaluation."""
+
+# Held-out measures of a world model; ``fmbpo.measure.validation.Validator`` defines them.
+SCORE = "score"
+REWARD_R2 = "reward_r2"
+REWARD_STD = "reward_std"
+REAL_REWARD_STD = "real_reward_std"
+REWARD_CROSS_ENTROPY = "reward_cross_entropy"
+REWARD_ACTION_GRADIENT = "reward_action_gradient"
+EFFECTIVE_RANK = "effective_rank"
+CURVATURE = "curvature"
+SIMPLEX_ERROR = "simplex_error"
+# One measure per horizon; see ``at_horizon``.
+OBS_ERROR, COPY_ERROR, CONSTANT_ERROR = "obs_error", "copy_error", "constant_error"
+REWARD_RMSE, CONSTANT_REWARD_RMSE = "reward_rmse", "constant_reward_rmse"
+
+# A plugin's world-model loss reports these two.
+CONSISTENCY, REWARD_LOSS = "consistency", "reward_loss"
+
+
+def held_out(measure: str) -> str:
+    """The metric of a held-out measure."""
+    return f"held_out/{measure}"
+
+
+def of_model(metric: str) -> str:
+    """The metric of a world model's update, if the world model learns beside a policy."""
+    return f"model_{metric}"
+
+
+def before(measure: str) -> str:
+    """A held-out measure of a world model before it learned beside a policy."""
+    return f"before_{measure}"
+
+
+def after(measure: str) -> str:
+    """The same measure after it learned beside a policy."""
+    return f"after_{measure}"
+
+
+def at_horizon(measure: str, steps: int) -> str:
+    """A measure so many steps ahead."""
+    return f"{measure}_h{steps}"
+
+
+def by_horizon(measures: Mapping[str, Any], measure: str) -> dict[int, float]:
+    """A measure by its horizons, the inverse of ``at_horizon``; empty if there is none."""
+    found = ((re.fullmatch(rf"{measure}_h(\d+)", name), value) for name, value in measures.items())
+    return {int(match[1]): float(value) for match, value in found if match}
+
+
+# -- for people ------------------------------------------------------------------------------
+
+SHOWN = (
+    RETURN,
+    "actor_return",
+    "imagined_reward",
+    "critic_loss",
+    "esnr",
+    DIAGNOSTICS_SECONDS,
+    held_out(SCORE),
+    held_out(REWARD_R2),
+    "loss",
+    CONSISTENCY,
+    REWARD_LOSS,
+)
+"""The metrics of a stage that the display shows, if the stage has them."""
+TITLES = {
+    RETURN: "return",
+    REWARD_R2: "held-out reward R²",
+    REWARD_STD: "spread of the decoded reward",
+    REAL_REWARD_STD: "spread of the real reward",
+    SCORE: "held-out score (lower is better)",
+}
+"""Measures in tables and pictures."""
+POLICY_PANELS = {TITLES[RETURN]: RETURN} | {
+    TITLES[measure]: held_out(measure) for measure in (REWARD_R2, REWARD_STD)
+}
+"""The panels of a policy study's picture: the title, and the metric that it shows. A panel that
+no cell has is left out."""
+PRETRAINING_PANELS = {
+    TITLES[measure]: held_out(measure) for measure in (SCORE, REWARD_R2, REWARD_STD)
+}
+"""The same for a study of world models."""
+REAL = {held_out(REWARD_STD): held_out(REAL_REWARD_STD)}
+"""The metric of the real thing, for a metric of its prediction; equal in all cells."""
+
+
+# -- rows and their written form -------------------------------------------------------------
+
+
+@attrs.frozen
+class Row:
+    """Metrics by name, of one cell, or of the whole stage if there is no task."""
+
+    values: Mapping[str, Any]
+    task: str = ""
+    seed: int | None = None
+
+    def full_name(self, name: str) -> str:
+        """``TASK/SEED/NAME`` of a cell's metric, ``NAME`` of the stage's."""
+        return f"{self.task}/{self.seed}/{name}" if self.task else name
+
+
+def row_line(stage: str, step: int, row: Row) -> bytes:
+    """A row as a line of the record; empty if all its metrics are facts about the machine.
+
+    Raises ``ValueError`` for a metric that has the name of another field.
+    """
+    kept = {name: value for name, value in row.values.items() if not name.startswith(HOST)}
+    clash = {"stage", "step", "task", "seed", "event", "payload"} & kept.keys()
+    if clash:
+        raise ValueError(f"metrics may not be called {sorted(clash)}")
+    cell = {"task": row.task, "seed": row.seed} if row.task else {}
+    return _line({"stage": stage, "step": step, **cell, **kept}) if kept else b""
+
+
+def event_line(name: str, payload: Mapping[str, Any]) -> bytes:
+    """An event as a line of the record; empty if it is a fact about the machine."""
+    return b"" if name.startswith(HOST) else _line({"event": name, "payload": payload})
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows and events of a record; a last line that a kill cut off is left out.
+
+    Raises ``UserError`` that names the line if another line is broken.
+    """
+    numbers = {text: float(text) for text in ("NaN", "Infinity", "-Infinity")}
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise UserError("not a line of JSON", where=f"{path}:{number}") from error
+        yield from _rows(
+            {k: numbers.get(v, v) if isinstance(v, str) else v for k, v in entry.items()}
+        )
+
+
+def cell_series(record: Path, metric: str) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """A metric over the iterations, by task and seed, from the file of a record.
+
+    A stage's own metric is under an empty task and seed. Raises ``UserError`` as
+    ``read_metrics``.
+    """
+    found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for row in read_metrics(record):
+        if metric in row:
+            series = found.setdefault(row.get("task", ""), {})
+            series.setdefault(str(row.get("seed", "")), []).append((row["step"], row[metric]))
+    return found
+
+
+def _line(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(_strict(content)).encode() + b"\n"
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {key: _strict(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(inner) for inner in value]
+    return value
+
+
+def _rows(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    # Records of version 0.1.0 have one row for all cells, with names TASK/SEED/NAME.
+    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    for key in list(entry):
+        if found := re.fullmatch(r"([^/]+)/(\d+)/(.+)", key):
+            task, seed, name = found.groups()
+            cells.setdefault((task, seed), {})[name] = entry.pop(key)
+    yield entry
+    for (task, seed), values in cells.items():
+        head = {"stage": entry["stage"], "step": entry["step"], "task": task, "seed": int(seed)}
+        yield {**head, **values}

@@ -1,0 +1,56 @@
+"""The networks of a run, built from its seeds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fmbpo.config.schema import CriticConfig, PluginTable
+from fmbpo.hookspecs import Policy, PolicyDims, WorldModel
+from fmbpo.measure.sizes import DIMS
+from fmbpo.pwm.critic import Critic
+from fmbpo.training import seeding
+from fmbpo.training.cells import Cell
+from fmbpo.training.trees import own_params, stack
+
+
+def build_world_model(
+    table: PluginTable, seed: int, device: torch.device, *purpose: str
+) -> WorldModel:
+    """The plugin's module, initialised from ``seed`` and further words."""
+    build = table.component.build
+    made: WorldModel = seeding.built(
+        lambda: build(table.config, DIMS), device, seed, *purpose, "world model"
+    )
+    return made
+
+
+class CellNetworks:
+    """Policies and critics for one world model, each from the seed of its cell."""
+
+    def __init__(
+        self, table: PluginTable, critic: CriticConfig, model: WorldModel, device: torch.device
+    ) -> None:
+        self._table, self._critic, self._device = table, critic, device
+        self._dims = PolicyDims(model.latent_dim, model.task_dim, DIMS.action)
+
+    def policy(self, cell: Cell, purpose: str = "policy") -> Policy:
+        """The plugin's module."""
+        build = self._table.component.build
+        made: Policy = seeding.built(
+            lambda: build(self._table.config, self._dims),
+            self._device, cell.seed, cell.task, purpose,
+        )  # fmt: skip
+        return made
+
+    def critic(self, cell: Cell, purpose: str) -> Critic:
+        """One member of an ensemble."""
+        units = self._critic.units
+        return seeding.built(
+            lambda: Critic(self._dims.latent, units), self._device, cell.seed, cell.task, purpose
+        )
+
+    def critics(self, cell: Cell) -> dict[str, Tensor]:
+        """The parameters of an ensemble, stacked along its members."""
+        members = range(self._critic.count)
+        return stack([own_params(self.critic(cell, f"critic {i}")) for i in members])
