@@ -20,7 +20,6 @@ import pytest
 from fmbpo.cli import main
 from fmbpo.plugins import load_plugin
 from fmbpo.runs.metrics import read_metrics
-from fmbpo.testing.contract import run as run_checks
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples" / "plugins"
@@ -138,15 +137,6 @@ KINDS = {"fmbpo.world_models": "world_model", "fmbpo.policies": "policy"}
 
 
 @every_example
-def test_it_keeps_the_contract(folder, installed):
-    for group, name, _ in offered(folder):
-        component = load_plugin(KINDS[group], name)
-        outcomes = list(run_checks(component, component.Config(**component.small)))
-        assert len(outcomes) > 25
-        assert [o for o in outcomes if o.status == "failed"] == []
-
-
-@every_example
 def test_its_own_tests_pass_outside_of_the_repository(folder, tmp_path, write_dist_info):
     copy = tmp_path / folder.name
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__"))
@@ -158,6 +148,7 @@ def test_its_own_tests_pass_outside_of_the_repository(folder, tmp_path, write_di
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 25  # the contract's checks and its own
 
 
 @pytest.fixture
