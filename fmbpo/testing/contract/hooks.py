@@ -185,7 +185,7 @@ def stays_finite(subject: Subject) -> None:
         found = subject.predict(inputs)
         total = torch.stack([x.sum() for x in found]).sum()
         expect(
-            _finite(*found, *leaves.values()) and _finite_gradients(total, leaves.values()),
+            _finite(total, leaves.values(), inputs.z, *found),
             f"finite values and gradients of `predict` for inputs of scale {scale:g}",
             "some are not",
             "bound the arguments of exponentials, and the divisors",
@@ -196,19 +196,17 @@ def stays_finite(subject: Subject) -> None:
         obs, reward = scale * batch.obs_HBO, scale * (batch.reward_HB - 1)
         loss, _ = subject.loss((batch._replace(obs_HBO=obs, reward_HB=reward), noise))
         expect(
-            _finite(loss) and _finite_gradients(loss, subject.module.parameters()),
+            _finite(loss, subject.module.parameters()),
             f"a finite loss and gradient for observations and rewards of scale {scale:g}",
             "some are not",
             "rewards can be negative and large: fmbpo.nn.two_hot takes any",
         )
 
 
-def _finite(*values: Tensor | None) -> bool:
-    return all(x is None or bool(torch.isfinite(x).all()) for x in values)
-
-
-def _finite_gradients(total: Tensor, inputs: Iterable[Tensor]) -> bool:
-    return _finite(*torch.autograd.grad(total, list(inputs), allow_unused=True))
+def _finite(total: Tensor, inputs: Iterable[Tensor], *values: Tensor) -> bool:
+    """Whether the 0-d ``total``, its gradients to the inputs, and the values are finite."""
+    grads = torch.autograd.grad(total, list(inputs), allow_unused=True)
+    return all(x is None or bool(torch.isfinite(x).all()) for x in (total, *grads, *values))
 
 
 @torch.no_grad()
