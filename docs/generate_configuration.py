@@ -1,10 +1,10 @@
-"""Write what is generated: parts of the documentation, and the schema of experiment files.
+"""Write the generated files: parts of the documentation, and the schema of experiment files.
 
 ``docs/configuration.md``: every key of an experiment file, from the attrs classes in
 ``fmbpo.config.schema`` and the ``Config`` of each plugin of this repository; a key's meaning is
-the string literal behind its field. ``docs/data.md``: what the data set in the package holds.
-``experiments/schema.json``: what ``fmbpo config schema`` prints where the plugins of this
-repository are the only ones. Run it after changing one of them; ``tests/test_docs.py`` and
+the string literal behind its field. ``docs/data.md``: the contents of the data set in the package.
+``experiments/schema.json``: the output of ``fmbpo config schema`` if only the plugins of this
+repository are installed. Run it after changing one of them; ``tests/test_docs.py`` and
 ``tests/config/test_json_schema.py`` hold them current.
 """
 
@@ -50,7 +50,7 @@ WHOLE = "phase8_flowwm_flowpolicy"
 
 
 def page(path: Path) -> str:
-    """The page as it should be: what is written by hand, with the generated part in its place."""
+    """The page as it should be: the hand-written text with the generated part in its place."""
     before, rest = path.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
     return _with_plugin(before + BEGIN + "\n" + "\n".join(PAGES[path]()) + "\n" + END + after)

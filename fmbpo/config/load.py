@@ -209,7 +209,7 @@ def _experiment(value: Mapping[str, Any], cls: type[Experiment]) -> Experiment:
     found: list[Problem] = []
     if tree.get("kind") == "pretrain":
         for name in [name for name in POLICY_TABLES if name in tree]:
-            what = f"[{name}] has no place in an experiment of kind 'pretrain'"
+            what = f"an experiment of kind 'pretrain' takes no table [{name}]"
             found.append(Problem((name,), what, 'remove it, or set kind = "policy"'))
     if tree.get("kind") == "policy":
         tree = {key: {} for key in DEFAULTED_TABLES} | tree

@@ -143,7 +143,7 @@ def test_all_mistakes_are_reported_at_once(policy):
 def test_a_pretraining_has_no_policy_tables(pretrain, table):
     override = {"protocol": "{kind='frozen', world_model='x'}", "policy": "{plugin='toy-policy'}"}
     text = refusal(pretrain, f"{table}={override.get(table, '{}')}", "pretrain.seed=1.5")
-    assert f"[{table}] has no place in an experiment of kind 'pretrain'" in text
+    assert f"an experiment of kind 'pretrain' takes no table [{table}]" in text
     assert "pretrain.seed" in text
 
 
