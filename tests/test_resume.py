@@ -116,7 +116,7 @@ class Place:
             )
 
     def wait_for(self, process, happened):
-        """Until ``happened(stderr)``; False where the process ended before."""
+        """Until ``happened(stderr)``; False if the process ended before."""
         deadline = time.monotonic() + PATIENCE
         while process.poll() is None:
             if happened(self.said.read_text()):
@@ -245,7 +245,7 @@ def pretraining(e, data):
 
 
 def policies(e, data):
-    """Two groups, as the engine makes them where ``policy_learning.stack`` is smaller."""
+    """Two groups, as a run makes them if ``policy_learning.stack`` is smaller than the grid."""
     (world,) = pretraining(e, data)
     e.world_model.component.freeze(world.module)
     groups = [[Cell("cartpole-balance", 1), Cell("reacher-easy", 1)], [Cell("reacher-easy", 2)]]
@@ -321,7 +321,7 @@ def test_training_state_lies_in_memory_as_a_loaded_one_does(make, experiment):
 
 
 def test_killed_before_the_first_checkpoint_and_between_checkpoints(experiment, tmp_path):
-    """What was logged after the last checkpoint, or without any, is not there twice."""
+    """Rows logged after the last checkpoint, or before the first, are not there twice."""
     data = load_dataset(experiment.data, torch.device("cpu"))
     whole = train(tmp_path / "whole", policies(experiment, data), Stop())
     for name in ("policies/0", "policies/1"):
