@@ -75,7 +75,7 @@ def die_at(count):
 
 
 while True:
-    at, wait = rng.randrange(5, 40), rng.uniform(0.1, 2.0)
+    at, wait = rng.randrange(2, 18), rng.uniform(0.1, 2.0)
     child = os.fork()
     if not child:
         if kills and kills % 2:

@@ -154,6 +154,25 @@ def test_asked_to_stop_between_two_cells(study, monkeypatch, tmp_path):
     status, _, said = study()
     assert status == 0
     assert said.count("nothing to do") == 1
+    # A missing picture comes with the next run; one that cannot be drawn costs a warning.
+    pictures = sorted((tmp_path / "runs").glob("*/*.png"))
+    assert [path.name for path in pictures].count("comparison.png") == 1
+    for path in pictures:
+        path.unlink()
+
+    def broken(*_, **__):
+        raise ValueError("no ink")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_pictures, "study_curves", broken)
+        status, _, said = study()
+    assert status == 0
+    assert said.count("comparison.png is not drawn (no ink); the results are complete") == 1
+    drawn = [path for path in pictures if path.name != "comparison.png"]
+    assert sorted((tmp_path / "runs").glob("*/*.png")) == drawn
+    status, _, said = study()
+    assert (status, "not drawn" in said) == (0, False)
+    assert sorted((tmp_path / "runs").glob("*/*.png")) == pictures
 
 
 def test_policies_of_two_cells_that_are_one():

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 DISK = "40m"
 FILLED = {
-    "import": [("save", 1)],
+    "import": [("open", 1)],
     "study": [
         ("save", 2), ("line@pretraining", 2), ("save@checkpoint", 3), ("step@evaluation", 30),
         ("line@policies", 2),

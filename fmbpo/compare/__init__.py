@@ -1,1 +1,1 @@
-"""Results of several runs: what may be compared, and what the comparison finds."""
+"""Compares the results of several runs: which runs may be compared, and the statistics."""

@@ -171,5 +171,5 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 def _is_plain(array: zarr.Array[Any]) -> bool:
     """Whether chunks are little-endian numbers as they are, without compression or shards."""
-    packed = array.compressors or array.filters
-    return not packed and array.serializer == BytesCodec(endian="little")
+    codecs = getattr(array.metadata, "codecs", ())
+    return tuple(codecs) == (BytesCodec(endian="little"),)

@@ -1,1 +1,1 @@
-"""What a reader sees of finished runs: tables and pictures."""
+"""Tables, pictures and pages about runs."""

@@ -1,4 +1,4 @@
-"""The registry as a table for a terminal, and as Markdown."""
+"""The states of all runs as a table for a terminal, and as Markdown."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH = 120
-"""Columns that the table is made for."""
+"""The table's width in characters, if it need not be wider."""
 
 
 def _seen(entry: Entry) -> str:
-    """Ages of the last heartbeat and of the last progress, of a run that should have them."""
+    """Ages of the last heartbeat and the last progress; empty without a heartbeat."""
     if entry.beat is None or entry.progress is None:
         return ""
     return f"{_age(entry.beat)}/{_age(entry.progress)}"
@@ -52,21 +52,21 @@ COLUMNS: dict[str, Callable[[Entry], str]] = {
     "return": lambda e: "" if e.final_return is None else f"{e.final_return:.1f}",
     "beat/work": _seen,
 }
-"""Titles, and what stands below them."""
+"""The entry of each column, by title."""
 _OF_THE_RUN = ("phase", "experiment", "cell", "hardware", "runtime", "beat/work")
 _RIGHT = ("seed", "progress", "runtime", "return", "beat/work")
 _FOLDED = {"experiment": 16, "task": 16, "hardware": 11}
-"""Letters at which a column's texts are broken into lines."""
+"""The width in characters at which a column's texts are broken into lines."""
 _STYLES = {"running": "cyan", "stale": "yellow", "failed": "red", "completed": "green"}
 
 
 def print_status(entries: Sequence[Entry], stream: TextIO, *, width: int = WIDTH) -> None:
-    """The table, how many runs are in which state, and the reasons below it."""
+    """Write the table, and below it the number of runs in each state, and the reasons."""
     from rich.console import Console
     from rich.measure import Measurement
 
     table = status_table(entries)
-    # Nothing is cut off: a table that is wider yet wraps where it is shown.
+    # Nothing is cut off: the terminal wraps a table that is wider still.
     wide = Measurement.get(Console(), Console().options.update(max_width=1000), table).maximum
     console = Console(file=stream, width=max(wide, width), highlight=False, markup=False)
     console.print(table)
@@ -75,9 +75,9 @@ def print_status(entries: Sequence[Entry], stream: TextIO, *, width: int = WIDTH
 
 
 def status_table(entries: Sequence[Entry]) -> Table:
-    """A row an entry; what is the run's as a whole stands in its first row alone.
+    """One row per entry; facts about the whole run stand in its first row only.
 
-    Columns without any content are left out; job and hardware share one.
+    Empty columns are left out; job and hardware share one.
     """
     from rich import box
     from rich.table import Table
@@ -90,7 +90,7 @@ def status_table(entries: Sequence[Entry]) -> Table:
         return "\n".join(filter(None, (entry.job, entry.hardware)))
 
     def cell(entry: Entry) -> str:
-        """With the beginning of the run's hash where several runs have this name."""
+        """With the beginning of the run's hash if several runs have this name."""
         several = len(folders[entry.experiment, entry.cell]) > 1
         return f"{entry.cell}\n#{entry.folder.rpartition('__')[2][:6]}" if several else entry.cell
 
@@ -116,7 +116,7 @@ def status_table(entries: Sequence[Entry]) -> Table:
 
 
 def _folded(text: str, width: int) -> str:
-    """Lines of at most ``width`` letters where words allow it, broken after ``_ - /`` and space."""
+    """Lines of at most ``width`` characters if possible, broken after ``_ - /`` and space."""
     lines = [""]
     for part in re.findall(r"\n|[^_\-/ \n]*[_\-/ ]|[^_\-/ \n]+", text):
         if part == "\n" or (lines[-1] and len(lines[-1]) + len(part.rstrip()) > width):
@@ -126,7 +126,7 @@ def _folded(text: str, width: int) -> str:
 
 
 def notes(entries: Sequence[Entry]) -> list[str]:
-    """How many runs are in which state, and a line for each reason with the run's folder."""
+    """The number of runs in each state, and a line for each reason with the run's folder."""
     runs = {entry.folder: entry for entry in entries}
     counts = Counter(entry.state for entry in runs.values())
     lines = [", ".join(f"{count} {state}" for state, count in counts.items())]
@@ -134,7 +134,7 @@ def notes(entries: Sequence[Entry]) -> list[str]:
 
 
 def markdown(entries: Sequence[Entry]) -> str:
-    """The table in Markdown: every column, everything in every row."""
+    """The table in Markdown: every column, and every entry in every row."""
     columns = dict(COLUMNS)
     columns["reason"] = lambda e: e.reason
     columns["folder"] = lambda e: f"`{e.folder}`"

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from fmbpo.base.files import disk_errors, fsync_path, read_object, write_json
-from fmbpo.base.lock import RunLock, holder_of, taken, this_process
+from fmbpo.base.lock import RunLock, holder_of, taken
 from fmbpo.errors import UserError
 from fmbpo.runs.heartbeat import Heartbeat, Pulse, beats_elsewhere, read_heartbeat
 from fmbpo.runs.outcome import clear_outcome, write_outcome
@@ -86,7 +86,7 @@ class RunFolder:
         try:
             other = beats_elsewhere(path / "heartbeat.json")
             if other is not None:
-                raise taken(path, f"process {other.pid} on {other.host}")
+                raise taken(path, other.writer)
             with disk_errors(path):
                 _check_or_write_config(path, resolved_config, origins, identifying)
                 (path / "checkpoints").mkdir(exist_ok=True)
@@ -194,14 +194,11 @@ def worker(path: Path, now: float | None = None) -> str:
     Waits for nothing: the writer of a recent heartbeat on another host, which locks may not reach,
     counts as at work, though that process may be dead. ``now``: seconds since 1970.
     """
-    holder = holder_of(path / "run.lock")
-    if holder:
+    if holder := holder_of(path / "run.lock"):
         return holder
     beat = read_heartbeat(path / "heartbeat.json")
-    elsewhere = beat is not None and beat.host != this_process()["host"]
-    if beat is None or not elsewhere or not beat.is_recent(time.time() if now is None else now):
-        return ""
-    return f"process {beat.pid} on {beat.host}"
+    alive = beat is not None and beat.lives_elsewhere(time.time() if now is None else now)
+    return beat.writer if beat is not None and alive else ""
 
 
 def _check_or_write_config(

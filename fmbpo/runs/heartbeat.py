@@ -60,9 +60,18 @@ class Heartbeat:
         """The stage's place among the stages, from 1; 0 before the first."""
         return list(self.stages).index(self.stage) + 1 if self.stage in self.stages else 0
 
-    def is_recent(self, now: float) -> bool:
-        """Whether its writer, a process on another host, counts as alive; see ``MISSED``."""
-        return not self.ended and abs(now - self.time) <= MISSED
+    @property
+    def writer(self) -> str:
+        """The process that wrote it."""
+        return f"process {self.pid} on {self.host}"
+
+    def lives_elsewhere(self, now: float) -> bool:
+        """Whether its writer is on another host and counts as alive; see ``MISSED``.
+
+        On this host the lock alone decides.
+        """
+        elsewhere = self.host != this_process()["host"]
+        return elsewhere and not self.ended and abs(now - self.time) <= MISSED
 
     def is_stalled(self, now: float) -> bool:
         """Whether the work has stood still for longer than any of its steps takes."""
@@ -148,7 +157,7 @@ def beats_elsewhere(path: Path) -> Heartbeat | None:
     and a half intervals, and this function waits that long, by the clock of this host alone.
     """
     first = read_heartbeat(path)
-    if first is None or first.host == this_process()["host"] or not first.is_recent(time.time()):
+    if first is None or not first.lives_elsewhere(time.time()):
         return None
     end = time.monotonic() + 2.5 * EVERY
     while time.monotonic() < end:

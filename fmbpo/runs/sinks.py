@@ -44,12 +44,9 @@ class SinkSpec:
         """Something worth keeping that is not a metric; ``payload`` is JSON."""
 
     @sinkspec
-    def flush(self) -> None:
-        """A checkpoint comes next: everything logged must be on the disk."""
-
-    @sinkspec
-    def position(self) -> tuple[str, int] | None:
-        """(sink's name, how far its record goes), for the checkpoint to keep."""
+    def checkpoint(self) -> tuple[str, int] | None:
+        """A checkpoint comes next: bring all lines to the disk. The sink's name, and how far its
+        record goes, for the checkpoint to keep."""
 
     @sinkspec
     def truncate(self, positions: Mapping[str, int]) -> None:
@@ -96,11 +93,10 @@ class MetricSinks:
 
     def checkpoint(self) -> dict[str, int]:
         """Flush every sink; the positions to store in the checkpoint and give to ``truncate``."""
-        self._hook.flush()
-        return dict(found for found in self._hook.position() if found is not None)
+        return dict(found for found in self._hook.checkpoint() if found is not None)
 
     def truncate(self, positions: Mapping[str, int]) -> None:
-        """Cut every record back to a checkpoint's positions; ``{}`` when there is no checkpoint."""
+        """Cut every record back to a checkpoint's positions; ``{}`` without a checkpoint."""
         self._hook.truncate(positions=positions)
 
     def results(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
@@ -150,29 +146,20 @@ class JsonLines:
             self._file.write(lines)
 
     @sinkimpl
-    def flush(self) -> None:
-        """Bring all lines to the disk. Raises ``UserError`` if it is full."""
+    def checkpoint(self) -> tuple[str, int]:
+        """``("jsonl", bytes written)``. Raises ``UserError`` if the disk is full."""
         with disk_errors(self.path):
             self._file.flush()
             os.fsync(self._file.fileno())
-
-    @sinkimpl
-    def position(self) -> tuple[str, int]:
-        """``("jsonl", bytes written)``."""
-        with disk_errors(self.path):
-            self._file.flush()
         return "jsonl", self._file.tell()
 
     @sinkimpl
     def truncate(self, positions: Mapping[str, int]) -> None:
-        """Cut to the recorded number of bytes."""
-        self.truncate_to(positions.get("jsonl", 0))
-
-    def truncate_to(self, position: int) -> None:
-        """Drop all lines after ``position`` bytes.
+        """Drop all lines after the recorded number of bytes.
 
         Raises ``UserError`` if the file is shorter or no line ends there: it was edited.
         """
+        position = positions.get("jsonl", 0)
         self._file.flush()
         with self.path.open("rb") as file:
             file.seek(max(position - 1, 0))
@@ -192,5 +179,5 @@ class JsonLines:
     def close(self) -> None:
         """Flush and close; a second call does nothing."""
         if not self._file.closed:
-            self.flush()
+            self.checkpoint()
             self._file.close()

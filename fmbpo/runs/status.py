@@ -30,7 +30,7 @@ from typing import Any, Literal, TypeAlias
 import attrs
 
 from fmbpo.base.files import read_json
-from fmbpo.base.lock import is_locked, this_process
+from fmbpo.base.lock import is_locked
 from fmbpo.base.structure import T, fit, read_as
 from fmbpo.base.text import clock, one_line
 from fmbpo.errors import UserError
@@ -124,8 +124,7 @@ class _Run:
 
     def _state(self) -> tuple[State, str]:
         beat, now = self.beat, self.now
-        elsewhere = beat is not None and beat.host != this_process()["host"]
-        if self.locked or (elsewhere and beat is not None and beat.is_recent(now)):
+        if self.locked or (beat is not None and beat.lives_elsewhere(now)):
             if beat is not None and not beat.ended and beat.is_stalled(now):
                 return "stale", f"no progress for {clock(now - beat.progress)}: {_holder(beat)}"
             return "running", ""
@@ -252,4 +251,4 @@ def _summary(file: Path) -> tuple[Summary | None, str]:
 
 
 def _holder(beat: Heartbeat) -> str:
-    return f"process {beat.pid} on {beat.host}" + (f", job {beat.job}" if beat.job else "")
+    return f"{beat.writer}, job {beat.job}" if beat.job else beat.writer

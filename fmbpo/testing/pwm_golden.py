@@ -63,17 +63,12 @@ class Replay:
         start = load("ac_init")
         self.pi = load_plugin("policy", "mlp")
         self.policy = self.build_policy()
-        # PWM clamps before it is used.
-        self.actor = self.policy.project(
-            {ours(k.removeprefix("actor/")): v for k, v in start.items() if k[0] == "a"}
-        )
-        names = [f"critic{i}/" for i in range(c["num_critics"])]
-        self.critics: Params = stack(
-            [
-                {ours(k.removeprefix(name)): v for k, v in start.items() if k.startswith(name)}
-                for name in names
-            ]
-        )
+
+        def part(of: str) -> Params:
+            return {ours(k.removeprefix(of)): v for k, v in start.items() if k.startswith(of)}
+
+        self.actor = self.policy.project(part("actor/"))  # PWM clamps before it is used
+        self.critics: Params = stack([part(f"critic{i}/") for i in range(c["num_critics"])])
         self.cell = CellState.initial(self.actor, self.critics)
         self.critic = Critic(c["latent_dim"], c["critic_units"]).to(dtype)
         self.conventions = ConventionsConfig(bundle="pwm")

@@ -83,29 +83,25 @@ def check_task(name: str, golden: Arrays, seed: int) -> TaskReport:
     env, report = TaskEnv(name), TaskReport(name)
     for i, recorded in enumerate(golden["resets_obs"]):
         report.compare("reset", env.reset() if i else env.reset(seed), recorded)
-    _check_path(env, golden, seed, report)
-    _check_steps(env, golden, seed, report)
+    report.compare("reset", env.reset(seed), golden["obs"][0])
+    _check_steps(env, golden, "path", report)
+    if "reset2_obs" in golden:
+        report.compare("reset", env.reset(), golden["reset2_obs"])
+    env.reset(seed)
+    _check_steps(env, golden, "step", report)
     _check_probes(env, golden, report)
     return report
 
 
-def _check_path(env: TaskEnv, golden: Arrays, seed: int, report: TaskReport) -> None:
-    report.compare("reset", env.reset(seed), golden["obs"][0])
+def _check_steps(env: TaskEnv, golden: Arrays, kind: str, report: TaskReport) -> None:
+    """The recorded actions, each from its recorded state (kind ``step``) or on a path of its own
+    (kind ``path``)."""
     for t, action in enumerate(golden["action"]):
+        if kind == "step":
+            _set_state(env, golden["qpos"][t], golden["qvel"][t])
         obs, reward = env.step(action)
-        report.compare("path obs", obs, golden["obs"][t + 1])
-        report.compare("path reward", reward, golden["reward"][t])
-    if "reset2_obs" in golden:
-        report.compare("reset", env.reset(), golden["reset2_obs"])
-
-
-def _check_steps(env: TaskEnv, golden: Arrays, seed: int, report: TaskReport) -> None:
-    env.reset(seed)
-    for t, action in enumerate(golden["action"]):
-        _set_state(env, golden["qpos"][t], golden["qvel"][t])
-        obs, reward = env.step(action)
-        report.compare("step obs", obs, golden["obs"][t + 1])
-        report.compare("step reward", reward, golden["reward"][t])
+        report.compare(f"{kind} obs", obs, golden["obs"][t + 1])
+        report.compare(f"{kind} reward", reward, golden["reward"][t])
 
 
 def _check_probes(env: TaskEnv, golden: Arrays, report: TaskReport) -> None:

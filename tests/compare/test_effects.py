@@ -1,6 +1,5 @@
 """Effects of small factorials by hand, and what must not change them."""
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,36 +117,6 @@ def test_one_seed_decides_nothing():
     )  # fmt: skip
 
 
-SEEDS = st.lists(st.integers(0, 1000), min_size=3, max_size=3)
-TASKS = st.fixed_dictionaries({"t": SEEDS, "u": SEEDS, "v": SEEDS})
-
-
-@given(TASKS, TASKS, st.permutations([0, 1, 2]), st.permutations(["t", "u", "v"]))
-def test_order_of_seeds_and_tasks_is_nothing(p, q, seeds, tasks):
-    (one,) = contrasts([A, B])
-    plain = effect(one, table(ap=p, aq=q), ["t", "u", "v"], task="")
-    p, q = ({t: [cell[t][i] for i in seeds] for t in tasks} for cell in (p, q))
-    assert effect(one, table(ap=p, aq=q), tasks, task="") == plain
-
-
-@given(TASKS, TASKS)
-def test_swapping_levels_negates(p, q):
-    (one,) = contrasts([A, B])
-    assert (one.name, one.weights) == ("policy: p - q", {A: 1.0, B: -1.0})
-    other = attrs.evolve(
-        one, weights={A: -1.0, B: 1.0}, pairs=[(B, A)], above=one.below, below=one.above
-    )
-    for tasks in (["t"], ["t", "u", "v"]):
-        values = table(ap=p, aq=q)
-        plain = effect(one, values, tasks, task="")
-        swapped = effect(other, values, tasks, task="")
-        assert swapped.difference.value == pytest.approx(-plain.difference.value)
-        assert swapped.difference.low == pytest.approx(-plain.difference.high)
-        assert swapped.difference.high == pytest.approx(-plain.difference.low)
-        assert swapped.improvement.value == pytest.approx(1 - plain.improvement.value)
-        assert swapped.verdict == plain.verdict
-
-
 @given(st.permutations([A, B, C, D]))
 def test_order_of_cells_is_nothing(cells):
     """Neither to the sign of an effect nor to its name: "p - q" is never "q - p"."""
@@ -178,14 +147,3 @@ def test_a_probability_has_an_interval_only_where_one_can_be_had():
     seeds = effect(one, table(ap={"t": more}, aq={"t": more[::-1]}), ["t"], task="t")
     low, high = seeds.improvement.low, seeds.improvement.high
     assert 0 <= low < seeds.improvement.value < high <= 1
-
-
-@given(TASKS, TASKS, st.integers(1, 500))
-def test_adding_a_constant_shifts(p, q, constant):
-    (one,) = contrasts([A, B])
-    plain = effect(one, table(ap=p, aq=q), ["t", "u", "v"], task="")
-    moved = {task: [value + constant for value in values] for task, values in p.items()}
-    found = effect(one, table(ap=moved, aq=q), ["t", "u", "v"], task="")
-    for end in ("value", "low", "high"):
-        want = getattr(plain.difference, end) + constant
-        assert getattr(found.difference, end) == pytest.approx(want, abs=1e-6)

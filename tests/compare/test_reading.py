@@ -126,7 +126,7 @@ def test_what_is_no_finished_run(copy, tmp_path):
         records_of([tmp_path])
     text = (run / "summary.json").read_text()
     (run / "summary.json").write_text(text.replace('"scale": "laptop",', ""))
-    with pytest.raises(UserError, match=r"summary\.json: summary: missing scale"):
+    with pytest.raises(UserError, match=r"summary\.json: scale: missing"):
         records_of([run])
     (run / "summary.json").write_text(text[:99])
     with pytest.raises(UserError, match="not valid JSON"):

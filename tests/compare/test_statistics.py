@@ -5,8 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
 from fmbpo.compare import statistics
@@ -99,24 +97,3 @@ def test_probability_of_improvement_by_hand():
     c, d = blocks([3, 4], [1, 2])
     both = statistics.improvement([(0, 1), (2, 3)])(a, b, c, d)
     assert both == pytest.approx((3.5 / 9 + 1) / 2)
-
-
-SEEDS = st.lists(st.floats(0, 1000), min_size=3, max_size=5)
-
-
-@given(st.lists(SEEDS, min_size=2, max_size=3), st.floats(-500, 500))
-def test_adding_a_constant_shifts(tasks, constant):
-    for statistic in (statistics.mean, statistics.iqm):
-        plain = statistics.estimate(blocks(*tasks), statistic)
-        moved = statistics.estimate([b + constant for b in blocks(*tasks)], statistic)
-        for one, other in zip(
-            (plain.value, plain.low, plain.high), (moved.value, moved.low, moved.high), strict=True
-        ):
-            assert other == pytest.approx(one + constant, abs=1e-6)
-
-
-@given(st.lists(SEEDS, min_size=1, max_size=3))
-def test_an_interval_holds_its_mean(tasks):
-    found = statistics.estimate(blocks(*tasks), statistics.mean)
-    assert found.low <= found.value + 1e-9
-    assert found.value - 1e-9 <= found.high

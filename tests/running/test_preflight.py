@@ -119,7 +119,7 @@ def test_memory_that_is_tight_is_a_warning(command, monkeypatch):
 def test_a_checkpoint_of_another_kind(command, policies):
     status, rows, said = command(POLICY, policies)
     assert status == 2
-    assert "kind 'policies' where 'world_model' is needed" in said
+    assert "kind 'policies'; 'world_model' is needed" in said
     assert failed(rows)["world model", ()]["remedy"] == "name a checkpoint of kind 'world_model'"
 
 
@@ -156,8 +156,8 @@ def test_everything_at_once_in_every_cell_of_a_study(
     status, rows, said = command("", tasks, file=file, data=bad)
     assert status == 2
     wrong = failed(rows)
-    assert wrong["world model", ("one",)]["detail"].startswith("wrong: ")
-    assert wrong["world model", ("two",)]["detail"].startswith("gone: ")
+    assert wrong["world model", ("one",)]["detail"].startswith("wrong.safetensors: ")
+    assert wrong["world model", ("two",)]["detail"].startswith("gone.safetensors: ")
     assert ("data", ("one", "two")) in wrong  # said once
     assert ("disk", ()) in wrong
     assert any(subject == "memory" for subject, _ in wrong)
@@ -199,8 +199,8 @@ def test_a_damaged_record_of_a_finished_run(of, command, tmp_path):
     (folder,) = (tmp_path / "runs").glob(f"{of}*")
     file = folder / "summary.json"
     whole = file.read_text()
-    for text, words in (("null", "is no JSON object"), ("[]", "is no JSON object"),
-                        ("5", "is no JSON object"), ("{}", "summary: missing ")):  # fmt: skip
+    for text, words in (("null", "not a JSON object"), ("[]", "not a JSON object"),
+                        ("5", "not a JSON object"), ("{}", "summary: missing ")):  # fmt: skip
         file.write_text(text)
         for what in ("check", "run"):
             status, rows, said = command(POLICY, what=what)
@@ -209,7 +209,7 @@ def test_a_damaged_record_of_a_finished_run(of, command, tmp_path):
     file.write_text(whole)
     (folder / "config.json").write_text("null")
     status, _, said = command(POLICY, what="run")
-    assert "config.json: is no JSON object" in said if of == POLICY else status == 0
+    assert "config.json: not a JSON object" in said if of == POLICY else status == 0
 
 
 @pytest.mark.parametrize("held", ["phase8_pretrain_", POLICY])

@@ -58,9 +58,9 @@ def test_json_that_is_no_object(text, tmp_path):
     run = RunFolder.open(tmp_path / NAME)
     for file, read in (("config.json", run.config), ("summary.json", run.summary)):
         (run.path / file).write_text(text)
-        with pytest.raises(UserError, match=rf"{file}: is no JSON object\n  -> .*put it back"):
+        with pytest.raises(UserError, match=rf"{file}: not a JSON object\n  -> .*restore it"):
             read()
-    with pytest.raises(UserError, match=r"config\.json: is no JSON object"):
+    with pytest.raises(UserError, match=r"config\.json: not a JSON object"):
         make(tmp_path)
 
 

@@ -139,7 +139,7 @@ def test_every_sink_in_the_order_given():
             calls.append((self.name, step, rows))
 
         @sinkimpl
-        def position(self):
+        def checkpoint(self):
             return None
 
     sinks = MetricSinks([Sink("a"), Sink("b")])

@@ -1,4 +1,4 @@
-"""Figures as SVG that take the page's colours and fonts, and are the same bytes every time."""
+"""SVG figures with the colours and fonts of the page; equal figures give equal bytes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     Draw = Callable[[Figure, Axes], None]
 
 WIDTH = 5.4
-"""Inches, at 72 of SVG's units: text of 12 is about 11 pixels on a telephone, 14 on a desk."""
+"""Inches of 72 SVG units: text of 12 units has about 11 pixels on a phone, 14 on a desktop."""
 INK, MUTED, GRID, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
-"""Colours that stand for the page's own; see ``_ROLES``."""
+"""Placeholders for the colours of the page; see ``_ROLES``."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _ROLES = {
     INK: "currentColor",
@@ -64,7 +64,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 @attrs.frozen
 class Style:
-    """How one thing is drawn everywhere: colour, dash and marker each tell it apart."""
+    """The look of one cell, effect or world model in all figures; each part distinguishes it."""
 
     colour: str
     dash: str
@@ -72,7 +72,7 @@ class Style:
 
 
 def styles(things: Iterable[_Key]) -> dict[_Key, Style]:
-    """A style for each different thing, in order."""
+    """A style for each distinct thing, in order."""
     return {
         thing: Style(
             COLOURS[place % len(COLOURS)],
@@ -84,15 +84,15 @@ def styles(things: Iterable[_Key]) -> dict[_Key, Style]:
 
 
 def draw(name: str, title: str, description: str, height: float, paint: Draw) -> str:
-    """One pair of axes of ``height`` inches, painted by ``paint(figure, axes)``, as an ``svg``
-    element. ``name`` must differ among the figures of a page."""
+    """A figure with one pair of axes, ``height`` inches high, painted by ``paint(figure, axes)``,
+    as an ``svg`` element. ``name`` must be unique on the page."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     stream = io.StringIO()
     with rc_context(_SETTINGS), warnings.catch_warnings():
-        # Text stays text: whether matplotlib's own font has a glyph does not matter.
+        # Text stays text, so it does not matter whether matplotlib's own font has a glyph.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
@@ -106,7 +106,7 @@ def draw(name: str, title: str, description: str, height: float, paint: Draw) ->
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """The axes' labelled lines above them, in as many columns as have room."""
+    """The labelled lines above the axes, in as many columns as fit."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         longest = max(map(len, labels))
@@ -144,7 +144,7 @@ def frame(figure: Figure, axes: Axes, x: str, y: str) -> None:
 
 
 def label(text: str, longest: int = 22) -> str:
-    """A name short enough to stand in a figure."""
+    """A name shortened to fit into a figure."""
     text = clean(text)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
@@ -159,7 +159,7 @@ def rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _adapt(text: str, name: str, title: str, description: str) -> str:
-    """matplotlib's SVG with the page's colours, ids of its own, a title and a description."""
+    """matplotlib's SVG with the page's colours, unique ids, a title and a description."""
     ET.register_namespace("", _SVG)
     root = ET.fromstring(re.sub(r"<!DOCTYPE[^>]*>", "", text))
     for parent in list(root.iter()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 import torch
@@ -78,13 +78,13 @@ def loss_and_metrics_are_numbers(subject: Subject) -> None:
         expect(finite, f"metric {name!r} is finite", f"{value}", "look for a division by 0")
 
 
+@torch.no_grad()
 def _all(subject: Subject, seed: int = 0) -> list[Tensor]:
     """All results of the hooks for fixed arguments."""
     inputs = subject.inputs(seed)
-    with torch.no_grad():
-        rollout = subject.rollout(inputs, subject.noise(seed))
-        loss = subject.loss(subject.example(seed))
-        return tree_leaves((subject.predict(inputs), rollout, loss))
+    rollout = subject.rollout(inputs, subject.noise(seed))
+    loss = subject.loss(subject.example(seed))
+    return tree_leaves((subject.predict(inputs), rollout, loss))
 
 
 def _same(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -120,15 +120,15 @@ def keeps_no_memory(subject: Subject) -> None:
     )
 
 
+@torch.no_grad()
 def noise_matters_where_declared(subject: Subject) -> None:
     """A module that declares noise is stochastic: noise without effect is a mistake somewhere."""
     width, inputs = subject.module.noise_dim, subject.inputs()
     if not width:
         return
-    with torch.no_grad():
-        one, two = (
-            subject.predict(inputs._replace(noise=subject.inputs(seed).noise)) for seed in (0, 1)
-        )
+    one, two = (
+        subject.predict(inputs._replace(noise=subject.inputs(seed).noise)) for seed in (0, 1)
+    )
     expect(
         not _same([*one], [*two]),
         f"noise of width {width} changes the prediction",
@@ -137,14 +137,14 @@ def noise_matters_where_declared(subject: Subject) -> None:
     )
 
 
+@torch.no_grad()
 def loss_noise_matters_where_declared(subject: WorldModelSubject) -> None:
     """The engine draws noise for ``loss``: noise without effect is a mistake."""
     if not subject.module.loss_noise_dim:
         return
     batch, noise = subject.example()
     _, other = subject.example(1)
-    with torch.no_grad():
-        one, two = (subject.loss((batch, x))[0] for x in (noise, other))
+    one, two = (subject.loss((batch, x))[0] for x in (noise, other))
     expect(
         not torch.equal(one, two),
         f"noise of width {subject.module.loss_noise_dim} changes the loss",
@@ -153,10 +153,10 @@ def loss_noise_matters_where_declared(subject: WorldModelSubject) -> None:
     )
 
 
+@torch.no_grad()
 def leaves_its_arguments_alone(subject: Subject) -> None:
     """The engine uses the same tensors again: an in-place change would silently spoil them."""
-    with torch.no_grad():
-        inputs, noise, example = subject.inputs(), subject.noise(), subject.example()
+    inputs, noise, example = subject.inputs(), subject.noise(), subject.example()
     # The recorded action itself, so that a change of it shows.
     partner = (lambda *_: inputs.action) if isinstance(inputs, ModelInputs) else world
     calls: dict[str, Callable[[], object]] = {
@@ -167,8 +167,7 @@ def leaves_its_arguments_alone(subject: Subject) -> None:
     held = [x for x in tree_leaves((inputs, noise, example)) if isinstance(x, Tensor)]
     kept = [x.clone() for x in held]
     for hook, call in calls.items():
-        with torch.no_grad():
-            call()
+        call()
         for before, after in zip(kept, held, strict=True):
             expect(
                 torch.equal(before, after),
@@ -186,7 +185,7 @@ def stays_finite(subject: Subject) -> None:
         found = subject.predict(inputs)
         total = torch.stack([x.sum() for x in found]).sum()
         expect(
-            _finite(*found, *leaves.values()) and _finite_gradients(total, [*leaves.values()]),
+            _finite(total, leaves.values(), inputs.z, *found),
             f"finite values and gradients of `predict` for inputs of scale {scale:g}",
             "some are not",
             "bound the arguments of exponentials, and the divisors",
@@ -197,21 +196,20 @@ def stays_finite(subject: Subject) -> None:
         obs, reward = scale * batch.obs_HBO, scale * (batch.reward_HB - 1)
         loss, _ = subject.loss((batch._replace(obs_HBO=obs, reward_HB=reward), noise))
         expect(
-            _finite(loss) and _finite_gradients(loss, [*subject.module.parameters()]),
+            _finite(loss, subject.module.parameters()),
             f"a finite loss and gradient for observations and rewards of scale {scale:g}",
             "some are not",
             "rewards can be negative and large: fmbpo.nn.two_hot takes any",
         )
 
 
-def _finite(*values: Tensor | None) -> bool:
-    return all(x is None or bool(torch.isfinite(x).all()) for x in values)
+def _finite(total: Tensor, inputs: Iterable[Tensor], *values: Tensor) -> bool:
+    """Whether the 0-d ``total``, its gradients to the inputs, and the values are finite."""
+    grads = torch.autograd.grad(total, list(inputs), allow_unused=True)
+    return all(x is None or bool(torch.isfinite(x).all()) for x in (total, *grads, *values))
 
 
-def _finite_gradients(total: Tensor, inputs: list[Tensor]) -> bool:
-    return _finite(*torch.autograd.grad(total, inputs, allow_unused=True))
-
-
+@torch.no_grad()
 def rows_do_not_see_each_other(subject: Subject) -> None:
     """A row's latent and prediction depend on that row alone: no statistics over the batch."""
     rows = 6
@@ -227,8 +225,7 @@ def rows_do_not_see_each_other(subject: Subject) -> None:
         embedding = subject.module.embed(mine.task.index_B)
         return *predicted, embedding, subject.module.encode(obs, embedding)
 
-    with torch.no_grad():
-        together, turned, alone = map(found, (torch.arange(rows), order, torch.arange(1)))
+    together, turned, alone = map(found, (torch.arange(rows), order, torch.arange(1)))
     for a, b, c in zip(together, turned, alone, strict=True):
         expect(
             _near(a[order], b) and _near(a[:1], c),
@@ -242,36 +239,37 @@ def _near(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
 def rollout_is_repeated_predict(subject: Subject) -> None:
     """Policies are trained by rollouts and act by ``predict``: both must be the same model."""
     inputs, noise = subject.inputs(), subject.noise()
     partner = subject.partner(inputs)
-    with torch.no_grad():
-        rollout = subject.rollout(inputs, noise)
-        starts = torch.equal(rollout.z_HBD[0], inputs.z)
-        expect(starts, "a rollout begins with its start", "another latent", "put z in front")
-        for t, z in enumerate(rollout.z_HBD[:-1]):
-            if isinstance(inputs, ModelInputs):
-                action = partner(t, z)
-                now = inputs._replace(z=z, action=action, noise=noise[t])
-                following, logits = subject.predict(now)
-            else:
-                (action,) = subject.predict(inputs._replace(z=z, noise=noise[t]))
-                following, logits = partner(t, z, action)
-            # The action first: the others are consequences of it.
-            for name, a, b in (
-                ("action", action, rollout.action_HBA[t]),
-                ("latent", following, rollout.z_HBD[t + 1]),
-                ("reward", logits, rollout.reward_logits_HBR[t]),
-            ):
-                expect(
-                    _near(a, b),
-                    f"the rollout's {name} at step {t} is that of `predict` with noise[{t}]",
-                    f"it is off by {(a - b).abs().max():.2g}",
-                    "use fmbpo.nn.rollout, or step from the latent of the step before",
-                )
+    rollout = subject.rollout(inputs, noise)
+    starts = torch.equal(rollout.z_HBD[0], inputs.z)
+    expect(starts, "a rollout begins with its start", "another latent", "put z in front")
+    for t, z in enumerate(rollout.z_HBD[:-1]):
+        if isinstance(inputs, ModelInputs):
+            action = partner(t, z)
+            now = inputs._replace(z=z, action=action, noise=noise[t])
+            following, logits = subject.predict(now)
+        else:
+            (action,) = subject.predict(inputs._replace(z=z, noise=noise[t]))
+            following, logits = partner(t, z, action)
+        # The action first: the others are consequences of it.
+        for name, a, b in (
+            ("action", action, rollout.action_HBA[t]),
+            ("latent", following, rollout.z_HBD[t + 1]),
+            ("reward", logits, rollout.reward_logits_HBR[t]),
+        ):
+            expect(
+                _near(a, b),
+                f"the rollout's {name} at step {t} is that of `predict` with noise[{t}]",
+                f"it is off by {(a - b).abs().max():.2g}",
+                "use fmbpo.nn.rollout, or step from the latent of the step before",
+            )
 
 
+@torch.no_grad()
 def partner_is_asked_once_per_step(subject: Subject) -> None:
     """The partner of a rollout sees t = 0..H-1 in order, with the latent of that step."""
     inputs = subject.inputs()
@@ -282,8 +280,7 @@ def partner_is_asked_once_per_step(subject: Subject) -> None:
         latents.append(z)
         return partner(t, z, *action)
 
-    with torch.no_grad():
-        rollout = subject.rollout(inputs, partner=noting)
+    rollout = subject.rollout(inputs, partner=noting)
     expect(
         times == list(range(HORIZON)),
         f"the partner is called with t = 0..{HORIZON - 1}",
@@ -294,11 +291,11 @@ def partner_is_asked_once_per_step(subject: Subject) -> None:
     expect(equal, "the partner sees z[t] at step t", "another latent", "pass the current latent")
 
 
+@torch.no_grad()
 def horizon_is_that_of_the_noise(subject: Subject) -> None:
     """H is the length of the noise, whatever its width: one step more noise, one step more."""
     inputs, steps = subject.inputs(), HORIZON + 2
     noise = inputs.noise.new_zeros(steps, *inputs.noise.shape)
-    with torch.no_grad():
-        found = len(subject.rollout(inputs, noise).action_HBA)
+    found = len(subject.rollout(inputs, noise).action_HBA)
     remedy = "take H from len(noise)"
     expect(found == steps, f"{steps} rows of noise give {steps} steps", f"{found}", remedy)

@@ -29,7 +29,7 @@ def gradients_reach_the_inputs(subject: Subject) -> None:
     inputs, leaves = varied(subject.inputs())
     for place, output in enumerate(subject.predict(inputs)):
         weighed = (output * torch.linspace(-1, 1, output.shape[-1]).to(output)).sum()
-        for name, found in zip(leaves, reached(weighed, [*leaves.values()]), strict=True):
+        for name, found in zip(leaves, reached(weighed, leaves.values()), strict=True):
             expect(
                 found,
                 f"result {place} of `predict` has a gradient to the {name}",
@@ -42,12 +42,11 @@ def gradients_are_exact(subject: Subject) -> None:
     """Analytic gradients agree with finite differences in float64, for inputs and parameters."""
     subject = attrs.evolve(subject, dtype=torch.float64)
     inputs, leaves = varied(subject.inputs(rows=2))
-    names, tensors = [*leaves], [*leaves.values()]
-    fields = {"latent": "z", "action": "action"}
+    tensors = list(leaves.values())  # the first fields of the inputs
 
     def predict(*x: Tensor) -> tuple[Tensor, ...]:
-        given = {fields[name]: value for name, value in zip(names, x, strict=False)}
-        return subject.predict(inputs._replace(**given))
+        given = zip(inputs._fields, x[: len(tensors)], strict=False)
+        return subject.predict(inputs._replace(**dict(given)))
 
     everything = [*tensors, *subject.module.parameters()]
     for what, wanted in (("inputs", tensors), ("parameters", everything)):
@@ -64,7 +63,7 @@ def gradients_are_exact(subject: Subject) -> None:
 def loss_reaches_every_parameter(subject: Subject) -> None:
     """A parameter without a gradient never learns, and nothing else would tell."""
     names, parameters = zip(*subject.module.named_parameters(), strict=True)
-    found = reached(subject.loss()[0], [*parameters])
+    found = reached(subject.loss()[0], parameters)
     idle = [name for name, learns in zip(names, found, strict=True) if not learns]
     expect(
         not idle,
@@ -100,7 +99,7 @@ def frozen_is_frozen(subject: Subject) -> None:
     inputs, leaves = varied(subject.inputs())
     total = torch.stack([x.square().sum() for x in subject.predict(inputs)]).sum()
     expect(
-        all(reached(total, [*leaves.values()])),
+        all(reached(total, leaves.values())),
         "gradients pass through a frozen module to its inputs",
         "they do not",
         "freeze parameters alone: no torch.no_grad, no detach",
@@ -119,10 +118,10 @@ def frozen_is_frozen(subject: Subject) -> None:
     )
 
 
+@torch.no_grad()
 def loss_is_a_mean_over_rows(subject: Subject) -> None:
     """The batch's size is a setting: doubling a batch must not double the step."""
-    with torch.no_grad():
-        once, twice = (subject.loss(subject.example(copies=copies))[0] for copies in (1, 2))
+    once, twice = (subject.loss(subject.example(copies=copies))[0] for copies in (1, 2))
     expect(
         torch.allclose(once, twice, rtol=1e-4, atol=1e-6),
         "the loss of a batch and of the batch taken twice are equal",
@@ -169,12 +168,12 @@ def _train(
     return losses
 
 
+@torch.no_grad()
 def _mean_return(subject: Subject) -> float:
     """Of a policy's fixed example; 0 for a world model."""
     if not isinstance(subject, PolicySubject):
         return 0.0
-    with torch.no_grad():
-        return float(subject.example()[0].return_B.mean())
+    return float(subject.example()[0].return_B.mean())
 
 
 class _Learned(NamedTuple):
@@ -247,14 +246,14 @@ def policys_input_is_cut(subject: PolicySubject) -> None:
         return
     inputs, leaves = varied(subject.inputs())
     rollout = subject.rollout(inputs)
-    (seen,) = reached(rollout.action_HBA.sum(), [*leaves.values()])
+    (seen,) = reached(rollout.action_HBA.sum(), leaves.values())
     expect(
         not seen,
         "in a rollout the policy sees the latents without their gradient",
         "its actions have a gradient to the start",
         "use fmbpo.nn.rollout.policy_rollout, or give the policy z.detach()",
     )
-    (through,) = reached(rollout.z_HBD[-1].sum(), [*leaves.values()])
+    (through,) = reached(rollout.z_HBD[-1].sum(), leaves.values())
     expect(
         through,
         "the path through the world model is not cut",
@@ -274,7 +273,7 @@ def gradients_pass_through_the_rollout(subject: PolicySubject) -> None:
     }
     for name, end in ends.items():
         expect(
-            any(reached(end, [*subject.module.parameters()])),
+            any(reached(end, subject.module.parameters())),
             f"{name} of a rollout has a gradient to the parameters",
             "it has none",
             "pass the action itself to the partner, and return its answer as it is",

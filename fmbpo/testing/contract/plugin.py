@@ -123,8 +123,7 @@ def settings_survive_a_file(subject: Subject) -> None:
         "TOML": lambda: tomli.loads(toml),
         "JSON": lambda: json.loads(json.dumps(values)),
     }
-    remedy = "let Config's fields be int, finite float, bool, str, Literal, or lists or tables of "
-    remedy += "these"
+    remedy = "let Config's fields be int, finite float, bool, str, Literal, lists or tables of them"
     for form, reader in read.items():
         try:
             again = structure(reader(), cls)

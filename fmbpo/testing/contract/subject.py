@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import attrs
 import torch
@@ -86,6 +86,9 @@ class PolicyInputs(NamedTuple):
     noise: Tensor
 
 
+Inputs: TypeAlias = ModelInputs | PolicyInputs
+
+
 @attrs.frozen(eq=False, slots=False)
 class Subject:
     """One plugin with one configuration; ``WorldModelSubject`` and ``PolicySubject`` are the two
@@ -102,7 +105,6 @@ class Subject:
     """Floating-point type of the parameters; None: that of ``build``."""
     results: dict[str, Any] = attrs.field(factory=dict)
     """Results that several checks share."""
-
     dims: WorldModelDims | PolicyDims = _POLICY_DIMS
 
     @cached_property
@@ -121,9 +123,7 @@ class Subject:
                     parameter.add_(0.1 * torch.randn_like(parameter))
         return module if self.dtype is None else module.to(self.dtype)
 
-    def inputs(
-        self, seed: int = 0, rows: int = ROWS, scale: float = 1.0
-    ) -> ModelInputs | PolicyInputs:
+    def inputs(self, seed: int = 0, rows: int = ROWS, scale: float = 1.0) -> Inputs:
         """Random inputs of ``predict`` in the module's precision; ``scale``: how extreme."""
         raise NotImplementedError
 
@@ -135,13 +135,13 @@ class Subject:
         """Arguments of ``loss`` after the module; each row is there ``copies`` times."""
         raise NotImplementedError
 
-    def predict(self, inputs: ModelInputs | PolicyInputs) -> tuple[Tensor, ...]:
+    def predict(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """The tensors of ``predict``: next latent and reward logits, or the action."""
         return tensors_of(self.component.predict(self.module, *inputs))
 
     def rollout(
         self,
-        inputs: ModelInputs | PolicyInputs | None = None,
+        inputs: Inputs | None = None,
         noise_HBN: Tensor | None = None,
         partner: Callable[..., Any] | None = None,
     ) -> Rollout:
@@ -149,9 +149,8 @@ class Subject:
         inputs = inputs or self.inputs()
         noise_HBN = self.noise() if noise_HBN is None else noise_HBN
         partner = partner or self.partner(inputs)
-        made: Rollout = self.component.rollout(
-            self.module, inputs.z, partner, inputs.task, noise_HBN
-        )
+        arguments = inputs.z, partner, inputs.task, noise_HBN
+        made: Rollout = self.component.rollout(self.module, *arguments)
         return made
 
     def noise(self, seed: int = 0) -> Tensor:
@@ -160,9 +159,8 @@ class Subject:
 
     def loss(self, example: tuple[Any, ...] | None = None) -> tuple[Tensor, Metrics]:
         """``loss``, by default of the fixed example."""
-        found: tuple[Tensor, Metrics] = self.component.loss(
-            self.module, *(example or self.example())
-        )
+        arguments = example or self.example()
+        found: tuple[Tensor, Metrics] = self.component.loss(self.module, *arguments)
         return found
 
     def _normal(self, seed: int | torch.Generator, *shape: int) -> Tensor:
@@ -241,11 +239,8 @@ class PolicySubject(Subject):
         z = torch.randn(rows, self.dims.latent, generator=g)
         noise = scale * self._normal(g, rows, self.module.noise_dim)
         table = self._normal(g, TASKS, self.dims.task)
-        return PolicyInputs(
-            simnorm(3 * scale * z).to(noise.dtype),
-            self._task(rows, lambda index: table[index]),
-            noise,
-        )
+        task = self._task(rows, lambda index: table[index])
+        return PolicyInputs(simnorm(3 * scale * z).to(noise.dtype), task, noise)
 
     def partner(self, inputs: PolicyInputs) -> AnswerAction:
         """``world``."""
@@ -280,15 +275,16 @@ def tensors_of(predicted: Tensor | Prediction) -> tuple[Tensor, ...]:
     return (predicted,) if isinstance(predicted, Tensor) else tuple(predicted)
 
 
-def reached(total: Tensor, inputs: list[Tensor]) -> list[bool]:
+def reached(total: Tensor, inputs: Iterable[Tensor]) -> list[bool]:
     """Whether the 0-d ``total`` has a gradient to each input that is not all zeros."""
+    inputs = list(inputs)
     if not total.requires_grad:
         return [False] * len(inputs)
     grads = torch.autograd.grad(total, inputs, retain_graph=True, allow_unused=True)
     return [g is not None and bool(g.any()) for g in grads]
 
 
-def varied(inputs: ModelInputs | PolicyInputs) -> tuple[Any, dict[str, Tensor]]:
+def varied(inputs: Inputs) -> tuple[Any, dict[str, Tensor]]:
     """The inputs as leaves that take a gradient, and these leaves by name."""
     leaves = {"latent": inputs.z.clone().requires_grad_()}
     if isinstance(inputs, ModelInputs):
