@@ -24,8 +24,8 @@ from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.outcome import Interrupted
 from fmbpo.runs.sinks import JsonLines, MetricSinks
 from fmbpo.training.cells import Cell
+from fmbpo.training.context import Context
 from fmbpo.training.dataset import load_dataset
-from fmbpo.training.own_models import learning_models
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
 
@@ -241,7 +241,7 @@ CADENCE = Cadence(ITERATIONS, log_every=3, evaluate_every=2, checkpoint_every=4)
 
 
 def pretraining(e, data):
-    return [Pretraining(e.world_model, e.pretrain, data, torch.device("cpu"), False)]
+    return [Pretraining(Context(e, data, torch.device("cpu")))]
 
 
 def policies(e, data):
@@ -249,9 +249,9 @@ def policies(e, data):
     (world,) = pretraining(e, data)
     e.world_model.component.freeze(world.module)
     groups = [[Cell("cartpole-balance", 1), Cell("reacher-easy", 1)], [Cell("reacher-easy", 2)]]
-    evaluator, cpu = Evaluator(NoSimulator(), 0), torch.device("cpu")
+    context, evaluator = Context(e, data, world.device), Evaluator(NoSimulator(), 0)
     return [
-        PolicyTraining(f"policies/{i}", cells, e, world.module, data, evaluator, cpu)
+        PolicyTraining(f"policies/{i}", cells, context, world.module, evaluator)
         for i, cells in enumerate(groups)
     ]
 
@@ -261,10 +261,9 @@ def finetuned(e, data):
     protocol = Finetuned(world_model="x", model_iterations=2)
     e = attrs.evolve(e, protocol=protocol, conventions=ConventionsConfig(task_embedding="stale"))
     (world,) = pretraining(e, data)
-    cells, cpu = [Cell("cartpole-balance", 1), Cell("reacher-easy", 1)], torch.device("cpu")
-    models = learning_models(e, e.policy_learning, cells, world.module, data, data, cpu)
-    evaluator = Evaluator(NoSimulator(), 0)
-    return [PolicyTraining("policies", cells, e, world.module, data, evaluator, cpu, models)]
+    cells = [Cell("cartpole-balance", 1), Cell("reacher-easy", 1)]
+    context, evaluator = Context(e, data, world.device), Evaluator(NoSimulator(), 0)
+    return [PolicyTraining("policies", cells, context, world.module, evaluator)]
 
 
 def train(root, stages, stop):
