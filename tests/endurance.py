@@ -86,14 +86,15 @@ def told(value: Any) -> str:
 def main(workers: str) -> int:
     """The exit status of pytest; the page is written whether the tests pass or fail."""
     begin, recorder = datetime.now(UTC), Recorder()
+    changed = " and changes" if git("status", "--porcelain", "fmbpo", "plugins") else ""
+    commit = git("rev-parse", "--short", "HEAD") + changed
     words = ["-m", "endurance", "-n", workers, "--dist", "worksteal", "tests"]
     status = pytest.main([f"--rootdir={ROOT}", *words], plugins=[recorder])
     if recorder.tests:
-        changed = " and changes" if git("status", "--porcelain", "fmbpo", "plugins") else ""
         result = {
             "date": f"{begin:%Y-%m-%d %H:%M} UTC",
-            "commit": git("rev-parse", "--short", "HEAD") + changed,
-            "machine": f"{hardware(torch.device('cpu'))}, {os.cpu_count()} cores",
+            "commit": commit,
+            "machine": hardware(torch.device("cpu")),
             "seconds": round((datetime.now(UTC) - begin).total_seconds()),
             "tests": dict(sorted(recorder.tests.items())),
         }

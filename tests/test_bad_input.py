@@ -1,4 +1,4 @@
-"""Every mistake that a user can make ends in status 2 and one message: what, where, how to mend."""
+"""Every mistake that a user can make ends with status 2 and one message: what, where, remedy."""
 
 import importlib
 import json
@@ -23,7 +23,7 @@ SHORT = ["grid.tasks=['cartpole-balance']", "grid.seeds=[1]", "evaluation.final_
 
 @pytest.fixture
 def mistake(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys):
-    """``mistake(words, ...)``: the command says each of the words, and leaves nothing behind."""
+    """``mistake(words, ...)``: the message has each of the words; no file is left behind."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FMBPO_DATA", raising=False)
 
@@ -371,7 +371,7 @@ def test_a_folder_that_is_no_run(runs, mistake):
 
 @pytest.mark.parametrize("every", [1, 2])
 def test_divergence(every, mistake, tmp_path):
-    """Seen before anything that has diverged is saved, whether it shows in a loss or a measure."""
+    """It is found before diverged weights are saved, in a loss or in a validation measure."""
     mistake(
         ["training has diverged", "(pretrain)", "lower the learning rate", "checkpoint is kept"],
         "pretrain.learning_rate=1e30",

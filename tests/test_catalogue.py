@@ -1,4 +1,4 @@
-"""The study's experiments: all there, as the table of the study says, and each runs to its end."""
+"""The study's experiments: they agree with the study's table, and each runs to its end."""
 
 import json
 import re

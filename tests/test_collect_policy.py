@@ -1,4 +1,4 @@
-"""``fmbpo data collect --policy RUN``: a trained policy acts where the recipe says planner."""
+"""``fmbpo data collect --policy RUN``: a trained policy acts in place of the planner."""
 
 import numpy as np
 import pytest

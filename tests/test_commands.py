@@ -1,4 +1,4 @@
-"""Every shell command of README, docs and CONTRIBUTING, run as a reader would: small and tiny."""
+"""Every shell command of README, docs and CONTRIBUTING runs, on small data and tiny networks."""
 
 import itertools
 import os
@@ -55,7 +55,7 @@ EVERYWHERE = list(dict.fromkeys(c for page in PAGES for c in commands(page.read_
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
-    """A folder with what a reader has in a clone, to be left with whatever the commands write."""
+    """A folder with the files of a clone, in which the commands may write."""
     names = ("experiments", "plugins", "fmbpo", "tests", "Makefile", "pyproject.toml")
     for name in (*names, "README.md", "CHANGELOG.md", ".pre-commit-config.yaml"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
@@ -66,7 +66,7 @@ def clone(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(clone, small_store, tiny, tiny_policy, offer_project):
-    """Runs one command; fails for one that it does not know how to run."""
+    """Runs one command; fails for a command that it does not know."""
 
     def run(words):
         match words:

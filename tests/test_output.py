@@ -1,4 +1,4 @@
-"""Where the output itself, or a place's name, is the trouble."""
+"""Problems with the output itself, or with the name of a path."""
 
 import subprocess
 import sys

@@ -15,7 +15,7 @@ MPPI = ["evaluation.planner=mppi", "planning.episodes=2", "planning.samples=6",
 
 @pytest.fixture
 def run(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys):
-    """``run(quadrant, *overrides)``: the summary and what was said."""
+    """``run(quadrant, *overrides)``: the summary and stderr."""
     monkeypatch.chdir(tmp_path)
     # Whole episodes would be half of the time of all tests.
     monkeypatch.setattr(PolicyTraining.planned_returns, "__defaults__", (20,))

@@ -16,7 +16,7 @@ WIDTHS = ["world_model.encoder_units=[48,48,48]", "world_model.units=[48,48]",
 
 @pytest.fixture
 def run(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys):
-    """``run(experiment, *overrides)``: status, summary (None where it failed), messages."""
+    """``run(experiment, *overrides)``: status, summary (None if it failed), messages."""
     monkeypatch.chdir(tmp_path)
 
     def run(name, *overrides, command="run"):

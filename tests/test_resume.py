@@ -24,8 +24,8 @@ from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.outcome import Interrupted
 from fmbpo.runs.sinks import JsonLines, MetricSinks
 from fmbpo.training.cells import Cell
+from fmbpo.training.context import Context
 from fmbpo.training.dataset import load_dataset
-from fmbpo.training.own_models import learning_models
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
 
@@ -116,7 +116,7 @@ class Place:
             )
 
     def wait_for(self, process, happened):
-        """Until ``happened(stderr)``; False where the process ended before."""
+        """Until ``happened(stderr)``; False if the process ended before."""
         deadline = time.monotonic() + PATIENCE
         while process.poll() is None:
             if happened(self.said.read_text()):
@@ -241,17 +241,17 @@ CADENCE = Cadence(ITERATIONS, log_every=3, evaluate_every=2, checkpoint_every=4)
 
 
 def pretraining(e, data):
-    return [Pretraining(e.world_model, e.pretrain, data, torch.device("cpu"), False)]
+    return [Pretraining(Context(e, data, torch.device("cpu")))]
 
 
 def policies(e, data):
-    """Two groups, as the engine makes them where ``policy_learning.stack`` is smaller."""
+    """Two groups, as a run makes them if ``policy_learning.stack`` is smaller than the grid."""
     (world,) = pretraining(e, data)
     e.world_model.component.freeze(world.module)
     groups = [[Cell("cartpole-balance", 1), Cell("reacher-easy", 1)], [Cell("reacher-easy", 2)]]
-    evaluator, cpu = Evaluator(NoSimulator(), 0), torch.device("cpu")
+    context, evaluator = Context(e, data, world.device), Evaluator(NoSimulator(), 0)
     return [
-        PolicyTraining(f"policies/{i}", cells, e, world.module, data, evaluator, cpu)
+        PolicyTraining(f"policies/{i}", cells, context, world.module, evaluator)
         for i, cells in enumerate(groups)
     ]
 
@@ -261,10 +261,9 @@ def finetuned(e, data):
     protocol = Finetuned(world_model="x", model_iterations=2)
     e = attrs.evolve(e, protocol=protocol, conventions=ConventionsConfig(task_embedding="stale"))
     (world,) = pretraining(e, data)
-    cells, cpu = [Cell("cartpole-balance", 1), Cell("reacher-easy", 1)], torch.device("cpu")
-    models = learning_models(e, e.policy_learning, cells, world.module, data, data, cpu)
-    evaluator = Evaluator(NoSimulator(), 0)
-    return [PolicyTraining("policies", cells, e, world.module, data, evaluator, cpu, models)]
+    cells = [Cell("cartpole-balance", 1), Cell("reacher-easy", 1)]
+    context, evaluator = Context(e, data, world.device), Evaluator(NoSimulator(), 0)
+    return [PolicyTraining("policies", cells, context, world.module, evaluator)]
 
 
 def train(root, stages, stop):
@@ -321,7 +320,7 @@ def test_training_state_lies_in_memory_as_a_loaded_one_does(make, experiment):
 
 
 def test_killed_before_the_first_checkpoint_and_between_checkpoints(experiment, tmp_path):
-    """What was logged after the last checkpoint, or without any, is not there twice."""
+    """Rows logged after the last checkpoint, or before the first, are not there twice."""
     data = load_dataset(experiment.data, torch.device("cpu"))
     whole = train(tmp_path / "whole", policies(experiment, data), Stop())
     for name in ("policies/0", "policies/1"):

@@ -29,7 +29,7 @@ def kick(number=signal.SIGUSR1):
 
 @pytest.fixture
 def run(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys):
-    """``run(file, *words)``: exit status, what was said, the runs' states by experiment."""
+    """``run(file, *words)``: exit status, stderr, the runs' states by experiment."""
     monkeypatch.chdir(tmp_path)
 
     def run(file, *words):

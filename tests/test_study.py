@@ -19,7 +19,7 @@ WARNED = "the decoded reward explains nothing"
 
 @pytest.fixture
 def study(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys):
-    """``study(*overrides)``: status, what it printed, what it said, for the demonstration."""
+    """``study(*overrides)``: status, stdout and stderr of the demonstration."""
     monkeypatch.chdir(tmp_path)
 
     def study(*overrides, name="demo_reward_loss_finetune", command="run", without="-"):

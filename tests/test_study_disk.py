@@ -1,4 +1,4 @@
-"""A study whose disk is full at any moment says so, loses nothing, and goes on with more."""
+"""A study whose disk becomes full at any moment reports it, loses nothing, and can be continued."""
 
 import os
 import shutil
@@ -92,8 +92,8 @@ LAST = {
     "imported": (["summary.json", "curves.png"], {"heartbeat", "curves", "summary"}, 3),
     "report": ([], {"report.html", "results.csv"}, 2),
 }
-"""What a command makes again where it is missing, what it writes then (among other things), and
-the step between two moments."""
+"""The files that a command makes again if they are missing, some of the files that it then writes,
+and the step between two moments."""
 
 
 @pytest.mark.parametrize("name", LAST)

@@ -1,4 +1,4 @@
-"""What W&B is given, read back from the files that an offline run leaves."""
+"""The data sent to W&B, read back from the files of an offline run."""
 
 import json
 import os

@@ -166,7 +166,9 @@ class RunFolder:
             with Pulse(self.path / "heartbeat.json", hardware, stages) as self._pulse:
                 yield
         except BaseException as error:
-            write_outcome(self.path, error)
+            # A complete run cannot be stopped; it may fail, if something cannot be added to it.
+            if isinstance(error, Exception) or not self.is_complete:
+                write_outcome(self.path, error)
             raise
         finally:
             self._pulse = None

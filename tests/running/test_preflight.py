@@ -23,7 +23,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture
 def command(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys):
-    """``command(name, *overrides)``: status, rows of ``--json`` for check, what was said."""
+    """``command(name, *overrides)``: status, rows of ``--json`` for check, stderr."""
     monkeypatch.chdir(tmp_path)
 
     def command(name, *overrides, what="check", data=small_store, file=None):

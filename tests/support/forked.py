@@ -15,8 +15,8 @@ PROGRAM = Path(__file__).with_name("forks.py")
 class Ended:
     """A process that ended with ``status`` (of a signal: negative), or that is ``stopped``.
 
-    ``at``: what it was at when the event happened, empty where it did not, and the ``file`` that
-    the event concerned; ``said`` on stdout and stderr.
+    ``at``: the place of the event, empty if it did not happen; ``file``: the file that the event
+    concerned; ``said``: stdout and stderr.
     """
 
     process: int

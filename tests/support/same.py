@@ -1,4 +1,4 @@
-"""What must be equal, bit by bit, of runs that were interrupted and runs that were not."""
+"""What must be equal, bit by bit, in runs that were interrupted and runs that were not."""
 
 import json
 

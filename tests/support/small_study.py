@@ -1,4 +1,4 @@
-"""A whole study in seconds: its commands, and what of their results must be equal.
+"""A whole study in seconds: its commands, and which of their results must be equal.
 
 The commands are an import of a checkpoint, a study of two cells on a pretrained world model, an
 experiment on the imported one, and the report on the study.
