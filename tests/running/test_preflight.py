@@ -200,7 +200,7 @@ def test_a_damaged_record_of_a_finished_run(of, command, tmp_path):
     file = folder / "summary.json"
     whole = file.read_text()
     for text, words in (("null", "not a JSON object"), ("[]", "not a JSON object"),
-                        ("5", "not a JSON object"), ("{}", "summary: missing ")):  # fmt: skip
+                        ("5", "not a JSON object"), ("{}", "experiment: missing; ")):  # fmt: skip
         file.write_text(text)
         for what in ("check", "run"):
             status, rows, said = command(POLICY, what=what)
