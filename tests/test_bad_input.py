@@ -374,7 +374,7 @@ def test_a_folder_that_is_no_run(runs, mistake):
     shutil.rmtree(runs)
     runs.mkdir()
     (runs / "thesis.txt").write_text("mine")
-    mistake([runs.name, "no run", "thesis.txt"], tidy=False)
+    mistake([runs.name, "not a run", "thesis.txt"], tidy=False)
     assert (runs / "thesis.txt").read_text() == "mine"
 
 

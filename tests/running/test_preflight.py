@@ -200,7 +200,7 @@ def test_a_damaged_record_of_a_finished_run(of, command, tmp_path):
     file = folder / "summary.json"
     whole = file.read_text()
     for text, words in (("null", "is no JSON object"), ("[]", "is no JSON object"),
-                        ("5", "is no JSON object"), ("{}", "summary: missing ")):  # fmt: skip
+                        ("5", "is no JSON object"), ("{}", "experiment: missing; ")):  # fmt: skip
         file.write_text(text)
         for what in ("check", "run"):
             status, rows, said = command(POLICY, what=what)
