@@ -1,4 +1,4 @@
-"""How a world model is optimised, in whichever table of an experiment it stands."""
+"""The optimiser of a world model, whichever table of an experiment it stands in."""
 
 from __future__ import annotations
 

@@ -153,11 +153,8 @@ class OwnModels:
         batch: Batch = stack([s.sample() for s in self.samplers])
         shape = self.learning.horizon, batch.index_B.shape[1], self.module.loss_noise_dim
         noise = torch.stack([torch.randn(shape, generator=g) for g in self.generators])
-        rate = linear_decay(
-            self.protocol.model_learning_rate,
-            self.protocol.model_final_learning_rate,
-            (iteration - 1) / self.learning.iterations,
-        )
+        optimiser, done = self.protocol.optimiser, (iteration - 1) / self.learning.iterations
+        rate = linear_decay(optimiser.learning_rate, optimiser.final_learning_rate, done)
         return batch, noise.to(self.device), torch.tensor(rate, device=self.device)
 
     def evaluate(self) -> list[dict[str, float]]:

@@ -63,9 +63,8 @@ class Pretraining:
 
     def _inputs(self, iteration: int) -> tuple[Batch, Tensor, Tensor]:
         config = self.config
-        rate = linear_decay(
-            config.learning_rate, config.final_learning_rate, (iteration - 1) / config.iterations
-        )
+        optimiser, done = config.optimiser, (iteration - 1) / config.iterations
+        rate = linear_decay(optimiser.learning_rate, optimiser.final_learning_rate, done)
         shape = (config.horizon, config.batch, self.module.loss_noise_dim)
         noise = torch.randn(shape, generator=self.noise).to(self.device)
         return self.sampler.sample(), noise, torch.tensor(rate, device=self.device)

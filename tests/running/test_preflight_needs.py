@@ -4,6 +4,7 @@ import attrs
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._pytree import tree_leaves
 
 from fmbpo.base import free_memory
 from fmbpo.base.text import bytes_text
@@ -89,14 +90,19 @@ def test_shapes_tell_what_a_real_update_takes(name, size, load):
 
 
 def test_the_state_in_closed_form(load):
-    """Parameters once in the module and once in the state, Adam's two moments, the best ones."""
+    """Parameters once in the module and once in the state, Adam's two moments, the best ones; two
+    generators; and the slices that the validator keeps."""
     e = load(PRETRAIN)
     cost, stage = cost_of(e), stage_of(e)
     parameters = sum(p.numel() for p in stage.module.parameters())
     assert cost.weights == 4 * parameters
-    assert cost.training == 4 * (2 * parameters + 1 + parameters)
+    generators = 2 * torch.get_rng_state().numel()
+    assert cost.training == 4 * (2 * parameters + 1 + parameters) + generators
+    slices = tree_leaves([stage.validator.batch, stage.validator.fit])
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in slices}
+    least = 5 * 4 * parameters + sum(storages.values())
     blocks = 5 * sum(1 for _ in stage.module.parameters()) + 1
-    assert 5 * 4 * parameters <= cost.state < 5 * 4 * parameters + 512 * blocks
+    assert least <= cost.state < least + 512 * blocks
 
 
 def test_more_of_everything_needs_more(load):

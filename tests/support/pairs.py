@@ -1,5 +1,6 @@
 """Small instances of every world model and policy, for tests of the engine."""
 
+import attrs
 import torch
 from torch.utils._pytree import tree_map
 
@@ -18,6 +19,8 @@ KINDS = ("mlp", "flow")
 PAIRS = [(w, p) for w in KINDS for p in KINDS]
 B, H = 4, 3
 LEARNING = PolicyLearningConfig(batch=B, horizon=H, critic_iterations=2, critic_minibatches=2)
+ONE_PASS = attrs.evolve(LEARNING, critic_iterations=1)
+"""For what is compiled: its graph grows with the critics' passes, each of which is the same."""
 RATES = Rates(torch.tensor(1e-3), torch.tensor(1e-3))
 OPTIMISER = ModelOptimiser(
     learning_rate=1e-3,  # at the start and at the end; an update is given its own
@@ -70,14 +73,14 @@ def pair(world_model, policy):
     return Pair(model, model_component, module, component)
 
 
-def policy_update(pair, **conventions):
-    """A small critic beside the pair, and the settings of these tests."""
-    return PolicyUpdate(pair, Critic(16, [16]), LEARNING, ConventionsConfig(**conventions))
+def policy_update(pair, learning=LEARNING, **conventions):
+    """An update of the pair and of small critics."""
+    return PolicyUpdate(pair, Critic(16, [16]), learning, ConventionsConfig(**conventions))
 
 
-def problem(world_kind, policy_kind, cells=3, **conventions):
+def problem(world_kind, policy_kind, cells=3, **settings):
     """An update, and the stacked state and start of some cells that all differ."""
-    update = policy_update(pair(world_model(world_kind), policy(policy_kind)), **conventions)
+    update = policy_update(pair(world_model(world_kind), policy(policy_kind)), **settings)
     states, starts = [], []
     for cell in range(cells):
         torch.manual_seed(100 + cell)

@@ -3,7 +3,20 @@
 import attrs
 import pytest
 import torch
-from pairs import OPTIMISER, PAIRS, RATES, B, H, batch, params, problem, stack, world_model
+from pairs import (
+    LEARNING,
+    ONE_PASS,
+    OPTIMISER,
+    PAIRS,
+    RATES,
+    B,
+    H,
+    batch,
+    params,
+    problem,
+    stack,
+    world_model,
+)
 from torch.utils._pytree import tree_leaves, tree_map
 
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
@@ -13,9 +26,9 @@ each_pair = pytest.mark.parametrize(("world", "policy"), PAIRS)
 stale = pytest.mark.parametrize("stale", [False, True])
 
 
-def prepared(world, policy, stale=False):
+def prepared(world, policy, stale=False, learning=LEARNING):
     """A joint step as ``PolicyTraining.step`` makes it, and its arguments."""
-    policy_update, states, starts = problem(world, policy, cells=CELLS)
+    policy_update, states, starts = problem(world, policy, cells=CELLS, learning=learning)
     component, module = world_model(world)
     optimiser = attrs.evolve(OPTIMISER, encoder_scale=1.0)
     model_update = WorldModelUpdate(module, component.loss, optimiser, stacked=True)
@@ -55,7 +68,7 @@ def test_training_stacked_equals_training_apart(world, policy, stale):
 @each_pair
 def test_compiles_as_one_graph_and_equals_eager(world, policy):
     torch._dynamo.reset()
-    step, given = prepared(world, policy)
+    step, given = prepared(world, policy, learning=ONE_PASS)
     compiled = torch.compile(step, fullgraph=True, backend="eager")
     close(compiled(*given), step(*given))
 

@@ -138,7 +138,7 @@ def test_weights_reach_the_sampler_and_wrong_ones_are_named(tmp_path):
     assert sorted(data.weight_K.tolist()) == [1.0] * 29 + [2.5]
     for tasks, name in (([], "humanoid-walk"), ([TASKS[1]], TASKS[0])):
         config = DataConfig(path=path, tasks=tasks, weights={name: 1.0})
-        with pytest.raises(UserError, match=f"a weight for task '{name}'"):
+        with pytest.raises(UserError, match=f"data.weights names task '{name}'"):
             load_dataset(config, CPU)
     with pytest.raises(ValueError, match="positive"):
         DataConfig(weights={TASKS[0]: 0.0})

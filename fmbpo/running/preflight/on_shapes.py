@@ -27,7 +27,7 @@ from fmbpo.data.residence import ROW_WIDTH, Kind
 from fmbpo.data.sampler import Rows, action_masks
 from fmbpo.hookspecs import Task, WorldModel
 from fmbpo.measure.evaluation import Evaluator
-from fmbpo.measure.validation import FIT_SLICES, HORIZONS, SLICES
+from fmbpo.measure.validation import Validator
 from fmbpo.plugins import Component
 from fmbpo.tasks.env import EPISODE_STEPS
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, task_info
@@ -215,7 +215,7 @@ def pretraining_cost(experiment: Experiment, tasks: Sequence[str]) -> Cost:
         tally.begin()
         stage.step(1)
         ran = tally.ran
-        evaluation = _validation(tally, stage.module, stage.component, len(tasks))
+        evaluation = _validation(tally, stage.validator, stage.module, stage.component)
     return Cost(
         flops=ran[0],
         operations=ran[1],
@@ -243,7 +243,10 @@ def policies_cost(experiment: Experiment, cells: Sequence[Cell]) -> Cost:
         tally.begin()
         stage.step(1)
         ran = tally.ran
-        evaluation = _validation(tally, model, table.component, 1) if stage.models else 0
+        evaluation = 0
+        if stage.models:
+            validator = stage.models.validators[0]
+            evaluation = _validation(tally, validator, model, table.component)
     return Cost(
         flops=ran[0],
         operations=ran[1],
@@ -260,34 +263,24 @@ def size(tree: object) -> int:
     return sum(t.numel() * t.element_size() for t in tree_leaves(tree) if isinstance(t, Tensor))
 
 
-def _validation(tally: Tally, module: WorldModel, component: Component, tasks: int) -> int:
-    """Bytes at the peak of ``fmbpo.measure.validation.Validator`` beyond those that are held.
+def _validation(
+    tally: Tally, validator: Validator, module: WorldModel, component: Component
+) -> int:
+    """Bytes at the peak of a validation beyond those that are held.
 
-    Its two large parts: the latents that the read-out is fitted on (two rows of ``FIT_SLICES`` per
-    task) and the held-out rollout; then the regression and the singular values, in double
-    precision, with three copies of the largest matrix. (The validator itself looks at values,
-    which shapes do not have.)
+    Its two large parts: the latents that the read-out is fitted on, and the held-out rollout; then
+    the regression and the singular values, in double precision, with three copies of the largest
+    matrix. (The validator itself looks at values, which shapes do not have.)
     """
-    held = tally.live
+    held, batch, fit = tally.live, validator.batch, validator.fit
     tally.begin()
-    rows = _Shapes()
-    count = len(MT30)
-    masks = torch.empty(count, ACTION_WIDTH, device=META)
-
-    def slices(number: int, horizon: int) -> tuple[Tensor, Tensor, Task]:
-        packed = rows.gather(torch.empty(number), horizon)
-        index = torch.zeros(number, dtype=torch.int64, device=META)
-        obs, action = packed[..., : -1 - ACTION_WIDTH], packed[1:, :, -1 - ACTION_WIDTH : -1]
-        return obs, action, Task(index, masks[index], module.embed(index))
-
     with torch.no_grad():
-        obs, action, task = slices(SLICES, HORIZONS[-1])
-        fit, _, fit_task = slices(FIT_SLICES * tasks, 1)
-        z = module.encode(obs[0], task.embedding_BE)
-        noise = torch.empty(HORIZONS[-1], SLICES, module.noise_dim, device=META)
-        found = component.rollout(module, z, lambda t, _: action[t], task, noise)
-        module.encode(fit, fit_task.embedding_BE)
-        latents = module.encode(obs, task.embedding_BE).double()
+        task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
+        z = module.encode(batch.obs_HBO[0], task.embedding_BE)
+        noise = torch.empty(len(batch.action_HBA), len(z), module.noise_dim, device=META)
+        found = component.rollout(module, z, lambda t, _: batch.action_HBA[t], task, noise)
+        module.encode(fit.obs_HBO, module.embed(fit.index_B))
+        latents = module.encode(batch.obs_HBO, task.embedding_BE).double()
         copies = [torch.empty_like(latents) for _ in range(3)]
     del found, copies
     return tally.ran[2] - held
