@@ -16,6 +16,7 @@ from fmbpo.running.preflight.disk import MEASURES, METRICS, Kept, metrics_bytes
 from fmbpo.running.preflight.duration import Pace, simulation
 from fmbpo.running.preflight.on_shapes import Cost, policies_cost, pretraining_cost
 from fmbpo.runs.checkpoint import checkpoint_exists, read_manifest
+from fmbpo.runs.folder import BEST
 from fmbpo.runs.summary import read_summary
 from fmbpo.training.cells import Cell, stages
 
@@ -50,11 +51,13 @@ class Part:
 def complete(experiment: Experiment, names: tuple[str, str], root: Path) -> bool:
     """Whether the whole run is there, so that nothing is trained or evaluated.
 
-    Raises ``UserError`` for a summary that cannot be read.
+    Raises ``UserError`` for a summary or a best checkpoint that cannot be read.
     """
     e = experiment
-    if needs_pretraining(e) and read_summary(root / names[0]) is None:
-        return False
+    if needs_pretraining(e):
+        if read_summary(root / names[0]) is None:
+            return False
+        read_manifest(root / names[0] / "checkpoints" / BEST)
     if e.policy is None:
         return True
     policies = read_summary(root / names[1])
