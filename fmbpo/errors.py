@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: says what is wrong, where, and how to mend it.
+    """A mistake that the user can mend: the problem, its place, and the remedy.
 
     The command line prints it without a traceback and exits with status 2.
     """
@@ -30,7 +30,7 @@ class UserErrors(UserError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint that names the closest known word, or all known words where none is close."""
+    """A hint that names the closest known word, or all known words if none is close."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:

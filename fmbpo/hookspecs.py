@@ -131,7 +131,7 @@ class Policy(Module, Protocol):
     """Passes through the policy's network per ``predict``."""
 
 
-# -- what a module may have, too --------------------------------------------------------------
+# -- optional parts of a module --------------------------------------------------------------
 
 
 @runtime_checkable
@@ -201,7 +201,7 @@ class Prediction(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """H predicted steps; ``z_HBD`` has H + 1 rows, of which the first is the start."""
+    """H predicted steps; ``z_HBD`` has H + 1 rows, the first being the start."""
 
     z_HBD: Tensor
     action_HBA: Tensor

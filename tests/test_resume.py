@@ -347,7 +347,7 @@ def test_a_signal_is_answered_between_iterations_and_a_second_one_at_once(capfd)
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.requested
         assert "once more: at once" in capfd.readouterr().err
-        with pytest.raises(Interrupted, match="what was saved is kept"):
+        with pytest.raises(Interrupted, match="everything saved is kept"):
             os.kill(os.getpid(), signal.SIGINT)
     with Stop().listening() as stop, pytest.raises(Interrupted), stop.ends_at_once():
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Whether the disk takes what is about to be written."""
+"""Whether the disk has room for the next files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fmbpo.errors import UserError
 
 
 def check_disk(needed: int, folder: Path, option: str, words: str = "") -> str:
-    """What is needed and free, for people.
+    """Needed and free space, for people.
 
     Args:
         needed: bytes.
         folder: where they go; it need not exist yet.
         option: of the command line, that names another place.
-        words: added to what is needed.
+        words: added behind the needed space.
 
     Raises:
         UserError: it is too little, or ``folder`` cannot be a folder that one may write to.

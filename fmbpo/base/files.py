@@ -22,7 +22,7 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 def disk_errors(where: Path, *, intact: str = "") -> Iterator[None]:
     """Turn any ``OSError`` within, such as a full disk, into a ``UserError`` that names ``where``.
 
-    ``intact`` adds what the failure left unharmed to the message.
+    ``intact`` names the things that the failure left unharmed.
     """
     try:
         yield

@@ -12,7 +12,7 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def host_free() -> int | None:
-    """Bytes that this process can still take: ``MemAvailable``, and less where its control group
+    """Bytes that this process can still take: ``MemAvailable``, and less if its control group
     (a container, a batch job) may not have as much. None where the system does not say."""
     return _least(_meminfo("MemAvailable"), [max(limit - used, 0) for limit, used in _groups()])
 

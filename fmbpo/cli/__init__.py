@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:  # a place that no command looks after: a full disk under stdout, say
         place = str(error.filename or "the output")[:200]
-        remedy = "free space, or name another place; what was saved is kept"
+        remedy = "free space, or name another place; everything saved is kept"
         mistake = UserError(error.strerror or str(error), where=place, remedy=remedy)
         print(f"error: {mistake}", file=sys.stderr)
         if error.filename is None:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _discard_output() -> None:
-    """What is still buffered would be tried again, and fail again, when Python ends."""
+    """Drop the buffered output, which Python would write again, and fail again, at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

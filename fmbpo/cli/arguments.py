@@ -115,7 +115,7 @@ def stoppable(
 
 
 def stoppable_at_once(arguments: argparse.Namespace, work: Callable[[], None]) -> int:
-    """``stoppable`` work that keeps what it has finished, or writes everything or nothing."""
+    """``stoppable`` work that keeps its finished parts, or writes everything or nothing."""
 
     def ends_at_once(stop: Stop) -> int:
         with stop.ends_at_once():

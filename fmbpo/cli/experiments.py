@@ -66,7 +66,7 @@ def add_commands(commands: Commands) -> None:
     )
     show = add(config, "show", "print the resolved configuration of a file as TOML", _config_show)
     experiment_arguments(show)
-    show.add_argument("--origin", action="store_true", help="add where each value comes from")
+    show.add_argument("--origin", action="store_true", help="add the origin of each value")
     json_argument(show, "the configuration")
     add(config, "schema", "print the JSON Schema of experiment files with the installed plugins",
         _config_schema)  # fmt: skip

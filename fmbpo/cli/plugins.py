@@ -24,7 +24,7 @@ def add_commands(commands: Commands) -> None:
     override_argument(checking, "set one of the plugin's settings; the others are its small ones")
     json_argument(checking, "the checks")
     new = add(kinds, "new", "write a new plugin that passes the contract", _plugins_new)
-    new.add_argument("kind", choices=tuple(GROUPS), help="what the plugin is")
+    new.add_argument("kind", choices=tuple(GROUPS), help="the plugin's role")
     new.add_argument("name", help="its name and its package's, for instance my_policy")
     new.add_argument("--out", type=Path, default=Path(), metavar="DIR",
                      help="the folder that its own folder goes into (default: .)")  # fmt: skip
@@ -72,7 +72,7 @@ def _plugins_check(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"{failed} check(s) failed",
             where=f"plugins check {arguments.name or ''}".rstrip(),
-            remedy="each failed check says what was expected and how to mend it",
+            remedy="each failed check names the expectation, the finding and the remedy",
         )
     return 0
 

@@ -1,4 +1,4 @@
-"""What a reader must know before any number of a comparison."""
+"""Warnings that come before any number of a comparison."""
 
 from __future__ import annotations
 

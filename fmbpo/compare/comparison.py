@@ -114,7 +114,7 @@ class Section:
 
 @attrs.frozen(kw_only=True)
 class Comparison:
-    """All sections. ``attention``: what a reader must know first, by section title ("": about all
+    """All sections. ``attention``: warnings to read first, by section title ("": about all
     sections): missing seeds, failed health gates, identical returns, unequal numbers of episodes,
     different budgets. ``method``: how numbers and intervals were computed, in sentences."""
 

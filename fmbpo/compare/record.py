@@ -27,7 +27,7 @@ class Cell:
 
 @attrs.frozen
 class Basis:
-    """What must be equal before returns are pooled or ranked; each field is a line for readers.
+    """The settings that must agree before returns are pooled or ranked; each a line for readers.
 
     ``protocol``: frozen, finetuned or scratch. ``conventions``: the bundle, or every option.
     ``scale``: paper, laptop, ... ``data``: the data set's id. ``evaluation``: episodes and the seed

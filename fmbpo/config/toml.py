@@ -2,7 +2,7 @@
 
 ``extends = ["base/x.toml"]``
     Paths relative to the file that has it. Tables merge; values and arrays replace. A later file
-    wins over an earlier one, a file wins over what it extends, and a file that is reached twice
+    wins over an earlier one, a file wins over those that it extends; a file reached twice
     counts once, at its first place. ``name``, ``aliases`` and ``description`` belong to one file
     and are not inherited. Cycles are errors.
 ``[scale.NAME.table]``

@@ -197,7 +197,7 @@ def verify(path: Path | str, progress: Callable[[float], None] | None = None) ->
 
 
 def info(path: Path | str) -> dict[str, Any]:
-    """What is in a store: rows, episodes by task and behaviour, mean returns, provenance.
+    """The content of a store: rows, episodes by task and behaviour, mean returns, provenance.
 
     Raises:
         UserError: as `open_store`.

@@ -158,7 +158,7 @@ class StoreWriter:
                 self._flush(self._rows // self._chunk * self._chunk)
 
     def finish(self, attributes: Attributes | None = None) -> Path:
-        """Write what is pending and the attributes, then rename; returns the store's folder."""
+        """Write the pending rows and the attributes, then rename; returns the store's folder."""
         with self._disk():
             self._flush(self._rows)
             task, behaviour, ends = (self._values(name) for name in META_ARRAYS)
@@ -178,7 +178,7 @@ class StoreWriter:
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
-        with disk_errors(self.partial, intact="what is written already is kept"):
+        with disk_errors(self.partial, intact="everything written before is kept"):
             yield
 
     def _create(self, compress: bool, provenance: Attributes | None) -> None:

@@ -83,7 +83,7 @@ def _heading(summary: Summary) -> str:
 
 
 def _notes(summary: Summary) -> list[str]:
-    """What the intervals cover, the baselines that are surely surpassed, cost, health warnings."""
+    """The intervals' basis, the baselines that are surely surpassed, cost, health warnings."""
     lines = []
     if summary.tasks:
         lines.append(interval_note(summary.tasks.values()))

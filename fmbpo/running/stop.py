@@ -63,7 +63,7 @@ class Stop:
             self._signalled |= not by_clock
             self.why = self.why or ("time limit" if by_clock else signal.Signals(number).name)
             if again or self._at_once:
-                raise Interrupted("stopped at once; what was saved is kept", self.why)
+                raise Interrupted("stopped at once; everything saved is kept", self.why)
             first, self.requested = not self.requested, True
             if first:
                 # Not print: the signal may have come in the middle of one.

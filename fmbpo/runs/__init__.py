@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, its checkpoints, its metrics and its summary."""
+"""The record of a run: its folder, its checkpoints, its metrics and its summary."""

@@ -29,7 +29,7 @@ sinkimpl = pluggy.HookimplMarker(_PROJECT)
 
 
 class SinkSpec:
-    """What a sink may implement; each hook is optional."""
+    """The hooks that a sink may implement; each is optional."""
 
     @sinkspec
     def begin(self, stage: str, step: int, total: int) -> None:

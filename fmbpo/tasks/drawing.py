@@ -92,7 +92,7 @@ def _context(width: int, height: int) -> Any:
         before = os.environ.get("PYOPENGL_PLATFORM")
         try:
             return importlib.import_module(f"mujoco.{platform}").GLContext(width, height)
-        except Exception:  # several libraries raise their own, for what the machine lacks
+        except Exception:  # each library raises its own for a missing part
             _forget(platform, before)
     raise UserError(
         "no library here can draw without a display: neither EGL nor OSMesa works",

@@ -137,7 +137,7 @@ def _set_state(env: TaskEnv, qpos: NDArray[Any], qvel: NDArray[Any]) -> None:
 
 
 def _set_target(env: TaskEnv, golden: Arrays, probe: int) -> None:
-    """Write what a reset writes into the model: target (reacher, fish, finger), hinge damping."""
+    """Write a reset's changes into the model: target (reacher, fish, finger), hinge damping."""
     model = env.env.physics.named.model
     for kind in ("geom", "site"):
         if f"probe_target_{kind}_pos" in golden:

@@ -75,7 +75,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
     assert last is None
     assert "the disk is too full: " in messages[0]
     for message in messages[1:]:
-        assert "x.zarr.partial: the disk is full; what is written already is kept" in message
+        assert "x.zarr.partial: the disk is full; everything written before is kept" in message
         assert "run the same command again: it continues" in message
     verify(copy)
     whole = import_files(Import("tdmpc2", [file], **OPTIONS), tmp_path / "whole.zarr")

@@ -1,4 +1,4 @@
-"""The import: checks what is needed and what exists, then writes every episode once."""
+"""The import: checks needs and existing files, then writes every episode once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _OVERHEAD = 600_000_000  # torch, zarr, and the pieces that are being hashed and
 _COPIES = 5  # of a block: as in the file, prepared, pending, joined, on its way to the disk
 _SAMPLE_ROWS = 2**16
 BEHAVIOUR = "replay"
-"""The behaviour of imported episodes, of which nothing is known."""
+"""The behaviour of imported episodes, whose behaviour is unknown."""
 _KINDS: dict[str, tuple[Callable[[Path], EpisodeFile], str]] = {
     "tdmpc2": (TdmpcFile, ".pt"),
     "npz": (NpzFile, ".npz"),

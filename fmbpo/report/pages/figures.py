@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ALL_TASKS = "all tasks"
 """The name of the row over all tasks."""
 MOST_RETURN, RETURN_EDGE = 1000.0, 40.0
-"""The largest possible return, and how far an axis of returns extends beyond what is possible."""
+"""The largest possible return, and how far an axis of returns extends beyond it."""
 _LEVELS = (("PWM, published", "pwm", "-"), ("TD-MPC2, published", "tdmpc2", (0, (2, 1.4))))
 
 

@@ -64,7 +64,7 @@ def _replace(new: Path, place: Path, old: Path) -> None:
 
 
 def _beside(out: Path) -> str:
-    """How this host's processes name what they write beside ``out``, up to the process number."""
+    """How this host's names beside ``out`` begin; the process number follows."""
     return f".{out.name}.{socket.gethostname()}-"
 
 

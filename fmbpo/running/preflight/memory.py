@@ -45,7 +45,7 @@ class Need:
 
 
 def need(costs: Sequence[Cost], workers: int, episodes: int, on_gpu: bool) -> Need:
-    """Of stages one after another, of which the largest counts; ``workers`` processes simulate
+    """Of stages one after another: the largest counts; ``workers`` processes simulate
     ``episodes`` at once."""
     stage = int(FRAGMENTATION * max(c.state + max(c.update, c.evaluation) for c in costs))
     host = LIBRARIES + workers * WORKER + episodes * SIMULATION

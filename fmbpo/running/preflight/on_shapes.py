@@ -192,7 +192,7 @@ class Cost:
     flops: int
     """Floating-point operations (matrix products; a multiply-add counts as two)."""
     operations: int
-    """Calls of torch's operations, each of which costs microseconds however small it is."""
+    """Calls of torch's operations; each costs microseconds, however small."""
     state: int
     """Kept from one iteration to the next: modules, parameters, Adam's moments, critics."""
     update: int

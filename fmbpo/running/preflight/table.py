@@ -17,7 +17,7 @@ WIDTH = 99
 
 @attrs.frozen
 class Row:
-    """One check: its ``subject``, how it ended, what was found, and how to mend it.
+    """One check: its ``subject``, its status, its finding, and the remedy.
 
     ``cells``: those of a study that it is true of; none if it is about the whole.
     """
@@ -103,7 +103,7 @@ def raise_failures(rows: Iterable[Row]) -> None:
 
 
 def print_rows(rows: Sequence[Row], stream: TextIO, *, width: int | None = None) -> None:
-    """The table; a remedy stands under what it mends. In colour if the stream is a terminal."""
+    """The table; a remedy stands under its finding. In colour if the stream is a terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

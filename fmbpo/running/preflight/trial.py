@@ -33,7 +33,7 @@ BATCH, HORIZON = 4, 3
 def try_plugins(
     context: Context, tasks: Sequence[str], runner: EpisodeRunner, traceback: Path | None = None
 ) -> Iterator[tuple[str, str]]:
-    """One tiny update of everything that learns: yields (part, what was done).
+    """One tiny update of everything that learns: yields (part, work done).
 
     ``tasks``: those of the grid; ``traceback``: where a plugin's traceback is kept, if anywhere.
     Raises ``UserError`` for the first hook that breaks its contract.
@@ -90,7 +90,7 @@ class _Checked(Role):
     """A role whose results are held against the contract."""
 
     def wrong(self, what: str) -> UserError:
-        """The plugin does not do what the contract asks."""
+        """The plugin breaks the contract."""
         return self.error(what, REMEDY)
 
     def check(self, what: str, value: object, *shape: int) -> None:

@@ -29,7 +29,7 @@ class Spin(ball_in_cup.BallInCup):  # type: ignore[misc]
             physics.after_reset()
             if physics.data.ncon == 0 and (anywhere or physics.in_target()):
                 break
-        self.after_step(physics)  # what the base class does after placing the ball
+        self.after_step(physics)  # as the base class does after placing the ball
 
     def get_reward(self, physics: ball_in_cup.Physics) -> float:
         """Reward of one control step, in [0, 1]."""

@@ -60,7 +60,7 @@ _MODEL = """
 
 
 def get_model_and_assets() -> tuple[str, dict[str, bytes]]:
-    """The model's XML and what it includes, as dm_control's domains give them."""
+    """The model's XML and its includes, as dm_control's domains give them."""
     return _MODEL, common.ASSETS
 
 

@@ -35,7 +35,7 @@ _POLICY_DIMS = PolicyDims(latent=16, task=4, action=3)
 
 
 class ContractError(AssertionError):
-    """A plugin breaks the contract: what was expected, what was found, how to mend it."""
+    """A plugin breaks the contract: the expectation, the finding, the remedy."""
 
     def __init__(self, expected: str, found: str, remedy: str) -> None:
         super().__init__(f"expected: {expected}\n   found: {found}\n    mend: {remedy}")

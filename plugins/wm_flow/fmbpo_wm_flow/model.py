@@ -28,7 +28,7 @@ class FlowConfig(WorldModelConfig):
     substeps: int = attrs.field(default=4, validator=gt(0))
     """K, equal steps of the solver; with Euler, K = 1 is exactly the MLP world model."""
     parameterisation: Name = attrs.field(default="endpoint", validator=in_(list(PARAMETERISATIONS)))
-    """What the network predicts: the path's end, the velocity, or the velocity of the logits."""
+    """The network's prediction: the path's end, the velocity, or the velocity of the logits."""
     source: Literal["latent", "noise"] = attrs.field(
         default="latent", validator=in_(["latent", "noise"])
     )
