@@ -108,7 +108,7 @@ def test_every_check_of_the_kind_becomes_a_test(group, kind):
     ("configs", "words"),
     [
         ([{}, {"unit": [8]}], r"settings of 'mlp': unit: unknown key[\s\S]*'units'"),
-        ([{"units": ["a"]}], r"units\.0: 'a' \(a string\) where an integer"),
+        ([{"units": ["a"]}], r"units\[0\]: 'a' \(a string\) where an integer"),
         ([{"units": [0]}], r"units: \[0\]"),
         ([{"unit": 1, "detach": 3}], r"unit: unknown key[\s\S]*detach: 3 \(an integer\)"),
         ({"units": [8]}, r"checks of 'mlp': `configs` is \{'units'[\s\S]*configs=\[\{"),
