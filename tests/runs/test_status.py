@@ -130,9 +130,9 @@ def test_every_state(tmp_path):
 def test_clocks_of_two_hosts(tmp_path):
     """Another host's clock may be minutes away; a time that is further in the future is no sign."""
     for ahead, state in ((MISSED - 5, "running"), (MISSED + 60, "stale"), (-MISSED + 5, "running")):
-        now = time.time()
-        kill(create(tmp_path, "far"), time=now + ahead, progress=now + ahead, host="far")
-        assert {e.state for e in scan(tmp_path, now)} == {state}
+        now, root = time.time(), tmp_path / str(ahead)
+        kill(create(root, "far"), time=now + ahead, progress=now + ahead, host="far")
+        assert {e.state for e in scan(root, now)} == {state}
 
 
 def test_continued_runs_are_no_longer_failed_or_stopped(tmp_path):

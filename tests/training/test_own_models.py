@@ -65,8 +65,9 @@ def test_training_stacked_equals_training_apart(world, policy, stale):
         close(tree_map(lambda t, c=cell: t[c : c + 1], together), alone)
 
 
-@each_pair
+@pytest.mark.parametrize(("world", "policy"), [("mlp", "mlp"), ("flow", "flow")])
 def test_compiles_as_one_graph_and_equals_eager(world, policy):
+    """One pair of each kind: in tests/pwm/test_policy.py every pair's policy update compiles."""
     torch._dynamo.reset()
     step, given = prepared(world, policy, learning=ONE_PASS)
     compiled = torch.compile(step, fullgraph=True, backend="eager")
