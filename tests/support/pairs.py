@@ -20,7 +20,7 @@ PAIRS = [(w, p) for w in KINDS for p in KINDS]
 B, H = 4, 3
 LEARNING = PolicyLearningConfig(batch=B, horizon=H, critic_iterations=2, critic_minibatches=2)
 ONE_PASS = attrs.evolve(LEARNING, critic_iterations=1, critic_minibatches=1)
-"""For what is compiled: its graph grows with the critics' passes and mini-batches, which are all alike."""
+"""For compiled updates: the graph grows with the critics' passes and mini-batches, all alike."""
 RATES = Rates(torch.tensor(1e-3), torch.tensor(1e-3))
 OPTIMISER = ModelOptimiser(
     learning_rate=1e-3,  # at the start and at the end; an update is given its own
