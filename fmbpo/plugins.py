@@ -76,7 +76,7 @@ def list_plugins() -> list[Listing]:
 def load_plugin(kind: Kind, name: str) -> Component:
     """Import the plugin, check it against the contract and resolve its hooks.
 
-    What the plugin prints meanwhile goes to stderr, since stdout is for results.
+    The plugin's own output meanwhile goes to stderr, since stdout is for results.
 
     Raises ``UserError``, naming plugin, distribution and remedy, if no distribution or more than
     one offers the name, if the import fails, or if the plugin breaks the contract.

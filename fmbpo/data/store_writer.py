@@ -59,7 +59,7 @@ class StoreWriter:
     Raises:
         UserError: ``out`` exists, a task is unknown, the partial store belongs to another
             request or is damaged, the disk is full or may not be written (here and in every
-            method; what is on the disk stays valid and can be continued).
+            method; the rows on the disk stay valid and can be continued).
     """
 
     def __init__(

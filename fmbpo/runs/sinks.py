@@ -1,6 +1,6 @@
 """Where metrics go. Sinks are pluggy plugins, called at coarse moments and never in a hot loop.
 
-``MetricSinks`` is what the trainer holds; every call reaches every sink. Two conventions:
+The trainer holds ``MetricSinks``; every call reaches every sink. Two conventions:
 
 * ``stage`` names a part of a run (``pretrain``, ``policies/0``), ``step`` counts iterations
   within it.

@@ -32,7 +32,7 @@ WORKER = 100_000_000
 SIMULATION = 1_000_000
 """Of one episode's simulation in it."""
 TIGHT = 0.8
-"""A need of more than this share of what is free is a warning."""
+"""A need above this share of the free memory is a warning."""
 
 
 @attrs.frozen

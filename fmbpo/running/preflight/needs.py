@@ -48,7 +48,7 @@ class Needs:
 
     def of(self, one: Candidate) -> list[Part] | None:
         """The parts of one experiment that are still to train, their memory checked; None if a
-        plugin cannot say what it needs."""
+        plugin cannot state its needs."""
         cell, e = one.cell, one.experiment
         pretraining, policies = (self.root / name for name in one.folders)
         try:
