@@ -97,7 +97,7 @@ def _record(path: Path) -> Record | None:
             where=str(path),
             remedy="repeat its command, which continues it, or leave it out",
         )
-    summary = Summary.from_json(folder.summary(), where=str(path / "summary.json"))
+    summary = Summary.of_run(folder)
     if summary.policy is None:
         return None
     config = folder.config()

@@ -58,7 +58,7 @@ def _pictures(folder: Path) -> dict[str, Callable[[Path], None]]:
     if (folder / "study.json").is_file():
         return {"comparison.png": lambda path: _cells(path, folder)}
     run = RunFolder.open(folder)
-    summary = Summary.from_json(run.summary(), where=str(folder / "summary.json"))
+    summary = Summary.of_run(run)
     if summary.policy is None:
         return {"curves.png": lambda path: _pretraining(path, run, summary)}
     pictures: dict[str, Callable[[Path], None]] = {
@@ -101,7 +101,7 @@ def _cells(path: Path, folder: Path) -> None:
     """The curves of a study's cells together."""
     study = read_object(folder / "study.json")
     runs = {name: RunFolder.open(folder.parent / run) for name, run in study["cells"].items()}
-    summaries = [Summary.from_json(run.summary(), where=str(run.path)) for run in runs.values()]
+    summaries = [Summary.of_run(run) for run in runs.values()]
     tasks = dict.fromkeys(task for summary in summaries for task in summary.tasks)
     panels: dict[str, CellCurves] = {}
     for title, metric in (POLICY_PANELS if tasks else PRETRAINING_PANELS).items():

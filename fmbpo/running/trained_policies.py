@@ -148,7 +148,7 @@ def _finished(run: Path) -> tuple[Summary, Experiment, Mapping[str, Any]]:
             where=str(run),
             remedy="give its command again, which continues it",
         )
-    summary = Summary.from_json(folder.summary(), where=str(run / "summary.json"))
+    summary = Summary.of_run(folder)
     if summary.policy is None:
         raise UserError(
             "the run trained a world model and no policy",

@@ -146,10 +146,6 @@ class RunFolder:
         """The resolved configuration. Raises ``UserError`` if it cannot be read."""
         return read_object(self.path / "config.json")
 
-    def summary(self) -> dict[str, Any]:
-        """The results. Raises ``UserError`` if there are none, or if they cannot be read."""
-        return read_object(self.path / "summary.json")
-
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write the results in one step, which makes the run complete."""
         write_json(self.path / "summary.json", dict(summary))

@@ -83,7 +83,7 @@ def remove(run: Path, wanted: Sequence[Waste]) -> list[Waste]:
 def _found(run: Path) -> list[Waste]:
     """The rule, but for the run's state."""
     folder = RunFolder.open(run)
-    summary = Summary.from_json(folder.summary(), where=str(run))
+    summary = Summary.of_run(folder)
     left = [*asides(run), *asides(folder.checkpoints)]
     found = [Waste(path, "left by a killed process", path.stat().st_size) for path in left]
     if summary.policy is None:

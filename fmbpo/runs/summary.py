@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import attrs
 
+from fmbpo.base.files import read_object
 from fmbpo.base.structure import IF_KNOWN, Problems, agree, derived, plain, structure
 from fmbpo.errors import UserError
 from fmbpo.runs.findings import Finding
@@ -191,6 +192,15 @@ class Summary:
             raise UserError(str(error), where=where, remedy=remedy) from error
         return summary
 
+    @classmethod
+    def of_run(cls, folder: RunFolder) -> Summary:
+        """The results of a complete run.
+
+        Raises ``UserError`` if there are none, or if they cannot be read.
+        """
+        file = folder.path / "summary.json"
+        return cls.from_json(read_object(file), where=str(file))
+
 
 def read_summary(run: Path) -> Summary | None:
     """The summary of the run in a folder; None if the run is not complete.
@@ -201,7 +211,7 @@ def read_summary(run: Path) -> Summary | None:
         return None
     folder = RunFolder.open(run)
     try:
-        return Summary.from_json(folder.summary(), where=str(run / "summary.json"))
+        return Summary.of_run(folder)
     except UserError as error:
         remedy = "move summary.json away: the same command makes it again from the checkpoints"
         raise UserError(error.what, where=error.where, remedy=remedy) from error

@@ -12,6 +12,7 @@ import pytest
 from fmbpo.base.lock import RunLock, is_locked
 from fmbpo.errors import UserError
 from fmbpo.runs.folder import RunFolder, differing_keys, run_name, worker
+from fmbpo.runs.summary import Summary
 
 CONFIG = {"policy": {"lr": 5e-4, "sizes": (512, 512)}, "seeds": [1], "device": "cpu"}
 NAME = run_name("phase8", "mlp-flow", [42, 123], "0123456789abcdef")
@@ -38,11 +39,11 @@ def test_create_then_resume(tmp_path):
         assert worker(run.path) == f"process {os.getpid()} on {socket.gethostname()}"
         assert not run.is_complete
         with pytest.raises(UserError, match="no such file"):
-            run.summary()
+            Summary.of_run(run)
     with make(tmp_path / "deep" / "runs") as run:
         run.write_summary({"experiment": "x"})
         assert run.is_complete
-        assert run.summary() == {"experiment": "x"}
+        assert json.loads((run.path / "summary.json").read_text()) == {"experiment": "x"}
     assert worker(run.path) == ""
     assert not [p for p in run.path.iterdir() if "aside" in p.name]
 
@@ -56,7 +57,7 @@ def test_open_needs_a_run(tmp_path):
 def test_json_that_is_no_object(text, tmp_path):
     make(tmp_path).close()
     run = RunFolder.open(tmp_path / NAME)
-    for file, read in (("config.json", run.config), ("summary.json", run.summary)):
+    for file, read in (("config.json", run.config), ("summary.json", lambda: Summary.of_run(run))):
         (run.path / file).write_text(text)
         with pytest.raises(UserError, match=rf"{file}: not a JSON object\n  -> .*restore it"):
             read()
