@@ -41,7 +41,7 @@ BEGIN, END = "<!-- generated:begin -->\n", "<!-- generated:end -->\n"
 
 # Fields whose class or own section suffices have no docstring of their own.
 MEANINGS = {
-    "kind": "What the file trains; it determines the tables.",
+    "kind": "Whether the file trains a world model or policies; it determines the tables.",
     "study.kind": "Makes the file a study.",
     "protocol.kind": "The protocol; it determines the table's other keys.",
 }

@@ -75,5 +75,5 @@ def _info(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from fmbpo.data.store import verify
 
-    print(f"ok: {arguments.path} is what its id says: {verify(arguments.path)}")
+    print(f"ok: {arguments.path} agrees with its id: {verify(arguments.path)}")
     return 0

@@ -32,7 +32,7 @@ PIECE_ROWS = 65_536
 
 
 class Residence(Protocol):
-    """Packed rows: where they lie, and slices of them.
+    """Packed rows on a device, on the host or on the disk, and slices of them.
 
     Attributes:
         kind: the name of the residence.
