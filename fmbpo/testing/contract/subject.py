@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -90,7 +91,7 @@ Inputs: TypeAlias = ModelInputs | PolicyInputs
 
 
 @attrs.frozen(eq=False, slots=False)
-class Subject:
+class Subject(ABC):
     """One plugin with one configuration; ``WorldModelSubject`` and ``PolicySubject`` are the two
     kinds. ``attrs.evolve(subject, ...)`` builds another module.
     """
@@ -123,17 +124,17 @@ class Subject:
                     parameter.add_(0.1 * torch.randn_like(parameter))
         return module if self.dtype is None else module.to(self.dtype)
 
+    @abstractmethod
     def inputs(self, seed: int = 0, rows: int = ROWS, scale: float = 1.0) -> Inputs:
         """Random inputs of ``predict`` in the module's precision; ``scale``: how extreme."""
-        raise NotImplementedError
 
+    @abstractmethod
     def partner(self, inputs: Any) -> Callable[..., Any]:
         """The fixed partner of a rollout from these inputs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def example(self, seed: int = 0, copies: int = 1) -> tuple[Batch, Tensor] | tuple[Imagined]:
         """Arguments of ``loss`` after the module; each row is there ``copies`` times."""
-        raise NotImplementedError
 
     def predict(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """The tensors of ``predict``: next latent and reward logits, or the action."""
