@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fmbpo.data.residence import Residence
 from fmbpo.hookspecs import Batch
-from fmbpo.tasks.mt30 import OBS_WIDTH
+from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
 
 START_ROWS = 65_536
 """Observations per task in the pool that policies start from if rows are on the disk."""
@@ -235,6 +235,7 @@ def unpacked(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return packed[..., :OBS_WIDTH], packed[1:, :, OBS_WIDTH:-1], packed[1:, :, -1]
 
 
-def action_masks(widths: Sequence[int], action_width: int) -> Tensor:
-    """``[K, A]`` with 1 in the first ``widths[k]`` places of row k."""
-    return (torch.arange(action_width) < torch.tensor(widths).unsqueeze(1)).float()
+def action_masks() -> Tensor:
+    """``[K, A]``, a row per task of MT30: 1 in the dimensions of its action."""
+    widths = torch.tensor([info.action_dim for info in MT30.values()])
+    return (torch.arange(ACTION_WIDTH) < widths.unsqueeze(1)).float()

@@ -203,7 +203,7 @@ def _check_masks(masks: Any) -> None:
     """Newer files hold each task's action mask, which shows the order of the tasks."""
     if masks is None:
         return
-    ours = action_masks([info.action_dim for info in MT30.values()], ACTION_WIDTH)
+    ours = action_masks()
     if not isinstance(masks, Tensor) or masks.shape != ours.shape or (masks != ours).any():
         raise ValueError(
             "the action widths of the file's tasks are not those of MT30, in MT30's order"

@@ -9,6 +9,7 @@ so that no model's own latent scale enters.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -93,7 +94,7 @@ class Validator:
             ),
             REWARD_ACTION_GRADIENT: self._action_gradient(module, rollout_hook, task, rollout),
         }
-        scale, (mean_BO, mean_B) = self._scale(), self._means()
+        scale, (mean_BO, mean_B) = self._scale, self._means
         for h in self.horizons:
             predicted = readout(rollout.z_HBD[h])
             measures[at_horizon(REWARD_RMSE, h)] = float(error[h - 1].square().mean().sqrt())
@@ -154,6 +155,7 @@ class Validator:
             weight[self.batch.index_B == task] = solution.to(z_NBD)
         return lambda z: (_with_one(z).unsqueeze(1) @ weight).squeeze(1)
 
+    @cached_property
     def _means(self) -> tuple[Tensor, Tensor]:
         """Each row's own task's mean observation ``[B, O]`` and reward ``[B]`` in training."""
         fit, index = self.fit, self.batch.index_B
@@ -164,8 +166,9 @@ class Validator:
             reward[index == task] = fit.reward_HB[:, mine].mean()
         return obs, reward
 
+    @cached_property
     def _scale(self) -> Tensor:
-        """Each row's own task's standard deviation an observation entry ``[B, O]``, 0 for padding
+        """Each row's own task's standard deviation per observation entry ``[B, O]``, 0 for padding
         and constants."""
         obs, index = self.fit.obs_HBO[0], self.fit.index_B
         scale = torch.zeros_like(self.batch.obs_HBO[0])

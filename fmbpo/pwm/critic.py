@@ -32,3 +32,8 @@ def ensemble_values(critic: Critic, params: Params, z: Tensor) -> Tensor:
     """Parameters stacked along C, ``z[..., D]`` -> ``[C, ...]``."""
     values: Tensor = vmap(lambda p: functional_call(critic, p, (z,)))(params)
     return values
+
+
+def lowest_value(critic: Critic, params: Params, z: Tensor) -> Tensor:
+    """V, the minimum over the ensemble: ``z[..., D]`` -> ``[...]``."""
+    return ensemble_values(critic, params, z).amin(0)

@@ -80,11 +80,11 @@ def _jacobians(
         to_z, to_noise = pull(v[:, width:])
         found = vjp(lambda z, a: pair.step(model, z, a, task, model_noise).z_BD, z, action)
         next_to_z, next_to_action = found[1](v[:, :width])
-        through = None
+        growth = {}
         if grow is not None:
-            through = grow.with_params(policy, z, task, noise, v[:, width:])
+            growth["growth"] = grow.with_params(policy, z, task, noise, v[:, width:])
         return {
-            **({} if through is None else {"growth": through}),
+            **growth,
             "jacobian/latent_to_latent": _rms(next_to_z),
             "jacobian/action_to_latent": _rms(next_to_action),
             "jacobian/latent_to_action": _rms(to_z),

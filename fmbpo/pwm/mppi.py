@@ -16,11 +16,10 @@ from torch.func import vmap
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.schema import PlanningConfig, PolicyLearningConfig
 from fmbpo.hookspecs import Task
-from fmbpo.nn import two_hot
 from fmbpo.pwm.acting import Actors
-from fmbpo.pwm.critic import Critic, ensemble_values
+from fmbpo.pwm.critic import Critic, lowest_value
 from fmbpo.pwm.optim import Params
-from fmbpo.pwm.pair import Pair
+from fmbpo.pwm.pair import Pair, reward_decoder
 from fmbpo.tasks.vector import Act
 
 _ROWS = 65_536
@@ -66,8 +65,7 @@ class MPPI:
         """``learning`` and ``conventions``: those that the critics learned with."""
         self.pair, self.critic = pair, critic
         self.planning, self.discount = planning, learning.discount
-        symlog = conventions.imagined_reward == "symlog"
-        self._decode = two_hot.decode_symlog if symlog else two_hot.decode
+        self._decode = reward_decoder(conventions)
 
     def noise(self, batch: int, width: int, generator: torch.Generator) -> PlanNoise:
         """Noise for one plan of ``batch`` rows and ``width`` action dimensions."""
@@ -158,7 +156,7 @@ class MPPI:
             step = self.pair.step(model, z, action, task, step_noise)
             z = step.z_BD
             score = score + self.discount**t * self._decode(step.reward_logits_BR)
-        value = ensemble_values(self.critic, critics, z).amin(0)
+        value = lowest_value(self.critic, critics, z)
         score = score + self.discount**horizon * value
         return torch.where(score.isfinite(), score, -torch.inf).reshape(count, rows)
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.hookspecs import (
     AnswerAction,
     Imagined,
@@ -19,8 +20,15 @@ from fmbpo.hookspecs import (
     Task,
     WorldModel,
 )
+from fmbpo.nn import two_hot
 from fmbpo.plugins import Component
 from fmbpo.pwm.optim import Params
+
+
+def reward_decoder(conventions: ConventionsConfig) -> Callable[[Tensor], Tensor]:
+    """Reward logits ``[..., R]`` -> imagined rewards ``[...]``."""
+    symlog = conventions.imagined_reward == "symlog"
+    return two_hot.decode_symlog if symlog else two_hot.decode
 
 
 class HookCall(nn.Module):

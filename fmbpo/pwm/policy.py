@@ -25,8 +25,7 @@ from torch.func import vmap
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.schema import PolicyLearningConfig
 from fmbpo.hookspecs import Imagined, Metrics, Prediction
-from fmbpo.nn import two_hot
-from fmbpo.pwm.critic import Critic, ensemble_values
+from fmbpo.pwm.critic import Critic, ensemble_values, lowest_value
 from fmbpo.pwm.optim import (
     AdamState,
     Params,
@@ -36,7 +35,7 @@ from fmbpo.pwm.optim import (
     gradient,
     projection,
 )
-from fmbpo.pwm.pair import Pair
+from fmbpo.pwm.pair import Pair, reward_decoder
 
 # -- state and inputs ------------------------------------------------------------------------
 
@@ -124,8 +123,7 @@ class PolicyUpdate:
         self.learning, self.conventions = learning, conventions
         self.scale_returns = scale_returns
         self.project = projection(pair.policy)
-        symlog = conventions.imagined_reward == "symlog"
-        self.decode = two_hot.decode_symlog if symlog else two_hot.decode
+        self.decode = reward_decoder(conventions)
 
     def __call__(
         self, state: CellState, start: Start, rates: Rates, models: Params | None = None
@@ -174,7 +172,7 @@ class PolicyUpdate:
 
         reward_HB = self.decode(rollout.reward_logits_HBR)
         assert reward_HB.shape == (horizon, batch)
-        value_B = self.value(critics, rollout.z_HBD[-1])
+        value_B = lowest_value(self.critic, critics, rollout.z_HBD[-1])
         steps = torch.arange(horizon, device=z_BD.device, dtype=z_BD.dtype)
         weight_H1 = (learning.discount**steps).unsqueeze(-1)
         late = self.conventions.bootstrap == "horizon_plus_one"
@@ -183,15 +181,10 @@ class PolicyUpdate:
         assert return_B.shape == (batch,)
 
         scale = scale.updated(return_B.detach())
-        whole = torch.full_like(scale.mean, horizon)
-        divisor = scale.divisor() if self.scale_returns else whole
+        divisor = scale.divisor() if self.scale_returns else torch.full_like(scale.mean, horizon)
         imagined = Imagined(rollout, reward_HB, value_B, return_B, divisor)
         loss, metrics = self.pair.loss(policy, imagined)
         return loss, (imagined, scale, metrics)
-
-    def value(self, critics: Params, z: Tensor) -> Tensor:
-        """V, the minimum over the ensemble: ``z[..., D]`` -> ``[...]``."""
-        return ensemble_values(self.critic, critics, z).amin(0)
 
     # -- actor step (all cells) --------------------------------------------------------------
 
@@ -217,7 +210,7 @@ class PolicyUpdate:
 
     def targets(self, critics: Params, imagined: Imagined) -> Tensor:
         """TD(λ) targets ``[H, B]``; one-step targets if the conventions say so."""
-        next_value_HB = self.value(critics, imagined.rollout.z_HBD[1:])
+        next_value_HB = lowest_value(self.critic, critics, imagined.rollout.z_HBD[1:])
         assert next_value_HB.shape == imagined.reward_HB.shape
         lam = 0.0 if self.conventions.critic_targets == "one_step" else self.learning.lam
         lam_HB = torch.full_like(next_value_HB, lam)

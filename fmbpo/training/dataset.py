@@ -17,7 +17,7 @@ from fmbpo.data.residence import residence
 from fmbpo.data.sampler import Rows, action_masks
 from fmbpo.data.store import Store, held_out, open_store
 from fmbpo.errors import UserError, did_you_mean
-from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, task_info
+from fmbpo.tasks.mt30 import MT30, task_info
 from fmbpo.training import seeding
 from fmbpo.training.residence_choice import choose
 
@@ -61,7 +61,7 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
             )
     weight_K = _weights(config.weights, tasks, path)
     kind = choose(config, store, device)
-    masks = action_masks([info.action_dim for info in MT30.values()], ACTION_WIDTH)
+    masks = action_masks()
     rows = Rows(store.episode_ends, residence(store, kind, device), index_E, masks)
     recorded = store.attributes.get("planner_return", {})
     planner = {t: float(recorded[t]["mean"]) for t in tasks if t in recorded}

@@ -63,7 +63,8 @@ def check_learning(experiment: Experiment, data: Dataset) -> None:
             where=str(residence.store.path),
             remedy="make the data set without compression, or use a machine whose memory holds it",
         )
-    for task in tables.grid.tasks or data.tasks:
+    wanted = set(tables.grid.tasks or data.tasks)
+    for task in [task for task in data.tasks if task in wanted]:
         if not (data.held_out.task_E == task_info(task).index).any():
             raise UserError(
                 f"the data set has no held-out episode of task {task!r} to validate its model on",

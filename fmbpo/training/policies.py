@@ -90,7 +90,8 @@ class PolicyTraining:
         return {**metrics, **model_metrics}
 
     def example(self) -> tuple[CellState, Start, Rates, Params]:
-        """Arguments of ``update`` as the first step will see them; nothing is used up."""
+        """Arguments that ``update`` accepts; nothing is used up. Starts and noise are those of the
+        next step, unless the cells' own models learn: those draw before it."""
         saved = [g.get_state() for g in self.generators]
         start = self._start()
         for generator, state in zip(self.generators, saved, strict=True):
@@ -156,8 +157,7 @@ class PolicyTraining:
         return self.models.health(self.cells) if self.models else []
 
     def diagnose(self) -> list[Row]:
-        """The actor's gradients (``fmbpo.pwm.diagnostics``), on the starts that the next update
-        will have."""
+        """The actor's gradients (``fmbpo.pwm.diagnostics``) on the starts of ``example``."""
         began = time.monotonic()
         state, start, _, models = self.example()
         measures = diagnose(self.eager_update, state, start, models, self.cells[0].seed)

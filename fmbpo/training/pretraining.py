@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fmbpo.data.stream import slice_sampler
 from fmbpo.hookspecs import Batch
+from fmbpo.measure.cost import flops
 from fmbpo.measure.health import world_model_health
 from fmbpo.measure.validation import Validator
 from fmbpo.pwm.optim import AdamState, Params, linear_decay
@@ -60,6 +61,10 @@ class Pretraining:
         self.sampler.load_state(saved[0])
         self.noise.set_state(saved[1])
         return (self.training, *inputs)
+
+    def count_flops(self) -> int:
+        """Floating-point operations of one update."""
+        return flops(self.eager_update, *self.example())
 
     def _inputs(self, iteration: int) -> tuple[Batch, Tensor, Tensor]:
         config = self.config

@@ -42,7 +42,7 @@ def in_residence(store):
     def rows(kind, held=False):
         index = torch.tensor([MT30[t].index for t in store.tasks])
         task_E = index[torch.from_numpy(store.episode_task.astype(np.int64))]
-        masks = action_masks([i.action_dim for i in MT30.values()], 6)
+        masks = action_masks()
         kept = torch.from_numpy(held_out(store))
         return Rows(store.episode_ends, residence(store, kind, CPU), task_E, masks).select(
             kept if held else ~kept

@@ -30,7 +30,7 @@ from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.validation import Validator
 from fmbpo.plugins import Component
 from fmbpo.tasks.env import EPISODE_STEPS
-from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, task_info
+from fmbpo.tasks.mt30 import task_info
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
@@ -66,7 +66,7 @@ def _context(experiment: Experiment, tasks: Sequence[str]) -> Context:
     length = max(EPISODE_STEPS, *horizons) + 2
     task_E = torch.tensor([task_info(task).index for task in tasks]).repeat(4)
     ends = length * np.arange(1, len(task_E) + 1)
-    masks = action_masks([info.action_dim for info in MT30.values()], ACTION_WIDTH)
+    masks = action_masks()
     rows = Rows(ends, _Shapes(), task_E, masks)
     kept = torch.arange(len(task_E)) < 2 * len(tasks)
     data = Dataset("shapes", list(tasks), rows.select(kept), rows.select(~kept), {})
