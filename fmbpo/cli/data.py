@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from pathlib import Path
 
 from fmbpo.cli.arguments import Commands, add, add_group, say, stoppable_at_once
 from fmbpo.cli.collecting import add_collect
 from fmbpo.cli.progress import Lines
+
+_VERIFYING = "verifying"
 
 
 def add_commands(commands: Commands) -> None:
@@ -75,5 +78,6 @@ def _info(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from fmbpo.data.store import verify
 
-    print(f"ok: {arguments.path} agrees with its id: {verify(arguments.path)}")
+    lines = functools.partial(Lines(of_bytes=_VERIFYING), _VERIFYING)
+    print(f"ok: {arguments.path} agrees with its id: {verify(arguments.path, lines)}")
     return 0

@@ -164,11 +164,14 @@ def held_out(store: Store) -> NDArray[np.bool_]:
     return chosen
 
 
-def verify(path: Path | str, progress: Callable[[float], None] | None = None) -> str:
+def verify(
+    path: Path | str, progress: Callable[[int, int], None] = lambda done, total: None
+) -> str:
     """Read every row, a chunk at a time, and compare the content with the id. Returns the id.
 
     All values must be finite. The metadata must match their seal (old stores have none), and
     the counts of rows and episodes in them, by task and by source file, must match the arrays.
+    ``progress`` is called with (bytes read, all bytes).
 
     Raises:
         UserError: as `load`, or the content has changed since the store was written.
@@ -179,16 +182,15 @@ def verify(path: Path | str, progress: Callable[[float], None] | None = None) ->
         raise damaged(what, str(store.path))
     check_manifest(store.attributes, store.episode_task, store.episode_ends, store.path)
     hasher = ContentHash(store.tasks)
-    done, total = 0, store.rows * len(DATA_ARRAYS)
+    done, total = 0, sum(store.arrays[name].nbytes for name in DATA_ARRAYS)
     for name in DATA_ARRAYS:
         array = store.arrays[name]
         for start in range(0, store.rows, array.chunks[0]):
             values = read(array, name, store.path, slice(start, start + array.chunks[0]))
             check_finite(values, start, name, store.episode_ends, store.path)
             hasher.update(name, values)
-            done += len(values)
-            if progress is not None:
-                progress(done / max(total, 1))
+            done += values.nbytes
+            progress(done, total)
     found = hasher.id(store.episode_task, store.episode_behaviour, store.episode_ends)
     if found != store.id:
         what = f"the content has changed since the store was written (id {store.id}, found {found})"
