@@ -87,11 +87,6 @@ def taken(folder: Path, holder: str) -> UserError:
     )
 
 
-def is_locked(path: Path) -> bool:
-    """Whether some process holds the ``RunLock`` on this file."""
-    return bool(holder_of(path))
-
-
 def holder_of(path: Path) -> str:
     """The holder of the ``RunLock`` on this file, ``process N on HOST``; empty if there is none."""
     try:

@@ -8,6 +8,7 @@ non-finite floats. A problem carries its key path.
 
 from __future__ import annotations
 
+import functools
 import math
 import types
 import typing
@@ -132,12 +133,15 @@ def _collect(found: list[Problem], key: str | int, value: object, cls: Any) -> A
         return None
 
 
+_hints = functools.cache(typing.get_type_hints)
+
+
 def structure_class(value: object, cls: type[Any]) -> Any:
     """A table as an instance of the attrs class: fields, then their validators, then the whole."""
     if not isinstance(value, Mapping):
         raise problem(f"{describe(value)} where a table is wanted", "give it keys of its own")
     try:
-        hints = typing.get_type_hints(cls)
+        hints = _hints(cls)
     except Exception as error:
         what = f"the types of {cls.__module__}.{cls.__qualname__} cannot be resolved: {error}"
         raise problem(

@@ -72,10 +72,10 @@ def _settings(section: Section) -> list[str]:
     known = [record for record in section.records if record.settings]
     found = []
     for key in dict.fromkeys(key for record in known for key in record.settings):
+        shared = _is_shared(key, known)
         groups: dict[str, list[Record]] = {}
         for record in known:
-            level = "" if _is_shared(key, known) else _level(record, key)
-            groups.setdefault(level, []).append(record)
+            groups.setdefault("" if shared else _level(record, key), []).append(record)
         for group in groups.values():
             values = dict.fromkeys(json.dumps(r.settings.get(key)) for r in group)
             if len(values) > 1:

@@ -13,13 +13,17 @@ from fmbpo.config.identity import identifying, leaves
 from fmbpo.errors import UserError
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.metrics import OBS_ERROR, RETURN, after, by_horizon, cell_series
-from fmbpo.runs.plan import PLAN, read_plan
+from fmbpo.runs.plan import PLAN, STUDY, read_plan
 from fmbpo.runs.status import IMPORTED
 from fmbpo.runs.summary import Numbers, Summary
 
-_STUDY = "study.json"
-VIDEOS = (".mp4", ".webm", ".gif", ".webp")
-"""Endings of video files."""
+VIDEOS = {
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+}
+"""Media types of the video files that a report shows, by their endings."""
 _IN_BASIS = (
     *("scale", "data_id", "protocol.kind", "protocol.world_model", "protocol.checkpoint"),
     *("policy_learning.iterations", "policy_learning.batch", "policy_learning.horizon"),
@@ -56,13 +60,13 @@ def records_of(paths: Sequence[Path]) -> list[Record]:
 
 def _is_study(path: Path) -> bool:
     """Whether this is a study's folder. Raises ``UserError`` if the study has not ended."""
-    if (path / _STUDY).is_file():
+    if (path / STUDY).is_file():
         return True
     if not (path / PLAN).is_file():
         return False
     planned = dict.fromkeys(run.run for run in read_plan(path))
     missing = [run for run in planned if not _is_complete(path.parent / run)]
-    what = f"run{'s' if len(missing) > 1 else ''} {', '.join(missing)}" if missing else _STUDY
+    what = f"run{'s' if len(missing) > 1 else ''} {', '.join(missing)}" if missing else STUDY
     raise UserError(
         f"the study is not complete: {what} {'are' if len(missing) > 1 else 'is'} missing",
         where=str(path),
@@ -76,7 +80,7 @@ def _is_complete(run: Path) -> bool:
 
 
 def _cells(study: Path) -> list[Path]:
-    file = study / _STUDY
+    file = study / STUDY
     content = read_json(file)
     cells = content.get("cells") if isinstance(content, dict) else None
     if not isinstance(cells, dict) or not all(isinstance(run, str) for run in cells.values()):
@@ -150,20 +154,17 @@ def _pretraining(cost: Numbers) -> float:
 def _videos(folder: Path) -> dict[tuple[str, str], str]:
     """Rendered videos ``TASK__SEED.ENDING``, by task and seed."""
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    whole = [f for f in files if f.suffix in VIDEOS and not f.name.startswith(".")]
+    whole = [f for f in files if f.suffix.lower() in VIDEOS and not f.name.startswith(".")]
     names = {file: file.stem.rpartition("__") for file in whole}
     return {(task, seed): str(file) for file, (task, _, seed) in names.items() if task}
 
 
 def _basis(folder: RunFolder, summary: Summary, config: Mapping[str, Any]) -> Basis:
     evaluation = config["evaluation"]
-    conventions = summary.conventions
-    if isinstance(conventions, dict):
-        conventions = ", ".join(f"{key} {value}" for key, value in conventions.items())
     tasks = config["data"]["tasks"]
     return Basis(
         protocol=summary.protocol or "",
-        conventions=conventions,
+        conventions=summary.conventions_text,
         scale=summary.scale,
         data=_data_id(folder, config) + (f", tasks {', '.join(tasks)}" if tasks else ""),
         evaluation=f"{evaluation['final_episodes']} episodes, seed {evaluation['seed']}",

@@ -5,6 +5,7 @@ Every key of a file is a field here or in the ``Config`` of the chosen plugin; t
 
 from __future__ import annotations
 
+import os
 import typing
 from typing import Any, Literal
 
@@ -179,6 +180,11 @@ class EvaluationConfig:
     ``[planning]``); its returns stand beside the policy's own."""
     workers: int = field(default=0, validator=non_negative)
     """Processes that simulate; 0: one per core."""
+
+    @property
+    def processes(self) -> int:
+        """``workers``, with this machine's number in place of 0."""
+        return self.workers or os.cpu_count() or 1
 
 
 @attrs.frozen(kw_only=True)

@@ -10,6 +10,7 @@ from fmbpo.base.files import disk_errors, replace_file
 from fmbpo.errors import UserError
 from fmbpo.interop.tdmpc2 import exported, read_world_model
 from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint
+from fmbpo.runs.folder import BEST, checkpoint_of
 
 
 def export_checkpoint(source: Path, out: Path) -> Path:
@@ -20,7 +21,7 @@ def export_checkpoint(source: Path, out: Path) -> Path:
     world model, if its parameters are not those of TD-MPC2's (only the MLP's are), if ``out``
     exists, or if it cannot be written.
     """
-    best = source / "checkpoints" / "best"
+    best = checkpoint_of(source, BEST)
     place = best if checkpoint_exists(best) else source
     if out.exists():
         raise UserError("there is already a file here", where=str(out), remedy="choose another")

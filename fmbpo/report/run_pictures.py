@@ -33,6 +33,7 @@ from fmbpo.runs.metrics import (
     by_horizon,
     cell_series,
 )
+from fmbpo.runs.plan import STUDY
 from fmbpo.runs.summary import Summary
 
 
@@ -55,7 +56,7 @@ def draw_missing(folder: Path, say: Callable[[str], None]) -> list[Path]:
 
 def _pictures(folder: Path) -> dict[str, Callable[[Path], None]]:
     """The function that draws each picture, by file name."""
-    if (folder / "study.json").is_file():
+    if (folder / STUDY).is_file():
         return {"comparison.png": lambda path: _cells(path, folder)}
     run = RunFolder.open(folder)
     summary = Summary.of_run(run)
@@ -99,14 +100,14 @@ def _own_models(path: Path, summary: Summary) -> None:
 
 def _cells(path: Path, folder: Path) -> None:
     """The curves of a study's cells together."""
-    study = read_object(folder / "study.json")
+    study = read_object(folder / STUDY)
     runs = {name: RunFolder.open(folder.parent / run) for name, run in study["cells"].items()}
     summaries = [Summary.of_run(run) for run in runs.values()]
     tasks = dict.fromkeys(task for summary in summaries for task in summary.tasks)
     panels: dict[str, CellCurves] = {}
     for title, metric in (POLICY_PANELS if tasks else PRETRAINING_PANELS).items():
         cells = {name: cell_series(run.metrics, metric) for name, run in runs.items()}
-        real = [cell_series(run.metrics, REAL.get(metric, "")) for run in runs.values()]
+        real = [cell_series(run.metrics, REAL[metric]) for run in runs.values() if metric in REAL]
         # A world model's own metrics have no task: one panel for all.
         for task in tasks or [""]:
             seeds = {name: series.get(task, {}) for name, series in cells.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -46,13 +45,6 @@ def run_table(summary: Summary) -> Table:
     return table
 
 
-def run_text(summary: Summary, *, width: int = 100) -> str:
-    """The table and the notes under it as plain text of at most ``width`` columns."""
-    stream = io.StringIO()
-    print_run(summary, stream, width=width)
-    return stream.getvalue()
-
-
 def print_run(summary: Summary, stream: TextIO, *, width: int | None = None) -> None:
     """Write the table and the notes under it; in colour if the stream is a terminal."""
     from rich.console import Console
@@ -67,14 +59,11 @@ def print_run(summary: Summary, stream: TextIO, *, width: int | None = None) -> 
 
 def _heading(summary: Summary) -> str:
     """Experiment, scale, protocol, conventions and plugins in one line."""
-    conventions = summary.conventions
-    if isinstance(conventions, dict):
-        conventions = ", ".join(f"{key} {value}" for key, value in conventions.items())
     parts = [
         summary.experiment,
         f"scale {summary.scale}",
         summary.protocol or "pretraining",
-        f"conventions {conventions}",
+        f"conventions {summary.conventions_text}",
         f"world model {summary.world_model.plugin}",
     ]
     if summary.policy:

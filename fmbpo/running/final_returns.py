@@ -24,8 +24,6 @@ class FinalReturns:
 
     def __init__(self, say: Callable[[str], None], evaluation: EvaluationConfig) -> None:
         self.say, self.evaluation = say, evaluation
-        self.stages: list[str] = []
-        """Names of those that were added."""
         self.cells: list[Cell] = []
         self.trained: list[NDArray[np.float64]] = []
         self.untrained: list[NDArray[np.float64]] = []
@@ -45,7 +43,6 @@ class FinalReturns:
         if stage.models is not None:
             self.before += stage.models.before
             self.after += stage.models.after
-        self.stages.append(stage.name)
         self.cells += stage.cells
         self.trained += list(stage.returns(episodes))
         self.untrained += list(stage.returns(episodes, stage.untrained))

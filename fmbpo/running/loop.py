@@ -22,7 +22,7 @@ from fmbpo.runs.checkpoint import (
     save_checkpoint,
 )
 from fmbpo.runs.findings import Finding, by_gate
-from fmbpo.runs.folder import RunFolder
+from fmbpo.runs.folder import RunFolder, checkpoint_of
 from fmbpo.runs.forecast import Forecast, Outlook
 from fmbpo.runs.metrics import Row
 from fmbpo.runs.sinks import MetricSinks
@@ -87,7 +87,7 @@ class Trainer:
         Raises ``Interrupted`` once everything is saved, ``UserError`` if a metric is no longer
         finite (the last checkpoint is kept).
         """
-        last = self.folder.checkpoints / stage.name.replace("/", "-")
+        last = checkpoint_of(self.folder.path, stage.name)
         start, seconds, sums, summed = self._resume(stage, last)
         self.folder.beat(stage.name, start, cadence.iterations, seconds)
         if start >= cadence.iterations:
@@ -143,7 +143,7 @@ class Trainer:
 
     def seconds(self, stage_name: str) -> float:
         """Wall-clock seconds that a stage has trained, over all its processes."""
-        last = self.folder.checkpoints / stage_name.replace("/", "-")
+        last = checkpoint_of(self.folder.path, stage_name)
         return float(read_manifest(last)["seconds"])
 
     def _resume(self, stage: Stage, last: Path) -> tuple[int, float, dict[str, Tensor], int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +15,7 @@ from fmbpo.config.protocols import Finetuned, Frozen, Scratch
 from fmbpo.config.schema import Experiment, PluginTable, WandbConfig
 from fmbpo.errors import UserError
 from fmbpo.hookspecs import Policy, WorldModel
-from fmbpo.measure.cost import flops, parameters
+from fmbpo.measure.cost import parameters
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.health import size_health, world_model_health
 from fmbpo.measure.sizes import size_line, size_parity
@@ -31,7 +30,7 @@ from fmbpo.runs.checkpoint import (
     save_checkpoint,
     weights_sha256,
 )
-from fmbpo.runs.folder import BEST, RunFolder
+from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
 from fmbpo.runs.forecast import Outlook
 from fmbpo.runs.metrics import SHOWN
 from fmbpo.runs.progress import ProgressDisplay
@@ -134,8 +133,7 @@ class Runner:
             stack.enter_context(reporting(folder.path, Role("world model", e.world_model)))
             stage = Pretraining(self.context)
             self.say(size_line("world model", e.world_model, stage.module))
-            an_update = flops(stage.eager_update, *stage.example())
-            cost = self._say_cost("pretraining", an_update, e.pretrain.iterations)
+            cost = self._say_cost("pretraining", stage.count_flops(), e.pretrain.iterations)
             cadence = Cadence(
                 e.pretrain.iterations,
                 e.pretrain.log_every,
@@ -181,7 +179,7 @@ class Runner:
         if protocol.checkpoint:
             return None, Path(protocol.checkpoint)
         found = self._pretrain(stop)
-        return found, found.folder / "checkpoints" / BEST
+        return found, checkpoint_of(found.folder, BEST)
 
     # -- the policies ------------------------------------------------------------------------
 
@@ -229,13 +227,13 @@ class Runner:
             folder, trainer = self._open(stack, self.policy_run, config, names, stop, "policies")
             roles = Role("policy", tables.policy), Role("world model", e.world_model)
             stack.enter_context(reporting(folder.path, *roles))
-            runner = stack.enter_context(EpisodeRunner(e.evaluation.workers or os.cpu_count() or 1))
+            runner = stack.enter_context(EpisodeRunner(e.evaluation.processes))
             evaluator = Evaluator(runner, e.evaluation.seed, folder.moved)
             returns = FinalReturns(self.say, e.evaluation)
             cost, health = 0, [*model.health, *parity]
-            for name, group in groups.items():
+            for number, (name, group) in enumerate(groups.items(), 1):
                 stage = PolicyTraining(name, group, self.context, model.module, evaluator)
-                cost += self._train(stage, trainer, len(groups) - len(returns.stages) - 1)
+                cost += self._train(stage, trainer, len(groups) - number)
                 self.say(f"{name}: final evaluation, {e.evaluation.final_episodes} episodes each")
                 tables.policy.component.freeze(stage.pair.policy)
                 with stop.ends_at_once():
@@ -294,8 +292,9 @@ class Runner:
 
     def _complete(self, folder: RunFolder, trainer: Trainer, summary: Summary) -> Result:
         """Results first: pictures and listeners come when the summary is on the disk."""
-        folder.write_summary(summary.to_json())
-        trainer.sinks.results(summary.to_json(), [*self.session.draw(folder.path), *folder.records])
+        content = summary.to_json()
+        folder.write_summary(content)
+        trainer.sinks.results(content, [*self.session.draw(folder.path), *folder.records])
         return Result(summary, folder.path)
 
     def _finished(self, run: str) -> Result | None:
@@ -327,7 +326,7 @@ class Runner:
         )
         stack.enter_context(folder.at_work(hardware(self.device), stages))
         first = next(iter(stages))
-        continued = checkpoint_exists(folder.checkpoints / first.replace("/", "-"))
+        continued = checkpoint_exists(checkpoint_of(folder.path, first))
         self.say(f"{'continues' if continued else 'writes to'} {folder.path}")
         iterations = (
             e.pretrain.iterations

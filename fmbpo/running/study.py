@@ -21,7 +21,7 @@ from fmbpo.running.session import Session
 from fmbpo.running.stop import Stop
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.folder import run_name
-from fmbpo.runs.plan import PlannedRun, write_plan
+from fmbpo.runs.plan import STUDY, PlannedRun, write_plan
 from fmbpo.runs.summary import Summary
 from fmbpo.training.cells import grid_tasks
 from fmbpo.training.dataset import load_dataset
@@ -91,7 +91,7 @@ class StudyRunner:
             "cells": names,
             "health": plain(findings),
         }
-        write_json(folder / "study.json", content)
+        write_json(folder / STUDY, content)
         self.session.draw(folder)
         return StudyResult(summaries, findings, folder)
 

@@ -21,9 +21,10 @@ from fmbpo.hookspecs import Module, WorldModel
 from fmbpo.pwm.acting import Actors
 from fmbpo.pwm.pair import Pair
 from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, weights_sha256
-from fmbpo.runs.folder import BEST, RunFolder
+from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
+from fmbpo.runs.plan import STUDY
 from fmbpo.runs.summary import Summary
-from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, task_info
+from fmbpo.tasks.mt30 import ACTION_WIDTH, task_info
 from fmbpo.training.cells import Cell, stages
 from fmbpo.training.initial_model import load_world_model
 from fmbpo.training.networks import CellNetworks, build_world_model
@@ -100,19 +101,19 @@ def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
     ((stage, group),) = (
         item for item in stages(cells, tables.policy_learning.stack).items() if cell in item[1]
     )
-    place = run / "checkpoints" / stage.replace("/", "-")
+    place = checkpoint_of(run, stage)
     weights = load_checkpoint(place, with_state=False, expect_kind="policies").weights
     world_model = _world_model(run, summary, e, config)
     policy = CellNetworks(tables.policy, tables.critic, world_model, _CPU).policy(cell)
     tables.policy.component.freeze(policy)
     index = task_info(cell.task).index
-    masks = action_masks([info.action_dim for info in MT30.values()], ACTION_WIDTH)
+    masks = action_masks()
     mask_A = masks[index] if tables.conventions.action_mask else torch.ones(ACTION_WIDTH)
 
     def own(part: str, module: Module) -> dict[str, Tensor]:
-        """The cell's parameters, stacked once; none if the module's own serve."""
+        """Copies of the cell's parameters, stacked once; none if the module's own serve."""
         at = group.index(cell)
-        found = {k.removeprefix(f"{part}."): w[at : at + 1] for k, w in weights.items()
+        found = {k.removeprefix(f"{part}."): w[at : at + 1].clone() for k, w in weights.items()
                  if k.startswith(f"{part}.")}  # fmt: skip
         expected = {name: p.shape for name, p in module.named_parameters()}
         if found and {name: p.shape[1:] for name, p in found.items()} != expected:
@@ -135,7 +136,7 @@ def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
 
 def _finished(run: Path) -> tuple[Summary, Experiment, Mapping[str, Any]]:
     """A finished run's summary, its experiment, and all of its configuration."""
-    if (run / "study.json").is_file():
+    if (run / STUDY).is_file():
         raise UserError(
             "this is a study, and a policy is of a run",
             where=str(run),
@@ -194,7 +195,7 @@ def _world_model(
     if summary.world_model.checkpoint is None:  # each policy's checkpoint has its own
         return build_world_model(e.world_model, 0, _CPU)
     said = Path(summary.world_model.checkpoint)
-    beside = run.parent / said.parent.parent.name / "checkpoints" / BEST
+    beside = checkpoint_of(run.parent / said.parent.parent.name, BEST)
     place = said if checkpoint_exists(said) or not checkpoint_exists(beside) else beside
     assert isinstance(e.protocol, Frozen | Finetuned)
     model = load_world_model(e, _CPU, place, adopt=bool(e.protocol.checkpoint))

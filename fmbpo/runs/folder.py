@@ -47,6 +47,11 @@ def run_name(experiment: str, cell: str, seeds: Sequence[int], config_hash: str)
     return "__".join(parts)
 
 
+def checkpoint_of(run: Path, stage: str) -> Path:
+    """The checkpoint of a stage (``policies/0``) of the run in a folder, or its ``BEST``."""
+    return run / "checkpoints" / stage.replace("/", "-")
+
+
 class RunFolder:
     """One run's folder. ``create_or_resume`` locks it for this process, ``open`` only reads."""
 

@@ -14,7 +14,7 @@ import attrs
 from fmbpo.base.files import write_json
 from fmbpo.base.structure import plain, read_as
 
-PLAN = "plan.json"
+PLAN, STUDY = "plan.json", "study.json"
 
 
 @attrs.frozen(kw_only=True)

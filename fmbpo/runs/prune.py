@@ -87,9 +87,9 @@ def _found(run: Path) -> list[Waste]:
     left = [*asides(run), *asides(folder.checkpoints)]
     found = [Waste(path, "left by a killed process", path.stat().st_size) for path in left]
     if summary.policy is None:
-        best = folder.checkpoints / BEST
-        load_checkpoint(best, with_state=False)
         why = f"pretraining is complete: policies begin with {BEST!r}"
         others = [file for file in list_checkpoints(folder.checkpoints) if file.stem != BEST]
         found += [Waste(file, why, file.stat().st_size) for file in others]
+        if found:  # nothing goes unless the best is intact
+            load_checkpoint(folder.checkpoints / BEST, with_state=False)
     return found

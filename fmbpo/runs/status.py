@@ -30,13 +30,13 @@ from typing import Any, Literal, TypeAlias
 import attrs
 
 from fmbpo.base.files import read_json
-from fmbpo.base.lock import is_locked
+from fmbpo.base.lock import holder_of
 from fmbpo.base.structure import T, fit, read_as
 from fmbpo.base.text import clock, one_line
 from fmbpo.errors import UserError
 from fmbpo.runs.heartbeat import Heartbeat, read_heartbeat
 from fmbpo.runs.outcome import FAILED, STOPPED, read_outcome
-from fmbpo.runs.plan import PLAN, PlannedRun, read_plan
+from fmbpo.runs.plan import PLAN, STUDY, PlannedRun, read_plan
 from fmbpo.runs.summary import Summary
 
 IMPORTED = "imported.json"
@@ -102,7 +102,7 @@ def is_run(path: Path) -> bool:
     if (path / "config.json").exists():
         return True
     named = len(path.name.split("__")) == 4
-    return named and not any((path / name).exists() for name in (PLAN, "study.json"))
+    return named and not any((path / name).exists() for name in (PLAN, STUDY))
 
 
 def state_of(path: Path, now: float | None = None) -> tuple[State, str]:
@@ -116,7 +116,7 @@ class _Run:
 
     def __init__(self, path: Path, now: float, planned: PlannedRun | None) -> None:
         self.path, self.now, self.planned = path, now, planned
-        self.locked = is_locked(path / "run.lock")
+        self.locked = bool(holder_of(path / "run.lock"))
         self.beat = read_heartbeat(path / "heartbeat.json")
         self.config = read_as(path / "config.json", dict[str, Any]) or {}
         self.summary, self.unreadable = _summary(path / "summary.json")

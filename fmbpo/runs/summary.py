@@ -173,6 +173,13 @@ class Summary:
         )
         return flops / 1e15, seconds
 
+    @property
+    def conventions_text(self) -> str:
+        """The bundle's name, or every option, in one line."""
+        if isinstance(self.conventions, str):
+            return self.conventions
+        return ", ".join(f"{key} {value}" for key, value in self.conventions.items())
+
     def to_json(self) -> dict[str, Any]:
         """The content of ``summary.json``; ``from_json`` gives the same summary back."""
         content: dict[str, Any] = plain(self)

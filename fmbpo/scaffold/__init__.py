@@ -25,7 +25,7 @@ _FILES = {
 
 def template(kind: Kind) -> str:
     """The plugin's own code, the same for every name."""
-    return (files(__name__) / kind / "plugin.py.txt").read_text(encoding="utf-8")
+    return _read(f"{kind}/plugin.py.txt")
 
 
 def new_plugin(kind: Kind, name: str, folder: Path) -> Path:

@@ -3,7 +3,7 @@ import io
 import pytest
 
 from fmbpo.report.interval import above, basis, sample, t_interval
-from fmbpo.report.run_table import is_above, mean_over_tasks, print_run, run_text
+from fmbpo.report.run_table import is_above, mean_over_tasks, print_run
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, WorldModelPart
 
@@ -12,6 +12,12 @@ STUDY = {  # three seeds of the study's phase 3: MLP, then Flow
     "walker-stand": ([972.32, 977.35, 923.48], [744.92, 854.53, 919.90]),
     "cheetah-run": ([108.80, 134.97, 93.69], [120.52, 80.97, 94.75]),
 }
+
+
+def run_text(summary):
+    stream = io.StringIO()
+    print_run(summary, stream, width=100)
+    return stream.getvalue()
 
 
 def task(means, **levels):

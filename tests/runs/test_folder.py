@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fmbpo.base.lock import RunLock, is_locked
+from fmbpo.base.lock import RunLock, holder_of
 from fmbpo.errors import UserError
 from fmbpo.runs.folder import RunFolder, differing_keys, run_name, worker
 from fmbpo.runs.summary import Summary
@@ -152,7 +152,7 @@ def test_a_forked_worker_does_not_keep_the_lock(tmp_path):
     os.close(lock._descriptor)  # as when this process dies
     lock._descriptor = -1
     time.sleep(0.05)
-    assert not is_locked(tmp_path / "run.lock")
+    assert not holder_of(tmp_path / "run.lock")
     os.close(writer)
     os.waitpid(child, 0)
     os.close(reader)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fmbpo.compare.comparison import Cost, Section
+from fmbpo.compare.reading import VIDEOS
 from fmbpo.compare.record import Cell, Record, Series
 from fmbpo.report.curves import mean_series
 from fmbpo.report.pages import figures
@@ -19,12 +20,6 @@ from fmbpo.report.run_table import NONE
 
 LARGEST_VIDEO = 20 * 2**20
 """The size in bytes of the largest video that the page holds."""
-_FORMATS = {
-    ".mp4": "video/mp4",
-    ".webm": "video/webm",
-    ".gif": "image/gif",
-    ".webp": "image/webp",
-}
 
 
 def curves(section: Section, name: str, style: Mapping[Cell, Style]) -> Block | None:
@@ -117,9 +112,7 @@ def videos(section: Section) -> Block | None:
 
 
 def _video(title: str, file: Path) -> Video:
-    kind = _FORMATS.get(file.suffix.lower())
-    if kind is None:
-        return Video(title, str(file), problem="not shown: browsers cannot play this format")
+    kind = VIDEOS[file.suffix.lower()]
     try:
         if file.stat().st_size > LARGEST_VIDEO:
             limit = LARGEST_VIDEO // 2**20

@@ -16,9 +16,8 @@ from fmbpo.errors import UserError
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.names import needs_pretraining
 from fmbpo.running.preflight.candidate import Candidate
-from fmbpo.running.preflight.remaining import is_there
 from fmbpo.running.preflight.table import Rows
-from fmbpo.runs.folder import BEST
+from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
 from fmbpo.training.cells import grid_tasks
 from fmbpo.training.dataset import Dataset, check_horizon, load_dataset, store_path
 from fmbpo.training.initial_model import load_world_model
@@ -103,8 +102,8 @@ def find_world_model(rows: Rows, one: Candidate, root: Path, traceback: Path | N
             rows.ok(cell, "world model", f"from {path}")
     elif not needs_pretraining(e):
         rows.ok(cell, "world model", "learns from scratch beside each policy")
-    elif pretraining is not None and is_there(pretraining):
-        best = pretraining / "checkpoints" / BEST
+    elif pretraining is not None and RunFolder(pretraining).is_complete:
+        best = checkpoint_of(pretraining, BEST)
         if rows.passes(cell, "world model", lambda: check(best, adopt=False)):
             rows.ok(cell, "world model", f"{pretraining.name} is complete")
     elif e.policy is not None:

@@ -19,15 +19,10 @@ from fmbpo.running.preflight import duration, memory
 from fmbpo.running.preflight.candidate import Candidate
 from fmbpo.running.preflight.disk import disk_need
 from fmbpo.running.preflight.duration import Pace
-from fmbpo.running.preflight.remaining import (
-    Part,
-    is_there,
-    policies_part,
-    pretraining_part,
-    workers,
-)
+from fmbpo.running.preflight.remaining import Part, policies_part, pretraining_part
 from fmbpo.running.preflight.table import Rows
 from fmbpo.running.preflight.trial import try_plugins
+from fmbpo.runs.folder import RunFolder
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell
 from fmbpo.training.residence_choice import choose, streaming_bytes
@@ -53,7 +48,7 @@ class Needs:
         pretraining, policies = (self.root / name for name in one.folders)
         try:
             parts = []
-            if needs_pretraining(e) and not is_there(pretraining):
+            if needs_pretraining(e) and not RunFolder(pretraining).is_complete:
                 make = partial(pretraining_part, e, pretraining, one.data_tasks)
                 parts.append(self._part(pretraining, make))
             if e.grid and one.tasks:
@@ -83,7 +78,7 @@ class Needs:
         assert one.device is not None
         on_gpu = one.device.type == "cuda"
         episodes = max(part.at_once for part in parts)
-        simulators = workers(one.experiment) if episodes else 0
+        simulators = one.experiment.evaluation.processes if episodes else 0
         costs = [part.cost for part in parts]
         needed = memory.need(costs, simulators, episodes, on_gpu=on_gpu)
         store, streaming = one.store, 0
@@ -116,7 +111,9 @@ class Needs:
         cell, e = one.cell, one.experiment
         rate = duration.matmul_rate(one.device)
         rough = {part.folder: duration.rough(part.cost, rate) for part in parts or ()}
-        expected = {p.folder: p.seconds(rough[p.folder], workers(e)) for p in parts or ()}
+        expected = {
+            p.folder: p.seconds(rough[p.folder], e.evaluation.processes) for p in parts or ()
+        }
         if parts is not None and sum(expected.values()) < duration.SHORT and not thorough:
             self.seconds.update(expected)
             return
@@ -154,7 +151,7 @@ class Needs:
             peak = bytes_text(torch.cuda.max_memory_allocated(context.device))
             said = f"{part.name}: real updates took {peak} of {context.device}"
             self.rows.ok(one.cell, "memory", said)
-        seconds = self.seconds[part.folder] = part.seconds(pace, workers(e))
+        seconds = self.seconds[part.folder] = part.seconds(pace, e.evaluation.processes)
         how = "measured" if pace.measured else "a rough estimate from operations, of updates alone"
         what = f"{part.name}: {part.updates:,} updates, {speed(1 / pace.update)}, {how}"
         self.rows.ok(one.cell, "duration", f"{what}: about {clock(seconds)}")

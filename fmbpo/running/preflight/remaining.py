@@ -16,7 +16,7 @@ from fmbpo.running.preflight.disk import MEASURES, METRICS, Kept, metrics_bytes
 from fmbpo.running.preflight.duration import Pace, simulation
 from fmbpo.running.preflight.on_shapes import Cost, policies_cost, pretraining_cost
 from fmbpo.runs.checkpoint import checkpoint_exists, read_manifest
-from fmbpo.runs.folder import BEST
+from fmbpo.runs.folder import BEST, checkpoint_of
 from fmbpo.runs.summary import read_summary
 from fmbpo.training.cells import Cell, stages
 
@@ -57,18 +57,13 @@ def complete(experiment: Experiment, names: tuple[str, str], root: Path) -> bool
     if needs_pretraining(e):
         if read_summary(root / names[0]) is None:
             return False
-        read_manifest(root / names[0] / "checkpoints" / BEST)
+        read_manifest(checkpoint_of(root / names[0], BEST))
     if e.policy is None:
         return True
     policies = read_summary(root / names[1])
     if policies is None:
         return False
     return e.evaluation.planner != "mppi" or policies.planning == attrs.asdict(e.planning)
-
-
-def is_there(folder: Path) -> bool:
-    """Whether this run is complete."""
-    return (folder / "summary.json").is_file()
 
 
 def pretraining_part(experiment: Experiment, folder: Path, tasks: Sequence[str]) -> Part:
@@ -101,7 +96,7 @@ def policies_part(experiment: Experiment, folder: Path, cells: Sequence[Cell]) -
     episodes, kept = 0.0, []
     for name, in_group in groups.items():
         group = len(in_group)
-        done = _step(folder, name.replace("/", "-"), config.iterations)
+        done = _step(folder, name, config.iterations)
         share = group / size
         left = config.iterations - done
         to_evaluate = -(-left // config.evaluate_every) + (done == 0)
@@ -118,14 +113,9 @@ def policies_part(experiment: Experiment, folder: Path, cells: Sequence[Cell]) -
     return Part("policies", folder, cost, updates, kept, validations, size, episodes, at_once)
 
 
-def workers(experiment: Experiment) -> int:
-    """Processes that simulate."""
-    return experiment.evaluation.workers or os.cpu_count() or 1
-
-
 def _step(folder: Path, stage: str, iterations: int) -> int:
     """Iterations of a stage that its last checkpoint holds."""
-    checkpoint = folder / "checkpoints" / stage
+    checkpoint = checkpoint_of(folder, stage)
     if not checkpoint_exists(checkpoint):
         return 0
     manifest: Mapping[str, Any] = read_manifest(checkpoint)
