@@ -133,7 +133,7 @@ def _collect(found: list[Problem], key: str | int, value: object, cls: Any) -> A
         return None
 
 
-_hints = functools.cache(typing.get_type_hints)
+_hints: Callable[[type], dict[str, Any]] = functools.cache(typing.get_type_hints)
 
 
 def structure_class(value: object, cls: type[Any]) -> Any:
