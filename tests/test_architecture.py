@@ -82,6 +82,14 @@ def test_nobody_in_the_core_knows_a_plugin():
     assert named_plugins(sources("fmbpo")) == []
 
 
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_plugins_tests_know_no_more_than_an_outsiders(plugin):
+    text = "\n".join(sources(f"plugins/{plugin}/tests").values())
+    found = set(re.findall(r"(?m)^\s*(?:from|import) (fmbpo(?:\.\w+)?|fmbpo_\w+)\b", text))
+    allowed = {f"fmbpo.{name}" for name in ("hookspecs", "nn", "plugins", "testing")}
+    assert found <= allowed | {f"fmbpo_{plugin}"}
+
+
 def test_files_are_short():
     assert too_long(sources("fmbpo")) == []
 

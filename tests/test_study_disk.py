@@ -35,10 +35,15 @@ def assert_says_so(ended, words="the disk is full"):
     assert ended.said.count("error: ") == 1
 
 
+RESULTS = {"summary", "study", "report", "results", "metrics", "safetensors"}
+"""Parts of the names of files that hold results."""
+
+
 def assert_says_so_of_results(ended):
     """A picture and a heartbeat may fail: no result is lost with them."""
     if ended.status == 0 and "is not drawn (" in ended.said:
         assert "the disk is full" in ended.said
+        assert RESULTS.isdisjoint(ended.file.split(".")), ended
     elif ended.status or ended.at != "heartbeat":
         assert_says_so(ended)
 
@@ -86,7 +91,6 @@ def test_a_really_full_disk(small_disk, small_study, whole_study):
     assert_same(forks, folder, whole_study, seen_folder)
 
 
-RESULTS = ["runs/*/summary.json", "runs/*/*.png", "runs/*/study.json"]
 LAST = {
     "study": (["study.json", "comparison.png"], {"plan", "study", "comparison"}, 1),
     "imported": (["summary.json", "curves.png"], {"heartbeat", "curves", "summary"}, 4),
@@ -127,7 +131,8 @@ def test_the_last_writes(name, forks, small_study, whole_study, tmp_path):
     assert_same(forks, folder, whole_study)
 
 
-def test_writes_from_the_beginning_on(forks, small_study, whole_study, tmp_path):
+@pytest.mark.parametrize("step", [12, pytest.param(8, marks=pytest.mark.endurance)])
+def test_writes_from_the_beginning_on(forks, small_study, whole_study, tmp_path, step):
     folder = small_study.write(tmp_path / "study")
     number, attempts = 1, 0
     for arguments in small_study.commands.values():
@@ -142,6 +147,6 @@ def test_writes_from_the_beginning_on(forks, small_study, whole_study, tmp_path)
                 assert ended.status == 0, ended.said
             assert_intact(folder)
             attempts += 1
-            number = 1 if done else number + 12
+            number = 1 if done else number + step
     assert attempts > 2 * len(small_study.commands)
     assert_same(forks, folder, whole_study)

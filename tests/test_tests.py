@@ -34,7 +34,12 @@ def mentions(function):
 def checks(function):
     """Whether it asserts, or runs a program and minds its status."""
     return any(
-        isinstance(node, ast.Assert) or (isinstance(node, ast.keyword) and node.arg == "check")
+        isinstance(node, ast.Assert)
+        or (
+            isinstance(node, ast.keyword)
+            and node.arg == "check"
+            and ast.unparse(node.value) == "True"
+        )
         for node in ast.walk(function)
     ) or any(name in CHECKS or name.startswith("assert_") for name in mentions(function))
 

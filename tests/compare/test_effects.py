@@ -3,25 +3,15 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from returns import table
 from scipy import stats
 
 from fmbpo.compare.comparison import Estimate
-from fmbpo.compare.effects import Values, contrasts, effect
+from fmbpo.compare.effects import contrasts, effect
 from fmbpo.compare.record import Cell
 
 A, B = Cell("a", "p"), Cell("a", "q")
 C, D = Cell("b", "p"), Cell("b", "q")
-
-
-def table(**cells) -> Values:
-    """``ap={"t": [...]}``: values by seed 1, 2, ..."""
-    return {
-        Cell(*name): {
-            task: {str(i): float(value) for i, value in enumerate(values, 1)}
-            for task, values in tasks.items()
-        }
-        for name, tasks in cells.items()
-    }
 
 
 def named(cells):

@@ -1,10 +1,10 @@
 """What holds for the intervals of any returns."""
 
 import attrs
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from returns import blocks, table
 
 from fmbpo.compare import statistics
 from fmbpo.compare.effects import contrasts, effect
@@ -22,21 +22,6 @@ def few_resamples():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "RESAMPLES", 999)
         yield
-
-
-def blocks(*tasks):
-    return [np.array([task], dtype=float) for task in tasks]
-
-
-def table(**cells):
-    """``ap={"t": [...]}``: values by seed 1, 2, ..."""
-    return {
-        Cell(*name): {
-            task: {str(i): float(value) for i, value in enumerate(values, 1)}
-            for task, values in tasks.items()
-        }
-        for name, tasks in cells.items()
-    }
 
 
 @given(TASKS, TASKS, st.permutations([0, 1, 2]), st.permutations(["t", "u", "v"]))

@@ -5,14 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from returns import blocks
 from scipy import stats
 
 from fmbpo.compare import statistics
 from fmbpo.compare.comparison import Estimate
-
-
-def blocks(*tasks):
-    return [np.array([task], dtype=float) for task in tasks]
 
 
 def test_mean_weighs_tasks_alike():

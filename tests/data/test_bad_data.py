@@ -351,7 +351,7 @@ def test_a_damaged_half_written_store(damage, tmp_path):
         import_files(Import("tdmpc2", [file], **SMALL), tmp_path / "x.zarr")
 
 
-@settings(max_examples=50)
+@settings(max_examples=100)
 @given(st.data())
 def test_any_damage_to_a_pt_file(tmp_path_factory, data):
     """Cut anywhere, or any byte changed: a message, or a store that is right."""

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import filecmp
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from attrs import evolve
+from same import same_files
 
 from fmbpo.data.collecting.behaviour import Policy, make_policy
 from fmbpo.data.collecting.collector import Request, collect
@@ -43,12 +43,6 @@ from tests_request import OUT, TASKS, SIZE, RECIPE
 SIZE["mix"] = behaviours(RECIPE)
 collect(OUT, Request(TASKS, **SIZE), progress=lambda done, all: os._exit(9) if done == 4 else None)
 """
-
-
-def same_files(a: Path, b: Path) -> bool:
-    names = sorted(str(p.relative_to(a)) for p in a.rglob("*") if p.is_file())
-    others = sorted(str(p.relative_to(b)) for p in b.rglob("*") if p.is_file())
-    return names == others and not filecmp.cmpfiles(a, b, names, shallow=False)[1]
 
 
 @pytest.fixture(scope="module")

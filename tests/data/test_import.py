@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import os
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from same import same_files
 from tdmpc2_files import TASKS, arrays, save, stored, tensors
 
 from fmbpo.cli import main
@@ -21,12 +21,6 @@ from fmbpo.data.importing.into_store import Import, import_files
 from fmbpo.data.importing.tdmpc2 import TdmpcFile
 from fmbpo.data.store import info, load, verify
 from fmbpo.errors import UserError
-
-
-def same_files(a: Path, b: Path) -> bool:
-    names = sorted(str(p.relative_to(a)) for p in a.rglob("*") if p.is_file())
-    others = sorted(str(p.relative_to(b)) for p in b.rglob("*") if p.is_file())
-    return names == others and not filecmp.cmpfiles(a, b, names, shallow=False)[1]
 
 
 def compare(out: Path, given: list[dict[str, np.ndarray]]) -> None:
@@ -56,9 +50,8 @@ def files(tmp_path: Path, given: list[dict[str, np.ndarray]]) -> Path:
     return tmp_path / "mt30"
 
 
-@pytest.mark.parametrize(
-    ("block_rows", "compress"), [(1, False), (5, True), (12, False), (1000, True)]
-)
+@pytest.mark.parametrize("block_rows", [1, 5, 12, 1000])
+@pytest.mark.parametrize("compress", [False, True])
 def test_every_episode_arrives_once(files, given, tmp_path, block_rows, compress):
     out = tmp_path / "mt30.zarr"
     seen: list[tuple[str, int, int]] = []

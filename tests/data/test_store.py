@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import filecmp
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from same import same_files
 
 from fmbpo.data.store import Store, held_out, info, load, open_store, verify
 from fmbpo.data.store_format import DATA_ARRAYS, LAYOUT, seal
@@ -40,12 +40,6 @@ def write(out: Path, **options: Any) -> Path:
     for each in EPISODES[writer.episodes :]:
         writer.append(**each)
     return writer.finish({"planner_return": {"reacher-easy": {"mean": 1.0}}})
-
-
-def same_files(a: Path, b: Path) -> bool:
-    names = sorted(str(p.relative_to(a)) for p in a.rglob("*") if p.is_file())
-    others = sorted(str(p.relative_to(b)) for p in b.rglob("*") if p.is_file())
-    return names == others and not filecmp.cmpfiles(a, b, names, shallow=False)[1]
 
 
 @pytest.fixture

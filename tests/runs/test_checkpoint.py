@@ -273,7 +273,7 @@ def write_for_ever(announce):
         os.write(announce, f"{step} ".encode())
 
 announced = 0
-for kill in range(12):
+for kill in range(int(sys.argv[2])):
     reader, announce = os.pipe()
     child = os.fork()
     if child == 0:
@@ -281,7 +281,7 @@ for kill in range(12):
     os.close(announce)
     # Two of three have saved once, however slow the machine; the third may die at any moment.
     head = os.read(reader, 4096).decode() if kill % 3 else ""
-    time.sleep(draw.uniform(0.0, 0.05))
+    time.sleep(draw.uniform(0.0, float(sys.argv[3])))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with os.fdopen(reader) as lines:
@@ -298,9 +298,13 @@ print(announced)
 """
 
 
-def test_kills_never_lose_the_checkpoint(tmp_path):
-    """12 kills at random instants; each new process continues from what it finds."""
-    command = [sys.executable, "-c", KILLS, str(tmp_path / "last")]
+@pytest.mark.parametrize(
+    ("kills", "seconds", "least"),
+    [(12, 0.05, 8), pytest.param(40, 0.15, 30, marks=pytest.mark.endurance)],
+)
+def test_kills_never_lose_the_checkpoint(tmp_path, kills, seconds, least):
+    """Kills at random instants; each new process continues from the checkpoint that it finds."""
+    command = [sys.executable, "-c", KILLS, str(tmp_path / "last"), str(kills), str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 8
+    assert int(done.stdout) >= least

@@ -74,7 +74,7 @@ def through_files(state):
     )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=300)
 @given(states)
 def test_exact_round_trip(state):
     same(state, through_files(state))

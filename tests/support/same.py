@@ -1,6 +1,8 @@
 """What must be equal, bit by bit, in runs that were interrupted and runs that were not."""
 
+import filecmp
 import json
+from pathlib import Path
 
 import torch
 from torch.utils._pytree import tree_flatten
@@ -64,3 +66,10 @@ def assert_same_tree(a, b):
             assert leaf.numpy().tobytes() == other.numpy().tobytes()
         else:
             assert leaf == other
+
+
+def same_files(a: Path, b: Path) -> bool:
+    """Whether two folders hold the same files with the same bytes."""
+    names = sorted(str(p.relative_to(a)) for p in a.rglob("*") if p.is_file())
+    others = sorted(str(p.relative_to(b)) for p in b.rglob("*") if p.is_file())
+    return names == others and not filecmp.cmpfiles(a, b, names, shallow=False)[1]
