@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fmbpo.tasks.custom.shaping import gaussian, linear
+from fmbpo.tasks.custom import gaussian, linear
 from fmbpo.testing import tasks as checker
 
 FILE = Path(__file__).parents[1] / "golden" / "mt30_trajectories.npz"
