@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from attrs import evolve
+from dm_control.rl import control
 
-from fmbpo.data.collecting.planner_model import Floats, PlanningModel
+from fmbpo.data.collecting.planner_model import PlanningModel
+from fmbpo.data.collecting.planner_rewards import Floats
 from fmbpo.data.collecting.planner_tasks import plan_task
-
-if TYPE_CHECKING:  # planner_model chooses MuJoCo's renderer before dm_control is imported
-    from dm_control.rl import control
 
 # Noise scales of the samples: the small ones refine the plan, the large ones look for another.
 _LOG_SCALE_RANGE = (float(np.log(0.15)), 0.0)

@@ -6,55 +6,22 @@ over all states of the rollout: through dm_control, a reward costs as much as 16
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("MUJOCO_GL", "disable")
-
 import importlib
 import warnings
-from collections.abc import Callable
 
 import mujoco
 import numpy as np
 from attrs import frozen
 from dm_control.rl import control
 from mujoco import rollout
-from numpy.typing import NDArray
 
+from fmbpo.data.collecting.planner_rewards import SENSORS, Floats, Frames, Reward
+from fmbpo.tasks.custom import reacher_three_model
 from fmbpo.tasks.env import ACTION_REPEAT
 from fmbpo.tasks.mt30 import task_info
 
-Floats = NDArray[np.float64]
-
-_OBJECTS = {
-    "xbody": mujoco.mjtObj.mjOBJ_XBODY,
-    "body": mujoco.mjtObj.mjOBJ_BODY,
-    "geom": mujoco.mjtObj.mjOBJ_GEOM,
-    "site": mujoco.mjtObj.mjOBJ_SITE,
-}
-_KINDS = {"pos": mujoco.mjtSensor.mjSENS_FRAMEPOS, "zaxis": mujoco.mjtSensor.mjSENS_FRAMEZAXIS}
 # The fields of the model that tasks change at a reset (targets, sizes, damping).
 _RESET_FIELDS = ("geom_pos", "geom_size", "site_pos", "site_size", "dof_damping")
-
-
-@frozen
-class Sensor:
-    """A frame sensor added to the planning model; sensors do not change the dynamics.
-
-    Attributes:
-        kind: ``pos`` (position, metres) or ``zaxis`` (the frame's z axis), world frame.
-        object: ``xbody`` (a body's frame), ``body`` (its centre of mass), ``geom`` or ``site``.
-        name: the object's name in the model.
-    """
-
-    kind: str
-    object: str
-    name: str
-
-    @property
-    def key(self) -> str:
-        """The sensor's name in the model and in `Frames.sensor`."""
-        return f"plan-{self.kind}-{self.object}-{self.name}"
 
 
 @frozen
@@ -82,60 +49,19 @@ class PlanSettings:
     repeats: float = 0.0
 
 
-def _no_shaping(_frames: Frames) -> Floats:
-    return np.zeros(())
-
-
 @frozen
 class PlanTask:
     """The planner's entry for a task.
 
     Attributes:
-        reward: the task's own reward of one control step, [N, K] from `Frames`.
         settings: the search settings.
+        reward: the task's own reward of one control step, [N, K] from `Frames`.
         shaping: added while planning only, never recorded.
-        sensors: frame sensors that reward and shaping need.
-        source: returns the model's XML and its assets; None: those of dm_control's domain.
     """
 
-    reward: Callable[[Frames], Floats]
     settings: PlanSettings
-    shaping: Callable[[Frames], Floats] = _no_shaping
-    sensors: tuple[Sensor, ...] = ()
-    source: Callable[[], tuple[str | bytes, dict[str, bytes]]] | None = None
-
-
-@frozen
-class Frames:
-    """States of N futures at K moments.
-
-    Attributes:
-        model: the planning model (sizes, names).
-        qpos: [N, K, nq] positions.
-        qvel: [N, K, nv] velocities.
-        ctrl: [N, K, nu] the action that led to the state.
-        sensordata: [N, K, nsensordata], of the same states.
-    """
-
-    model: mujoco.MjModel
-    qpos: Floats
-    qvel: Floats
-    ctrl: Floats
-    sensordata: Floats
-
-    def sensor(self, sensor: Sensor | str) -> Floats:
-        """[N, K, dim] readings of an added sensor, or by name of a sensor of the model."""
-        found = self.model.sensor(sensor.key if isinstance(sensor, Sensor) else sensor)
-        start = int(found.adr[0])
-        return self.sensordata[..., start : start + int(found.dim[0])]
-
-    def position(self, joint: str) -> Floats:
-        """[N, K] position of a hinge (radians) or slide (metres)."""
-        return self.qpos[..., int(self.model.joint(joint).qposadr[0])]
-
-    def velocity(self, joint: str) -> Floats:
-        """[N, K] velocity of a hinge or slide, per second."""
-        return self.qvel[..., int(self.model.joint(joint).dofadr[0])]
+    reward: Reward
+    shaping: Reward = lambda _: np.zeros(())
 
 
 class PlanningModel:
@@ -144,20 +70,20 @@ class PlanningModel:
     def __init__(self, name: str, task: PlanTask, coarse: int | None = None) -> None:
         self.task = task
         info = task_info(name)
-        if task.source is None:
-            domain = importlib.import_module(f"dm_control.suite.{info.domain}")
-            xml, assets = domain.get_model_and_assets()
-        else:
-            xml, assets = task.source()
-        text = xml.decode() if isinstance(xml, bytes) else xml
-        spec = mujoco.MjSpec.from_string(text, assets)
-        for sensor in task.sensors:
-            spec.add_sensor(
-                name=sensor.key,
-                type=_KINDS[sensor.kind],
-                objtype=_OBJECTS[sensor.object],
-                objname=sensor.name,
-            )
+        source = importlib.import_module(f"dm_control.suite.{info.domain}").get_model_and_assets
+        if info.name.startswith("reacher-three"):
+            source = reacher_three_model
+        xml, assets = source()
+        spec = mujoco.MjSpec.from_string(xml.decode() if isinstance(xml, bytes) else xml, assets)
+        for sensor in SENSORS:  # they do not change the dynamics
+            quantity, kind, found = sensor.split()
+            if getattr(spec, kind.removeprefix("x"))(found) is not None:
+                spec.add_sensor(
+                    name=sensor,
+                    type=getattr(mujoco.mjtSensor, f"mjSENS_FRAME{quantity.upper()}"),
+                    objtype=getattr(mujoco.mjtObj, f"mjOBJ_{kind.upper()}"),
+                    objname=found,
+                )
         with warnings.catch_warnings():
             # The cheetah uses an attribute that MuJoCo calls deprecated.
             warnings.filterwarnings("ignore", message=".*settotalmass.*")

@@ -7,19 +7,59 @@ while planning only; recorded rewards are always the environment's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
 
-from fmbpo.data.collecting.planner_model import Floats, Frames, Sensor
+Floats = NDArray[np.float64]
+# Sensors of the planning model: "pos" (metres) or "zaxis" (a frame's z axis) in the world, of an
+# "xbody" (a body's frame), "body" (its centre of mass), "geom" or "site", and the object's name.
+TORSO, TORSO_UP = "pos xbody torso", "zaxis xbody torso"
+TORSO_MASS, FOOT_MASS = "pos body torso", "pos body foot"
+HIND_FOOT, FORE_FOOT = "pos xbody bfoot", "pos xbody ffoot"
+FINGER, TARGET_GEOM = "pos geom finger", "pos geom target"
+TARGET_SITE, BALL = "pos site target", "pos xbody ball"
+TIP, MOUTH = "pos site tip", "pos geom mouth"
+SENSORS = (TORSO, TORSO_UP, TORSO_MASS, FOOT_MASS, HIND_FOOT, FORE_FOOT, FINGER, TARGET_GEOM,
+           TARGET_SITE, BALL, TIP, MOUTH)  # fmt: skip
+
+
+@frozen
+class Frames:
+    """States of N futures at K moments.
+
+    Attributes:
+        model: the planning model, a ``mujoco.MjModel`` (sizes, names).
+        qpos: [N, K, nq] positions.
+        qvel: [N, K, nv] velocities.
+        ctrl: [N, K, nu] the action that led to the state.
+        sensordata: [N, K, nsensordata], of the same states.
+    """
+
+    model: Any
+    qpos: Floats
+    qvel: Floats
+    ctrl: Floats
+    sensordata: Floats
+
+    def sensor(self, name: str) -> Floats:
+        """[N, K, dim] readings of one of `SENSORS`, or of a sensor that the model has itself."""
+        found = self.model.sensor(name)
+        start = int(found.adr[0])
+        return self.sensordata[..., start : start + int(found.dim[0])]
+
+    def position(self, joint: str) -> Floats:
+        """[N, K] position of a hinge (radians) or slide (metres)."""
+        return self.qpos[..., int(self.model.joint(joint).qposadr[0])]
+
+    def velocity(self, joint: str) -> Floats:
+        """[N, K] velocity of a hinge or slide, per second."""
+        return self.qvel[..., int(self.model.joint(joint).dofadr[0])]
+
 
 Reward = Callable[[Frames], Floats]
-
-TORSO, TORSO_UP = Sensor("pos", "xbody", "torso"), Sensor("zaxis", "xbody", "torso")
-TORSO_MASS, FOOT_MASS = Sensor("pos", "body", "torso"), Sensor("pos", "body", "foot")
-HIND_FOOT, FORE_FOOT = Sensor("pos", "xbody", "bfoot"), Sensor("pos", "xbody", "ffoot")
-FINGER, TARGET_GEOM = Sensor("pos", "geom", "finger"), Sensor("pos", "geom", "target")
-TARGET_SITE, BALL = Sensor("pos", "site", "target"), Sensor("pos", "xbody", "ball")
-TIP, MOUTH = Sensor("pos", "site", "tip"), Sensor("pos", "geom", "mouth")
 
 _G_HALF = 4.905  # pendulum: its energy is v^2 / 8 + this x cos, per unit of mass and length
 
@@ -43,7 +83,7 @@ def _indicator(condition: object) -> Floats:
     return np.asarray(condition, np.float64)
 
 
-def _distance(f: Frames, a: Sensor | str, b: Sensor | str, axes: tuple[int, ...]) -> Floats:
+def _distance(f: Frames, a: str, b: str, axes: tuple[int, ...]) -> Floats:
     offset = (f.sensor(a) - f.sensor(b))[..., list(axes)]
     return np.asarray(np.linalg.norm(offset, axis=-1))
 
@@ -57,6 +97,11 @@ def _progress(f: Frames, speed: float) -> Floats:
     return np.asarray(np.clip(_speed(f) / speed, -1.0, 1.0))
 
 
+def _moving(f: Frames, speed: float, margin: float, at_margin: float) -> Floats:
+    """1 at ``speed`` (m/s, backwards if negative) or faster; ``linear`` below it."""
+    return linear(below(np.sign(speed) * _speed(f), abs(speed)), margin, at_margin)
+
+
 # --- reacher: finger at the target ----------------------------------------------------------
 
 
@@ -68,9 +113,8 @@ def reacher(f: Frames) -> Floats:
 
 def reacher_shaping(f: Frames) -> Floats:
     """Nearer is better, slowly."""
-    return np.asarray(
-        -3.0 * _distance(f, TARGET_GEOM, FINGER, (0, 1)) - 0.002 * (f.qvel**2).sum(-1)
-    )
+    distance = _distance(f, TARGET_GEOM, FINGER, (0, 1))
+    return np.asarray(-3.0 * distance - 0.002 * (f.qvel**2).sum(-1))
 
 
 # --- pendulum, acrobot, cartpole ------------------------------------------------------------
@@ -160,35 +204,22 @@ def walker_stand_shaping(f: Frames) -> Floats:
     return np.asarray(0.1 * f.sensor(TORSO)[..., 2] - 0.003 * moving)
 
 
-def walker_move(speed: float) -> Reward:
+def walker_move(f: Frames, speed: float) -> Floats:
     """Standing and moving at ``speed`` (m/s, backwards if negative) or faster."""
-
-    def reward(f: Frames) -> Floats:
-        short = below(np.sign(speed) * _speed(f), abs(speed))
-        return np.asarray(walker_stand(f) * (5 * linear(short, abs(speed) / 2, 0.5) + 1) / 6)
-
-    return reward
+    return np.asarray(walker_stand(f) * (5 * _moving(f, speed, abs(speed) / 2, 0.5) + 1) / 6)
 
 
-def walker_move_shaping(speed: float, weight: float) -> Reward:
+def walker_move_shaping(f: Frames, speed: float, weight: float) -> Floats:
     """Standing comes first; then progress, where the reward is still flat at low speed."""
-
-    def shaping(f: Frames) -> Floats:
-        return np.asarray((0.05 + weight * _progress(f, speed)) * walker_stand(f))
-
-    return shaping
+    return np.asarray((0.05 + weight * _progress(f, speed)) * walker_stand(f))
 
 
 # --- cheetah --------------------------------------------------------------------------------
 
 
-def cheetah_run(speed: float) -> Reward:
+def cheetah_run(f: Frames, speed: float) -> Floats:
     """Moving at ``speed`` (m/s, backwards if negative) or faster."""
-
-    def reward(f: Frames) -> Floats:
-        return linear(below(np.sign(speed) * _speed(f), abs(speed)), abs(speed), 0)
-
-    return reward
+    return _moving(f, speed, abs(speed), 0)
 
 
 def cheetah_run_shaping(f: Frames) -> Floats:
@@ -196,38 +227,27 @@ def cheetah_run_shaping(f: Frames) -> Floats:
     return -np.maximum(0.0, np.abs(f.position("rooty")) - 1.2)
 
 
-def _cheetah_up(f: Frames, foot: Sensor) -> Floats:
+def _cheetah_up(f: Frames, foot: str) -> Floats:
     high = [gaussian(below(f.sensor(part)[..., 2], 1.2), 0.6) for part in (foot, TORSO)]
     return (3 * high[0] + 2 * high[1]) / 5
 
 
-def cheetah_lifted(foot: Sensor) -> Reward:
+def cheetah_lifted(f: Frames, foot: str) -> Floats:
     """Running with ``foot`` in the air."""
-
-    def reward(f: Frames) -> Floats:
-        return _cheetah_up(f, foot) * (5 * linear(below(_speed(f), 6), 6, 0) + 1) / 6
-
-    return reward
+    return _cheetah_up(f, foot) * (5 * _moving(f, 6, 6, 0) + 1) / 6
 
 
-def cheetah_lifted_shaping(foot: Sensor, weight: float) -> Reward:
+def cheetah_lifted_shaping(f: Frames, foot: str, weight: float) -> Floats:
     """Foot and torso higher; and speed, to which the reward is nearly blind until they are high."""
-
-    def shaping(f: Frames) -> Floats:
-        heights = 0.1 * f.sensor(foot)[..., 2] + 0.05 * f.sensor(TORSO)[..., 2]
-        return 0.15 * _cheetah_up(f, foot) + heights / 1.2 + weight * _progress(f, 6)
-
-    return shaping
+    heights = 0.1 * f.sensor(foot)[..., 2] + 0.05 * f.sensor(TORSO)[..., 2]
+    return 0.15 * _cheetah_up(f, foot) + heights / 1.2 + weight * _progress(f, 6)
 
 
 def cheetah_jump(f: Frames) -> Floats:
     """Torso and feet high, staying in place."""
     still = linear(np.maximum(0.0, np.abs(_speed(f)) - 0.5), 0.5, 0)
-    torso = f.sensor(TORSO)[..., 2]
-    high = [
-        gaussian(below((torso + f.sensor(foot)[..., 2]) / 2, 1.2), 0.6)
-        for foot in (HIND_FOOT, FORE_FOOT)
-    ]
+    middle = [(f.sensor(TORSO) + f.sensor(foot))[..., 2] / 2 for foot in (HIND_FOOT, FORE_FOOT)]
+    high = [gaussian(below(height, 1.2), 0.6) for height in middle]
     return (5 * high[0] + 5 * high[1] + 2 * still) / 12
 
 
@@ -248,14 +268,9 @@ def hopper_stand(f: Frames) -> Floats:
     return np.asarray(_hopper_up(f) * (4 + np.maximum(0.0, 1 - f.ctrl**2).mean(-1)) / 5)
 
 
-def hopper_hop(speed: float) -> Reward:
+def hopper_hop(f: Frames, speed: float) -> Floats:
     """Upright and moving at ``speed`` (m/s, backwards if negative) or faster."""
-
-    def reward(f: Frames) -> Floats:
-        short = below(np.sign(speed) * _speed(f), abs(speed))
-        return _hopper_up(f) * linear(short, abs(speed) / 2, 0.5)
-
-    return reward
+    return _hopper_up(f) * _moving(f, speed, abs(speed) / 2, 0.5)
 
 
 def hopper_shaping(f: Frames) -> Floats:
@@ -263,14 +278,10 @@ def hopper_shaping(f: Frames) -> Floats:
     return np.asarray(0.15 * (_hopper_height(f) + f.sensor(TORSO_MASS)[..., 2]))
 
 
-def hopper_hop_shaping(speed: float) -> Reward:
+def hopper_hop_shaping(f: Frames, speed: float) -> Floats:
     """As for standing; and speed in proportion to height, so that the hopper does not crawl."""
-
-    def shaping(f: Frames) -> Floats:
-        up = np.clip(_hopper_height(f) / 0.6, 0.0, 1.0)
-        return np.asarray(hopper_shaping(f) + 0.5 * up * _progress(f, speed))
-
-    return shaping
+    up = np.clip(_hopper_height(f) / 0.6, 0.0, 1.0)
+    return np.asarray(hopper_shaping(f) + 0.5 * up * _progress(f, speed))
 
 
 # --- finger, fish ---------------------------------------------------------------------------
