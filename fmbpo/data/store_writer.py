@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from zarr.codecs import BloscCodec
 
 import fmbpo
@@ -204,8 +204,6 @@ class StoreWriter:
         )
         for name, (dtype, columns, unit) in LAYOUT.items():
             length = self._chunk if unit == "rows" else _CHUNK_EPISODES
-            size = np.dtype(dtype).itemsize
-            codec = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=size)
             self._group.create_array(
                 name,
                 shape=(0, columns) if columns else (0,),
@@ -214,7 +212,7 @@ class StoreWriter:
                 # Values that were never written are recognised on reading.
                 fill_value=float("nan") if dtype == "float32" else -1,
                 # Memory-mapped readers want every chunk there; episode numbers pack well.
-                compressors=codec if compress or unit == "episodes" else None,
+                compressors=codec(dtype) if compress or unit == "episodes" else None,
                 config={"write_empty_chunks": True},
             )
 
@@ -304,6 +302,12 @@ class StoreWriter:
         dtype, columns, _ = LAYOUT[name]
         empty = np.zeros((0, columns) if columns else (0,), dtype)
         return np.concatenate([empty, *self._pending[name]])
+
+
+def codec(dtype: DTypeLike) -> BloscCodec:
+    """The compression of arrays of this type."""
+    size = np.dtype(dtype).itemsize
+    return BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=size)
 
 
 def _pad(values: Array, width: int, where: str) -> NDArray[np.float32]:

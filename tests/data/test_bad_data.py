@@ -200,11 +200,11 @@ FILES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "pickle-cut": (lambda f: raw(f, b"\x80\x02}q\x00("), ["bad.pt: truncated or damaged"]),
     "flipped-data": (
         lambda f: flip(f, "data/1"),
-        ["damaged: ", "data/1 does not have the checksum"],
+        ["bad.pt: truncated or damaged (Bad CRC", "data/1"],
     ),
     "flipped-tasks": (
         lambda f: flip(f, "data/3"),
-        ["damaged: ", "data/3 does not have the checksum"],
+        ["bad.pt: truncated or damaged (Bad CRC", "data/3"],
     ),
     "flipped-pickle": (lambda f: flip(f, "data.pkl"), ["bad.pt: truncated or damaged (Bad CRC"]),
     **{
@@ -259,7 +259,7 @@ def test_an_unreadable_disk(tmp_path, monkeypatch, capsys):
     def failing(self, *arguments, **options):
         calls.append(self)
         file = whole(self, *arguments, **options)
-        if self.name == "bad.pt" and len(calls) > 3:
+        if self.name == "bad.pt" and len(calls) > 1:
             monkeypatch.setattr(Path, "open", whole)
             file.close()
             return Broken(self)

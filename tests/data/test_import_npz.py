@@ -137,7 +137,7 @@ BAD: dict[str, tuple[Any, list[str]]] = {
     "half": (lambda f: f.write_bytes(save(f, arrays()).read_bytes()[:700]), ["bad.npz: truncated"]),
     "an-npy": (lambda f: np.save(f.open("wb"), np.zeros(3)), ["bad.npz: truncated or damaged"]),
     "flipped": (lambda f: flipped(f, False), ["damaged", "obs.npy"]),
-    "flipped-packed": (lambda f: flipped(f, True), ["bad.npz: truncated or damaged"]),
+    "flipped-packed": (lambda f: flipped(f, True), ["array obs: truncated or damaged"]),
     "no-obs": (content(obs=None), ["no array obs; there is action, episode_ends, reward, task"]),
     "no-ends": (content(episode_ends=None), ["no array episode_ends", "docs/data.md"]),
     "obs-flat": (content(obs=np.zeros(13)), ["array obs: shape [13], not [N, width of obs]"]),

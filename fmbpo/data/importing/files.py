@@ -1,4 +1,4 @@
-"""The files of an import: found, fingerprinted in one pass, and read in blocks of episodes."""
+"""The files of an import: found, read once from end to end, and read in blocks of episodes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import os
 import struct
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
+import numpy as np
 from attrs import frozen
 
 from fmbpo.data.store_format import Array
@@ -21,10 +23,8 @@ from fmbpo.errors import UserError
 AGAIN = "fetch or write the file again"
 _PIECE = 2**23
 _DAMAGED = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, EOFError, KeyError,
-            ValueError, OverflowError, RuntimeError)  # fmt: skip
-"""The errors that zipfile raises for damaged files."""
-_LOCAL_HEADER = 30
-_NAME, _EXTRA = slice(26, 28), slice(28, 30)
+            ValueError, OverflowError, RuntimeError, SyntaxError, TypeError)  # fmt: skip
+"""The errors that zipfile and numpy's reader of headers raise for damaged files."""
 
 
 @frozen(eq=False)
@@ -48,36 +48,77 @@ class Block:
     first: int
 
 
-class EpisodeFile(Protocol):
-    """A file of episodes. Opening reads its structure; ``tasks`` and ``blocks`` read its values."""
+class EpisodeFile(ABC):
+    """A file of episodes. Opening reads its structure, ``scan`` the whole file, ``blocks`` rows.
+
+    Attributes:
+        path: the file.
+        row_bytes: bytes per row in the file.
+        ignored: names of the arrays in the file that are not used.
+        equal_lengths: whether all episodes of a data set of this kind have the same length.
+        ids: [E] task of each episode (index into MT30's list), below 0 if it is left out.
+        lengths: [E] rows of each episode.
+    """
 
     path: Path
     row_bytes: int
-    """Bytes per row in the file."""
-    equal_lengths: bool
-    """Whether all episodes of a data set of this kind have the same length."""
     ignored: tuple[str, ...]
-    """Names of the arrays in the file that are not used."""
+    equal_lengths: bool
+    ids: Array
+    lengths: Array
 
-    def tasks(self, skip_others: bool) -> tuple[Array, Array]:
-        """Task id [E] and rows [E] of every episode.
-
-        An id that MT30 does not have is a `UserError`; with ``skip_others`` it becomes -1.
-        """
-        ...
-
+    @abstractmethod
     def blocks(self, first: int, rows: int) -> Iterator[Block]:
-        """The episodes from number ``first``, about ``rows`` rows at a time."""
-        ...
+        """The episodes from number ``first``, about ``rows`` rows at a time, after ``scan``."""
 
+    def scan(self, skip_others: bool, progress: Callable[[int], None]) -> None:
+        """Read the whole file once: its SHA-256, the checksum of every part, tasks and lengths.
 
-@frozen
-class Fingerprint:
-    """A file's ``size`` in bytes, its SHA-256 and the time when it last ``changed`` (ns)."""
+        ``skip_others``: leave out episodes with ids that MT30 does not have. ``progress`` is called
+        with the number of bytes of each piece.
 
-    size: int
-    sha256: str
-    changed: int
+        Raises:
+            UserError: the file is unreadable, a part is damaged, or a task is unknown.
+        """
+        hasher = hashlib.sha256()
+        with reading(self.path), self.path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            self._state = status.st_size, status.st_mtime_ns
+
+            def hashed() -> bytes:
+                hasher.update(piece := file.read(_PIECE))
+                progress(len(piece))
+                return piece
+
+            with zipfile.ZipFile(self.path) as archive:
+                for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
+                    with archive.open(member) as part:  # compares the checksum at the end
+                        while part.read(_PIECE):
+                            hashed()  # about the same place: the disk reads it once
+            while hashed():
+                pass
+        self.sha256 = hasher.hexdigest()
+
+    def check_unchanged(self) -> None:
+        """UserError if the file has changed since ``scan``."""
+        with reading(self.path):
+            status = self.path.stat()
+        if (status.st_size, status.st_mtime_ns) != self._state:
+            raise UserError(
+                "changed while it was being read",
+                where=str(self.path),
+                remedy="give the same command again when it is complete",
+            )
+
+    @property
+    def taken(self) -> Array:
+        """Numbers of the episodes that are imported."""
+        return np.flatnonzero(self.ids >= 0)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The file's content, for the store's attributes."""
+        return {"file": self.path.name, "bytes": self._state[0], "sha256": self.sha256}
 
 
 def find_files(sources: Sequence[Path], ending: str) -> list[Path]:
@@ -99,38 +140,6 @@ def find_files(sources: Sequence[Path], ending: str) -> list[Path]:
     return found
 
 
-def fingerprint(path: Path, progress: Callable[[int], None] = lambda done: None) -> Fingerprint:
-    """Read a whole zip file once: compute its SHA-256 and compare every part with its CRC-32.
-
-    ``progress`` is called with the number of bytes of each piece.
-
-    Raises:
-        UserError: the file is unreadable, or a part is damaged.
-    """
-    hasher = hashlib.sha256()
-    with reading(path), path.open("rb") as file:
-        status = os.fstat(file.fileno())
-
-        def crc_until(stop: int) -> int:
-            crc = 0
-            while piece := file.read(min(_PIECE, stop - file.tell())):
-                hasher.update(piece)
-                crc = zlib.crc32(piece, crc)
-                progress(len(piece))
-            return crc
-
-        for part in _parts(path):
-            crc_until(part.start)
-            if crc_until(part.stop) != part.crc:
-                raise UserError(
-                    f"damaged: {part.name} does not have the checksum that the file states",
-                    where=str(path),
-                    remedy=AGAIN,
-                )
-        crc_until(status.st_size)
-    return Fingerprint(status.st_size, hasher.hexdigest(), status.st_mtime_ns)
-
-
 def check_names(wanted: Collection[str], there: Collection[str], path: Path, remedy: str) -> None:
     """UserError if wanted arrays are not among the file's."""
     missing = [name for name in wanted if name not in there]
@@ -139,66 +148,19 @@ def check_names(wanted: Collection[str], there: Collection[str], path: Path, rem
         raise UserError(what, where=str(path), remedy=remedy)
 
 
-def unchanged(path: Path, known: Fingerprint) -> None:
-    """UserError if the file has changed since it was fingerprinted."""
-    with reading(path):
-        status = path.stat()
-    if (status.st_size, status.st_mtime_ns) != (known.size, known.changed):
-        raise UserError(
-            "changed while it was being read",
-            where=str(path),
-            remedy="give the same command again when it is complete",
-        )
-
-
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn any error of the file or its zip structure into a `UserError` that names the file."""
+def reading(where: Path | str) -> Iterator[None]:
+    """Turn any error of a file or its zip structure into a `UserError` that names the place."""
     try:
         yield
     except FileNotFoundError as error:
-        raise UserError("there is no such file", where=str(path)) from error
+        raise UserError("there is no such file", where=str(where)) from error
     except IsADirectoryError as error:
-        raise UserError("a folder where a file should be", where=str(path)) from error
+        raise UserError("a folder where a file should be", where=str(where)) from error
     except OSError as error:
-        raise UserError(
-            f"cannot be read ({error.strerror or error})",
-            where=str(path),
-            remedy="check its permissions and the disk it lies on",
-        ) from error
+        what = f"cannot be read ({error.strerror or error})"
+        remedy = "check its permissions and the disk it lies on"
+        raise UserError(what, where=str(where), remedy=remedy) from error
     except _DAMAGED as error:
-        raise UserError(
-            f"truncated or damaged ({error or type(error).__name__})", where=str(path), remedy=AGAIN
-        ) from error
-
-
-@frozen
-class _Part:
-    name: str
-    start: int
-    stop: int
-    crc: int
-
-
-def _parts(path: Path) -> list[_Part]:
-    """Where a zip file's uncompressed members lie, in order; checks the compressed ones."""
-    found = []
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-        for member in archive.infolist():
-            if member.compress_type != zipfile.ZIP_STORED:
-                with archive.open(member) as unpacked:  # compares the checksum at the end
-                    while unpacked.read(_PIECE):
-                        pass
-                continue
-            file.seek(member.header_offset)
-            head = file.read(_LOCAL_HEADER)
-            if len(head) < _LOCAL_HEADER or head[:4] != b"PK\3\4":
-                raise zipfile.BadZipFile(f"no header of {member.filename}")
-            name, extra = (int.from_bytes(head[part], "little") for part in (_NAME, _EXTRA))
-            start = member.header_offset + _LOCAL_HEADER + name + extra
-            found.append(_Part(member.filename, start, start + member.file_size, member.CRC))
-    found.sort(key=lambda part: part.start)
-    for one, other in pairwise(found):
-        if one.stop > other.start:
-            raise zipfile.BadZipFile(f"{one.name} and {other.name} overlap")
-    return found
+        what = f"truncated or damaged ({error or type(error).__name__})"
+        raise UserError(what, where=str(where), remedy=AGAIN) from error

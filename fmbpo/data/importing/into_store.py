@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import zarr
 from attrs import frozen
 
 import fmbpo
@@ -15,20 +15,13 @@ from fmbpo.base.disk import check_disk
 from fmbpo.base.files import disk_errors, remove_tree
 from fmbpo.base.lock import RunLock
 from fmbpo.base.text import bytes_text
-from fmbpo.data.importing.files import (
-    Block,
-    EpisodeFile,
-    Fingerprint,
-    find_files,
-    fingerprint,
-    unchanged,
-)
+from fmbpo.data.importing.files import EpisodeFile, find_files
 from fmbpo.data.importing.npz import NpzFile
 from fmbpo.data.importing.rows import TASKS, prepared
 from fmbpo.data.importing.tdmpc2 import TdmpcFile
 from fmbpo.data.store import check_request, open_store
-from fmbpo.data.store_format import ROW_BYTES, Array
-from fmbpo.data.store_writer import CHUNK_ROWS, StoreWriter
+from fmbpo.data.store_format import ROW_BYTES
+from fmbpo.data.store_writer import CHUNK_ROWS, StoreWriter, codec
 from fmbpo.errors import UserError
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -113,7 +106,7 @@ def import_files(
     tasks = [TASKS[i].name for i in np.unique(ids)]
     rows = int(sum(file.lengths[file.taken].sum() for file in files))
     _check_memory(files, asked.block_rows, memory)
-    say(_disk(out, rows, len(ids), files[0].source if asked.compress else None))
+    say(_disk(out, rows, len(ids), files[0] if asked.compress else None))
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         lock = out.with_name(f".{out.name}.lock")
@@ -142,36 +135,11 @@ def import_files(
     return out
 
 
-@frozen(eq=False)
-class _Scanned:
-    """A source after the first pass; episodes with ``ids`` [E] below 0 are left out."""
-
-    source: EpisodeFile
-    fingerprint: Fingerprint
-    ids: Array
-    lengths: Array
-
-    @property
-    def path(self) -> Path:
-        return self.source.path
-
-    @property
-    def taken(self) -> Array:
-        """Numbers of the episodes that are imported."""
-        return np.flatnonzero(self.ids >= 0)
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """The file's content, for the store's attributes."""
-        content = self.fingerprint
-        return {"file": self.path.name, "bytes": content.size, "sha256": content.sha256}
-
-
-def _opened(asked: Import, progress: Progress) -> list[_Scanned]:
+def _opened(asked: Import, progress: Progress) -> list[EpisodeFile]:
     """All files, each read once from end to end."""
     opener, ending = _KINDS[asked.kind]
-    opened = [opener(path) for path in find_files(asked.sources, ending)]
-    total, done, files = sum(s.path.stat().st_size for s in opened), 0, list[_Scanned]()
+    files = [opener(path) for path in find_files(asked.sources, ending)]
+    total, done = sum(file.path.stat().st_size for file in files), 0
 
     def step(size: int) -> None:
         nonlocal done
@@ -179,25 +147,20 @@ def _opened(asked: Import, progress: Progress) -> list[_Scanned]:
         progress(CHECKING, done, total)
 
     by_content: dict[str, Path] = {}
-    for source in opened:
-        found = fingerprint(source.path, step)
-        same = by_content.setdefault(found.sha256, source.path)
-        if same != source.path:
-            raise UserError(
-                f"has the same content as {same}",
-                where=str(source.path),
-                remedy="give every file once",
-            )
-        ids, lengths = source.tasks(asked.skip_other_tasks)
-        files.append(_Scanned(source, found, ids, lengths))
+    for file in files:
+        file.scan(asked.skip_other_tasks, step)
+        same = by_content.setdefault(file.sha256, file.path)
+        if same != file.path:
+            what, remedy = f"has the same content as {same}", "give every file once"
+            raise UserError(what, where=str(file.path), remedy=remedy)
     return files
 
 
-def _check_lengths(files: Sequence[_Scanned]) -> None:
+def _check_lengths(files: Sequence[EpisodeFile]) -> None:
     """UserError for files with episodes of another length, if a kind's must all be equal."""
     first = files[0]
     for file in files:
-        if file.source.equal_lengths and file.lengths[0] != first.lengths[0]:
+        if file.equal_lengths and file.lengths[0] != first.lengths[0]:
             raise UserError(
                 f"episodes of {int(file.lengths[0])} rows, but those of {first.path.name} have "
                 f"{int(first.lengths[0])}",
@@ -206,9 +169,9 @@ def _check_lengths(files: Sequence[_Scanned]) -> None:
             )
 
 
-def _check_memory(files: Sequence[_Scanned], block_rows: int, free: int | None) -> None:
+def _check_memory(files: Sequence[EpisodeFile], block_rows: int, free: int | None) -> None:
     longest = max(int(file.lengths.max()) for file in files)
-    row = max(file.source.row_bytes for file in files)
+    row = max(file.row_bytes for file in files)
     blocks = max(block_rows, longest) * (row + _COPIES * ROW_BYTES)
     needed = _OVERHEAD + blocks + 2 * CHUNK_ROWS * ROW_BYTES
     if free is not None and needed > free:
@@ -238,31 +201,14 @@ def _compressed_share(source: EpisodeFile) -> float:
     block = prepared(next(source.blocks(0, _SAMPLE_ROWS)), str(source.path))
     if not len(block.reward):
         return 1.0
-    with tempfile.TemporaryDirectory() as folder:
-        names, sample = [task.name for task in TASKS], Path(folder, "sample")
-        writer = StoreWriter(sample, names, [BEHAVIOUR], compress=True)
-        _add(writer, block, np.arange(len(TASKS)))
-        data = writer.finish() / "data"
-        size = sum(p.stat().st_size for p in data.rglob("*") if p.is_file())
-    return min(1.0, size / (len(block.reward) * ROW_BYTES))
-
-
-def _add(writer: StoreWriter, block: Block, index: Array) -> None:
-    """Add a prepared block; ``index`` [tasks of MT30] is each task's number in the store."""
-    if len(block.lengths):
-        writer.extend(
-            block.obs,
-            block.action,
-            block.reward,
-            lengths=block.lengths,
-            task=index[block.task],
-            behaviour=np.zeros(len(block.task)),
-        )
+    arrays = (block.obs, block.action, block.reward)
+    packed = (zarr.create_array({}, data=a, compressors=codec(a.dtype)) for a in arrays)
+    return min(1.0, sum(a.nbytes_stored() for a in packed) / sum(a.nbytes for a in arrays))
 
 
 def _write(
     writer: StoreWriter,
-    files: Sequence[_Scanned],
+    files: Sequence[EpisodeFile],
     tasks: Sequence[str],
     block_rows: int,
     progress: Progress,
@@ -276,21 +222,28 @@ def _write(
             before -= len(file.taken)
             continue
         first, before = int(file.taken[before]), 0
-        for block in file.source.blocks(first, block_rows):
-            unchanged(file.path, file.fingerprint)
+        for block in file.blocks(first, block_rows):
+            file.check_unchanged()
             try:
                 block = prepared(block, str(file.path))
             except UserError:
                 # A file with a bad value is never imported: the partial store is of no use.
                 remove_tree(writer.partial)
                 raise
-            _add(writer, block, index)
+            writer.extend(
+                block.obs,
+                block.action,
+                block.reward,
+                lengths=block.lengths,
+                task=index[block.task],
+                behaviour=np.zeros(len(block.task)),
+            )
             progress(WRITING, writer.episodes, total)
     if writer.episodes != total:
         raise AssertionError(f"{writer.episodes} of {total} episodes written")
 
 
-def _manifest(files: Sequence[_Scanned]) -> list[dict[str, Any]]:
+def _manifest(files: Sequence[EpisodeFile]) -> list[dict[str, Any]]:
     """For each file its content, the episodes taken, and their numbers in the store."""
     found: list[dict[str, Any]] = []
     first = 0
@@ -303,20 +256,20 @@ def _manifest(files: Sequence[_Scanned]) -> list[dict[str, Any]]:
                 "left_out": len(file.ids) - taken,
                 "first_episode": first,
                 "end_episode": first + taken,
-                "arrays_ignored": list(file.source.ignored),
+                "arrays_ignored": list(file.ignored),
             }
         )
         first += taken
     return found
 
 
-def _summary(files: Sequence[_Scanned], tasks: Sequence[str]) -> str:
+def _summary(files: Sequence[EpisodeFile], tasks: Sequence[str]) -> str:
     taken = sum(len(file.taken) for file in files)
     left_out = sum(len(file.ids) for file in files) - taken
     absent = [task.name for task in TASKS if task.name not in tasks]
     parts = [f"{taken:,} episodes of {len(tasks)} tasks from {len(files)} files"]
     parts += [f"{left_out:,} of other tasks left out"] if left_out else []
     parts += [f"none of {', '.join(absent)}"] if 0 < len(absent) <= 10 else []
-    ignored = sorted({name for file in files for name in file.source.ignored})
+    ignored = sorted({name for file in files for name in file.ignored})
     parts += [f"arrays not used: {', '.join(ignored)}"] if ignored else []
     return "; ".join(parts)
