@@ -27,7 +27,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _import_checkpoint(arguments: argparse.Namespace) -> int:
-    from fmbpo.interop.importing import import_checkpoint
+    from fmbpo.interop.checkpoints import import_checkpoint
 
     out = arguments.out or Path("checkpoints") / arguments.file.stem
 
@@ -42,7 +42,7 @@ def _import_checkpoint(arguments: argparse.Namespace) -> int:
 
 
 def _export_checkpoint(arguments: argparse.Namespace) -> int:
-    from fmbpo.interop.exporting import export_checkpoint
+    from fmbpo.interop.checkpoints import export_checkpoint
 
     print(export_checkpoint(arguments.source, arguments.out))
     return 0

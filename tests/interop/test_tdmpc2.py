@@ -59,7 +59,7 @@ def paper_file(tmp_path_factory):
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from fmbpo.interop.importing import import_checkpoint
+from fmbpo.interop.checkpoints import import_checkpoint
 import safetensors.torch
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
@@ -165,8 +165,9 @@ class Hostile:
 HARMS = [
     ({"_encoder.state.1.bias": None}, "encoder"),
     ({"_dynamics.0.ln.weight": None}, "dynamics.0.norm.weight has shape none"),
-    ({"_reward.2.weight": torch.zeros(7, 48), "_reward.2.bias": torch.zeros(7)}, "101 reward"),
-    ({"_task_emb.weight": torch.zeros(80, 16)}, "80 tasks, MT30 has 30"),
+    ({"_reward.2.weight": torch.zeros(7, 48), "_reward.2.bias": torch.zeros(7)},
+     r"reward.2.bias has shape \[7\], not \[101\]"),
+    ({"_task_emb.weight": torch.zeros(80, 16)}, r"shape \[80, 16\], but MT30 has 30 tasks"),
     ({"_task_emb.weight": torch.zeros(30, 17)}, "has shape"),
     ({"_task_emb.weight": torch.zeros(30)}, "task_embedding.weight has shape"),
     ({"_encoder.state.0.weight": torch.zeros(48, 30)}, "encoder.0.linear.weight has shape"),
@@ -177,7 +178,7 @@ HARMS = [
     ({"_task_emb.weight": torch.zeros(1).expand(10**6, 10**6)}, "no|not stored as a plain array"),
     ({"_task_emb.weight": torch.zeros(30, 16).to_sparse()}, "not stored as a plain array"),
     ({"_task_emb.weight": torch.zeros(30, 16, device="meta")}, "not stored as a plain array"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("changes", "words"), HARMS, ids=[words[:25] for _, words in HARMS])
@@ -191,10 +192,10 @@ def test_a_file_of_another_kind(changes, words, tmp_path):
 def test_nothing_in_a_file_is_executed(tmp_path):
     victim, file = tmp_path / "victim", tmp_path / "x.pt"
     torch.save({"model": state(), "extra": Hostile(victim)}, file)
-    with pytest.raises(UserError, match="asks for code to be executed"):
+    with pytest.raises(UserError, match="refused, not executed"):
         read_world_model(file)
     file.write_bytes(pickle.dumps(Hostile(victim)))
-    with pytest.raises(UserError, match="not a checkpoint of torch"):
+    with pytest.raises(UserError, match="not a file of torch"):
         read_world_model(file)
     assert not victim.exists()
 
@@ -202,14 +203,14 @@ def test_nothing_in_a_file_is_executed(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04junk", OLD.read_bytes()[:5000]])
 def test_a_damaged_file(content, tmp_path):
     (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(UserError, match="not a checkpoint of torch"):
+    with pytest.raises(UserError, match=r"truncated or damaged|the file is empty"):
         read_world_model(tmp_path / "x.pt")
 
 
 def test_no_file_and_no_dictionary(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         read_world_model(tmp_path / "x.pt")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="a folder where a file should be"):
         read_world_model(tmp_path)
     torch.save(torch.zeros(3), tmp_path / "x.pt")
     with pytest.raises(UserError, match="holds a Tensor"):

@@ -25,7 +25,7 @@ IMPORTS = (
     "fmbpo.compare.reading",
     "fmbpo.running.preflight",
     "fmbpo.running.study",
-    "fmbpo.interop.importing",
+    "fmbpo.interop.checkpoints",
     "fmbpo.report.pages",
     "fmbpo.report.run_table",
     "matplotlib.backends.backend_agg",
@@ -37,7 +37,7 @@ IMPORTS = (
 STEPS = 40
 """Of an episode. Its length, and which process steps it, changes nothing about what is saved."""
 WHERE = {
-    "fmbpo.interop.importing": "import",
+    "fmbpo.interop.checkpoints": "import",
     "fmbpo.report.pages.write": "report",
     "fmbpo.cli.comparing": "report",
     "fmbpo.runs.heartbeat": "heartbeat",
