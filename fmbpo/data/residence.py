@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -31,33 +31,16 @@ PIECE_ROWS = 65_536
 """Rows packed at once while a whole store is loaded into memory."""
 
 
-class Residence(Protocol):
-    """Packed rows on a device, on the host or on the disk, and slices of them.
-
-    Attributes:
-        kind: the name of the residence.
-        device: the device of the batches.
-        worker: one thread that makes batches ahead; None if that gains nothing.
-    """
-
-    kind: Kind
-    device: torch.device
-    worker: ThreadPoolExecutor | None
-
-    def load(self) -> None:
-        """Read rows that belong in memory now instead of with the first batch."""
-
-    def gather(self, row_B: Tensor, horizon: int) -> Tensor:
-        """Slices of ``horizon`` + 1 rows: ``[H + 1, B, ROW_WIDTH]`` on ``device``."""
-
-
 class Stored:
-    """Rows that stay on the disk: a ``Residence``.
+    """Rows that stay on the disk, and slices of them.
 
     Plain float32 chunks are read in part, by position; compressed chunks are decoded whole, and
     the last one of each array is kept. Every value that is read is checked to be finite.
 
     Attributes:
+        kind: the name of the residence.
+        device: the device of the batches.
+        worker: one thread that makes batches ahead; None if that gains nothing.
         block_rows: rows per chunk, best read at once.
         plain: whether a few rows can be read without decoding a chunk.
     """

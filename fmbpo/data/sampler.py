@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmbpo.data.residence import Residence
+from fmbpo.data.residence import Stored
 from fmbpo.hookspecs import Batch
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
 
@@ -30,7 +30,7 @@ class Rows:
     """
 
     def __init__(
-        self, ends_E: NDArray[np.int64], residence: Residence, task_E: Tensor, mask_KA: Tensor
+        self, ends_E: NDArray[np.int64], residence: Stored, task_E: Tensor, mask_KA: Tensor
     ) -> None:
         self.residence, self.device = residence, residence.device
         self.end_E = torch.from_numpy(ends_E)
@@ -70,22 +70,12 @@ class Rows:
 
     def batch(self, row_B: Tensor, episode_B: Tensor, horizon: int) -> Batch:
         """Slices from the given first rows, which lie in the given episodes."""
-        obs, action, reward = self.gather(row_B, horizon)
+        return self.packed_batch(self.residence.gather(row_B, horizon), episode_B)
+
+    def packed_batch(self, packed: Tensor, episode_B: Tensor) -> Batch:
+        """Packed slices ``[H + 1, B, ROW_WIDTH]``, which lie in the given episodes."""
         index = self.task_E[episode_B].to(self.device)
-        return Batch(obs, action, reward, index, self.mask_KA[index])
-
-
-class Sampler(Protocol):
-    """Batches one after another."""
-
-    def sample(self) -> Batch:
-        """The next batch."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything that the next batches depend on."""
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from ``state``."""
+        return Batch(*unpacked(packed), index, self.mask_KA[index])
 
 
 class SliceSampler:
@@ -93,6 +83,8 @@ class SliceSampler:
 
     ``weight_K``: mean slices per epoch from an episode of each task (`turns`); None: one.
     """
+
+    _saved: tuple[str, ...] = ("order",)
 
     def __init__(
         self, rows: Rows, horizon: int, batch: int, seed: int, weight_K: Tensor | None = None
@@ -117,12 +109,14 @@ class SliceSampler:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next batches depend on."""
-        return {"generator": self.generator.get_state(), "order": self.order}
+        saved = {name: getattr(self, name) for name in self._saved}
+        return {"generator": self.generator.get_state(), **saved}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Continue from ``state``."""
         self.generator.set_state(state["generator"])
-        self.order = state["order"]
+        for name in self._saved:
+            setattr(self, name, state[name])
 
 
 class Ahead:
@@ -131,7 +125,7 @@ class Ahead:
     ``state`` is the state after the last batch handed out, whatever was made ahead.
     """
 
-    def __init__(self, sampler: Sampler, worker: Executor) -> None:
+    def __init__(self, sampler: SliceSampler, worker: Executor) -> None:
         self.sampler, self.worker = sampler, worker
         self._state = sampler.state()
         self._next: Future[tuple[Batch, dict[str, Tensor]]] | None = None
@@ -161,9 +155,13 @@ class Ahead:
         return batch, self.sampler.state()
 
 
-def ahead(sampler: Sampler, rows: Rows) -> Sampler:
-    """``sampler``, made ahead by the residence's thread if it has one."""
-    return Ahead(sampler, rows.residence.worker) if rows.residence.worker else sampler
+Sampler: TypeAlias = SliceSampler | Ahead
+
+
+def ahead(sampler: SliceSampler) -> Sampler:
+    """The same batches, made ahead by the residence's thread if it has one."""
+    worker = sampler.rows.residence.worker
+    return Ahead(sampler, worker) if worker else sampler
 
 
 class StartSampler:

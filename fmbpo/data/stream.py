@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fmbpo.data.residence import ROW_WIDTH, Stored, to_device
-from fmbpo.data.sampler import Rows, Sampler, SliceSampler, ahead, first_rows, turns, unpacked
+from fmbpo.data.residence import ROW_WIDTH, to_device
+from fmbpo.data.sampler import Rows, Sampler, SliceSampler, ahead, first_rows, turns
 from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.hookspecs import Batch
 
-_STATE = ("queue", "following", "window", "order")
 WINDOW_ROWS = 4_194_304
 """Rows shuffled together: 520 MB, and the same again for the next window."""
 
@@ -40,13 +39,15 @@ class _Window:
         return self.packed[place_B + torch.arange(horizon + 1).unsqueeze(1)]
 
 
-class StreamSampler:
+class StreamSampler(SliceSampler):
     """One slice per epoch from every episode, read from the disk a window at a time.
 
     At most twice ``window_rows`` are in memory, and the rows that the last episode of each block
     has beyond it. A window has at least one block. The state names the blocks that were drawn; a
-    loaded state reads its window again. ``weight_K``: as for `SliceSampler`.
+    loaded state reads its window again.
     """
+
+    _saved = ("queue", "following", "window", "order")
 
     def __init__(
         self,
@@ -57,17 +58,14 @@ class StreamSampler:
         weight_K: Tensor | None = None,
         window_rows: int = WINDOW_ROWS,
     ) -> None:
-        assert isinstance(rows.residence, Stored)
-        self.rows, self.stored, self.horizon, self.batch = rows, rows.residence, horizon, batch
-        self.weight_E = None if weight_K is None else weight_K[rows.task_E]
-        self.generator = torch.Generator().manual_seed(seed)
+        super().__init__(rows, horizon, batch, seed, weight_K)
+        self.stored = rows.residence
         block_E = rows.start_E // self.stored.block_rows
         by_block = torch.argsort(rows.start_E, stable=True)
         counts = torch.unique(block_E, return_counts=True)[1]
         self.episodes = torch.split(by_block, counts.tolist())
         self.blocks_at_once = max(1, window_rows // self.stored.block_rows)
-        none = torch.empty(0, dtype=torch.int64)
-        self.queue, self.window, self.following, self.order = none, none, none, none
+        self.queue = self.window = self.following = self.order
         self._reader = ThreadPoolExecutor(1, "windows")
         self._read: dict[tuple[int, ...], Future[_Window]] = {}
 
@@ -82,20 +80,8 @@ class StreamSampler:
             pieces.append(self._loaded().gather(row_B, self.horizon))
             episodes.append(episode_B)
             missing -= len(episode_B)
-        obs, action, reward = unpacked(to_device(torch.cat(pieces, 1), self.rows.device))
-        index = self.rows.task_E[torch.cat(episodes)].to(self.rows.device)
-        return Batch(obs, action, reward, index, self.rows.mask_KA[index])
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything that the next batches depend on."""
-        state = {name: getattr(self, name) for name in _STATE}
-        return {"generator": self.generator.get_state(), **state}
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from ``state``."""
-        self.generator.set_state(state["generator"])
-        for name in _STATE:
-            setattr(self, name, state[name])
+        packed = to_device(torch.cat(pieces, 1), self.rows.device)
+        return self.rows.packed_batch(packed, torch.cat(episodes))
 
     def _advance(self) -> None:
         """Go to the next window, put its episodes in random order, and draw the window after it."""
@@ -139,7 +125,7 @@ def slice_sampler(
 ) -> Sampler:
     """The sampler for the rows' residence."""
     kind = StreamSampler if rows.residence.kind == "stream" else SliceSampler
-    return ahead(kind(rows, horizon, batch, seed, weight_K), rows)
+    return ahead(kind(rows, horizon, batch, seed, weight_K))
 
 
 def window_bytes(rows: int, block_rows: int, longest: int) -> int:

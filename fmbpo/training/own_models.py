@@ -10,7 +10,6 @@ from torch import Tensor
 
 from fmbpo.config.protocols import Finetuned, Scratch
 from fmbpo.config.schema import Experiment, PluginTable
-from fmbpo.data.residence import Stored
 from fmbpo.data.sampler import SliceSampler, ahead
 from fmbpo.errors import UserError
 from fmbpo.hookspecs import Batch, WorldModel
@@ -56,7 +55,7 @@ def check_learning(experiment: Experiment, data: Dataset) -> None:
         ) from error
     check_horizon(data.train, tables.policy_learning.horizon, "policy_learning.horizon")
     residence = data.train.residence
-    if residence.kind == "stream" and isinstance(residence, Stored) and not residence.plain:
+    if residence.kind == "stream" and not residence.plain:
         raise UserError(
             "world models that learn beside policies read slices of all episodes, each of which "
             "would decode a compressed chunk",
@@ -113,7 +112,7 @@ class OwnModels:
         horizon, batch = self.learning.horizon, self.learning.batch
         seeds = [seeding.derive(c.seed, c.task, "slices") for c in cells]
         self.samplers = [
-            ahead(SliceSampler(rows[task], horizon, batch, seed), rows[task])
+            ahead(SliceSampler(rows[task], horizon, batch, seed))
             for task, seed in zip(tasks, seeds, strict=True)
         ]
         self.generators = [seeding.generator(c.seed, c.task, "world model noise") for c in cells]

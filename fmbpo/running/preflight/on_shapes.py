@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 import numpy as np
@@ -23,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 from fmbpo.config.schema import Experiment
-from fmbpo.data.residence import ROW_WIDTH, Kind
+from fmbpo.data.residence import ROW_WIDTH, Stored
 from fmbpo.data.sampler import Rows, action_masks
 from fmbpo.hookspecs import Task, WorldModel
 from fmbpo.measure.evaluation import Evaluator
@@ -44,15 +43,11 @@ BLOCK = 512
 """Bytes to which CUDA's allocator rounds up (and more than the CPU's)."""
 
 
-class _Shapes:
-    """A ``Residence`` of rows that have shapes alone."""
+class _Shapes(Stored):
+    """Rows that have shapes alone."""
 
-    kind: Kind = "device"
-    device = META
-    worker: ThreadPoolExecutor | None = None
-
-    def load(self) -> None:
-        """There are no rows to load."""
+    def __init__(self) -> None:
+        self.kind, self.device, self.worker = "device", META, None
 
     def gather(self, row_B: Tensor, horizon: int) -> Tensor:
         """Slices of ``horizon`` + 1 rows: ``[H + 1, B, ROW_WIDTH]``."""
