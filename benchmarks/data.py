@@ -43,7 +43,7 @@ from fmbpo.config.schema import DataConfig
 from fmbpo.data.embedded import embedded_path
 from fmbpo.data.residence import Kind, Stored
 from fmbpo.data.sampler import Sampler
-from fmbpo.data.store import Episodes, load, open_store
+from fmbpo.data.store import Store, open_store
 from fmbpo.data.store_format import DATA_ARRAYS, ROW_BYTES
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.data.stream import slice_sampler
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     console, load_average = Console(), os.getloadavg()
     console.width = max(console.width, 110)
-    source, content = load(embedded_path()), dict[str, Any]()
+    source, content = open_store(embedded_path()), dict[str, Any]()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         if options.only != "sampling":
             content["layouts"] = layouts(source, int(options.rows[0] * 1e6), Path(folder), options)
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 # -- sampling --------------------------------------------------------------------------------
 
 
-def sampling(source: Episodes, rows: int, folder: Path, options: Namespace) -> list[dict[str, Any]]:
+def sampling(source: Store, rows: int, folder: Path, options: Namespace) -> list[dict[str, Any]]:
     """Batches a second from every residence that fits, and from torchrl."""
     path = write(source, rows, folder / "sampled.zarr")
     device, found = torch.device(options.device), []
@@ -156,15 +156,16 @@ def torchrl_rates(path: Path, rows: int, options: Namespace) -> dict[str, Any]:
     import tensordict
     from torchrl.data import LazyTensorStorage, ReplayBuffer, SliceSampler
 
-    began, data = time.perf_counter(), load(path)
+    began, store = time.perf_counter(), open_store(path)
     storage = LazyTensorStorage(rows)
-    episode = np.repeat(np.arange(len(data.episode_ends)), np.diff(data.episode_ends, prepend=0))
+    ends = store.episode_ends
+    episode = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
     buffer = ReplayBuffer(
         storage=storage,
         sampler=SliceSampler(slice_len=HORIZON + 1, traj_key="episode", cache_values=True),
         batch_size=options.batch * (HORIZON + 1),
     )
-    parts = {"obs": data.obs, "action": data.action, "reward": data.reward, "episode": episode}
+    parts = {**data_arrays(store), "episode": episode}
     tensors = {name: torch.from_numpy(part) for name, part in parts.items()}
     buffer.extend(tensordict.TensorDict(tensors, batch_size=[rows]))
     buffer.sample()
@@ -186,7 +187,7 @@ def update_time(options: Namespace) -> float:
 # -- layouts ---------------------------------------------------------------------------------
 
 
-def layouts(source: Episodes, rows: int, folder: Path, options: Namespace) -> list[dict[str, Any]]:
+def layouts(source: Store, rows: int, folder: Path, options: Namespace) -> list[dict[str, Any]]:
     """Every layout of the same rows: bytes, writing, and two ways of reading."""
     plain = open_store(write(source, rows, folder / "plain.zarr"))
     values = {name: np.asarray(plain.arrays[name][:]) for name in DATA_ARRAYS}
@@ -263,21 +264,24 @@ def reading(stored: Stored, path: Path, options: Namespace) -> dict[str, float]:
 # -- stores ----------------------------------------------------------------------------------
 
 
-def write(source: Episodes, rows: int, path: Path) -> Path:
+def write(source: Store, rows: int, path: Path) -> Path:
     """So many rows, in the writer's own layout without compression: episodes of the source."""
     spans = list(zip(source.episode_starts, source.episode_ends, strict=True))
-    writer = StoreWriter(path, source.tasks, source.behaviours)
+    writer, values = StoreWriter(path, source.tasks, source.behaviours), data_arrays(source)
     for number in range(rows // LENGTH):
         i = number % len(spans)
         part = slice(spans[i][0], spans[i][0] + LENGTH)
         writer.append(
-            obs=source.obs[part],
-            action=source.action[part],
-            reward=source.reward[part],
+            **{name: rows[part] for name, rows in values.items()},
             task=source.tasks[source.episode_task[i]],
             behaviour=source.behaviours[source.episode_behaviour[i]],
         )
     return writer.finish()
+
+
+def data_arrays(store: Store) -> dict[str, NDArray[Any]]:
+    """Observations, actions and rewards in memory, by ``obs``, ``action`` and ``reward``."""
+    return {n.removeprefix("data/"): np.asarray(store.arrays[n][:]) for n in DATA_ARRAYS}
 
 
 def files(path: Path) -> Iterator[Path]:

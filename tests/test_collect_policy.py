@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from whole_store import load
 
 from fmbpo.cli import main
-from fmbpo.data.store import load, verify
+from fmbpo.data.store import verify
 from fmbpo.running.trained_policies import load_policy
 
 TASKS = ["cartpole-balance", "reacher-easy"]

@@ -1,7 +1,7 @@
 """The offline store: one Zarr v3 group per data set, flat rows with the episode ends apart.
 
-Reading. `open_store` checks the structure and leaves the rows on disk; `load` reads and checks
-all of it. Writing is in `fmbpo.data.store_writer`.
+`open_store` checks the structure and leaves the rows on disk; `verify` reads and checks all of it.
+Writing is in `fmbpo.data.store_writer`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from attrs import astuple, frozen
+from attrs import frozen
 from numpy.typing import NDArray
 
 from fmbpo.data.store_format import (
@@ -45,6 +45,9 @@ _PIECE_ROWS = 2**24
 @frozen(eq=False)
 class Store:
     """An open store: structure checked, rows still on disk.
+
+    Row t holds an observation and the action and reward that led to it; row 0 of an episode
+    has action and reward 0. A slice must lie within one episode.
 
     Attributes:
         path: the store's folder.
@@ -88,24 +91,6 @@ class Store:
         return starts(self.episode_ends)
 
 
-@frozen(eq=False)
-class Episodes(Store):
-    """A store with its rows in memory.
-
-    Row t holds an observation and the action and reward that led to it; row 0 of an episode
-    has action and reward 0. A slice must lie within one episode.
-
-    Attributes:
-        obs: [N, 24] float32, zero-padded.
-        action: [N, 6] float32, zero-padded.
-        reward: [N] float32, sum over the repeated control steps, so in [0, 2].
-    """
-
-    obs: NDArray[np.float32]
-    action: NDArray[np.float32]
-    reward: NDArray[np.float32]
-
-
 def open_store(path: Path | str) -> Store:
     """Open a store and check its structure (not the values of its rows).
 
@@ -123,20 +108,6 @@ def open_store(path: Path | str) -> Store:
     check_index(tasks, len(ends), "meta/episode_task", attributes["tasks"], path)
     check_index(behaviours, len(ends), "meta/episode_behaviour", attributes["behaviours"], path)
     return Store(path, attributes, arrays, ends, tasks, behaviours)
-
-
-def load(path: Path | str) -> Episodes:
-    """Read a whole store into memory and check it.
-
-    Raises:
-        UserError: as `open_store`, and for values that are not finite.
-    """
-    store = open_store(path)
-    rows = []
-    for name in DATA_ARRAYS:
-        rows.append(read(store.arrays[name], name, store.path))
-        check_finite(rows[-1], 0, name, store.episode_ends, store.path)
-    return Episodes(*astuple(store, recurse=False), *rows)
 
 
 def check_request(store: Store, request: Attributes) -> None:
@@ -174,7 +145,8 @@ def verify(
     ``progress`` is called with (bytes read, all bytes).
 
     Raises:
-        UserError: as `load`, or the content has changed since the store was written.
+        UserError: as `open_store`, for values that are not finite, and if the content has changed
+            since the store was written.
     """
     store = open_store(path)
     if SEAL in store.attributes and seal(store.path) != store.attributes[SEAL]:

@@ -4,13 +4,13 @@ import json
 import shutil
 
 import pytest
+from whole_store import load
 
 from fmbpo.cli import main
 from fmbpo.compare.guard import compare
 from fmbpo.compare.reading import records_of
 from fmbpo.compare.record import Cell
 from fmbpo.config import identifying
-from fmbpo.data.store import load
 from fmbpo.errors import UserError
 from fmbpo.runs.folder import RunFolder
 

@@ -18,10 +18,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tdmpc2_files import arrays, save, stored, tensors
+from whole_store import load
 
 from fmbpo.cli import main
 from fmbpo.data.importing.into_store import Import, import_files
-from fmbpo.data.store import load, verify
+from fmbpo.data.store import verify
 from fmbpo.errors import UserError
 
 Change = Callable[[dict[str, Any]], None]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from attrs import evolve
 from same import same_files
+from whole_store import load
 
 from fmbpo.data.collecting.behaviour import Policy, make_policy
 from fmbpo.data.collecting.collector import Request, collect
@@ -21,7 +22,7 @@ from fmbpo.data.collecting.planner import Planner
 from fmbpo.data.collecting.planner_tasks import PLAN_TASKS, plan_task
 from fmbpo.data.collecting.recipes import EXPLORE, RECOVER, behaviours, recipe_named
 from fmbpo.data.embedded import embedded_path
-from fmbpo.data.store import held_out, load, verify
+from fmbpo.data.store import held_out, verify
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import SimulationError, TaskEnv
 

@@ -15,11 +15,12 @@ import pytest
 import torch
 from same import same_files
 from tdmpc2_files import TASKS, arrays, save, stored, tensors
+from whole_store import load
 
 from fmbpo.cli import main
 from fmbpo.data.importing.into_store import Import, import_files
 from fmbpo.data.importing.tdmpc2 import TdmpcFile
-from fmbpo.data.store import info, load, verify
+from fmbpo.data.store import info, verify
 from fmbpo.errors import UserError
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from whole_store import load
 
 from fmbpo.cli import main
 from fmbpo.data.importing.into_store import Import, import_files
-from fmbpo.data.store import load, verify
+from fmbpo.data.store import verify
 from fmbpo.errors import UserError
 
 ENDS = np.array([4, 6, 13])

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from whole_store import load
 
 from fmbpo.cli import main
 from fmbpo.data.collecting.behaviour import make_policy
 from fmbpo.data.collecting.recipes import RECIPES, behaviours, recipe_named, schedule, with_noise
-from fmbpo.data.store import load
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import TaskEnv
 from fmbpo.tasks.mt30 import MT30

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import zarr
 from same import same_files
+from whole_store import load
 
-from fmbpo.data.store import Store, held_out, info, load, open_store, verify
+from fmbpo.data.store import Store, held_out, info, open_store, verify
 from fmbpo.data.store_format import DATA_ARRAYS, LAYOUT, seal
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
