@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +36,7 @@ class EpisodeRunner:
             raise ValueError(f"workers must be 0 or more, not {workers}")
         self._count = workers
         self._workers: list[_Worker] = []
-        self._active: Sequence[_Worker | EnvBatch] = []  # those that the run in progress uses
-        self._inline = EnvBatch()
+        self._inline = _Inline()
 
     def __enter__(self) -> EpisodeRunner:
         return self
@@ -46,12 +46,12 @@ class EpisodeRunner:
 
     def close(self) -> None:
         """End the workers and drop the environments; a later ``run`` starts new ones."""
-        workers, self._workers, self._active = self._workers, [], []
+        workers, self._workers = self._workers, []
         for worker in workers:
             worker.link.close()
         for worker in workers:
             worker.join()
-        self._inline = EnvBatch()
+        self._inline = _Inline()
 
     def run(
         self,
@@ -89,46 +89,58 @@ class EpisodeRunner:
         if not episodes:
             return np.zeros(shape, np.float64)
         try:
-            self._start(episodes)
+            workers = self._started(len(episodes))
+            obs = _ask(workers, "start", episodes)
             for t in range(steps):
-                obs = self._obs(len(episodes))
                 actions = np.asarray(act(obs.reshape(*shape, OBS_WIDTH), t))
                 if actions.shape != (*shape, ACTION_WIDTH):
                     wanted = (*shape, ACTION_WIDTH)
                     raise ValueError(f"act returned shape {actions.shape}, not {wanted}")
-                self._step(actions.astype(np.float32, copy=False).reshape(-1, ACTION_WIDTH))
+                flat = actions.astype(np.float32, copy=False).reshape(-1, ACTION_WIDTH)
+                obs = _ask(workers, "step", flat)
                 if progress is not None:
                     progress(t + 1, steps)
-            return self._finish(len(episodes)).reshape(shape)
+            return _ask(workers, "finish", None).reshape(shape)
         except BaseException:
             self.close()  # a worker may be anywhere in the exchange
             raise
 
-    def _start(self, episodes: list[tuple[str, int]]) -> None:
-        """Episode i goes to worker i % n: each has its share of slow and of fast tasks."""
-        count = min(self._count, len(episodes))
+    def _started(self, episodes: int) -> Sequence[_Worker | _Inline]:
+        """The workers for so many episodes."""
+        count = min(self._count, episodes)
         while len(self._workers) < count:
             self._workers.append(_Worker())
-        self._active = self._workers[:count] or [self._inline]
-        for w, worker in enumerate(self._active):
-            worker.start(episodes[w :: len(self._active)])
+        return self._workers[:count] or [self._inline]
 
-    def _obs(self, count: int) -> NDArray[np.float32]:
-        obs = np.empty((count, OBS_WIDTH), np.float32)
-        for w, worker in enumerate(self._active):
-            obs[w :: len(self._active)] = worker.obs
-        return obs
 
-    def _step(self, actions: NDArray[np.float32]) -> None:
-        for w, worker in enumerate(self._active):
-            worker.step(actions[w :: len(self._active)])
+def _ask(
+    workers: Sequence[_Worker | _Inline], method: str, values: Sequence[Any] | NDArray[Any] | None
+) -> NDArray[Any]:
+    """The answers of all workers to ``method`` with their part of the values.
 
-    def _finish(self, count: int) -> NDArray[np.float64]:
-        self._obs(count)  # those after the last step
-        returns = np.empty(count, np.float64)
-        for w, worker in enumerate(self._active):
-            returns[w :: len(self._active)] = worker.returns
-        return returns
+    Episode i belongs to worker i % n: each has its share of slow and of fast tasks.
+    """
+    n = len(workers)
+    for w, worker in enumerate(workers):
+        worker.send(method, None if values is None else values[w::n])
+    answers = [worker.receive() for worker in workers]
+    found = np.empty((sum(map(len, answers)), *answers[0].shape[1:]), answers[0].dtype)
+    for w, answer in enumerate(answers):
+        found[w::n] = answer
+    return found
+
+
+class _Inline:
+    """Environments in this process, asked as a worker is."""
+
+    def __init__(self) -> None:
+        self._batch = EnvBatch()
+
+    def send(self, method: str, argument: Any) -> None:
+        self._answer: NDArray[Any] = getattr(self._batch, method)(argument)
+
+    def receive(self) -> NDArray[Any]:
+        return self._answer
 
 
 class _Worker:
@@ -156,42 +168,21 @@ class _Worker:
                 start_new_session=True,
             )
 
-    def start(self, episodes: Sequence[tuple[str, int]]) -> None:
-        """As `EnvBatch.start`; does not wait."""
-        # A worker that has ended left its reason behind: _receive() finds it.
+    def send(self, method: str, argument: Any) -> None:
+        """Ask; does not wait. Follow it by one ``receive``."""
+        # A worker that has ended left its reason behind: receive() finds it.
         with contextlib.suppress(ConnectionError):
-            self.link.send(episodes)
+            self.link.send((method, argument))
 
-    def step(self, actions: NDArray[np.float32]) -> None:
-        """As `EnvBatch.step`; does not wait. Follow each start and step by one look at ``obs``."""
-        self._send(actions.tobytes())
-
-    @property
-    def obs(self) -> NDArray[np.float32]:
-        """Wait for the observations after a start or step, [n, OBS_WIDTH]."""
-        return np.frombuffer(self._receive(), np.float32).reshape(-1, OBS_WIDTH)
-
-    @property
-    def returns(self) -> NDArray[np.float64]:
-        """Ask for the returns [n], which ends the episodes."""
-        self._send(b"")
-        return np.frombuffer(self._receive(), np.float64)
-
-    def _send(self, message: bytes) -> None:
-        with contextlib.suppress(ConnectionError):
-            self.link.send_bytes(message)
-
-    def _receive(self) -> bytes:
-        """The next answer; SimulationError if the worker reported an error, or is gone."""
+    def receive(self) -> NDArray[Any]:
+        """The answer; SimulationError if the worker reported an error, or is gone."""
         try:
-            message = self.link.recv_bytes()
-            if message:
-                return message
-            reason = self.link.recv()
+            answer: NDArray[Any] | str = self.link.recv()
         except (EOFError, ConnectionError):
-            code = self.join()
-            reason = f"an evaluation worker ended unexpectedly (exit status {code})"
-        raise SimulationError(reason)
+            answer = f"an evaluation worker ended unexpectedly (exit status {self.join()})"
+        if isinstance(answer, str):
+            raise SimulationError(answer)
+        return answer
 
     def join(self) -> int:
         """Wait for the process to end, which it does once its socket is closed."""
