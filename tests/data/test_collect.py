@@ -240,7 +240,7 @@ def test_a_finished_store_is_kept(small: Path) -> None:
         ({"tasks": []}, "at least one task"),
         ({"episodes": 0}, "episodes: 0 is too small"),
         ({"workers": 0}, "workers: 0 is too small"),
-        ({"explore": -1}, "explore: -1 is negative"),
+        ({"explore": -1}, "explore: -1 is too small"),
     ],
 )
 def test_bad_requests(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import importlib.metadata
 import multiprocessing
 import os
+import shutil
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,17 +96,21 @@ def collect(
     planner = {}
     if request.policies is None:
         planner = {task: asdict(plan_task(task).settings) for task in request.tasks}
-    parts = Parts.beside(out)
+    parts = Parts(out.with_name(out.name + ".parts"))
     check_disk(max(_bytes(request, order) - parts.bytes, 0), out, "--out")
     # Without the numbers of episodes: more can be asked for while the parts are there.
     kept = {key: asked[key] for key in asked if key not in ("episodes", "explore", "recover")}
     parts.claim({**kept, "planner": planner})
-    jobs = list(_jobs(request, order, parts))
-    missing = [job for job in jobs if not parts.has(job.task, job.episode, job.behaviour.name)]
-    done = len(jobs) - len(missing)
-    progress(done, len(jobs))
-    for _ in _run(missing, workers):
-        done += 1
+    # Through all tasks first: an early stop has some episodes of each.
+    jobs = [
+        (task, episode, order[task][episode])
+        for episode in range(max(map(len, order.values())))
+        for task in order
+        if episode < len(order[task])
+    ]
+    missing = [job for job in jobs if not parts.file(job[0], job[1], job[2].name).exists()]
+    progress(len(jobs) - len(missing), len(jobs))
+    for done, _ in enumerate(_run(request, parts, missing, workers), len(jobs) - len(missing) + 1):
         progress(done, len(jobs))
     with disk_errors(out, intact=f"all episodes are kept in {parts.folder}"):
         writer = StoreWriter(out, request.tasks, [b.name for b in mix], compress=request.compress)
@@ -118,7 +124,7 @@ def collect(
                 "provenance": _provenance(asked, planner),
             }
         )
-    parts.remove()
+    shutil.rmtree(parts.folder)
     return out
 
 
@@ -133,14 +139,13 @@ def _checked(request: Request, workers: int) -> Request:
         raise UserError("name at least one task, and each only once", where="tasks")
     asked = request.episodes
     episodes = {t: asked if isinstance(asked, int) else asked.get(t, 0) for t in tasks}
-    least = {"episodes": min(episodes.values()), "workers": workers, "steps": request.steps}
-    for name, value in least.items():
-        if value < 1:
-            raise UserError(f"{value} is too small", where=name, remedy="give at least 1")
-    for name in ("seed", "explore", "recover"):
-        if getattr(request, name) < 0:
-            what = f"{getattr(request, name)} is negative"
-            raise UserError(what, where=name, remedy="give 0 or more")
+    least = {"episodes": 1, "workers": 1, "steps": 1, "seed": 0, "explore": 0, "recover": 0}
+    smallest = {"episodes": min(episodes.values()), "workers": workers}
+    given = asdict(request, recurse=False) | smallest
+    for name, low in least.items():
+        if given[name] < low:
+            what, remedy = f"{given[name]} is too small", f"give at least {low}"
+            raise UserError(what, where=name, remedy=remedy)
     return evolve(request, tasks=tasks, episodes=episodes)
 
 
@@ -169,38 +174,24 @@ def _bytes(request: Request, order: Order) -> int:
     return rows * (ROW_BYTES // 2 + store) + _FIXED
 
 
-@frozen
-class _Job:
-    """One episode; it is sent to a worker."""
-
-    task: str
-    episode: int
-    behaviour: Behaviour
-    request: Request
-    parts: Parts
-
-    def do(self) -> None:
-        """Simulate the episode and keep it."""
-        task, episode, behaviour = self.task, self.episode, self.behaviour
-        expert = None
-        if self.request.policies is not None and behaviour.kind == "planner":
-            expert = self.request.policies.policy(task, episode)
-        seed, steps = self.request.seed, self.request.steps
-        rows = collect_episode(task, episode, behaviour, seed, steps, expert)
-        self.parts.write(task, episode, behaviour.name, rows)
+Job = tuple[str, int, Behaviour]
+"""One episode: its task, its number and its behaviour."""
 
 
-def _jobs(request: Request, order: Order, parts: Parts) -> Iterator[_Job]:
-    """Through all tasks first: an early stop has some episodes of each."""
-    for episode in range(max(map(len, order.values()))):
-        for task, behaviours in order.items():
-            if episode < len(behaviours):
-                yield _Job(task, episode, behaviours[episode], request, parts)
+def _do(request: Request, parts: Parts, job: Job) -> None:
+    """Simulate an episode and keep it."""
+    task, episode, behaviour = job
+    expert = None
+    if request.policies is not None and behaviour.kind == "planner":
+        expert = request.policies.policy(task, episode)
+    rows = collect_episode(task, episode, behaviour, request.seed, request.steps, expert)
+    parts.write(parts.file(task, episode, behaviour.name), rows)
 
 
-def _run(jobs: Sequence[_Job], workers: int) -> Iterable[None]:
+def _run(request: Request, parts: Parts, jobs: Sequence[Job], workers: int) -> Iterator[None]:
+    do = partial(_do, request, parts)
     if workers == 1 or len(jobs) < 2:
-        yield from map(_Job.do, jobs)
+        yield from map(do, jobs)
         return
     # Each a fresh interpreter (a fork would copy the threads of numerical libraries) with one
     # thread, since the processes already fill the cores.
@@ -208,7 +199,7 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterable[None]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _leave_signals)
     try:
-        for future in as_completed([pool.submit(_Job.do, job) for job in jobs]):
+        for future in as_completed([pool.submit(do, job) for job in jobs]):
             yield future.result()
     except BrokenProcessPool as error:
         raise UserError(
@@ -234,7 +225,7 @@ def _assemble(writer: StoreWriter, order: Order, parts: Parts) -> dict[str, dict
     returns: dict[str, dict[str, list[float]]] = {task: {} for task in order}
     for task, behaviours in order.items():
         for episode, behaviour in enumerate(behaviours):
-            rows = parts.read(task, episode, behaviour.name)
+            rows = parts.read(parts.file(task, episode, behaviour.name))
             writer.append(**rows, task=task, behaviour=behaviour.name)
             total = float(rows["reward"].sum(dtype=np.float64))
             returns[task].setdefault(behaviour.name, []).append(total)

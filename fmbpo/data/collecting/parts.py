@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,6 @@ class Parts:
     """``<store>.parts``, with ``request.json`` and one file per finished episode."""
 
     folder: Path
-
-    @classmethod
-    def beside(cls, store: Path) -> Parts:
-        """The parts of a store."""
-        return cls(store.with_name(store.name + ".parts"))
 
     @property
     def bytes(self) -> int:
@@ -53,45 +47,33 @@ class Parts:
             self.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, request)
 
-    def has(self, task: str, episode: int, behaviour: str) -> bool:
-        """Whether an episode is there."""
-        return self._path(task, episode, behaviour).exists()
+    def file(self, task: str, episode: int, behaviour: str) -> Path:
+        """The file of an episode."""
+        return self.folder / f"{task}-{episode:06d}-{behaviour}.npz"
 
-    def write(self, task: str, episode: int, behaviour: str, rows: Rows) -> None:
+    def write(self, file: Path, rows: Rows) -> None:
         """Keep an episode, whole or not at all.
 
         Raises:
             UserError: the disk is full, or the folder may not be written.
         """
+        obs, action, reward = rows["obs"], rows["action"], rows["reward"]
+        replace_file(
+            file, lambda aside: np.savez_compressed(aside, obs=obs, action=action, reward=reward)
+        )
 
-        def save(aside: Path) -> None:
-            with aside.open("wb") as file:
-                np.savez_compressed(
-                    file, obs=rows["obs"], action=rows["action"], reward=rows["reward"]
-                )
-
-        replace_file(self._path(task, episode, behaviour), save)
-
-    def read(self, task: str, episode: int, behaviour: str) -> dict[str, NDArray[np.float32]]:
+    def read(self, file: Path) -> dict[str, NDArray[np.float32]]:
         """Read an episode.
 
         Raises:
             UserError: the file is damaged.
         """
-        path = self._path(task, episode, behaviour)
         try:
-            with np.load(path) as rows:
+            with np.load(file) as rows:
                 return {key: rows[key] for key in ("obs", "action", "reward")}
         except Exception as error:
             raise UserError(
                 f"a damaged episode file ({type(error).__name__})",
-                where=str(path),
+                where=str(file),
                 remedy="remove the file and give the same command again",
             ) from error
-
-    def remove(self) -> None:
-        """Remove the folder, when the store is complete."""
-        shutil.rmtree(self.folder)
-
-    def _path(self, task: str, episode: int, behaviour: str) -> Path:
-        return self.folder / f"{task}-{episode:06d}-{behaviour}.npz"

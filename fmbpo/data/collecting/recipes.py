@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from attrs import evolve, fields, frozen
+from attrs import evolve, field, frozen
+from attrs.validators import and_, ge, gt, lt, matches_re
 
-from fmbpo.errors import UserError, did_you_mean
+from fmbpo.base.structure import Problems, structure
+from fmbpo.errors import UserError, UserErrors, did_you_mean
 from fmbpo.tasks.mt30 import MT30
+
+_AMOUNT: Any = and_(ge(0), lt(1e6))
+_SHARE: Any = and_(gt(0), lt(1e6))
 
 
 @frozen
@@ -18,7 +22,7 @@ class Behaviour:
     """One kind of behaviour in a mix.
 
     Attributes:
-        name: its name in the store.
+        name: its name in the store: letters, digits, ``.``, ``_`` and ``-``.
         kind: ``planner`` or ``random``.
         share: share of the episodes; the shares of a recipe are normalised.
         noise: standard deviation of the gaussian noise added to the planner's actions.
@@ -28,11 +32,11 @@ class Behaviour:
         interrupted: smooth random actions take turns with the planner.
     """
 
-    name: str
-    kind: str
-    share: float
-    noise: float = 0.0
-    effort: float = 1.0
+    name: str = field(validator=matches_re(r"[\w.-]{1,60}"))
+    kind: Literal["planner", "random"]
+    share: float = field(validator=_SHARE)
+    noise: float = field(default=0.0, validator=_AMOUNT)
+    effort: float = field(default=1.0, validator=_AMOUNT)
     smooth: bool = False
     bursts: bool = False
     interrupted: bool = False
@@ -66,7 +70,6 @@ RECOVER = Behaviour("planner-interrupted", kind="planner", share=1.0, interrupte
 """The planner, interrupted: it recovers from bad states. Without these episodes a policy that once
 misses its goal is in states that neither its model nor its critics have seen."""
 
-_LARGEST = 1e6
 _RANDOM = Behaviour("random", kind="random", share=1.0)
 _SMOOTH = Behaviour("random-smooth", kind="random", share=1.0, smooth=True)
 
@@ -122,48 +125,28 @@ def with_noise(deviations: Sequence[float]) -> tuple[Behaviour, ...]:
     """
     if not deviations or len(set(deviations)) < len(deviations):
         raise UserError("give at least one, and each only once", where="noise")
-    for noise in deviations:
-        _check_value("deviation", noise, "noise")
-    return tuple(_planner(1.0, noise) for noise in deviations)
+    try:
+        return tuple(_planner(1.0, noise) for noise in deviations)
+    except ValueError as error:
+        raise UserError(str(error), where="noise", remedy="numbers, 0 or more") from error
 
 
 def behaviours(recipe: Mapping[str, Mapping[str, Any]]) -> tuple[Behaviour, ...]:
     """A mix from tables: fields of `Behaviour` by the behaviour's name.
 
     Raises:
-        UserError: an unknown field or kind, shares that are not positive, or no behaviour.
+        UserErrors: unknown fields, values that do not fit, or no behaviour.
     """
-    known = {f.name for f in fields(Behaviour)} - {"name"}
-    mix = []
-    for name, settings in recipe.items():
-        where = f"recipe, behaviour {name!r}"
-        if not re.fullmatch(r"[\w.-]{1,60}", name):
-            raise UserError(
-                "is not a valid name", where=where, remedy="letters, digits, '.', '_' and '-'"
-            )
-        for key in settings:
-            if key not in known:
-                raise UserError(f"unknown {key!r}", where=where, remedy=did_you_mean(key, known))
-        if settings.get("kind") not in ("planner", "random"):
-            raise UserError("kind is missing or unknown", where=where, remedy="planner or random")
-        for key, value in settings.items():
-            _check_value(key, value, where)
-        if not settings.get("share", 0) > 0:
-            raise UserError("share must be above 0", where=where)
-        mix.append(Behaviour(name, **settings))
-    if not mix:
+    named = {name: {**settings, "name": name} for name, settings in recipe.items()}
+    if not named:
         raise UserError("no behaviour", where="recipe", remedy="name at least one")
-    return tuple(mix)
-
-
-def _check_value(key: str, value: object, where: str) -> None:
-    if key in ("smooth", "bursts", "interrupted"):
-        if not isinstance(value, bool):
-            raise UserError(f"{key} is {value!r}", where=where, remedy="true or false")
-    elif key != "kind" and (
-        isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _LARGEST
-    ):
-        raise UserError(f"{key} is {value!r}", where=where, remedy="a number, 0 or more")
+    try:
+        return tuple(structure(named, dict[str, Behaviour]).values())
+    except Problems as error:
+        raise UserErrors(
+            UserError(one.what, where=f"recipe, {one.key}", remedy=one.remedy)
+            for one in error.problems
+        ) from error
 
 
 def schedule(mix: Sequence[Behaviour], episodes: int) -> list[Behaviour]:
