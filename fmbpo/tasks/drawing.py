@@ -37,22 +37,23 @@ class Camera:
             UserError: no platform works here; the remedy names the Debian packages.
         """
         width, height = size
-        self._model, self._data = env.env.physics.model.ptr, env.env.physics.data.ptr
+        model, data = env.env.physics.model.ptr, env.env.physics.data.ptr
         self._gl = _context(width, height)
         self._gl.make_current()
-        self._model.vis.global_.offwidth, self._model.vis.global_.offheight = width, height
-        self._model.vis.quality.offsamples = _SAMPLES
-        self._drawer = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
+        model.vis.quality.offsamples = _SAMPLES
+        self._drawer = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._drawer)
-        self._scene = mujoco.MjvScene(self._model, _GEOMS)
+        self._scene = mujoco.MjvScene(model, _GEOMS)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._scene.flags[flag] = False
-        self._options, self._grip = mujoco.MjvOption(), mujoco.MjvPerturb()
-        self._view = mujoco.MjvCamera()
-        self._view.type, self._view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
+        view = mujoco.MjvCamera()
+        view.type, view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
+        self._shown = model, data, mujoco.MjvOption(), mujoco.MjvPerturb(), view
         self._rectangle = mujoco.MjrRect(0, 0, width, height)
         self._pixels = np.empty((height, width, 3), np.uint8)
-        self._free = weakref.finalize(self, _free, self._gl, self._drawer)
+        self.close = weakref.finalize(self, _free, self._gl, self._drawer)
+        """Frees the context; nothing can be drawn afterwards."""
 
     def __enter__(self) -> Camera:
         return self
@@ -60,22 +61,10 @@ class Camera:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Free the context; nothing can be drawn afterwards."""
-        self._free()
-
     def draw(self) -> NDArray[np.uint8]:
         """The environment as it is now, ``[height, width, 3]``, red, green and blue in 0..255."""
         self._gl.make_current()
-        mujoco.mjv_updateScene(
-            self._model,
-            self._data,
-            self._options,
-            self._grip,
-            self._view,
-            mujoco.mjtCatBit.mjCAT_ALL,
-            self._scene,
-        )
+        mujoco.mjv_updateScene(*self._shown, mujoco.mjtCatBit.mjCAT_ALL, self._scene)
         mujoco.mjr_render(self._rectangle, self._scene, self._drawer)
         mujoco.mjr_readPixels(self._pixels, None, self._rectangle, self._drawer)
         return self._pixels[::-1].copy()  # OpenGL's first row is the lowest

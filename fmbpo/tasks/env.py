@@ -44,6 +44,7 @@ class TaskEnv:
         obs_dim: width of an observation.
         action_dim: width of an action.
         env: the ``dm_control.rl.control.Environment`` underneath.
+        steps_left: agent steps until the episode is over.
     """
 
     def __init__(self, name: str, drawable: bool = False) -> None:
@@ -61,7 +62,7 @@ class TaskEnv:
                 self.env = suite.load(info.domain, info.task, {"random": 0})
         self._task, self._physics = self.env.task, self.env.physics
         self._substeps = round(self.env.control_timestep() / self._physics.timestep())
-        self._steps_left = 0
+        self.steps_left = 0
 
     def reset(self, seed: int | None = None) -> NDArray[np.float32]:
         """Start an episode and return its first observation, [obs_dim].
@@ -75,7 +76,7 @@ class TaskEnv:
             observation = self.env.reset().observation
         except PhysicsError as error:
             raise SimulationError(f"{self.name}, reset with seed {seed}: {error}") from error
-        self._steps_left = EPISODE_STEPS
+        self.steps_left = EPISODE_STEPS
         return self._flat(observation)
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
@@ -88,7 +89,7 @@ class TaskEnv:
             SimulationError: the action is too short or not finite, the simulation diverged, or the
                 episode is over or was never started.
         """
-        if not self._steps_left:
+        if not self.steps_left:
             raise SimulationError(f"{self.name}: the episode is over; reset() starts another")
         control = np.asarray(action[: self.action_dim], np.float64)
         if control.shape != (self.action_dim,):
@@ -106,13 +107,13 @@ class TaskEnv:
                 task.after_step(physics)
                 reward += float(task.get_reward(physics))
         except PhysicsError as error:
-            where, self._steps_left = self._where(), 0
+            where, self.steps_left = self._where(), 0
             raise SimulationError(f"{where}: the simulation diverged: {error}") from error
-        self._steps_left -= 1
+        self.steps_left -= 1
         return self._flat(task.get_observation(physics)), reward
 
     def _where(self) -> str:
-        return f"{self.name}, step {EPISODE_STEPS - self._steps_left}"
+        return f"{self.name}, step {EPISODE_STEPS - self.steps_left}"
 
     def _flat(self, observation: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
         flat = np.concatenate([np.ravel(v) for v in observation.values()])
@@ -126,23 +127,17 @@ def _reading_models(sky: bool) -> Iterator[None]:
     The sky's texture is 10 MB in each compiled model.
     """
 
-    def read_model(file: str) -> bytes:
-        return without_sky(original(file))
-
     def without_sky(text: bytes) -> bytes:
         return text if sky else _SKY.sub(b"", text)
 
     def keep(record: logging.LogRecord) -> bool:
         return "settotalmass" not in record.getMessage()  # deprecated, but the stock cheetah's
 
-    original, log = common.read_model, logging.getLogger("absl")
+    read, log = common.read_model, logging.getLogger("absl")
     assets = {name: without_sky(text) for name, text in common.ASSETS.items()}
-    log.addFilter(keep)
-    try:
-        with (
-            mock.patch.dict(common.ASSETS, assets),
-            mock.patch.object(common, "read_model", read_model),
-        ):
-            yield
-    finally:
-        log.removeFilter(keep)
+    with (
+        mock.patch.dict(common.ASSETS, assets),
+        mock.patch.object(common, "read_model", lambda file: without_sky(read(file))),
+        mock.patch.object(log, "filters", [*log.filters, keep]),
+    ):
+        yield

@@ -74,8 +74,9 @@ def film(
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     with Camera(env, size) as camera:
+        encode = _encode_mp4 if out.suffix.lower() == ".mp4" else _encode_images
         rate = 1 / (every * step_seconds)
-        replace_file(out, lambda aside: _encode(aside, frames(camera), size, rate))
+        replace_file(out, lambda aside: encode(aside, frames(camera), size, rate))
     return total
 
 
@@ -100,13 +101,6 @@ def _check(out: Path, size: tuple[int, int], steps: int) -> None:
         )
 
 
-def _encode(file: Path, frames: Frames, size: tuple[int, int], rate: float) -> None:
-    if file.suffix.lower() == ".mp4":
-        _encode_mp4(file, frames, size, rate)
-    else:
-        _encode_images(file, frames, rate)
-
-
 def _encode_mp4(file: Path, frames: Frames, size: tuple[int, int], rate: float) -> None:
     """H.264, which every browser plays; the index comes first, so that playing starts at once."""
     import imageio_ffmpeg
@@ -129,7 +123,7 @@ def _encode_mp4(file: Path, frames: Frames, size: tuple[int, int], rate: float) 
         writer.close()
 
 
-def _encode_images(file: Path, frames: Frames, rate: float) -> None:
+def _encode_images(file: Path, frames: Frames, _: tuple[int, int], rate: float) -> None:
     from PIL import Image
 
     gif = file.suffix.lower() == ".gif"

@@ -54,7 +54,7 @@ class GymTask(gymnasium.Env[Observation, Observation]):
         self.render_mode, self._size = render_mode, (width, height)
         self._task = TaskEnv(task, drawable=render_mode is not None)
         self._camera: Camera | None = None
-        self._steps, self._seeded = 0, False
+        self._seeded = False
         seconds = ACTION_REPEAT * float(self._task.env.control_timestep())
         self.metadata = {**self.metadata, "render_fps": 1 / seconds}
         self.observation_space = spaces.Box(-np.inf, np.inf, (self._task.obs_dim,), np.float32)
@@ -67,7 +67,7 @@ class GymTask(gymnasium.Env[Observation, Observation]):
         super().reset(seed=seed)
         if seed is None and not self._seeded:
             seed = int(self.np_random.integers(2**32))
-        self._steps, self._seeded = 0, True
+        self._seeded = True
         return self._task.reset(seed), {}
 
     def step(self, action: Observation) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -77,8 +77,7 @@ class GymTask(gymnasium.Env[Observation, Observation]):
             SimulationError: as ``TaskEnv.step``.
         """
         observation, reward = self._task.step(action)
-        self._steps += 1
-        return observation, reward, False, self._steps >= EPISODE_STEPS, {}
+        return observation, reward, False, not self._task.steps_left, {}
 
     def render(self) -> NDArray[np.uint8] | None:
         """The state as ``[height, width, 3]``; None without a render mode.
@@ -104,15 +103,11 @@ def environment_id(task: str) -> str:
     return f"fmbpo/{task}-v0"
 
 
-def _register() -> None:
-    for task in MT30:
-        if environment_id(task) not in gymnasium.registry:  # a module may be imported again
-            gymnasium.register(
-                environment_id(task),
-                entry_point=f"{__name__}:{GymTask.__name__}",
-                max_episode_steps=EPISODE_STEPS,
-                kwargs={"task": task},
-            )
-
-
-_register()
+for _task in MT30:
+    if environment_id(_task) not in gymnasium.registry:  # a module may be imported again
+        gymnasium.register(
+            environment_id(_task),
+            entry_point=f"{__name__}:{GymTask.__name__}",
+            max_episode_steps=EPISODE_STEPS,
+            kwargs={"task": _task},
+        )

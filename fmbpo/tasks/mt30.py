@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from attrs import frozen
 
@@ -71,19 +72,13 @@ _ROWS: tuple[tuple[str, int, int, float, float], ...] = (
     ("pendulum-spin", 3, 1, 866.880, 820.534),
 )
 
-_DOMAINS = {"cup": "ball_in_cup"}
+
+def _info(index: int, name: str, *numbers: Any) -> TaskInfo:
+    domain, _, task = name.replace("-", "_").partition("_")
+    return TaskInfo(name, index, "ball_in_cup" if domain == "cup" else domain, task, *numbers)
 
 
-def _table() -> dict[str, TaskInfo]:
-    table: dict[str, TaskInfo] = {}
-    for index, (name, obs_dim, action_dim, pwm, tdmpc2) in enumerate(_ROWS):
-        domain, task = name.replace("-", "_").split("_", 1)
-        domain = _DOMAINS.get(domain, domain)
-        table[name] = TaskInfo(name, index, domain, task, obs_dim, action_dim, pwm, tdmpc2)
-    return table
-
-
-MT30: dict[str, TaskInfo] = _table()
+MT30: dict[str, TaskInfo] = {row[0]: _info(i, *row) for i, row in enumerate(_ROWS)}
 
 _PREFIX = re.compile(r"^(dm[_-]?control|dmc|mt30)[-_/]")
 

@@ -36,7 +36,7 @@ class EpisodeRunner:
             raise ValueError(f"workers must be 0 or more, not {workers}")
         self._count = workers
         self._workers: list[_Worker] = []
-        self._inline = _Inline()
+        self._inline = EnvBatch()
 
     def __enter__(self) -> EpisodeRunner:
         return self
@@ -51,7 +51,7 @@ class EpisodeRunner:
             worker.link.close()
         for worker in workers:
             worker.join()
-        self._inline = _Inline()
+        self._inline = EnvBatch()
 
     def run(
         self,
@@ -105,7 +105,7 @@ class EpisodeRunner:
             self.close()  # a worker may be anywhere in the exchange
             raise
 
-    def _started(self, episodes: int) -> Sequence[_Worker | _Inline]:
+    def _started(self, episodes: int) -> Sequence[_Worker | EnvBatch]:
         """The workers for so many episodes."""
         count = min(self._count, episodes)
         while len(self._workers) < count:
@@ -114,7 +114,7 @@ class EpisodeRunner:
 
 
 def _ask(
-    workers: Sequence[_Worker | _Inline], method: str, values: Sequence[Any] | NDArray[Any] | None
+    workers: Sequence[_Worker | EnvBatch], method: str, values: Sequence[Any] | NDArray[Any] | None
 ) -> NDArray[Any]:
     """The answers of all workers to ``method`` with their part of the values.
 
@@ -128,19 +128,6 @@ def _ask(
     for w, answer in enumerate(answers):
         found[w::n] = answer
     return found
-
-
-class _Inline:
-    """Environments in this process, asked as a worker is."""
-
-    def __init__(self) -> None:
-        self._batch = EnvBatch()
-
-    def send(self, method: str, argument: Any) -> None:
-        self._answer: NDArray[Any] = getattr(self._batch, method)(argument)
-
-    def receive(self) -> NDArray[Any]:
-        return self._answer
 
 
 class _Worker:

@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +28,20 @@ class EnvBatch:
 
     def __init__(self) -> None:
         self._pool: dict[str, list[TaskEnv]] = {}
-        self._envs: list[TaskEnv] = []
-        self._seeds: list[int] = []
-        self._obs = np.zeros((0, OBS_WIDTH), np.float32)
-        self._returns = np.zeros(0, np.float64)
+
+    def send(self, method: str, argument: Any) -> None:
+        """Call a method below; ``receive`` has its result, as from a worker."""
+        self._answer: NDArray[Any] = getattr(self, method)(argument)
+
+    def receive(self) -> NDArray[Any]:
+        """The result, which the next call may overwrite."""
+        return self._answer
 
     def start(self, episodes: Sequence[tuple[str, int]]) -> NDArray[np.float32]:
         """Begin an episode for each (task, seed), each as if its environment were new; the first
         observations, padded, [n, OBS_WIDTH]."""
         used: dict[str, int] = {}
-        self._envs, self._seeds = [], [seed for _, seed in episodes]
+        self._envs: list[tuple[TaskEnv, int]] = []
         self._obs = np.zeros((len(episodes), OBS_WIDTH), np.float32)
         self._returns = np.zeros(len(episodes), np.float64)
         for i, (task, seed) in enumerate(episodes):
@@ -44,7 +49,7 @@ class EnvBatch:
             if k == len(built):
                 built.append(TaskEnv(task))
             env, used[task] = built[k], k + 1
-            self._envs.append(env)
+            self._envs.append((env, seed))
             self._obs[i, : env.obs_dim] = env.reset(seed)
         return self._obs
 
@@ -54,11 +59,11 @@ class EnvBatch:
         Raises:
             SimulationError: an environment failed; the message names its task, step and seed.
         """
-        for i, env in enumerate(self._envs):
+        for i, (env, seed) in enumerate(self._envs):
             try:
                 obs, reward = env.step(actions[i])
             except SimulationError as error:
-                raise SimulationError(f"{error} (seed {self._seeds[i]})") from error
+                raise SimulationError(f"{error} (seed {seed})") from error
             self._obs[i, : env.obs_dim] = obs
             self._returns[i] += reward
         return self._obs
@@ -82,9 +87,9 @@ def main(descriptor: int) -> None:
                     return
             method, argument = link.recv()
             try:
-                answer = getattr(batch, method)(argument)
+                batch.send(method, argument)
             except Exception as error:
                 named = isinstance(error, SimulationError)
                 link.send(str(error) if named else f"{type(error).__name__}: {error}")
                 return
-            link.send(answer)
+            link.send(batch.receive())
