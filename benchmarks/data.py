@@ -40,7 +40,7 @@ from update import SIZES, machine, timed, world_model_jobs
 
 from fmbpo.base.free_memory import host_free
 from fmbpo.config.schema import DataConfig
-from fmbpo.data.embedded import embedded_path
+from fmbpo.data.embedded import store_path
 from fmbpo.data.residence import Kind, Stored
 from fmbpo.data.sampler import Sampler
 from fmbpo.data.store import Store, open_store
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     console, load_average = Console(), os.getloadavg()
     console.width = max(console.width, 110)
-    source, content = open_store(embedded_path()), dict[str, Any]()
+    source, content = open_store(store_path("embedded")), dict[str, Any]()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         if options.only != "sampling":
             content["layouts"] = layouts(source, int(options.rows[0] * 1e6), Path(folder), options)

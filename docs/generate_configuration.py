@@ -28,7 +28,7 @@ from fmbpo.config.docstrings import meanings, summary
 from fmbpo.config.identity import leaves
 from fmbpo.config.json_schema import schema_text
 from fmbpo.config.protocols import PROTOCOLS
-from fmbpo.data.embedded import embedded_path
+from fmbpo.data.embedded import store_path
 from fmbpo.data.store import info
 from fmbpo.plugins import GROUPS, Listing, list_plugins, load_plugin
 from fmbpo.scaffold import template
@@ -211,7 +211,7 @@ def _scales() -> str:
 
 
 def _embedded() -> Iterator[str]:
-    store = info(embedded_path())
+    store = info(store_path("embedded"))
     counts, means = store["episodes"], store["mean_return"]
     episodes = sum(row["all"] for row in counts.values())
     steps = (store["rows"] - episodes) // episodes

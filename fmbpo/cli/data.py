@@ -10,6 +10,7 @@ from pathlib import Path
 from fmbpo.cli.arguments import Commands, add, add_group, say, stoppable_at_once
 from fmbpo.cli.collecting import add_collect
 from fmbpo.cli.progress import Lines
+from fmbpo.data.embedded import store_path
 
 _VERIFYING = "verifying"
 
@@ -37,16 +38,8 @@ def add_commands(commands: Commands) -> None:
         ("verify", _verify, "read every row and compare it with the data set's id"),
     ):
         one = add(kinds, name, text, work)
-        one.add_argument("path", type=_store,
+        one.add_argument("path", type=store_path,
                          help='the store, or "embedded" for the one in the package')  # fmt: skip
-
-
-def _store(text: str) -> Path:
-    if text != "embedded":
-        return Path(text)
-    from fmbpo.data.embedded import embedded_path
-
-    return embedded_path()
 
 
 def _import(arguments: argparse.Namespace) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,7 @@ class StoreWriter:
         self._behaviours = tuple(behaviours)
         self._chunk, self._hash = chunk_rows, ContentHash(self._tasks)
         self._pending: dict[str, list[Array]] = {name: [] for name in LAYOUT}
+        self._disk = partial(disk_errors, self.partial, intact="everything written before is kept")
         self._rows = self._written = self.episodes = self._episodes_written = 0
         # A kill can leave a store without its last arrays; then it has no rows either.
         begun = all((self.partial / name / "zarr.json").exists() for name in LAYOUT)
@@ -175,11 +176,6 @@ class StoreWriter:
             os.replace(self.partial, self.out)
             fsync_path(self.out.parent)
         return self.out
-
-    @contextmanager
-    def _disk(self) -> Iterator[None]:
-        with disk_errors(self.partial, intact="everything written before is kept"):
-            yield
 
     def _create(self, compress: bool, provenance: Attributes | None) -> None:
         self.partial.parent.mkdir(parents=True, exist_ok=True)

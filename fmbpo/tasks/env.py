@@ -77,7 +77,7 @@ class TaskEnv:
         except PhysicsError as error:
             raise SimulationError(f"{self.name}, reset with seed {seed}: {error}") from error
         self.steps_left = EPISODE_STEPS
-        return self._flat(observation)
+        return flat(observation)
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
         """Apply the first ``action_dim`` entries of ``action`` for two control steps.
@@ -110,14 +110,15 @@ class TaskEnv:
             where, self.steps_left = self._where(), 0
             raise SimulationError(f"{where}: the simulation diverged: {error}") from error
         self.steps_left -= 1
-        return self._flat(task.get_observation(physics)), reward
+        return flat(task.get_observation(physics)), reward
 
     def _where(self) -> str:
         return f"{self.name}, step {EPISODE_STEPS - self.steps_left}"
 
-    def _flat(self, observation: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
-        flat = np.concatenate([np.ravel(v) for v in observation.values()])
-        return flat.astype(np.float32)
+
+def flat(observation: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
+    """dm_control's observation as one vector."""
+    return np.concatenate([np.ravel(v) for v in observation.values()]).astype(np.float32)
 
 
 @contextlib.contextmanager

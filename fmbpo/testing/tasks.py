@@ -23,7 +23,7 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import ACTION_REPEAT, TaskEnv
+from fmbpo.tasks.env import ACTION_REPEAT, TaskEnv, flat
 from fmbpo.tasks.mt30 import task_info
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -113,12 +113,12 @@ def _check_probes(env: TaskEnv, golden: Arrays, report: TaskReport) -> None:
         _set_state(env, *state)
         physics.set_control(control)
         physics.forward()
-        obs = _flat(task.get_observation(physics))
+        obs = flat(task.get_observation(physics))
         report.compare("probe obs", obs, golden["probe_obs_static"][i])
         report.compare("probe reward", task.get_reward(physics), golden["probe_reward_static"][i])
         _set_state(env, *state)
         result = env.env.step(control)
-        report.compare("probe step obs", _flat(result.observation), golden["probe_obs_step"][i])
+        report.compare("probe step obs", flat(result.observation), golden["probe_obs_step"][i])
         report.compare("probe step reward", result.reward, golden["probe_reward_step"][i])
 
 
@@ -147,11 +147,6 @@ def _set_target(env: TaskEnv, golden: Arrays, probe: int) -> None:
             getattr(model, f"{kind}_size")["target", 0] = size
     if "probe_hinge_dof_damping" in golden:
         model.dof_damping["hinge"] = golden["probe_hinge_dof_damping"][probe]
-
-
-def _flat(observation: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
-    flat = np.concatenate([np.ravel(value) for value in observation.values()])
-    return flat.astype(np.float32)
 
 
 def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:

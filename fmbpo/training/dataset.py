@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.schema import DataConfig
-from fmbpo.data.embedded import embedded_path
+from fmbpo.data.embedded import store_path
 from fmbpo.data.residence import residence
 from fmbpo.data.sampler import Rows, action_masks
 from fmbpo.data.store import Store, held_out, open_store
@@ -20,8 +20,6 @@ from fmbpo.errors import UserError, did_you_mean
 from fmbpo.tasks.mt30 import MT30, task_info
 from fmbpo.training import seeding
 from fmbpo.training.residence_choice import choose
-
-EMBEDDED = "embedded"
 
 
 @attrs.frozen
@@ -44,7 +42,7 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
 
     Errors are the store's own ``UserError``s.
     """
-    store = open_store(store_path(config))
+    store = open_store(store_path(config.path))
     path = store.path
     tasks = _chosen(store, config.tasks, path)
     index_E = torch.tensor([task_info(t).index for t in store.tasks])[
@@ -67,11 +65,6 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
     planner = {t: float(recorded[t]["mean"]) for t in tasks if t in recorded}
     train, held = (rows.select(torch.from_numpy(e)) for e in (used & ~kept, used & kept))
     return Dataset(store.id, tasks, train, held, planner, weight_K)
-
-
-def store_path(config: DataConfig) -> Path:
-    """Folder of the configured store."""
-    return embedded_path() if config.path == EMBEDDED else Path(config.path)
 
 
 def by_conventions(data: Dataset, conventions: ConventionsConfig) -> Dataset:

@@ -21,7 +21,7 @@ from fmbpo.data.collecting.parts import Parts
 from fmbpo.data.collecting.planner import Planner
 from fmbpo.data.collecting.planner_tasks import PLAN_TASKS, plan_task
 from fmbpo.data.collecting.recipes import EXPLORE, RECOVER, behaviours, recipe_named
-from fmbpo.data.embedded import embedded_path
+from fmbpo.data.embedded import store_path
 from fmbpo.data.store import held_out, verify
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import SimulationError, TaskEnv
@@ -252,8 +252,8 @@ def test_bad_requests(tmp_path: Path, change: dict[str, Any], message: str) -> N
 
 
 def test_the_embedded_set() -> None:
-    data = load(embedded_path())
-    assert verify(embedded_path()) == data.id
+    data = load(store_path("embedded"))
+    assert verify(store_path("embedded")) == data.id
     provenance = data.attributes["provenance"]
     assert provenance["request"]["seed"] == 0
     assert provenance["request"]["recipe"].keys() == set(data.behaviours)
@@ -267,7 +267,7 @@ def test_the_embedded_set() -> None:
             data.attributes["random_return"][task],
         )
         assert planner["mean"] - planner["std"] > random["mean"] + random["std"]
-    size = sum(p.stat().st_size for p in embedded_path().rglob("*") if p.is_file())
+    size = sum(p.stat().st_size for p in store_path("embedded").rglob("*") if p.is_file())
     assert size < 8e6
 
 

@@ -8,6 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def embedded_path() -> Path:
-    """Folder of the embedded store (see `fmbpo.data.store`)."""
-    return Path(__file__).parent / "mt30-embedded.zarr"
+def store_path(path: str) -> Path:
+    """Folder of a store by its path, or by the word ``embedded``."""
+    return Path(__file__).parent / "mt30-embedded.zarr" if path == "embedded" else Path(path)

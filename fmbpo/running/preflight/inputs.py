@@ -11,6 +11,7 @@ import torch
 
 from fmbpo.config import Finetuned, Frozen
 from fmbpo.config.schema import DataConfig
+from fmbpo.data.embedded import store_path
 from fmbpo.data.store import Store, open_store
 from fmbpo.errors import UserError
 from fmbpo.running.blame import Role, reporting
@@ -19,7 +20,7 @@ from fmbpo.running.preflight.candidate import Candidate
 from fmbpo.running.preflight.table import Rows
 from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
 from fmbpo.training.cells import grid_tasks
-from fmbpo.training.dataset import Dataset, check_horizon, load_dataset, store_path
+from fmbpo.training.dataset import Dataset, check_horizon, load_dataset
 from fmbpo.training.initial_model import load_world_model
 from fmbpo.training.own_models import check_learning
 from fmbpo.training.residence_choice import check_loading, choose, described
@@ -33,7 +34,7 @@ def find_store(config: DataConfig) -> Store:
 
     Raises ``UserError`` as ``open_store`` does, and for an id that is no hash.
     """
-    path = store_path(config)
+    path = store_path(config.path)
     store = open_store(path)
     if not re.fullmatch("sha256:[0-9a-f]{64}", store.id):
         raise UserError(
