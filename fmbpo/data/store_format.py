@@ -59,14 +59,8 @@ class ContentHash:
         dtype = np.dtype(LAYOUT[name][0]).newbyteorder("<")
         self._hashes[name].update(np.ascontiguousarray(values, dtype).tobytes())
 
-    def id(
-        self,
-        episode_task: NDArray[np.int16],
-        episode_behaviour: NDArray[np.int8],
-        episode_ends: NDArray[np.int64],
-    ) -> str:
-        """The id of all rows added so far with these episodes."""
-        meta: tuple[Array, ...] = (episode_task, episode_behaviour, episode_ends)
+    def id(self, *meta: Array) -> str:
+        """The id of all rows added so far with the values [E] of `META_ARRAYS`."""
         for name, values in zip(META_ARRAYS, meta, strict=True):
             self._hashes[name] = hashlib.sha256()
             self.update(name, values)
@@ -109,9 +103,8 @@ def damaged(what: str, where: str) -> UserError:
 def open_group(path: Path) -> zarr.Group:
     """The group of a store, for reading; UserError if there is none."""
     if not path.exists():
-        raise UserError(
-            "there is no data set here", where=str(path), remedy="check the path, or collect one"
-        )
+        remedy = "check the path, or collect one"
+        raise UserError("there is no data set here", where=str(path), remedy=remedy)
     try:
         return zarr.open_group(path, mode="r", zarr_format=3)
     except Exception as error:
@@ -143,13 +136,13 @@ def open_array(group: zarr.Group, name: str, path: Path) -> zarr.Array[Any]:
     return array
 
 
-def read(array: zarr.Array[Any], name: str, path: Path, rows: slice | None = None) -> Array:
+def read(array: zarr.Array[Any], name: str, path: Path, rows: slice = slice(None)) -> Array:
     """All rows of an array, or some; UserError if its chunks cannot be decoded."""
     try:
-        return np.asarray(array[rows if rows is not None else slice(None)])
+        return np.asarray(array[rows])
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        at = f", in rows {rows.start} to {rows.stop}" if rows is not None else ""
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        at = f", in rows {rows.start} to {rows.stop}" if rows.stop is not None else ""
         raise damaged(f"truncated or damaged: {first}", f"{path}, array {name}{at}") from error
 
 

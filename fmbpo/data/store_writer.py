@@ -162,11 +162,11 @@ class StoreWriter:
         """Write the pending rows and the attributes, then rename; returns the store's folder."""
         with self._disk():
             self._flush(self._rows)
-            task, behaviour, ends = (self._values(name) for name in META_ARRAYS)
+            meta = task, _, ends = [self._values(name) for name in META_ARRAYS]
             self._group.attrs.update(
                 {
                     **(attributes or {}),
-                    "id": self._hash.id(task, behaviour, ends),
+                    "id": self._hash.id(*meta),
                     **counts(self._tasks, task, ends),
                     "complete": True,
                 }

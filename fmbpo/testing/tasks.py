@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 import zipfile
-import zlib
 from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
+from fmbpo.data.importing.files import reading
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import ACTION_REPEAT, TaskEnv, flat
 from fmbpo.tasks.mt30 import task_info
@@ -156,19 +156,11 @@ def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:
         UserError: the file is not there, damaged, no ``.npz``, or of another layout; or one of its
             tasks is not in MT30.
     """
-    try:
-        with open(file, "rb") as stream, zipfile.ZipFile(stream) as archive:
+    with reading(file):
+        with zipfile.ZipFile(file) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
         with np.load(file) as arrays:
             found = {name: arrays[name] for name in names}
-    except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror or error})", where=str(file)) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError) as error:
-        raise UserError(
-            f"is no .npz file, or a damaged one ({error})",
-            where=str(file),
-            remedy="copy it again, or name another file",
-        ) from error
     seed, listed = _meta(file, found.pop("meta", None))
     tasks: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in listed}
     for key, array in found.items():

@@ -39,13 +39,12 @@ def collect_episode(
         try:
             return _simulate(task, behaviour, np.random.SeedSequence(entropy), steps, expert)
         except SimulationError as error:
-            if attempt == _ATTEMPTS - 1:
-                raise UserError(
-                    str(error),
-                    where=f"episode {episode}, drawn {_ATTEMPTS} times",
-                    remedy="choose another --seed, or another --recipe",
-                ) from error
-    raise AssertionError("unreachable")
+            failure = error
+    raise UserError(
+        str(failure),
+        where=f"episode {episode}, drawn {_ATTEMPTS} times",
+        remedy="choose another --seed, or another --recipe",
+    ) from failure
 
 
 def _simulate(
