@@ -14,9 +14,8 @@ from attrs import evolve
 from same import same_files
 from whole_store import load
 
-from fmbpo.data.collecting.behaviour import Policy, make_policy
 from fmbpo.data.collecting.collector import Request, collect
-from fmbpo.data.collecting.episode import collect_episode
+from fmbpo.data.collecting.episode import Policy, collect_episode, make_policy
 from fmbpo.data.collecting.parts import Parts
 from fmbpo.data.collecting.planner import Planner
 from fmbpo.data.collecting.planner_tasks import PLAN_TASKS, plan_task

@@ -8,7 +8,7 @@ import pytest
 from whole_store import load
 
 from fmbpo.cli import main
-from fmbpo.data.collecting.behaviour import make_policy
+from fmbpo.data.collecting.episode import make_policy
 from fmbpo.data.collecting.recipes import RECIPES, behaviours, recipe_named, schedule, with_noise
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import TaskEnv

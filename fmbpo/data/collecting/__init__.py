@@ -4,8 +4,8 @@ Other packages import the names below and nothing inside.
 """
 
 import fmbpo.tasks  # noqa: F401 (before MuJoCo is imported: it needs no display here)
-from fmbpo.data.collecting.behaviour import Policy, TrainedPolicies
 from fmbpo.data.collecting.collector import Request, collect
+from fmbpo.data.collecting.episode import Policy, TrainedPolicies
 from fmbpo.data.collecting.recipes import Recipe, behaviours, recipe_named, with_noise
 
 __all__ = [

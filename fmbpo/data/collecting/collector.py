@@ -25,13 +25,12 @@ from attrs import asdict, evolve, frozen
 import fmbpo
 from fmbpo.base.disk import check_disk
 from fmbpo.base.files import disk_errors
-from fmbpo.data.collecting.behaviour import TrainedPolicies
-from fmbpo.data.collecting.episode import collect_episode
+from fmbpo.data.collecting.episode import TrainedPolicies, collect_episode
 from fmbpo.data.collecting.parts import Parts
 from fmbpo.data.collecting.planner_tasks import plan_task
 from fmbpo.data.collecting.recipes import EXPLORE, RECOVER, Behaviour, schedule
 from fmbpo.data.store import check_request, open_store
-from fmbpo.data.store_format import ROW_BYTES, Attributes
+from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS
@@ -121,7 +120,13 @@ def collect(
                 "source": "collect",
                 "planner_return": _summary(returns, mix, by_planner),
                 "random_return": _summary(returns, mix, "random"),
-                "provenance": _provenance(asked, planner),
+                "provenance": {
+                    "command": "fmbpo data collect",
+                    "request": asked,
+                    "planner": planner,
+                    "fmbpo": fmbpo.__version__,
+                    "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+                },
             }
         )
     shutil.rmtree(parts.folder)
@@ -257,14 +262,4 @@ def _asked(request: Request, mix: Sequence[Behaviour]) -> dict[str, Any]:
         "episodes": request.episodes,
         "explore": request.explore,
         "recover": request.recover,
-    }
-
-
-def _provenance(asked: Attributes, planner: Attributes) -> dict[str, Any]:
-    return {
-        "command": "fmbpo data collect",
-        "request": asked,
-        "planner": planner,
-        "fmbpo": fmbpo.__version__,
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
