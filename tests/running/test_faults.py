@@ -137,13 +137,13 @@ def test_the_sampler_reaches_every_episode_once_an_epoch(small_store):
             seen += drawn.index_B.tolist()
         tasks = rows.task_E.tolist()
         assert sorted(seen) == sorted(tasks)
-    starts, gather = [], rows.gather
+    starts, gather = [], rows.residence.gather
 
     def spy(row, horizon):
         starts.extend(row.tolist())
         return gather(row, horizon)
 
-    rows.gather = spy
+    rows.residence.gather = spy
     for _ in range(len(rows.start_E) // size):
         sampler.sample()
     episodes = [int(torch.searchsorted(rows.end_E, s, right=True)) for s in starts]
