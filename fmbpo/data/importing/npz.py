@@ -59,10 +59,9 @@ class NpzFile(EpisodeFile):
             if len(array.shape) != rank:
                 raise array.unfit("[N]" if rank == 1 else f"[N, width of {name}]")
             if array.dtype not in (np.float16, np.float32, np.float64):
-                what = f"type {array.dtype}, not float32 (or float16, float64)"
-                raise UserError(what, where=array.where)
+                raise array.error(f"type {array.dtype}, not float32 (or float16, float64)")
             if array.shape[0] != rows:
-                raise UserError(f"{array.shape[0]} rows, but reward has {rows}", where=array.where)
+                raise array.error(f"{array.shape[0]} rows, but reward has {rows}")
         self.row_bytes = sum(array.row_bytes for array in arrays.values())
         self._ends = _ends(ends, rows, f"{path}, array episode_ends")
         self.lengths = self._ends - starts(self._ends)
@@ -98,26 +97,17 @@ class _Array:
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             self.shape, fortran, self.dtype = read(self._file)
         if fortran and len(self.shape) > 1:
-            raise UserError(
-                "stored column by column (Fortran order)",
-                where=self.where,
-                remedy="save numpy.ascontiguousarray(array)",
-            )
+            what = "stored column by column (Fortran order)"
+            raise self.error(what, "save numpy.ascontiguousarray(array)")
         if self.dtype.hasobject:
-            raise UserError(
-                "holds pickled objects: refused, not executed",
-                where=self.where,
-                remedy="save plain numbers and texts: numpy.array(names), not dtype=object",
-            )
+            remedy = "save plain numbers and texts: numpy.array(names), not dtype=object"
+            raise self.error("holds pickled objects: refused, not executed", remedy)
         self.row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=int))
         self.bytes = self.row_bytes * int(np.prod(self.shape[:1], dtype=int))
         size, there = self._file.tell() + self.bytes, archive.getinfo(f"{name}.npy").file_size
         if there != size:
-            raise UserError(
-                f"truncated or damaged: {there} bytes where shape {list(self.shape)} needs {size}",
-                where=self.where,
-                remedy=AGAIN,
-            )
+            what = f"{there} bytes where shape {list(self.shape)} needs {size}"
+            raise self.error(f"truncated or damaged: {what}", AGAIN)
 
     def rows(self, count: int) -> Array:
         """The next rows."""
@@ -132,7 +122,11 @@ class _Array:
 
     def unfit(self, wanted: str) -> UserError:
         """The error of another shape."""
-        return UserError(f"shape {list(self.shape)}, not {wanted}", where=self.where)
+        return self.error(f"shape {list(self.shape)}, not {wanted}")
+
+    def error(self, what: str, remedy: str = "") -> UserError:
+        """An error that names the array."""
+        return UserError(what, where=self.where, remedy=remedy)
 
 
 def _ends(ends: Array, rows: int, where: str) -> NDArray[np.int64]:

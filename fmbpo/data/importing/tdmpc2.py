@@ -102,12 +102,8 @@ def _arrays(path: Path) -> dict[str, Tensor]:
     episodes, length = arrays["reward"].shape
     for name, value in arrays.items():
         if tuple(value.shape[:2]) != (episodes, length):
-            raise UserError(
-                f"{value.shape[0]} episodes of {value.shape[1]} rows, "
-                f"but reward has {episodes} of {length}",
-                where=f"{path}, array {name}",
-                remedy=AGAIN,
-            )
+            what = f"{value.shape[0]} episodes of {value.shape[1]} rows, but reward has {episodes}"
+            raise UserError(f"{what} of {length}", where=f"{path}, array {name}", remedy=AGAIN)
     if episodes < 1 or length < 2:
         raise UserError(
             f"{episodes} episodes of {length} rows: nothing to learn from",
