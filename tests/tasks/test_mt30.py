@@ -139,6 +139,6 @@ def test_bad_actions_and_divergence_name_task_and_step() -> None:
 def test_nothing_here_imports_torch_and_the_table_not_even_dm_control() -> None:
     code = (
         "import sys, fmbpo.tasks.mt30; assert 'dm_control' not in sys.modules;"
-        "import fmbpo.tasks.worker; assert 'torch' not in sys.modules"
+        "import fmbpo.tasks.vector; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -96,7 +96,8 @@ def collect(
     if request.policies is None:
         planner = {task: asdict(plan_task(task).settings) for task in request.tasks}
     parts = Parts(out.with_name(out.name + ".parts"))
-    check_disk(max(_bytes(request, order) - parts.bytes, 0), out, "--out")
+    there = sum(path.stat().st_size for path in parts.folder.glob("*"))
+    check_disk(max(_bytes(request, order) - there, 0), out, "--out")
     # Without the numbers of episodes: more can be asked for while the parts are there.
     kept = {key: asked[key] for key in asked if key not in ("episodes", "explore", "recover")}
     parts.claim({**kept, "planner": planner})

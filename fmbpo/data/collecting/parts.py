@@ -22,11 +22,6 @@ class Parts:
 
     folder: Path
 
-    @property
-    def bytes(self) -> int:
-        """Size of all files in the folder."""
-        return sum(path.stat().st_size for path in self.folder.glob("*"))
-
     def claim(self, request: Mapping[str, Any]) -> None:
         """Make the folder for a request, or check that it belongs to it.
 
