@@ -1,4 +1,4 @@
-# What people, the README and continuous integration call. `make help` lists the targets.
+# Targets for people, the README and continuous integration. `make help` lists them.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,16 +21,16 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=python3.11, VENV=.venv, EXPERIMENT=FILE.toml, WORKERS=2 (of the tests)"
 
-run: $(STAMP) ## Make the environment if needed and run EXPERIMENT to its end
+run: $(STAMP) ## Make the environment if needed, then run EXPERIMENT
 	@$(BIN)/fmbpo run $(EXPERIMENT)
 
-test: $(STAMP) ## Make the environment if needed and run all tests but the endurance runs
+test: $(STAMP) ## Make the environment if needed, then run all tests except the endurance tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests plugins
 
-endurance: $(STAMP) ## Run the long versions of tests and write docs/endurance.md
+endurance: $(STAMP) ## Run the endurance tests and write docs/endurance.md
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/endurance.py $(WORKERS)
 
-lint: $(STAMP) ## Check style (ruff), types (mypy) and directions of import (import-linter)
+lint: $(STAMP) ## Check style (ruff), types (mypy) and import directions (import-linter)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -38,7 +38,7 @@ lint: $(STAMP) ## Check style (ruff), types (mypy) and directions of import (imp
 
 bench: $(STAMP) ## Run the benchmarks
 	@shopt -s nullglob; files=(benchmarks/*.py); \
-	if (( $${#files[@]} == 0 )); then echo "there is no benchmark in benchmarks/" >&2; exit 1; fi; \
+	if (( $${#files[@]} == 0 )); then echo "benchmarks/ has no benchmark" >&2; exit 1; fi; \
 	for file in "$${files[@]}"; do echo "== $$file"; $(BIN)/python "$$file"; done
 
 clean: ## Remove the environment and the caches; runs/ stays
@@ -46,18 +46,18 @@ clean: ## Remove the environment and the caches; runs/ stays
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # One pip command, so that the bound on torch in pyproject.toml holds for everything that is
-# installed; the bound is given once more by itself, which makes pip settle torch first.
+# installed. The command repeats the bound, which makes pip resolve torch first.
 $(STAMP): $(PROJECTS)
 	@python=""; candidates="$(or $(PYTHON),python3.11 python3 python3.12 python3.13 python)"; \
 	for name in $$candidates; do \
 	  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	    python="$$name"; break; fi; done; \
 	if [ -z "$$python" ]; then \
-	  echo "fmbpo needs Python 3.11 or newer, which none of these is: $$candidates" >&2; \
-	  echo "Install it, or say where it is: make PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
+	  echo "fmbpo needs Python 3.11 or newer; none of these is: $$candidates" >&2; \
+	  echo "Install it, or give its path: make PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
 	echo "Making $(VENV) with $$("$$python" --version) (about two minutes, 2 GB)"; \
 	"$$python" -m venv $(VENV) \
-	  || { echo "On Debian and Ubuntu, venv is a package of its own: python3-venv" >&2; exit 1; }
+	  || { echo "venv failed. On Debian and Ubuntu, install it first: apt-get install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  "torch>=2.8,<2.14" -e ".[dev]" $(PLUGINS:%=-e %)
 	@$(BIN)/fmbpo plugins

@@ -41,7 +41,7 @@ BEGIN, END = "<!-- generated:begin -->\n", "<!-- generated:end -->\n"
 
 # Fields whose class or own section suffices have no docstring of their own.
 MEANINGS = {
-    "kind": "Whether the file trains a world model or policies; it determines the tables.",
+    "kind": "Whether the file trains a world model or policies; it determines the file's tables.",
     "study.kind": "Makes the file a study.",
     "protocol.kind": "The protocol; it determines the table's other keys.",
 }
@@ -219,8 +219,8 @@ def _embedded() -> Iterator[str]:
     yield (
         f"{len(counts)} tasks, {episodes} episodes of {steps} agent steps each, "
         f"{store['rows']:,} rows, {store['bytes'] / 1e6:.0f} MB;\n{store['held_out']} episodes are "
-        "held out. Mean returns (of at most 1000) by behaviour, and in brackets the\nnumber of "
-        "episodes:\n"
+        "held out. Mean returns (of at most 1000) by behaviour, with the number of episodes\n"
+        "in brackets:\n"
     )
     yield "| task | " + " | ".join(behaviours) + " |"
     yield "| --- |" + " --- |" * len(behaviours)
@@ -230,7 +230,7 @@ def _embedded() -> Iterator[str]:
     request = store["provenance"]["request"]
     tasks = ",".join(f"{task}={count}" for task, count in request["episodes"].items())
     further = "".join(f" --{key} {request[key]}" for key in ("explore", "recover") if request[key])
-    yield "\nIt was made by this command (settings and versions are in its attributes):\n"
+    yield "\nThis command made it (its attributes record settings and versions):\n"
     yield "```sh"
     yield f"fmbpo data collect --out mine.zarr --compress --seed {request['seed']}{further} \\"
     yield f"  --tasks {tasks}"
@@ -260,7 +260,7 @@ def main() -> int:
     for path, new in written.items():
         old = path.read_text(encoding="utf-8") if path.exists() else ""
         path.write_text(new, encoding="utf-8")
-        print(f"{path.relative_to(ROOT)} {'was current' if old == new else 'is written anew'}")
+        print(f"{path.relative_to(ROOT)} {'was current' if old == new else 'was rewritten'}")
     return 0
 
 

@@ -52,8 +52,8 @@ def table(found: dict[str, Any]) -> str:
     lines = [
         f"{len(returns)} tasks, {episodes} episodes, {found['rows']:,} rows, "
         f"{found['bytes'] / 1e6:.1f} MB, {found['held_out']} episodes held out; seed "
-        f"{found['seed']}, id `{found['id']}`. Mean returns, in brackets the lowest and the "
-        "highest of the planner's episodes:",
+        f"{found['seed']}, id `{found['id']}`. Mean returns, with the planner's lowest and highest "
+        "episode in brackets:",
         "",
         "| task | " + " | ".join(behaviours) + " | PWM | TD-MPC2 |",
         "| --- |" + " --: |" * (len(behaviours) + 2),

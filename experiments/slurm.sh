@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# An experiment or a study under SLURM, in as many jobs as it needs:
+# Runs an experiment or a study under SLURM, over several jobs if needed:
 #
 #   sbatch --gres=gpu:1 --time=24:00:00 experiments/slurm.sh experiments/phase8.toml --data mt30.zarr
 #
-# What follows the script's name is given to `fmbpo run`. Five minutes before the time limit it is
-# told to save and leaves with status 75; the job is then queued again and continues.
+# The script passes its arguments to `fmbpo run`. Five minutes before the time limit, SLURM signals the
+# run, which saves and exits with status 75; the job is then requeued and continues.
 #SBATCH --job-name=fmbpo
 #SBATCH --requeue
 #SBATCH --open-mode=append

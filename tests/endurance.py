@@ -22,10 +22,10 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "endurance.md"
 TEXT = """# Endurance runs
 
-`make endurance` runs the long versions of tests that `make test` runs short: many kills and stops
-at random moments, large samples. Each ends with the assertion that its result is right; for kills
-that is equality, bit by bit, with a run that was left alone. This is the last result, written by
-`tests/endurance.py`.
+`make endurance` runs the long versions of some tests, with large samples or with many kills and
+stops at random moments; `make test` runs their short versions. Each test asserts that its result is
+right: after kills, it must equal that of an uninterrupted run, bit for bit. `tests/endurance.py`
+writes this page, which shows the latest result.
 
 {date}, commit {commit}, {machine}: {passed} of {tests} passed in {minutes:.0f} minutes.
 
