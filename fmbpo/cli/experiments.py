@@ -84,9 +84,8 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
     import shutil
 
     with stop.ends_at_once():  # there is nothing to save yet
+        from fmbpo.report.closing_table import print_run, print_study
         from fmbpo.report.run_pictures import draw_missing
-        from fmbpo.report.run_table import print_run
-        from fmbpo.report.study_table import print_study
         from fmbpo.running.preflight import preflight
         from fmbpo.running.run import Runner
         from fmbpo.running.session import Session

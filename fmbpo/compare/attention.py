@@ -51,14 +51,12 @@ def _identical(section: Section) -> Iterator[str]:
     """Equal returns in every episode, unless all returns are one number (1000, say)."""
     seen: dict[tuple[object, ...], tuple[Record, str]] = {}
     for record in section.records:
-        for task, seeds in record.scores.items():
-            for seed, score in seeds.items():
-                if len(set(score.returns)) < 2:
-                    continue
-                place = f"{record.cell} ({task}, seed {seed})"
-                other, first = seen.setdefault((task, score.returns), (record, place))
-                if other is not record:  # within a run a health gate reports it
-                    yield f"Identical returns in every episode: {first} and {place}."
+        for task, seed, score in record.policies:
+            place = f"{record.cell} ({task}, seed {seed})"
+            other, first = seen.setdefault((task, score.returns), (record, place))
+            # Within a run a health gate reports it.
+            if other is not record and len(set(score.returns)) > 1:
+                yield f"Identical returns in every episode: {first} and {place}."
 
 
 def _health(section: Section) -> Iterator[str]:
@@ -137,17 +135,13 @@ def _seeds(section: Section) -> Iterator[str]:
 
 
 def _episodes(section: Section) -> Iterator[str]:
-    known: dict[int, dict[str, None]] = {}
-    unknown: dict[str, None] = {}
+    found: dict[int, dict[str, None]] = {}
     for record in section.records:
-        for seeds in record.scores.values():
-            for score in seeds.values():
-                if score.episodes is None:
-                    unknown[record.name] = None
-                else:
-                    known.setdefault(score.episodes, {})[record.name] = None
-    if len(known) > 1:
-        parts = [f"{number} in {', '.join(names)}" for number, names in sorted(known.items())]
+        for *_, score in record.policies:
+            found.setdefault(score.episodes or 0, {})[record.name] = None
+    unknown = found.pop(0, {})
+    if len(found) > 1:
+        parts = [f"{number} in {', '.join(names)}" for number, names in sorted(found.items())]
         yield f"Unequal numbers of episodes: {'; '.join(parts)}."
     if unknown:
         yield f"Imported without the number of episodes: {', '.join(unknown)}."

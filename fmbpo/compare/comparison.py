@@ -116,9 +116,8 @@ class Section:
 class Comparison:
     """All sections. ``attention``: warnings to read first, by section title ("": about all
     sections): missing seeds, failed health gates, identical returns, unequal numbers of episodes,
-    different budgets. ``method``: how numbers and intervals were computed, in sentences."""
+    different budgets."""
 
     name: str
     sections: Sequence[Section]
     attention: Mapping[str, Sequence[str]]
-    method: Sequence[str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import attrs
@@ -92,6 +92,11 @@ class Record:
     seeds_ordered: bool = True
     videos: Mapping[tuple[str, str], str] = attrs.field(factory=dict)
     settings: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def policies(self) -> Iterator[tuple[str, str, Score]]:
+        """Task, seed and score of every policy."""
+        return ((task, seed, x) for task, by in self.scores.items() for seed, x in by.items())
 
     @property
     def pretrained(self) -> str:

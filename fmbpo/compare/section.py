@@ -27,9 +27,8 @@ def returns_of(records: Sequence[Record]) -> Table:
     """All records' mean returns by cell; records of one cell are combined."""
     table: Table = {}
     for record in records:
-        tasks = table.setdefault(record.cell, {})
-        for task, seeds in record.scores.items():
-            tasks.setdefault(task, {}).update({seed: s.mean for seed, s in seeds.items()})
+        for task, seed, score in record.policies:
+            table.setdefault(record.cell, {}).setdefault(task, {})[seed] = score.mean
     return table
 
 

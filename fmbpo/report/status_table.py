@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from fmbpo.base.text import clock
-from fmbpo.report.run_table import NONE
+from fmbpo.base.text import NONE, clock
 from fmbpo.runs.status import Entry
 
 if TYPE_CHECKING:

@@ -256,8 +256,4 @@ def comparison(video=None):
             ],
             imported.title: ["Two different budgets stand side by side."],
         },
-        method=[
-            "The seed is the unit: episodes of one seed share its policy.",
-            "Intervals over tasks are percentile intervals of 10,000 stratified bootstraps.",
-        ],
     )

@@ -265,7 +265,7 @@ HEADINGS = ("Effects", "Learning curves", "Cost", "World models", "Videos")
 def test_what_is_not_there_is_left_out(made, parts):
     bases = made.sections[0].bases
     bare = attrs.evolve(imported_section(), effects=[], title="bare", mixed=[], bases=bases)
-    comparison = Comparison(name="bare", sections=[bare], attention={}, method=[])
+    comparison = Comparison(name="bare", sections=[bare], attention={})
     (part,) = parts_of(comparison)
     assert [block.title for block in part.blocks] == ["Returns", "Health", "Provenance"]
     found = html(comparison, [part])

@@ -8,9 +8,9 @@ from typing import Any, Generic, Literal, TypeVar
 
 import attrs
 
+from fmbpo.base.text import NONE
 from fmbpo.compare.comparison import Estimate
 from fmbpo.report.pages.text import decimal, interval, significant
-from fmbpo.report.run_table import NONE
 
 Tone = Literal["", "decided", "open", "warning"]
 """The emphasis of a word. It only repeats the word's meaning."""

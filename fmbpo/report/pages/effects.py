@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from fmbpo.base.text import NONE
 from fmbpo.compare.comparison import OVERALL, UNDECIDED, Effect, Estimate, Section
 from fmbpo.report.pages import figures
 from fmbpo.report.pages.content import (
@@ -19,7 +20,6 @@ from fmbpo.report.pages.content import (
 )
 from fmbpo.report.pages.svg import styles
 from fmbpo.report.pages.text import LEVEL, decimal, interval
-from fmbpo.report.run_table import NONE
 
 
 def effects(section: Section, name: str) -> Block | None:

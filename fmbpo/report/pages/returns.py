@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from fmbpo.base.text import NONE
 from fmbpo.compare.comparison import OVERALL, CellResult, Profile, Section
 from fmbpo.compare.record import Cell, Record, Score
 from fmbpo.report.pages import figures
 from fmbpo.report.pages.content import Block, Column, Field, Picture, Table, words
 from fmbpo.report.pages.svg import Style
 from fmbpo.report.pages.text import LEVEL
-from fmbpo.report.run_table import NONE
 
 _PUBLISHED = {"PWM": "pwm", "TD-MPC2": "tdmpc2"}
 _BRACKETS = f"IQM: interquartile mean over seeds. In brackets: {LEVEL} intervals."
@@ -87,12 +87,7 @@ def _task_table(section: Section, tasks: Mapping[str, Sequence[CellResult]]) -> 
 
 def _seeds_table(section: Section) -> Table:
     """The final return of every policy."""
-    found = [
-        (record, task, seed, score)
-        for record in section.records
-        for task, seeds in record.scores.items()
-        for seed, score in seeds.items()
-    ]
+    found = [(record, *policy) for record in section.records for policy in record.policies]
     columns: list[Column[tuple[Record, str, str, Score]]] = [
         words("task", lambda row: row[1]),
         words("cell", lambda row: str(row[0].cell)),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
-from fmbpo.report.canvas import COLOURS, DASHES
+from fmbpo.report.curves import COLOURS, DASHES
 from fmbpo.report.pages.text import clean
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from fmbpo.base.text import NONE
 from fmbpo.compare.comparison import Estimate
-from fmbpo.report.run_table import NONE
 
 LEVEL = "95\N{NO-BREAK SPACE}%"
 """The confidence of all intervals; never split at the end of a line."""

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fmbpo.base.text import NONE
 from fmbpo.compare.comparison import Cost, Section
 from fmbpo.compare.reading import VIDEOS
 from fmbpo.compare.record import Cell, Record, Series
@@ -16,7 +17,6 @@ from fmbpo.report.pages import figures
 from fmbpo.report.pages.content import Block, Column, Field, Picture, Table, Video, words
 from fmbpo.report.pages.svg import Style
 from fmbpo.report.pages.text import significant
-from fmbpo.report.run_table import NONE
 
 LARGEST_VIDEO = 20 * 2**20
 """The size in bytes of the largest video that the page holds."""
@@ -63,19 +63,17 @@ def costs(section: Section) -> Block | None:
         f"{NONE}: not recorded. Compare hours on the same hardware only. The pretraining of a "
         "world model counts once per cell, however many of the cell's runs used it."
     ]
-    if len({_work(section.records, cost.cell) for cost in section.costs}) > 1:
+    work = {
+        frozenset((t, s) for r in section.records if r.cell == cost.cell for t, s, _ in r.policies)
+        for cost in section.costs
+    }
+    if len(work) > 1:
         notes.append(
             "Cells differ in tasks or seeds: the cost of each cell, and its return for that cost, "
             "cover its own tasks and seeds."
         )
     title = "Cost of training, all tasks and seeds of a cell"
     return Block(title="Cost", tables=[Table.of(title, columns, recorded, notes)])
-
-
-def _work(records: Sequence[Record], cell: Cell) -> frozenset[tuple[str, str]]:
-    """Every (task, seed) of a cell."""
-    mine = [record.scores for record in records if record.cell == cell]
-    return frozenset((task, seed) for tasks in mine for task, by in tasks.items() for seed in by)
 
 
 def model_errors(section: Section, name: str, style: Mapping[str, Style]) -> Block | None:
