@@ -15,10 +15,10 @@ from synthetic import CELLS, HOSTILE, comparison, imported_section, main_section
 from fmbpo.compare.comparison import OVERALL, CellResult, Comparison, Estimate
 from fmbpo.compare.record import Score
 from fmbpo.report.pages import training
+from fmbpo.report.pages.content import clean, decimal, significant
 from fmbpo.report.pages.csv_files import ALL_TASKS, csv_files, csv_text
 from fmbpo.report.pages.render import html, parts_of, picture_files
 from fmbpo.report.pages.svg import styles
-from fmbpo.report.pages.text import clean, decimal, significant
 
 VOID = {"meta", "link", "img", "br"}
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"

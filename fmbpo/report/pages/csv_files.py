@@ -11,7 +11,7 @@ import attrs
 
 from fmbpo.compare.comparison import OVERALL, CellResult, Comparison, Effect, Estimate, Section
 from fmbpo.compare.record import Record, Score
-from fmbpo.report.pages.text import clean
+from fmbpo.report.pages.content import clean
 
 ALL_TASKS = "(all)"
 """The entry in the column ``task`` of a number over all tasks."""

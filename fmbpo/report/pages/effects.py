@@ -9,6 +9,7 @@ from fmbpo.base.text import NONE
 from fmbpo.compare.comparison import OVERALL, UNDECIDED, Effect, Estimate, Section
 from fmbpo.report.pages import figures
 from fmbpo.report.pages.content import (
+    LEVEL,
     Block,
     Column,
     Field,
@@ -16,10 +17,11 @@ from fmbpo.report.pages.content import (
     Table,
     Tone,
     Verdict,
+    decimal,
+    interval,
     words,
 )
 from fmbpo.report.pages.svg import styles
-from fmbpo.report.pages.text import LEVEL, decimal, interval
 
 
 def effects(section: Section, name: str) -> Block | None:

@@ -18,22 +18,16 @@ def basis(section: Section) -> Table:
     """What all runs of the section share; if bases were mixed, each has a column."""
 
     def name(field: str) -> Field:
-        if len({getattr(one, field) for one in section.bases}) > 1:
-            return Field(field, note="differs", tone="warning")
-        return Field(field)
+        differs = len({getattr(one, field) for one in section.bases}) > 1
+        return Field(field, note="differs", tone="warning") if differs else Field(field)
 
-    def column(title: str, one: Basis) -> Column[str]:
+    def column(number: int, one: Basis) -> Column[str]:
+        title = f"basis {number}" if len(section.bases) > 1 else "all runs"
         return words(title, lambda field: str(getattr(one, field)))
 
-    many = len(section.bases) > 1
-    columns = [
-        Column("", name, numeric=False),
-        *(
-            column(f"basis {number}" if many else "all runs", one)
-            for number, one in enumerate(section.bases, 1)
-        ),
-    ]
-    return Table.of("What the numbers rest on", columns, _BASIS, sortable=False)
+    columns = [column(number, one) for number, one in enumerate(section.bases, 1)]
+    title, columns = "What the numbers rest on", [Column("", name, numeric=False), *columns]
+    return Table.of(title, columns, _BASIS, sortable=False)
 
 
 def health(section: Section) -> Block:

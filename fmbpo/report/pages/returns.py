@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fmbpo.base.text import NONE
-from fmbpo.compare.comparison import OVERALL, CellResult, Profile, Section
+from fmbpo.compare.comparison import OVERALL, CellResult, Estimate, Profile, Section
 from fmbpo.compare.record import Cell, Record, Score
 from fmbpo.report.pages import figures
-from fmbpo.report.pages.content import Block, Column, Field, Picture, Table, words
+from fmbpo.report.pages.content import LEVEL, Block, Column, Field, Picture, T, Table, words
 from fmbpo.report.pages.svg import Style
-from fmbpo.report.pages.text import LEVEL
 
 _PUBLISHED = {"PWM": "pwm", "TD-MPC2": "tdmpc2"}
 _BRACKETS = f"IQM: interquartile mean over seeds. In brackets: {LEVEL} intervals."
@@ -42,42 +41,40 @@ def returns(section: Section, name: str, style: Mapping[Cell, Style]) -> Block |
 def _overall_table(section: Section, results: Sequence[CellResult]) -> Table:
     """Cells in rows; all returns divided by 1000."""
 
-    def published(title: str, level: str) -> Column[CellResult]:
-        return Column(title, lambda r: Field.number(getattr(r, level), 3), group="published")
-
     columns: list[Column[CellResult]] = [
         words("cell", lambda result: str(result.cell)),
         Column("mean", lambda result: Field.estimate(result.mean, 3)),
         Column("IQM", lambda result: Field.estimate(result.iqm, 3)),
         Column("seeds", lambda result: Field.number(len(result.seeds), 0)),
-        *(published(title, level) for title, level in _PUBLISHED.items()),
+        *(_published(title, lambda result: result, 3) for title in _PUBLISHED),
     ]
     number = len(section.tasks)
     title = f"Returns divided by 1000, over {number} task{'' if number == 1 else 's'}"
     return Table.of(title, columns, results, [_BRACKETS])
 
 
+def _published(title: str, result: Callable[[T], CellResult], digits: int) -> Column[T]:
+    level = _PUBLISHED[title]
+    return Column(
+        title, lambda item: Field.number(getattr(result(item), level), digits), group="published"
+    )
+
+
 def _task_table(section: Section, tasks: Mapping[str, Sequence[CellResult]]) -> Table:
     """Tasks in rows, each cell's mean and interquartile mean in columns."""
 
+    at = {(task, result.cell): result for task, found in tasks.items() for result in found}
+
     def estimate(cell: Cell, title: str) -> Column[str]:
         def field(task: str) -> Field:
-            found = [result for result in tasks[task] if result.cell == cell]
-            return Field.estimate(getattr(found[0], title.lower()) if found else None, 1)
+            return Field.estimate(getattr(at.get((task, cell)), title.lower(), None), 1)
 
         return Column(title, field, group=str(cell))
-
-    def published(title: str, level: str) -> Column[str]:
-        def field(task: str) -> Field:
-            levels = [getattr(result, level) for result in tasks[task]]
-            return Field.number(next((x for x in levels if x is not None), None), 1)
-
-        return Column(title, field, group="published")
 
     columns = [
         words("task", lambda task: task if task in section.tasks else f"{task} †"),
         *(estimate(cell, title) for cell in section.cells for title in ("mean", "IQM")),
-        *(published(title, level) for title, level in _PUBLISHED.items()),
+        *(_published(title, lambda task: tasks[task][0], 1) for title in _PUBLISHED),
     ]
     notes = [_BRACKETS, _seeds(tasks)]
     if any(task not in section.tasks for task in tasks):
@@ -104,22 +101,15 @@ def _seeds_table(section: Section) -> Table:
 def _profiles(found: Sequence[Profile], name: str, style: Mapping[Cell, Style]) -> Picture:
     """Performance profiles, with their numbers."""
 
-    def column(profile: Profile) -> Column[float]:
-        points = zip(profile.share, profile.low, profile.high, strict=True)
-        table = dict(zip(profile.thresholds, points, strict=True))
+    def column(one: Profile) -> Column[int]:
+        points = list(map(Estimate, one.share, one.low, one.high))
+        return Column(str(one.cell), lambda place: Field.estimate(points[place], 3))
 
-        def field(threshold: float) -> Field:
-            if threshold not in table:
-                return Field(NONE)
-            share, low, high = table[threshold]
-            return Field(f"{share:.3f}", share, f"[{low:.3f}, {high:.3f}]")
-
-        return Column(str(profile.cell), field)
-
-    columns = [Column[float]("score τ", lambda x: Field(f"{x:g}", x)), *map(column, found)]
-    thresholds = sorted({x for profile in found for x in profile.thresholds})
+    scores = found[0].thresholds  # the same for all
+    score = Column[int]("score τ", lambda place: Field(f"{scores[place]:g}", scores[place]))
     title = "Performance profiles"
-    data = Table.of("Share of runs with a score above τ", columns, thresholds)
+    columns = [score, *map(column, found)]
+    data = Table.of("Share of runs with a score above τ", columns, range(len(scores)))
     svg = figures.profiles(name, title, found, style)
     caption = (
         "A run is one task and seed. A cell whose line is above another everywhere is better, "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 
 from fmbpo.report.curves import COLOURS, DASHES
-from fmbpo.report.pages.text import clean
+from fmbpo.report.pages.content import clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,9 +14,17 @@ from fmbpo.compare.reading import VIDEOS
 from fmbpo.compare.record import Cell, Record, Series
 from fmbpo.report.curves import mean_series
 from fmbpo.report.pages import figures
-from fmbpo.report.pages.content import Block, Column, Field, Picture, Table, Video, words
+from fmbpo.report.pages.content import (
+    Block,
+    Column,
+    Field,
+    Picture,
+    Table,
+    Video,
+    significant,
+    words,
+)
 from fmbpo.report.pages.svg import Style
-from fmbpo.report.pages.text import significant
 
 LARGEST_VIDEO = 20 * 2**20
 """The size in bytes of the largest video that the page holds."""
