@@ -17,8 +17,8 @@ from fmbpo.compare.record import Score
 from fmbpo.report.pages import training
 from fmbpo.report.pages.content import clean, decimal, significant
 from fmbpo.report.pages.csv_files import ALL_TASKS, csv_files, csv_text
+from fmbpo.report.pages.figures import styles
 from fmbpo.report.pages.render import html, parts_of, picture_files
-from fmbpo.report.pages.svg import styles
 
 VOID = {"meta", "link", "img", "br"}
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"

@@ -21,7 +21,7 @@ from fmbpo.report.pages.content import (
     interval,
     words,
 )
-from fmbpo.report.pages.svg import styles
+from fmbpo.report.pages.figures import styles
 
 
 def effects(section: Section, name: str) -> Block | None:

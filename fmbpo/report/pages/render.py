@@ -14,7 +14,7 @@ from markupsafe import Markup
 from fmbpo.compare.comparison import Comparison
 from fmbpo.report.pages import effects, provenance, returns, training
 from fmbpo.report.pages.content import Part, clean
-from fmbpo.report.pages.svg import styles
+from fmbpo.report.pages.figures import styles
 
 
 def parts_of(comparison: Comparison) -> list[Part]:

@@ -9,7 +9,7 @@ from fmbpo.compare.comparison import OVERALL, CellResult, Estimate, Profile, Sec
 from fmbpo.compare.record import Cell, Record, Score
 from fmbpo.report.pages import figures
 from fmbpo.report.pages.content import LEVEL, Block, Column, Field, Picture, T, Table, words
-from fmbpo.report.pages.svg import Style
+from fmbpo.report.pages.figures import Style
 
 _PUBLISHED = {"PWM": "pwm", "TD-MPC2": "tdmpc2"}
 _BRACKETS = f"IQM: interquartile mean over seeds. In brackets: {LEVEL} intervals."

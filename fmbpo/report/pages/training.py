@@ -24,7 +24,7 @@ from fmbpo.report.pages.content import (
     significant,
     words,
 )
-from fmbpo.report.pages.svg import Style
+from fmbpo.report.pages.figures import Style
 
 LARGEST_VIDEO = 20 * 2**20
 """The size in bytes of the largest video that the page holds."""
