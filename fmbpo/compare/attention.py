@@ -15,16 +15,8 @@ _SHOWN = 8
 
 def in_section(section: Section) -> list[str]:
     """Notes on one section; the most serious first."""
-    return [
-        *_mixed(section),
-        *_identical(section),
-        *_health(section),
-        *_settings(section),
-        *_missing(section),
-        *_seeds(section),
-        *_episodes(section),
-        *_replication(section),
-    ]
+    notes = (_mixed, _identical, _health, _settings, _missing, _seeds, _episodes, _replication)
+    return [line for note in notes for line in note(section)]
 
 
 def across_sections(sections: Sequence[Section]) -> list[str]:
@@ -65,7 +57,7 @@ def _health(section: Section) -> Iterator[str]:
             yield f"{record.name}: {line}."
 
 
-def _settings(section: Section) -> list[str]:
+def _settings(section: Section) -> Iterator[str]:
     """Settings that differ although no factor of the section explains it."""
     known = [record for record in section.records if record.settings]
     found = []
@@ -78,10 +70,9 @@ def _settings(section: Section) -> list[str]:
             values = dict.fromkeys(json.dumps(r.settings.get(key)) for r in group)
             if len(values) > 1:
                 found.append(f"{key}: {' | '.join(values)}")
-    if not found:
-        return []
-    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return [f"Runs differ beyond the factors: {'; '.join(found[:_SHOWN])}{more}."]
+    if found:
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        yield f"Runs differ beyond the factors: {'; '.join(found[:_SHOWN])}{more}."
 
 
 def _is_shared(key: str, records: Sequence[Record]) -> bool:

@@ -110,28 +110,19 @@ def effect(
     worse for independent seeds.
     """
     cells, tasks = sorted(of.weights), sorted(tasks)
-    weights = np.array([of.weights[cell] for cell in cells]) / (len(tasks) * unit)
-    paired = same_seeds(values, cells, tasks, unordered) and statistics.reachable(
-        [len(values[cells[0]][name]) for name in tasks]
-    )
+    same = all(len({frozenset(values[cell][name]) for cell in cells}) == 1 for name in tasks)
+    sizes = [len(values[cells[0]][name]) for name in tasks]
+    paired = same and not set(cells) & set(unordered) and statistics.reachable(sizes)
+    groups = [cells] if paired else [[cell] for cell in cells]
+    blocks = [_block(values, group, name) for name in tasks for group in groups]
+    weights = [np.array([of.weights[c] for c in group]) / (len(tasks) * unit) for group in groups]
+    difference = statistics.contrast(weights * len(tasks))
+    pairs = [(cells.index(better), cells.index(worse)) for better, worse in of.pairs]
     if paired:
-        blocks = [_paired_block(values, cells, name) for name in tasks]
-        difference = statistics.contrast([weights] * len(tasks))
-        rows = [(cells.index(better), cells.index(worse)) for better, worse in of.pairs]
-        better = statistics.paired_improvement(rows)
+        better = statistics.paired_improvement(pairs)
     else:
-        blocks = [
-            np.array([sorted(values[cell][name].values())]) for name in tasks for cell in cells
-        ]
-        difference = statistics.contrast(
-            [weights[i : i + 1] for i in range(len(cells))] * len(tasks)
-        )
-        at = [
-            (start + cells.index(better), start + cells.index(worse))
-            for start in range(0, len(blocks), len(cells))
-            for better, worse in of.pairs
-        ]
-        better = statistics.improvement(at)
+        starts = range(0, len(blocks), len(cells))
+        better = statistics.improvement([(k + i, k + j) for k in starts for i, j in pairs])
     found = statistics.estimate(blocks, difference, statistics.effect_interval)
     verdict = UNDECIDED
     if found.low is not None and found.high is not None:
@@ -140,16 +131,7 @@ def effect(
     return Effect(of.name, of.kind, task, found, chance, paired, verdict)
 
 
-def same_seeds(
-    values: Values, cells: Sequence[Cell], tasks: Sequence[str], unordered: Collection[Cell]
-) -> bool:
-    """Whether these cells have the same seeds on every task, so that the seeds form pairs."""
-    return not set(cells) & set(unordered) and all(
-        len({frozenset(values[cell][task]) for cell in cells}) == 1 for task in tasks
-    )
-
-
-def _paired_block(values: Values, cells: Sequence[Cell], task: str) -> Array:
+def _block(values: Values, cells: Sequence[Cell], task: str) -> Array:
     """``(cells, seeds)``, in an order that does not depend on the names of the seeds."""
     block = np.array([[values[cell][task][s] for s in values[cells[0]][task]] for cell in cells])
     return block[:, np.lexsort(block[::-1])]

@@ -8,23 +8,15 @@ from typing import TYPE_CHECKING, TextIO
 
 from fmbpo.base.text import NONE
 from fmbpo.report.interval import Interval, above, interval_note, planned_sample, sample, t_interval
+from fmbpo.runs import metrics
 from fmbpo.runs.findings import Finding, by_gate
-from fmbpo.runs.metrics import (
-    REAL_REWARD_STD,
-    REWARD_R2,
-    REWARD_STD,
-    SCORE,
-    TITLES,
-    after,
-    before,
-)
 from fmbpo.runs.summary import Summary, TaskResult
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-_MEASURES = (REWARD_R2, REWARD_STD, REAL_REWARD_STD, SCORE)
+_MEASURES = (metrics.REWARD_R2, metrics.REWARD_STD, metrics.REAL_REWARD_STD, metrics.SCORE)
 _COSTS = ("training, PFLOP", "training, seconds", "mean return per PFLOP", "mean return per second")
 
 
@@ -118,7 +110,7 @@ def _study_table(summaries: Mapping[str, Summary]) -> Table:
         row(f"return, mean of {len(shared)}", means, "bold")
     table.add_section()
     for measure in _MEASURES:
-        row(TITLES[measure], [_measure(summary, measure) for summary in every])
+        row(metrics.TITLES[measure], [_measure(summary, measure) for summary in every])
     table.add_section()
     for title, *costs in zip(_COSTS, *map(_cost, every), strict=True):
         row(title, costs)
@@ -221,7 +213,7 @@ def _return(summary: Summary, task: str, of: Callable[[TaskResult], Sequence[flo
 
 def _measure(summary: Summary, name: str) -> str:
     found = summary.wm_validation
-    values = [found[key] for key in (before(name), after(name)) if key in found]
+    values = [found[key] for key in (metrics.before(name), metrics.after(name)) if key in found]
     if not values and name in found:
         values = [found[name]]
     return " -> ".join(f"{value:.3f}" for value in values) or NONE

@@ -15,30 +15,18 @@ from fmbpo.report.curves import (
     losses_panel,
     study_panel,
 )
+from fmbpo.runs import metrics
 from fmbpo.runs.folder import RunFolder
-from fmbpo.runs.metrics import (
-    CONSISTENCY,
-    CONSTANT_ERROR,
-    CONSTANT_REWARD_RMSE,
-    COPY_ERROR,
-    OBS_ERROR,
-    POLICY_PANELS,
-    PRETRAINING_PANELS,
-    REAL,
-    RETURN,
-    REWARD_LOSS,
-    REWARD_RMSE,
-    after,
-    before,
-    by_horizon,
-    cell_series,
-)
 from fmbpo.runs.plan import STUDY
 from fmbpo.runs.summary import Summary
 
 _ERRORS = {
-    "observations (standard deviations)": (OBS_ERROR, CONSTANT_ERROR, COPY_ERROR),
-    "reward (per step)": (REWARD_RMSE, CONSTANT_REWARD_RMSE, ""),
+    "observations (standard deviations)": (
+        metrics.OBS_ERROR,
+        metrics.CONSTANT_ERROR,
+        metrics.COPY_ERROR,
+    ),
+    "reward (per step)": (metrics.REWARD_RMSE, metrics.CONSTANT_REWARD_RMSE, ""),
 }
 """The measures of the world model, of the task's mean, and of the copy baseline if it has one."""
 
@@ -69,14 +57,14 @@ def _pictures(folder: Path) -> dict[str, Callable[[Path], None]]:
     if summary.policy is None:
         return {"curves.png": lambda path: _pretraining(path, run, summary)}
     found = {"curves.png": lambda path: _policies(path, run, summary)}
-    if _errors(summary, after):
+    if _errors(summary, metrics.after):
         found["model_errors.png"] = lambda path: _own_models(path, summary)
     return found
 
 
 def _policies(path: Path, run: RunFolder, summary: Summary) -> None:
     """Learning curves from the run's own record."""
-    curves = cell_series(run.metrics, RETURN)
+    curves = metrics.cell_series(run.metrics, metrics.RETURN)
     panels = []
     for task, result in summary.tasks.items():
         levels = {
@@ -91,7 +79,10 @@ def _policies(path: Path, run: RunFolder, summary: Summary) -> None:
 
 def _pretraining(path: Path, run: RunFolder, summary: Summary) -> None:
     """Losses over training, and held-out errors by horizon."""
-    found = {name: cell_series(run.metrics, name) for name in (CONSISTENCY, REWARD_LOSS)}
+    found = {
+        name: metrics.cell_series(run.metrics, name)
+        for name in (metrics.CONSISTENCY, metrics.REWARD_LOSS)
+    }
     losses = {name: series[""][""] for name, series in found.items() if series}
     panels = [losses_panel(losses)] if losses else []
     panels += _errors(summary)
@@ -100,7 +91,7 @@ def _pretraining(path: Path, run: RunFolder, summary: Summary) -> None:
 
 def _own_models(path: Path, summary: Summary) -> None:
     """Held-out errors by horizon of world models that learned beside policies."""
-    panels = _errors(summary, after, before)
+    panels = _errors(summary, metrics.after, metrics.before)
     draw(path, _heading(summary), panels, size=(4.4, 3.4), own_legends=True)
 
 
@@ -111,9 +102,13 @@ def _cells(path: Path, folder: Path) -> None:
     summaries = [Summary.of_run(run) for run in runs.values()]
     tasks = dict.fromkeys(task for summary in summaries for task in summary.tasks)
     panels = []
-    for title, metric in (POLICY_PANELS if tasks else PRETRAINING_PANELS).items():
-        cells = {name: cell_series(run.metrics, metric) for name, run in runs.items()}
-        real = [cell_series(run.metrics, REAL[metric]) for run in runs.values() if metric in REAL]
+    for title, metric in (metrics.POLICY_PANELS if tasks else metrics.PRETRAINING_PANELS).items():
+        cells = {name: metrics.cell_series(run.metrics, metric) for name, run in runs.items()}
+        real = [
+            metrics.cell_series(run.metrics, metrics.REAL[metric])
+            for run in runs.values()
+            if metric in metrics.REAL
+        ]
         # A world model's own metrics have no task: one panel for all.
         for task in tasks or [""]:
             seeds = {name: series.get(task, {}) for name, series in cells.items()}
@@ -138,7 +133,9 @@ def _errors(
         names = {"world model": named(model), "task's mean": named(constant)}
         names |= {"copy baseline": named(copy)} if copy else {}
         names |= {"before": earlier(model)} if earlier else {}
-        errors = {line: by_horizon(summary.wm_validation, name) for line, name in names.items()}
+        errors = {
+            line: metrics.by_horizon(summary.wm_validation, name) for line, name in names.items()
+        }
         if errors["world model"]:
             panels.append(errors_panel(title, errors))
     return panels
