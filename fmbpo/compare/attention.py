@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from fmbpo.compare.comparison import OVERALL, Section
-from fmbpo.compare.record import Record
+from fmbpo.compare.comparison import OVERALL, Record, Section
 from fmbpo.runs.findings import by_gate
 
 _SHOWN = 8

@@ -16,8 +16,7 @@ import attrs
 import numpy as np
 
 from fmbpo.compare import statistics
-from fmbpo.compare.comparison import UNDECIDED, Effect
-from fmbpo.compare.record import Cell
+from fmbpo.compare.comparison import UNDECIDED, Cell, Effect
 from fmbpo.compare.statistics import Array
 
 Values: TypeAlias = Mapping[Cell, Mapping[str, Mapping[str, float]]]

@@ -7,8 +7,7 @@ from collections.abc import Collection, Sequence
 import attrs
 
 from fmbpo.compare.attention import across_sections, in_section
-from fmbpo.compare.comparison import Comparison
-from fmbpo.compare.record import Basis, Cell, Record
+from fmbpo.compare.comparison import Basis, Cell, Comparison, Record
 from fmbpo.compare.section import make_section
 from fmbpo.errors import UserError, did_you_mean
 

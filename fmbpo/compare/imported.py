@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fmbpo.base.files import disk_errors, read_json, write_json
-from fmbpo.compare.record import Basis, Cell, Record, Score
+from fmbpo.compare.comparison import Basis, Cell, Record, Score
 from fmbpo.errors import UserError, did_you_mean
 from fmbpo.runs.status import IMPORTED
 from fmbpo.tasks.mt30 import task_info

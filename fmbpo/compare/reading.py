@@ -8,8 +8,8 @@ from typing import Any
 
 from fmbpo.base.files import read_object
 from fmbpo.base.structure import fit
+from fmbpo.compare.comparison import Basis, Cell, Record, Score
 from fmbpo.compare.imported import read_imported
-from fmbpo.compare.record import Basis, Cell, Record, Score
 from fmbpo.config.identity import identifying, leaves
 from fmbpo.errors import UserError
 from fmbpo.runs.folder import RunFolder

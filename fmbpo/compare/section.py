@@ -9,8 +9,16 @@ from typing import Literal
 import numpy as np
 
 from fmbpo.compare import effects, statistics
-from fmbpo.compare.comparison import OVERALL, CellResult, Cost, Effect, Profile, Section
-from fmbpo.compare.record import Cell, Record
+from fmbpo.compare.comparison import (
+    OVERALL,
+    Cell,
+    CellResult,
+    Cost,
+    Effect,
+    Profile,
+    Record,
+    Section,
+)
 from fmbpo.tasks.mt30 import MT30
 
 UNIT = 1000.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from fmbpo.base.files import replace_file
-from fmbpo.compare.record import Series
+from fmbpo.compare.comparison import Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fmbpo.compare import statistics
+from fmbpo.compare.comparison import Cell
 from fmbpo.compare.effects import contrasts, effect
-from fmbpo.compare.record import Cell
 from fmbpo.compare.statistics import RESAMPLES
 
 CELLS = [Cell("a", "p"), Cell("a", "q"), Cell("b", "p"), Cell("b", "q")]

@@ -6,9 +6,9 @@ import shutil
 import pytest
 
 from fmbpo.cli import main
+from fmbpo.compare.comparison import Cell
 from fmbpo.compare.guard import compare
 from fmbpo.compare.reading import records_of
-from fmbpo.compare.record import Cell
 from fmbpo.config import identifying
 from fmbpo.data.store import load
 from fmbpo.errors import UserError

@@ -7,15 +7,18 @@ import statistics
 
 from fmbpo.compare.comparison import (
     OVERALL,
+    Basis,
+    Cell,
     CellResult,
     Comparison,
     Cost,
     Effect,
     Estimate,
     Profile,
+    Record,
+    Score,
     Section,
 )
-from fmbpo.compare.record import Basis, Cell, Record, Score
 from fmbpo.runs.findings import Finding
 
 HOSTILE = "<script>alert(1)</script>"

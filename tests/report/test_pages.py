@@ -12,8 +12,7 @@ import attrs
 import pytest
 from synthetic import CELLS, HOSTILE, comparison, imported_section, main_section
 
-from fmbpo.compare.comparison import OVERALL, CellResult, Comparison, Estimate
-from fmbpo.compare.record import Score
+from fmbpo.compare.comparison import OVERALL, CellResult, Comparison, Estimate, Score
 from fmbpo.report.pages import training
 from fmbpo.report.pages.content import clean, decimal, significant
 from fmbpo.report.pages.csv_files import ALL_TASKS, csv_files, csv_text

@@ -9,8 +9,16 @@ from typing import TypeAlias
 
 import attrs
 
-from fmbpo.compare.comparison import OVERALL, CellResult, Comparison, Effect, Estimate, Section
-from fmbpo.compare.record import Record, Score
+from fmbpo.compare.comparison import (
+    OVERALL,
+    CellResult,
+    Comparison,
+    Effect,
+    Estimate,
+    Record,
+    Score,
+    Section,
+)
 from fmbpo.report.pages.content import clean
 
 ALL_TASKS = "(all)"

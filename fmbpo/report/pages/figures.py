@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
-from fmbpo.compare.comparison import OVERALL, CellResult, Estimate, Profile
-from fmbpo.compare.record import Cell, Series
+from fmbpo.compare.comparison import OVERALL, Cell, CellResult, Estimate, Profile, Series
 from fmbpo.report.curves import COLOURS, DASHES, columns_of, mean_series
 from fmbpo.report.pages.content import clean
 

@@ -6,8 +6,7 @@ from operator import attrgetter
 
 import attrs
 
-from fmbpo.compare.comparison import Section
-from fmbpo.compare.record import Basis, Record
+from fmbpo.compare.comparison import Basis, Record, Section
 from fmbpo.report.pages.content import Block, Column, Field, Table, words
 from fmbpo.runs.findings import Finding
 

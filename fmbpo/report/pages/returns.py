@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from fmbpo.base.text import NONE
-from fmbpo.compare.comparison import OVERALL, CellResult, Estimate, Profile, Section
-from fmbpo.compare.record import Cell, Record, Score
+from fmbpo.compare.comparison import (
+    OVERALL,
+    Cell,
+    CellResult,
+    Estimate,
+    Profile,
+    Record,
+    Score,
+    Section,
+)
 from fmbpo.report.pages import figures
 from fmbpo.report.pages.content import LEVEL, Block, Column, Field, Picture, T, Table, words
 from fmbpo.report.pages.figures import Style

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fmbpo.base.text import NONE
-from fmbpo.compare.comparison import Cost, Section
+from fmbpo.compare.comparison import Cell, Cost, Record, Section, Series
 from fmbpo.compare.reading import VIDEOS
-from fmbpo.compare.record import Cell, Record, Series
 from fmbpo.report.curves import mean_series
 from fmbpo.report.pages import figures
 from fmbpo.report.pages.content import (
