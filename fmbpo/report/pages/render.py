@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from fmbpo.compare.comparison import Comparison
-from fmbpo.report.pages import effects, provenance, returns, training
+from fmbpo.report.pages import results, training
 from fmbpo.report.pages.content import Part, clean
 from fmbpo.report.pages.figures import styles
 
@@ -26,21 +26,21 @@ def parts_of(comparison: Comparison) -> list[Part]:
     for number, section in enumerate(sections, 1):
         anchor = f"s{number}"
         blocks = [
-            returns.returns(section, anchor, cells),
-            effects.effects(section, anchor),
+            results.returns(section, anchor, cells),
+            results.effects(section, anchor),
             training.curves(section, anchor, cells),
             training.costs(section),
             training.model_errors(section, anchor, models),
-            provenance.health(section),
+            training.health(section),
             training.videos(section),
-            provenance.provenance(section),
+            training.provenance(section),
         ]
         part = Part(
             title=section.title,
             anchor=anchor,
             mixed="; ".join(section.mixed),
-            basis=provenance.basis(section),
-            verdicts=effects.verdicts(section),
+            basis=training.basis(section),
+            verdicts=results.verdicts(section),
             blocks=[block for block in blocks if block],
         )
         parts.append(part)
