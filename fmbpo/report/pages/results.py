@@ -159,15 +159,12 @@ def effects(section: Section, name: str) -> Block | None:
         return None
     overall = [effect for effect in section.effects if effect.task == OVERALL]
     single = [effect for effect in section.effects if effect.task != OVERALL]
-    tables = [
-        _effect_table(title, found, digits)
-        for title, found, digits in (
-            ("Effects over all tasks, returns divided by 1000", overall, 3),
-            ("Effects by task, in returns", single, 1),
-        )
-        if found
-    ]
-    pictures = []
+    tables, pictures = [], []
+    if overall:
+        title = "Effects over all tasks, returns divided by 1000"
+        tables.append(_effect_table(title, overall, 3))
+    if single:
+        tables.append(_effect_table("Effects by task, in returns", single, 1))
     for number, (one, style) in enumerate(figures.styles(by_name).items(), 1):
         # The row over all tasks stands on top.
         found = sorted(by_name[one], key=lambda effect: effect.task != OVERALL)
