@@ -122,11 +122,11 @@ def effect(
     else:
         starts = range(0, len(blocks), len(cells))
         better = statistics.improvement([(k + i, k + j) for k in starts for i, j in pairs])
-    found = statistics.estimate(blocks, difference, statistics.effect_interval)
+    found = statistics.estimate(blocks, difference, "effect")
     verdict = UNDECIDED
     if found.low is not None and found.high is not None:
         verdict = of.above if found.low > 0 else of.below if found.high < 0 else UNDECIDED
-    chance = statistics.estimate(blocks, better, statistics.share_interval) if of.pairs else None
+    chance = statistics.estimate(blocks, better, "share") if of.pairs else None
     return Effect(of.name, of.kind, task, found, chance, paired, verdict)
 
 

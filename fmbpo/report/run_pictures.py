@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fmbpo.base.files import read_object
@@ -55,10 +55,14 @@ def _pictures(folder: Path) -> dict[str, Callable[[Path], None]]:
     run = RunFolder.open(folder)
     summary = Summary.of_run(run)
     if summary.policy is None:
-        return {"curves.png": lambda path: _pretraining(path, run, summary)}
+        return {
+            "curves.png": lambda path: _world_models(
+                path, summary, [*_losses(run), *_errors(summary)]
+            )
+        }
     found = {"curves.png": lambda path: _policies(path, run, summary)}
-    if _errors(summary, metrics.after):
-        found["model_errors.png"] = lambda path: _own_models(path, summary)
+    if errors := _errors(summary, metrics.after, metrics.before):
+        found["model_errors.png"] = lambda path: _world_models(path, summary, errors)
     return found
 
 
@@ -77,22 +81,16 @@ def _policies(path: Path, run: RunFolder, summary: Summary) -> None:
     draw(path, _heading(summary), panels, columns=columns, size=(3.6, 2.7))
 
 
-def _pretraining(path: Path, run: RunFolder, summary: Summary) -> None:
-    """Losses over training, and held-out errors by horizon."""
-    found = {
-        name: metrics.cell_series(run.metrics, name)
-        for name in (metrics.CONSISTENCY, metrics.REWARD_LOSS)
-    }
+def _world_models(path: Path, summary: Summary, panels: Sequence[Panel]) -> None:
+    draw(path, _heading(summary), panels, size=(4.4, 3.4), own_legends=True)
+
+
+def _losses(run: RunFolder) -> list[Panel]:
+    """A panel of the losses over training, if the run's record has any."""
+    names = (metrics.CONSISTENCY, metrics.REWARD_LOSS)
+    found = {name: metrics.cell_series(run.metrics, name) for name in names}
     losses = {name: series[""][""] for name, series in found.items() if series}
-    panels = [losses_panel(losses)] if losses else []
-    panels += _errors(summary)
-    draw(path, _heading(summary), panels, size=(4.4, 3.4), own_legends=True)
-
-
-def _own_models(path: Path, summary: Summary) -> None:
-    """Held-out errors by horizon of world models that learned beside policies."""
-    panels = _errors(summary, metrics.after, metrics.before)
-    draw(path, _heading(summary), panels, size=(4.4, 3.4), own_legends=True)
+    return [losses_panel(losses)] if losses else []
 
 
 def _cells(path: Path, folder: Path) -> None:
