@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from fmbpo.base.text import NONE
@@ -82,8 +82,8 @@ def _run_table(summary: Summary) -> Table:
     columns = ("return ± 95 %", *planning, "random", "untrained", "planner", "PWM", "of planner")
     table = _table("task", columns)
     for name, task in summary.tasks.items():
-        planned = [_planned([task])] if planning else []
-        table.add_row(name, str(t_interval(sample(task))), *planned, *_references([task]))
+        planned = [_mean(planned_sample(task))] if planning else []
+        table.add_row(name, _mean(sample(task)), *planned, *_references([task]))
     if len(summary.tasks) > 1:
         tasks = list(summary.tasks.values())
         table.add_section()
@@ -102,8 +102,9 @@ def _study_table(summaries: Mapping[str, Summary]) -> Table:
 
     row("protocol", [s.protocol or "pretraining" for s in every])
     for task in dict.fromkeys(task for s in every for task in s.tasks):
-        row(f"return, {task}", [_return(s, task, sample) for s in every])
-        row(f"  with MPPI, {task}", [_return(s, task, planned_sample) for s in every])
+        found = [s.tasks.get(task) for s in every]
+        row(f"return, {task}", [_mean(sample(x)) if x else NONE for x in found])
+        row(f"  with MPPI, {task}", [_mean(planned_sample(x)) if x else NONE for x in found])
     shared = [t for t in every[0].tasks if all(t in s.tasks for s in every)]
     if len(shared) > 1:
         means = [str(mean_over_tasks([s.tasks[t] for t in shared])) for s in every]
@@ -175,13 +176,9 @@ def mean_over_tasks(tasks: Sequence[TaskResult]) -> Interval:
 
 
 def _planned(tasks: Sequence[TaskResult]) -> str:
-    """Planning's return; over several tasks the plain mean."""
+    """The plain mean of planning's returns."""
     samples = [planned_sample(task) for task in tasks]
-    if not all(samples):
-        return NONE
-    if len(samples) == 1:
-        return str(t_interval(samples[0]))
-    return f"{statistics.fmean(statistics.fmean(values) for values in samples):.1f}"
+    return f"{statistics.fmean(map(statistics.fmean, samples)):.1f}" if all(samples) else NONE
 
 
 def _references(tasks: Sequence[TaskResult]) -> list[str]:
@@ -206,8 +203,7 @@ def _verdict(summary: Summary, baseline: str) -> list[str]:
     return [f"{text}; not: {', '.join(no)}." if no else f"{text}."]
 
 
-def _return(summary: Summary, task: str, of: Callable[[TaskResult], Sequence[float]]) -> str:
-    values = of(summary.tasks[task]) if task in summary.tasks else []
+def _mean(values: Sequence[float]) -> str:
     return str(t_interval(values)) if values else NONE
 
 

@@ -102,27 +102,18 @@ def words(title: str, text: Callable[[T], str]) -> Column[T]:
 
 @attrs.frozen
 class Table:
-    """Rows of entries; the first entry names the row. ``title`` is the caption."""
+    """A row for each item; the first entry names the row. ``title`` is the caption."""
 
     title: str
     columns: Sequence[Column[Any]]
-    rows: Sequence[Sequence[Field]]
+    items: Iterable[Any]
     notes: Sequence[str] = ()
     sortable: bool = True
 
-    @classmethod
-    def of(
-        cls,
-        title: str,
-        columns: Sequence[Column[T]],
-        items: Iterable[T],
-        notes: Sequence[str] = (),
-        *,
-        sortable: bool = True,
-    ) -> Table:
-        """One row for each item."""
-        rows = [[column.field(item) for column in columns] for item in items]
-        return cls(title, columns, rows, notes, sortable)
+    @property
+    def rows(self) -> list[list[Field]]:
+        """The entries, by row and column."""
+        return [[column.field(item) for column in self.columns] for item in self.items]
 
     @property
     def groups(self) -> list[tuple[str, list[tuple[int, Column[Any]]]]]:

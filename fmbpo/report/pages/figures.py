@@ -14,7 +14,7 @@ import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import attrs
 
@@ -59,6 +59,10 @@ class Style:
     marker: str
 
 
+Looks: TypeAlias = Mapping[Cell, Style]
+"""The style of each cell."""
+
+
 def styles(things: Iterable[_Key]) -> dict[_Key, Style]:
     """A style for each distinct thing, in order."""
     return {
@@ -71,12 +75,7 @@ def styles(things: Iterable[_Key]) -> dict[_Key, Style]:
     }
 
 
-def returns(
-    name: str,
-    title: str,
-    tasks: Mapping[str, Sequence[CellResult]],
-    style: Mapping[Cell, Style],
-) -> str:
+def returns(name: str, title: str, tasks: Mapping[str, Sequence[CellResult]], style: Looks) -> str:
     """A band for each task: the mean and interval of each cell, its seeds, published returns."""
 
     def paint(figure: Figure, axes: Axes) -> None:
@@ -97,7 +96,7 @@ def returns(
                     result.values, [y] * len(result.values), "o",
                     ms=3.2, color=look.colour, alpha=0.45, mew=0,
                 )  # fmt: skip
-                _point(axes, result.mean, y, look.colour, look.marker, 6.0)
+                _point(axes, result.mean, y, look, 6.0)
                 axes.plot(
                     [], [], look.marker, color=look.colour, ms=6, mec=PAPER, mew=0.6,
                     label=once(_label(str(result.cell), 40)),
@@ -133,8 +132,9 @@ def forest(name: str, title: str, differences: Mapping[str, Estimate], style: St
         _rows(axes, [task or ALL_TASKS for task in differences])
         axes.axvline(0.0, color=INK, lw=0.9)
         for row, (task, found) in enumerate(differences.items()):
-            marker, size = ("o", 6.5) if task else ("D", 8.0)
-            _point(axes, found, row, style.colour, marker, size, hollow=not _decided(found))
+            look, size = attrs.evolve(style, marker="o" if task else "D"), 6.5 if task else 8.0
+            open_ = found.low is None or found.high is None or found.low <= 0 <= found.high
+            _point(axes, found, row, look, size, hollow=open_)
             if task == OVERALL and len(differences) > 1:
                 axes.axhline(row + 0.5, color=MUTED, lw=0.6)
         low, high = axes.get_xlim()
@@ -149,7 +149,7 @@ def forest(name: str, title: str, differences: Mapping[str, Estimate], style: St
     return _draw(name, title, words, 0.85 + 0.31 * len(differences), paint)
 
 
-def profiles(name: str, title: str, found: Sequence[Profile], style: Mapping[Cell, Style]) -> str:
+def profiles(name: str, title: str, found: Sequence[Profile], style: Looks) -> str:
     """The share of runs above each score, with its band."""
 
     def paint(figure: Figure, axes: Axes) -> None:
@@ -158,7 +158,7 @@ def profiles(name: str, title: str, found: Sequence[Profile], style: Mapping[Cel
             axes.fill_between(
                 x, list(profile.low), list(profile.high), color=look.colour, alpha=0.13, lw=0
             )
-            _line(axes, x, profile.share, look, str(profile.cell), every=max(1, len(x) // 8))
+            _line(axes, x, profile.share, look, str(profile.cell), markevery=max(1, len(x) // 8))
         axes.set_ylim(-0.02, 1.02)
         _frame(figure, axes, "score τ (return / 1000)", "share of runs above τ")
 
@@ -166,12 +166,7 @@ def profiles(name: str, title: str, found: Sequence[Profile], style: Mapping[Cel
     return _draw(name, title, words, 3.9, paint)
 
 
-def curves(
-    name: str,
-    title: str,
-    cells: Mapping[Cell, Sequence[Series]],
-    style: Mapping[Cell, Style],
-) -> str:
+def curves(name: str, title: str, cells: Mapping[Cell, Sequence[Series]], style: Looks) -> str:
     """Return against iteration: every seed a thin line, their mean a thick one."""
 
     def paint(figure: Figure, axes: Axes) -> None:
@@ -181,7 +176,7 @@ def curves(
             for series in seeds if len(seeds) > 1 else ():
                 axes.plot(*columns_of(series), color=look.colour, lw=0.8, alpha=0.45)
             x, y = columns_of(mean_series(seeds))
-            _line(axes, x, y, look, str(cell), every=max(1, len(x) // 6))
+            _line(axes, x, y, look, str(cell), markevery=max(1, len(x) // 6))
             top += [v for series in seeds for _, v in series if math.isfinite(v)]
         axes.set_ylim(min(0.0, *top) * 1.05, max(top) * 1.06 or 1.0)
         axes.locator_params(axis="x", nbins=5)
@@ -201,7 +196,7 @@ def model_errors(
 
     def paint(figure: Figure, axes: Axes) -> None:
         for kind, found in errors.items():
-            _line(axes, list(found), list(found.values()), style[kind], kind, size=6.5)
+            _line(axes, list(found), list(found.values()), style[kind], kind, ms=6.5)
         ticks = sorted({horizon for found in errors.values() for horizon in found})
         if len(ticks) > 1 and ticks[0] > 0:
             axes.set_xscale("log", base=2)
@@ -214,27 +209,14 @@ def model_errors(
     return _draw(name, title, words, 3.6, paint)
 
 
-def _decided(found: Estimate) -> bool:
-    """Whether the interval excludes 0."""
-    return found.low is not None and found.high is not None and not found.low <= 0 <= found.high
-
-
 def _point(
-    axes: Axes,
-    found: Estimate,
-    y: float,
-    colour: str,
-    marker: str,
-    size: float,
-    *,
-    hollow: bool = False,
+    axes: Axes, found: Estimate, y: float, look: Style, size: float, hollow: bool = False
 ) -> None:
     """A number and its interval at height ``y``."""
     if found.low is not None and found.high is not None:
-        axes.plot([found.low, found.high], [y, y], "-", color=colour, lw=1.8)
-    edge, face = (colour, PAPER) if hollow else (PAPER, colour)
-    width = 1.6 if hollow else 0.6
-    axes.plot(found.value, y, marker, color=face, mec=edge, mew=width, ms=size, zorder=3)
+        axes.plot([found.low, found.high], [y, y], "-", color=look.colour, lw=1.8)
+    edge, face, width = (look.colour, PAPER, 1.6) if hollow else (PAPER, look.colour, 0.6)
+    axes.plot(found.value, y, look.marker, color=face, mec=edge, mew=width, ms=size, zorder=3)
 
 
 def _draw(name: str, title: str, description: str, height: float, paint: Draw) -> str:
@@ -273,19 +255,12 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def _line(
-    axes: Axes,
-    x: Sequence[float],
-    y: Sequence[float],
-    style: Style,
-    name: str,
-    *,
-    every: int = 1,
-    size: float = 5,
+    axes: Axes, x: Sequence[float], y: Sequence[float], look: Style, name: str, **more: Any
 ) -> None:
-    """A line named in the legend, with a marker of ``size`` at every so many points."""
+    """A line with markers, named in the legend; ``more``: matplotlib's properties of lines."""
     axes.plot(
-        x, y, color=style.colour, ls=style.dash, lw=2, marker=style.marker, ms=size,
-        markevery=every, mec=PAPER, mew=0.6, label=_label(name, 40),
+        x, y, color=look.colour, ls=look.dash, lw=2, marker=look.marker, mec=PAPER, mew=0.6,
+        label=_label(name, 40), **{"ms": 5, **more},
     )  # fmt: skip
 
 
@@ -317,13 +292,12 @@ def _adapt(text: str, name: str, title: str, description: str) -> str:
     ET.register_namespace("", _SVG)
     root = ET.fromstring(re.sub(r"<!DOCTYPE[^>]*>", "", text))
     for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag.endswith(("}metadata", "}style")):
-                parent.remove(child)
+        for child in parent.findall("{*}metadata") + parent.findall("{*}style"):
+            parent.remove(child)
     used = set(re.findall(r"#([\w-]+)[\"')]", text))
     for element in root.iter():
         element.attrib = {
-            _local(key): _adapt_value(value, name)
+            key.rpartition("}")[2]: _adapt_value(value, name)  # ``href`` without its old namespace
             for key, value in element.attrib.items()
             if key != "id" or value in used
         }
@@ -340,11 +314,6 @@ def _adapt(text: str, name: str, title: str, description: str) -> str:
         element.text = clean(words)
         root.insert(place, element)
     return ET.tostring(root, encoding="unicode")
-
-
-def _local(key: str) -> str:
-    """``href`` without its old namespace."""
-    return key.rpartition("}")[2]
 
 
 def _adapt_value(value: str, name: str) -> str:

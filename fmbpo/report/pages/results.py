@@ -38,7 +38,7 @@ _PUBLISHED = {"PWM": "pwm", "TD-MPC2": "tdmpc2"}
 _BRACKETS = f"IQM: interquartile mean over seeds. In brackets: {LEVEL} intervals."
 
 
-def returns(section: Section, name: str, style: Mapping[Cell, figures.Style]) -> Block | None:
+def returns(section: Section, name: str, style: figures.Looks) -> Block | None:
     """Tables over all tasks and by task, figures of the returns and the performance profiles; None
     without returns."""
     tasks: dict[str, list[CellResult]] = {}
@@ -73,7 +73,7 @@ def _overall_table(section: Section, results: Sequence[CellResult]) -> Table:
     ]
     number = len(section.tasks)
     title = f"Returns divided by 1000, over {number} task{'' if number == 1 else 's'}"
-    return Table.of(title, columns, results, [_BRACKETS])
+    return Table(title, columns, results, [_BRACKETS])
 
 
 def _published(title: str, result: Callable[[T], CellResult], digits: int) -> Column[T]:
@@ -102,7 +102,7 @@ def _task_table(section: Section, tasks: Mapping[str, Sequence[CellResult]]) -> 
     notes = [_BRACKETS, _seeds(tasks)]
     if any(task not in section.tasks for task in tasks):
         notes.append("†: not in every cell, so that no number over all tasks contains it.")
-    return Table.of("Returns by task", columns, tasks, notes)
+    return Table("Returns by task", columns, tasks, notes)
 
 
 def _seeds_table(section: Section) -> Table:
@@ -118,10 +118,10 @@ def _seeds_table(section: Section) -> Table:
     ]
     unknown = any(score.episodes is None for *_, score in found)
     notes = [f"{NONE}: the source does not give the number of episodes."] if unknown else []
-    return Table.of("Every seed's return", columns, found, notes)
+    return Table("Every seed's return", columns, found, notes)
 
 
-def _profiles(found: Sequence[Profile], name: str, style: Mapping[Cell, figures.Style]) -> Picture:
+def _profiles(found: Sequence[Profile], name: str, style: figures.Looks) -> Picture:
     """Performance profiles, with their numbers."""
 
     def column(one: Profile) -> Column[int]:
@@ -132,7 +132,7 @@ def _profiles(found: Sequence[Profile], name: str, style: Mapping[Cell, figures.
     score = Column[int]("score τ", lambda place: Field(f"{scores[place]:g}", scores[place]))
     title = "Performance profiles"
     columns = [score, *map(column, found)]
-    data = Table.of("Share of runs with a score above τ", columns, range(len(scores)))
+    data = Table("Share of runs with a score above τ", columns, range(len(scores)))
     svg = figures.profiles(name, title, found, style)
     caption = (
         "A run is one task and seed. A cell whose line is above another everywhere is better, "
@@ -218,7 +218,7 @@ def _effect_table(title: str, effects: Sequence[Effect], digits: int) -> Table:
     notes = [f"In brackets: {LEVEL} intervals. Paired: by task and seed."]
     if any(effect.improvement is None for effect in effects):
         notes.append(f"{NONE}: an interaction has no such probability.")
-    return Table.of(title, columns, effects, notes)
+    return Table(title, columns, effects, notes)
 
 
 def _per_thousand(effect: Effect) -> Estimate:
@@ -237,7 +237,7 @@ def _numbers(title: str, differences: Mapping[str, Estimate]) -> Table:
         Column("low", lambda row: Field.number(row[1].low, 3)),
         Column("high", lambda row: Field.number(row[1].high, 3)),
     ]
-    return Table.of(f"{title}: differences divided by 1000", columns, differences.items())
+    return Table(f"{title}: differences divided by 1000", columns, differences.items())
 
 
 def _sentence(effects: Sequence[Effect]) -> str:

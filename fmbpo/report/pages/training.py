@@ -26,7 +26,6 @@ from fmbpo.report.pages.content import (
     significant,
     words,
 )
-from fmbpo.report.pages.figures import Style
 from fmbpo.runs.findings import Finding
 
 _BASIS = tuple(field.name for field in attrs.fields(Basis))
@@ -34,7 +33,7 @@ LARGEST_VIDEO = 20 * 2**20
 """The size in bytes of the largest video that the page holds."""
 
 
-def curves(section: Section, name: str, style: Mapping[Cell, Style]) -> Block | None:
+def curves(section: Section, name: str, style: figures.Looks) -> Block | None:
     """A figure for each task; None if no run has curves."""
     known = [task for record in section.records for task in record.scores]
     pictures: list[Picture] = []
@@ -85,10 +84,10 @@ def costs(section: Section) -> Block | None:
             "cover its own tasks and seeds."
         )
     title = "Cost of training, all tasks and seeds of a cell"
-    return Block(title="Cost", tables=[Table.of(title, columns, recorded, notes)])
+    return Block(title="Cost", tables=[Table(title, columns, recorded, notes)])
 
 
-def model_errors(section: Section, name: str, style: Mapping[str, Style]) -> Block | None:
+def model_errors(section: Section, name: str, style: Mapping[str, figures.Style]) -> Block | None:
     """The world models' errors by horizon; None if none is recorded."""
     errors = {kind: dict(sorted(by.items())) for kind, by in section.model_errors.items() if by}
     if not errors:
@@ -101,7 +100,7 @@ def model_errors(section: Section, name: str, style: Mapping[str, Style]) -> Blo
     horizons = sorted({horizon for found in errors.values() for horizon in found})
     title = "Error of the world models by horizon"
     caption = "Held-out error of observations, in standard deviations"
-    data = Table.of(caption, columns, horizons)
+    data = Table(caption, columns, horizons)
     last = "; ".join(
         f"{kind} {significant(found[max(found)])} at {max(found)} steps"
         for kind, found in errors.items()
@@ -158,7 +157,7 @@ def _curve_table(task: str, cells: Mapping[Cell, Sequence[Series]]) -> Table:
     columns = [Column[int]("iteration", lambda x: Field(f"{x:,.0f}", x)), *map(column, cells)]
     iterations = sorted({x for found in means.values() for x in found})
     notes = ["Mean over seeds; under it the lowest and the highest seed."]
-    return Table.of(f"Returns during training: {task}", columns, iterations, notes)
+    return Table(f"Returns during training: {task}", columns, iterations, notes)
 
 
 def _ends(cells: Mapping[Cell, Sequence[Series]]) -> str:
@@ -184,7 +183,7 @@ def basis(section: Section) -> Table:
 
     columns = [column(number, one) for number, one in enumerate(section.bases, 1)]
     title, columns = "What the numbers rest on", [Column("", name, numeric=False), *columns]
-    return Table.of(title, columns, _BASIS, sortable=False)
+    return Table(title, columns, _BASIS, sortable=False)
 
 
 def health(section: Section) -> Block:
@@ -202,7 +201,7 @@ def health(section: Section) -> Block:
     ]
     failed = sum(bool(record.health) for record in section.records)
     text = [f"Gates failed in {failed} of {len(section.records)} runs."]
-    return Block(title="Health", text=text, tables=[Table.of("Failed gates", columns, found)])
+    return Block(title="Health", text=text, tables=[Table("Failed gates", columns, found)])
 
 
 def provenance(section: Section) -> Block:
@@ -214,5 +213,5 @@ def provenance(section: Section) -> Block:
         title = "run" if path == "name" else path.removeprefix("basis.")
         return words(title, lambda record: str(attrgetter(path)(record)))
 
-    table = Table.of("Runs", [column(path) for path in paths], section.records)
+    table = Table("Runs", [column(path) for path in paths], section.records)
     return Block(title="Provenance", tables=[table])
