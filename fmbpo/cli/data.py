@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fmbpo.base.text import bytes_text, clock
 from fmbpo.cli.arguments import Commands, add, add_group, say, stoppable_at_once
 from fmbpo.errors import UserError
+from fmbpo.runs.progress import Pace
 
 if TYPE_CHECKING:
     from fmbpo.data.collecting import Recipe
@@ -199,17 +201,10 @@ class Lines:
     """
 
     def __init__(self, of_bytes: str = "") -> None:
-        from fmbpo.runs.progress import Pace
-
-        self._of_bytes = of_bytes
-        self._pace = Pace("", 0, 0, 0.0)
-        self._said = 0.0
+        self._of_bytes, self._pace, self._said = of_bytes, Pace("", 0, 0, 0.0), 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """``done`` of ``total`` of the stage."""
-        from fmbpo.base.text import bytes_text, clock
-        from fmbpo.runs.progress import Pace
-
         now = time.monotonic()
         if self._pace.stage != stage:
             self._pace, self._said = Pace(stage, done, total, now), now

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import json
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, TextIO
@@ -80,8 +81,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
-    import shutil
-
     with stop.ends_at_once():  # there is nothing to save yet
         from fmbpo.report.closing_table import print_run, print_study
         from fmbpo.report.run_pictures import draw_missing

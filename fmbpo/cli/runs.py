@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
+
+import attrs
 
 from fmbpo.cli.arguments import (
     Commands,
@@ -55,10 +58,6 @@ def add_commands(commands: Commands) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    import shutil
-
-    import attrs
-
     from fmbpo.report.status_table import WIDTH, markdown, print_status
     from fmbpo.runs.status import scan
 
@@ -106,7 +105,6 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    # A report is written whole or not at all.
     return stoppable_at_once(arguments, lambda: _write(arguments))
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import attrs
+
 from fmbpo.cli.arguments import Commands, add, json_argument, say, stoppable_at_once
 from fmbpo.errors import UserError
 
@@ -49,8 +51,6 @@ def add_commands(commands: Commands) -> None:
 
 
 def _tasks(arguments: argparse.Namespace) -> int:
-    import attrs
-
     from fmbpo.tasks.mt30 import MT30
 
     if arguments.json:

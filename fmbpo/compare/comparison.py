@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -56,11 +55,6 @@ class Score:
     mean: float
     returns: tuple[float, ...] = ()
     episodes: int | None = None
-
-    @classmethod
-    def of(cls, returns: Sequence[float]) -> Score:
-        """From the returns of all episodes."""
-        return cls(statistics.fmean(returns), tuple(returns), len(returns))
 
 
 @attrs.frozen(kw_only=True)

@@ -119,7 +119,7 @@ def _record_of_run(folder: RunFolder) -> Record | None:
         basis=_basis(summary, config),
         checkpoint=summary.world_model.checkpoint or "",
         scores={
-            task: {seed: Score.of(found.returns) for seed, found in result.seeds.items()}
+            task: {s: Score(x.return_mean, x.returns, x.episodes) for s, x in result.seeds.items()}
             for task, result in summary.tasks.items()
         },
         curves={t: seeds for t, seeds in cell_series(folder.metrics, RETURN).items() if t},

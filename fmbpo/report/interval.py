@@ -1,8 +1,7 @@
 """Student's t intervals and comparisons of returns, for the tables that close runs and studies.
 
-Episodes of one seed share its trained policy: they show how good *this* policy is, not how good
-training is. With at least two seeds the sample is therefore the seeds' means, and n the number of
-seeds. With one seed only its episodes are left; the interval then covers the noise of the
+Episodes of one seed share its trained policy, so with two or more seeds the sample is the seeds'
+means. With one seed only its episodes are left; the interval then covers the noise of the
 evaluation, not of training, and the table must say so (``basis``). Reports on several runs use
 the bootstrap of ``fmbpo.compare.statistics``.
 """

@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 import attrs
 
 from fmbpo.base.text import NONE
-from fmbpo.compare.comparison import Estimate
+from fmbpo.compare.comparison import Estimate, Section
 
 Tone = Literal["", "decided", "open", "warning"]
 """The emphasis of a word. It only repeats the word's meaning."""
@@ -170,13 +170,12 @@ class Verdict:
     by_task: str
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Part:
-    """A section of the page. ``mixed`` is empty if no bases were mixed."""
+    """A section of the page."""
 
-    title: str
+    section: Section
     anchor: str
-    mixed: str
     basis: Table
     verdicts: Sequence[Verdict]
     blocks: Sequence[Block]

@@ -35,15 +35,9 @@ def parts_of(comparison: Comparison) -> list[Part]:
             training.videos(section),
             training.provenance(section),
         ]
-        part = Part(
-            title=section.title,
-            anchor=anchor,
-            mixed="; ".join(section.mixed),
-            basis=training.basis(section),
-            verdicts=results.verdicts(section),
-            blocks=[block for block in blocks if block],
-        )
-        parts.append(part)
+        shown = [block for block in blocks if block]
+        basis, verdicts = training.basis(section), results.verdicts(section)
+        parts.append(Part(section, anchor, basis, verdicts, shown))
     return parts
 
 
