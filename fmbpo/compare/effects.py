@@ -49,13 +49,9 @@ def contrasts(cells: Sequence[Cell]) -> list[Contrast]:
 def _main(kind: Literal["world_model", "policy"], cells: Sequence[Cell]) -> list[Contrast]:
     other = "policy" if kind == "world_model" else "world_model"
     found, across = [], _levels(cells, other)
+    at = {(getattr(cell, kind), getattr(cell, other)): cell for cell in cells}
     for a, b in itertools.combinations(_levels(cells, kind), 2):
-        pairs = [
-            (better, worse)
-            for level in across
-            if (better := _cell(kind, b, level)) in cells
-            and (worse := _cell(kind, a, level)) in cells
-        ]
+        pairs = [(at[b, x], at[a, x]) for x in across if (b, x) in at and (a, x) in at]
         if not pairs:
             continue
         weights: dict[Cell, float] = {}
@@ -86,10 +82,6 @@ def _interactions(cells: Sequence[Cell]) -> list[Contrast]:
 def _levels(cells: Sequence[Cell], factor: str) -> list[str]:
     """By name, the last first: of two, the first is subtracted from the second."""
     return sorted({getattr(cell, factor) for cell in cells}, reverse=True)
-
-
-def _cell(kind: str, level: str, other: str) -> Cell:
-    return Cell(level, other) if kind == "world_model" else Cell(other, level)
 
 
 def effect(
