@@ -15,7 +15,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +70,19 @@ def contrast(x: Array, weights: Array, *, paired: bool | None = None) -> tuple[A
     else:
         blocks = [x[cell : cell + 1, task] for task in range(tasks) for cell in used]
         parts = [w[i : i + 1] for _ in range(tasks) for i in range(len(used))]
-    return ends(blocks, statistics.contrast(parts), statistics.effect_interval)
+    return ends(blocks, statistics.contrast(parts), "effect")
 
 
 def ends(
     blocks: Sequence[Array],
     statistic: statistics.Statistic,
-    interval: Callable[..., tuple[Any, Any] | None] = statistics.cell_interval,
+    of: statistics.Kind = "cell",
 ) -> tuple[Array, Array]:
     """Both ends for every factorial; by default as for a cell."""
     found: list[Any] = []
     for start in range(0, blocks[0].shape[1], _AT_ONCE):
         part = [block[:, start : start + _AT_ONCE] for block in blocks]
-        found.append(interval(part, statistic))
+        found.append(statistics.interval(part, statistic, of))
     low, high = (np.concatenate(both) for both in zip(*found, strict=True))
     return low, high
 

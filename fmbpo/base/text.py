@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+NONE = "–"
+"""The entry for a missing number."""
+
 
 def clock(seconds: float | None) -> str:
     """Seconds as ``0:07:09`` or ``2d 03:00:00``; ``-:--:--`` if unknown."""

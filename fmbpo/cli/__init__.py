@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from fmbpo import __version__
-from fmbpo.cli import checkpoints, comparing, data, experiments, plugins, runs, tasks
+from fmbpo.cli import checkpoints, data, experiments, plugins, runs, tasks
 from fmbpo.cli.arguments import INTERRUPTED, USER_MISTAKE
 from fmbpo.errors import UserError
 
@@ -56,6 +56,6 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"fmbpo {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for group in (experiments, runs, comparing, plugins, checkpoints, data, tasks):
+    for group in (experiments, runs, plugins, checkpoints, data, tasks):
         group.add_commands(commands)
     return whole

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -125,8 +126,15 @@ def stoppable_at_once(arguments: argparse.Namespace, work: Callable[[], None]) -
     return stoppable(arguments, ends_at_once)
 
 
-_UNITS, _DAY = {"s": 1, "m": 60, "h": 3600}, 24 * 3600
-"""Seconds."""
+_TIMES = (
+    r"(?P<hours>\d+)h",
+    r"(?P<minutes>\d+)m?",
+    r"(?P<seconds>\d+)s",
+    r"(?P<minutes>\d+):(?P<seconds>[0-5]?\d)",
+    r"((?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]?\d)",
+    r"(?P<days>\d+)-(?P<hours>\d+)(:(?P<minutes>[0-5]?\d))?",
+)
+"""The forms of a time limit: ``90m``, ``2h``, ``45s``, and those that SLURM takes."""
 _LONGEST = 366
 """The longest time limit in days; the system's timer takes no number of any size."""
 
@@ -137,27 +145,20 @@ def duration(text: str) -> float:
     SLURM's are ``MM``, ``MM:SS``, ``HH:MM:SS``, ``D-HH``, ``D-HH:MM`` and ``D-HH:MM:SS``. Raises
     ``argparse.ArgumentTypeError`` for anything else, for zero, and for more than 366 days.
     """
-    short = re.fullmatch(r"(\d+)([smh])", text, re.ASCII)
-    whole = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text, re.ASCII)
-    seconds = 0
-    if re.search(r"\d{16}", text):  # Python may refuse to read it
-        seconds = (_LONGEST + 1) * _DAY
-    elif short:
-        seconds = int(short[1]) * _UNITS[short[2]]
-    elif whole:
-        days, *rest = whole.groups()
-        parts = [int(part) for part in rest if part is not None]
-        # Behind days the first number is hours; else one or two numbers begin with minutes.
-        hours = parts if days or len(parts) == 3 else [0, *parts]
-        hour, minute, second = [*hours, 0, 0][:3]
-        if max(parts[1:], default=0) <= 59:
-            seconds = int(days or 0) * _DAY + (hour * 60 + minute) * 60 + second
-    if seconds <= 0:
+    found = [match for form in _TIMES if (match := re.fullmatch(form, text, re.ASCII))]
+    given = {
+        unit: float(number) for match in found for unit, number in match.groupdict("0").items()
+    }
+    if not any(given.values()):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no time limit: give 90m, 2h, 45s, MM, MM:SS, HH:MM:SS or D-HH:MM:SS"
         )
-    if seconds > _LONGEST * _DAY:
+    try:
+        time = timedelta(**given)
+    except OverflowError:
+        time = timedelta.max
+    if time > timedelta(_LONGEST):
         raise argparse.ArgumentTypeError(
             f"{text[:20]!r} is more than {_LONGEST} days: give a shorter time"
         )
-    return float(seconds)
+    return time.total_seconds()

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import json
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, TextIO
@@ -28,11 +29,10 @@ from fmbpo.errors import UserError
 if TYPE_CHECKING:
     from fmbpo.config.schema import Experiment
     from fmbpo.config.study_file import Study
-    from fmbpo.running.preflight import Report
     from fmbpo.running.stop import Stop
 
-TABLE_WIDTH, PLANNED = 100, 20
-"""Columns of the closing table, and further ones for the returns of planning."""
+TABLE_WIDTH = 120
+"""Columns of the closing table, if the terminal has no more."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -81,12 +81,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
-    import shutil
-
     with stop.ends_at_once():  # there is nothing to save yet
+        from fmbpo.report.closing_table import print_run, print_study
         from fmbpo.report.run_pictures import draw_missing
-        from fmbpo.report.run_table import print_run
-        from fmbpo.report.study_table import print_study
         from fmbpo.running.preflight import preflight
         from fmbpo.running.run import Runner
         from fmbpo.running.session import Session
@@ -94,7 +91,11 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
 
         root, draw = arguments.runs, functools.partial(draw_missing, say=say)
         study, cells = _load(arguments)
-        before = _checked(preflight(cells, root, thorough=False, traceback=root))
+        before = preflight(cells, root, thorough=False, traceback=root)
+        if any(row.status != "ok" for row in before.rows):
+            before.print(sys.stderr)
+        before.raise_failures()
+        say(before.line)
         runner: StudyRunner | Runner
         session = Session(root=root, say=say, draw=draw, expected=before.seconds)
         if study:
@@ -111,8 +112,7 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
         found = {name: summary.to_json() for name, summary in ended.summaries.items()}
     else:
         result = runner.run(stop)
-        wide = max(width, TABLE_WIDTH + PLANNED) if result.summary.planning else width
-        print_run(result.summary, stream, width=wide)
+        print_run(result.summary, stream, width=width)
         folder, found = result.folder, result.summary.to_json()
     say(f"written to {folder}")
     if arguments.json:
@@ -130,15 +130,6 @@ def _load(arguments: argparse.Namespace) -> tuple[Study | None, dict[str, Experi
         return None, {"": load_experiment(**given)}
     study = load_study(**given)
     return study, study.cells
-
-
-def _checked(found: Report) -> Report:
-    """The preflight before a run: print one line if all is well, else the table; ``UserErrors``."""
-    if any(row.status != "ok" for row in found.rows):
-        found.print(sys.stderr)
-    found.raise_failures()
-    say(found.line)
-    return found
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import attrs
+
 from fmbpo.cli.arguments import Commands, add, json_argument, override_argument, say
 from fmbpo.errors import UserError
 from fmbpo.plugins import GROUPS, list_plugins
@@ -32,16 +34,9 @@ def add_commands(commands: Commands) -> None:
 
 def _plugins(arguments: argparse.Namespace) -> int:
     found = list_plugins()
-    rows = [
-        {
-            "kind": listing.kind,
-            "name": listing.name,
-            "version": listing.version,
-            "distribution": listing.distribution,
-            "module": listing.value,
-        }
-        for listing in found
-    ]
+    rows = [attrs.asdict(listing) for listing in found]
+    for row in rows:
+        row["module"] = row.pop("value")
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return 0

@@ -1,13 +1,26 @@
-"""``status`` and ``runs``: the state of run folders, and what in them can be removed."""
+"""Commands about run folders: their state, their comparison, what in them can be removed."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 
-from fmbpo.cli.arguments import Commands, add, add_group, json_argument, runs_argument, say
+import attrs
+
+from fmbpo.cli.arguments import (
+    Commands,
+    add,
+    add_group,
+    experiment_or_folder,
+    json_argument,
+    runs_argument,
+    say,
+    stoppable_at_once,
+)
+from fmbpo.errors import UserError
 
 
 def add_commands(commands: Commands) -> None:
@@ -29,12 +42,22 @@ def add_commands(commands: Commands) -> None:
                            "docs/statistics.md")  # fmt: skip
     runs_argument(importing)
 
+    report = add(commands, "report", "compare runs: tables, figures, statistics", _report)
+    report.add_argument("runs_of", type=experiment_or_folder, nargs="+", metavar="FILE|FOLDER",
+                        help="the file of a study or an experiment, or a folder of a study, a run "
+                        "or imported results")  # fmt: skip
+    report.add_argument("--out", type=Path, required=True, metavar="DIR",
+                        help="the folder to write")  # fmt: skip
+    runs_argument(report)
+    report.add_argument("--allow-mixing", action="append", default=[], metavar="FIELD",
+                        help="compare runs that differ in protocol, conventions, scale, data, "
+                        "evaluation or budget; every title names the difference")  # fmt: skip
+    report.add_argument("--separate", action="store_true",
+                        help="put runs that must not be ranked against each other into separate "
+                        "sections")  # fmt: skip
+
 
 def _status(arguments: argparse.Namespace) -> int:
-    import shutil
-
-    import attrs
-
     from fmbpo.report.status_table import WIDTH, markdown, print_status
     from fmbpo.runs.status import scan
 
@@ -55,7 +78,6 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _prune(arguments: argparse.Namespace) -> int:
     from fmbpo.base.text import bytes_text
-    from fmbpo.errors import UserError
     from fmbpo.runs.prune import find_waste, remove
 
     found, total = 0, 0
@@ -80,3 +102,53 @@ def _import(arguments: argparse.Namespace) -> int:
     for folder in import_results(arguments.file, arguments.runs):
         print(folder)
     return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    return stoppable_at_once(arguments, lambda: _write(arguments))
+
+
+def _write(arguments: argparse.Namespace) -> None:
+    from fmbpo.compare.guard import compare
+    from fmbpo.compare.reading import records_of
+    from fmbpo.report.pages import check_place, write_report
+
+    check_place(arguments.out)  # before the work, not after it
+    folders = [folder for one in arguments.runs_of for folder in _folders(one, arguments.runs)]
+    comparison = compare(
+        records_of(folders),
+        name=" and ".join(one.stem.split("__")[0] for one in arguments.runs_of),
+        mixing=arguments.allow_mixing,
+        separate=arguments.separate,
+    )
+    for title, lines in comparison.attention.items():
+        for line in lines:
+            say(f"ATTENTION: {f'{title}: ' if title else ''}{line}")
+    for section in comparison.sections:
+        print(section.title)
+        for effect in section.effects:
+            found = effect.difference
+            known = found.low is not None and found.high is not None
+            interval = f" [{found.low:.4g}, {found.high:.4g}]" if known else ""
+            print(f"  {effect.task or 'all tasks'}: {effect.name}: {effect.verdict}"
+                  f" ({found.value:+.4g}{interval})")  # fmt: skip
+    written = write_report(comparison, arguments.out)
+    say(f"written to {arguments.out}: {', '.join(path.name for path in written[:2])}, ...")
+
+
+def _folders(named: Path, root: Path) -> list[Path]:
+    """The folder itself; for the file of a study or an experiment, the folder of its run."""
+    from fmbpo.config import toml
+
+    if named.suffix != ".toml":
+        return [named]
+    name = toml.read(named).tree.get("name", named.stem)
+    found = sorted(path for path in root.glob(f"{name}__*") if path.is_dir())
+    if len(found) == 1:
+        return found
+    if not found:
+        what, remedy = f"there is no run of {name}", f"fmbpo run {named}, or --runs DIR"
+    else:
+        what = f"there are {len(found)} runs of {name}"
+        remedy = f"name a folder: {', '.join(path.name for path in found)}"
+    raise UserError(what, where=str(root), remedy=remedy)

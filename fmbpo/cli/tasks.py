@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import attrs
+
 from fmbpo.cli.arguments import Commands, add, json_argument, say, stoppable_at_once
 from fmbpo.errors import UserError
 
@@ -49,14 +51,24 @@ def add_commands(commands: Commands) -> None:
 
 
 def _tasks(arguments: argparse.Namespace) -> int:
-    import attrs
-
     from fmbpo.tasks.mt30 import MT30
 
     if arguments.json:
         print(json.dumps([attrs.asdict(info) for info in MT30.values()], indent=2))
-    else:
-        _print_table()
+        return 0
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("id", "task", "observation", "action", "PWM", "TD-MPC2"):
+        table.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
+    for info in MT30.values():
+        scores = (f"{score:.1f}" for score in (info.pwm_return, info.tdmpc2_return))
+        table.add_row(str(info.index), info.name, str(info.obs_dim), str(info.action_dim), *scores)
+    console = Console(file=sys.stdout, highlight=False)
+    console.print(table)
+    console.print("PWM, TD-MPC2: published mean returns, of 1000 at most.")
     return 0
 
 
@@ -135,25 +147,6 @@ def _film(
             str(error), where="tasks render", remedy="choose another --episode, or fewer --steps"
         ) from error
     print(f"{task}: {what}: return {total:.1f} in {arguments.steps} steps: {out}", flush=True)
-
-
-def _print_table() -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from fmbpo.tasks.mt30 import MT30
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("id", "task", "observation", "action", "PWM", "TD-MPC2"):
-        left = column == "task"
-        table.add_column(column, justify="left" if left else "right", no_wrap=True)
-    for info in MT30.values():
-        scores = (f"{score:.1f}" for score in (info.pwm_return, info.tdmpc2_return))
-        table.add_row(str(info.index), info.name, str(info.obs_dim), str(info.action_dim), *scores)
-    console = Console(file=sys.stdout, highlight=False)
-    console.print(table)
-    console.print("PWM, TD-MPC2: published mean returns, of 1000 at most.")
 
 
 def _whole_number(low: int) -> Callable[[str], int]:

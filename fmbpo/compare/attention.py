@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from fmbpo.compare.comparison import OVERALL, Section
-from fmbpo.compare.record import Record
+from fmbpo.compare.comparison import OVERALL, Record, Section
 from fmbpo.runs.findings import by_gate
 
 _SHOWN = 8
@@ -15,16 +14,8 @@ _SHOWN = 8
 
 def in_section(section: Section) -> list[str]:
     """Notes on one section; the most serious first."""
-    return [
-        *_mixed(section),
-        *_identical(section),
-        *_health(section),
-        *_settings(section),
-        *_missing(section),
-        *_seeds(section),
-        *_episodes(section),
-        *_replication(section),
-    ]
+    notes = (_mixed, _identical, _health, _settings, _missing, _seeds, _episodes, _replication)
+    return [line for note in notes for line in note(section)]
 
 
 def across_sections(sections: Sequence[Section]) -> list[str]:
@@ -51,14 +42,12 @@ def _identical(section: Section) -> Iterator[str]:
     """Equal returns in every episode, unless all returns are one number (1000, say)."""
     seen: dict[tuple[object, ...], tuple[Record, str]] = {}
     for record in section.records:
-        for task, seeds in record.scores.items():
-            for seed, score in seeds.items():
-                if len(set(score.returns)) < 2:
-                    continue
-                place = f"{record.cell} ({task}, seed {seed})"
-                other, first = seen.setdefault((task, score.returns), (record, place))
-                if other is not record:  # within a run a health gate reports it
-                    yield f"Identical returns in every episode: {first} and {place}."
+        for task, seed, score in record.policies:
+            place = f"{record.cell} ({task}, seed {seed})"
+            other, first = seen.setdefault((task, score.returns), (record, place))
+            # Within a run a health gate reports it.
+            if other is not record and len(set(score.returns)) > 1:
+                yield f"Identical returns in every episode: {first} and {place}."
 
 
 def _health(section: Section) -> Iterator[str]:
@@ -67,7 +56,7 @@ def _health(section: Section) -> Iterator[str]:
             yield f"{record.name}: {line}."
 
 
-def _settings(section: Section) -> list[str]:
+def _settings(section: Section) -> Iterator[str]:
     """Settings that differ although no factor of the section explains it."""
     known = [record for record in section.records if record.settings]
     found = []
@@ -80,10 +69,9 @@ def _settings(section: Section) -> list[str]:
             values = dict.fromkeys(json.dumps(r.settings.get(key)) for r in group)
             if len(values) > 1:
                 found.append(f"{key}: {' | '.join(values)}")
-    if not found:
-        return []
-    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return [f"Runs differ beyond the factors: {'; '.join(found[:_SHOWN])}{more}."]
+    if found:
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        yield f"Runs differ beyond the factors: {'; '.join(found[:_SHOWN])}{more}."
 
 
 def _is_shared(key: str, records: Sequence[Record]) -> bool:
@@ -137,17 +125,13 @@ def _seeds(section: Section) -> Iterator[str]:
 
 
 def _episodes(section: Section) -> Iterator[str]:
-    known: dict[int, dict[str, None]] = {}
-    unknown: dict[str, None] = {}
+    found: dict[int, dict[str, None]] = {}
     for record in section.records:
-        for seeds in record.scores.values():
-            for score in seeds.values():
-                if score.episodes is None:
-                    unknown[record.name] = None
-                else:
-                    known.setdefault(score.episodes, {})[record.name] = None
-    if len(known) > 1:
-        parts = [f"{number} in {', '.join(names)}" for number, names in sorted(known.items())]
+        for *_, score in record.policies:
+            found.setdefault(score.episodes or 0, {})[record.name] = None
+    unknown = found.pop(0, {})
+    if len(found) > 1:
+        parts = [f"{number} in {', '.join(names)}" for number, names in sorted(found.items())]
         yield f"Unequal numbers of episodes: {'; '.join(parts)}."
     if unknown:
         yield f"Imported without the number of episodes: {', '.join(unknown)}."

@@ -1,18 +1,108 @@
-"""A comparison as data: the report only shows it."""
+"""Runs, and their comparison, as data: the report only shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from fmbpo.compare.record import Basis, Cell, Record
+from fmbpo.runs.findings import Finding
 
 OVERALL = ""
 """The task of a number over all tasks."""
 UNDECIDED = "no decision"
 """The verdict if an interval contains 0."""
+Series: TypeAlias = Sequence[tuple[int, float]]
+"""(iteration, value) pairs."""
+
+
+@attrs.frozen(order=True)
+class Cell:
+    """A cell of the factorial; plugins by name."""
+
+    world_model: str
+    policy: str
+
+    def __str__(self) -> str:
+        return f"{self.world_model} × {self.policy}"
+
+
+@attrs.frozen
+class Basis:
+    """The settings that must agree before returns are pooled or ranked; each a line for readers.
+
+    ``protocol``: frozen, finetuned or scratch. ``conventions``: the bundle, or every option.
+    ``scale``: paper, laptop, ... ``data``: the data set's id. ``evaluation``: episodes and the seed
+    of their initial states. ``budget``: updates x batch x horizon, of policies and pretraining.
+    """
+
+    protocol: str
+    conventions: str
+    scale: str
+    data: str
+    evaluation: str
+    budget: str
+
+
+@attrs.frozen
+class Score:
+    """One policy's final evaluation: the mean return, and the return of every episode if known.
+
+    ``episodes`` is None if the source of an imported number does not give it.
+    """
+
+    mean: float
+    returns: tuple[float, ...] = ()
+    episodes: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Record:
+    """One run of policies. ``scores[task][seed]``; ``curves[task][seed]`` during training.
+
+    ``model_errors``: horizon in agent steps -> held-out error of observations, in standard
+    deviations. ``petaflops`` and ``seconds``: the cost of all training; ``pretraining_petaflops``
+    and ``pretraining_seconds``: the part of it that pretrained the run's world model, which other
+    runs may share; ``hardware``: the machine's device. ``checkpoint``: where the world model came
+    from. ``seeds_ordered``: whether seeds of the same name in two runs are the same seeds, so that
+    they may be paired. ``source``: the folder or the imported file. ``videos``: (task, seed) ->
+    file. ``settings``: every other setting that changes results, by key path; empty for imported
+    results.
+    """
+
+    name: str
+    source: str
+    experiment: str
+    phase: str
+    cell: Cell
+    basis: Basis
+    checkpoint: str
+    scores: Mapping[str, Mapping[str, Score]]
+    curves: Mapping[str, Mapping[str, Series]] = attrs.field(factory=dict)
+    model_errors: Mapping[int, float] = attrs.field(factory=dict)
+    petaflops: float | None = None
+    seconds: float | None = None
+    pretraining_petaflops: float = 0.0
+    pretraining_seconds: float = 0.0
+    hardware: str = ""
+    health: Sequence[Finding] = ()
+    seeds_ordered: bool = True
+    videos: Mapping[tuple[str, str], str] = attrs.field(factory=dict)
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def policies(self) -> Iterator[tuple[str, str, Score]]:
+        """Task, seed and score of every policy."""
+        return ((task, seed, x) for task, by in self.scores.items() for seed, x in by.items())
+
+    @property
+    def pretrained(self) -> str:
+        """The identity of the pretrained world model, wherever its files lie.
+
+        A run that does not record it has a world model of its own.
+        """
+        return str(self.settings.get("world_model_weights") or self.checkpoint or self.source)
 
 
 @attrs.frozen
@@ -116,9 +206,8 @@ class Section:
 class Comparison:
     """All sections. ``attention``: warnings to read first, by section title ("": about all
     sections): missing seeds, failed health gates, identical returns, unequal numbers of episodes,
-    different budgets. ``method``: how numbers and intervals were computed, in sentences."""
+    different budgets."""
 
     name: str
     sections: Sequence[Section]
     attention: Mapping[str, Sequence[str]]
-    method: Sequence[str]

@@ -16,8 +16,7 @@ import attrs
 import numpy as np
 
 from fmbpo.compare import statistics
-from fmbpo.compare.comparison import UNDECIDED, Effect
-from fmbpo.compare.record import Cell
+from fmbpo.compare.comparison import UNDECIDED, Cell, Effect
 from fmbpo.compare.statistics import Array
 
 Values: TypeAlias = Mapping[Cell, Mapping[str, Mapping[str, float]]]
@@ -50,13 +49,9 @@ def contrasts(cells: Sequence[Cell]) -> list[Contrast]:
 def _main(kind: Literal["world_model", "policy"], cells: Sequence[Cell]) -> list[Contrast]:
     other = "policy" if kind == "world_model" else "world_model"
     found, across = [], _levels(cells, other)
+    at = {(getattr(cell, kind), getattr(cell, other)): cell for cell in cells}
     for a, b in itertools.combinations(_levels(cells, kind), 2):
-        pairs = [
-            (better, worse)
-            for level in across
-            if (better := _cell(kind, b, level)) in cells
-            and (worse := _cell(kind, a, level)) in cells
-        ]
+        pairs = [(at[b, x], at[a, x]) for x in across if (b, x) in at and (a, x) in at]
         if not pairs:
             continue
         weights: dict[Cell, float] = {}
@@ -89,10 +84,6 @@ def _levels(cells: Sequence[Cell], factor: str) -> list[str]:
     return sorted({getattr(cell, factor) for cell in cells}, reverse=True)
 
 
-def _cell(kind: str, level: str, other: str) -> Cell:
-    return Cell(level, other) if kind == "world_model" else Cell(other, level)
-
-
 def effect(
     of: Contrast,
     values: Values,
@@ -110,46 +101,28 @@ def effect(
     worse for independent seeds.
     """
     cells, tasks = sorted(of.weights), sorted(tasks)
-    weights = np.array([of.weights[cell] for cell in cells]) / (len(tasks) * unit)
-    paired = same_seeds(values, cells, tasks, unordered) and statistics.reachable(
-        [len(values[cells[0]][name]) for name in tasks]
-    )
+    same = all(len({frozenset(values[cell][name]) for cell in cells}) == 1 for name in tasks)
+    sizes = [len(values[cells[0]][name]) for name in tasks]
+    paired = same and not set(cells) & set(unordered) and statistics.reachable(sizes)
+    groups = [cells] if paired else [[cell] for cell in cells]
+    blocks = [_block(values, group, name) for name in tasks for group in groups]
+    weights = [np.array([of.weights[c] for c in group]) / (len(tasks) * unit) for group in groups]
+    difference = statistics.contrast(weights * len(tasks))
+    pairs = [(cells.index(better), cells.index(worse)) for better, worse in of.pairs]
     if paired:
-        blocks = [_paired_block(values, cells, name) for name in tasks]
-        difference = statistics.contrast([weights] * len(tasks))
-        rows = [(cells.index(better), cells.index(worse)) for better, worse in of.pairs]
-        better = statistics.paired_improvement(rows)
+        better = statistics.paired_improvement(pairs)
     else:
-        blocks = [
-            np.array([sorted(values[cell][name].values())]) for name in tasks for cell in cells
-        ]
-        difference = statistics.contrast(
-            [weights[i : i + 1] for i in range(len(cells))] * len(tasks)
-        )
-        at = [
-            (start + cells.index(better), start + cells.index(worse))
-            for start in range(0, len(blocks), len(cells))
-            for better, worse in of.pairs
-        ]
-        better = statistics.improvement(at)
-    found = statistics.estimate(blocks, difference, statistics.effect_interval)
+        starts = range(0, len(blocks), len(cells))
+        better = statistics.improvement([(k + i, k + j) for k in starts for i, j in pairs])
+    found = statistics.estimate(blocks, difference, "effect")
     verdict = UNDECIDED
     if found.low is not None and found.high is not None:
         verdict = of.above if found.low > 0 else of.below if found.high < 0 else UNDECIDED
-    chance = statistics.estimate(blocks, better, statistics.share_interval) if of.pairs else None
+    chance = statistics.estimate(blocks, better, "share") if of.pairs else None
     return Effect(of.name, of.kind, task, found, chance, paired, verdict)
 
 
-def same_seeds(
-    values: Values, cells: Sequence[Cell], tasks: Sequence[str], unordered: Collection[Cell]
-) -> bool:
-    """Whether these cells have the same seeds on every task, so that the seeds form pairs."""
-    return not set(cells) & set(unordered) and all(
-        len({frozenset(values[cell][task]) for cell in cells}) == 1 for task in tasks
-    )
-
-
-def _paired_block(values: Values, cells: Sequence[Cell], task: str) -> Array:
+def _block(values: Values, cells: Sequence[Cell], task: str) -> Array:
     """``(cells, seeds)``, in an order that does not depend on the names of the seeds."""
     block = np.array([[values[cell][task][s] for s in values[cells[0]][task]] for cell in cells])
     return block[:, np.lexsort(block[::-1])]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 import attrs
 
 from fmbpo.compare.attention import across_sections, in_section
-from fmbpo.compare.comparison import Comparison
-from fmbpo.compare.method import METHOD
-from fmbpo.compare.record import Basis, Cell, Record
+from fmbpo.compare.comparison import Basis, Cell, Comparison, Record
 from fmbpo.compare.section import make_section
 from fmbpo.errors import UserError, did_you_mean
 
@@ -61,7 +59,6 @@ def compare(
         name=name,
         sections=sections,
         attention={title: lines for title, lines in attention.items() if lines},
-        method=list(METHOD),
     )
 
 
@@ -77,7 +74,8 @@ def _refusal(groups: Sequence[Sequence[Record]], mixing: Collection[str]) -> Use
     differing = {f: values for f, values in _differing(bases).items() if f not in mixing}
     fields = "; ".join(f"{field}: {' | '.join(values)}" for field, values in differing.items())
     remedy = "--separate shows them side by side and ranks nothing between them"
-    places = [{place for record in group for place in _places(record)} for group in groups]
+    places = [{(r.cell, task, seed) for r in group for task, seed, _ in r.policies}
+              for group in groups]  # fmt: skip
     if len(set().union(*places)) == sum(map(len, places)):
         options = " ".join(f"--allow-mixing {field}" for field in differing)
         remedy += f"; {options} compares them nevertheless and says so"
@@ -87,25 +85,17 @@ def _refusal(groups: Sequence[Sequence[Record]], mixing: Collection[str]) -> Use
     )
 
 
-def _places(record: Record) -> Iterator[tuple[Cell, str, str]]:
-    """Every (cell, task, seed) of a record."""
-    for task, seeds in record.scores.items():
-        for seed in seeds:
-            yield record.cell, task, seed
-
-
 def _each_once(records: Sequence[Record]) -> None:
     seen: dict[tuple[Cell, str, str], Record] = {}
     for record in records:
-        for cell, task, seed in _places(record):
-            other = seen.setdefault((cell, task, seed), record)
+        for task, seed, _ in record.policies:
+            other = seen.setdefault((record.cell, task, seed), record)
             if other is not record:
+                separate = ", or give --separate instead of --allow-mixing"
                 raise UserError(
-                    f"two runs of {cell} on {task} with seed {seed}: which one counts?",
+                    f"two runs of {record.cell} on {task} with seed {seed}: which one counts?",
                     where=f"{other.source} and {record.source}",
-                    remedy="leave one out"
-                    if other.basis == record.basis
-                    else "leave one out, or give --separate instead of --allow-mixing",
+                    remedy=f"leave one out{separate if other.basis != record.basis else ''}",
                 )
 
 

@@ -7,12 +7,12 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fmbpo.base.files import disk_errors, read_json, write_json
-from fmbpo.compare.record import Basis, Cell, Record, Score
+from fmbpo.compare.comparison import Basis, Cell, Record, Score
 from fmbpo.errors import UserError, did_you_mean
 from fmbpo.runs.status import IMPORTED
 from fmbpo.tasks.mt30 import task_info
@@ -21,15 +21,24 @@ NOT_STATED = "not stated"
 """The entry of a basis that the file leaves open."""
 _HIGHEST, _HAIR = 1000.0, 1e-6
 """Every return lies in 0..1000: a thousand rewards of 0..1. The hair is for rounded sums."""
-_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
-_COUNT = re.compile(r"\d{1,18}", re.ASCII)
 _LONGEST = 40
-"""Characters of a part of a folder's name."""
+"""Characters of a part of a folder's name, and of a value in a message."""
 _KEY = ("phase", "experiment", "protocol", "world_model", "policy")
 _STATED = ("conventions", "scale", "data", "evaluation", "budget")
 _SHARED = (*_STATED, "checkpoint", "seeds_ordered")
 _NEEDED = ("phase", "protocol", "world_model", "policy", "task", "seed", "return")
 _COLUMNS = (*_NEEDED, "experiment", *_SHARED, "episodes")
+_FORMS = {
+    "seed": (r"\d{1,18}", "is no whole number of at most 18 digits", ""),
+    "return": (
+        r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?",
+        "is no decimal number",
+        "write it as 972.5 or 9.725e+02",
+    ),
+    "episodes": (r"|0*[1-9]\d{0,17}", "is no number of episodes", ""),
+    "seeds_ordered": ("|true|false", "is not true or false", ""),
+}
+"""The columns that are not plain text: their form, and the complaint and remedy without it."""
 
 
 def import_results(file: Path, root: Path) -> list[Path]:
@@ -43,52 +52,48 @@ def import_results(file: Path, root: Path) -> list[Path]:
     Repeating an import changes nothing. Raises ``UserError`` that names the line of a mistake in
     the file, or the folder that holds another import; nothing is written then.
     """
-    contents = _contents(file)
-    folders = {root / _folder(key): content for key, content in contents.items()}
+    folders = {root / _folder(key): content for key, content in _contents(file).items()}
+    new = {}
     with disk_errors(root):
-        there = {folder for folder in folders if (folder / IMPORTED).is_file()}
-    for folder, content in folders.items():
-        if folder in there and read_json(folder / IMPORTED) != content:
-            raise UserError(
-                "another import of the same phase, protocol and cell is there",
-                where=str(folder),
-                remedy="remove that folder to replace it, or name this one's experiment",
-            )
-    for folder, content in folders.items():
-        if folder not in there:
-            with disk_errors(folder):
-                folder.mkdir(parents=True, exist_ok=True)
+        for folder, content in folders.items():
+            if not (folder / IMPORTED).is_file():
+                new[folder] = content
+            elif read_json(folder / IMPORTED) != content:
+                raise UserError(
+                    "another import of the same phase, protocol and cell is there",
+                    where=str(folder),
+                    remedy="remove that folder to replace it, or name this one's experiment",
+                )
+        for folder, content in new.items():
+            folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / IMPORTED, content)
     return list(folders)
 
 
 def read_imported(folder: Path) -> Record:
-    """The record of an imported folder. Raises ``UserError`` if its file is damaged."""
+    """The record of an imported folder.
+
+    Raises ``UserError`` if its file cannot be read, ``KeyError``, ``TypeError``, ``ValueError`` or
+    ``AttributeError`` if it holds something else.
+    """
     content = read_json(folder / IMPORTED)
-    try:
-        return Record(
-            name=folder.name,
-            source=str(folder / IMPORTED),
-            experiment=content["experiment"],
-            phase=content["phase"],
-            cell=Cell(content["world_model"], content["policy"]),
-            basis=Basis(content["protocol"], *(content[name] or NOT_STATED for name in _STATED)),
-            checkpoint=content["checkpoint"],
-            scores={
-                task: {
-                    seed: Score(float(entry["return"]), episodes=entry["episodes"])
-                    for seed, entry in seeds.items()
-                }
-                for task, seeds in content["tasks"].items()
-            },
-            seeds_ordered=content["seeds_ordered"],
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"a key is missing or has the wrong type ({error})",
-            where=str(folder / IMPORTED),
-            remedy="remove the folder and import the results again",
-        ) from error
+    return Record(
+        name=folder.name,
+        source=str(folder / IMPORTED),
+        experiment=content["experiment"],
+        phase=content["phase"],
+        cell=Cell(content["world_model"], content["policy"]),
+        basis=Basis(content["protocol"], *(content[name] or NOT_STATED for name in _STATED)),
+        checkpoint=content["checkpoint"],
+        scores={
+            task: {
+                seed: Score(float(entry["return"]), episodes=entry["episodes"])
+                for seed, entry in seeds.items()
+            }
+            for task, seeds in content["tasks"].items()
+        },
+        seeds_ordered=content["seeds_ordered"],
+    )
 
 
 def _folder(key: tuple[str, ...]) -> str:
@@ -154,67 +159,33 @@ def _check_header(header: Sequence[str]) -> None:
             raise UserError(f"unknown column {name!r}", remedy=remedy)
         if header.count(name) > 1:
             raise UserError(f"column {name!r} occurs twice")
-    missing = [name for name in _NEEDED if name not in header]
-    if missing:
-        raise UserError(
-            f"missing column{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
-            remedy=f"needed: {', '.join(_NEEDED)}",
-        )
+    if missing := [name for name in _NEEDED if name not in header]:
+        raise UserError(f"missing column {', '.join(missing)}")
 
 
 def _row(header: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
-    """Values by column, converted and checked."""
+    """Values by column, checked and converted."""
     if len(cells) != len(header):
         raise UserError(f"{len(cells)} values for {len(header)} columns")
-    texts = dict.fromkeys(_COLUMNS, "")
-    texts.update((name, cell.strip()) for name, cell in zip(header, cells, strict=True))
+    row: dict[str, Any] = dict.fromkeys(_COLUMNS, "")
+    row.update((name, cell.strip()) for name, cell in zip(header, cells, strict=True))
     for name in _NEEDED:
-        if not texts[name]:
+        if not row[name]:
             raise UserError(f"{name} is empty")
-    return {name: _VALUES.get(name, str)(text) for name, text in texts.items()}
-
-
-def _seed(text: str) -> str:
-    if not _COUNT.fullmatch(text):
-        raise UserError(f"seed {_short(text)} is no whole number of at most 18 digits")
-    return str(int(text))
-
-
-def _return(text: str) -> float:
-    if not _DECIMAL.fullmatch(text):
+    short = {
+        n: repr(x if len(x) <= _LONGEST else f"{x[: _LONGEST - 3]}...") for n, x in row.items()
+    }
+    for name, (form, what, remedy) in _FORMS.items():
+        if not re.fullmatch(form, row[name], re.ASCII | re.IGNORECASE):
+            raise UserError(f"{name} {short[name]} {what}", remedy=remedy)
+    row["task"] = task_info(row["task"]).name
+    row["seed"] = str(int(row["seed"]))
+    row["return"] = float(row["return"])
+    row["episodes"] = int(row["episodes"]) if row["episodes"] else None
+    row["seeds_ordered"] = row["seeds_ordered"].lower() != "false"
+    if not -_HAIR <= row["return"] <= _HIGHEST + _HAIR:
         raise UserError(
-            f"return {_short(text)} is no decimal number", remedy="write it as 972.5 or 9.725e+02"
-        )
-    value = float(text)
-    if not -_HAIR <= value <= _HIGHEST + _HAIR:
-        raise UserError(
-            f"return {_short(text)} is outside 0..{_HIGHEST:.0f}",
+            f"return {short['return']} is outside 0..{_HIGHEST:.0f}",
             remedy="give the mean sum of rewards of whole episodes, neither scaled nor normalised",
         )
-    return value
-
-
-def _episodes(text: str) -> int | None:
-    if text and not (_COUNT.fullmatch(text) and int(text)):
-        raise UserError(f"episodes {_short(text)} is no number of episodes")
-    return int(text) if text else None
-
-
-def _seeds_ordered(text: str) -> bool:
-    if text.lower() not in ("", "true", "false"):
-        raise UserError(f"seeds_ordered {text!r} is not true or false")
-    return text.lower() != "false"
-
-
-_VALUES: Mapping[str, Callable[[str], Any]] = {
-    "task": lambda text: task_info(text).name,
-    "seed": _seed,
-    "return": _return,
-    "episodes": _episodes,
-    "seeds_ordered": _seeds_ordered,
-}
-"""Conversions of the columns that are not plain text."""
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}...")
+    return row

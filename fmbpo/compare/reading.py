@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmbpo.base.files import read_json
+from fmbpo.base.files import read_object
+from fmbpo.base.structure import fit
+from fmbpo.compare.comparison import Basis, Cell, Record, Score
 from fmbpo.compare.imported import read_imported
-from fmbpo.compare.record import Basis, Cell, Record, Score
 from fmbpo.config.identity import identifying, leaves
 from fmbpo.errors import UserError
 from fmbpo.runs.folder import RunFolder
@@ -42,10 +43,7 @@ def records_of(paths: Sequence[Path]) -> list[Record]:
     are left out. Raises ``UserError`` for a folder that is none of the three, for a run that is
     not complete or whose files are damaged, and if no policies remain.
     """
-    folders: dict[Path, None] = {}
-    for path in paths:
-        for folder in _cells(path) if _is_study(path) else [path]:
-            folders[folder.resolve()] = None
+    folders = dict.fromkeys(folder.resolve() for path in paths for folder in _runs(path))
     found = [record for folder in folders if (record := _record(folder)) is not None]
     if not found:
         raise UserError(
@@ -58,65 +56,58 @@ def records_of(paths: Sequence[Path]) -> list[Record]:
     return found
 
 
-def _is_study(path: Path) -> bool:
-    """Whether this is a study's folder. Raises ``UserError`` if the study has not ended."""
-    if (path / STUDY).is_file():
-        return True
+def _runs(path: Path) -> list[Path]:
+    """The folders of a study's cells; any other folder itself."""
+    file = path / STUDY
+    if file.is_file():
+        cells = fit(read_object(file).get("cells"), dict[str, str])
+        if cells is None:
+            raise UserError("names no cells", where=str(file), remedy="run the study again")
+        return [path.parent / run for run in cells.values()]
     if not (path / PLAN).is_file():
-        return False
+        return [path]
     planned = dict.fromkeys(run.run for run in read_plan(path))
-    missing = [run for run in planned if not _is_complete(path.parent / run)]
-    what = f"run{'s' if len(missing) > 1 else ''} {', '.join(missing)}" if missing else STUDY
+    missing = [run for run in planned if not (path.parent / run / "summary.json").is_file()]
     raise UserError(
-        f"the study is not complete: {what} {'are' if len(missing) > 1 else 'is'} missing",
+        f"the study is not complete; missing: {', '.join(missing) or STUDY}",
         where=str(path),
         remedy="repeat the same fmbpo run, which continues it, or name the folders of the complete "
         "runs",
     )
 
 
-def _is_complete(run: Path) -> bool:
-    return (run / "config.json").is_file() and RunFolder.open(run).is_complete
-
-
-def _cells(study: Path) -> list[Path]:
-    file = study / STUDY
-    content = read_json(file)
-    cells = content.get("cells") if isinstance(content, dict) else None
-    if not isinstance(cells, dict) or not all(isinstance(run, str) for run in cells.values()):
-        raise UserError("names no cells", where=str(file), remedy="run the study again")
-    return [study.parent / run for run in cells.values()]
-
-
 def _record(path: Path) -> Record | None:
     """The run's record; None for a pretraining run."""
-    if (path / IMPORTED).is_file():
-        return read_imported(path)
+    imported = (path / IMPORTED).is_file()
     if not path.is_dir():
         raise UserError("there is no such folder", where=str(path))
-    folder = RunFolder.open(path)
-    if not folder.is_complete:
-        raise UserError(
-            "the run is not complete",
-            where=str(path),
-            remedy="repeat its command, which continues it, or leave it out",
-        )
-    summary = Summary.of_run(folder)
-    if summary.policy is None:
-        return None
-    config = folder.config()
     try:
-        return _policies(folder, summary, config)
-    except (KeyError, TypeError, AttributeError) as error:
+        return read_imported(path) if imported else _record_of_run(RunFolder.open(path))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"a key is missing or has the wrong type ({error})",
-            where=str(path / "config.json"),
-            remedy="the file was edited, or another version wrote it",
+            where=str(path / (IMPORTED if imported else "config.json")),
+            remedy="the file was edited, or another version wrote it: "
+            f"{'remove the folder and import the results again' if imported else 'run it again'}",
         ) from error
 
 
-def _policies(folder: RunFolder, summary: Summary, config: Mapping[str, Any]) -> Record:
-    assert summary.policy is not None
+def _record_of_run(folder: RunFolder) -> Record | None:
+    if not folder.is_complete:
+        raise UserError(
+            "the run is not complete",
+            where=str(folder.path),
+            remedy="repeat its command, which continues it, or leave it out",
+        )
+    summary, config = Summary.of_run(folder), folder.config()
+    if summary.policy is None:
+        return None
+    if "data_id" not in config:  # an early version wrote it
+        raise UserError(
+            "the configuration does not say which data set the run learned from",
+            where=str(folder.path / "config.json"),
+            remedy="leave the run out, or run it again",
+        )
     petaflops, seconds = summary.training_cost
     beat = folder.heartbeat()
     return Record(
@@ -125,10 +116,10 @@ def _policies(folder: RunFolder, summary: Summary, config: Mapping[str, Any]) ->
         experiment=summary.experiment,
         phase=config["phase"],
         cell=Cell(summary.world_model.plugin, summary.policy.plugin),
-        basis=_basis(folder, summary, config),
+        basis=_basis(summary, config),
         checkpoint=summary.world_model.checkpoint or "",
         scores={
-            task: {seed: Score.of(found.returns) for seed, found in result.seeds.items()}
+            task: {s: Score(x.return_mean, x.returns, x.episodes) for s, x in result.seeds.items()}
             for task, result in summary.tasks.items()
         },
         curves={t: seeds for t, seeds in cell_series(folder.metrics, RETURN).items() if t},
@@ -159,14 +150,14 @@ def _videos(folder: Path) -> dict[tuple[str, str], str]:
     return {(task, seed): str(file) for file, (task, _, seed) in names.items() if task}
 
 
-def _basis(folder: RunFolder, summary: Summary, config: Mapping[str, Any]) -> Basis:
+def _basis(summary: Summary, config: Mapping[str, Any]) -> Basis:
     evaluation = config["evaluation"]
     tasks = config["data"]["tasks"]
     return Basis(
         protocol=summary.protocol or "",
         conventions=summary.conventions_text,
         scale=summary.scale,
-        data=_data_id(folder, config) + (f", tasks {', '.join(tasks)}" if tasks else ""),
+        data=config["data_id"] + (f", tasks {', '.join(tasks)}" if tasks else ""),
         evaluation=f"{evaluation['final_episodes']} episodes, seed {evaluation['seed']}",
         budget=_budget(config),
     )
@@ -189,16 +180,6 @@ def _budget(config: Mapping[str, Any]) -> str:
     if protocol.get("world_model"):
         return f"{text}; world model: {of(config['pretrain'])}"
     return f"{text}; world model: random initialisation"
-
-
-def _data_id(folder: RunFolder, config: Mapping[str, Any]) -> str:
-    if "data_id" in config:
-        return str(config["data_id"])
-    raise UserError(  # an early version wrote it
-        "the configuration does not say which data set the run learned from",
-        where=str(folder.path / "config.json"),
-        remedy="leave the run out, or run it again",
-    )
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

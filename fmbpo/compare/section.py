@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import statistics as python_statistics
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Literal
 
 import numpy as np
 
 from fmbpo.compare import effects, statistics
-from fmbpo.compare.comparison import OVERALL, CellResult, Cost, Effect, Profile, Section
-from fmbpo.compare.record import Cell, Record
+from fmbpo.compare.comparison import (
+    OVERALL,
+    Cell,
+    CellResult,
+    Cost,
+    Effect,
+    Profile,
+    Record,
+    Section,
+)
 from fmbpo.tasks.mt30 import MT30
 
 UNIT = 1000.0
@@ -27,9 +35,8 @@ def returns_of(records: Sequence[Record]) -> Table:
     """All records' mean returns by cell; records of one cell are combined."""
     table: Table = {}
     for record in records:
-        tasks = table.setdefault(record.cell, {})
-        for task, seeds in record.scores.items():
-            tasks.setdefault(task, {}).update({seed: s.mean for seed, s in seeds.items()})
+        for task, seed, score in record.policies:
+            table.setdefault(record.cell, {}).setdefault(task, {})[seed] = score.mean
     return table
 
 
@@ -65,10 +72,9 @@ def _blocks(table: Table, cell: Cell, tasks: Iterable[str], unit: float) -> list
 def _results(table: Table, shared: Sequence[str]) -> list[CellResult]:
     found = []
     for cell, tasks in table.items():
-        for task in (name for name in all_tasks(table) if name in tasks):
-            found.append(_result(table, cell, task, [task], 1.0))
-        if shared:
-            found.append(_result(table, cell, OVERALL, shared, UNIT))
+        own = [task for task in all_tasks(table) if task in tasks]
+        found += [_result(table, cell, task, [task], 1.0) for task in own]
+        found += [_result(table, cell, OVERALL, shared, UNIT)] if shared else []
     return found
 
 
@@ -80,7 +86,7 @@ def _result(table: Table, cell: Cell, name: str, tasks: Sequence[str], unit: flo
         cell=cell,
         task=name,
         seeds=seeds,
-        values=[python_statistics.fmean(one[seed] for one in by_seed) / unit for seed in seeds],
+        values=[fmean(one[seed] for one in by_seed) / unit for seed in seeds],
         mean=statistics.estimate(blocks, statistics.mean),
         iqm=statistics.estimate(blocks, statistics.iqm),
         pwm=_published("pwm_return", tasks, unit),
@@ -92,7 +98,7 @@ def _published(name: str, tasks: Sequence[str], unit: float) -> float | None:
     """The mean of the published returns; None unless all are published."""
     if not all(task in MT30 for task in tasks):
         return None
-    return python_statistics.fmean(getattr(MT30[task], name) for task in tasks) / unit
+    return fmean(getattr(MT30[task], name) for task in tasks) / unit
 
 
 def _effects(table: Table, shared: Sequence[str], unordered: set[Cell]) -> list[Effect]:
@@ -122,18 +128,10 @@ def _cost(cell: Cell, records: Sequence[Record], table: Table) -> Cost:
     petaflops = _total(mine, "petaflops")
     seconds = _total(mine, "seconds")
     hours = None if seconds is None else seconds / _HOUR
-    mean = python_statistics.fmean(
-        python_statistics.fmean(seeds.values()) for seeds in table[cell].values()
-    )
-    hardware = dict.fromkeys(record.hardware for record in mine if record.hardware)
-    return Cost(
-        cell,
-        petaflops,
-        hours,
-        ", ".join(hardware),
-        mean / petaflops if petaflops else None,
-        mean / hours if hours else None,
-    )
+    mean = fmean(fmean(seeds.values()) for seeds in table[cell].values())
+    hardware = ", ".join(dict.fromkeys(record.hardware for record in mine if record.hardware))
+    per = [mean / spent if spent else None for spent in (petaflops, hours)]
+    return Cost(cell, petaflops, hours, hardware, *per)
 
 
 def _total(records: Sequence[Record], unit: Literal["petaflops", "seconds"]) -> float | None:
@@ -155,6 +153,6 @@ def _model_errors(records: Sequence[Record]) -> dict[str, dict[int, float]]:
         for horizon, error in sorted(record.model_errors.items()):
             found.setdefault(record.cell.world_model, {}).setdefault(horizon, []).append(error)
     return {
-        model: {horizon: python_statistics.fmean(errors) for horizon, errors in by.items()}
+        model: {horizon: fmean(errors) for horizon, errors in by.items()}
         for model, by in found.items()
     }

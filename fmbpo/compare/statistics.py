@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ Statistic: TypeAlias = Callable[..., Any]
 """``statistic(*blocks, axis=-1)`` reduces the last axis of the blocks, the seeds."""
 Ends: TypeAlias = tuple[Any, Any]
 """Both ends of an interval: numbers, or arrays with one interval per repetition."""
+Kind: TypeAlias = Literal["cell", "effect", "share"]
+"""A cell's number, a difference of cells, or the share of pairs in which one cell is better."""
 
 
 def tail(sizes: Sequence[int]) -> float:
@@ -96,39 +98,23 @@ def student_interval(blocks: Sequence[Array], statistic: Statistic) -> Ends | No
     return value - half, value + half
 
 
-def cell_interval(blocks: Sequence[Array], statistic: Statistic) -> Ends | None:
-    """For a cell's number: the bootstrap's interval if resampling reaches its level, else
-    Student's."""
-    within = reachable([block.shape[-1] for block in blocks])
-    return (bootstrap_interval if within else student_interval)(blocks, statistic)
+def interval(blocks: Sequence[Array], statistic: Statistic, of: Kind = "cell") -> Ends | None:
+    """The bootstrap's interval if resampling can reach its level, else Student's.
 
-
-def effect_interval(blocks: Sequence[Array], statistic: Statistic) -> Ends | None:
-    """For a difference: the bootstrap's interval, but a cell's if a block has fewer than
-    ``_FEWEST`` seeds.
-
-    Two seeds of each of two cells have 16 resamples: the interval would be their range.
+    An effect's is the bootstrap's in any case, unless a block has fewer than ``_FEWEST`` seeds: two
+    seeds of each of two cells have 16 resamples, and the interval would be their range. A share of
+    pairs has none if the level is out of reach: Student's would have no width if all pairs are
+    alike, as those of few seeds often are.
     """
-    few = min(block.shape[-1] for block in blocks) < _FEWEST
-    return (cell_interval if few else bootstrap_interval)(blocks, statistic)
+    sizes = [block.shape[-1] for block in blocks]
+    if reachable(sizes) or (of == "effect" and min(sizes) >= _FEWEST):
+        return bootstrap_interval(blocks, statistic)
+    return None if of == "share" else student_interval(blocks, statistic)
 
 
-def share_interval(blocks: Sequence[Array], statistic: Statistic) -> Ends | None:
-    """For a share of pairs: the bootstrap's interval; None if resampling cannot reach its level.
-
-    Student's would have no width if all pairs are alike, as those of few seeds often are.
-    """
-    within = reachable([block.shape[-1] for block in blocks])
-    return bootstrap_interval(blocks, statistic) if within else None
-
-
-def estimate(
-    blocks: Sequence[Array],
-    statistic: Statistic,
-    interval: Callable[[Sequence[Array], Statistic], Ends | None] = cell_interval,
-) -> Estimate:
-    """A number with its interval."""
-    ends = interval(blocks, statistic)
+def estimate(blocks: Sequence[Array], statistic: Statistic, of: Kind = "cell") -> Estimate:
+    """A number with its ``interval``."""
+    ends = interval(blocks, statistic, of)
     low, high = (None, None) if ends is None else map(float, ends)
     return Estimate(float(statistic(*blocks, axis=-1)), low, high)
 

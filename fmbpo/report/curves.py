@@ -1,199 +1,222 @@
-"""Pictures of curves as PNG files: learning, pretraining, and the cells of a study together."""
+"""PNG pictures of curves: learning, pretraining, and the cells of a study together."""
 
 from __future__ import annotations
 
 import math
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from fmbpo.compare.record import Series
-from fmbpo.report.canvas import (
-    BLUE,
-    COLOURS,
-    DASHES,
-    GREEN,
-    GREY,
-    PURPLE,
-    RED,
-    SKY,
-    Heading,
-    new_figure,
-    save,
-)
+from fmbpo.base.files import replace_file
+from fmbpo.compare.comparison import Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
+# Okabe and Ito's palette, which colour-blind readers can tell apart; dashes differ as well.
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#5A5A5A"
+PURPLE, SKY = "#CC79A7", "#56B4E9"
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY, SKY)
+DASHES = ("-", "--", "-.", ":")
+_DPI = 130
+_LEVELS: dict[str, dict[str, Any]] = {
+    "planner (true simulator)": {"color": GREEN, "ls": (0, (5, 2))},
+    "PWM, published": {"color": PURPLE, "ls": (0, (5, 1.5, 1, 1.5))},
+    "random": {"color": GREY, "ls": (0, (1, 1.5))},
+}
+_ERRORS: dict[str, dict[str, Any]] = {
+    "world model": {"marker": "o", "color": BLUE, "lw": 2.0},
+    "before": {"marker": "^", "ls": "-.", "color": SKY},
+    "copy baseline": {"marker": "s", "ls": "--", "color": RED},
+    "task's mean": {"ls": ":", "color": GREY},
+}
+
 
 @attrs.frozen
-class TaskCurves:
-    """A panel of learning curves: returns by seed, and reference returns (None: unknown)."""
+class Heading:
+    """Where a picture's numbers come from; it stands on every picture."""
 
-    seeds: Mapping[str, Series]
-    random: float | None = None
-    planner: float | None = None
-    pwm: float | None = None
+    experiment: str
+    scale: str
+    protocol: str
+    more: str = ""
 
 
 @attrs.frozen
-class HorizonErrors:
-    """A panel of held-out errors by horizon (agent steps): each line by its name in ``_ERRORS``.
+class Line:
+    """Points, or the height of a level line; ``look``: matplotlib's properties of lines.
+
+    Lines of one name share an entry of the legend; a line without a name has none.
+    """
+
+    points: Series | float
+    name: str
+    look: Mapping[str, Any]
+
+
+@attrs.frozen
+class Panel:
+    """Lines in one pair of axes; ``axes``: matplotlib's properties of these, such as ``ylim``."""
+
+    title: str
+    lines: Sequence[Line]
+    axes: Mapping[str, Any]
+
+
+def draw(
+    path: Path,
+    heading: Heading,
+    panels: Sequence[Panel],
+    *,
+    columns: int = 3,
+    size: tuple[float, float] = (4.2, 2.7),
+    own_legends: bool = False,
+) -> None:
+    """Draw the panels in rows; a legend below them all, or one in each.
+
+    ``size``: a panel's width and height in inches. Raises ``ValueError`` without panels,
+    ``UserError`` if ``path`` cannot be written.
+    """
+    if not panels:
+        raise ValueError("nothing to draw")
+    columns = min(columns, len(panels))
+    figure, axes = _new_figure(heading, len(panels), columns, size, 0.05 if own_legends else 0.42)
+    legend: dict[str, Line2D] = {}
+    for axis, panel in zip(axes, panels, strict=True):
+        for line in panel.lines:
+            if isinstance(line.points, float):
+                drawn = axis.axhline(line.points, **line.look)
+            else:
+                (drawn,) = axis.plot(*columns_of(line.points), **line.look)
+            if line.name:
+                drawn.set_label(line.name)
+                legend.setdefault(line.name, drawn)
+        axis.set_title(panel.title, fontsize=10.5)
+        axis.set(**panel.axes)
+        if own_legends:
+            axis.legend(frameon=False)
+    if legend and not own_legends:
+        figure.legend(
+            list(legend.values()), list(legend), loc="lower center", ncols=len(legend),
+            frameon=False, fontsize=9.5,
+        )  # fmt: skip
+    # Without the version of matplotlib in it, equal numbers give equal files.
+    replace_file(path, lambda aside: figure.savefig(aside, metadata={"Software": None}))
+
+
+def _new_figure(
+    heading: Heading, panels: int, columns: int, size: tuple[float, float], bottom: float
+) -> tuple[Figure, list[Axes]]:
+    """A figure with the heading and the stamp of the scale above its axes, and ``bottom`` inches
+    for a legend below them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    rows = math.ceil(panels / columns)
+    wide = max(columns * size[0], 6.4)
+    detail = " · ".join(part for part in (f"protocol: {heading.protocol}", heading.more) if part)
+    lines = textwrap.wrap(detail, int(wide * 13))
+    top = 0.54 + 0.18 * len(lines)
+    high = rows * size[1] + top + bottom
+    figure = Figure(figsize=(wide, high), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    rect = (0.005, bottom / high, 0.99, 1 - (top + bottom) / high)
+    figure.set_layout_engine(ConstrainedLayoutEngine(rect=rect))
+    left = 0.12 / wide
+    # A bold letter of 13 points is about 0.12 inches wide; the name must not reach the stamp.
+    free = wide - 0.7 - 0.11 * (len(heading.scale) + 7)
+    points = min(13.0, 13 * free / (0.12 * max(len(heading.experiment), 1)))
+    figure.text(left, 1 - 0.14 / high, heading.experiment, va="top", weight="bold", fontsize=points)
+    figure.text(left, 1 - 0.44 / high, "\n".join(lines), va="top", fontsize=9.5, color=GREY)
+    figure.text(
+        1 - left, 1 - 0.16 / high, f"scale: {heading.scale}", va="top", ha="right", fontsize=11,
+        weight="bold", color="white",
+        bbox={"boxstyle": "round,pad=0.35", "facecolor": RED, "edgecolor": "none"},
+    )  # fmt: skip
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[panels:]:
+        spare.remove()
+    for axis in axes[:panels]:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(color="#E4E4E4", lw=0.7)
+        axis.set_axisbelow(True)
+        axis.tick_params(labelsize=9)
+        axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+        axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
+        axis.locator_params(axis="x", nbins=5)
+    return figure, axes[:panels]
+
+
+def learning_panel(
+    task: str, seeds: Mapping[str, Series], levels: Mapping[str, float | None]
+) -> Panel:
+    """Return against iteration: a thin line per seed, their mean, and the levels in ``_LEVELS``
+    (None: unknown)."""
+    # A curve of one evaluation would be invisible as a line.
+    marker = "o" if all(len(series) < 3 for series in seeds.values()) else None
+    thin = {"color": SKY, "lw": 0.9} if len(seeds) != 1 else {"color": BLUE, "lw": 2.0}
+    lines = [Line(series, "one seed", {**thin, "marker": marker}) for series in seeds.values()]
+    if len(seeds) != 1:
+        mean = mean_series(list(seeds.values()))
+        lines.append(Line(mean, "mean of seeds", {"color": BLUE, "lw": 2.2, "marker": marker}))
+    known = {name: float(level) for name in _LEVELS if (level := levels.get(name)) is not None}
+    lines += [Line(level, name, {**_LEVELS[name], "lw": 1.4}) for name, level in known.items()]
+    values = [y for series in seeds.values() for _, y in series if math.isfinite(y)]
+    # Returns are not negative in these tasks; a common floor keeps panels comparable.
+    low, high = min([0.0, *values, *known.values()]), max([0.0, *values, *known.values()])
+    words = {"xlabel": "iteration", "ylabel": "return"}
+    return Panel(task, lines, {**words, "ylim": (low, 1.08 * high or 1.0)})
+
+
+def losses_panel(losses: Mapping[str, Series]) -> Panel:
+    """Training losses against iteration."""
+    lines = [
+        Line(series, name, {**_colour_and_dash(place), "lw": 1.6})
+        for place, (name, series) in enumerate(losses.items())
+    ]
+    values = [value for series in losses.values() for _, value in series if math.isfinite(value)]
+    wide = values and min(values) > 0 and max(values) > 10 * min(values)
+    scale = "log" if wide else "linear"
+    return Panel("training losses", lines, {"yscale": scale, "xlabel": "iteration"})
+
+
+def errors_panel(measure: str, errors: Mapping[str, Mapping[int, float]]) -> Panel:
+    """Held-out errors by horizon (agent steps): each line by its name in ``_ERRORS``.
 
     The copy baseline predicts ``z[t+1] = z[t]``, the task's mean the same value at all steps.
     "before" is the world model's error before it learned beside the policies.
     """
-
-    measure: str
-    horizons: Sequence[int]
-    lines: Mapping[str, Sequence[float]]
-
-
-@attrs.frozen
-class CellCurves:
-    """A panel of a study: a curve per seed of each cell, and the real quantity (empty: unknown)."""
-
-    cells: Mapping[str, Mapping[str, Series]]
-    real: Series = ()
+    lines = [Line(list(errors[x].items()), x, look) for x, look in _ERRORS.items() if errors.get(x)]
+    ticks = sorted({horizon for found in errors.values() for horizon in found})
+    axes = {"xscale": "log", "xticks": ticks, "xticklabels": [*map(str, ticks)], "ylim": (0, None)}
+    words = {"xlabel": "horizon (agent steps)", "ylabel": "held-out error"}
+    return Panel(measure, lines, {**axes, **words})
 
 
-_LEVELS = {
-    "planner (true simulator)": ("planner", GREEN, (0, (5, 2))),
-    "PWM, published": ("pwm", PURPLE, (0, (5, 1.5, 1, 1.5))),
-    "random": ("random", GREY, (0, (1, 1.5))),
-}
-_ERRORS = {
-    "world model": ("o-", BLUE, 2.0),
-    "before": ("^-.", SKY, 1.5),
-    "copy baseline": ("s--", RED, 1.5),
-    "task's mean": (":", GREY, 1.5),
-}
+def study_panel(title: str, cells: Mapping[str, Mapping[str, Series]], real: Series) -> Panel:
+    """Every cell's mean over seeds, its seeds as thin lines, and the real quantity if known."""
+    lines = [Line(0.0, "", {"color": "#B0B0B0", "lw": 0.8})]
+    for place, (name, seeds) in enumerate(cells.items()):
+        look = _colour_and_dash(place)
+        thin = seeds.values() if len(seeds) > 1 else ()
+        lines += [Line(series, "", {**look, "lw": 0.8, "alpha": 0.5}) for series in thin]
+        if seeds:
+            lines.append(Line(mean_series(list(seeds.values())), name, {**look, "lw": 2.2}))
+    if real:
+        lines.append(Line(real, "real reward", {"color": GREY, "lw": 1.4, "ls": ":"}))
+    return Panel(title, lines, {"xlabel": "iteration"})
 
 
-def learning_curves(path: Path, heading: Heading, tasks: Mapping[str, TaskCurves]) -> None:
-    """One panel per task: return against iteration, a thin line per seed and their mean.
-
-    Raises ``ValueError`` without tasks, ``UserError`` if ``path`` cannot be written.
-    """
-    if not tasks:
-        raise ValueError("no task to draw")
-    columns = min(len(tasks), 3 if len(tasks) <= 9 else 5)
-    figure, axes = new_figure(heading, len(tasks), columns)
-    lines: dict[str, Line2D] = {}
-    for place, (axis, (name, curves)) in enumerate(zip(axes, tasks.items(), strict=True)):
-        _draw_task(axis, curves, lines)
-        axis.set_title(name)
-        if place % columns == 0:
-            axis.set_ylabel("return")
-        if place + columns >= len(tasks):
-            axis.set_xlabel("iteration")
-    order = [name for name in ("mean of seeds", "one seed", *_LEVELS) if name in lines]
-    save(figure, path, {name: lines[name] for name in order})
-
-
-def pretraining_curves(
-    path: Path,
-    heading: Heading,
-    losses: Mapping[str, Series],
-    errors: Sequence[HorizonErrors],
-) -> None:
-    """The training losses in the first panel, then held-out errors by horizon, one panel each.
-
-    Raises ``ValueError`` with nothing to draw, ``UserError`` if ``path`` cannot be written.
-    """
-    panels = bool(losses) + len(errors)
-    if not panels:
-        raise ValueError("nothing to draw")
-    figure, axes = new_figure(heading, panels, min(panels, 3), width=4.4, height=3.4, legend=False)
-    if losses:
-        _draw_losses(axes[0], losses)
-    for axis, error in zip(axes[bool(losses) :], errors, strict=True):
-        for name, (style, colour, width) in _ERRORS.items():
-            if name in error.lines:
-                y = error.lines[name]
-                axis.plot(error.horizons, y, style, color=colour, lw=width, label=name)
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(error.horizons, [str(h) for h in error.horizons])
-        axis.minorticks_off()
-        axis.set_ylim(bottom=0)
-        axis.set_title(error.measure)
-        axis.set_xlabel("horizon (agent steps)")
-        axis.set_ylabel("held-out error")
-        axis.legend(frameon=False)
-    save(figure, path)
-
-
-def study_curves(
-    path: Path, heading: Heading, panels: Mapping[str, CellCurves], *, columns: int
-) -> None:
-    """One panel per title: every cell's mean over seeds, and its seeds as thin lines.
-
-    Raises ``ValueError`` without panels, ``UserError`` if ``path`` cannot be written.
-    """
-    if not panels:
-        raise ValueError("nothing to draw")
-    figure, axes = new_figure(heading, len(panels), columns, width=4.2)
-    lines: dict[str, Line2D] = {}
-    for axis, (title, panel) in zip(axes, panels.items(), strict=True):
-        for place, (name, seeds) in enumerate(panel.cells.items()):
-            colour, dash = _colour_and_dash(place)
-            for series in seeds.values() if len(seeds) > 1 else ():
-                axis.plot(*columns_of(series), color=colour, lw=0.8, ls=dash, alpha=0.5)
-            if seeds:
-                mean = columns_of(mean_series(list(seeds.values())))
-                line = axis.plot(*mean, color=colour, lw=2.2, ls=dash)
-                lines.setdefault(name, line[0])
-        if panel.real:
-            line = axis.plot(*columns_of(panel.real), color=GREY, lw=1.4, ls=":")
-            lines.setdefault("real reward", line[0])
-        axis.axhline(0.0, color="#B0B0B0", lw=0.8)
-        axis.set_title(title, fontsize=10.5)
-        axis.set_xlabel("iteration")
-    save(figure, path, lines)
-
-
-def _draw_task(axis: Axes, curves: TaskCurves, lines: dict[str, Line2D]) -> None:
-    # A curve of one evaluation would be invisible as a line.
-    marker = "o" if all(len(series) < 3 for series in curves.seeds.values()) else None
-    alone = len(curves.seeds) == 1
-    for series in curves.seeds.values():
-        colour, width = (BLUE, 2.0) if alone else (SKY, 0.9)
-        line = axis.plot(*columns_of(series), marker=marker, color=colour, lw=width)
-        lines.setdefault("one seed", line[0])
-    if not alone:
-        mean = columns_of(mean_series(list(curves.seeds.values())))
-        line = axis.plot(*mean, color=BLUE, lw=2.2, marker=marker)
-        lines.setdefault("mean of seeds", line[0])
-    top = [y for series in curves.seeds.values() for _, y in series if math.isfinite(y)]
-    for name, (attribute, colour, dash) in _LEVELS.items():
-        level = getattr(curves, attribute)
-        if level is not None:
-            lines.setdefault(name, axis.axhline(level, color=colour, lw=1.4, ls=dash))
-            top.append(level)
-    # Returns are not negative in these tasks; a common floor keeps panels comparable.
-    highest = max(top, default=0.0)
-    axis.set_ylim(min(0.0, *top) if top else 0.0, 1.08 * highest if highest > 0 else 1.0)
-
-
-def _draw_losses(axis: Axes, losses: Mapping[str, Series]) -> None:
-    for place, (name, series) in enumerate(losses.items()):
-        colour, dash = _colour_and_dash(place)
-        axis.plot(*columns_of(series), color=colour, ls=dash, lw=1.6, label=name)
-    values = [value for series in losses.values() for _, value in series if math.isfinite(value)]
-    if values and min(values) > 0 and max(values) > 10 * min(values):
-        axis.set_yscale("log")
-    axis.set_title("training losses")
-    axis.set_xlabel("iteration")
-    axis.legend(frameon=False)
-
-
-def _colour_and_dash(place: int) -> tuple[str, str]:
+def _colour_and_dash(place: int) -> dict[str, str]:
     turn, which = divmod(place, len(COLOURS))
-    return COLOURS[which], DASHES[turn % len(DASHES)]
+    return {"color": COLOURS[which], "ls": DASHES[turn % len(DASHES)]}
 
 
 def mean_series(seeds: Sequence[Series]) -> Series:

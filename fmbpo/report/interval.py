@@ -1,8 +1,7 @@
 """Student's t intervals and comparisons of returns, for the tables that close runs and studies.
 
-Episodes of one seed share its trained policy: they show how good *this* policy is, not how good
-training is. With at least two seeds the sample is therefore the seeds' means, and n the number of
-seeds. With one seed only its episodes are left; the interval then covers the noise of the
+Episodes of one seed share its trained policy, so with two or more seeds the sample is the seeds'
+means. With one seed only its episodes are left; the interval then covers the noise of the
 evaluation, not of training, and the table must say so (``basis``). Reports on several runs use
 the bootstrap of ``fmbpo.compare.statistics``.
 """
@@ -67,8 +66,10 @@ def t_interval(values: Sequence[float]) -> Interval:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return Interval(mean, None)
+    from scipy.special import stdtrit  # scipy.stats has it too, and takes a second to import
+
     error = statistics.stdev(values) / math.sqrt(len(values))
-    return Interval(mean, _quantile(len(values) - 1) * error)
+    return Interval(mean, float(stdtrit(len(values) - 1, (1 + LEVEL) / 2)) * error)
 
 
 def above(a_returns: Sequence[float], b_returns: Sequence[float]) -> bool:
@@ -80,20 +81,10 @@ def above(a_returns: Sequence[float], b_returns: Sequence[float]) -> bool:
     """
     if len(a_returns) < 2 or len(b_returns) < 2:
         return False
-    difference = statistics.fmean(a_returns) - statistics.fmean(b_returns)
-    parts = [statistics.variance(values) / len(values) for values in (a_returns, b_returns)]
-    variance = sum(parts)
-    if variance == 0:
-        return difference > 0
-    freedom = variance**2 / sum(
-        part**2 / (len(values) - 1)
-        for part, values in zip(parts, (a_returns, b_returns), strict=True)
-    )
-    return difference > _quantile(freedom) * math.sqrt(variance)
+    a, b = ((statistics.fmean(x), statistics.stdev(x), len(x)) for x in (a_returns, b_returns))
+    if a[1] == b[1] == 0:
+        return a[0] > b[0]
+    from scipy.stats import ttest_ind_from_stats
 
-
-def _quantile(freedom: float) -> float:
-    """Student's t beyond which, on both sides together, 1 - LEVEL of its probability lies."""
-    from scipy.special import stdtrit  # scipy.stats has it too, and takes a second to import
-
-    return float(stdtrit(freedom, (1 + LEVEL) / 2))
+    welch = ttest_ind_from_stats(*a, *b, equal_var=False)
+    return bool(welch.statistic > 0 and welch.pvalue < 1 - LEVEL)

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fmbpo.base.files import read_object
-from fmbpo.report.canvas import Heading
 from fmbpo.report.curves import (
-    CellCurves,
-    HorizonErrors,
-    TaskCurves,
-    learning_curves,
-    pretraining_curves,
-    study_curves,
+    Heading,
+    Panel,
+    draw,
+    errors_panel,
+    learning_panel,
+    losses_panel,
+    study_panel,
 )
+from fmbpo.runs import metrics
 from fmbpo.runs.folder import RunFolder
-from fmbpo.runs.metrics import (
-    CONSISTENCY,
-    CONSTANT_ERROR,
-    CONSTANT_REWARD_RMSE,
-    COPY_ERROR,
-    OBS_ERROR,
-    POLICY_PANELS,
-    PRETRAINING_PANELS,
-    REAL,
-    RETURN,
-    REWARD_LOSS,
-    REWARD_RMSE,
-    after,
-    before,
-    by_horizon,
-    cell_series,
-)
 from fmbpo.runs.plan import STUDY
 from fmbpo.runs.summary import Summary
+
+_ERRORS = {
+    "observations (standard deviations)": (
+        metrics.OBS_ERROR,
+        metrics.CONSTANT_ERROR,
+        metrics.COPY_ERROR,
+    ),
+    "reward (per step)": (metrics.REWARD_RMSE, metrics.CONSTANT_REWARD_RMSE, ""),
+}
+"""The measures of the world model, of the task's mean, and of the copy baseline if it has one."""
 
 
 def draw_missing(folder: Path, say: Callable[[str], None]) -> list[Path]:
@@ -43,11 +37,11 @@ def draw_missing(folder: Path, say: Callable[[str], None]) -> list[Path]:
     No picture costs a result: ``say`` gets a warning for each picture that cannot be drawn.
     """
     found = []
-    for name, draw in _pictures(folder).items():
+    for name, picture in _pictures(folder).items():
         path = folder / name
         try:
             if not path.exists():
-                draw(path)
+                picture(path)
             found.append(path)
         except Exception as error:
             say(f"WARNING: {path} is not drawn ({error}); the results are complete")
@@ -61,41 +55,42 @@ def _pictures(folder: Path) -> dict[str, Callable[[Path], None]]:
     run = RunFolder.open(folder)
     summary = Summary.of_run(run)
     if summary.policy is None:
-        return {"curves.png": lambda path: _pretraining(path, run, summary)}
-    pictures: dict[str, Callable[[Path], None]] = {
-        "curves.png": lambda path: _policies(path, run, summary)
-    }
-    if by_horizon(summary.wm_validation, after(OBS_ERROR)):
-        pictures["model_errors.png"] = lambda path: _own_models(path, summary)
-    return pictures
+        return {
+            "curves.png": lambda path: _world_models(
+                path, summary, [*_losses(run), *_errors(summary)]
+            )
+        }
+    found = {"curves.png": lambda path: _policies(path, run, summary)}
+    if errors := _errors(summary, metrics.after, metrics.before):
+        found["model_errors.png"] = lambda path: _world_models(path, summary, errors)
+    return found
 
 
 def _policies(path: Path, run: RunFolder, summary: Summary) -> None:
     """Learning curves from the run's own record."""
-    curves = cell_series(run.metrics, RETURN)
-    panels = {
-        task: TaskCurves(
-            curves[task],
-            random=result.random_return_mean,
-            planner=result.reference_return,
-            pwm=result.pwm_return,
-        )
-        for task, result in summary.tasks.items()
-    }
-    learning_curves(path, _heading(summary), panels)
+    curves = metrics.cell_series(run.metrics, metrics.RETURN)
+    panels = []
+    for task, result in summary.tasks.items():
+        levels = {
+            "planner (true simulator)": result.reference_return,
+            "PWM, published": result.pwm_return,
+            "random": result.random_return_mean,
+        }
+        panels.append(learning_panel(task, curves[task], levels))
+    columns = 3 if len(panels) <= 9 else 5
+    draw(path, _heading(summary), panels, columns=columns, size=(3.6, 2.7))
 
 
-def _pretraining(path: Path, run: RunFolder, summary: Summary) -> None:
-    """Losses over training, and held-out errors by horizon."""
-    found = {name: cell_series(run.metrics, name) for name in (CONSISTENCY, REWARD_LOSS)}
+def _world_models(path: Path, summary: Summary, panels: Sequence[Panel]) -> None:
+    draw(path, _heading(summary), panels, size=(4.4, 3.4), own_legends=True)
+
+
+def _losses(run: RunFolder) -> list[Panel]:
+    """A panel of the losses over training, if the run's record has any."""
+    names = (metrics.CONSISTENCY, metrics.REWARD_LOSS)
+    found = {name: metrics.cell_series(run.metrics, name) for name in names}
     losses = {name: series[""][""] for name, series in found.items() if series}
-    pretraining_curves(path, _heading(summary), losses, _horizon_errors(summary))
-
-
-def _own_models(path: Path, summary: Summary) -> None:
-    """Held-out errors by horizon of world models that learned beside policies."""
-    errors = _horizon_errors(summary, after, before)
-    pretraining_curves(path, _heading(summary), {}, errors)
+    return [losses_panel(losses)] if losses else []
 
 
 def _cells(path: Path, folder: Path) -> None:
@@ -104,46 +99,43 @@ def _cells(path: Path, folder: Path) -> None:
     runs = {name: RunFolder.open(folder.parent / run) for name, run in study["cells"].items()}
     summaries = [Summary.of_run(run) for run in runs.values()]
     tasks = dict.fromkeys(task for summary in summaries for task in summary.tasks)
-    panels: dict[str, CellCurves] = {}
-    for title, metric in (POLICY_PANELS if tasks else PRETRAINING_PANELS).items():
-        cells = {name: cell_series(run.metrics, metric) for name, run in runs.items()}
-        real = [cell_series(run.metrics, REAL[metric]) for run in runs.values() if metric in REAL]
+    panels = []
+    for title, metric in (metrics.POLICY_PANELS if tasks else metrics.PRETRAINING_PANELS).items():
+        cells = {name: metrics.cell_series(run.metrics, metric) for name, run in runs.items()}
+        real = [
+            metrics.cell_series(run.metrics, metrics.REAL[metric])
+            for run in runs.values()
+            if metric in metrics.REAL
+        ]
         # A world model's own metrics have no task: one panel for all.
         for task in tasks or [""]:
             seeds = {name: series.get(task, {}) for name, series in cells.items()}
             if any(seeds.values()):
                 wanted = [series for r in real for series in r.get(task, {}).values()]
                 at = f"{task}: {title}" if task else title
-                panels[at] = CellCurves(seeds, wanted[0] if wanted else ())
+                panels.append(study_panel(at, seeds, wanted[0] if wanted else ()))
     protocols = dict.fromkeys(summary.protocol or "pretraining" for summary in summaries)
     differs = f"differs: {'; '.join(study['factors'])}"
     heading = Heading(study["name"], summaries[0].scale, " | ".join(protocols), differs)
-    study_curves(path, heading, panels, columns=len(tasks) or len(panels))
+    draw(path, heading, panels, columns=len(tasks) or len(panels))
 
 
-def _horizon_errors(
+def _errors(
     summary: Summary,
     named: Callable[[str], str] = str,
     earlier: Callable[[str], str] | None = None,
-) -> list[HorizonErrors]:
-    """Observations and reward; nothing if the summary has no errors by horizon."""
-    horizons = list(by_horizon(summary.wm_validation, named(OBS_ERROR)))
-    kinds = {
-        "observations (standard deviations)": (OBS_ERROR, CONSTANT_ERROR, COPY_ERROR),
-        "reward (per step)": (REWARD_RMSE, CONSTANT_REWARD_RMSE, None),
-    }
+) -> list[Panel]:
+    """A panel for observations and one for the reward, if the summary has errors by horizon."""
     panels = []
-    for title, (model, constant, copy) in kinds.items() if horizons else ():
-        measures = {"world model": named(model), "task's mean": named(constant)}
-        if earlier is not None:
-            measures["before"] = earlier(model)
-        if copy:
-            measures["copy baseline"] = named(copy)
-        lines = {
-            line: list(by_horizon(summary.wm_validation, measure).values())
-            for line, measure in measures.items()
+    for title, (model, constant, copy) in _ERRORS.items():
+        names = {"world model": named(model), "task's mean": named(constant)}
+        names |= {"copy baseline": named(copy)} if copy else {}
+        names |= {"before": earlier(model)} if earlier else {}
+        errors = {
+            line: metrics.by_horizon(summary.wm_validation, name) for line, name in names.items()
         }
-        panels.append(HorizonErrors(title, horizons, lines))
+        if errors["world model"]:
+            panels.append(errors_panel(title, errors))
     return panels
 
 

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from fmbpo.base.text import clock
-from fmbpo.report.run_table import NONE
+from fmbpo.base.text import NONE, clock
 from fmbpo.runs.status import Entry
 
 if TYPE_CHECKING:
@@ -61,20 +60,24 @@ _STYLES = {"running": "cyan", "stale": "yellow", "failed": "red", "completed": "
 
 
 def print_status(entries: Sequence[Entry], stream: TextIO, *, width: int = WIDTH) -> None:
-    """Write the table, and below it the number of runs in each state, and the reasons."""
+    """Write the table, and below it the number of runs in each state, and a line for each reason
+    with the run's folder."""
     from rich.console import Console
-    from rich.measure import Measurement
 
-    table = status_table(entries)
+    table = _table(entries)
     # Nothing is cut off: the terminal wraps a table that is wider still.
-    wide = Measurement.get(Console(), Console().options.update(max_width=1000), table).maximum
+    wide = Console(width=1000).measure(table).maximum
     console = Console(file=stream, width=max(wide, width), highlight=False, markup=False)
+    runs = {entry.folder: entry for entry in entries}
+    counts = Counter(entry.state for entry in runs.values())
     console.print(table)
-    for line in notes(entries):
-        console.print(line, soft_wrap=True)
+    console.print(", ".join(f"{count} {state}" for state, count in counts.items()), soft_wrap=True)
+    for folder, entry in runs.items():
+        if entry.reason:
+            console.print(f"{entry.state}: {folder}: {entry.reason}", soft_wrap=True)
 
 
-def status_table(entries: Sequence[Entry]) -> Table:
+def _table(entries: Sequence[Entry]) -> Table:
     """One row per entry; facts about the whole run stand in its first row only.
 
     Empty columns are left out; job and hardware share one.
@@ -125,19 +128,10 @@ def _folded(text: str, width: int) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def notes(entries: Sequence[Entry]) -> list[str]:
-    """The number of runs in each state, and a line for each reason with the run's folder."""
-    runs = {entry.folder: entry for entry in entries}
-    counts = Counter(entry.state for entry in runs.values())
-    lines = [", ".join(f"{count} {state}" for state, count in counts.items())]
-    return [*lines, *(f"{e.state}: {name}: {e.reason}" for name, e in runs.items() if e.reason)]
-
-
 def markdown(entries: Sequence[Entry]) -> str:
     """The table in Markdown: every column, and every entry in every row."""
     columns = dict(COLUMNS)
-    columns["reason"] = lambda e: e.reason
-    columns["folder"] = lambda e: f"`{e.folder}`"
+    columns |= {"reason": lambda e: e.reason, "folder": lambda e: f"`{e.folder}`"}
     rows = [list(columns), ["---"] * len(columns)]
     rows += [[text(entry) for text in columns.values()] for entry in entries]
     escaped = ([cell.replace("|", r"\|") for cell in row] for row in rows)

@@ -7,20 +7,15 @@ import importlib.util
 import keyword
 import os
 import re
-import shutil
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from fmbpo.base.files import disk_errors
+from fmbpo.base.files import disk_errors, remove_tree
 from fmbpo.errors import UserError
 from fmbpo.plugins import GROUPS, Kind, list_plugins
 
-_FILES = {
-    "pyproject.toml": "both/pyproject.toml.txt",
-    "README.md": "both/README.md.txt",
-    "tests/test_contract.py": "both/test_contract.py.txt",
-}
+_FILES = ("pyproject.toml", "README.md", "tests/test_contract.py")
+"""Templates of both kinds."""
 
 
 def template(kind: Kind) -> str:
@@ -47,25 +42,20 @@ def new_plugin(kind: Kind, name: str, folder: Path) -> Path:
         "group": GROUPS[kind],
         "distribution": distribution,
     }
-    contents = {path: _read(source).format(**words) for path, source in _FILES.items()}
+    contents = {path: _read(f"both/{path}.txt").format(**words) for path in _FILES}
     contents |= {f"{name}/__init__.py": template(kind), f"{name}/py.typed": ""}
-    with disk_errors(project):
-        _write(project, contents)
-    return project
-
-
-def _write(project: Path, contents: Mapping[str, str]) -> None:
-    """The files below ``project``, which appears when it is complete."""
     aside = project.with_name(f".{project.name}.aside")
-    shutil.rmtree(aside, ignore_errors=True)  # left by a process that was killed
-    try:
-        aside.mkdir(parents=True)
-        for path, text in contents.items():
-            (aside / path).parent.mkdir(parents=True, exist_ok=True)
-            (aside / path).write_text(text, encoding="utf-8")
-        aside.rename(project)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    remove_tree(aside)  # left by a process that was killed
+    with disk_errors(project):
+        try:
+            aside.mkdir(parents=True)
+            for path, text in contents.items():
+                (aside / path).parent.mkdir(parents=True, exist_ok=True)
+                (aside / path).write_text(text, encoding="utf-8")
+            aside.rename(project)
+        finally:
+            remove_tree(aside)
+    return project
 
 
 def _read(source: str) -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from fmbpo.compare.record import Basis, Cell, Record, Score
+from fmbpo.compare.comparison import Basis, Cell, Record, Score
 
 BASIS = Basis("frozen", "corrected", "laptop", "sha256:0123456789abcdef", "2 episodes", "7 x 4 x 4")
 

@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 from returns import table
 from scipy import stats
 
-from fmbpo.compare.comparison import Estimate
+from fmbpo.compare.comparison import Cell, Estimate
 from fmbpo.compare.effects import contrasts, effect
-from fmbpo.compare.record import Cell
 
 A, B = Cell("a", "p"), Cell("a", "q")
 C, D = Cell("b", "p"), Cell("b", "q")

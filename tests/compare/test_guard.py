@@ -3,11 +3,10 @@
 import attrs
 import pytest
 
-from fmbpo.compare.comparison import OVERALL
+from fmbpo.compare.comparison import OVERALL, Cell
 from fmbpo.compare.guard import compare
 from fmbpo.compare.imported import import_results
 from fmbpo.compare.reading import records_of
-from fmbpo.compare.record import Cell
 from fmbpo.errors import UserError
 from fmbpo.runs.findings import Finding
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from fmbpo.compare.comparison import Basis, Cell, Score
 from fmbpo.compare.imported import import_results, read_imported
 from fmbpo.compare.reading import records_of
-from fmbpo.compare.record import Basis, Cell, Score
 from fmbpo.errors import UserError
 from fmbpo.runs.status import is_run, scan
 

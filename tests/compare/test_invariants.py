@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from returns import blocks, table
 
 from fmbpo.compare import statistics
+from fmbpo.compare.comparison import Cell
 from fmbpo.compare.effects import contrasts, effect
-from fmbpo.compare.record import Cell
 
 A, B = Cell("a", "p"), Cell("a", "q")
 SEEDS = st.lists(st.integers(0, 1000), min_size=3, max_size=3)

@@ -7,9 +7,9 @@ import pytest
 from whole_store import load
 
 from fmbpo.cli import main
+from fmbpo.compare.comparison import Cell
 from fmbpo.compare.guard import compare
 from fmbpo.compare.reading import records_of
-from fmbpo.compare.record import Cell
 from fmbpo.config import identifying
 from fmbpo.errors import UserError
 from fmbpo.runs.folder import RunFolder
@@ -140,16 +140,16 @@ def test_a_study_that_has_not_ended(copy):
     study = copy("two__study__*")
     one, other = (copy(f"phase8_mlpwm_{name}policy__*") for name in ("flow", "mlp"))
     (study / "study.json").unlink()
-    with pytest.raises(UserError, match=r"(?s)study__.*not complete: study\.json is missing"):
+    with pytest.raises(UserError, match=r"(?s)study__.*not complete; missing: study\.json"):
         records_of([study])
     (one / "summary.json").unlink()
-    with pytest.raises(UserError, match=f"not complete: run {one.name} is missing"):
+    with pytest.raises(UserError, match=f"not complete; missing: {one.name}"):
         records_of([study])
     shutil.rmtree(other)
     with pytest.raises(UserError) as error:
         records_of([study])
     said = str(error.value)
-    assert "not complete: runs " in said
+    assert "not complete; missing: " in said
     assert one.name in said
     assert other.name in said
     assert "repeat the same fmbpo run" in said
@@ -162,6 +162,9 @@ def test_damaged_configuration_and_study(copy):
     with pytest.raises(UserError, match=r"config\.json: a key is missing .*final_episodes"):
         records_of([study])
     (study / "study.json").write_text("[]")
+    with pytest.raises(UserError, match="not a JSON object"):
+        records_of([study])
+    (study / "study.json").write_text('{"cells": []}')
     with pytest.raises(UserError, match="names no cells"):
         records_of([study])
 

@@ -282,11 +282,11 @@ def test_the_memory_that_is_needed_is_computed_first(files, tmp_path):
 
 
 def test_progress_says_rate_and_time_to_finish(monkeypatch, capsys):
-    from fmbpo.cli import progress
+    from fmbpo.cli import data
 
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    lines = progress.Lines(of_bytes="checking the files")
+    monkeypatch.setattr(data.time, "monotonic", lambda: now[0])
+    lines = data.Lines(of_bytes="checking the files")
     for seconds, done in ((0, 0), (1, 1000), (6, 6000), (8, 8000), (10, 10_000)):
         now[0] = 100.0 + seconds
         lines("episodes", done, 10_000)

@@ -7,15 +7,18 @@ import statistics
 
 from fmbpo.compare.comparison import (
     OVERALL,
+    Basis,
+    Cell,
     CellResult,
     Comparison,
     Cost,
     Effect,
     Estimate,
     Profile,
+    Record,
+    Score,
     Section,
 )
-from fmbpo.compare.record import Basis, Cell, Record, Score
 from fmbpo.runs.findings import Finding
 
 HOSTILE = "<script>alert(1)</script>"
@@ -256,8 +259,4 @@ def comparison(video=None):
             ],
             imported.title: ["Two different budgets stand side by side."],
         },
-        method=[
-            "The seed is the unit: episodes of one seed share its policy.",
-            "Intervals over tasks are percentile intervals of 10,000 stratified bootstraps.",
-        ],
     )

@@ -6,11 +6,11 @@ import pytest
 from fmbpo.errors import UserError
 from fmbpo.report.curves import (
     Heading,
-    HorizonErrors,
-    TaskCurves,
-    learning_curves,
+    draw,
+    errors_panel,
+    learning_panel,
+    losses_panel,
     mean_series,
-    pretraining_curves,
 )
 
 HEADING = Heading("phase8_mlpwm_mlppolicy", "laptop", "frozen", "3 seeds")
@@ -26,17 +26,18 @@ def read(path):
     return imread(path)
 
 
-def curves(seeds=3, **levels):
-    return TaskCurves({str(s): series(100.0 + s) for s in range(seeds)}, **levels)
+def panel(seeds=3, **levels):
+    return learning_panel("t", {str(s): series(100.0 + s) for s in range(seeds)}, levels)
 
 
 @pytest.mark.parametrize(
     ("count", "size"),
-    [(1, (6.4, 1)), (3, (10.8, 1)), (4, (10.8, 2))],
+    [(1, (6.4, 1)), (3, (12.6, 1)), (4, (12.6, 2))],
 )
 def test_size_grows_with_the_panels(tmp_path, count, size):
     path = tmp_path / "curves.png"
-    learning_curves(path, HEADING, {f"t{i}": curves(random=5.0, planner=90) for i in range(count)})
+    levels = {"random": 5.0, "planner (true simulator)": 90}
+    draw(path, HEADING, [panel(**levels) for _ in range(count)])
     pixels = read(path)
     wide, rows = size
     assert pixels.shape[:2] == (int(130 * (2.7 * rows + 1.14)), int(130 * wide))
@@ -46,16 +47,16 @@ def test_size_grows_with_the_panels(tmp_path, count, size):
 
 def test_equal_numbers_give_equal_files(tmp_path):
     for name in ("a.png", "b.png"):
-        learning_curves(tmp_path / name, HEADING, {"t": curves(1)})
+        draw(tmp_path / name, HEADING, [panel(1)])
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    learning_curves(tmp_path / "b.png", HEADING, {"t": curves(1, pwm=50.0)})
+    draw(tmp_path / "b.png", HEADING, [panel(1, **{"PWM, published": 50.0})])
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
 def test_the_scale_is_stamped(tmp_path):
     for name, scale in (("a.png", "laptop"), ("b.png", "full")):
         heading = Heading("x", scale, "frozen")
-        learning_curves(tmp_path / name, heading, {"t": curves(1)})
+        draw(tmp_path / name, heading, [panel(1)])
     a, b = read(tmp_path / "a.png"), read(tmp_path / "b.png")
     corner = (slice(0, 60), slice(-200, None))
     assert not np.array_equal(a[corner], b[corner])
@@ -65,12 +66,13 @@ def test_the_scale_is_stamped(tmp_path):
 
 def test_awkward_curves(tmp_path):
     tasks = {
-        "nothing yet": TaskCurves({"1": []}),
-        "one point, no number": TaskCurves({"1": [(0, math.nan)], "2": [(0, 3.0)]}),
-        "negative": TaskCurves({"1": [(0, -5.0), (10, -1.0)]}),
-        "no seeds": TaskCurves({}),
+        "nothing yet": {"1": []},
+        "one point, no number": {"1": [(0, math.nan)], "2": [(0, 3.0)]},
+        "negative": {"1": [(0, -5.0), (10, -1.0)]},
+        "no seeds": {},
     }
-    learning_curves(tmp_path / "a.png", Heading("long_name_" * 9, "tiny", "scratch"), tasks)
+    panels = [learning_panel(task, seeds, {}) for task, seeds in tasks.items()]
+    draw(tmp_path / "a.png", Heading("long_name_" * 9, "tiny", "scratch"), panels)
     assert read(tmp_path / "a.png").std() > 0
 
 
@@ -81,25 +83,22 @@ def test_mean_of_what_all_seeds_reached():
 
 def test_pretraining(tmp_path):
     errors = [
-        HorizonErrors(
+        errors_panel(
             "observation",
-            [1, 2, 4, 8, 16],
-            {"world model": [1, 2, 3, 4, 5], "copy baseline": [2, 4, 6, 8, 10]},
+            {"world model": {1: 1, 2: 2, 16: 5}, "copy baseline": {1: 2, 2: 4, 16: 10}},
         ),
-        HorizonErrors("reward", [1, 16], {"world model": [0.1, 0.2]}),
+        errors_panel("reward", {"world model": {1: 0.1, 16: 0.2}}),
     ]
     losses = {"total": [(0, 5.0), (100, 0.1)], "reward": [(0, 2.0), (100, math.nan)]}
-    pretraining_curves(tmp_path / "p.png", HEADING, losses, errors)
-    assert read(tmp_path / "p.png").shape[1] == int(130 * 3 * 4.4)
-    pretraining_curves(tmp_path / "q.png", HEADING, {}, errors[:1])
+    draw(tmp_path / "p.png", HEADING, [losses_panel(losses), *errors], own_legends=True)
+    assert read(tmp_path / "p.png").shape[1] == int(130 * 3 * 4.2)
+    draw(tmp_path / "q.png", HEADING, errors[:1], own_legends=True)
     assert read(tmp_path / "q.png").shape[1] == int(130 * 6.4)
 
 
 def test_nothing_to_draw_and_nowhere_to_write(tmp_path):
-    with pytest.raises(ValueError, match="no task"):
-        learning_curves(tmp_path / "a.png", HEADING, {})
     with pytest.raises(ValueError, match="nothing to draw"):
-        pretraining_curves(tmp_path / "a.png", HEADING, {}, [])
+        draw(tmp_path / "a.png", HEADING, [])
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="a file stands"):
-        learning_curves(tmp_path / "file" / "a.png", HEADING, {"t": curves(1)})
+        draw(tmp_path / "file" / "a.png", HEADING, [panel(1)])

@@ -12,13 +12,12 @@ import attrs
 import pytest
 from synthetic import CELLS, HOSTILE, comparison, imported_section, main_section
 
-from fmbpo.compare.comparison import OVERALL, CellResult, Comparison, Estimate
-from fmbpo.compare.record import Score
+from fmbpo.compare.comparison import OVERALL, CellResult, Comparison, Estimate, Score
 from fmbpo.report.pages import training
+from fmbpo.report.pages.content import clean, decimal, significant
 from fmbpo.report.pages.csv_files import ALL_TASKS, csv_files, csv_text
+from fmbpo.report.pages.figures import styles
 from fmbpo.report.pages.render import html, parts_of, picture_files
-from fmbpo.report.pages.svg import styles
-from fmbpo.report.pages.text import clean, decimal, significant
 
 VOID = {"meta", "link", "img", "br"}
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"
@@ -265,7 +264,7 @@ HEADINGS = ("Effects", "Learning curves", "Cost", "World models", "Videos")
 def test_what_is_not_there_is_left_out(made, parts):
     bases = made.sections[0].bases
     bare = attrs.evolve(imported_section(), effects=[], title="bare", mixed=[], bases=bases)
-    comparison = Comparison(name="bare", sections=[bare], attention={}, method=[])
+    comparison = Comparison(name="bare", sections=[bare], attention={})
     (part,) = parts_of(comparison)
     assert [block.title for block in part.blocks] == ["Returns", "Health", "Provenance"]
     found = html(comparison, [part])

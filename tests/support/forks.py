@@ -27,7 +27,7 @@ IMPORTS = (
     "fmbpo.running.study",
     "fmbpo.interop.checkpoints",
     "fmbpo.report.pages",
-    "fmbpo.report.run_table",
+    "fmbpo.report.closing_table",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     "matplotlib.figure",
@@ -39,7 +39,7 @@ STEPS = 40
 WHERE = {
     "fmbpo.interop.checkpoints": "import",
     "fmbpo.report.pages.write": "report",
-    "fmbpo.cli.comparing": "report",
+    "fmbpo.cli.runs": "report",
     "fmbpo.runs.heartbeat": "heartbeat",
     "fmbpo.runs.checkpoint": "checkpoint",
     "fmbpo.measure.evaluation": "evaluation",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fmbpo.compare.record import Cell
+from fmbpo.compare.comparison import Cell
 
 
 def blocks(*tasks):

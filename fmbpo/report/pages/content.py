@@ -1,20 +1,56 @@
-"""The report's content as data: tables, pictures, videos, and the blocks that hold them."""
+"""The report's content as data: numbers as readers see them, tables, pictures, videos, blocks."""
 
 from __future__ import annotations
 
 import itertools
+import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
 import attrs
 
-from fmbpo.compare.comparison import Estimate
-from fmbpo.report.pages.text import decimal, interval, significant
-from fmbpo.report.run_table import NONE
+from fmbpo.base.text import NONE
+from fmbpo.compare.comparison import Estimate, Section
 
 Tone = Literal["", "decided", "open", "warning"]
 """The emphasis of a word. It only repeats the word's meaning."""
 T = TypeVar("T")
+LEVEL = "95\N{NO-BREAK SPACE}%"
+"""The confidence of all intervals; never split at the end of a line."""
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def clean(text: object) -> str:
+    """The text with a replacement character for each character that HTML or XML forbids."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", str(text))
+
+
+def decimal(value: float | None, digits: int) -> str:
+    """A number with ``digits`` decimals and a true minus sign; ``NONE`` for None."""
+    if value is None:
+        return NONE
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", "−")
+
+
+def significant(value: float | None) -> str:
+    """A number with three significant digits, without an exponent if that is readable."""
+    if value is None or value == 0 or not math.isfinite(value):
+        return decimal(value, 0)
+    size = math.floor(math.log10(abs(value)))
+    if size < -4 or size > 6:
+        return f"{value:.2e}".replace("-", "−")
+    return decimal(value, max(0, 2 - size))
+
+
+def interval(estimate: Estimate, digits: int) -> str:
+    """``[low, high]``; empty if the estimate has no interval."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"[{decimal(estimate.low, digits)}, {decimal(estimate.high, digits)}]"
 
 
 @attrs.frozen
@@ -66,27 +102,18 @@ def words(title: str, text: Callable[[T], str]) -> Column[T]:
 
 @attrs.frozen
 class Table:
-    """Rows of entries; the first entry names the row. ``title`` is the caption."""
+    """A row for each item; the first entry names the row. ``title`` is the caption."""
 
     title: str
     columns: Sequence[Column[Any]]
-    rows: Sequence[Sequence[Field]]
+    items: Iterable[Any]
     notes: Sequence[str] = ()
     sortable: bool = True
 
-    @classmethod
-    def of(
-        cls,
-        title: str,
-        columns: Sequence[Column[T]],
-        items: Iterable[T],
-        notes: Sequence[str] = (),
-        *,
-        sortable: bool = True,
-    ) -> Table:
-        """One row for each item."""
-        rows = [[column.field(item) for column in columns] for item in items]
-        return cls(title, columns, rows, notes, sortable)
+    @property
+    def rows(self) -> list[list[Field]]:
+        """The entries, by row and column."""
+        return [[column.field(item) for column in self.columns] for item in self.items]
 
     @property
     def groups(self) -> list[tuple[str, list[tuple[int, Column[Any]]]]]:
@@ -143,13 +170,12 @@ class Verdict:
     by_task: str
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Part:
-    """A section of the page. ``mixed`` is empty if no bases were mixed."""
+    """A section of the page."""
 
-    title: str
+    section: Section
     anchor: str
-    mixed: str
     basis: Table
     verdicts: Sequence[Verdict]
     blocks: Sequence[Block]

@@ -9,9 +9,17 @@ from typing import TypeAlias
 
 import attrs
 
-from fmbpo.compare.comparison import OVERALL, CellResult, Comparison, Effect, Estimate, Section
-from fmbpo.compare.record import Record, Score
-from fmbpo.report.pages.text import clean
+from fmbpo.compare.comparison import (
+    OVERALL,
+    CellResult,
+    Comparison,
+    Effect,
+    Estimate,
+    Record,
+    Score,
+    Section,
+)
+from fmbpo.report.pages.content import clean
 
 ALL_TASKS = "(all)"
 """The entry in the column ``task`` of a number over all tasks."""
@@ -25,13 +33,8 @@ def csv_files(comparison: Comparison) -> dict[str, str]:
     """The files' contents by name. A missing number is an empty field; several runs, or several
     values of a basis, are joined by ``"; "``."""
     sections = comparison.sections
-    seeds = [
-        _seed(section, record, task, seed, score)
-        for section in sections
-        for record in section.records
-        for task, by_seed in record.scores.items()
-        for seed, score in by_seed.items()
-    ]
+    seeds = [_seed(s, record, *found) for s in sections for record in s.records
+             for found in record.policies]  # fmt: skip
     results = [_result(section, result) for section in sections for result in section.results]
     effects = [_effect(section, effect) for section in sections for effect in section.effects]
     return {

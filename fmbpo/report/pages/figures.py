@@ -1,48 +1,81 @@
 """The report's figures: returns, effects, performance profiles, curves, model errors.
 
-Each function returns an ``svg`` element; ``name`` is its id on the page, ``style`` the look of each
-cell or world model.
+SVG with the colours and fonts of the page; equal figures give equal bytes. Each figure's function
+returns an ``svg`` element; ``name`` is its id on the page, ``style`` the look of each cell or world
+model.
 """
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import re
+import warnings
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from fmbpo.compare.comparison import OVERALL, CellResult, Estimate, Profile
-from fmbpo.compare.record import Cell, Series
-from fmbpo.report.curves import columns_of, mean_series
-from fmbpo.report.pages.svg import (
-    INK,
-    MUTED,
-    PAPER,
-    Style,
-    draw,
-    frame,
-    label,
-    legend,
-    line,
-    rows,
-)
+import attrs
+
+from fmbpo.compare.comparison import OVERALL, Cell, CellResult, Estimate, Profile, Series
+from fmbpo.report.curves import COLOURS, DASHES, columns_of, mean_series
+from fmbpo.report.pages.content import clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    Draw = Callable[[Figure, Axes], None]
+
+WIDTH = 5.4
+"""Inches of 72 SVG units: text of 12 units has about 11 pixels on a phone, 14 on a desktop."""
+INK, MUTED, GRID, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
+"""Placeholders for the colours of the page; see ``_ROLES``."""
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_ROLES = {
+    INK: "currentColor",
+    MUTED: "var(--muted, #5a5a5a)",
+    GRID: "var(--grid, #e2e2e2)",
+    PAPER: "var(--paper, #ffffff)",
+    **{c.lower(): f"var(--series-{i}, {c.lower()})" for i, c in enumerate(COLOURS)},
+}
+_SVG = "http://www.w3.org/2000/svg"
+_STYLE = Path(__file__).parent / "templates" / "figures.mplstyle"
 ALL_TASKS = "all tasks"
 """The name of the row over all tasks."""
 MOST_RETURN, RETURN_EDGE = 1000.0, 40.0
 """The largest possible return, and how far an axis of returns extends beyond it."""
 _LEVELS = (("PWM, published", "pwm", "-"), ("TD-MPC2, published", "tdmpc2", (0, (2, 1.4))))
+_Key = TypeVar("_Key", bound=Hashable)
 
 
-def returns(
-    name: str,
-    title: str,
-    tasks: Mapping[str, Sequence[CellResult]],
-    style: Mapping[Cell, Style],
-) -> str:
+@attrs.frozen
+class Style:
+    """The look of one cell, effect or world model in all figures; each part distinguishes it."""
+
+    colour: str
+    dash: str
+    marker: str
+
+
+Looks: TypeAlias = Mapping[Cell, Style]
+"""The style of each cell."""
+
+
+def styles(things: Iterable[_Key]) -> dict[_Key, Style]:
+    """A style for each distinct thing, in order."""
+    return {
+        thing: Style(
+            COLOURS[place % len(COLOURS)],
+            DASHES[place % len(DASHES)],
+            _MARKERS[place % len(_MARKERS)],
+        )
+        for place, thing in enumerate(dict.fromkeys(things))
+    }
+
+
+def returns(name: str, title: str, tasks: Mapping[str, Sequence[CellResult]], style: Looks) -> str:
     """A band for each task: the mean and interval of each cell, its seeds, published returns."""
 
     def paint(figure: Figure, axes: Axes) -> None:
@@ -54,7 +87,7 @@ def returns(
             seen.add(words)
             return found
 
-        rows(axes, list(tasks))
+        _rows(axes, list(tasks))
         for row, found in enumerate(tasks.values()):
             for place, result in enumerate(found):
                 y = row + 0.62 * ((place + 0.5) / len(found) - 0.5)
@@ -63,10 +96,10 @@ def returns(
                     result.values, [y] * len(result.values), "o",
                     ms=3.2, color=look.colour, alpha=0.45, mew=0,
                 )  # fmt: skip
-                _point(axes, result.mean, y, look.colour, look.marker, 6.0)
+                _point(axes, result.mean, y, look, 6.0)
                 axes.plot(
                     [], [], look.marker, color=look.colour, ms=6, mec=PAPER, mew=0.6,
-                    label=once(label(str(result.cell), 40)),
+                    label=once(_label(str(result.cell), 40)),
                 )  # fmt: skip
             for words, field, dash in _LEVELS:
                 levels = {getattr(result, field) for result in found} - {None}
@@ -80,7 +113,7 @@ def returns(
         low, high = axes.get_xlim()
         axes.set_xlim(max(min(0.0, low), -RETURN_EDGE), min(high, MOST_RETURN + RETURN_EDGE))
         axes.set_xlabel("return")
-        legend(figure, axes)
+        _legend(figure, axes)
 
     most = max(map(len, tasks.values()))
     row = 0.2 + 0.19 * most if len(tasks) <= 8 else 0.12 + 0.12 * most
@@ -89,18 +122,19 @@ def returns(
         "Published returns of PWM and TD-MPC2 are marked if they are known. An interval that "
         "reaches the edge extends beyond it: with few seeds it can be wider than 0 to 1000."
     )
-    return draw(name, title, words, 1.2 + len(tasks) * row, paint)
+    return _draw(name, title, words, 1.2 + len(tasks) * row, paint)
 
 
 def forest(name: str, title: str, differences: Mapping[str, Estimate], style: Style) -> str:
     """Differences of returns / 1000 with their intervals by task; ``OVERALL`` is all tasks."""
 
     def paint(figure: Figure, axes: Axes) -> None:
-        rows(axes, [task or ALL_TASKS for task in differences])
+        _rows(axes, [task or ALL_TASKS for task in differences])
         axes.axvline(0.0, color=INK, lw=0.9)
         for row, (task, found) in enumerate(differences.items()):
-            marker, size = ("o", 6.5) if task else ("D", 8.0)
-            _point(axes, found, row, style.colour, marker, size, hollow=not _decided(found))
+            look, size = attrs.evolve(style, marker="o" if task else "D"), 6.5 if task else 8.0
+            open_ = found.low is None or found.high is None or found.low <= 0 <= found.high
+            _point(axes, found, row, look, size, hollow=open_)
             if task == OVERALL and len(differences) > 1:
                 axes.axhline(row + 0.5, color=MUTED, lw=0.6)
         low, high = axes.get_xlim()
@@ -112,10 +146,10 @@ def forest(name: str, title: str, differences: Mapping[str, Estimate], style: St
         "Differences with 95 % intervals, over all tasks (diamond) and for each task. "
         "Filled if the interval excludes 0."
     )
-    return draw(name, title, words, 0.85 + 0.31 * len(differences), paint)
+    return _draw(name, title, words, 0.85 + 0.31 * len(differences), paint)
 
 
-def profiles(name: str, title: str, found: Sequence[Profile], style: Mapping[Cell, Style]) -> str:
+def profiles(name: str, title: str, found: Sequence[Profile], style: Looks) -> str:
     """The share of runs above each score, with its band."""
 
     def paint(figure: Figure, axes: Axes) -> None:
@@ -124,20 +158,15 @@ def profiles(name: str, title: str, found: Sequence[Profile], style: Mapping[Cel
             axes.fill_between(
                 x, list(profile.low), list(profile.high), color=look.colour, alpha=0.13, lw=0
             )
-            line(axes, x, profile.share, look, str(profile.cell), every=max(1, len(x) // 8))
+            _line(axes, x, profile.share, look, str(profile.cell), markevery=max(1, len(x) // 8))
         axes.set_ylim(-0.02, 1.02)
-        frame(figure, axes, "score τ (return / 1000)", "share of runs above τ")
+        _frame(figure, axes, "score τ (return / 1000)", "share of runs above τ")
 
     words = "The share of each cell's runs with a score above each threshold, with 95 % bands."
-    return draw(name, title, words, 3.9, paint)
+    return _draw(name, title, words, 3.9, paint)
 
 
-def curves(
-    name: str,
-    title: str,
-    cells: Mapping[Cell, Sequence[Series]],
-    style: Mapping[Cell, Style],
-) -> str:
+def curves(name: str, title: str, cells: Mapping[Cell, Sequence[Series]], style: Looks) -> str:
     """Return against iteration: every seed a thin line, their mean a thick one."""
 
     def paint(figure: Figure, axes: Axes) -> None:
@@ -147,17 +176,17 @@ def curves(
             for series in seeds if len(seeds) > 1 else ():
                 axes.plot(*columns_of(series), color=look.colour, lw=0.8, alpha=0.45)
             x, y = columns_of(mean_series(seeds))
-            line(axes, x, y, look, str(cell), every=max(1, len(x) // 6))
+            _line(axes, x, y, look, str(cell), markevery=max(1, len(x) // 6))
             top += [v for series in seeds for _, v in series if math.isfinite(v)]
         axes.set_ylim(min(0.0, *top) * 1.05, max(top) * 1.06 or 1.0)
         axes.locator_params(axis="x", nbins=5)
-        frame(figure, axes, "iteration", "return")
+        _frame(figure, axes, "iteration", "return")
 
     words = (
         "Return in evaluation against the iteration of training: a thin line for each seed, "
         "a thick one for their mean."
     )
-    return draw(name, title, words, 3.6, paint)
+    return _draw(name, title, words, 3.6, paint)
 
 
 def model_errors(
@@ -167,37 +196,128 @@ def model_errors(
 
     def paint(figure: Figure, axes: Axes) -> None:
         for kind, found in errors.items():
-            line(axes, list(found), list(found.values()), style[kind], kind, size=6.5)
+            _line(axes, list(found), list(found.values()), style[kind], kind, ms=6.5)
         ticks = sorted({horizon for found in errors.values() for horizon in found})
         if len(ticks) > 1 and ticks[0] > 0:
             axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
-        frame(figure, axes, "horizon (agent steps)", "error (standard deviations)")
+        _frame(figure, axes, "horizon (agent steps)", "error (standard deviations)")
 
     words = "The held-out error of predicted observations against the horizon of prediction."
-    return draw(name, title, words, 3.6, paint)
-
-
-def _decided(found: Estimate) -> bool:
-    """Whether the interval excludes 0."""
-    return found.low is not None and found.high is not None and not found.low <= 0 <= found.high
+    return _draw(name, title, words, 3.6, paint)
 
 
 def _point(
-    axes: Axes,
-    found: Estimate,
-    y: float,
-    colour: str,
-    marker: str,
-    size: float,
-    *,
-    hollow: bool = False,
+    axes: Axes, found: Estimate, y: float, look: Style, size: float, hollow: bool = False
 ) -> None:
     """A number and its interval at height ``y``."""
     if found.low is not None and found.high is not None:
-        axes.plot([found.low, found.high], [y, y], "-", color=colour, lw=1.8)
-    edge, face = (colour, PAPER) if hollow else (PAPER, colour)
-    width = 1.6 if hollow else 0.6
-    axes.plot(found.value, y, marker, color=face, mec=edge, mew=width, ms=size, zorder=3)
+        axes.plot([found.low, found.high], [y, y], "-", color=look.colour, lw=1.8)
+    edge, face, width = (look.colour, PAPER, 1.6) if hollow else (PAPER, look.colour, 0.6)
+    axes.plot(found.value, y, look.marker, color=face, mec=edge, mew=width, ms=size, zorder=3)
+
+
+def _draw(name: str, title: str, description: str, height: float, paint: Draw) -> str:
+    """A figure with one pair of axes, ``height`` inches high, painted by ``paint(figure, axes)``,
+    as an ``svg`` element. ``name`` must be unique on the page."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    stream = io.StringIO()
+    with rc_context(fname=_STYLE), warnings.catch_warnings():
+        # Text stays text, so it does not matter whether matplotlib's own font has a glyph.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        figure.patch.set_alpha(0)
+        axes = figure.subplots()
+        axes.patch.set_alpha(0)
+        paint(figure, axes)
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(stream, format="svg", metadata=nothing)
+    return _adapt(stream.getvalue(), name, title, description)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """The labelled lines above the axes, in as many columns as fit."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        longest = max(map(len, labels))
+        room = max(1, math.floor(WIDTH * 72 / (6.6 * longest + 46)))
+        columns = math.ceil(len(labels) / math.ceil(len(labels) / room))
+        figure.legend(
+            handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.2,
+            handlelength=2.4, borderaxespad=0, borderpad=0.2,
+        )  # fmt: skip
+
+
+def _line(
+    axes: Axes, x: Sequence[float], y: Sequence[float], look: Style, name: str, **more: Any
+) -> None:
+    """A line with markers, named in the legend; ``more``: matplotlib's properties of lines."""
+    axes.plot(
+        x, y, color=look.colour, ls=look.dash, lw=2, marker=look.marker, mec=PAPER, mew=0.6,
+        label=_label(name, 40), **{"ms": 5, **more},
+    )  # fmt: skip
+
+
+def _frame(figure: Figure, axes: Axes, x: str, y: str) -> None:
+    """Name both axes, the vertical one above its end; add a grid and the legend."""
+    axes.set_xlabel(x)
+    axes.set_title(y, loc="left", fontsize=12, pad=8)
+    axes.grid()
+    _legend(figure, axes)
+
+
+def _label(text: str, longest: int = 22) -> str:
+    """A name shortened to fit into a figure."""
+    text = clean(text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name rows down the left side, the first on top, with vertical grid lines."""
+    axes.set_yticks(range(len(names)), [_label(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+
+
+def _adapt(text: str, name: str, title: str, description: str) -> str:
+    """matplotlib's SVG with the page's colours, unique ids, a title and a description."""
+    ET.register_namespace("", _SVG)
+    root = ET.fromstring(re.sub(r"<!DOCTYPE[^>]*>", "", text))
+    for parent in list(root.iter()):
+        for child in parent.findall("{*}metadata") + parent.findall("{*}style"):
+            parent.remove(child)
+    used = set(re.findall(r"#([\w-]+)[\"')]", text))
+    for element in root.iter():
+        element.attrib = {
+            key.rpartition("}")[2]: _adapt_value(value, name)  # ``href`` without its old namespace
+            for key, value in element.attrib.items()
+            if key != "id" or value in used
+        }
+        if "id" in element.attrib:
+            element.set("id", f"{name}-{element.get('id')}")
+    root.attrib = {
+        "viewBox": root.attrib["viewBox"],
+        "role": "img",
+        "aria-labelledby": f"{name}-title {name}-desc",
+        "style": "stroke-linejoin: round; stroke-linecap: butt",
+    }
+    for place, (tag, words) in enumerate((("title", title), ("desc", description))):
+        element = ET.Element(f"{{{_SVG}}}{tag}", {"id": f"{name}-{tag}"})
+        element.text = clean(words)
+        root.insert(place, element)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _adapt_value(value: str, name: str) -> str:
+    value = re.sub(r"#[0-9a-f]{6}\b", lambda m: _ROLES.get(m[0], m[0]), value)
+    value = re.sub(r"url\(#", f"url(#{name}-", value)
+    value = re.sub(r"^#(?=[\w-]+$)", f"#{name}-", value)
+    return re.sub(r"(font: (?:\w+ )*?[\d.]+px)[^;]*", r"\1 system-ui, sans-serif", value)

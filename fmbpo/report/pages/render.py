@@ -12,10 +12,9 @@ import jinja2
 from markupsafe import Markup
 
 from fmbpo.compare.comparison import Comparison
-from fmbpo.report.pages import effects, provenance, returns, training
-from fmbpo.report.pages.content import Part
-from fmbpo.report.pages.svg import styles
-from fmbpo.report.pages.text import clean
+from fmbpo.report.pages import results, training
+from fmbpo.report.pages.content import Part, clean
+from fmbpo.report.pages.figures import styles
 
 
 def parts_of(comparison: Comparison) -> list[Part]:
@@ -27,24 +26,18 @@ def parts_of(comparison: Comparison) -> list[Part]:
     for number, section in enumerate(sections, 1):
         anchor = f"s{number}"
         blocks = [
-            returns.returns(section, anchor, cells),
-            effects.effects(section, anchor),
+            results.returns(section, anchor, cells),
+            results.effects(section, anchor),
             training.curves(section, anchor, cells),
             training.costs(section),
             training.model_errors(section, anchor, models),
-            provenance.health(section),
+            training.health(section),
             training.videos(section),
-            provenance.provenance(section),
+            training.provenance(section),
         ]
-        part = Part(
-            title=section.title,
-            anchor=anchor,
-            mixed="; ".join(section.mixed),
-            basis=provenance.basis(section),
-            verdicts=effects.verdicts(section),
-            blocks=[block for block in blocks if block],
-        )
-        parts.append(part)
+        shown = [block for block in blocks if block]
+        basis, verdicts = training.basis(section), results.verdicts(section)
+        parts.append(Part(section, anchor, basis, verdicts, shown))
     return parts
 
 

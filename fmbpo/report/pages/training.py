@@ -1,4 +1,4 @@
-"""Training as readers see it: learning curves, cost, the world models' errors, videos."""
+"""Runs as readers see them: their basis, curves, cost, model errors, health, videos, provenance."""
 
 from __future__ import annotations
 
@@ -6,23 +6,34 @@ import base64
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 
-from fmbpo.compare.comparison import Cost, Section
+import attrs
+
+from fmbpo.base.text import NONE
+from fmbpo.compare.comparison import Basis, Cell, Cost, Record, Section, Series
 from fmbpo.compare.reading import VIDEOS
-from fmbpo.compare.record import Cell, Record, Series
 from fmbpo.report.curves import mean_series
 from fmbpo.report.pages import figures
-from fmbpo.report.pages.content import Block, Column, Field, Picture, Table, Video, words
-from fmbpo.report.pages.svg import Style
-from fmbpo.report.pages.text import significant
-from fmbpo.report.run_table import NONE
+from fmbpo.report.pages.content import (
+    Block,
+    Column,
+    Field,
+    Picture,
+    Table,
+    Video,
+    significant,
+    words,
+)
+from fmbpo.runs.findings import Finding
 
+_BASIS = tuple(field.name for field in attrs.fields(Basis))
 LARGEST_VIDEO = 20 * 2**20
 """The size in bytes of the largest video that the page holds."""
 
 
-def curves(section: Section, name: str, style: Mapping[Cell, Style]) -> Block | None:
+def curves(section: Section, name: str, style: figures.Looks) -> Block | None:
     """A figure for each task; None if no run has curves."""
     known = [task for record in section.records for task in record.scores]
     pictures: list[Picture] = []
@@ -63,22 +74,20 @@ def costs(section: Section) -> Block | None:
         f"{NONE}: not recorded. Compare hours on the same hardware only. The pretraining of a "
         "world model counts once per cell, however many of the cell's runs used it."
     ]
-    if len({_work(section.records, cost.cell) for cost in section.costs}) > 1:
+    work = {
+        frozenset((t, s) for r in section.records if r.cell == cost.cell for t, s, _ in r.policies)
+        for cost in section.costs
+    }
+    if len(work) > 1:
         notes.append(
             "Cells differ in tasks or seeds: the cost of each cell, and its return for that cost, "
             "cover its own tasks and seeds."
         )
     title = "Cost of training, all tasks and seeds of a cell"
-    return Block(title="Cost", tables=[Table.of(title, columns, recorded, notes)])
+    return Block(title="Cost", tables=[Table(title, columns, recorded, notes)])
 
 
-def _work(records: Sequence[Record], cell: Cell) -> frozenset[tuple[str, str]]:
-    """Every (task, seed) of a cell."""
-    mine = [record.scores for record in records if record.cell == cell]
-    return frozenset((task, seed) for tasks in mine for task, by in tasks.items() for seed in by)
-
-
-def model_errors(section: Section, name: str, style: Mapping[str, Style]) -> Block | None:
+def model_errors(section: Section, name: str, style: Mapping[str, figures.Style]) -> Block | None:
     """The world models' errors by horizon; None if none is recorded."""
     errors = {kind: dict(sorted(by.items())) for kind, by in section.model_errors.items() if by}
     if not errors:
@@ -91,7 +100,7 @@ def model_errors(section: Section, name: str, style: Mapping[str, Style]) -> Blo
     horizons = sorted({horizon for found in errors.values() for horizon in found})
     title = "Error of the world models by horizon"
     caption = "Held-out error of observations, in standard deviations"
-    data = Table.of(caption, columns, horizons)
+    data = Table(caption, columns, horizons)
     last = "; ".join(
         f"{kind} {significant(found[max(found)])} at {max(found)} steps"
         for kind, found in errors.items()
@@ -148,7 +157,7 @@ def _curve_table(task: str, cells: Mapping[Cell, Sequence[Series]]) -> Table:
     columns = [Column[int]("iteration", lambda x: Field(f"{x:,.0f}", x)), *map(column, cells)]
     iterations = sorted({x for found in means.values() for x in found})
     notes = ["Mean over seeds; under it the lowest and the highest seed."]
-    return Table.of(f"Returns during training: {task}", columns, iterations, notes)
+    return Table(f"Returns during training: {task}", columns, iterations, notes)
 
 
 def _ends(cells: Mapping[Cell, Sequence[Series]]) -> str:
@@ -159,3 +168,50 @@ def _ends(cells: Mapping[Cell, Sequence[Series]]) -> str:
         if last:
             parts.append(f"{cell} {statistics.fmean(last):.1f}")
     return f"At the end: {'; '.join(parts)}." if parts else ""
+
+
+def basis(section: Section) -> Table:
+    """What all runs of the section share; if bases were mixed, each has a column."""
+
+    def name(field: str) -> Field:
+        differs = len({getattr(one, field) for one in section.bases}) > 1
+        return Field(field, note="differs", tone="warning") if differs else Field(field)
+
+    def column(number: int, one: Basis) -> Column[str]:
+        title = f"basis {number}" if len(section.bases) > 1 else "all runs"
+        return words(title, lambda field: str(getattr(one, field)))
+
+    columns = [column(number, one) for number, one in enumerate(section.bases, 1)]
+    title, columns = "What the numbers rest on", [Column("", name, numeric=False), *columns]
+    return Table(title, columns, _BASIS, sortable=False)
+
+
+def health(section: Section) -> Block:
+    """The failed gates of every run."""
+    found = [(record, finding) for record in section.records for finding in record.health]
+    if not found:
+        return Block(title="Health", text=["No failed health gate is recorded for these runs."])
+    columns: list[Column[tuple[Record, Finding]]] = [
+        words("run", lambda row: row[0].name),
+        words("where", lambda row: row[1].where or "the run"),
+        Column("gate", lambda row: Field(row[1].gate, tone="warning"), numeric=False),
+        words("message", lambda row: row[1].message),
+        words("detail", lambda row: row[1].detail),
+        Column("since iteration", lambda row: Field.number(row[1].since, 0)),
+    ]
+    failed = sum(bool(record.health) for record in section.records)
+    text = [f"Gates failed in {failed} of {len(section.records)} runs."]
+    return Block(title="Health", text=text, tables=[Table("Failed gates", columns, found)])
+
+
+def provenance(section: Section) -> Block:
+    """Every run, with everything that its numbers rest on."""
+    paths = ("name", "cell", "experiment", "phase", *(f"basis.{name}" for name in _BASIS),
+             "checkpoint", "hardware", "source")  # fmt: skip
+
+    def column(path: str) -> Column[Record]:
+        title = "run" if path == "name" else path.removeprefix("basis.")
+        return words(title, lambda record: str(attrgetter(path)(record)))
+
+    table = Table("Runs", [column(path) for path in paths], section.records)
+    return Block(title="Provenance", tables=[table])

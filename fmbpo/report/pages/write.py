@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import itertools
 import json
@@ -27,8 +28,7 @@ def write_report(comparison: Comparison, out: Path) -> list[Path]:
     comparisons give equal bytes. Raises ``UserError`` if ``out`` contains anything else or cannot
     be written; nothing half-written is left.
     """
-    out = _resolved(out)
-    check_place(out)
+    out = check_place(out)
     parts = parts_of(comparison)
     texts = {"report.html": html(comparison, parts), **csv_files(comparison)}
     texts |= {f"figures/{name}": text for name, text in picture_files(parts).items()}
@@ -80,21 +80,21 @@ def _sweep(out: Path) -> None:
 def _lives(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # another user's
+    except OSError as error:
+        return error.errno != errno.ESRCH  # EPERM: another user's
     return True
 
 
-def check_place(out: Path) -> None:
-    """Raise ``UserError`` unless ``out`` is absent, empty, or holds a report and nothing else."""
-    out = _resolved(out)
+def check_place(out: Path) -> Path:
+    """``out`` without links, if it is absent, empty, or holds a report and nothing else.
+
+    Raises ``UserError`` otherwise.
+    """
+    out = Path(os.path.realpath(out))  # Path.resolve raises RuntimeError for links in a circle
     with disk_errors(out):
         if not out.exists():
-            return
-    listed = _listed(out)
-    with disk_errors(out):
+            return out
+        listed = _listed(out)
         found = (path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir())
         # Only the first few: it may be the root of a disk.
         strange = sorted(itertools.islice((name for name in found if name not in listed), 5))
@@ -105,10 +105,7 @@ def check_place(out: Path) -> None:
             where=str(out),
             remedy="name a folder that is empty, does not exist yet, or holds a report",
         )
-
-
-def _resolved(out: Path) -> Path:
-    return Path(os.path.realpath(out))  # Path.resolve raises RuntimeError for links in a circle
+    return out
 
 
 def _listed(out: Path) -> set[str]:

@@ -1,0 +1,225 @@
+"""The tables that close a run and a study: every return beside its baselines and references."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from fmbpo.base.text import NONE
+from fmbpo.report.interval import Interval, above, interval_note, planned_sample, sample, t_interval
+from fmbpo.runs import metrics
+from fmbpo.runs.findings import Finding, by_gate
+from fmbpo.runs.summary import Summary, TaskResult
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+_MEASURES = (metrics.REWARD_R2, metrics.REWARD_STD, metrics.REAL_REWARD_STD, metrics.SCORE)
+_COSTS = ("training, PFLOP", "training, seconds", "mean return per PFLOP", "mean return per second")
+
+
+def print_run(summary: Summary, stream: TextIO, *, width: int | None = None) -> None:
+    """Write a run's table and the notes under it; in colour if the stream is a terminal.
+
+    Tasks are rows; the last row is the mean over tasks. The ± is the 95 % t interval over seeds, or
+    over the episodes of a single seed (see ``fmbpo.report.interval``). "MPPI", if the run asked for
+    it, is planning in the world model at every step; "planner" is the sampling planner that knows
+    the true simulator; "PWM" is the published return.
+    """
+    from rich.text import Text
+
+    table = [_run_table(summary)] if summary.tasks else []
+    _print(stream, width, [Text(_heading(summary), style="bold"), *table, *_notes(summary)])
+
+
+def print_study(
+    summaries: Mapping[str, Summary],
+    findings: Sequence[Finding],
+    stream: TextIO,
+    *,
+    width: int | None = None,
+) -> None:
+    """Write a study's table, then each cell's failed health gates, then ``findings`` about all
+    cells.
+
+    Cells are columns; rows are their returns by task (± 95 % t interval), with and without MPPI,
+    the world models' held-out measures (before -> after if they learned beside the policies), the
+    cost of training, and the number of failed health gates. A row without a number is left out.
+    """
+    tasks = [task for summary in summaries.values() for task in summary.tasks.values()]
+    warnings = {name: by_gate(summary.health) for name, summary in summaries.items()}
+    notes = [
+        *([interval_note(tasks)] if tasks else []),
+        *(f"WARNING, {name}: {text}" for name, texts in warnings.items() for text in texts),
+        *(f"WARNING: {text}" for text in by_gate(findings)),
+    ]
+    _print(stream, width, [_study_table(summaries), *notes])
+
+
+def _print(stream: TextIO, width: int | None, parts: Iterable[RenderableType]) -> None:
+    from rich.console import Console
+
+    console = Console(file=stream, width=width, highlight=False, markup=False)
+    for part in parts:
+        console.print(part)
+
+
+def _table(first: str, columns: Iterable[str]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _run_table(summary: Summary) -> Table:
+    planning = ["MPPI ± 95 %"] if summary.planning else []
+    columns = ("return ± 95 %", *planning, "random", "untrained", "planner", "PWM", "of planner")
+    table = _table("task", columns)
+    for name, task in summary.tasks.items():
+        planned = [_mean(planned_sample(task))] if planning else []
+        table.add_row(name, _mean(sample(task)), *planned, *_references([task]))
+    if len(summary.tasks) > 1:
+        tasks = list(summary.tasks.values())
+        table.add_section()
+        returns = [str(mean_over_tasks(tasks)), *([_planned(tasks)] if planning else [])]
+        table.add_row(f"mean of {len(tasks)}", *returns, *_references(tasks), style="bold")
+    return table
+
+
+def _study_table(summaries: Mapping[str, Summary]) -> Table:
+    every = list(summaries.values())
+    table = _table("", summaries)
+
+    def row(title: str, values: Sequence[str], style: str = "") -> None:
+        if any(value != NONE for value in values):
+            table.add_row(title, *values, style=style)
+
+    row("protocol", [s.protocol or "pretraining" for s in every])
+    for task in dict.fromkeys(task for s in every for task in s.tasks):
+        found = [s.tasks.get(task) for s in every]
+        row(f"return, {task}", [_mean(sample(x)) if x else NONE for x in found])
+        row(f"  with MPPI, {task}", [_mean(planned_sample(x)) if x else NONE for x in found])
+    shared = [t for t in every[0].tasks if all(t in s.tasks for s in every)]
+    if len(shared) > 1:
+        means = [str(mean_over_tasks([s.tasks[t] for t in shared])) for s in every]
+        row(f"return, mean of {len(shared)}", means, "bold")
+    table.add_section()
+    for measure in _MEASURES:
+        row(metrics.TITLES[measure], [_measure(summary, measure) for summary in every])
+    table.add_section()
+    for title, *costs in zip(_COSTS, *map(_cost, every), strict=True):
+        row(title, costs)
+    row("health gates failed", [str(len({f.gate for f in s.health})) for s in every])
+    return table
+
+
+def _heading(summary: Summary) -> str:
+    """Experiment, scale, protocol, conventions and plugins in one line."""
+    parts = [
+        summary.experiment,
+        f"scale {summary.scale}",
+        summary.protocol or "pretraining",
+        f"conventions {summary.conventions_text}",
+        f"world model {summary.world_model.plugin}",
+    ]
+    if summary.policy:
+        parts.append(f"policy {summary.policy.plugin}")
+    return " · ".join(parts)
+
+
+def _notes(summary: Summary) -> list[str]:
+    """The intervals' basis, the baselines that are surely surpassed, cost, health warnings."""
+    lines = []
+    if summary.tasks:
+        lines.append(interval_note(summary.tasks.values()))
+        if summary.planning:
+            lines.append(
+                "MPPI: {samples} sequences of {horizon} steps, {iterations} refinements, at every "
+                "step; {episodes} episodes per seed.".format(**summary.planning)
+            )
+        if any(len(task.seeds) < 2 for task in summary.tasks.values()):
+            lines.append("One seed: the interval is the evaluation's noise, not the training's.")
+        lines += _verdict(summary, "random") + _verdict(summary, "untrained")
+        petaflop, seconds, *per = _cost(summary)
+        if NONE not in per:
+            lines.append(
+                f"Training took {petaflop} PFLOP and {seconds} s: a mean return of {per[0]} per "
+                f"PFLOP, {per[1]} per second."
+            )
+    return [*lines, *(f"WARNING: {text}" for text in by_gate(summary.health))]
+
+
+def is_above(task: TaskResult, baseline: str) -> bool | None:
+    """Whether a task's return is above ``random`` or ``untrained`` beyond the 95 % interval.
+
+    None if the summary does not contain the baseline's episodes.
+    """
+    returns: tuple[float, ...] | None = getattr(task, f"{baseline}_returns")
+    return above(sample(task), returns) if returns else None
+
+
+def mean_over_tasks(tasks: Sequence[TaskResult]) -> Interval:
+    """The mean over tasks, with an interval over seeds if all tasks have the same seeds."""
+    names = set(tasks[0].seeds)
+    if any(set(task.seeds) != names for task in tasks):
+        return Interval(statistics.fmean(task.return_mean for task in tasks), None)
+    per_seed = [
+        statistics.fmean(task.seeds[name].return_mean for task in tasks) for name in sorted(names)
+    ]
+    return t_interval(per_seed)
+
+
+def _planned(tasks: Sequence[TaskResult]) -> str:
+    """The plain mean of planning's returns."""
+    samples = [planned_sample(task) for task in tasks]
+    return f"{statistics.fmean(map(statistics.fmean, samples)):.1f}" if all(samples) else NONE
+
+
+def _references(tasks: Sequence[TaskResult]) -> list[str]:
+    """The other columns; a mean only if every task has the number."""
+    cells = []
+    for name in ("random_return_mean", "untrained_return_mean", "reference_return", "pwm_return"):
+        values = [getattr(task, name) for task in tasks]
+        cells.append(NONE if None in values else f"{statistics.fmean(values):.1f}")
+    planner = [task.reference_return for task in tasks if task.reference_return]
+    mean = statistics.fmean(task.return_mean for task in tasks)
+    whole = len(planner) == len(tasks)
+    cells.append(f"{100 * mean / statistics.fmean(planner):.0f} %" if whole else NONE)
+    return cells
+
+
+def _verdict(summary: Summary, baseline: str) -> list[str]:
+    found = {name: is_above(task, baseline) for name, task in summary.tasks.items()}
+    yes, no = ([name for name, x in found.items() if x is wanted] for wanted in (True, False))
+    if not yes and not no:
+        return []
+    text = f"Above {baseline} beyond the 95 % interval: {', '.join(yes) or 'none'}"
+    return [f"{text}; not: {', '.join(no)}." if no else f"{text}."]
+
+
+def _mean(values: Sequence[float]) -> str:
+    return str(t_interval(values)) if values else NONE
+
+
+def _measure(summary: Summary, name: str) -> str:
+    found = summary.wm_validation
+    values = [found[key] for key in (metrics.before(name), metrics.after(name)) if key in found]
+    if not values and name in found:
+        values = [found[name]]
+    return " -> ".join(f"{value:.3f}" for value in values) or NONE
+
+
+def _cost(summary: Summary) -> list[str]:
+    """The entries in the order of ``_COSTS``."""
+    petaflop, seconds = summary.training_cost
+    texts = [f"{petaflop:.3g}", f"{seconds:.0f}"]
+    if not summary.tasks or min(petaflop, seconds) <= 0:
+        return [*texts, NONE, NONE]
+    mean = statistics.fmean(task.return_mean for task in summary.tasks.values())
+    return [*texts, f"{mean / petaflop:.3g}", f"{mean / seconds:.3g}"]
