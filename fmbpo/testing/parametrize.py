@@ -32,10 +32,8 @@ def parametrize_checks(
     empty list of configurations.
     """
     import pytest
-    import torch
 
-    from fmbpo.testing.contract import CHECKS, NEEDS_GPU, run_check, subject_of
-    from fmbpo.testing.contract.installed import configured
+    from fmbpo.testing.contract import CHECKS, NEEDS_GPU, configured, run_check, subject_of
 
     kinds = {value: key for key, value in GROUPS.items()}
     if group not in kinds:
@@ -58,7 +56,6 @@ def parametrize_checks(
 
     def case(subject: Subject, check: str) -> Callable[[], None]:
         def run() -> None:
-            torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
             outcome = run_check(subject, check)
             if outcome.status == "skipped":
                 pytest.skip(outcome.message)
@@ -67,9 +64,8 @@ def parametrize_checks(
             if outcome.status == "failed":
                 pytest.fail(f"{check}\n{outcome.message}", pytrace=False)
             if check in expected:
-                pytest.fail(
-                    f"{check} passes, and was expected to fail: {expected[check]}", pytrace=False
-                )
+                what = f"{check} passes, and was expected to fail: {expected[check]}"
+                pytest.fail(what, pytrace=False)
 
         return run
 
