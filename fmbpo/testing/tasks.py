@@ -170,7 +170,7 @@ def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:
         alike = isinstance(names, list) and meta.get("action_repeat") == ACTION_REPEAT
         if not alike or type(seed) is not int or not 0 <= seed < 2**32:
             raise ValueError(f"meta has no seed, tasks or action_repeat {ACTION_REPEAT}: {meta}")
-        tasks: dict[str, dict[str, NDArray[Any]]] = {n: {} for n in names or () if task_info(n)}
+        tasks: dict[str, dict[str, NDArray[Any]]] = {n: {} for n in names or () if task_info(str(n))}
         for key, array in found.items():
             task, _, name = key.partition("/")
             if task not in tasks:
@@ -180,7 +180,14 @@ def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:
             _check_layout(name, golden)
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})", where=str(file)) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise UserError(
             f"is no recording of MT30 tasks, or a damaged one ({error})",
             where=str(file),
