@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import zipfile
-import zlib
 from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -170,7 +168,7 @@ def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:
         alike = isinstance(names, list) and meta.get("action_repeat") == ACTION_REPEAT
         if not alike or type(seed) is not int or not 0 <= seed < 2**32:
             raise ValueError(f"meta has no seed, tasks or action_repeat {ACTION_REPEAT}: {meta}")
-        tasks: dict[str, dict[str, NDArray[Any]]] = {n: {} for n in names or () if task_info(str(n))}
+        tasks: dict[str, dict[str, NDArray[Any]]] = {task_info(n).name: {} for n in names or ()}
         for key, array in found.items():
             task, _, name = key.partition("/")
             if task not in tasks:
@@ -178,16 +176,9 @@ def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:
             tasks[task][name] = array
         for name, golden in tasks.items():
             _check_layout(name, golden)
-    except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror or error})", where=str(file)) from error
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except UserError:
+        raise
+    except Exception as error:  # numpy, zip and JSON raise many kinds
         raise UserError(
             f"is no recording of MT30 tasks, or a damaged one ({error})",
             where=str(file),
