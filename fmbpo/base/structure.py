@@ -8,11 +8,12 @@ non-finite floats. A problem carries its key path.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -133,6 +134,26 @@ def _collect(found: list[Problem], key: str | int, value: object, cls: Any) -> A
         return None
 
 
+def _collect_all(pairs: Iterable[tuple[Any, object]], cls: Any) -> dict[Any, Any]:
+    """``structure`` of every value by its key or index; raises the problems of all."""
+    found: list[Problem] = []
+    items = {key: _collect(found, key, value, cls) for key, value in pairs}
+    if found:
+        raise Problems(found)
+    return items
+
+
+@contextlib.contextmanager
+def _noting(found: list[Problem], key: str, value: object) -> Iterator[None]:
+    """What a converter or a validator of ``value`` raises goes to ``found``."""
+    try:
+        yield
+    except UserError as error:
+        found.append(Problem((key,), error.what, error.remedy))
+    except Exception as error:
+        found.append(Problem((key,), f"{describe(value)}: {_text(error)}"))
+
+
 _hints: Callable[[type], dict[str, Any]] = functools.cache(typing.get_type_hints)
 
 
@@ -144,9 +165,8 @@ def structure_class(value: object, cls: type[Any]) -> Any:
         hints = _hints(cls)
     except Exception as error:
         what = f"the types of {cls.__module__}.{cls.__qualname__} cannot be resolved: {error}"
-        raise problem(
-            what, "import what its annotations name, and not for type checkers"
-        ) from error
+        remedy = "import what its annotations name, and not for type checkers"
+        raise problem(what, remedy) from error
     fields = {f.name: f for f in attrs.fields(cls) if f.init}
     numbers = _DERIVED.get(cls, ())
     found = [
@@ -163,31 +183,21 @@ def structure_class(value: object, cls: type[Any]) -> Any:
     # Validators get a stand-in with the fields so far: the constructor stops at the first error.
     partial = object.__new__(cls)
     for name, field in fields.items():
-        if name not in value:
-            if field.default is attrs.NOTHING:
-                found.append(Problem((name,), "missing", f"wanted: {_name(hints.get(name, Any))}"))
-            continue
-        wanted, raw = hints.get(name, Any), value[name]
-        before = len(found)
-        item = _collect(found, name, raw, wanted)
-        if len(found) == before:
-            try:
-                kept = field.converter(item) if _plain(field) else item
-            except Exception as error:
-                found.append(Problem((name,), f"{describe(raw)}: {_text(error)}"))
-                continue
-            given[name] = item
-            object.__setattr__(partial, name, kept)
-    for name, item in given.items():
-        validator = fields[name].validator
-        if validator is not None:
-            try:
-                validator(partial, fields[name], item)
-            except (ValueError, TypeError) as error:
-                found.append(Problem((name,), f"{describe(value[name])}: {_text(error)}"))
-            except AttributeError:
-                if not found:  # it looks at a field that has its default: left to the constructor
-                    continue
+        if name in value:
+            before = len(found)
+            item = _collect(found, name, value[name], hints.get(name, Any))
+            if len(found) == before:
+                with _noting(found, name, value[name]):
+                    kept = field.converter(item) if _plain(field) else item
+                    given[name] = item
+                    object.__setattr__(partial, name, kept)
+        elif field.default is attrs.NOTHING:
+            found.append(Problem((name,), "missing", f"wanted: {_name(hints.get(name, Any))}"))
+    for name in given:
+        if (validator := fields[name].validator) is not None:
+            # One may look at a field that has its default: left to the constructor.
+            with _noting(found, name, value[name]), contextlib.suppress(AttributeError):
+                validator(partial, fields[name], getattr(partial, name))
     if found:
         raise Problems(found)
     try:
@@ -234,10 +244,9 @@ def _exact(kind: type) -> Callable[[Any, Any], Any]:
 def _float(value: Any, _: Any) -> float:
     if type(value) not in (int, float):
         raise problem(f"{describe(value)} where a number is wanted")
-    number = float(value)
-    if number != number or number in (float("inf"), float("-inf")):
+    if not math.isfinite(value):
         raise problem(f"{describe(value)} where a finite number is wanted")
-    return number
+    return float(value)
 
 
 def _literal(value: Any, cls: Any) -> Any:
@@ -252,11 +261,8 @@ def _array(value: Any, cls: Any) -> Any:
     kind, (element, *_) = get_origin(cls), get_args(cls)
     if not isinstance(value, list | tuple):
         raise problem(f"{describe(value)} where {_name(cls)} is wanted", "write [...]")
-    found: list[Problem] = []
-    items = [_collect(found, index, item, element) for index, item in enumerate(value)]
-    if found:
-        raise Problems(found)
-    return tuple(items) if kind is tuple else items
+    items = _collect_all(enumerate(value), element).values()
+    return tuple(items) if kind is tuple else list(items)
 
 
 def _is_array(cls: Any) -> bool:
@@ -267,12 +273,7 @@ def _is_array(cls: Any) -> bool:
 def _mapping(value: Any, cls: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise problem(f"{describe(value)} where a table is wanted")
-    found: list[Problem] = []
-    element = get_args(cls)[1]
-    items = {key: _collect(found, key, item, element) for key, item in value.items()}
-    if found:
-        raise Problems(found)
-    return items
+    return _collect_all(value.items(), get_args(cls)[1])
 
 
 def _union(value: Any, cls: Any) -> Any:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import tomli
 
 from fmbpo.base.structure import (
@@ -24,7 +23,6 @@ from fmbpo.config.protocols import PROTOCOLS, Protocol
 from fmbpo.config.schema import DEFAULTED_TABLES, POLICY_TABLES, Experiment, PluginTable
 from fmbpo.errors import UserError, UserErrors, did_you_mean
 from fmbpo.plugins import GROUPS, Kind, list_plugins, load_plugin
-from fmbpo.tasks.mt30 import task_info
 
 PAPER, LAPTOP, EMBEDDED = "paper", "laptop", "embedded"
 DATA_VARIABLE = "FMBPO_DATA"
@@ -105,12 +103,6 @@ def structure_experiment(
         experiment = structure({**tree, "origin": dict(origin)}, Experiment)
     except Problems as error:
         found.extend(error.problems)
-    tasks = {key: _tasks(tree, key, found) for key in ("data", "grid")}
-    if tasks["data"]:
-        for index, name in enumerate(tasks["grid"]):
-            if name not in tasks["data"]:
-                what = f"the task {name!r} is not among data.tasks"
-                found.append(Problem(("grid", "tasks", index), what, "add it there"))
     if check_data:
         store = _values(tree, "data").get("path")
         if isinstance(store, str) and store not in ("", EMBEDDED) and not Path(store).exists():
@@ -118,10 +110,6 @@ def structure_experiment(
             found.append(Problem(("data", "path"), what, _HOW_DATA))
     if found or experiment is None:
         raise UserErrors([user_error(item, origin, file) for item in found])
-    for key, names in tasks.items():
-        table = getattr(experiment, key)
-        if table is not None:
-            experiment = attrs.evolve(experiment, **{key: attrs.evolve(table, tasks=names)})
     return experiment
 
 
@@ -163,25 +151,6 @@ def _scale(document: toml.Document, asked: str | None, store: str, path: Path) -
             remedy=_HOW_DATA,
         )
     return LAPTOP, f"no data set is configured; for the paper's scale, {_HOW_DATA}"
-
-
-def _tasks(tree: Mapping[str, Any], key: str, found: list[Problem]) -> list[str]:
-    """The study's names of ``key.tasks``; unknown ones go to ``found``."""
-    names = _values(tree, key).get("tasks", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return []  # reported by structuring
-    result: list[str] = []
-    for index, name in enumerate(names):
-        try:
-            normal = task_info(name).name
-        except UserError as error:
-            found.append(Problem((key, "tasks", index), error.what, error.remedy))
-            continue
-        if normal in result and name not in names[:index]:
-            what = f"the task {normal!r} is there already under another spelling"
-            found.append(Problem((key, "tasks", index), what, "remove one of the two"))
-        result.append(normal)
-    return result
 
 
 def user_error(item: Problem, origin: Mapping[str, str], file: str) -> UserError:
