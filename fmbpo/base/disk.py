@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
+from fmbpo.base.files import disk_errors
 from fmbpo.base.text import bytes_text
 from fmbpo.errors import UserError
 
@@ -25,18 +27,11 @@ def check_disk(needed: int, folder: Path, option: str, words: str = "") -> str:
     place = folder.absolute()
     while not place.exists():
         place = place.parent
-    if not place.is_dir():
-        raise UserError(
-            f"a file stands where a folder is needed ({place})",
-            where=str(folder),
-            remedy="move it away or choose another folder",
-        )
-    if not os.access(place, os.W_OK):
-        raise UserError(
-            "no permission to write here",
-            where=str(place),
-            remedy="choose a folder that you may write to",
-        )
+    with disk_errors(folder):
+        if not place.is_dir():
+            raise OSError(errno.ENOTDIR, "", str(place))
+        if not os.access(place, os.W_OK):
+            raise OSError(errno.EACCES, str(place))
     free = shutil.disk_usage(place).free
     said = f"{bytes_text(needed)} needed{words}, {bytes_text(free)} free"
     if needed > free:
