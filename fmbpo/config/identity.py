@@ -60,7 +60,7 @@ def from_resolved(values: Mapping[str, Any]) -> Experiment:
 
     The data set need not exist. Raises ``UserErrors``.
     """
-    return structure_experiment(values, {}, "resolved configuration", check_data=False)
+    return structure_experiment(values, {}, "resolved configuration")
 
 
 def origins(experiment: Experiment) -> dict[str, str]:

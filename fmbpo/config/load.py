@@ -76,17 +76,18 @@ def load_experiment(
             where = f"{document.origin[key]}: {key}"
             raise UserError("unknown key", where=where, remedy="remove it")
     store, origin = _data(document, data)
+    if not store and chosen != LAPTOP:
+        what = f"no data set is configured, and only the scale {LAPTOP!r} has its own"
+        raise UserError(what, where=f"--scale {chosen}", remedy=_HOW_DATA)
     if not store:
-        if chosen != LAPTOP:
-            raise UserError(
-                f"no data set is configured, and only the scale {LAPTOP!r} has its own",
-                where=f"--scale {chosen}",
-                remedy=_HOW_DATA,
-            )
         store, origin = EMBEDDED, f"scale {LAPTOP}"
+    if isinstance(store, str):  # structuring reports it otherwise
+        store = os.path.expanduser(store)
+        if store != EMBEDDED and not Path(store).exists():
+            what, where = f"the data set {store!r} does not exist", f"{origin}: data.path"
+            raise UserError(what, where=where, remedy=_HOW_DATA)
     if isinstance(document.tree.get("data", {}), dict):
-        path_to = os.path.expanduser(store) if isinstance(store, str) else store
-        document.lay({"data": {"path": path_to}}, origin)
+        document.lay({"data": {"path": store}}, origin)
     document.lay({"scale": chosen, "scale_reason": reason}, "--scale" if scale else "data")
     if "name" not in document.tree:
         document.lay({"name": path.stem}, toml.display(path))
@@ -94,29 +95,14 @@ def load_experiment(
 
 
 def structure_experiment(
-    tree: Mapping[str, Any], origin: Mapping[str, str], file: str, *, check_data: bool = True
+    tree: Mapping[str, Any], origin: Mapping[str, str], file: str
 ) -> Experiment:
     """The merged values as an ``Experiment``; raises ``UserErrors`` with every mistake."""
-    found: list[Problem] = []
-    experiment: Experiment | None = None
     try:
-        experiment = structure({**tree, "origin": dict(origin)}, Experiment)
+        experiment: Experiment = structure({**tree, "origin": dict(origin)}, Experiment)
     except Problems as error:
-        found.extend(error.problems)
-    if check_data:
-        store = _values(tree, "data").get("path")
-        if isinstance(store, str) and store not in ("", EMBEDDED) and not Path(store).exists():
-            what = f"the data set {store!r} does not exist"
-            found.append(Problem(("data", "path"), what, _HOW_DATA))
-    if found or experiment is None:
-        raise UserErrors([user_error(item, origin, file) for item in found])
+        raise UserErrors(user_error(item, origin, file) for item in error.problems) from None
     return experiment
-
-
-def _values(tree: Mapping[str, Any], table: str) -> Mapping[str, Any]:
-    """The table's values; none if it is not there, or not a table, which structuring reports."""
-    found = tree.get(table)
-    return found if isinstance(found, Mapping) else {}
 
 
 def _data(document: toml.Document, data: str | None) -> tuple[str, str]:
@@ -126,9 +112,9 @@ def _data(document: toml.Document, data: str | None) -> tuple[str, str]:
     origin = document.origin.get("data.path", "")
     if origin != toml.OVERRIDE and os.environ.get(DATA_VARIABLE):
         return os.environ[DATA_VARIABLE], f"environment variable {DATA_VARIABLE}"
-    path = _values(document.tree, "data").get("path")
+    table = document.tree.get("data")
     # A value of a wrong type is kept: structuring reports it.
-    return path if path is not None else "", origin
+    return table.get("path", "") if isinstance(table, dict) else "", origin
 
 
 def _scale(document: toml.Document, asked: str | None, store: str, path: Path) -> tuple[str, str]:
@@ -155,14 +141,11 @@ def _scale(document: toml.Document, asked: str | None, store: str, path: Path) -
 
 def user_error(item: Problem, origin: Mapping[str, str], file: str) -> UserError:
     """A problem of a merged document, with the file and the key path that it came from."""
-    names = [str(part) for part in item.path if not isinstance(part, int)]
-    path = ".".join(names)
-    source = origin.get(path) or next(
-        (label for name, label in origin.items() if path and name.startswith(f"{path}.")), file
-    )
-    return UserError(
-        item.what, where=f"{source}: {item.key}" if item.key else source, remedy=item.remedy
-    )
+    path = ".".join(part for part in item.path if isinstance(part, str))
+    below = [label for name, label in origin.items() if path and name.startswith(f"{path}.")]
+    source = origin.get(path) or next(iter(below), file)
+    where = f"{source}: {item.key}" if item.key else source
+    return UserError(item.what, where=where, remedy=item.remedy)
 
 
 _TABLE_HINTS = {
@@ -177,19 +160,18 @@ def _experiment(value: Mapping[str, Any], cls: type[Experiment]) -> Experiment:
     tree = {k: v for k, v in value.items() if v is not None}
     found: list[Problem] = []
     if tree.get("kind") == "pretrain":
-        for name in [name for name in POLICY_TABLES if name in tree]:
-            what = f"an experiment of kind 'pretrain' takes no table [{name}]"
-            found.append(Problem((name,), what, 'remove it, or set kind = "policy"'))
+        what, remedy = "an experiment of kind 'pretrain' takes no table", "remove it"
+        found += [Problem((t,), f"{what} [{t}]", remedy) for t in POLICY_TABLES if t in tree]
     if tree.get("kind") == "policy":
         tree = {key: {} for key in DEFAULTED_TABLES} | tree
-        for name in [name for name in POLICY_TABLES if name not in tree]:
-            what = f"an experiment of kind 'policy' needs a table [{name}]"
-            found.append(Problem((name,), what, _TABLE_HINTS[name]))
+        what = "an experiment of kind 'policy' needs a table"
+        missing = [table for table in POLICY_TABLES if table not in tree]
+        found += [Problem((t,), f"{what} [{t}]", _TABLE_HINTS[t]) for t in missing]
     tree |= {kind: (kind, tree[kind]) for kind in GROUPS if kind in tree}
     try:
         experiment: Experiment = structure_class(tree, cls)
     except Problems as error:
-        raise Problems([*found, *error.problems]) from None
+        found += error.problems
     if found:
         raise Problems(found)
     return experiment

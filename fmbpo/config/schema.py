@@ -328,7 +328,7 @@ class PolicyTables:
     grid: GridConfig
 
 
-POLICY_TABLES = ("protocol", "conventions", "policy", "policy_learning", "critic", "grid")
+POLICY_TABLES = tuple(field.name for field in attrs.fields(PolicyTables))
 """Tables that only a ``"policy"`` experiment has."""
 
 DEFAULTED_TABLES = ("conventions", "policy_learning", "critic")

@@ -114,10 +114,10 @@ def load_study(
     for name, cell in config.cells.items():
         try:
             cells[name] = _load_cell(cell, path.parent, scale, overrides, data)
-        except UserErrors as error:
-            wrong += [_in_cell(name, one) for one in error.errors]
         except UserError as error:
-            wrong.append(_in_cell(name, error))
+            for one in getattr(error, "errors", [error]):
+                where = f"cell {name}: {one.where}" if one.where else f"cell {name}"
+                wrong.append(UserError(one.what, where=where, remedy=one.remedy))
     if wrong:
         raise UserErrors(wrong)
     experiments, where = list(cells.values()), f"{file} ({' | '.join(cells)})"
@@ -153,8 +153,3 @@ def _load_cell(
         return chosen
     mine = [*cell.overrides, *cell.scale[chosen.scale], *overrides]  # the command line wins
     return load_experiment(file, scale=chosen.scale, overrides=mine, data=data)
-
-
-def _in_cell(name: str, error: UserError) -> UserError:
-    where = f"cell {name}: {error.where}" if error.where else f"cell {name}"
-    return UserError(error.what, where=where, remedy=error.remedy)
