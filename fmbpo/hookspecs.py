@@ -79,19 +79,15 @@ class Module(Protocol):
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Parameters by name."""
-        ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The same without names."""
-        ...
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
         """Take over parameters; ``RuntimeError`` if they do not fit."""
-        ...
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
         """Whether the parameters learn."""
-        ...
 
 
 class WorldModel(Module, Protocol):
@@ -114,12 +110,10 @@ class WorldModel(Module, Protocol):
 
     def embed(self, index_B: Tensor) -> Tensor:
         """Task indices (int64) -> embeddings ``[B, E]``."""
-        ...
 
     def encode(self, obs_BO: Tensor, e_BE: Tensor) -> Tensor:
         """Zero-padded observations ``[B, O]`` or ``[H, B, O]`` and task embeddings -> latents
         ``[B, D]`` or ``[H, B, D]``."""
-        ...
 
 
 class Policy(Module, Protocol):
@@ -140,7 +134,6 @@ class Projects(Protocol):
 
     def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Parameters after an update -> the nearest allowed ones; pure, as hooks are."""
-        ...
 
 
 @runtime_checkable
@@ -157,7 +150,6 @@ class Adopts(Protocol):
 
     def adopt(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Its own parameters from those; ``ValueError`` if they do not fit."""
-        ...
 
 
 @runtime_checkable
@@ -166,7 +158,6 @@ class Curved(Protocol):
 
     def curvature(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
         """0-d; 0 if one Euler step is exact (``fmbpo.measure.validation``)."""
-        ...
 
 
 @runtime_checkable
@@ -175,7 +166,6 @@ class Grows(Protocol):
 
     def growth(self, z: Tensor, task: Task, noise: Tensor, vector: Tensor) -> Tensor:
         """0-d; 1 if the sub-steps keep the norm of a gradient (``fmbpo.pwm.diagnostics``)."""
-        ...
 
 
 # -- arguments and results of the hooks -------------------------------------------------------
@@ -281,9 +271,7 @@ class WorldModelSpec:
     @hookspec
     def freeze(self, module: WorldModel) -> None:
         """Stop every parameter from learning; gradients still flow to the inputs.
-
-        The engine calls it once, before policies learn inside a frozen model.
-        """
+        The engine calls it once, before policies learn inside a frozen model."""
 
 
 class PolicySpec:
@@ -317,7 +305,4 @@ class PolicySpec:
 
     @hookspec
     def freeze(self, module: Policy) -> None:
-        """Stop every parameter from learning; gradients still flow to the inputs.
-
-        The engine calls it once, before it evaluates a trained policy.
-        """
+        """Stop every parameter from learning; called once, before a policy is evaluated."""

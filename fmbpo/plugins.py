@@ -43,18 +43,14 @@ class Listing:
     value: str
 
 
-@attrs.frozen(eq=False)
-class Component:
+@attrs.frozen(eq=False, kw_only=True)
+class Component(Listing):
     """A checked plugin: its settings class, its builder, and the four hooks as plain functions.
 
-    ``build(config, dims)`` returns the module; ``fmbpo.hookspecs`` describes the hooks. ``version``
-    is the distribution's. No call passes through pluggy.
+    ``build(config, dims)`` returns the module; ``fmbpo.hookspecs`` describes the hooks. No call
+    passes through pluggy.
     """
 
-    kind: Kind
-    name: str
-    version: str
-    distribution: str
     Config: type[Any]
     build: Callable[..., Any]
     predict: Callable[..., Any]
@@ -99,10 +95,7 @@ def load_plugin(kind: Kind, name: str) -> Component:
             if small is not None:
                 config(**small)
         return Component(
-            kind=kind,
-            name=name,
-            version=listing.version,
-            distribution=listing.distribution,
+            **attrs.asdict(listing),
             Config=config,
             build=build,
             small=dict(small or {}),
@@ -227,7 +220,7 @@ def _config(listing: Listing, plugin: object) -> type[Any]:
     return config
 
 
-def _resolve(listing: Listing, plugin: object) -> dict[str, Callable[..., Any]]:
+def _resolve(listing: Listing, plugin: object) -> dict[str, Any]:
     """Each hook's one implementation, by name, after the strict checks."""
     from fmbpo import hookspecs
 
@@ -238,7 +231,7 @@ def _resolve(listing: Listing, plugin: object) -> dict[str, Callable[..., Any]]:
     with _blaming(listing, "it cannot be registered", remedy):
         manager.register(plugin, name=listing.name)
         manager.check_pending()
-    hooks: dict[str, Callable[..., Any]] = {}
+    hooks: dict[str, Any] = {}
     for name in ("predict", "rollout", "loss", "freeze"):
         wanted = list(inspect.signature(getattr(spec, name)).parameters)[1:]
         found = getattr(manager.hook, name).get_hookimpls()

@@ -37,10 +37,6 @@ class Problem:
     what: str
     remedy: str = ""
 
-    def below(self, key: str | int) -> Problem:
-        """The same problem, seen from the table or array that holds ``key``."""
-        return attrs.evolve(self, path=(key, *self.path))
-
     @property
     def key(self) -> str:
         """The key path as a person writes it: ``grid.seeds[1]``."""
@@ -79,7 +75,7 @@ def describe(value: object) -> str:
     return f"{text} ({words.get(type(value), type(value).__name__)})"
 
 
-def structure(value: object, cls: Any) -> Any:
+def structure(value: object, cls: type[T]) -> T:
     """``value`` as an instance of the type ``cls``. Raises ``Problems`` with every mistake."""
     try:
         return _CONVERTER.structure(value, cls)
@@ -92,10 +88,9 @@ def structure(value: object, cls: Any) -> Any:
 def fit(value: object, cls: type[T]) -> T | None:
     """``structure(value, cls)``; None if the value does not fit the type."""
     try:
-        found: T = structure(value, cls)
+        return structure(value, cls)
     except Problems:
         return None
-    return found
 
 
 def read_as(path: Path, cls: type[T]) -> T | None:
@@ -125,33 +120,29 @@ def agree(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6)
 
 
-def _collect(found: list[Problem], key: str | int, value: object, cls: Any) -> Any:
-    """``structure(value, cls)``; problems go to ``found``, as problems below ``key``."""
+@contextlib.contextmanager
+def _noting(found: list[Problem], key: str | int, value: object) -> Iterator[None]:
+    """What is raised over ``value``, which stands below ``key``, goes to ``found``."""
     try:
-        return structure(value, cls)
+        yield
     except Problems as error:
-        found.extend(item.below(key) for item in error.problems)
-        return None
+        found.extend(attrs.evolve(item, path=(key, *item.path)) for item in error.problems)
+    except UserError as error:
+        found.append(Problem((key,), error.what, error.remedy))
+    except Exception as error:  # of a converter or a validator
+        found.append(Problem((key,), f"{describe(value)}: {_text(error)}"))
 
 
-def _collect_all(pairs: Iterable[tuple[Any, object]], cls: Any) -> dict[Any, Any]:
+def _structure_all(pairs: Iterable[tuple[Any, object]], cls: Any) -> dict[Any, Any]:
     """``structure`` of every value by its key or index; raises the problems of all."""
     found: list[Problem] = []
-    items = {key: _collect(found, key, value, cls) for key, value in pairs}
+    items = {}
+    for key, value in pairs:
+        with _noting(found, key, value):
+            items[key] = structure(value, cls)
     if found:
         raise Problems(found)
     return items
-
-
-@contextlib.contextmanager
-def _noting(found: list[Problem], key: str, value: object) -> Iterator[None]:
-    """What a converter or a validator of ``value`` raises goes to ``found``."""
-    try:
-        yield
-    except UserError as error:
-        found.append(Problem((key,), error.what, error.remedy))
-    except Exception as error:
-        found.append(Problem((key,), f"{describe(value)}: {_text(error)}"))
 
 
 _hints: Callable[[type], dict[str, Any]] = functools.cache(typing.get_type_hints)
@@ -174,25 +165,20 @@ def structure_class(value: object, cls: type[Any]) -> Any:
         for key in value
         if key not in fields and key not in numbers
     ]
-    for name in numbers:
-        if name in value:
-            _collect(found, name, value[name], float)
-        else:
-            found.append(Problem((name,), "missing"))
     given: dict[str, Any] = {}
     # Validators get a stand-in with the fields so far: the constructor stops at the first error.
     partial = object.__new__(cls)
-    for name, field in fields.items():
+    for name in (*numbers, *fields):
+        field, wanted = fields.get(name), float if name in numbers else hints.get(name, Any)
         if name in value:
-            before = len(found)
-            item = _collect(found, name, value[name], hints.get(name, Any))
-            if len(found) == before:
-                with _noting(found, name, value[name]):
+            with _noting(found, name, value[name]):
+                item = structure(value[name], wanted)
+                if field:
                     kept = field.converter(item) if _plain(field) else item
-                    given[name] = item
                     object.__setattr__(partial, name, kept)
-        elif field.default is attrs.NOTHING:
-            found.append(Problem((name,), "missing", f"wanted: {_name(hints.get(name, Any))}"))
+                    given[name] = item
+        elif field is None or field.default is attrs.NOTHING:
+            found.append(Problem((name,), "missing", f"wanted: {_name(wanted)}"))
     for name in given:
         if (validator := fields[name].validator) is not None:
             # One may look at a field that has its default: left to the constructor.
@@ -261,7 +247,7 @@ def _array(value: Any, cls: Any) -> Any:
     kind, (element, *_) = get_origin(cls), get_args(cls)
     if not isinstance(value, list | tuple):
         raise problem(f"{describe(value)} where {_name(cls)} is wanted", "write [...]")
-    items = _collect_all(enumerate(value), element).values()
+    items = _structure_all(enumerate(value), element).values()
     return tuple(items) if kind is tuple else list(items)
 
 
@@ -273,7 +259,7 @@ def _is_array(cls: Any) -> bool:
 def _mapping(value: Any, cls: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise problem(f"{describe(value)} where a table is wanted")
-    return _collect_all(value.items(), get_args(cls)[1])
+    return _structure_all(value.items(), get_args(cls)[1])
 
 
 def _union(value: Any, cls: Any) -> Any:

@@ -18,9 +18,7 @@ _ABSENT = object()
 
 
 def differences(
-    experiments: Sequence[Experiment],
-    factors: Sequence[str] = FACTORS,
-    where: str = "--factor",
+    experiments: Sequence[Experiment], factors: Sequence[str] = FACTORS, where: str = "--factor"
 ) -> tuple[list[str], list[str]]:
     """Declared and undeclared differences, one line per key: ``key: value | value``.
 

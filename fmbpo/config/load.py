@@ -99,10 +99,9 @@ def structure_experiment(
 ) -> Experiment:
     """The merged values as an ``Experiment``; raises ``UserErrors`` with every mistake."""
     try:
-        experiment: Experiment = structure({**tree, "origin": dict(origin)}, Experiment)
+        return structure({**tree, "origin": dict(origin)}, Experiment)
     except Problems as error:
         raise UserErrors(user_error(item, origin, file) for item in error.problems) from None
-    return experiment
 
 
 def _data(document: toml.Document, data: str | None) -> tuple[str, str]:
@@ -205,8 +204,7 @@ def _protocol(value: Any, _: type[Protocol]) -> Protocol:
     if not isinstance(kind, str) or kind not in PROTOCOLS:
         what = f"unknown protocol {kind!r}"
         raise problem(what, did_you_mean(str(kind), PROTOCOLS), "kind")
-    protocol: Protocol = structure(value, PROTOCOLS[kind])
-    return protocol
+    return structure(value, PROTOCOLS[kind])
 
 
 register(Experiment, _experiment)

@@ -92,11 +92,7 @@ def is_study(path: Path) -> bool:
 
 
 def load_study(
-    path: Path,
-    *,
-    scale: str | None = None,
-    overrides: Sequence[str] = (),
-    data: str | None = None,
+    path: Path, *, scale: str | None = None, overrides: Sequence[str] = (), data: str | None = None
 ) -> Study:
     """Read a study and its experiments; scale, overrides and data are laid over every cell.
 

@@ -50,12 +50,7 @@ class WorldModelConfig:
     """Weight of step t of a sub-trajectory is ρ^t."""
 
 
-SMALL: dict[str, Any] = {
-    "encoder_units": [16],
-    "units": [16, 16],
-    "latent_dim": 16,
-    "task_dim": 4,
-}
+SMALL: dict[str, Any] = {"encoder_units": [16], "units": [16, 16], "latent_dim": 16, "task_dim": 4}
 """Settings of a small model, for contract checks."""
 
 

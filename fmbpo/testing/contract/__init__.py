@@ -21,15 +21,7 @@ import fmbpo
 from fmbpo.base.structure import Problems, structure
 from fmbpo.config import toml
 from fmbpo.errors import UserError, UserErrors
-from fmbpo.plugins import (
-    GROUPS,
-    Component,
-    Kind,
-    Listing,
-    list_plugins,
-    load_plugin,
-    not_offered,
-)
+from fmbpo.plugins import GROUPS, Component, Kind, Listing, list_plugins, load_plugin, not_offered
 from fmbpo.testing.contract import hooks, learning, modes, plugin
 from fmbpo.testing.contract.subject import SUBJECTS, ContractError, Subject, in_one_line
 

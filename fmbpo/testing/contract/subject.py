@@ -98,7 +98,7 @@ class Subject(ABC):
     so that layers that begin at zero pass gradients."""
     dtype: torch.dtype | None = None
     """Floating-point type of the parameters; None: that of ``build``."""
-    results: dict[str, Any] = attrs.field(factory=dict)
+    results: dict[str, tuple[float, ...]] = attrs.field(factory=dict)
     """Results that several checks share."""
     dims: WorldModelDims | PolicyDims = _POLICY_DIMS
 
