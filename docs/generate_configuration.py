@@ -24,9 +24,8 @@ import attrs
 
 from fmbpo.config import conventions, load_experiment, resolved, schema
 from fmbpo.config import study_file as study
-from fmbpo.config.docstrings import meanings, summary
 from fmbpo.config.identity import leaves
-from fmbpo.config.json_schema import schema_text
+from fmbpo.config.json_schema import meanings, schema_text, summary
 from fmbpo.config.protocols import PROTOCOLS
 from fmbpo.data.embedded import embedded_path
 from fmbpo.data.store import info

@@ -10,6 +10,8 @@ A plugin is an object that a distribution offers by an entry point in the group
 * four hooks marked with ``@hookimpl``, which mean the same in both roles;
 * optionally ``small``: settings of a small instance, for the contract checks.
 
+A module may further be ``Projects``, ``OnSimplex``, ``Adopts``, ``Curved`` or ``Grows``.
+
 ========== ============================================= =======================================
 hook       world model                                   policy
 ========== ============================================= =======================================
@@ -50,9 +52,6 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
-# -- arguments of build -----------------------------------------------------------------------
-
-
 @attrs.frozen
 class WorldModelDims:
     """Sizes that a world model is built for: padded widths, and the number of tasks."""
@@ -69,9 +68,6 @@ class PolicyDims:
     latent: int
     task: int
     action: int
-
-
-# -- results of build -------------------------------------------------------------------------
 
 
 class Module(Protocol):
@@ -125,9 +121,6 @@ class Policy(Module, Protocol):
     """Passes through the policy's network per ``predict``."""
 
 
-# -- optional parts of a module --------------------------------------------------------------
-
-
 @runtime_checkable
 class Projects(Protocol):
     """A module whose parameters must stay in an allowed set."""
@@ -166,9 +159,6 @@ class Grows(Protocol):
 
     def growth(self, z: Tensor, task: Task, noise: Tensor, vector: Tensor) -> Tensor:
         """0-d; 1 if the sub-steps keep the norm of a gradient (``fmbpo.pwm.diagnostics``)."""
-
-
-# -- arguments and results of the hooks -------------------------------------------------------
 
 
 class Task(NamedTuple):
@@ -232,9 +222,6 @@ ChooseAction: TypeAlias = Callable[[int, Tensor], Tensor]
 
 AnswerAction: TypeAlias = Callable[[int, Tensor, Tensor], Prediction]
 """``(t, z_BD, action_BA) -> Prediction``: the partner of a policy's rollout."""
-
-
-# -- the hooks ---------------------------------------------------------------------------------
 
 
 class WorldModelSpec:

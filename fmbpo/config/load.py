@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tomli
-
 from fmbpo.base.structure import (
     Problem,
     Problems,
+    T,
     describe,
     problem,
     register,
@@ -36,12 +36,10 @@ RESERVED = ("scale_reason", "origin")
 def of_alias(path: Path) -> Path | None:
     """The file beside ``path`` whose ``aliases`` include its name; unreadable files are skipped."""
     for file in sorted(path.parent.glob("*.toml")):
-        try:
-            aliases = tomli.loads(file.read_text(encoding="utf-8")).get("aliases", [])
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(aliases, list) and path.stem in aliases:
-            return file
+        with contextlib.suppress(UserError):
+            aliases = toml.read(file).tree.get("aliases")
+            if isinstance(aliases, list) and path.stem in aliases:
+                return file
     return None
 
 
@@ -91,17 +89,8 @@ def load_experiment(
     document.lay({"scale": chosen, "scale_reason": reason}, "--scale" if scale else "data")
     if "name" not in document.tree:
         document.lay({"name": path.stem}, toml.display(path))
-    return structure_experiment(document.tree, document.origin, toml.display(path))
-
-
-def structure_experiment(
-    tree: Mapping[str, Any], origin: Mapping[str, str], file: str
-) -> Experiment:
-    """The merged values as an ``Experiment``; raises ``UserErrors`` with every mistake."""
-    try:
-        return structure({**tree, "origin": dict(origin)}, Experiment)
-    except Problems as error:
-        raise UserErrors(user_error(item, origin, file) for item in error.problems) from None
+    tree = {**document.tree, "origin": dict(document.origin)}
+    return structured(tree, Experiment, document.origin, toml.display(path))
 
 
 def _data(document: toml.Document, data: str | None) -> tuple[str, str]:
@@ -138,13 +127,23 @@ def _scale(document: toml.Document, asked: str | None, store: str, path: Path) -
     return LAPTOP, f"no data set is configured; for the paper's scale, {_HOW_DATA}"
 
 
-def user_error(item: Problem, origin: Mapping[str, str], file: str) -> UserError:
-    """A problem of a merged document, with the file and the key path that it came from."""
-    path = ".".join(part for part in item.path if isinstance(part, str))
-    below = [label for name, label in origin.items() if path and name.startswith(f"{path}.")]
-    source = origin.get(path) or next(iter(below), file)
-    where = f"{source}: {item.key}" if item.key else source
-    return UserError(item.what, where=where, remedy=item.remedy)
+def structured(tree: Mapping[str, Any], cls: type[T], origin: Mapping[str, str], file: str) -> T:
+    """The merged values as an instance of ``cls``.
+
+    Raises ``UserErrors`` with every mistake, each with its file and key path.
+    """
+
+    def located(item: Problem) -> UserError:
+        path = ".".join(part for part in item.path if isinstance(part, str))
+        below = [label for name, label in origin.items() if path and name.startswith(f"{path}.")]
+        source = origin.get(path) or next(iter(below), file)
+        where = f"{source}: {item.key}" if item.key else source
+        return UserError(item.what, where=where, remedy=item.remedy)
+
+    try:
+        return structure(tree, cls)
+    except Problems as error:
+        raise UserErrors(map(located, error.problems)) from None
 
 
 _TABLE_HINTS = {

@@ -22,11 +22,10 @@ from typing import Literal
 import attrs
 from attrs import field
 
-from fmbpo.base.structure import Problems, structure
 from fmbpo.config import toml
 from fmbpo.config.factors import differences
 from fmbpo.config.identity import config_hash
-from fmbpo.config.load import PAPER, load_experiment, user_error
+from fmbpo.config.load import PAPER, load_experiment, structured
 from fmbpo.config.schema import Experiment
 from fmbpo.config.validators import filled, unique
 from fmbpo.errors import UserError, UserErrors, did_you_mean
@@ -101,10 +100,7 @@ def load_study(
     """
     document, file = toml.read(path), toml.display(path)
     document.tree.setdefault("name", path.stem)
-    try:
-        config: StudyConfig = structure(document.tree, StudyConfig)
-    except Problems as error:
-        raise UserErrors([user_error(p, document.origin, file) for p in error.problems]) from None
+    config = structured(document.tree, StudyConfig, document.origin, file)
     cells: dict[str, Experiment] = {}
     wrong: list[UserError] = []
     for name, cell in config.cells.items():
