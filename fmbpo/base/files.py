@@ -1,4 +1,7 @@
-"""Writes files whole: a reader, or a kill, finds the old one or the new one, never a half."""
+"""Writes files whole: a reader, or a kill, finds the old one or the new one, never a half.
+
+What the system refuses becomes a ``UserError``; so does a disk with too little room.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fmbpo.base.text import bytes_text
 from fmbpo.errors import UserError
 
 _FULL = "the disk is full", "free some space and run the same command again: it continues"
@@ -38,6 +42,34 @@ def disk_errors(where: Path, *, intact: str = "") -> Iterator[None]:
         what = what.format(error.strerror or error, error.filename)
         what += f"; {intact}" if intact else ""
         raise UserError(what, where=str(where), remedy=remedy) from error
+
+
+def check_disk(needed: int, folder: Path, option: str, words: str = "") -> str:
+    """Needed and free space, for people.
+
+    Args:
+        needed: bytes.
+        folder: where they go; it need not exist yet.
+        option: of the command line, that names another place.
+        words: added behind the needed space.
+
+    Raises:
+        UserError: it is too little, or ``folder`` cannot be a folder that one may write to.
+    """
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    with disk_errors(folder):
+        if not place.is_dir():
+            raise OSError(errno.ENOTDIR, "", str(place))
+        if not os.access(place, os.W_OK):
+            raise OSError(errno.EACCES, str(place))
+    free = shutil.disk_usage(place).free
+    said = f"{bytes_text(needed)} needed{words}, {bytes_text(free)} free"
+    if needed > free:
+        remedy = f"free some space, or choose another folder with {option}"
+        raise UserError(f"the disk is too full: {said}", where=str(folder), remedy=remedy)
+    return said
 
 
 def fsync_path(path: Path) -> None:

@@ -13,8 +13,7 @@ import attrs
 from attrs import field
 
 from fmbpo.config.conventions import ConventionsConfig
-from fmbpo.config.optimiser import ModelOptimiser
-from fmbpo.config.protocols import Protocol
+from fmbpo.config.protocols import ModelOptimiser, Protocol
 from fmbpo.config.validators import betas, filled, non_negative, positive, unique, within
 from fmbpo.errors import UserError
 from fmbpo.plugins import Component

@@ -21,8 +21,7 @@ import numpy as np
 from attrs import asdict, evolve, frozen
 
 import fmbpo
-from fmbpo.base.disk import check_disk
-from fmbpo.base.files import disk_errors
+from fmbpo.base.files import check_disk, disk_errors
 from fmbpo.data.collecting.behaviour import TrainedPolicies
 from fmbpo.data.collecting.episode import collect_episode
 from fmbpo.data.collecting.parts import Parts
