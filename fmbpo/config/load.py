@@ -60,11 +60,9 @@ def load_experiment(
     path = Path(path)
     document = toml.read(path)
     if document.tree.get("kind") == "study":
-        raise UserError(
-            "this is a study, not an experiment",
-            where=toml.display(path),
-            remedy="name one of its experiments; `fmbpo run` and `fmbpo check` also take studies",
-        )
+        what = "this is a study, not an experiment"
+        remedy = "name one of its experiments; `fmbpo run` and `fmbpo check` also take studies"
+        raise UserError(what, where=toml.display(path), remedy=remedy)
     toml.apply_overrides(document, overrides)  # they may name the data, which decide the scale
     chosen, reason = _scale(document, scale, _data(document, data)[0], path)
     toml.apply_scale(document, chosen)
@@ -110,20 +108,15 @@ def _scale(document: toml.Document, asked: str | None, store: str, path: Path) -
     known = sorted({PAPER, *toml.scales(document)})
     if asked is not None:
         if asked not in known:
-            raise UserError(
-                f"{toml.display(path)} has no scale {asked!r}",
-                where=f"--scale {asked}",
-                remedy=f"{did_you_mean(asked, known)} (or define [scale.{asked}])",
-            )
+            what = f"{toml.display(path)} has no scale {asked!r}"
+            remedy = f"{did_you_mean(asked, known)} (or define [scale.{asked}])"
+            raise UserError(what, where=f"--scale {asked}", remedy=remedy)
         return asked, f"asked for with --scale {asked}"
     if store and store != EMBEDDED:
         return PAPER, f"the data set {store} is configured"
     if LAPTOP not in known:
-        raise UserError(
-            f"no data set is configured, and the file has no scale {LAPTOP!r}",
-            where=toml.display(path),
-            remedy=_HOW_DATA,
-        )
+        what, remedy = f"no data set is configured, and the file has no scale {LAPTOP!r}", _HOW_DATA
+        raise UserError(what, where=toml.display(path), remedy=remedy)
     return LAPTOP, f"no data set is configured; for the paper's scale, {_HOW_DATA}"
 
 

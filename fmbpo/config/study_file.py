@@ -115,18 +115,14 @@ def load_study(
     experiments, where = list(cells.values()), f"{file} ({' | '.join(cells)})"
     declared, undeclared = differences(experiments, config.factors, f"{file}: factors")
     if undeclared:
-        raise UserError(
-            f"the cells differ in more than the factors: {'; '.join(undeclared)}",
-            where=where,
-            remedy="make them equal, or add the key to the study's factors",
-        )
+        what = f"the cells differ in more than the factors: {'; '.join(undeclared)}"
+        remedy = "make them equal, or add the key to the study's factors"
+        raise UserError(what, where=where, remedy=remedy)
     runs = [(e.name, config_hash(e)) for e in experiments]
     if len(set(runs)) < len(runs):
-        raise UserError(
-            "two cells are one run: they differ in nothing that changes results",
-            where=where,
-            remedy="remove one of the two, or let them differ in a factor",
-        )
+        what = "two cells are one run: they differ in nothing that changes results"
+        remedy = "remove one of the two, or let them differ in a factor"
+        raise UserError(what, where=where, remedy=remedy)
     own = {key: getattr(config, key) for key in ("name", "phase", "description", "factors")}
     return Study(**own, cells=cells, differences=declared)
 

@@ -90,22 +90,17 @@ def _visit(
     real = Path(os.path.realpath(path))
     if real in chain:
         circle = " -> ".join(display(p) for p in [*chain[chain.index(real) :], real])
-        raise UserError(
-            f"the files extend each other in a circle: {circle}",
-            where=mentioned,
-            remedy="remove one `extends` of the circle",
-        )
+        what = f"the files extend each other in a circle: {circle}"
+        remedy = "remove one `extends` of the circle"
+        raise UserError(what, where=mentioned, remedy=remedy)
     if real in done:
         return
     table = _parse(path, mentioned)
     label = display(path)
     extends = table.pop("extends", [])
     if not isinstance(extends, list) or not all(isinstance(item, str) for item in extends):
-        raise UserError(
-            "`extends` must be an array of paths",
-            where=f"{label}: extends",
-            remedy='write extends = ["base/NAME.toml"]',
-        )
+        what, remedy = "`extends` must be an array of paths", 'write extends = ["base/NAME.toml"]'
+        raise UserError(what, where=f"{label}: extends", remedy=remedy)
     for item in extends:
         _visit(path.parent / item, document, [*chain, real], done, f"{label}: extends")
     done.add(real)
@@ -146,11 +141,9 @@ def _loads(text: str, where: str) -> dict[str, Any]:
     except tomli.TOMLDecodeError:
         raise
     except (RecursionError, ValueError):  # also Python's own, of integers with thousands of digits
-        raise UserError(
-            f"an integer of more than 64 bits, or values more than {DEEPEST} deep in each other",
-            where=where,
-            remedy="write a smaller number, or a float; look for extra brackets or dots",
-        ) from None
+        what = f"an integer of more than 64 bits, or values more than {DEEPEST} deep in each other"
+        remedy = "write a smaller number, or a float; look for extra brackets or dots"
+        raise UserError(what, where=where, remedy=remedy) from None
     return table
 
 
@@ -230,11 +223,9 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     except tomli.TOMLDecodeError:
         parsed = {"value": raw} if _WORD.fullmatch(raw) else {}
     if list(parsed) != ["value"]:
-        raise UserError(
-            f"{_short(raw)!r} is no TOML value",
-            where=where,
-            remedy="""quote a string for TOML and for the shell: -o 'table.key="some text"'""",
-        )
+        what = f"{_short(raw)!r} is no TOML value"
+        remedy = """quote a string for TOML and for the shell: -o 'table.key="some text"'"""
+        raise UserError(what, where=where, remedy=remedy)
     return path, parsed["value"]
 
 

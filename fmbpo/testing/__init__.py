@@ -43,11 +43,9 @@ def parametrize_checks(
         raise UserError(f"no group {group!r}", remedy=f"known: {', '.join(kinds)}")
     tables = isinstance(configs, Sequence) and all(isinstance(c, Mapping) for c in configs)
     if not tables or not configs:
-        raise UserError(
-            f"`configs` is {configs!r}, no list of settings",
-            where=f"checks of {name!r}",
-            remedy="write configs=[{...}, {...}], with {} for the plugin's small settings",
-        )
+        what = f"`configs` is {configs!r}, no list of settings"
+        remedy = "write configs=[{...}, {...}], with {} for the plugin's small settings"
+        raise UserError(what, where=f"checks of {name!r}", remedy=remedy)
     kind, expected = kinds[group], dict(expected_failures or {})
     if unknown := expected.keys() - CHECKS[kind].keys():
         raise UserError(

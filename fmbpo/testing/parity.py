@@ -72,11 +72,9 @@ def compare(folder: Path) -> Iterator[Comparison]:
             for name in sorted(ours.keys() - golden.keys()):
                 yield Comparison(f"{name} (not recorded)", label, math.inf, TOLERANCE)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"no folder of golden numbers, or an incomplete one ({error})",
-            where=str(folder),
-            remedy="give config.json, float64_deviation.json and all the .npz files",
-        ) from error
+        what = f"no folder of golden numbers, or an incomplete one ({error})"
+        remedy = "give config.json, float64_deviation.json and all the .npz files"
+        raise UserError(what, where=str(folder), remedy=remedy) from error
 
 
 def _error(ours: np.ndarray | None, wanted: np.ndarray) -> float:

@@ -124,11 +124,9 @@ def _set_state(env: TaskEnv, qpos: NDArray[Any], qvel: NDArray[Any]) -> None:
     physics = env.env.physics
     wanted = (physics.model.nq,), (physics.model.nv,)
     if (qpos.shape, qvel.shape) != wanted:
-        raise UserError(
-            f"a recorded state has qpos {qpos.shape} and qvel {qvel.shape}, not {wanted}",
-            where=env.name,
-            remedy="the recording is of another model",
-        )
+        what = f"a recorded state has qpos {qpos.shape} and qvel {qvel.shape}, not {wanted}"
+        remedy = "the recording is of another model"
+        raise UserError(what, where=env.name, remedy=remedy)
     with physics.reset_context():
         physics.data.qpos[:] = qpos
         physics.data.qvel[:] = qvel
@@ -168,7 +166,7 @@ def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:
         alike = isinstance(names, list) and meta.get("action_repeat") == ACTION_REPEAT
         if not alike or type(seed) is not int or not 0 <= seed < 2**32:
             raise ValueError(f"meta has no seed, tasks or action_repeat {ACTION_REPEAT}: {meta}")
-        tasks: dict[str, dict[str, NDArray[Any]]] = {task_info(n).name: {} for n in names or ()}
+        tasks: dict[str, dict[str, NDArray[Any]]] = {n: {} for n in names or () if task_info(n)}
         for key, array in found.items():
             task, _, name = key.partition("/")
             if task not in tasks:
@@ -179,11 +177,9 @@ def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:
     except UserError:
         raise
     except Exception as error:  # numpy, zip and JSON raise many kinds
-        raise UserError(
-            f"is no recording of MT30 tasks, or a damaged one ({error})",
-            where=str(file),
-            remedy="copy it again, or name another file; docs/tasks.md describes the layout",
-        ) from error
+        what = f"is no recording of MT30 tasks, or a damaged one ({error})"
+        remedy = "copy it again, or name another file; docs/tasks.md describes the layout"
+        raise UserError(what, where=str(file), remedy=remedy) from error
     return seed, tasks
 
 
