@@ -22,7 +22,7 @@ from fmbpo.config import toml
 from fmbpo.config.protocols import PROTOCOLS, Protocol
 from fmbpo.config.schema import DEFAULTED_TABLES, POLICY_TABLES, Experiment, PluginTable
 from fmbpo.errors import UserError, UserErrors, did_you_mean
-from fmbpo.plugins import GROUPS, Kind, list_plugins, load_plugin
+from fmbpo.plugins import GROUPS, Kind, load_plugin
 
 PAPER, LAPTOP, EMBEDDED = "paper", "laptop", "embedded"
 DATA_VARIABLE = "FMBPO_DATA"
@@ -174,11 +174,7 @@ def _plugin_table(value: tuple[Kind, Any], cls: type[PluginTable]) -> PluginTabl
     if not isinstance(table, Mapping):
         raise problem(f"{describe(table)} where a table is wanted", 'write plugin = "NAME"')
     settings = dict(table)
-    name = settings.pop("plugin", None)
-    if not isinstance(name, str):
-        installed = [item.name for item in list_plugins() if item.kind == kind]
-        what = "missing" if name is None else f"{describe(name)} where a string is wanted"
-        raise problem(what, f"installed plugins: {', '.join(installed) or 'none'}", "plugin")
+    name = str(settings.pop("plugin", ""))
     try:
         component = load_plugin(kind, name)
     except UserError as error:
@@ -190,12 +186,9 @@ def _protocol(value: Any, _: type[Protocol]) -> Protocol:
     """The class that ``kind`` names."""
     if not isinstance(value, Mapping):
         raise problem(f"{describe(value)} where a table is wanted", _TABLE_HINTS["protocol"])
-    kind = value.get("kind")
-    if kind is None:
-        raise problem("missing", f"known: {', '.join(PROTOCOLS)}", "kind")
-    if not isinstance(kind, str) or kind not in PROTOCOLS:
-        what = f"unknown protocol {kind!r}"
-        raise problem(what, did_you_mean(str(kind), PROTOCOLS), "kind")
+    kind = str(value.get("kind", "missing"))
+    if kind not in PROTOCOLS:
+        raise problem(f"unknown protocol {kind!r}", did_you_mean(kind, PROTOCOLS), "kind")
     return structure(value, PROTOCOLS[kind])
 
 

@@ -121,12 +121,8 @@ def _parse(path: Path, mentioned: str) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot be read: {error}", where=label, remedy="is it a file?") from None
     except ValueError as error:  # no UTF-8, or no TOML
-        raise UserError(
-            f"not TOML: {error}",
-            where=label,
-            remedy="correct the syntax (strings need quotes); save it as UTF-8 without a "
-            "byte-order mark",
-        ) from None
+        remedy = "quote strings; save it as UTF-8 without a byte-order mark"
+        raise UserError(f"not TOML: {error}", where=label, remedy=remedy) from None
 
 
 def _loads(text: str, where: str) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def test_a_pretrained_protocol_needs_a_world_model(policy):
         ("conventions.mask=true", ["conventions.mask", "unknown key"]),
         ("protocol=frozen", ["protocol", "a table is wanted", "[protocol]"]),
         ("policy.plugin=toy-polcy", ["policy.plugin", "did you mean 'toy-policy'?"]),
-        ("policy.plugin=3", ["policy.plugin", "a string is wanted", "toy-policy"]),
+        ("policy.plugin=3", ["policy.plugin", "a policy plugin '3'", "toy-policy"]),
         ("policy.gaet=true", ["policy.gaet", "did you mean 'gate'?"]),
         ("policy.plugin=toy-wm", ["policy.plugin", "world model plugin only"]),
         ("world_model.latent_dim=0", ["world_model.latent_dim", "> 0"]),
