@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from fmbpo.base.text import one_line
 from fmbpo.hookspecs import (
     AnswerAction,
     Batch,
@@ -60,8 +61,7 @@ def expecting(expected: str, remedy: str) -> Iterator[None]:
 
 def in_one_line(error: BaseException) -> str:
     """The exception's type and the first line of its message."""
-    text = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {one_line(str(error))}"
 
 
 class ModelInputs(NamedTuple):
