@@ -151,21 +151,17 @@ def stays_finite(subject: Subject) -> None:
         inputs, leaves = varied(subject.inputs(scale=scale))
         found = subject.predict(inputs)
         total = torch.stack([x.sum() for x in found]).sum()
-        expect(
-            _finite(total, leaves.values(), inputs.z, *found),
-            f"finite values and gradients of `predict` for inputs of scale {scale:g}",
-            "bound the arguments of exponentials, and the divisors",
-        )
+        expected = f"finite values and gradients of `predict` for inputs of scale {scale:g}"
+        remedy = "bound the arguments of exponentials, and the divisors"
+        expect(_finite(total, leaves.values(), inputs.z, *found), expected, remedy)
         if not isinstance(subject, WorldModelSubject):
             continue
         batch, noise = subject.example()
         obs, reward = scale * batch.obs_HBO, scale * (batch.reward_HB - 1)
         loss, _ = subject.loss((batch._replace(obs_HBO=obs, reward_HB=reward), noise))
-        expect(
-            _finite(loss, subject.module.parameters()),
-            f"a finite loss and gradient for observations and rewards of scale {scale:g}",
-            "rewards can be negative and large: fmbpo.nn.two_hot takes any",
-        )
+        expected = f"a finite loss and gradient for observations and rewards of scale {scale:g}"
+        remedy = "rewards can be negative and large: fmbpo.nn.two_hot takes any"
+        expect(_finite(loss, subject.module.parameters()), expected, remedy)
 
 
 def _finite(total: Tensor, inputs: Iterable[Tensor], *values: Tensor) -> bool:
@@ -268,12 +264,10 @@ def latent_stays_in_its_space(subject: WorldModelSubject) -> None:
     rollout = subject.rollout(inputs, noise, lambda t, _: inputs.action * (-1) ** t)
     groups = rollout.z_HBD.reshape(steps + 1, len(inputs.z), -1, size)
     low, off = float(groups.min()), float((groups.sum(-1) - 1).abs().max())
-    expect(
-        low >= -1e-5 and off <= 1e-4,
-        f"groups of {size} latent entries stay on the simplex over {steps} steps",
-        "end the step in SimNorm, or project; a velocity's groups must sum to 0",
-        f"smallest entry {low:.2g}, a group's sum off by {off:.2g}",
-    )
+    kept = low >= -1e-5 and off <= 1e-4
+    expected = f"groups of {size} latent entries stay on the simplex over {steps} steps"
+    remedy = "end the step in SimNorm, or project; a velocity's groups must sum to 0"
+    expect(kept, expected, remedy, f"smallest entry {low:.2g}, a group's sum off by {off:.2g}")
 
 
 @torch.no_grad()

@@ -111,12 +111,9 @@ def loss_falls(subject: Subject) -> None:
         losses = _train(subject, 60, 1e-2)
     first, last = losses[0], min(losses[-5:])
     fallen = (first - last) / max(abs(first), 1e-6)
-    expect(
-        math.isfinite(last) and fallen >= 0.05,
-        "60 Adam steps lower the loss of one example by a twentieth or more",
-        "check the sign of the loss, detached parts, and the scale of its terms",
-        f"{first:.4g} -> {last:.4g}",
-    )
+    expected = "60 Adam steps lower the loss of one example by a twentieth or more"
+    remedy = "check the sign of the loss, detached parts, and the scale of its terms"
+    expect(math.isfinite(last) and fallen >= 0.05, expected, remedy, f"{first:.4g} -> {last:.4g}")
     after = _mean_return(subject)
     expected, remedy = "60 Adam steps on a policy's loss raise the return", "check the loss's sign"
     expect(after >= before, expected, remedy, f"{before:.4g} -> {after:.4g}")
@@ -186,12 +183,9 @@ def decoded_reward_follows_the_real_one(subject: WorldModelSubject) -> None:
     """The fault that destroyed an earlier study: a reward head whose decoded reward stays
     constant while its loss falls."""
     *_, r2, spread = _learned(subject)
-    expect(
-        r2 > 0.3,
-        "after 400 steps on 64 rows the decoded reward explains them (R² > 0.3)",
-        "use fmbpo.nn.two_hot.cross_entropy of `predict`'s logits and the same step's reward",
-        f"R² {r2:.2f}, standard deviation {spread:.2g}",
-    )
+    expected = "after 400 steps on 64 rows the decoded reward explains them (R² > 0.3)"
+    remedy = "use fmbpo.nn.two_hot.cross_entropy of `predict`'s logits and the same step's reward"
+    expect(r2 > 0.3, expected, remedy, f"R² {r2:.2f}, standard deviation {spread:.2g}")
 
 
 def policys_input_is_cut(subject: PolicySubject) -> None:
