@@ -68,7 +68,7 @@ def mistake(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys)
     ("override", "words"),
     [
         ("world_model.plugin=mlpp", ["override: world_model.plugin", "'mlpp'", "'mlp'?"]),
-        ("world_model.plugin=3", ["world_model.plugin", "string"]),
+        ("world_model.plugin=3", ["world_model.plugin", "plugin '3'"]),
         ("data.tasks=['reacher-eazy']", ["override: data.tasks", "'reacher-easy'?"]),
         ("pretrain.iteration=3", ["override: pretrain.iteration", "unknown key", "'iterations'?"]),
         ("pretrian.batch=3", ["override: pretrian", "unknown key", "'pretrain'?"]),
