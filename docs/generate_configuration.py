@@ -24,15 +24,14 @@ import attrs
 
 from fmbpo.config import conventions, load_experiment, resolved, schema
 from fmbpo.config import study_file as study
-from fmbpo.config.docstrings import meanings, summary
 from fmbpo.config.identity import leaves
-from fmbpo.config.json_schema import schema_text
+from fmbpo.config.json_schema import meanings, schema_text, summary
 from fmbpo.config.protocols import PROTOCOLS
 from fmbpo.data.embedded import store_path
 from fmbpo.data.store import info
-from fmbpo.plugins import GROUPS, Listing, list_plugins, load_plugin
+from fmbpo.plugins import Listing, list_plugins, load_plugin
 from fmbpo.scaffold import template
-from fmbpo.testing.contract import protects_from
+from fmbpo.testing.contract import CHECKS
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "experiments" / "schema.json"
@@ -238,13 +237,11 @@ def _embedded() -> Iterator[str]:
 
 
 def _checks() -> Iterator[str]:
-    both = {kind: protects_from(kind) for kind in GROUPS}
     yield "| check | for | why |\n| --- | --- | --- |"
-    for name in dict.fromkeys(name for found in both.values() for name in found):
-        kinds = [kind.replace("_", " ") for kind, found in both.items() if name in found]
-        text = next(found[name] for found in both.values() if name in found).replace("``", "`")
-        words = "both" if len(kinds) == 2 else kinds[0]
-        yield f"| `{name}` | {words} | {text} |"
+    for name, check in {name: c for found in CHECKS.values() for name, c in found.items()}.items():
+        kinds = [kind.replace("_", " ") for kind, found in CHECKS.items() if name in found]
+        text = " ".join((check.__doc__ or "").replace("``", "`").split())
+        yield f"| `{name}` | {'both' if len(kinds) == 2 else kinds[0]} | {text} |"
 
 
 PAGES = {

@@ -10,6 +10,8 @@ A plugin is an object that a distribution offers by an entry point in the group
 * four hooks marked with ``@hookimpl``, which mean the same in both roles;
 * optionally ``small``: settings of a small instance, for the contract checks.
 
+A module may further be ``Projects``, ``OnSimplex``, ``Adopts``, ``Curved`` or ``Grows``.
+
 ========== ============================================= =======================================
 hook       world model                                   policy
 ========== ============================================= =======================================
@@ -50,9 +52,6 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
-# -- arguments of build -----------------------------------------------------------------------
-
-
 @attrs.frozen
 class WorldModelDims:
     """Sizes that a world model is built for: padded widths, and the number of tasks."""
@@ -71,27 +70,20 @@ class PolicyDims:
     action: int
 
 
-# -- results of build -------------------------------------------------------------------------
-
-
 class Module(Protocol):
     """The methods of ``torch.nn.Module`` that the engine uses; every module is one."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Parameters by name."""
-        ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The same without names."""
-        ...
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
         """Take over parameters; ``RuntimeError`` if they do not fit."""
-        ...
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
         """Whether the parameters learn."""
-        ...
 
 
 class WorldModel(Module, Protocol):
@@ -114,12 +106,10 @@ class WorldModel(Module, Protocol):
 
     def embed(self, index_B: Tensor) -> Tensor:
         """Task indices (int64) -> embeddings ``[B, E]``."""
-        ...
 
     def encode(self, obs_BO: Tensor, e_BE: Tensor) -> Tensor:
         """Zero-padded observations ``[B, O]`` or ``[H, B, O]`` and task embeddings -> latents
         ``[B, D]`` or ``[H, B, D]``."""
-        ...
 
 
 class Policy(Module, Protocol):
@@ -131,16 +121,12 @@ class Policy(Module, Protocol):
     """Passes through the policy's network per ``predict``."""
 
 
-# -- optional parts of a module --------------------------------------------------------------
-
-
 @runtime_checkable
 class Projects(Protocol):
     """A module whose parameters must stay in an allowed set."""
 
     def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Parameters after an update -> the nearest allowed ones; pure, as hooks are."""
-        ...
 
 
 @runtime_checkable
@@ -157,7 +143,6 @@ class Adopts(Protocol):
 
     def adopt(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Its own parameters from those; ``ValueError`` if they do not fit."""
-        ...
 
 
 @runtime_checkable
@@ -166,7 +151,6 @@ class Curved(Protocol):
 
     def curvature(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
         """0-d; 0 if one Euler step is exact (``fmbpo.measure.validation``)."""
-        ...
 
 
 @runtime_checkable
@@ -175,10 +159,6 @@ class Grows(Protocol):
 
     def growth(self, z: Tensor, task: Task, noise: Tensor, vector: Tensor) -> Tensor:
         """0-d; 1 if the sub-steps keep the norm of a gradient (``fmbpo.pwm.diagnostics``)."""
-        ...
-
-
-# -- arguments and results of the hooks -------------------------------------------------------
 
 
 class Task(NamedTuple):
@@ -244,9 +224,6 @@ AnswerAction: TypeAlias = Callable[[int, Tensor, Tensor], Prediction]
 """``(t, z_BD, action_BA) -> Prediction``: the partner of a policy's rollout."""
 
 
-# -- the hooks ---------------------------------------------------------------------------------
-
-
 class WorldModelSpec:
     """The hooks of a world model."""
 
@@ -281,9 +258,7 @@ class WorldModelSpec:
     @hookspec
     def freeze(self, module: WorldModel) -> None:
         """Stop every parameter from learning; gradients still flow to the inputs.
-
-        The engine calls it once, before policies learn inside a frozen model.
-        """
+        The engine calls it once, before policies learn inside a frozen model."""
 
 
 class PolicySpec:
@@ -317,7 +292,4 @@ class PolicySpec:
 
     @hookspec
     def freeze(self, module: Policy) -> None:
-        """Stop every parameter from learning; gradients still flow to the inputs.
-
-        The engine calls it once, before it evaluates a trained policy.
-        """
+        """Stop every parameter from learning; called once, before a policy is evaluated."""

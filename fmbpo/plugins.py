@@ -13,7 +13,7 @@ import importlib.metadata
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -43,18 +43,14 @@ class Listing:
     value: str
 
 
-@attrs.frozen(eq=False)
-class Component:
+@attrs.frozen(eq=False, kw_only=True)
+class Component(Listing):
     """A checked plugin: its settings class, its builder, and the four hooks as plain functions.
 
-    ``build(config, dims)`` returns the module; ``fmbpo.hookspecs`` describes the hooks. ``version``
-    is the distribution's. No call passes through pluggy.
+    ``build(config, dims)`` returns the module; ``fmbpo.hookspecs`` describes the hooks. No call
+    passes through pluggy.
     """
 
-    kind: Kind
-    name: str
-    version: str
-    distribution: str
     Config: type[Any]
     build: Callable[..., Any]
     predict: Callable[..., Any]
@@ -83,21 +79,26 @@ def load_plugin(kind: Kind, name: str) -> Component:
     """
     listing = _find(kind, name)
     with contextlib.redirect_stdout(sys.stderr):
-        plugin = _import(listing)
+        entry = importlib.metadata.EntryPoint(listing.name, listing.value, GROUPS[kind])
+        remedy = f"install what it imports, or repair or reinstall {listing.distribution}"
+        with _blaming(listing, "its import fails", remedy):
+            plugin = entry.load()
         _check_version(listing, plugin)
         config = _config(listing, plugin)
         build = _attribute(listing, plugin, "build")
         if not callable(build):
-            what, remedy = "it has no callable `build`", "define `build(config, dims) -> nn.Module`"
-            raise _broken(listing, what, remedy)
+            remedy = "define `build(config, dims) -> nn.Module`"
+            raise _broken(listing, "it has no callable `build`", remedy)
+        small = _attribute(listing, plugin, "small")
+        remedy = "let `small` be a dictionary of settings, or leave it out"
+        with _blaming(listing, "`small` holds no settings for its `Config`", remedy):
+            if small is not None:
+                config(**small)
         return Component(
-            kind=kind,
-            name=name,
-            version=listing.version,
-            distribution=listing.distribution,
+            **attrs.asdict(listing),
             Config=config,
             build=build,
-            small=_small(listing, plugin, config),
+            small=dict(small or {}),
             **_resolve(listing, plugin),
         )
 
@@ -106,24 +107,20 @@ def not_offered(name: str, kind: Kind | None = None) -> UserError:
     """No distribution offers the name as this kind (None: as any); names the installed plugins."""
     found, unreadable = _scan()
     kinds = list(GROUPS) if kind is None else [kind]
-    installed = {k: sorted({item.name for item in found if item.kind == k}) for k in kinds}
-    hint = did_you_mean(name, {each for names in installed.values() for each in names})
-    others = [item.kind for item in found if item.kind not in kinds and item.name == name]
-    if "did you mean" not in hint:
-        hint = f"{name!r} is installed as a {_WORDS[others[0]]} plugin only" if others else ""
+    installed = {k: sorted({item.name for item in found if item.kind == k}) for k in GROUPS}
+    hint = did_you_mean(name, {each for k in kinds for each in installed[k]})
+    others = [k for k in GROUPS if k not in kinds and name in installed[k]]
     lines = [
-        hint,
+        *([hint] if "did you mean" in hint else []),
+        *(f"{name!r} is installed as a {_WORDS[k]} plugin only" for k in others),
         *(f"installed {_WORDS[k]} plugins: {', '.join(installed[k]) or 'none'}" for k in kinds),
         "install the distribution that offers it; for one in this repository, "
         "`pip install -e plugins/FOLDER`",
+        *(f"the entry points of {one} cannot be read: reinstall it" for one in unreadable),
     ]
-    if unreadable:
-        lines.append(f"the entry points of {', '.join(unreadable)} cannot be read: reinstall")
     words = " or ".join(_WORDS[k] for k in kinds)
-    return UserError(
-        f"no installed distribution offers a {words} plugin {name!r}",
-        remedy="; ".join(line for line in lines if line),
-    )
+    what = f"no installed distribution offers a {words} plugin {name!r}"
+    return UserError(what, remedy="; ".join(lines))
 
 
 def _scan() -> tuple[list[Listing], list[str]]:
@@ -178,33 +175,21 @@ def _broken(listing: Listing, what: str, remedy: str) -> UserError:
     )
 
 
-def _import(listing: Listing) -> Any:
-    entry = importlib.metadata.EntryPoint(listing.name, listing.value, GROUPS[listing.kind])
-    reinstall = f"repair or reinstall {listing.distribution}"
+@contextlib.contextmanager
+def _blaming(listing: Listing, what: str, remedy: str) -> Iterator[None]:
+    """Whatever the plugin's own code raises inside becomes a ``UserError``."""
     try:
-        return entry.load()
-    except ModuleNotFoundError as error:
-        missing = error.name or "?"
-        if entry.value and missing.split(".")[0] == entry.module.split(".")[0]:
-            raise _broken(listing, f"its own module {missing!r} is not found", reinstall) from error
-        what = f"it needs the module {missing!r}, which is not installed"
-        remedy = f"install what offers {missing!r}, or reinstall {listing.distribution}"
-        raise _broken(listing, what, remedy) from error
+        yield
     except (Exception, SystemExit) as error:
-        what = f"its import fails: {type(error).__name__}: {error}"
-        raise _broken(listing, what, reinstall) from error
+        reason = " ".join(str(error).split())  # pluggy's have several lines
+        raise _broken(listing, f"{what}: {type(error).__name__}: {reason}", remedy) from error
 
 
 def _attribute(listing: Listing, plugin: object, name: str) -> Any:
     """The plugin's attribute; None if it has none of this name."""
-    try:
-        return getattr(plugin, name)
-    except (Exception, SystemExit) as error:
-        there = inspect.getattr_static(plugin, name, None) is not None
-        if isinstance(error, AttributeError) and not there:
-            return None
-        what = f"its `{name}` cannot be read: {type(error).__name__}: {error}"
-        raise _broken(listing, what, f"let `{name}` be a plain attribute") from error
+    there = inspect.getattr_static(plugin, name, None) is not None
+    with _blaming(listing, f"its `{name}` cannot be read", f"let `{name}` be a plain attribute"):
+        return getattr(plugin, name) if there else getattr(plugin, name, None)
 
 
 def _check_version(listing: Listing, plugin: object) -> None:
@@ -212,15 +197,12 @@ def _check_version(listing: Listing, plugin: object) -> None:
 
     version = _attribute(listing, plugin, "spec_version")
     if type(version) is not int:
-        what = "it has no `spec_version`" if version is None else "`spec_version` is no integer"
         remedy = f"set `spec_version = {SPEC_VERSION}`, the contract that it was written for"
-        raise _broken(listing, what, remedy)
+        raise _broken(listing, f"`spec_version` is {version!r}, no integer", remedy)
     if version != SPEC_VERSION:
-        age, old, new = "newer", "fmbpo", listing.distribution
-        if version < SPEC_VERSION:
-            age, old, new = "older", new, old
-        what = f"it is written for version {version} of the contract, {age} than this fmbpo's"
-        raise _broken(listing, f"{what} {SPEC_VERSION}", f"update {old}, or install an older {new}")
+        age, old = ("older", listing.distribution) if version < SPEC_VERSION else ("newer", "fmbpo")
+        what = f"its contract has version {version}, {age} than this fmbpo's {SPEC_VERSION}"
+        raise _broken(listing, what, f"update {old}")
 
 
 def _config(listing: Listing, plugin: object) -> type[Any]:
@@ -232,72 +214,34 @@ def _config(listing: Listing, plugin: object) -> type[Any]:
     if any(field.name == "plugin" for field in attrs.fields(config)):
         what = "its `Config` has a field `plugin`, the key that names the plugin itself"
         raise _broken(listing, what, "rename the field")
-    try:
+    remedy = "import the names in its annotations, and not under `if TYPE_CHECKING`"
+    with _blaming(listing, "the types of its `Config` cannot be resolved", remedy):
         typing.get_type_hints(config)
-    except Exception as error:
-        what = f"the types of its `Config` cannot be resolved: {error}"
-        remedy = (
-            "import the names in its annotations into the module of `Config`, "
-            "and not under `if TYPE_CHECKING`"
-        )
-        raise _broken(listing, what, remedy) from error
     return config
 
 
-def _small(listing: Listing, plugin: object, config: type[Any]) -> Mapping[str, Any]:
-    small = _attribute(listing, plugin, "small")
-    if small is None:
-        return {}
-    try:
-        config(**small)
-        return dict(small)
-    except (Exception, SystemExit) as error:  # converters and validators of the plugin's own
-        what = f"`small` holds no settings for its `Config`: {type(error).__name__}: {error}"
-        remedy = "let `small` be a dictionary of settings, or leave it out"
-        raise _broken(listing, what, remedy) from error
-
-
-def _resolve(listing: Listing, plugin: object) -> dict[str, Callable[..., Any]]:
+def _resolve(listing: Listing, plugin: object) -> dict[str, Any]:
     """Each hook's one implementation, by name, after the strict checks."""
     from fmbpo import hookspecs
 
     spec = hookspecs.WorldModelSpec if listing.kind == "world_model" else hookspecs.PolicySpec
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(spec)
-    contract = "follow the signatures in fmbpo/hookspecs.py"
-    try:
+    remedy = "follow the signatures in fmbpo/hookspecs.py"
+    with _blaming(listing, "it cannot be registered", remedy):
         manager.register(plugin, name=listing.name)
         manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        # pluggy repeats the plugin's repr on further lines; its last line holds the reason.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        what = " ".join(lines[1:] or lines)
-        raise _broken(listing, what, contract) from error
-    except (Exception, SystemExit) as error:
-        what = f"it cannot be registered: {type(error).__name__}: {error}"
-        raise _broken(listing, what, contract) from error
-    hooks: dict[str, Callable[..., Any]] = {}
+    hooks: dict[str, Any] = {}
     for name in ("predict", "rollout", "loss", "freeze"):
         wanted = list(inspect.signature(getattr(spec, name)).parameters)[1:]
-        signature = f"{name}({', '.join(wanted)})"
-        implementations = getattr(manager.hook, name).get_hookimpls()
-        if not implementations:
-            unmarked = callable(getattr(plugin, name, None))
-            what = f"the hook `{name}` is {'not marked with @hookimpl' if unmarked else 'missing'}"
-            raise _broken(listing, what, f"define `{signature}`, marked with @hookimpl")
-        first = implementations[0]
-        if len(implementations) > 1 or first.wrapper or first.hookwrapper:
-            what = f"the hook `{name}` has {len(implementations)} implementations or is a wrapper"
-            raise _broken(listing, what, f"define exactly one plain `{signature}`")
-        parameters = inspect.signature(first.function).parameters.values()
-        defaults = [p.name for p in parameters if p.default is not inspect.Parameter.empty]
-        if defaults:
-            what = f"the hook `{name}` gives the argument {defaults[0]!r} a default"
-            remedy = f"remove the default; its signature must be `{signature}`"
-            raise _broken(listing, what, remedy)
-        plain = all(p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for p in parameters)
-        if [p.name for p in parameters] != wanted or not plain:
-            what = f"the hook `{name}` takes ({', '.join(map(str, parameters))})"
-            raise _broken(listing, what, f"its signature must be `{signature}`")
-        hooks[name] = first.function
+        found = getattr(manager.hook, name).get_hookimpls()
+        what, parameters = f"{len(found)} plain implementations marked with @hookimpl", None
+        if len(found) == 1 and not found[0].wrapper and not found[0].hookwrapper:
+            parameters = inspect.signature(found[0].function).parameters.values()
+            what = f"the arguments ({', '.join(map(str, parameters))})"
+        plain = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in wanted]
+        if parameters is None or [p.replace(annotation=p.empty) for p in parameters] != plain:
+            remedy = f"define exactly one `{name}({', '.join(wanted)})`, without defaults"
+            raise _broken(listing, f"the hook `{name}` has {what}", remedy)
+        hooks[name] = found[0].function
     return hooks

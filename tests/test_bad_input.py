@@ -68,8 +68,8 @@ def mistake(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys)
     ("override", "words"),
     [
         ("world_model.plugin=mlpp", ["override: world_model.plugin", "'mlpp'", "'mlp'?"]),
-        ("world_model.plugin=3", ["world_model.plugin", "string"]),
-        ("data.tasks=['reacher-eazy']", ["override: data.tasks[0]", "'reacher-easy'?"]),
+        ("world_model.plugin=3", ["world_model.plugin", "plugin '3'"]),
+        ("data.tasks=['reacher-eazy']", ["override: data.tasks", "'reacher-easy'?"]),
         ("pretrain.iteration=3", ["override: pretrain.iteration", "unknown key", "'iterations'?"]),
         ("pretrian.batch=3", ["override: pretrian", "unknown key", "'pretrain'?"]),
         ("pretrain.batch=0.5", ["pretrain.batch", "0.5", "an integer"]),
@@ -97,7 +97,7 @@ def test_bad_values(override, words, command, mistake):
     [
         ("protocol.kind=frozne", ["protocol.kind", "unknown protocol 'frozne'", "'frozen'?"]),
         ("policy.plugin=gaussian", ["policy.plugin", "'gaussian'", "installed policy plugins"]),
-        ("grid.tasks=['walker-fly']", ["grid.tasks[0]", "walker-fly"]),
+        ("grid.tasks=['walker-fly']", ["grid.tasks", "walker-fly"]),
         ("grid.tasks=['walker-run']", ["grid.tasks", "no episodes of task 'walker-run'",
                                        "reacher-easy, cartpole-balance"]),
         ("grid.seeds=[1, 1]", ["grid.seeds", "more than once"]),
@@ -127,7 +127,7 @@ def test_no_toml(mistake, tmp_path):
     file.write_text("name = mine\n")
     mistake(["mine.toml", "not TOML", "line 1"], file=file)
     file.write_bytes(b"\xff\xfe")
-    mistake(["mine.toml", "cannot be read", "save it as UTF-8"], file=file)
+    mistake(["mine.toml", "not TOML", "save it as UTF-8"], file=file)
     file.write_bytes(b'\xef\xbb\xbfkind = "pretrain"\n')
     mistake(["mine.toml", "byte-order mark", "save it as UTF-8"], file=file)
     for text in ("x = " + "[" * 3000, ".".join("a" * 3000) + " = 1", "x = " + "9" * 5000):

@@ -1,4 +1,7 @@
-"""Writes files whole: a reader, or a kill, finds the old one or the new one, never a half."""
+"""Writes files whole: a reader, or a kill, finds the old one or the new one, never a half.
+
+What the system refuses becomes a ``UserError``; so does a disk with too little room.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fmbpo.base.text import bytes_text
 from fmbpo.errors import UserError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FULL = "the disk is full", "free some space and run the same command again: it continues"
+_FORBIDDEN = "no permission to write here ({0})", "choose a folder that you may write to"
+_FILE = "a file stands where a folder is needed ({1})", "move it away or choose another folder"
+_OTHER = "cannot be written ({0})", "choose another place"
+_MEANING = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FULL),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _FORBIDDEN),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), _FILE),
+}
 
 
 @contextmanager
@@ -27,30 +38,38 @@ def disk_errors(where: Path, *, intact: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        tail = f"; {intact}" if intact else ""
-        if error.errno in _FULL:
-            raise UserError(
-                f"the disk is full{tail}",
-                where=str(where),
-                remedy="free some space and run the same command again: it continues",
-            ) from error
-        if error.errno in _FORBIDDEN:
-            raise UserError(
-                f"no permission to write here ({error.strerror}){tail}",
-                where=str(where),
-                remedy="choose a folder that you may write to",
-            ) from error
-        if error.errno in {errno.ENOTDIR, errno.EEXIST}:
-            raise UserError(
-                f"a file stands where a folder is needed ({error.filename}){tail}",
-                where=str(where),
-                remedy="move it away or choose another folder",
-            ) from error
-        raise UserError(
-            f"cannot be written ({error.strerror or error}){tail}",
-            where=str(where),
-            remedy="choose another place",
-        ) from error
+        what, remedy = _MEANING.get(error.errno or 0, _OTHER)
+        what = what.format(error.strerror or error, error.filename)
+        what += f"; {intact}" if intact else ""
+        raise UserError(what, where=str(where), remedy=remedy) from error
+
+
+def check_disk(needed: int, folder: Path, option: str, words: str = "") -> str:
+    """Needed and free space, for people.
+
+    Args:
+        needed: bytes.
+        folder: where they go; it need not exist yet.
+        option: of the command line, that names another place.
+        words: added behind the needed space.
+
+    Raises:
+        UserError: it is too little, or ``folder`` cannot be a folder that one may write to.
+    """
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    with disk_errors(folder):
+        if not place.is_dir():
+            raise OSError(errno.ENOTDIR, "", str(place))
+        if not os.access(place, os.W_OK):
+            raise OSError(errno.EACCES, str(place))
+    free = shutil.disk_usage(place).free
+    said = f"{bytes_text(needed)} needed{words}, {bytes_text(free)} free"
+    if needed > free:
+        remedy = f"free some space, or choose another folder with {option}"
+        raise UserError(f"the disk is too full: {said}", where=str(folder), remedy=remedy)
+    return said
 
 
 def fsync_path(path: Path) -> None:
@@ -119,11 +138,8 @@ def read_object(path: Path) -> dict[str, Any]:
     """``read_json`` of a file that holds a JSON object; ``UserError`` if it holds anything else."""
     content = read_json(path)
     if not isinstance(content, dict):
-        raise UserError(
-            "not a JSON object",
-            where=str(path),
-            remedy="it was edited or damaged: restore it",
-        )
+        remedy = "it was edited or damaged: restore it"
+        raise UserError("not a JSON object", where=str(path), remedy=remedy)
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -14,13 +15,14 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 def host_free() -> int | None:
     """Bytes that this process can still take: ``MemAvailable``, and less if its control group
     (a container, a batch job) may not have as much. None where the system does not say."""
-    return _least(_meminfo("MemAvailable"), [max(limit - used, 0) for limit, used in _groups()])
+    left = [max(limit - used, 0) for limit, used in _groups()]
+    return min([*_meminfo("MemAvailable"), *left], default=None)
 
 
 def host_total() -> int | None:
     """Bytes of this machine's memory, or of what its control group may have. None where the system
     does not say."""
-    return _least(_meminfo("MemTotal"), [limit for limit, _ in _groups()])
+    return min([*_meminfo("MemTotal"), *(limit for limit, _ in _groups())], default=None)
 
 
 def device_free(device: torch.device) -> int:
@@ -35,17 +37,12 @@ def device_total(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).total_memory)
 
 
-def _least(one: int | None, others: list[int]) -> int | None:
-    return min([*others, *([] if one is None else [one])], default=None)
-
-
-def _meminfo(key: str) -> int | None:
-    try:
-        lines = MEMINFO.read_text().splitlines()
-    except OSError:
-        return None
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    return int(fields[key].split()[0]) * 1024 if key in fields else None
+def _meminfo(key: str) -> list[int]:
+    """The bytes of this row; none if the system does not say."""
+    with contextlib.suppress(OSError):
+        rows = (line.split() for line in MEMINFO.read_text().splitlines())
+        return [int(row[1]) * 1024 for row in rows if row[:1] == [f"{key}:"]]
+    return []
 
 
 def _groups() -> list[tuple[int, int]]:

@@ -30,8 +30,7 @@ class RunLock:
         try:
             self._acquire(path)
         except BaseException:
-            os.close(self._descriptor)
-            self._descriptor = -1
+            self.forget()
             raise
         me = this_process()
         os.ftruncate(self._descriptor, 0)

@@ -8,11 +8,12 @@ non-finite floats. A problem carries its key path.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -35,10 +36,6 @@ class Problem:
     path: tuple[str | int, ...]
     what: str
     remedy: str = ""
-
-    def below(self, key: str | int) -> Problem:
-        """The same problem, seen from the table or array that holds ``key``."""
-        return attrs.evolve(self, path=(key, *self.path))
 
     @property
     def key(self) -> str:
@@ -78,7 +75,7 @@ def describe(value: object) -> str:
     return f"{text} ({words.get(type(value), type(value).__name__)})"
 
 
-def structure(value: object, cls: Any) -> Any:
+def structure(value: object, cls: type[T]) -> T:
     """``value`` as an instance of the type ``cls``. Raises ``Problems`` with every mistake."""
     try:
         return _CONVERTER.structure(value, cls)
@@ -91,10 +88,9 @@ def structure(value: object, cls: Any) -> Any:
 def fit(value: object, cls: type[T]) -> T | None:
     """``structure(value, cls)``; None if the value does not fit the type."""
     try:
-        found: T = structure(value, cls)
+        return structure(value, cls)
     except Problems:
         return None
-    return found
 
 
 def read_as(path: Path, cls: type[T]) -> T | None:
@@ -124,13 +120,29 @@ def agree(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6)
 
 
-def _collect(found: list[Problem], key: str | int, value: object, cls: Any) -> Any:
-    """``structure(value, cls)``; problems go to ``found``, as problems below ``key``."""
+@contextlib.contextmanager
+def _noting(found: list[Problem], key: str | int, value: object) -> Iterator[None]:
+    """What is raised over ``value``, which stands below ``key``, goes to ``found``."""
     try:
-        return structure(value, cls)
+        yield
     except Problems as error:
-        found.extend(item.below(key) for item in error.problems)
-        return None
+        found.extend(attrs.evolve(item, path=(key, *item.path)) for item in error.problems)
+    except UserError as error:
+        found.append(Problem((key,), error.what, error.remedy))
+    except Exception as error:  # of a converter or a validator
+        found.append(Problem((key,), f"{describe(value)}: {_text(error)}"))
+
+
+def _structure_all(pairs: Iterable[tuple[Any, object]], cls: Any) -> dict[Any, Any]:
+    """``structure`` of every value by its key or index; raises the problems of all."""
+    found: list[Problem] = []
+    items = {}
+    for key, value in pairs:
+        with _noting(found, key, value):
+            items[key] = structure(value, cls)
+    if found:
+        raise Problems(found)
+    return items
 
 
 _hints: Callable[[type], dict[str, Any]] = functools.cache(typing.get_type_hints)
@@ -144,9 +156,8 @@ def structure_class(value: object, cls: type[Any]) -> Any:
         hints = _hints(cls)
     except Exception as error:
         what = f"the types of {cls.__module__}.{cls.__qualname__} cannot be resolved: {error}"
-        raise problem(
-            what, "import what its annotations name, and not for type checkers"
-        ) from error
+        remedy = "import what its annotations name, and not for type checkers"
+        raise problem(what, remedy) from error
     fields = {f.name: f for f in attrs.fields(cls) if f.init}
     numbers = _DERIVED.get(cls, ())
     found = [
@@ -154,40 +165,25 @@ def structure_class(value: object, cls: type[Any]) -> Any:
         for key in value
         if key not in fields and key not in numbers
     ]
-    for name in numbers:
-        if name in value:
-            _collect(found, name, value[name], float)
-        else:
-            found.append(Problem((name,), "missing"))
     given: dict[str, Any] = {}
     # Validators get a stand-in with the fields so far: the constructor stops at the first error.
     partial = object.__new__(cls)
-    for name, field in fields.items():
-        if name not in value:
-            if field.default is attrs.NOTHING:
-                found.append(Problem((name,), "missing", f"wanted: {_name(hints.get(name, Any))}"))
-            continue
-        wanted, raw = hints.get(name, Any), value[name]
-        before = len(found)
-        item = _collect(found, name, raw, wanted)
-        if len(found) == before:
-            try:
-                kept = field.converter(item) if _plain(field) else item
-            except Exception as error:
-                found.append(Problem((name,), f"{describe(raw)}: {_text(error)}"))
-                continue
-            given[name] = item
-            object.__setattr__(partial, name, kept)
-    for name, item in given.items():
-        validator = fields[name].validator
-        if validator is not None:
-            try:
-                validator(partial, fields[name], item)
-            except (ValueError, TypeError) as error:
-                found.append(Problem((name,), f"{describe(value[name])}: {_text(error)}"))
-            except AttributeError:
-                if not found:  # it looks at a field that has its default: left to the constructor
-                    continue
+    for name in (*numbers, *fields):
+        field, wanted = fields.get(name), float if name in numbers else hints.get(name, Any)
+        if name in value:
+            with _noting(found, name, value[name]):
+                item = structure(value[name], wanted)
+                if field:
+                    kept = field.converter(item) if _plain(field) else item
+                    object.__setattr__(partial, name, kept)
+                    given[name] = item
+        elif field is None or field.default is attrs.NOTHING:
+            found.append(Problem((name,), "missing", f"wanted: {_name(wanted)}"))
+    for name in given:
+        if (validator := fields[name].validator) is not None:
+            # One may look at a field that has its default: left to the constructor.
+            with _noting(found, name, value[name]), contextlib.suppress(AttributeError):
+                validator(partial, fields[name], getattr(partial, name))
     if found:
         raise Problems(found)
     try:
@@ -234,10 +230,9 @@ def _exact(kind: type) -> Callable[[Any, Any], Any]:
 def _float(value: Any, _: Any) -> float:
     if type(value) not in (int, float):
         raise problem(f"{describe(value)} where a number is wanted")
-    number = float(value)
-    if number != number or number in (float("inf"), float("-inf")):
+    if not math.isfinite(value):
         raise problem(f"{describe(value)} where a finite number is wanted")
-    return number
+    return float(value)
 
 
 def _literal(value: Any, cls: Any) -> Any:
@@ -252,11 +247,8 @@ def _array(value: Any, cls: Any) -> Any:
     kind, (element, *_) = get_origin(cls), get_args(cls)
     if not isinstance(value, list | tuple):
         raise problem(f"{describe(value)} where {_name(cls)} is wanted", "write [...]")
-    found: list[Problem] = []
-    items = [_collect(found, index, item, element) for index, item in enumerate(value)]
-    if found:
-        raise Problems(found)
-    return tuple(items) if kind is tuple else items
+    items = _structure_all(enumerate(value), element).values()
+    return tuple(items) if kind is tuple else list(items)
 
 
 def _is_array(cls: Any) -> bool:
@@ -267,12 +259,7 @@ def _is_array(cls: Any) -> bool:
 def _mapping(value: Any, cls: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise problem(f"{describe(value)} where a table is wanted")
-    found: list[Problem] = []
-    element = get_args(cls)[1]
-    items = {key: _collect(found, key, item, element) for key, item in value.items()}
-    if found:
-        raise Problems(found)
-    return items
+    return _structure_all(value.items(), get_args(cls)[1])
 
 
 def _union(value: Any, cls: Any) -> Any:

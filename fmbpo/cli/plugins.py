@@ -54,7 +54,7 @@ def _plugins(arguments: argparse.Namespace) -> int:
 
 
 def _plugins_check(arguments: argparse.Namespace) -> int:
-    from fmbpo.testing.contract.installed import check_installed
+    from fmbpo.testing.contract import check_installed
 
     found = check_installed(arguments.name, arguments.kind, arguments.override, say)
     if arguments.json:

@@ -18,9 +18,7 @@ _ABSENT = object()
 
 
 def differences(
-    experiments: Sequence[Experiment],
-    factors: Sequence[str] = FACTORS,
-    where: str = "--factor",
+    experiments: Sequence[Experiment], factors: Sequence[str] = FACTORS, where: str = "--factor"
 ) -> tuple[list[str], list[str]]:
     """Declared and undeclared differences, one line per key: ``key: value | value``.
 
@@ -33,11 +31,9 @@ def differences(
     keys = list(dict.fromkeys(key for values in found for key in values))
     for factor in factors:
         if factor not in FACTORS and factor not in keys:
-            raise UserError(
-                f"no experiment has a key {factor!r}",
-                where=f"{where} {factor}",
-                remedy=did_you_mean(factor, [*FACTORS, *keys]),
-            )
+            what = f"no experiment has a key {factor!r}"
+            remedy = did_you_mean(factor, [*FACTORS, *keys])
+            raise UserError(what, where=f"{where} {factor}", remedy=remedy)
     declared: list[str] = []
     undeclared: list[str] = []
     for key in keys:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import attrs
 
 from fmbpo.base.structure import plain
-from fmbpo.config.load import structure_experiment
+from fmbpo.config.load import structured
 from fmbpo.config.schema import Experiment, PluginTable
 
 _PRETRAIN = ("scale", "data", "world_model", "pretrain", "system")
@@ -60,7 +60,7 @@ def from_resolved(values: Mapping[str, Any]) -> Experiment:
 
     The data set need not exist. Raises ``UserErrors``.
     """
-    return structure_experiment(values, {}, "resolved configuration", check_data=False)
+    return structured({**values, "origin": {}}, Experiment, {}, "resolved configuration")
 
 
 def origins(experiment: Experiment) -> dict[str, str]:

@@ -10,7 +10,10 @@ left to ``fmbpo check``.
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import inspect
+import itertools
 import json
 import sys
 import types
@@ -21,7 +24,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 import attrs
 
 from fmbpo.base.structure import plain
-from fmbpo.config.docstrings import meanings, summary
 from fmbpo.config.load import RESERVED
 from fmbpo.config.protocols import PROTOCOLS, Protocol
 from fmbpo.config.schema import POLICY_TABLES, Experiment, PluginTable, tables
@@ -167,3 +169,38 @@ def _typed(hint: Any) -> Schema:
     if isinstance(hint, type) and attrs.has(hint):
         return _table(hint)
     return {}
+
+
+def meanings(cls: type[Any]) -> dict[str, str]:
+    """Docstrings of the fields, those of its bases included, each as one line of Markdown.
+
+    A field without a docstring, or whose class has no source, is left out.
+    """
+    return {name: text for base in reversed(cls.__mro__[:-1]) for name, text in _own(base).items()}
+
+
+def summary(cls: type[Any]) -> str:
+    """The class's docstring as one line of Markdown, without the table's name before the colon."""
+    text = _markdown(inspect.getdoc(cls) or "")
+    table, colon, rest = text.partition("]`: ")
+    text = rest if colon and table.startswith("`[") else text
+    return text[:1].upper() + text[1:]
+
+
+def _markdown(text: str) -> str:
+    """A docstring's text as one line of Markdown."""
+    return " ".join(text.replace("``", "`").split())
+
+
+def _own(cls: type[Any]) -> dict[str, str]:
+    try:
+        (node,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(cls))).body
+    except (OSError, TypeError, SyntaxError, ValueError):  # a class made by a program
+        return {}
+    found: dict[str, str] = {}
+    for field, text in itertools.pairwise(node.body if isinstance(node, ast.ClassDef) else []):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            found[field.target.id] = _markdown(str(text.value.value))
+    return found

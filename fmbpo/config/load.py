@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
-import tomli
-
 from fmbpo.base.structure import (
     Problem,
     Problems,
+    T,
     describe,
     problem,
     register,
@@ -23,8 +22,7 @@ from fmbpo.config import toml
 from fmbpo.config.protocols import PROTOCOLS, Protocol
 from fmbpo.config.schema import DEFAULTED_TABLES, POLICY_TABLES, Experiment, PluginTable
 from fmbpo.errors import UserError, UserErrors, did_you_mean
-from fmbpo.plugins import GROUPS, Kind, list_plugins, load_plugin
-from fmbpo.tasks.mt30 import task_info
+from fmbpo.plugins import GROUPS, Kind, load_plugin
 
 PAPER, LAPTOP, EMBEDDED = "paper", "laptop", "embedded"
 DATA_VARIABLE = "FMBPO_DATA"
@@ -38,12 +36,10 @@ RESERVED = ("scale_reason", "origin")
 def of_alias(path: Path) -> Path | None:
     """The file beside ``path`` whose ``aliases`` include its name; unreadable files are skipped."""
     for file in sorted(path.parent.glob("*.toml")):
-        try:
-            aliases = tomli.loads(file.read_text(encoding="utf-8")).get("aliases", [])
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(aliases, list) and path.stem in aliases:
-            return file
+        with contextlib.suppress(UserError):
+            aliases = toml.read(file).tree.get("aliases")
+            if isinstance(aliases, list) and path.stem in aliases:
+                return file
     return None
 
 
@@ -64,11 +60,9 @@ def load_experiment(
     path = Path(path)
     document = toml.read(path)
     if document.tree.get("kind") == "study":
-        raise UserError(
-            "this is a study, not an experiment",
-            where=toml.display(path),
-            remedy="name one of its experiments; `fmbpo run` and `fmbpo check` also take studies",
-        )
+        what = "this is a study, not an experiment"
+        remedy = "name one of its experiments; `fmbpo run` and `fmbpo check` also take studies"
+        raise UserError(what, where=toml.display(path), remedy=remedy)
     toml.apply_overrides(document, overrides)  # they may name the data, which decide the scale
     chosen, reason = _scale(document, scale, _data(document, data)[0], path)
     toml.apply_scale(document, chosen)
@@ -78,57 +72,23 @@ def load_experiment(
             where = f"{document.origin[key]}: {key}"
             raise UserError("unknown key", where=where, remedy="remove it")
     store, origin = _data(document, data)
+    if not store and chosen != LAPTOP:
+        what = f"no data set is configured, and only the scale {LAPTOP!r} has its own"
+        raise UserError(what, where=f"--scale {chosen}", remedy=_HOW_DATA)
     if not store:
-        if chosen != LAPTOP:
-            raise UserError(
-                f"no data set is configured, and only the scale {LAPTOP!r} has its own",
-                where=f"--scale {chosen}",
-                remedy=_HOW_DATA,
-            )
         store, origin = EMBEDDED, f"scale {LAPTOP}"
+    if isinstance(store, str):  # structuring reports it otherwise
+        store = os.path.expanduser(store)
+        if store != EMBEDDED and not Path(store).exists():
+            what, where = f"the data set {store!r} does not exist", f"{origin}: data.path"
+            raise UserError(what, where=where, remedy=_HOW_DATA)
     if isinstance(document.tree.get("data", {}), dict):
-        path_to = os.path.expanduser(store) if isinstance(store, str) else store
-        document.lay({"data": {"path": path_to}}, origin)
+        document.lay({"data": {"path": store}}, origin)
     document.lay({"scale": chosen, "scale_reason": reason}, "--scale" if scale else "data")
     if "name" not in document.tree:
         document.lay({"name": path.stem}, toml.display(path))
-    return structure_experiment(document.tree, document.origin, toml.display(path))
-
-
-def structure_experiment(
-    tree: Mapping[str, Any], origin: Mapping[str, str], file: str, *, check_data: bool = True
-) -> Experiment:
-    """The merged values as an ``Experiment``; raises ``UserErrors`` with every mistake."""
-    found: list[Problem] = []
-    experiment: Experiment | None = None
-    try:
-        experiment = structure({**tree, "origin": dict(origin)}, Experiment)
-    except Problems as error:
-        found.extend(error.problems)
-    tasks = {key: _tasks(tree, key, found) for key in ("data", "grid")}
-    if tasks["data"]:
-        for index, name in enumerate(tasks["grid"]):
-            if name not in tasks["data"]:
-                what = f"the task {name!r} is not among data.tasks"
-                found.append(Problem(("grid", "tasks", index), what, "add it there"))
-    if check_data:
-        store = _values(tree, "data").get("path")
-        if isinstance(store, str) and store not in ("", EMBEDDED) and not Path(store).exists():
-            what = f"the data set {store!r} does not exist"
-            found.append(Problem(("data", "path"), what, _HOW_DATA))
-    if found or experiment is None:
-        raise UserErrors([user_error(item, origin, file) for item in found])
-    for key, names in tasks.items():
-        table = getattr(experiment, key)
-        if table is not None:
-            experiment = attrs.evolve(experiment, **{key: attrs.evolve(table, tasks=names)})
-    return experiment
-
-
-def _values(tree: Mapping[str, Any], table: str) -> Mapping[str, Any]:
-    """The table's values; none if it is not there, or not a table, which structuring reports."""
-    found = tree.get(table)
-    return found if isinstance(found, Mapping) else {}
+    tree = {**document.tree, "origin": dict(document.origin)}
+    return structured(tree, Experiment, document.origin, toml.display(path))
 
 
 def _data(document: toml.Document, data: str | None) -> tuple[str, str]:
@@ -138,9 +98,9 @@ def _data(document: toml.Document, data: str | None) -> tuple[str, str]:
     origin = document.origin.get("data.path", "")
     if origin != toml.OVERRIDE and os.environ.get(DATA_VARIABLE):
         return os.environ[DATA_VARIABLE], f"environment variable {DATA_VARIABLE}"
-    path = _values(document.tree, "data").get("path")
+    table = document.tree.get("data")
     # A value of a wrong type is kept: structuring reports it.
-    return path if path is not None else "", origin
+    return table.get("path", "") if isinstance(table, dict) else "", origin
 
 
 def _scale(document: toml.Document, asked: str | None, store: str, path: Path) -> tuple[str, str]:
@@ -148,52 +108,35 @@ def _scale(document: toml.Document, asked: str | None, store: str, path: Path) -
     known = sorted({PAPER, *toml.scales(document)})
     if asked is not None:
         if asked not in known:
-            raise UserError(
-                f"{toml.display(path)} has no scale {asked!r}",
-                where=f"--scale {asked}",
-                remedy=f"{did_you_mean(asked, known)} (or define [scale.{asked}])",
-            )
+            what = f"{toml.display(path)} has no scale {asked!r}"
+            remedy = f"{did_you_mean(asked, known)} (or define [scale.{asked}])"
+            raise UserError(what, where=f"--scale {asked}", remedy=remedy)
         return asked, f"asked for with --scale {asked}"
     if store and store != EMBEDDED:
         return PAPER, f"the data set {store} is configured"
     if LAPTOP not in known:
-        raise UserError(
-            f"no data set is configured, and the file has no scale {LAPTOP!r}",
-            where=toml.display(path),
-            remedy=_HOW_DATA,
-        )
+        what, remedy = f"no data set is configured, and the file has no scale {LAPTOP!r}", _HOW_DATA
+        raise UserError(what, where=toml.display(path), remedy=remedy)
     return LAPTOP, f"no data set is configured; for the paper's scale, {_HOW_DATA}"
 
 
-def _tasks(tree: Mapping[str, Any], key: str, found: list[Problem]) -> list[str]:
-    """The study's names of ``key.tasks``; unknown ones go to ``found``."""
-    names = _values(tree, key).get("tasks", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return []  # reported by structuring
-    result: list[str] = []
-    for index, name in enumerate(names):
-        try:
-            normal = task_info(name).name
-        except UserError as error:
-            found.append(Problem((key, "tasks", index), error.what, error.remedy))
-            continue
-        if normal in result and name not in names[:index]:
-            what = f"the task {normal!r} is there already under another spelling"
-            found.append(Problem((key, "tasks", index), what, "remove one of the two"))
-        result.append(normal)
-    return result
+def structured(tree: Mapping[str, Any], cls: type[T], origin: Mapping[str, str], file: str) -> T:
+    """The merged values as an instance of ``cls``.
 
+    Raises ``UserErrors`` with every mistake, each with its file and key path.
+    """
 
-def user_error(item: Problem, origin: Mapping[str, str], file: str) -> UserError:
-    """A problem of a merged document, with the file and the key path that it came from."""
-    names = [str(part) for part in item.path if not isinstance(part, int)]
-    path = ".".join(names)
-    source = origin.get(path) or next(
-        (label for name, label in origin.items() if path and name.startswith(f"{path}.")), file
-    )
-    return UserError(
-        item.what, where=f"{source}: {item.key}" if item.key else source, remedy=item.remedy
-    )
+    def located(item: Problem) -> UserError:
+        path = ".".join(part for part in item.path if isinstance(part, str))
+        below = [label for name, label in origin.items() if path and name.startswith(f"{path}.")]
+        source = origin.get(path) or next(iter(below), file)
+        where = f"{source}: {item.key}" if item.key else source
+        return UserError(item.what, where=where, remedy=item.remedy)
+
+    try:
+        return structure(tree, cls)
+    except Problems as error:
+        raise UserErrors(map(located, error.problems)) from None
 
 
 _TABLE_HINTS = {
@@ -208,19 +151,18 @@ def _experiment(value: Mapping[str, Any], cls: type[Experiment]) -> Experiment:
     tree = {k: v for k, v in value.items() if v is not None}
     found: list[Problem] = []
     if tree.get("kind") == "pretrain":
-        for name in [name for name in POLICY_TABLES if name in tree]:
-            what = f"an experiment of kind 'pretrain' takes no table [{name}]"
-            found.append(Problem((name,), what, 'remove it, or set kind = "policy"'))
+        what, remedy = "an experiment of kind 'pretrain' takes no table", "remove it"
+        found += [Problem((t,), f"{what} [{t}]", remedy) for t in POLICY_TABLES if t in tree]
     if tree.get("kind") == "policy":
         tree = {key: {} for key in DEFAULTED_TABLES} | tree
-        for name in [name for name in POLICY_TABLES if name not in tree]:
-            what = f"an experiment of kind 'policy' needs a table [{name}]"
-            found.append(Problem((name,), what, _TABLE_HINTS[name]))
+        what = "an experiment of kind 'policy' needs a table"
+        missing = [table for table in POLICY_TABLES if table not in tree]
+        found += [Problem((t,), f"{what} [{t}]", _TABLE_HINTS[t]) for t in missing]
     tree |= {kind: (kind, tree[kind]) for kind in GROUPS if kind in tree}
     try:
         experiment: Experiment = structure_class(tree, cls)
     except Problems as error:
-        raise Problems([*found, *error.problems]) from None
+        found += error.problems
     if found:
         raise Problems(found)
     return experiment
@@ -232,11 +174,7 @@ def _plugin_table(value: tuple[Kind, Any], cls: type[PluginTable]) -> PluginTabl
     if not isinstance(table, Mapping):
         raise problem(f"{describe(table)} where a table is wanted", 'write plugin = "NAME"')
     settings = dict(table)
-    name = settings.pop("plugin", None)
-    if not isinstance(name, str):
-        installed = [item.name for item in list_plugins() if item.kind == kind]
-        what = "missing" if name is None else f"{describe(name)} where a string is wanted"
-        raise problem(what, f"installed plugins: {', '.join(installed) or 'none'}", "plugin")
+    name = str(settings.pop("plugin", ""))
     try:
         component = load_plugin(kind, name)
     except UserError as error:
@@ -248,14 +186,10 @@ def _protocol(value: Any, _: type[Protocol]) -> Protocol:
     """The class that ``kind`` names."""
     if not isinstance(value, Mapping):
         raise problem(f"{describe(value)} where a table is wanted", _TABLE_HINTS["protocol"])
-    kind = value.get("kind")
-    if kind is None:
-        raise problem("missing", f"known: {', '.join(PROTOCOLS)}", "kind")
-    if not isinstance(kind, str) or kind not in PROTOCOLS:
-        what = f"unknown protocol {kind!r}"
-        raise problem(what, did_you_mean(str(kind), PROTOCOLS), "kind")
-    protocol: Protocol = structure(value, PROTOCOLS[kind])
-    return protocol
+    kind = str(value.get("kind", "missing"))
+    if kind not in PROTOCOLS:
+        raise problem(f"unknown protocol {kind!r}", did_you_mean(kind, PROTOCOLS), "kind")
+    return structure(value, PROTOCOLS[kind])
 
 
 register(Experiment, _experiment)

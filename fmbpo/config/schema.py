@@ -13,10 +13,16 @@ import attrs
 from attrs import field
 
 from fmbpo.config.conventions import ConventionsConfig
-from fmbpo.config.optimiser import ModelOptimiser
-from fmbpo.config.protocols import Protocol
+from fmbpo.config.protocols import ModelOptimiser, Protocol
 from fmbpo.config.validators import betas, filled, non_negative, positive, unique, within
+from fmbpo.errors import UserError
 from fmbpo.plugins import Component
+from fmbpo.tasks.mt30 import task_info
+
+
+def study_names(tasks: list[str]) -> list[str]:
+    """The study's names of the tasks; ``UserError`` for one that is not in MT30."""
+    return [task_info(name).name for name in tasks]
 
 
 @attrs.frozen(kw_only=True)
@@ -41,7 +47,7 @@ class DataConfig:
     path: str = ""
     """The data store's folder, relative to the working directory; ``"embedded"``: the small store
     in the package; empty: not configured in the file."""
-    tasks: list[str] = field(factory=list, validator=unique)
+    tasks: list[str] = field(factory=list, converter=study_names, validator=unique)
     """Tasks to use, in the study's names; empty: all tasks of the store."""
     weights: dict[str, float] = field(factory=dict, validator=positive)
     """Average number of slices that pretraining takes per epoch and episode, by task; 1 for a task
@@ -157,7 +163,7 @@ class CriticConfig:
 class GridConfig:
     """``[grid]``: the policies to train, one per task and seed."""
 
-    tasks: list[str] = field(factory=list, validator=unique)
+    tasks: list[str] = field(factory=list, converter=study_names, validator=unique)
     """Tasks, in the study's names; empty: all tasks of the data."""
     seeds: list[int] = field(
         factory=lambda: [42, 123, 456], validator=[filled, unique, non_negative]
@@ -270,7 +276,7 @@ class Experiment:
     policy: PluginTable | None = None
     policy_learning: PolicyLearningConfig | None = None
     critic: CriticConfig | None = None
-    grid: GridConfig | None = None
+    grid: GridConfig | None = field(default=None)
     evaluation: EvaluationConfig = field(factory=EvaluationConfig)
     planning: PlanningConfig = field(factory=PlanningConfig)
     wandb: WandbConfig = field(factory=WandbConfig)
@@ -283,6 +289,12 @@ class Experiment:
         """The tables of policies, of an experiment that trains some."""
         assert self.kind == "policy"
         return PolicyTables(*(getattr(self, name) for name in POLICY_TABLES))
+
+    @grid.validator
+    def _in_data(self, _: object, grid: GridConfig | None) -> None:
+        for task in grid.tasks if grid and self.data.tasks else ():
+            if task not in self.data.tasks:
+                raise UserError(f"the task {task!r} is not among data.tasks", remedy="add it there")
 
     def __attrs_post_init__(self) -> None:
         if getattr(self.world_model.config, "reward_loss", "two_hot") != "two_hot":
@@ -315,7 +327,7 @@ class PolicyTables:
     grid: GridConfig
 
 
-POLICY_TABLES = ("protocol", "conventions", "policy", "policy_learning", "critic", "grid")
+POLICY_TABLES = tuple(field.name for field in attrs.fields(PolicyTables))
 """Tables that only a ``"policy"`` experiment has."""
 
 DEFAULTED_TABLES = ("conventions", "policy_learning", "critic")

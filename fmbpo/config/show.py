@@ -18,11 +18,7 @@ COMMENT_COLUMN = 60
 
 
 def shown(
-    path: Path,
-    *,
-    scale: str | None = None,
-    overrides: Sequence[str] = (),
-    data: str | None = None,
+    path: Path, *, scale: str | None = None, overrides: Sequence[str] = (), data: str | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """``resolved`` and ``origins`` of the experiment; arguments and errors of ``load_experiment``.
 

@@ -22,11 +22,10 @@ from typing import Literal
 import attrs
 from attrs import field
 
-from fmbpo.base.structure import Problems, structure
 from fmbpo.config import toml
 from fmbpo.config.factors import differences
 from fmbpo.config.identity import config_hash
-from fmbpo.config.load import PAPER, load_experiment, user_error
+from fmbpo.config.load import PAPER, load_experiment, structured
 from fmbpo.config.schema import Experiment
 from fmbpo.config.validators import filled, unique
 from fmbpo.errors import UserError, UserErrors, did_you_mean
@@ -92,11 +91,7 @@ def is_study(path: Path) -> bool:
 
 
 def load_study(
-    path: Path,
-    *,
-    scale: str | None = None,
-    overrides: Sequence[str] = (),
-    data: str | None = None,
+    path: Path, *, scale: str | None = None, overrides: Sequence[str] = (), data: str | None = None
 ) -> Study:
     """Read a study and its experiments; scale, overrides and data are laid over every cell.
 
@@ -105,36 +100,29 @@ def load_study(
     """
     document, file = toml.read(path), toml.display(path)
     document.tree.setdefault("name", path.stem)
-    try:
-        config: StudyConfig = structure(document.tree, StudyConfig)
-    except Problems as error:
-        raise UserErrors([user_error(p, document.origin, file) for p in error.problems]) from None
+    config = structured(document.tree, StudyConfig, document.origin, file)
     cells: dict[str, Experiment] = {}
     wrong: list[UserError] = []
     for name, cell in config.cells.items():
         try:
             cells[name] = _load_cell(cell, path.parent, scale, overrides, data)
-        except UserErrors as error:
-            wrong += [_in_cell(name, one) for one in error.errors]
         except UserError as error:
-            wrong.append(_in_cell(name, error))
+            for one in getattr(error, "errors", [error]):
+                where = f"cell {name}: {one.where}" if one.where else f"cell {name}"
+                wrong.append(UserError(one.what, where=where, remedy=one.remedy))
     if wrong:
         raise UserErrors(wrong)
     experiments, where = list(cells.values()), f"{file} ({' | '.join(cells)})"
     declared, undeclared = differences(experiments, config.factors, f"{file}: factors")
     if undeclared:
-        raise UserError(
-            f"the cells differ in more than the factors: {'; '.join(undeclared)}",
-            where=where,
-            remedy="make them equal, or add the key to the study's factors",
-        )
+        what = f"the cells differ in more than the factors: {'; '.join(undeclared)}"
+        remedy = "make them equal, or add the key to the study's factors"
+        raise UserError(what, where=where, remedy=remedy)
     runs = [(e.name, config_hash(e)) for e in experiments]
     if len(set(runs)) < len(runs):
-        raise UserError(
-            "two cells are one run: they differ in nothing that changes results",
-            where=where,
-            remedy="remove one of the two, or let them differ in a factor",
-        )
+        what = "two cells are one run: they differ in nothing that changes results"
+        remedy = "remove one of the two, or let them differ in a factor"
+        raise UserError(what, where=where, remedy=remedy)
     own = {key: getattr(config, key) for key in ("name", "phase", "description", "factors")}
     return Study(**own, cells=cells, differences=declared)
 
@@ -153,8 +141,3 @@ def _load_cell(
         return chosen
     mine = [*cell.overrides, *cell.scale[chosen.scale], *overrides]  # the command line wins
     return load_experiment(file, scale=chosen.scale, overrides=mine, data=data)
-
-
-def _in_cell(name: str, error: UserError) -> UserError:
-    where = f"cell {name}: {error.where}" if error.where else f"cell {name}"
-    return UserError(error.what, where=where, remedy=error.remedy)

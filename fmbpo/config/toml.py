@@ -32,7 +32,7 @@ NOT_IN_OVERLAY = ("extends", "scale", "name", "aliases", "kind")
 """Keys that cannot depend on the scale."""
 DEEPEST = 100
 """The deepest nesting of tables and arrays, and the most parts of an override's key."""
-_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_KEY = re.compile(rf"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){{,{DEEPEST - 1}}}")
 _WORD = re.compile(r"[A-Za-z_./~][A-Za-z0-9_./~+:@-]*")
 
 
@@ -90,22 +90,17 @@ def _visit(
     real = Path(os.path.realpath(path))
     if real in chain:
         circle = " -> ".join(display(p) for p in [*chain[chain.index(real) :], real])
-        raise UserError(
-            f"the files extend each other in a circle: {circle}",
-            where=mentioned,
-            remedy="remove one `extends` of the circle",
-        )
+        what = f"the files extend each other in a circle: {circle}"
+        remedy = "remove one `extends` of the circle"
+        raise UserError(what, where=mentioned, remedy=remedy)
     if real in done:
         return
     table = _parse(path, mentioned)
     label = display(path)
     extends = table.pop("extends", [])
     if not isinstance(extends, list) or not all(isinstance(item, str) for item in extends):
-        raise UserError(
-            "`extends` must be an array of paths",
-            where=f"{label}: extends",
-            remedy='write extends = ["base/NAME.toml"]',
-        )
+        what, remedy = "`extends` must be an array of paths", 'write extends = ["base/NAME.toml"]'
+        raise UserError(what, where=f"{label}: extends", remedy=remedy)
     for item in extends:
         _visit(path.parent / item, document, [*chain, real], done, f"{label}: extends")
     done.add(real)
@@ -116,24 +111,18 @@ def _visit(
 
 def _parse(path: Path, mentioned: str) -> dict[str, Any]:
     label = display(path)
-    save = "save it as UTF-8 without a byte-order mark"
     try:
-        text = path.read_text(encoding="utf-8")
-        if text.startswith("\ufeff"):
-            raise UserError("begins with a byte-order mark", where=label, remedy=save)
-        return _loads(text, label)
+        return _loads(path.read_text(encoding="utf-8"), label)
     except FileNotFoundError:
         known = [p.name for p in path.parent.glob("*.toml")]
         empty = f"{display(path.parent)} has no TOML file"
         remedy = did_you_mean(path.name, known) if known else empty
         raise UserError(f"no such file: {label}", where=mentioned, remedy=remedy) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"cannot be read: {error}", where=label, remedy=save) from None
     except OSError as error:
         raise UserError(f"cannot be read: {error}", where=label, remedy="is it a file?") from None
-    except tomli.TOMLDecodeError as error:
-        what, remedy = f"not TOML: {error}", "correct the syntax; strings need quotes"
-        raise UserError(what, where=label, remedy=remedy) from None
+    except ValueError as error:  # no UTF-8, or no TOML
+        remedy = "quote strings; save it as UTF-8 without a byte-order mark"
+        raise UserError(f"not TOML: {error}", where=label, remedy=remedy) from None
 
 
 def _loads(text: str, where: str) -> dict[str, Any]:
@@ -142,43 +131,37 @@ def _loads(text: str, where: str) -> dict[str, Any]:
     TOML promises integers of 64 bits and lets a reader limit the depth. Without a limit, a few
     kilobytes exhaust the stack of any function that walks or prints the table.
     """
-    deep = UserError(
-        f"tables or arrays lie more than {DEEPEST} deep in each other",
-        where=where,
-        remedy="no setting is nested so deeply: look for extra brackets or dots",
-    )
     try:
         table = tomli.loads(text)
-        inside: list[Any] = [table]
-        for _ in range(DEEPEST + 1):
-            holders = [item for item in inside if isinstance(item, dict | list)]
-            if any(type(item) is int and not -(2**63) <= item < 2**63 for item in inside):
-                raise ValueError
-            inside = [
-                item
-                for holder in holders
-                for item in (holder.values() if isinstance(holder, dict) else holder)
-            ]
+        _measure(table, DEEPEST)
     except tomli.TOMLDecodeError:
         raise
-    except RecursionError:
-        raise deep from None
-    except ValueError:  # also Python's own, of integers with thousands of digits
-        remedy = "write a smaller number, or a float"
-        raise UserError("an integer needs more than 64 bits", where=where, remedy=remedy) from None
-    if inside:
-        raise deep
+    except (RecursionError, ValueError):  # also Python's own, of integers with thousands of digits
+        what = f"an integer of more than 64 bits, or values more than {DEEPEST} deep in each other"
+        remedy = "write a smaller number, or a float; look for extra brackets or dots"
+        raise UserError(what, where=where, remedy=remedy) from None
     return table
+
+
+def _measure(value: Any, deepest: int) -> None:
+    """``ValueError`` if an integer is too large, or something lies too deep."""
+    if deepest < 0 or (type(value) is int and not -(2**63) <= value < 2**63):
+        raise ValueError
+    inside = value.values() if isinstance(value, dict) else value
+    for item in inside if isinstance(value, dict | list) else ():
+        _measure(item, deepest - 1)
 
 
 def scales(document: Document) -> list[str]:
     """Names of the scales that the document defines by ``[scale.NAME]``."""
     table = document.tree.get("scale", {})
-    found = {f"scale.{n}": t for n, t in table.items()} if isinstance(table, dict) else {"scale": 0}
-    for key in [key for key, value in found.items() if not isinstance(value, dict)]:
+    wrong = ["scale"]
+    if isinstance(table, dict):
+        wrong = [f"scale.{name}" for name, inner in table.items() if not isinstance(inner, dict)]
+    if wrong:
         raise UserError(
             "`scale` holds tables of values for a scale",
-            where=f"{document.origin.get(key, '')}: {key}",
+            where=f"{document.origin.get(wrong[0], '')}: {wrong[0]}",
             remedy="write [scale.NAME.TABLE] in the file, and choose a scale with --scale NAME",
         )
     return list(table)
@@ -210,14 +193,11 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
     for text in overrides:
         path, value = parse_override(text)
         node: Any = document.tree
-        for depth, key in enumerate(path[:-1]):
+        for key in path[:-1]:
             node = node.get(key, {})
             if not isinstance(node, dict):
-                raise UserError(
-                    f"{'.'.join(path[: depth + 1])} is a value and has no keys",
-                    where=f"-o {text}",
-                    remedy=f"override {'.'.join(path[: depth + 1])} itself",
-                )
+                what, remedy = f"{key} is a value and has no keys", f"override {key} itself"
+                raise UserError(what, where=f"-o {text}", remedy=remedy)
         table: Any = value
         for key in reversed(path):
             table = {key: table}
@@ -231,9 +211,6 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     if not equals or not _KEY.fullmatch(key):
         raise UserError("not an override", where=where, remedy="write -o table.key=value")
     path = key.split(".")
-    if len(path) > DEEPEST:
-        what, remedy = f"a key of {len(path)} parts", "no setting is nested so deeply"
-        raise UserError(what, where=where, remedy=remedy)
     if path[0] in ("extends", "scale"):
         remedy = "use --scale NAME" if path[0] == "scale" else "extend in an experiment file"
         raise UserError(f"{path[0]!r} cannot be overridden", where=where, remedy=remedy)
@@ -242,11 +219,9 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     except tomli.TOMLDecodeError:
         parsed = {"value": raw} if _WORD.fullmatch(raw) else {}
     if list(parsed) != ["value"]:
-        raise UserError(
-            f"{_short(raw)!r} is no TOML value",
-            where=where,
-            remedy="""quote a string for TOML and for the shell: -o 'table.key="some text"'""",
-        )
+        what = f"{_short(raw)!r} is no TOML value"
+        remedy = """quote a string for TOML and for the shell: -o 'table.key="some text"'"""
+        raise UserError(what, where=where, remedy=remedy)
     return path, parsed["value"]
 
 

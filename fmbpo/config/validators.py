@@ -11,26 +11,25 @@ from typing import Any, TypeAlias
 Validator: TypeAlias = Callable[[object, object, Any], None]
 
 
-def positive(_: object, __: object, value: Any) -> None:
-    """Above zero; so is every element of an array and every value of a table."""
-    if not all(item > 0 for item in _numbers(value)):
-        raise ValueError("must be positive")
+def _every(good: Callable[[float], bool], wanted: str) -> Validator:
+    """For the value itself, every element of an array, or every value of a table."""
+
+    def check(_: object, __: object, value: Any) -> None:
+        numbers = value.values() if isinstance(value, dict) else value
+        if not all(map(good, numbers if isinstance(value, dict | list) else [value])):
+            raise ValueError(wanted)
+
+    return check
 
 
-def non_negative(_: object, __: object, value: Any) -> None:
-    """Zero or above; so is every element of an array and every value of a table."""
-    if not all(item >= 0 for item in _numbers(value)):
-        raise ValueError("must not be negative")
+positive = _every(lambda x: x > 0, "must be positive")
+non_negative = _every(lambda x: x >= 0, "must not be negative")
 
 
 def within(low: float, high: float, *, open_low: bool = False) -> Validator:
     """From ``low`` to ``high``, both included (but not ``low`` itself if ``open_low``)."""
-
-    def check(_: object, __: object, value: float) -> None:
-        if not low <= value <= high or (open_low and value == low):
-            raise ValueError(f"must lie in {'(' if open_low else '['}{low}, {high}]")
-
-    return check
+    wanted = f"must lie in {'(' if open_low else '['}{low}, {high}]"
+    return _every(lambda x: low <= x <= high and not (open_low and x == low), wanted)
 
 
 def betas(_: object, __: object, value: list[float]) -> None:
@@ -50,9 +49,3 @@ def filled(_: object, __: object, value: Any) -> None:
     """Not empty."""
     if not value:
         raise ValueError("must not be empty")
-
-
-def _numbers(value: Any) -> list[float]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else [value]

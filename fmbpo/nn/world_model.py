@@ -50,12 +50,7 @@ class WorldModelConfig:
     """Weight of step t of a sub-trajectory is ρ^t."""
 
 
-SMALL: dict[str, Any] = {
-    "encoder_units": [16],
-    "units": [16, 16],
-    "latent_dim": 16,
-    "task_dim": 4,
-}
+SMALL: dict[str, Any] = {"encoder_units": [16], "units": [16, 16], "latent_dim": 16, "task_dim": 4}
 """Settings of a small model, for contract checks."""
 
 
@@ -104,18 +99,16 @@ class LatentWorldModel(nn.Module):
         The further input columns of the dynamics are 0, so that the first network evaluation
         equals the MLP model's. Raises ``ValueError`` if names or shapes do not fit.
         """
-        own = {name: p.shape for name, p in self.named_parameters()}
+        own = {name: list(p.shape) for name, p in self.named_parameters()}
         adopted, first = dict(weights), "dynamics.0.linear.weight"
         if first in own and first in adopted:
             missing = own[first][1] - adopted[first].shape[1]
             adopted[first] = F.pad(adopted[first], (0, max(missing, 0)))
-        for name in sorted(own.keys() | adopted.keys()):
-            mine, theirs = own.get(name), adopted[name].shape if name in adopted else None
-            if mine != theirs:
-                raise ValueError(
-                    f"{name} has shape {theirs and list(theirs)} in the checkpoint, "
-                    f"{mine and list(mine)} in the model"
-                )
+        given = {name: list(value.shape) for name, value in adopted.items()}
+        for name in sorted(own.keys() | given.keys()):
+            if (mine := own.get(name)) != (theirs := given.get(name)):
+                what = f"{name} has shape {theirs} in the checkpoint, {mine} in the model"
+                raise ValueError(what)
         return adopted
 
     def embed(self, index: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from fmbpo.config.optimiser import ModelOptimiser
+from fmbpo.config.protocols import ModelOptimiser
 from fmbpo.hookspecs import Batch, Metrics, WorldModel
 from fmbpo.pwm.optim import AdamState, Params, adam_init, adam_step, clip, gradient, projection
 from fmbpo.pwm.pair import HookCall

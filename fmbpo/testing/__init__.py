@@ -1,5 +1,79 @@
-"""The contract checks for authors of plugins; comparisons with records of PWM and of the tasks."""
+"""The contract checks for authors of plugins; comparisons with records of PWM and of the tasks.
 
-from fmbpo.testing.parametrize import parametrize_checks
+``parametrize_checks`` makes the contract checks a pytest file of four lines.
+"""
 
-__all__ = ["parametrize_checks"]
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fmbpo.errors import UserError
+from fmbpo.plugins import GROUPS, load_plugin
+
+if TYPE_CHECKING:
+    from fmbpo.testing.contract.subject import Subject
+
+
+def parametrize_checks(
+    group: str,
+    name: str,
+    configs: Sequence[Mapping[str, Any]] = ({},),
+    expected_failures: Mapping[str, str] | None = None,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Turn ``def test_contract(check): check()`` into a test for each check and configuration.
+
+    Args:
+        group: the entry-point group, ``"fmbpo.world_models"`` or ``"fmbpo.policies"``.
+        name: the plugin's entry-point name.
+        configs: settings to check the plugin with, on top of its own ``small`` ones.
+        expected_failures: checks that fail in each of ``configs``, with the reason; if one passes,
+            its test fails. If a check fails in one configuration only, decorate another function
+            for that one.
+
+    Raises ``UserError`` for a group, a plugin, a setting or a check that does not exist, and for an
+    empty list of configurations.
+    """
+    import pytest
+
+    from fmbpo.testing.contract import CHECKS, NEEDS_GPU, configured, run_check, subject_of
+
+    kinds = {value: key for key, value in GROUPS.items()}
+    if group not in kinds:
+        raise UserError(f"no group {group!r}", remedy=f"known: {', '.join(kinds)}")
+    tables = isinstance(configs, Sequence) and all(isinstance(c, Mapping) for c in configs)
+    if not tables or not configs:
+        what = f"`configs` is {configs!r}, no list of settings"
+        remedy = "write configs=[{...}, {...}], with {} for the plugin's small settings"
+        raise UserError(what, where=f"checks of {name!r}", remedy=remedy)
+    kind, expected = kinds[group], dict(expected_failures or {})
+    if unknown := expected.keys() - CHECKS[kind].keys():
+        raise UserError(
+            f"no check {', '.join(sorted(unknown))}", remedy=f"known: {', '.join(CHECKS[kind])}"
+        )
+    component = load_plugin(kind, name)
+    # A mistake in the file is no failure of the plugin.
+    subjects = [subject_of(component, configured(component, config)) for config in configs]
+
+    def case(subject: Subject, check: str) -> Callable[[], None]:
+        def run() -> None:
+            outcome = run_check(subject, check)
+            if outcome.status == "skipped":
+                pytest.skip(outcome.message)
+            if outcome.status == "failed" and check in expected:
+                pytest.xfail(expected[check])
+            if outcome.status == "failed":
+                pytest.fail(f"{check}\n{outcome.message}", pytrace=False)
+            if check in expected:
+                what = f"{check} passes, and was expected to fail: {expected[check]}"
+                pytest.fail(what, pytrace=False)
+
+        return run
+
+    marks = {True: [pytest.mark.gpu], False: []}
+    cases = [
+        pytest.param(case(subject, check), id=f"{check}-{i}", marks=marks[check in NEEDS_GPU])
+        for i, subject in enumerate(subjects)
+        for check in CHECKS[kind]
+    ]
+    return pytest.mark.parametrize("check", cases)

@@ -51,40 +51,30 @@ def compare(folder: Path) -> Iterator[Comparison]:
     Raises ``UserError`` for a folder of another layout.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        deviations = json.loads((folder / "float64_deviation.json").read_text(encoding="utf-8"))
+        config, deviations = (
+            json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+            for name in ("config", "float64_deviation")
+        )
         golden: dict[str, np.ndarray] = {}
         for file in sorted(folder.glob("*.npz")):
             if file.stem not in INPUTS:
                 with np.load(file) as arrays:
                     golden |= {f"{file.stem}/{k}": arrays[k] for k in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"no folder of golden numbers ({error})",
-            where=str(folder),
-            remedy="give a folder with config.json, float64_deviation.json and the .npz files",
-        ) from error
-    for dtype in (torch.float32, torch.float64):
-        try:
-            replayed = list(replay(folder, config, dtype))
-        except (OSError, KeyError) as error:
-            raise UserError(
-                f"the folder is incomplete ({error})",
-                where=str(folder),
-                remedy=f"give all of {', '.join(INPUTS)}.npz, and every key of config.json",
-            ) from error
-        ours = {name: value.detach().numpy() for name, value in replayed}
-        label = str(dtype).removeprefix("torch.")
-        for name, wanted in golden.items():
-            if name in GIVEN:
-                continue
-            bound = TOLERANCE
-            if dtype is torch.float64 and name in deviations:
-                # Twice: the recorded figure is of one float64 order of operations among many.
-                bound = min(TOLERANCE, 2 * deviations[name][1] + 1e-7)
-            yield Comparison(name, label, _error(ours.get(name), wanted), bound)
-        for name in sorted(ours.keys() - golden.keys()):
-            yield Comparison(f"{name} (not recorded)", label, math.inf, TOLERANCE)
+        for dtype in (torch.float32, torch.float64):
+            ours = {name: x.detach().numpy() for name, x in replay(folder, config, dtype)}
+            label = str(dtype).removeprefix("torch.")
+            for name in [name for name in golden if name not in GIVEN]:
+                bound = TOLERANCE
+                if dtype is torch.float64 and name in deviations:
+                    # Twice: the recorded figure is of one float64 order of operations among many.
+                    bound = min(TOLERANCE, 2 * deviations[name][1] + 1e-7)
+                yield Comparison(name, label, _error(ours.get(name), golden[name]), bound)
+            for name in sorted(ours.keys() - golden.keys()):
+                yield Comparison(f"{name} (not recorded)", label, math.inf, TOLERANCE)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        what = f"no folder of golden numbers, or an incomplete one ({error})"
+        remedy = "give config.json, float64_deviation.json and all the .npz files"
+        raise UserError(what, where=str(folder), remedy=remedy) from error
 
 
 def _error(ours: np.ndarray | None, wanted: np.ndarray) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from fmbpo.config.optimiser import ModelOptimiser
+from fmbpo.config.protocols import ModelOptimiser
 from fmbpo.hookspecs import Imagined
 from fmbpo.nn import two_hot
 from fmbpo.pwm.critic import ensemble_values

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import zipfile
 from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -21,7 +20,6 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from fmbpo.data.importing.files import reading
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import ACTION_REPEAT, TaskEnv, flat
 from fmbpo.tasks.mt30 import task_info
@@ -126,11 +124,9 @@ def _set_state(env: TaskEnv, qpos: NDArray[Any], qvel: NDArray[Any]) -> None:
     physics = env.env.physics
     wanted = (physics.model.nq,), (physics.model.nv,)
     if (qpos.shape, qvel.shape) != wanted:
-        raise UserError(
-            f"a recorded state has qpos {qpos.shape} and qvel {qvel.shape}, not {wanted}",
-            where=env.name,
-            remedy="the recording is of another model",
-        )
+        what = f"a recorded state has qpos {qpos.shape} and qvel {qvel.shape}, not {wanted}"
+        remedy = "the recording is of another model"
+        raise UserError(what, where=env.name, remedy=remedy)
     with physics.reset_context():
         physics.data.qpos[:] = qpos
         physics.data.qvel[:] = qvel
@@ -156,45 +152,34 @@ def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:
         UserError: the file is not there, damaged, no ``.npz``, or of another layout; or one of its
             tasks is not in MT30.
     """
-    with reading(file):
-        with zipfile.ZipFile(file) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
+    try:
         with np.load(file) as arrays:
-            found = {name: arrays[name] for name in names}
-    seed, listed = _meta(file, found.pop("meta", None))
-    tasks: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in listed}
-    for key, array in found.items():
-        task, _, name = key.partition("/")
-        if task not in tasks:
-            raise _other_layout(file, f"{key} is of no task that meta lists")
-        tasks[task][name] = array
-    for name, golden in tasks.items():
-        _check_layout(file, name, golden)
+            found = dict(arrays)
+        content = json.loads(str(found.pop("meta", "{}")))
+        meta = content if isinstance(content, dict) else {}
+        seed, names = meta.get("seed"), meta.get("tasks")
+        alike = isinstance(names, list) and meta.get("action_repeat") == ACTION_REPEAT
+        if not alike or type(seed) is not int or not 0 <= seed < 2**32:
+            raise ValueError(f"meta has no seed, tasks or action_repeat {ACTION_REPEAT}: {meta}")
+        tasks: dict[str, dict[str, NDArray[Any]]] = {n: {} for n in names or () if task_info(n)}
+        for key, array in found.items():
+            task, _, name = key.partition("/")
+            if task not in tasks:
+                raise ValueError(f"{key} is of no task that meta lists")
+            tasks[task][name] = array
+        for name, golden in tasks.items():
+            _check_layout(name, golden)
+    except UserError:
+        raise
+    except Exception as error:  # numpy, zip and JSON raise many kinds
+        what = f"is no recording of MT30 tasks, or a damaged one ({error})"
+        remedy = "copy it again, or name another file; docs/tasks.md describes the layout"
+        raise UserError(what, where=str(file), remedy=remedy) from error
     return seed, tasks
 
 
-def _meta(file: Path, meta: NDArray[Any] | None) -> tuple[int, list[str]]:
-    """The seed and the tasks; ``UserError`` if they are not those of a recording."""
-    try:
-        content = json.loads(str(meta))
-        seed, names, repeat = content["seed"], content["tasks"], content["action_repeat"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise _other_layout(file, "meta is no JSON with seed, tasks, action_repeat") from error
-    strings = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not strings or not names or type(seed) is not int or not 0 <= seed < 2**32:
-        raise _other_layout(file, "meta has no list of tasks, or no seed")
-    if repeat != ACTION_REPEAT:
-        raise _other_layout(file, f"action repeat {repeat}, not {ACTION_REPEAT}")
-    for name in names:
-        try:
-            task_info(name)
-        except UserError as error:
-            raise UserError(error.what, where=f"{file}: meta", remedy=error.remedy) from error
-    return seed, names
-
-
-def _check_layout(file: Path, task: str, golden: Arrays) -> None:
-    """``UserError`` if an array is missing or its shape does not fit the others."""
+def _check_layout(task: str, golden: Arrays) -> None:
+    """``ValueError`` if an array is missing or its shape does not fit the others."""
     obs, act = task_info(task).obs_dim, task_info(task).action_dim
     steps, probes = (len(np.atleast_1d(golden.get(k, ()))) for k in ("action", "probe_ctrl"))
     shapes: dict[str, tuple[int | None, ...]] = {
@@ -213,25 +198,12 @@ def _check_layout(file: Path, task: str, golden: Arrays) -> None:
         "probe_reward_step": (probes,),
     }
     for name, shape in shapes.items():
-        if name not in golden:
-            raise _other_layout(file, f"there is no {task}/{name}")
-        array = golden[name]
-        wanted = tuple(
-            have if want is None else want
-            for want, have in zip_longest(shape, array.shape, fillvalue=-1)
-        )
-        if array.shape != wanted or array.size == 0 or array.dtype.kind not in "fi":
-            words = ", ".join("any" if side is None else str(side) for side in shape)
-            found = f"{array.dtype} {array.shape}"
-            raise _other_layout(file, f"{task}/{name} is {found}, not numbers ({words})")
-
-
-def _other_layout(file: Path, what: str) -> UserError:
-    return UserError(
-        f"is no recording of MT30 tasks: {what}",
-        where=str(file),
-        remedy="docs/tasks.md describes the layout",
-    )
+        array = golden.get(name, np.array("missing"))
+        sides = zip_longest(shape, array.shape, fillvalue=-1)
+        fits = all(have == (have if want is None else want) for want, have in sides)
+        if not fits or array.size == 0 or array.dtype.kind not in "fi":
+            wanted = str(shape).replace("None", "any")
+            raise ValueError(f"{task}/{name} is {array.dtype} {array.shape}, not numbers {wanted}")
 
 
 def main(arguments: list[str] | None = None) -> int:

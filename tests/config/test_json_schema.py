@@ -14,8 +14,7 @@ from jsonschema import Draft202012Validator
 
 from fmbpo.cli import main
 from fmbpo.config import json_schema, load_experiment
-from fmbpo.config.docstrings import meanings
-from fmbpo.config.json_schema import _table, schema_text
+from fmbpo.config.json_schema import _table, meanings, schema_text
 from fmbpo.config.protocols import PROTOCOLS
 from fmbpo.config.study_file import CellConfig, load_study
 from fmbpo.plugins import Listing, list_plugins

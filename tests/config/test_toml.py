@@ -130,7 +130,7 @@ def test_what_is_within_measure_is_read(write):
     path, value = toml.parse_override(".".join("a" * toml.DEEPEST) + " = 1")
     assert (len(path), value) == (toml.DEEPEST, 1)
     message = refusal(toml.parse_override, ".".join("a" * (toml.DEEPEST + 1)) + " = 1")
-    assert f"a key of {toml.DEEPEST + 1} parts" in message
+    assert "not an override" in message
 
 
 def test_a_scale_lies_over_the_rest_with_its_own_origin(write):

@@ -5,7 +5,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from fmbpo.config.conventions import ConventionsConfig
-from fmbpo.config.optimiser import ModelOptimiser
+from fmbpo.config.protocols import ModelOptimiser
 from fmbpo.config.schema import PolicyLearningConfig
 from fmbpo.hookspecs import Batch, PolicyDims, WorldModelDims
 from fmbpo.plugins import load_plugin

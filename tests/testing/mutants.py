@@ -55,6 +55,7 @@ def component(plugin: Any) -> Component:
         name=type(plugin).__name__,
         version="0",
         distribution="mutants",
+        value="",
         Config=plugin.Config,
         small=plugin.small,
         **{hook: getattr(plugin, hook) for hook in HOOKS},

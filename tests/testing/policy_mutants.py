@@ -81,7 +81,7 @@ class BatchFirst(P):
         return found._replace(action_HBA=found.action_HBA.transpose(0, 1))
 
 
-@mutant("noise_matters_where_declared", "it changes nothing")
+@mutant("noise_matters_where_declared", "changes the prediction")
 class AlwaysTheMode(P):
     def predict(self, module, z, task, noise):
         return super().predict(module, z, task, torch.zeros_like(noise))

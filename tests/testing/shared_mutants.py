@@ -68,7 +68,7 @@ class Buffer(Built):
         module.register_buffer("running_mean", torch.zeros(3))
 
 
-@both("is_built_from_the_global_generator", "the same one")
+@both("is_built_from_the_global_generator", "another seed gives another initialisation")
 class OwnSeed:
     def build(self, config, dims):
         with torch.random.fork_rng(devices=[]):
@@ -76,7 +76,7 @@ class OwnSeed:
             return super().build(config, dims)
 
 
-@both("is_built_from_the_global_generator", "two different ones")
+@both("is_built_from_the_global_generator", "one seed gives one initialisation")
 class SeededByTheClock(Built):
     def spoil(self, module):
         own = torch.Generator().manual_seed(time.perf_counter_ns())
@@ -90,7 +90,7 @@ class TiedParameters(Built):
         module.also_here = next(p for p in module.parameters() if p.dim() == 1)
 
 
-@both("parameters_survive_a_file", "another prediction")
+@both("parameters_survive_a_file", "the loaded module predicts the same")
 class DrawnBesideTheParameters(Built, Changed):
     def spoil(self, module):
         module.drawn = torch.rand(())
@@ -105,13 +105,13 @@ def _after_project(module, change):
     module.project = lambda params: change(own(params))
 
 
-@both("projection_is_one", "it moves further")
+@both("projection_is_one", "projecting twice is projecting once")
 class ProjectHalves(Built):
     def spoil(self, module):
         _after_project(module, lambda params: {name: p / 2 for name, p in params.items()})
 
 
-@both("projection_is_one", "it changes its argument")
+@both("projection_is_one", "`project` changes no argument")
 class ProjectInPlace(Built):
     def spoil(self, module):
         module.project = lambda params: {name: p.clamp_(-1, 1) for name, p in params.items()}
@@ -172,13 +172,13 @@ class StartChangedInRollout:
         return super().rollout(module, z.mul_(0.5), partner, task, noise)
 
 
-@both("rows_do_not_see_each_other", "it depends on the other rows")
+@both("rows_do_not_see_each_other", "do not depend on the other rows")
 class BatchStatistics(Changed):
     def change(self, module, values, arguments):
         return values - values.mean(0)
 
 
-@both("rows_do_not_see_each_other", "it depends on the other rows")
+@both("rows_do_not_see_each_other", "do not depend on the other rows")
 class FirstRowsTask(Changed):
     def change(self, module, values, arguments):
         return values * (1 + arguments[-2].index_B[0])

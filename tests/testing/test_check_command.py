@@ -8,8 +8,7 @@ from throw_away import BROKEN, GOOD
 
 from fmbpo.cli import main
 from fmbpo.plugins import load_plugin
-from fmbpo.testing.contract import CHECKS, NEEDS_GPU, run_check, subject_of
-from fmbpo.testing.contract.installed import configured
+from fmbpo.testing.contract import CHECKS, NEEDS_GPU, configured, run_check, subject_of
 
 GPU = torch.cuda.is_available()
 
@@ -89,7 +88,7 @@ def test_settings_are_overridden(capsys):
         (["no-such", "--kind", "policy"], ["offers a policy plugin 'no-such'"]),
         (["mlp", "--kind", "policy", "-o", "unit=[8]"], ["unit: unknown key", "'units'"]),
         (["mlp", "--kind", "policy", "-o", "units=8"], ["units: 8 (an integer)"]),
-        (["mlp", "--kind", "policy", "-o", "policy.units=[8]"], ["-o KEY=VALUE"]),
+        (["mlp", "--kind", "policy", "-o", "policy.units=[8]"], ["policy: unknown key", "units"]),
     ],
 )
 def test_a_mistake_of_the_users(arguments, words, capsys):
@@ -188,7 +187,7 @@ def test_a_default_that_small_settings_hide_is_checked(offer):
     source = source.replace("    Config = Config", "    Config = Config\n    small = {'depth': 1}")
     message = of_settings(source, offer)
     assert "expected: the default of depth has the field's type" in message
-    assert "found: 0.5 (a float) where an integer is wanted" in message
+    assert "0.5 (a float) where an integer is wanted" in message
 
 
 def test_small_settings_of_a_wrong_type_are_the_plugins_mistake(offer, capsys):

@@ -132,7 +132,7 @@ class RolloutWithoutItsStart(WM):
         return found._replace(z_HBD=found.z_HBD[1:])
 
 
-@mutant("noise_matters_where_declared", "it changes nothing", **RANDOM_SOURCE)
+@mutant("noise_matters_where_declared", "changes the prediction", **RANDOM_SOURCE)
 class NoiseIgnored(FlowWM):
     def predict(self, module, z, action, task, noise):
         return super().predict(module, z, action, task, torch.zeros_like(noise))

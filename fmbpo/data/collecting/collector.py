@@ -23,8 +23,7 @@ import numpy as np
 from attrs import asdict, evolve, frozen
 
 import fmbpo
-from fmbpo.base.disk import check_disk
-from fmbpo.base.files import disk_errors
+from fmbpo.base.files import check_disk, disk_errors
 from fmbpo.data.collecting.episode import TrainedPolicies, collect_episode
 from fmbpo.data.collecting.parts import Parts
 from fmbpo.data.collecting.planner_tasks import plan_task

@@ -11,8 +11,7 @@ import zarr
 from attrs import frozen
 
 import fmbpo
-from fmbpo.base.disk import check_disk
-from fmbpo.base.files import disk_errors, remove_tree
+from fmbpo.base.files import check_disk, disk_errors, remove_tree
 from fmbpo.base.lock import RunLock
 from fmbpo.base.text import bytes_text
 from fmbpo.data.importing.files import EpisodeFile, find_files

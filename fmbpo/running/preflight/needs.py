@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from fmbpo.base import free_memory
-from fmbpo.base.disk import check_disk
+from fmbpo.base.files import check_disk
 from fmbpo.base.text import bytes_text, clock, speed
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator

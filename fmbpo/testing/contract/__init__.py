@@ -1,14 +1,16 @@
 """The contract as checks: plain functions, each with one subject and a message that helps.
 
-``CHECKS[kind]`` lists them; ``run`` runs them for one plugin and configuration. No pytest needed;
+``CHECKS[kind]`` lists them; ``check_installed`` runs them for plugins by name. No pytest needed;
 ``fmbpo.testing.parametrize_checks`` makes a pytest file of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, get_type_hints
 
@@ -16,8 +18,11 @@ import attrs
 import torch
 
 import fmbpo
-from fmbpo.plugins import GROUPS, Component, Kind
-from fmbpo.testing.contract import hooks, learning, modes, plugin, spaces
+from fmbpo.base.structure import Problems, structure
+from fmbpo.config import toml
+from fmbpo.errors import UserError, UserErrors
+from fmbpo.plugins import GROUPS, Component, Kind, Listing, list_plugins, load_plugin, not_offered
+from fmbpo.testing.contract import hooks, learning, modes, plugin
 from fmbpo.testing.contract.subject import SUBJECTS, ContractError, Subject, in_one_line
 
 Check: TypeAlias = Callable[[Any], None]
@@ -26,7 +31,7 @@ Check: TypeAlias = Callable[[Any], None]
 
 def _checks(kind: Kind) -> Iterator[tuple[str, Check]]:
     """The public functions of the modules above whose argument admits this kind of subject."""
-    for module in (plugin, hooks, spaces, learning, modes):
+    for module in (plugin, hooks, learning, modes):
         for name, check in vars(module).items():
             own = inspect.isfunction(check) and check.__module__ == module.__name__
             if not own or name.startswith("_"):
@@ -59,12 +64,15 @@ def run_check(subject: Subject, name: str) -> Outcome:
     """One check on a module of its own. An exception of the plugin is a failure."""
     if name in NEEDS_GPU and not torch.cuda.is_available():
         return Outcome(name, "skipped", "there is no GPU here")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
     try:
         CHECKS[subject.component.kind][name](attrs.evolve(subject))
-    except ContractError as error:
-        return Outcome(name, "failed", str(error))
     except (Exception, SystemExit) as error:
-        return Outcome(name, "failed", str(_raised(error)))
+        kept = isinstance(error, ContractError)
+        return Outcome(name, "failed", str(error if kept else _raised(error)))
+    finally:
+        torch.set_num_threads(threads)
     return Outcome(name, "ok")
 
 
@@ -77,7 +85,7 @@ def _raised(error: BaseException) -> ContractError:
     if own:
         place = f"see {own[-1].filename}:{own[-1].lineno}, in {own[-1].name}"
     return ContractError(
-        "the plugin completes this check", f"the plugin fails: {in_one_line(error)}", place
+        "the plugin completes this check", place, f"the plugin fails: {in_one_line(error)}"
     )
 
 
@@ -88,6 +96,77 @@ def run(component: Component, config: object) -> Iterator[Outcome]:
         yield run_check(subject, name)
 
 
-def protects_from(kind: Kind) -> Mapping[str, str]:
-    """The purpose of each check: its docstring in one line."""
-    return {name: " ".join((c.__doc__ or "").split()) for name, c in CHECKS[kind].items()}
+@attrs.frozen
+class Checked:
+    """A plugin and the outcomes of its checks."""
+
+    plugin: Listing
+    outcomes: list[Outcome]
+
+    def to_json(self) -> dict[str, object]:
+        """For machines."""
+        own = attrs.asdict(self.plugin, filter=lambda field, _: field.name != "value")
+        return {**own, "checks": [attrs.asdict(outcome) for outcome in self.outcomes]}
+
+    def table(self) -> Iterator[str]:
+        """One line per check; the message of a failed one follows it."""
+        p = self.plugin
+        yield f"{p.kind.replace('_', ' ')} {p.name} {p.version} ({p.distribution})"
+        width = max(len(outcome.check) for outcome in self.outcomes)
+        for outcome in self.outcomes:
+            reason = f"  {outcome.message}" if outcome.status == "skipped" else ""
+            yield f"  {outcome.check.ljust(width)}  {outcome.status}{reason}"
+            if outcome.status == "failed":
+                yield from (f"      {line}" for line in outcome.message.splitlines())
+        counts = {s: sum(o.status == s for o in self.outcomes) for s in ("ok", "failed", "skipped")}
+        yield "  " + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+
+
+def check_installed(
+    name: str | None, kind: Kind | None, overrides: Sequence[str], say: Callable[[str], None]
+) -> list[Checked]:
+    """Check the plugins of this name, of one kind or of both; without a name, every plugin.
+
+    ``overrides``: ``key=value`` settings on top of the plugin's small ones. A plugin that cannot
+    be loaded has one failed check, ``loads``, and the others are checked all the same. The output
+    of a plugin goes to stderr. Raises ``UserError`` if nothing of the name is installed, or if it
+    has no such setting.
+    """
+    plugins = {
+        (item.kind, item.name): item
+        for item in list_plugins()
+        if name in (None, item.name) and kind in (None, item.kind)
+    }
+    if not plugins:
+        raise not_offered(name or "", kind)
+    settings = toml.Document()
+    toml.apply_overrides(settings, overrides)
+    with contextlib.redirect_stdout(sys.stderr):
+        return [Checked(item, _outcomes(item, settings.tree, say)) for item in plugins.values()]
+
+
+def configured(component: Component, settings: Mapping[str, object]) -> Any:
+    """The plugin's ``Config`` with these settings on top of its small ones.
+
+    Raises ``UserError`` that names each unknown setting and each wrong value.
+    """
+    try:
+        return structure({**component.small, **settings}, component.Config)
+    except Problems as error:
+        where = f"settings of {component.name!r}"
+        raise UserErrors(
+            UserError(str(item), where=where, remedy=item.remedy) for item in error.problems
+        ) from None
+
+
+def _outcomes(
+    item: Listing, settings: Mapping[str, object], say: Callable[[str], None]
+) -> list[Outcome]:
+    try:
+        component = load_plugin(item.kind, item.name)
+        configured(component, {})
+    except UserError as error:
+        return [Outcome("loads", "failed", str(error))]
+    config = configured(component, settings)
+    say(f"checking {item.kind.replace('_', ' ')} {item.name}: {config}")
+    return list(run(component, config))

@@ -1,23 +1,24 @@
-"""Checks of the hooks' values: shapes, purity, agreement of ``rollout`` with ``predict``."""
+"""Checks of the hooks' values: shapes, spaces, purity, and ``rollout`` as repeated ``predict``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import attrs
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from fmbpo.hookspecs import Rollout
+from fmbpo.hookspecs import OnSimplex, Rollout, Task
 from fmbpo.nn import two_hot
 from fmbpo.testing.contract.subject import (
     HORIZON,
     ROWS,
     ModelInputs,
+    PolicySubject,
     Subject,
     WorldModelSubject,
-    broken,
+    close,
     expect,
     fixed_seed,
     generator,
@@ -29,7 +30,7 @@ from fmbpo.testing.contract.subject import (
 def _shape(what: str, value: object, *wanted: int) -> None:
     found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
     remedy = "see the shapes in hookspecs.py"
-    expect(found == list(wanted), f"{what} has shape {list(wanted)}", f"{found}", remedy)
+    expect(found == list(wanted), f"{what} has shape {list(wanted)}", remedy, f"{found}")
 
 
 def shapes_fit(subject: Subject) -> None:
@@ -49,8 +50,8 @@ def shapes_fit(subject: Subject) -> None:
         z = module.encode(torch.zeros(HORIZON, rows, subject.dims.obs), embedding)
         _shape("`encode`'s result for [H, B, O]", z, HORIZON, rows, module.latent_dim)
     rollout, z = subject.rollout(), subject.inputs().z
-    if not isinstance(rollout, Rollout):
-        broken("`rollout` gives a Rollout", f"a {type(rollout).__name__}", "see hookspecs.py")
+    kind, whole = f"a {type(rollout).__name__}", isinstance(rollout, Rollout)
+    expect(whole, "`rollout` gives a Rollout", "see hookspecs.py", kind)
     _shape("`rollout`'s latents (H + 1 rows)", rollout.z_HBD, HORIZON + 1, *z.shape)
     _shape("`rollout`'s actions", rollout.action_HBA, HORIZON, ROWS, actions)
     _shape("`rollout`'s reward logits", rollout.reward_logits_HBR, HORIZON, ROWS, bins)
@@ -62,20 +63,17 @@ def precision_is_kept(subject: Subject) -> None:
     values = [*subject.predict(subject.inputs()), *subject.rollout(), subject.loss()[0]]
     kinds = {value.dtype for value in values}
     remedy = "make new tensors with x.new_... or .to(x)"
-    expect(kinds == {torch.float64}, "float64 in, float64 out", f"{kinds}", remedy)
+    expect(kinds == {torch.float64}, "float64 in, float64 out", remedy, f"{kinds}")
 
 
 def loss_and_metrics_are_numbers(subject: Subject) -> None:
     """The engine differentiates one number and logs the others without a graph."""
     loss, metrics = subject.loss()
-    _shape("`loss`", loss)
-    finite = torch.isfinite(loss)
-    expect(finite, "a finite loss", f"{loss}", "look for a division or a logarithm of 0")
-    for name, value in metrics.items():
-        _shape(f"metric {name!r}", value)
-        expect(not value.requires_grad, f"metric {name!r} has no graph", "it has one", "detach it")
+    for name, value in {"`loss`": loss, **{f"metric {k!r}": v for k, v in metrics.items()}}.items():
+        _shape(name, value)
         finite = torch.isfinite(value)
-        expect(finite, f"metric {name!r} is finite", f"{value}", "look for a division by 0")
+        expect(finite, f"{name} is finite", "look for a division or a logarithm of 0", f"{value}")
+        expect(name == "`loss`" or not value.requires_grad, f"{name} has no graph", "detach it")
 
 
 @torch.no_grad()
@@ -87,70 +85,44 @@ def _all(subject: Subject, seed: int = 0) -> list[Tensor]:
     return tree_leaves((subject.predict(inputs), rollout, loss))
 
 
-def _same(a: list[Tensor], b: list[Tensor]) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
 def has_no_randomness_of_its_own(subject: Subject) -> None:
     """The engine owns all randomness: without equal results for equal noise, no run could be
     resumed."""
-    found, drawn = [], False
+    found, remedy = [], "use the `noise` argument; declare its width as module.noise_dim"
     for seed in (1, 2):
         with fixed_seed(seed):
             before = torch.get_rng_state()
             found.append(_all(subject))
-            drawn |= not torch.equal(before, torch.get_rng_state())
-    expect(
-        not drawn and _same(*found),
-        "equal arguments give equal results, and no random number is drawn",
-        "torch's generator moved" if drawn else "two different results",
-        "use the `noise` argument; declare its width as module.noise_dim",
-    )
+            still = torch.equal(before, torch.get_rng_state())
+            expect(still, "no random number is drawn", remedy, "torch's generator moved")
+    equal = close(found[0], found[1])
+    expect(equal, "equal arguments give equal results", remedy, "two different results")
 
 
 def keeps_no_memory(subject: Subject) -> None:
     """A hook's result depends on its arguments alone, not on earlier calls."""
     first, other, again = (_all(subject, seed) for seed in (0, 5, 0))
-    unused = attrs.evolve(subject)
-    expect(
-        _same(first, again) and _same(other, _all(unused, 5)),
-        "equal arguments give equal results",
-        "another result after calls with other arguments",
-        "keep no state between calls; a recurrent state belongs into the latent",
-    )
+    equal = close(first, again) and close(other, _all(attrs.evolve(subject), 5))
+    remedy = "keep no state between calls; a recurrent state belongs into the latent"
+    expect(equal, "equal results also after calls with other arguments", remedy)
 
 
 @torch.no_grad()
 def noise_matters_where_declared(subject: Subject) -> None:
     """A module that declares noise is stochastic: noise without effect is a mistake somewhere."""
     width, inputs = subject.module.noise_dim, subject.inputs()
-    if not width:
-        return
-    one, two = (
-        subject.predict(inputs._replace(noise=subject.inputs(seed).noise)) for seed in (0, 1)
-    )
-    expect(
-        not _same([*one], [*two]),
-        f"noise of width {width} changes the prediction",
-        "it changes nothing",
-        "use it, or declare noise_dim = 0",
-    )
+    one, two = (subject.predict(inputs._replace(noise=subject.inputs(s).noise)) for s in (0, 1))
+    expected = f"noise of width {width} changes the prediction"
+    expect(not width or not close(one, two), expected, "use it, or declare noise_dim = 0")
 
 
 @torch.no_grad()
 def loss_noise_matters_where_declared(subject: WorldModelSubject) -> None:
     """The engine draws noise for ``loss``: noise without effect is a mistake."""
-    if not subject.module.loss_noise_dim:
-        return
-    batch, noise = subject.example()
-    _, other = subject.example(1)
-    one, two = (subject.loss((batch, x))[0] for x in (noise, other))
-    expect(
-        not torch.equal(one, two),
-        f"noise of width {subject.module.loss_noise_dim} changes the loss",
-        "it changes nothing",
-        "use it, or declare loss_noise_dim = 0",
-    )
+    width, (batch, noise) = subject.module.loss_noise_dim, subject.example()
+    one, two = (subject.loss((batch, x))[0] for x in (noise, subject.example(1)[1]))
+    expected = f"noise of width {width} changes the loss"
+    expect(not width or not close(one, two), expected, "use it, or declare loss_noise_dim = 0")
 
 
 @torch.no_grad()
@@ -159,22 +131,17 @@ def leaves_its_arguments_alone(subject: Subject) -> None:
     inputs, noise, example = subject.inputs(), subject.noise(), subject.example()
     # The recorded action itself, so that a change of it shows.
     partner = (lambda *_: inputs.action) if isinstance(inputs, ModelInputs) else world
-    calls: dict[str, Callable[[], object]] = {
-        "predict": lambda: subject.predict(inputs),
-        "rollout": lambda: subject.rollout(inputs, noise, partner),
-        "loss": lambda: subject.loss(example),
-    }
     held = [x for x in tree_leaves((inputs, noise, example)) if isinstance(x, Tensor)]
     kept = [x.clone() for x in held]
-    for hook, call in calls.items():
-        call()
-        for before, after in zip(kept, held, strict=True):
-            expect(
-                torch.equal(before, after),
-                f"`{hook}` leaves its arguments as they are",
-                f"it changed one of shape {list(after.shape)}",
-                "no x += ..., no x.add_(...)",
-            )
+    for hook, call, arguments in (
+        ("predict", subject.predict, (inputs,)),
+        ("rollout", subject.rollout, (inputs, noise, partner)),
+        ("loss", subject.loss, (example,)),
+    ):
+        call(*arguments)
+        equal = all(map(torch.equal, kept, held))
+        expected = f"`{hook}` leaves its arguments as they are"
+        expect(equal, expected, "no x += ..., no x.add_(...)")
 
 
 def stays_finite(subject: Subject) -> None:
@@ -184,23 +151,17 @@ def stays_finite(subject: Subject) -> None:
         inputs, leaves = varied(subject.inputs(scale=scale))
         found = subject.predict(inputs)
         total = torch.stack([x.sum() for x in found]).sum()
-        expect(
-            _finite(total, leaves.values(), inputs.z, *found),
-            f"finite values and gradients of `predict` for inputs of scale {scale:g}",
-            "some are not",
-            "bound the arguments of exponentials, and the divisors",
-        )
+        expected = f"finite values and gradients of `predict` for inputs of scale {scale:g}"
+        remedy = "bound the arguments of exponentials, and the divisors"
+        expect(_finite(total, leaves.values(), inputs.z, *found), expected, remedy)
         if not isinstance(subject, WorldModelSubject):
             continue
         batch, noise = subject.example()
         obs, reward = scale * batch.obs_HBO, scale * (batch.reward_HB - 1)
         loss, _ = subject.loss((batch._replace(obs_HBO=obs, reward_HB=reward), noise))
-        expect(
-            _finite(loss, subject.module.parameters()),
-            f"a finite loss and gradient for observations and rewards of scale {scale:g}",
-            "some are not",
-            "rewards can be negative and large: fmbpo.nn.two_hot takes any",
-        )
+        expected = f"a finite loss and gradient for observations and rewards of scale {scale:g}"
+        remedy = "rewards can be negative and large: fmbpo.nn.two_hot takes any"
+        expect(_finite(loss, subject.module.parameters()), expected, remedy)
 
 
 def _finite(total: Tensor, inputs: Iterable[Tensor], *values: Tensor) -> bool:
@@ -226,17 +187,15 @@ def rows_do_not_see_each_other(subject: Subject) -> None:
         return *predicted, embedding, subject.module.encode(obs, embedding)
 
     together, turned, alone = map(found, (torch.arange(rows), order, torch.arange(1)))
-    for a, b, c in zip(together, turned, alone, strict=True):
-        expect(
-            _near(a[order], b) and _near(a[:1], c),
-            "a row's latent and prediction are the same in any batch",
-            "it depends on the other rows",
-            "normalise over features (LayerNorm), not over the batch",
-        )
+    expect(
+        _near([x[order] for x in together], turned) and _near([x[:1] for x in together], alone),
+        "a row's latent and prediction do not depend on the other rows",
+        "normalise over features (LayerNorm), not over the batch",
+    )
 
 
-def _near(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+def _near(a: object, b: object) -> bool:
+    return close(a, b, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -246,7 +205,7 @@ def rollout_is_repeated_predict(subject: Subject) -> None:
     partner = subject.partner(inputs)
     rollout = subject.rollout(inputs, noise)
     starts = torch.equal(rollout.z_HBD[0], inputs.z)
-    expect(starts, "a rollout begins with its start", "another latent", "put z in front")
+    expect(starts, "a rollout begins with its start", "put z in front")
     for t, z in enumerate(rollout.z_HBD[:-1]):
         if isinstance(inputs, ModelInputs):
             action = partner(t, z)
@@ -261,12 +220,9 @@ def rollout_is_repeated_predict(subject: Subject) -> None:
             ("latent", following, rollout.z_HBD[t + 1]),
             ("reward", logits, rollout.reward_logits_HBR[t]),
         ):
-            expect(
-                _near(a, b),
-                f"the rollout's {name} at step {t} is that of `predict` with noise[{t}]",
-                f"it is off by {(a - b).abs().max():.2g}",
-                "use fmbpo.nn.rollout, or step from the latent of the step before",
-            )
+            expected = f"the rollout's {name} at step {t} is that of `predict` with noise[{t}]"
+            remedy = "use fmbpo.nn.rollout, or step from the latent of the step before"
+            expect(_near(a, b), expected, remedy, f"it is off by {(a - b).abs().max():.2g}")
 
 
 @torch.no_grad()
@@ -281,14 +237,10 @@ def partner_is_asked_once_per_step(subject: Subject) -> None:
         return partner(t, z, *action)
 
     rollout = subject.rollout(inputs, partner=noting)
-    expect(
-        times == list(range(HORIZON)),
-        f"the partner is called with t = 0..{HORIZON - 1}",
-        f"{times}",
-        "call it once per step, with t from 0",
-    )
+    expected = f"the partner is called with t = 0..{HORIZON - 1}"
+    expect(times == [*range(HORIZON)], expected, "call it once per step, from t = 0", f"{times}")
     equal = all(map(torch.equal, latents, rollout.z_HBD))
-    expect(equal, "the partner sees z[t] at step t", "another latent", "pass the current latent")
+    expect(equal, "the partner sees z[t] at step t", "pass the current latent")
 
 
 @torch.no_grad()
@@ -298,4 +250,62 @@ def horizon_is_that_of_the_noise(subject: Subject) -> None:
     noise = inputs.noise.new_zeros(steps, *inputs.noise.shape)
     found = len(subject.rollout(inputs, noise).action_HBA)
     remedy = "take H from len(noise)"
-    expect(found == steps, f"{steps} rows of noise give {steps} steps", f"{found}", remedy)
+    expect(found == steps, f"{steps} rows of noise give {steps} steps", remedy, f"{found}")
+
+
+@torch.no_grad()
+def latent_stays_in_its_space(subject: WorldModelSubject) -> None:
+    """A model that declares simplex latents keeps them there: in an earlier study one left the
+    simplex by 17."""
+    if not isinstance(subject.module, OnSimplex):
+        return
+    size, steps, inputs = subject.module.simplex_dim, 32, subject.inputs(scale=3.0)
+    noise = torch.randn(steps, *inputs.noise.shape, generator=generator(0))
+    rollout = subject.rollout(inputs, noise, lambda t, _: inputs.action * (-1) ** t)
+    groups = rollout.z_HBD.reshape(steps + 1, len(inputs.z), -1, size)
+    low, off = float(groups.min()), float((groups.sum(-1) - 1).abs().max())
+    kept = low >= -1e-5 and off <= 1e-4
+    expected = f"groups of {size} latent entries stay on the simplex over {steps} steps"
+    remedy = "end the step in SimNorm, or project; a velocity's groups must sum to 0"
+    expect(kept, expected, remedy, f"smallest entry {low:.2g}, a group's sum off by {off:.2g}")
+
+
+@torch.no_grad()
+def masked_actions_are_inert(subject: WorldModelSubject) -> None:
+    """Padded action dimensions must not reach the model: tasks would differ by their padding."""
+    inputs, (batch, noise) = subject.inputs(), subject.example()
+    mask, action = inputs.task.mask_BA, inputs.action
+    other = torch.where(mask == 1, action, 50.0)
+    filled = batch._replace(action_HBA=torch.where(mask == 1, batch.action_HBA, 50.0))
+    plain, masked, moved = (
+        subject.predict(inputs._replace(action=x)) for x in (action, other, -action)
+    )
+    losses = [subject.loss((b, noise))[0] for b in (batch, filled)]
+    for hook, both in (("predict", (plain, masked)), ("loss", losses)):
+        expected = f"values in masked action dimensions change nothing in `{hook}`"
+        expect(close(*both), expected, "multiply the action by its mask before you use it")
+    used = not torch.equal(moved[0], plain[0])
+    expect(used, "actions change the next latent", "use the action")
+
+
+@torch.no_grad()
+def actions_are_bounded_and_masked(subject: PolicySubject) -> None:
+    """Actions lie in [-1, 1], and padded dimensions are exactly 0."""
+    for scale in (1.0, 10.0):
+        inputs = subject.inputs(scale=scale)
+        mask = inputs.task.mask_BA
+        (action,) = subject.predict(inputs)
+        largest, remedy = float(action.abs().max()), "multiply the action by task.mask_BA"
+        expect(largest <= 1, "actions lie in [-1, 1]", "end in tanh", f"{largest:.3g}")
+        expect(not action[mask == 0].any(), "masked dimensions are 0", remedy)
+        expect(action[mask == 1].any(), "the other dimensions are used", remedy)
+
+
+@torch.no_grad()
+def task_is_told_by_its_embedding(subject: WorldModelSubject) -> None:
+    """One model serves many tasks: the task must change its predictions."""
+    inputs = subject.inputs()
+    other = Task(*(x.roll(1, 0) for x in inputs.task))._replace(mask_BA=inputs.task.mask_BA)
+    one, two = (subject.predict(inputs._replace(task=t))[0] for t in (inputs.task, other))
+    differs, remedy = not torch.allclose(one, two), "give the dynamics task.embedding_BE"
+    expect(differs, "another task gives another prediction", remedy)

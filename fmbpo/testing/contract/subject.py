@@ -6,24 +6,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from fmbpo.base.text import one_line
 from fmbpo.hookspecs import (
     AnswerAction,
     Batch,
     ChooseAction,
     Imagined,
     Metrics,
-    Policy,
     PolicyDims,
     Prediction,
     Rollout,
     Task,
-    WorldModel,
     WorldModelDims,
 )
 from fmbpo.nn import two_hot
@@ -36,21 +36,16 @@ _POLICY_DIMS = PolicyDims(latent=16, task=4, action=3)
 
 
 class ContractError(AssertionError):
-    """A plugin breaks the contract: the expectation, the finding, the remedy."""
+    """A plugin breaks the contract: the expectation, the remedy, the finding."""
 
-    def __init__(self, expected: str, found: str, remedy: str) -> None:
+    def __init__(self, expected: str, remedy: str, found: str = "it is not so") -> None:
         super().__init__(f"expected: {expected}\n   found: {found}\n    mend: {remedy}")
 
 
-def broken(expected: str, found: str, remedy: str) -> NoReturn:
-    """Raise ``ContractError``."""
-    raise ContractError(expected, found, remedy)
-
-
-def expect(kept: bool | Tensor, expected: str, found: str, remedy: str) -> None:
-    """Raise ``ContractError`` unless ``kept``."""
+def expect(kept: bool | Tensor, *reason: str) -> None:
+    """Raise ``ContractError(*reason)`` unless ``kept``."""
     if not kept:
-        broken(expected, found, remedy)
+        raise ContractError(*reason)
 
 
 @contextmanager
@@ -61,13 +56,12 @@ def expecting(expected: str, remedy: str) -> Iterator[None]:
     except ContractError:
         raise
     except Exception as error:
-        broken(expected, in_one_line(error), remedy)
+        raise ContractError(expected, remedy, in_one_line(error)) from error
 
 
 def in_one_line(error: BaseException) -> str:
     """The exception's type and the first line of its message."""
-    text = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {one_line(str(error))}"
 
 
 class ModelInputs(NamedTuple):
@@ -104,21 +98,17 @@ class Subject(ABC):
     so that layers that begin at zero pass gradients."""
     dtype: torch.dtype | None = None
     """Floating-point type of the parameters; None: that of ``build``."""
-    results: dict[str, Any] = attrs.field(factory=dict)
+    results: dict[str, tuple[float, ...]] = attrs.field(factory=dict)
     """Results that several checks share."""
     dims: WorldModelDims | PolicyDims = _POLICY_DIMS
 
     @cached_property
-    def module(self) -> WorldModel | Policy:
-        """The built module."""
-        built: WorldModel | Policy = self._build()
-        return built
-
-    def _build(self) -> Any:
+    def module(self) -> Any:
+        """The built ``WorldModel`` or ``Policy``."""
         with fixed_seed(self.seed):
             module = self.component.build(self.config, self.dims)
-            if not isinstance(module, nn.Module):
-                broken("`build` gives an nn.Module", f"a {type(module).__name__}", "return one")
+            found = f"a {type(module).__name__}"
+            expect(isinstance(module, nn.Module), "`build` gives an nn.Module", "return one", found)
             with torch.no_grad():
                 for parameter in () if self.fresh else module.parameters():
                     parameter.add_(0.1 * torch.randn_like(parameter))
@@ -181,12 +171,6 @@ class WorldModelSubject(Subject):
 
     dims: WorldModelDims = _MODEL_DIMS
 
-    @cached_property
-    def module(self) -> WorldModel:
-        """The built module."""
-        built: WorldModel = self._build()
-        return built
-
     def inputs(self, seed: int = 0, rows: int = ROWS, scale: float = 1.0) -> ModelInputs:
         """Latents are encoded observations, spread by ``scale``."""
         g = generator(seed)
@@ -228,12 +212,6 @@ class PolicySubject(Subject):
 
     dims: PolicyDims = _POLICY_DIMS
 
-    @cached_property
-    def module(self) -> Policy:
-        """The built module."""
-        built: Policy = self._build()
-        return built
-
     def inputs(self, seed: int = 0, rows: int = ROWS, scale: float = 1.0) -> PolicyInputs:
         """Latents on the simplex, nearer to its corners for a larger ``scale``."""
         g = generator(seed)
@@ -274,6 +252,14 @@ SUBJECTS: dict[Kind, type[Subject]] = {"world_model": WorldModelSubject, "policy
 def tensors_of(predicted: Tensor | Prediction) -> tuple[Tensor, ...]:
     """The result of either ``predict`` as a tuple."""
     return (predicted,) if isinstance(predicted, Tensor) else tuple(predicted)
+
+
+def close(a: Any, b: Any, rtol: float = 0.0, atol: float = 0.0) -> bool:
+    """Whether the tensors of two trees are equal, or as near as the tolerances say."""
+    return all(
+        torch.allclose(x, y, rtol=rtol, atol=atol)
+        for x, y in zip(tree_leaves(a), tree_leaves(b), strict=True)
+    )
 
 
 def reached(total: Tensor, inputs: Iterable[Tensor]) -> list[bool]:
