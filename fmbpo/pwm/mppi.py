@@ -176,20 +176,6 @@ def mppi_act(mppi: MPPI, actors: Actors, critics: Params, seed: int) -> Act:
     plans_THEA = torch.empty(0)
     candidates = mppi.planning.samples + mppi.planning.policy_samples
 
-    def plan_one(
-        policy: Params,
-        critics: Params,
-        model: Params,
-        obs_EO: Tensor,
-        index: Tensor,
-        mask_A: Tensor,
-        previous_HEA: Tensor,
-        noise: PlanNoise,
-    ) -> Tensor:
-        rows = len(obs_EO)
-        task = index.expand(rows), mask_A.expand(rows, -1)
-        return mppi.plan(policy, critics, model, obs_EO, *task, previous_HEA, noise)
-
     def act(obs_TEO: NDArray[np.float32], step: int) -> NDArray[np.float32]:
         nonlocal plans_THEA
         cells, episodes = obs_TEO.shape[:2]
@@ -200,10 +186,9 @@ def mppi_act(mppi: MPPI, actors: Actors, critics: Params, seed: int) -> Act:
         noise = PlanNoise(*(x.to(device) for x in drawn))
         obs = torch.from_numpy(obs_TEO).to(device)
         at_once = max(1, _ROWS // (candidates * episodes))
-        plan = vmap(plan_one, in_dims=(0, 0, 0, 0, 0, 0, 0, None), chunk_size=at_once)
-        plans_THEA = plan(
-            actors.policy, critics, actors.model, obs, actors.index_T, mask_TA, plans_THEA, noise
-        )
+        plan = vmap(mppi.plan, in_dims=(0, 0, 0, 0, 0, 0, 0, None), chunk_size=at_once)
+        task = actors.rows(episodes)
+        plans_THEA = plan(actors.policy, critics, actors.model, obs, *task, plans_THEA, noise)
         actions: NDArray[np.float32] = plans_THEA[:, 0].cpu().numpy()
         return actions
 
