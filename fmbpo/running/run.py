@@ -12,7 +12,7 @@ import torch
 from fmbpo.base.files import read_object
 from fmbpo.config import identifying, origins, resolved
 from fmbpo.config.protocols import Finetuned, Frozen, Scratch
-from fmbpo.config.schema import Experiment, PluginTable, WandbConfig
+from fmbpo.config.schema import Experiment, PluginTable
 from fmbpo.errors import UserError
 from fmbpo.hookspecs import Policy, WorldModel
 from fmbpo.measure.cost import parameters
@@ -25,11 +25,7 @@ from fmbpo.running.loop import Cadence, Trainer
 from fmbpo.running.names import pretraining_name, run_names
 from fmbpo.running.session import Session
 from fmbpo.running.stop import Stop
-from fmbpo.runs.checkpoint import (
-    checkpoint_exists,
-    save_checkpoint,
-    weights_sha256,
-)
+from fmbpo.runs.checkpoint import checkpoint_exists, save_checkpoint, weights_sha256
 from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
 from fmbpo.runs.forecast import Outlook
 from fmbpo.runs.metrics import SHOWN
@@ -116,10 +112,9 @@ class Runner:
         """The pretrained world model of this configuration: trained now, or found."""
         e = self.experiment
         name, run = pretraining_name(e), self.pretraining_run
-        tables = ("scale", "data", "world_model", "pretrain", "system")
+        tables = ("phase", "scale", "data", "world_model", "pretrain", "system")
         config = {
             "name": name,
-            "phase": e.phase,
             **{k: v for k, v in resolved(e).items() if k in tables},
             "versions": {"world_model": e.world_model.component.version},
             "data_id": self.data.id,
@@ -134,14 +129,11 @@ class Runner:
             stage = Pretraining(self.context)
             self.say(size_line("world model", e.world_model, stage.module))
             cost = self._say_cost("pretraining", stage.count_flops(), e.pretrain.iterations)
-            cadence = Cadence(
-                e.pretrain.iterations,
-                e.pretrain.log_every,
-                e.pretrain.validate_every,
-                e.pretrain.checkpoint_every,
-            )
+            p = e.pretrain
+            cadence = Cadence(p.iterations, p.log_every, p.validate_every, p.checkpoint_every)
             # Policies follow, unless this is all.
-            then = self._expected(self.policy_run) if self.policy_run else 0.0
+            policies = self.session.root / self.policy_run
+            then = self.session.expected.get(policies) if self.policy_run else 0.0
             trainer.train(stage, cadence, Outlook(seconds=then))
             best = folder.checkpoints / BEST
             save_checkpoint(
@@ -155,7 +147,7 @@ class Runner:
                 scale=e.scale,
                 protocol=None,
                 conventions=PRETRAIN_CONVENTIONS,
-                world_model=self._world_model_part(stage.module, str(best)),
+                world_model=self._world_model_part(stage.module, best),
                 policy=None,
                 tasks={},
                 wm_validation=stage.measures,
@@ -246,9 +238,7 @@ class Runner:
                 scale=e.scale,
                 protocol=tables.protocol.kind,
                 conventions=tables.conventions.recorded(),
-                world_model=self._world_model_part(
-                    model.module, str(model.checkpoint) if model.checkpoint else None
-                ),
+                world_model=self._world_model_part(model.module, model.checkpoint),
                 policy=Part(*_part(tables.policy, stage.pair.policy)),
                 tasks=returns.tasks(self.data.planner_return),
                 wm_validation={**model.validation, **returns.validation()},
@@ -273,13 +263,8 @@ class Runner:
         cost = self._say_cost(stage.name, stage.count_flops(), learning.iterations)
         evaluation = self.experiment.evaluation
         ends = 3 * evaluation.final_episodes / evaluation.episodes
-        cadence = Cadence(
-            learning.iterations,
-            learning.log_every,
-            learning.evaluate_every,
-            learning.checkpoint_every,
-            learning.diagnose_every,
-        )
+        every = learning.log_every, learning.evaluate_every, learning.checkpoint_every
+        cadence = Cadence(learning.iterations, *every, learning.diagnose_every)
         trainer.train(stage, cadence, Outlook(behind, ends))
         return cost
 
@@ -306,10 +291,6 @@ class Runner:
         self.session.draw(folder)
         return Result(summary, folder)
 
-    def _expected(self, run: str) -> float | None:
-        """Seconds that a run will take, if they are known."""
-        return self.session.expected.get(self.session.root / run)
-
     def _open(
         self,
         stack: ExitStack,
@@ -328,30 +309,18 @@ class Runner:
         first = next(iter(stages))
         continued = checkpoint_exists(checkpoint_of(folder.path, first))
         self.say(f"{'continues' if continued else 'writes to'} {folder.path}")
-        iterations = (
-            e.pretrain.iterations
-            if kind == "world_model" or e.policy_learning is None
-            else e.policy_learning.iterations
+        of_model = kind == "world_model"
+        iterations = (e.pretrain if of_model else e.of_policies.policy_learning).iterations
+        wandb = WandbSink(
+            mode=e.wandb.mode,
+            project=e.wandb.pretrain_project if of_model else e.wandb.project,
+            group=self.group,
+            folder=folder.path,
+            config=config,
+            stages=dict.fromkeys(stages, iterations),
         )
-        wandb: WandbConfig = e.wandb
-        sinks = stack.enter_context(
-            MetricSinks(
-                [
-                    JsonLines(folder.metrics),
-                    ProgressDisplay(main=SHOWN),
-                    WandbSink(
-                        mode=wandb.mode,
-                        project=wandb.pretrain_project if kind == "world_model" else wandb.project,
-                        group=self.group,
-                        name=folder.name,
-                        label=" ".join(folder.name.split("__")[:-1]),
-                        folder=folder.path,
-                        config=config,
-                        stages=[(name, iterations) for name in stages],
-                    ),
-                ]
-            )
-        )
+        listeners = [JsonLines(folder.metrics), ProgressDisplay(main=SHOWN), wandb]
+        sinks = stack.enter_context(MetricSinks(listeners))
         manifest = {
             "kind": kind,
             "config": dict(config),
@@ -362,9 +331,9 @@ class Runner:
         }
         return folder, Trainer(folder, sinks, manifest, stop)
 
-    def _world_model_part(self, module: WorldModel, checkpoint: str | None) -> WorldModelPart:
-        table = self.experiment.world_model
-        return WorldModelPart(*_part(table, module), checkpoint, size_parity(table))
+    def _world_model_part(self, module: WorldModel, checkpoint: Path | None) -> WorldModelPart:
+        table, place = self.experiment.world_model, str(checkpoint) if checkpoint else None
+        return WorldModelPart(*_part(table, module), place, size_parity(table))
 
     def _say_cost(self, what: str, an_update: int, iterations: int) -> int:
         """Floating-point operations of all updates."""
