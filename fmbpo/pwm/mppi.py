@@ -113,7 +113,9 @@ class MPPI:
             chosen = best_KB.unsqueeze(-1).expand(s.horizon, -1, -1, mask_BA.shape[-1])
             elites_HKBA = actions_HNBA.gather(1, chosen)
             weight_KB = (s.temperature * (score_KB - score_KB[0])).softmax(0)
-            mean_HBA, variance_HBA = _moments(elites_HKBA, weight_KB.unsqueeze(-1))
+            weight_KB1 = weight_KB.unsqueeze(-1)
+            mean_HBA = (weight_KB1 * elites_HKBA).sum(1)
+            variance_HBA = (weight_KB1 * (elites_HKBA - mean_HBA.unsqueeze(1)).square()).sum(1)
             std_HBA = variance_HBA.sqrt().clamp(s.min_std, s.max_std)
         return mean_HBA.clamp(-1.0, 1.0)  # weights may sum to a rounding more than 1
 
@@ -198,9 +200,3 @@ def mppi_act(mppi: MPPI, actors: Actors, critics: Params, seed: int) -> Act:
 def _repeated(x: Tensor, count: int) -> Tensor:
     """``[B, ...]`` -> ``[count * B, ...]``, the whole batch again and again."""
     return x.expand(count, *x.shape).flatten(0, 1)
-
-
-def _moments(x_HKBA: Tensor, weight_KB1: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted mean and (biased) variance over K: ``[H, B, A]`` each."""
-    mean = (weight_KB1 * x_HKBA).sum(1)
-    return mean, (weight_KB1 * (x_HKBA - mean.unsqueeze(1)).square()).sum(1)
