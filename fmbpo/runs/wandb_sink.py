@@ -9,12 +9,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from fmbpo.runs.metrics import Row
 from fmbpo.runs.sinks import sinkimpl
-
-WandbMode: TypeAlias = Literal["online", "offline", "disabled"]
 
 
 class WandbSink:
@@ -28,7 +26,7 @@ class WandbSink:
     def __init__(
         self,
         *,
-        mode: WandbMode,
+        mode: Literal["online", "offline", "disabled"],
         project: str,
         group: str,
         folder: Path,
