@@ -23,10 +23,6 @@ class Evaluator:
         """``moved`` is called after each step of the episodes."""
         self.runner, self.seed, self.moved = runner, seed, moved
 
-    def seeds(self, episodes: int) -> list[int]:
-        """Seeds of the first ``episodes`` initial states."""
-        return [self.seed + i for i in range(episodes)]
-
     def random(self, tasks: Sequence[str], episodes: int) -> NDArray[np.float64]:
         """Returns ``[T, episodes]`` of actions uniform in [-1, 1]."""
         generator = np.random.default_rng(self.seed)
@@ -53,10 +49,10 @@ class Evaluator:
                 progress(done, of)
 
         # Between two steps torch's further threads would spin on the cores that simulate.
-        threads = torch.get_num_threads()
+        seeds, threads = range(self.seed, self.seed + episodes), torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            return self.runner.run(act, tasks, self.seeds(episodes), steps, stepped)
+            return self.runner.run(act, tasks, seeds, steps, stepped)
         except SimulationError as error:
             raise UserError(
                 str(error),

@@ -8,23 +8,8 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from fmbpo.nn import two_hot
+from fmbpo.runs import metrics
 from fmbpo.runs.findings import Finding
-from fmbpo.runs.metrics import (
-    CONSTANT_REWARD_RMSE,
-    COPY_ERROR,
-    EFFECTIVE_RANK,
-    OBS_ERROR,
-    REAL_REWARD_STD,
-    REWARD_ACTION_GRADIENT,
-    REWARD_CROSS_ENTROPY,
-    REWARD_R2,
-    REWARD_RMSE,
-    REWARD_STD,
-    SCORE,
-    SIMPLEX_ERROR,
-    at_horizon,
-    by_horizon,
-)
 
 TOLERANCE = 0.02
 """Share by which world models may differ and still be called equal in size."""
@@ -35,69 +20,48 @@ loss."""
 
 def world_model_health(measures: Mapping[str, float], where: str = "") -> list[Finding]:
     """The gates that a world model's held-out measures fail (see ``Validator``)."""
-    found: list[Finding] = []
+    longest = max(metrics.by_horizon(measures, metrics.OBS_ERROR))
 
-    def gate(name: str, failed: bool, message: str, detail: str) -> None:
-        if failed:
-            found.append(Finding(name, message, detail, where))
+    def ahead(measure: str) -> float:
+        return measures[metrics.at_horizon(measure, longest)]
 
-    r2, spread, real = (measures[k] for k in (REWARD_R2, REWARD_STD, REAL_REWARD_STD))
-    longest = max(by_horizon(measures, OBS_ERROR))
-    error, copy, rmse, constant = (
-        measures[at_horizon(k, longest)]
-        for k in (OBS_ERROR, COPY_ERROR, REWARD_RMSE, CONSTANT_REWARD_RMSE)
-    )
+    r2, slope = measures[metrics.REWARD_R2], measures[metrics.REWARD_ACTION_GRADIENT]
+    spread, real = measures[metrics.REWARD_STD], measures[metrics.REAL_REWARD_STD]
+    rmse, constant = ahead(metrics.REWARD_RMSE), ahead(metrics.CONSTANT_REWARD_RMSE)
+    error, copy = ahead(metrics.OBS_ERROR), ahead(metrics.COPY_ERROR)
+    entropy, rank = measures[metrics.REWARD_CROSS_ENTROPY], measures[metrics.EFFECTIVE_RANK]
+    off = measures.get(metrics.SIMPLEX_ERROR, 0.0)
     # If the real reward does not vary, a constant one is right.
     varies = real > 1e-6
-    gate(
-        "reward_unexplained",
-        r2 <= 0 and varies,
-        "the decoded reward explains nothing on held-out episodes",
-        f"R² {r2:.3f}",
-    )
-    gate(
-        "reward_constant",
-        spread <= 0.01 * real and varies,
-        "the decoded reward is constant",
-        f"it spreads by {spread:.2g}, the real one by {real:.2g}",
-    )
-    slope = measures[REWARD_ACTION_GRADIENT]
-    gate(
-        "reward_ignores_action",
-        slope < 1e-6 and varies,
-        "the decoded reward has no gradient to the action",
-        f"{slope:.2g}",
-    )
-    gate(
-        "reward_no_better_than_mean",
-        rmse > constant and varies,
-        f"the decoded reward {longest} steps ahead is worse than each task's mean",
-        f"{rmse:.3f} against {constant:.3f}",
-    )
-    entropy = measures[REWARD_CROSS_ENTROPY]
-    gate(
-        "loss_at_floor",
-        abs(entropy - UNIFORM) < 1e-3 * UNIFORM,
-        f"the reward's cross-entropy is that of equal logits, ln {two_hot.BINS}",
-        f"{entropy:.3f}",
-    )
-    rank, off = measures[EFFECTIVE_RANK], measures.get(SIMPLEX_ERROR, 0.0)
-    gate("latent_collapsed", rank < 2, "the latent has collapsed", f"effective rank {rank:.2f}")
-    gate("off_simplex", off > 1e-3, "latents leave the simplex", f"by {off:.3g}")
-    gate(
-        "worse_than_copy",
-        error > copy,
-        f"the model predicts observations {longest} steps ahead worse than no change does",
-        f"{error:.3f} against {copy:.3f} standard deviations",
-    )
-    return found
+    gates = {
+        Finding("reward_unexplained", "the decoded reward explains nothing on held-out episodes",
+                f"R² {r2:.3f}", where): r2 <= 0 and varies,
+        Finding("reward_constant", "the decoded reward is constant",
+                f"it spreads by {spread:.2g}, the real one by {real:.2g}", where):
+            spread <= 0.01 * real and varies,
+        Finding("reward_ignores_action", "the decoded reward has no gradient to the action",
+                f"{slope:.2g}", where): slope < 1e-6 and varies,
+        Finding("reward_no_better_than_mean",
+                f"the decoded reward {longest} steps ahead is worse than each task's mean",
+                f"{rmse:.3f} against {constant:.3f}", where): rmse > constant and varies,
+        Finding("loss_at_floor",
+                f"the reward's cross-entropy is that of equal logits, ln {two_hot.BINS}",
+                f"{entropy:.3f}", where): abs(entropy - UNIFORM) < 1e-3 * UNIFORM,
+        Finding("latent_collapsed", "the latent has collapsed",
+                f"effective rank {rank:.2f}", where): rank < 2,
+        Finding("off_simplex", "latents leave the simplex", f"by {off:.3g}", where): off > 1e-3,
+        Finding("worse_than_copy",
+                f"the model predicts observations {longest} steps ahead worse than no change does",
+                f"{error:.3f} against {copy:.3f} standard deviations", where): error > copy,
+    }  # fmt: skip
+    return [finding for finding, failed in gates.items() if failed]
 
 
 def learning_health(
     before: Mapping[str, float], after: Mapping[str, float], where: str = ""
 ) -> list[Finding]:
     """Whether a world model got worse by a half while it learned beside a policy."""
-    old, new = before[SCORE], after[SCORE]
+    old, new = before[metrics.SCORE], after[metrics.SCORE]
     if new <= 1.5 * old:
         return []
     message = "the world model got worse while the policy learned"

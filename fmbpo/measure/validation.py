@@ -17,23 +17,7 @@ from torch import Tensor
 from fmbpo.data.sampler import Rows, SliceSampler
 from fmbpo.hookspecs import Batch, Curved, OnSimplex, Rollout, Task, WorldModel
 from fmbpo.nn import two_hot
-from fmbpo.runs.metrics import (
-    CONSTANT_ERROR,
-    CONSTANT_REWARD_RMSE,
-    COPY_ERROR,
-    CURVATURE,
-    EFFECTIVE_RANK,
-    OBS_ERROR,
-    REAL_REWARD_STD,
-    REWARD_ACTION_GRADIENT,
-    REWARD_CROSS_ENTROPY,
-    REWARD_R2,
-    REWARD_RMSE,
-    REWARD_STD,
-    SCORE,
-    SIMPLEX_ERROR,
-    at_horizon,
-)
+from fmbpo.runs import metrics
 from fmbpo.tasks.mt30 import OBS_WIDTH
 
 HORIZONS = (1, 2, 4, 8, 16)
@@ -79,44 +63,44 @@ class Validator:
         (where latents are declared to lie on simplices);
         ``score``: mean over horizons of the observation error, plus 1 - ``reward_r2``.
         """
+        batch, scale, (mean_BO, mean_B) = self.batch, self._scale, self._means
         task, rollout = self._rollout(module, rollout_hook)
         readout = self._readout(module)
-        reward = two_hot.decode(rollout.reward_logits_HBR)
-        error = reward - self.batch.reward_HB
+        logits, real = rollout.reward_logits_HBR, batch.reward_HB
+        reward = two_hot.decode(logits)
+        error, slope = reward - real, self._action_gradient(module, rollout_hook, task, rollout)
+        r2 = float(1 - error.square().mean() / real.var().clamp(min=1e-6))
         measures = {
-            REWARD_R2: float(
-                1 - error.square().mean() / self.batch.reward_HB.var().clamp(min=1e-6)
-            ),
-            REWARD_STD: float(reward.std()),
-            REAL_REWARD_STD: float(self.batch.reward_HB.std()),
-            REWARD_CROSS_ENTROPY: float(
-                two_hot.cross_entropy(rollout.reward_logits_HBR, self.batch.reward_HB).mean()
-            ),
-            REWARD_ACTION_GRADIENT: self._action_gradient(module, rollout_hook, task, rollout),
+            metrics.REWARD_R2: r2,
+            metrics.REWARD_STD: float(reward.std()),
+            metrics.REAL_REWARD_STD: float(real.std()),
+            metrics.REWARD_CROSS_ENTROPY: float(two_hot.cross_entropy(logits, real).mean()),
+            metrics.REWARD_ACTION_GRADIENT: slope,
         }
-        scale, (mean_BO, mean_B) = self._scale, self._means
+        obs_errors = []
         for h in self.horizons:
-            predicted = readout(rollout.z_HBD[h])
-            measures[at_horizon(REWARD_RMSE, h)] = float(error[h - 1].square().mean().sqrt())
-            off = mean_B - self.batch.reward_HB[h - 1]
-            measures[at_horizon(CONSTANT_REWARD_RMSE, h)] = float(off.square().mean().sqrt())
-            measures[at_horizon(CONSTANT_ERROR, h)] = _rmse(mean_BO, self.batch.obs_HBO[h], scale)
-            measures[at_horizon(OBS_ERROR, h)] = _rmse(predicted, self.batch.obs_HBO[h], scale)
-            measures[at_horizon(COPY_ERROR, h)] = _rmse(
-                self.batch.obs_HBO[0], self.batch.obs_HBO[h], scale
-            )
-        real = module.encode(self.batch.obs_HBO, task.embedding_BE).flatten(0, 1)
-        measures[EFFECTIVE_RANK] = _effective_rank(real)
+            obs = batch.obs_HBO[h]
+            obs_errors.append(_rmse(readout(rollout.z_HBD[h]), obs, scale))
+            at_h = {
+                metrics.REWARD_RMSE: _rms(error[h - 1]),
+                metrics.CONSTANT_REWARD_RMSE: _rms(mean_B - real[h - 1]),
+                metrics.CONSTANT_ERROR: _rmse(mean_BO, obs, scale),
+                metrics.OBS_ERROR: obs_errors[-1],
+                metrics.COPY_ERROR: _rmse(batch.obs_HBO[0], obs, scale),
+            }
+            measures |= {metrics.at_horizon(name, h): value for name, value in at_h.items()}
+        latents = module.encode(batch.obs_HBO, task.embedding_BE).flatten(0, 1)
+        measures[metrics.EFFECTIVE_RANK] = _effective_rank(latents)
         if isinstance(module, Curved):
-            z, action = rollout.z_HBD[0], self.batch.action_HBA[0]
+            z = rollout.z_HBD[0]
             noise = _noise(1, len(z), module.noise_dim).to(z)[0]
-            measures[CURVATURE] = float(module.curvature(z, action, task, noise))
+            curvature = module.curvature(z, batch.action_HBA[0], task, noise)
+            measures[metrics.CURVATURE] = float(curvature)
         if isinstance(module, OnSimplex):
             shape = (*rollout.z_HBD.shape[:-1], -1, module.simplex_dim)
             sums = rollout.z_HBD.reshape(shape).sum(-1)
-            measures[SIMPLEX_ERROR] = float((sums - 1).abs().max())
-        obs = [measures[at_horizon(OBS_ERROR, h)] for h in self.horizons]
-        measures[SCORE] = sum(obs) / len(obs) + 1 - measures[REWARD_R2]
+            measures[metrics.SIMPLEX_ERROR] = float((sums - 1).abs().max())
+        measures[metrics.SCORE] = sum(obs_errors) / len(obs_errors) + 1 - r2
         return measures
 
     def _rollout(self, module: WorldModel, hook: Callable[..., Rollout]) -> tuple[Task, Rollout]:
@@ -158,29 +142,32 @@ class Validator:
     @cached_property
     def _means(self) -> tuple[Tensor, Tensor]:
         """Each row's own task's mean observation ``[B, O]`` and reward ``[B]`` in training."""
-        fit, index = self.fit, self.batch.index_B
-        obs, reward = torch.zeros_like(self.batch.obs_HBO[0]), torch.zeros_like(index).float()
-        for task in torch.unique(index):
-            mine = fit.index_B == task
-            obs[index == task] = fit.obs_HBO[:, mine].mean((0, 1))
-            reward[index == task] = fit.reward_HB[:, mine].mean()
-        return obs, reward
+        obs = self._of_own_task(self.fit.obs_HBO, lambda x: x.mean((0, 1)))
+        return obs, self._of_own_task(self.fit.reward_HB, torch.mean)
 
     @cached_property
     def _scale(self) -> Tensor:
         """Each row's own task's standard deviation per observation entry ``[B, O]``, 0 for padding
         and constants."""
-        obs, index = self.fit.obs_HBO[0], self.fit.index_B
-        scale = torch.zeros_like(self.batch.obs_HBO[0])
-        for task in torch.unique(self.batch.index_B):
-            scale[self.batch.index_B == task] = obs[index == task].std(0)
-        return scale
+        return self._of_own_task(self.fit.obs_HBO[:1], lambda x: x[0].std(0))
+
+    def _of_own_task(self, fit_HN: Tensor, statistic: Callable[[Tensor], Tensor]) -> Tensor:
+        """Held-out rows' ``statistic`` of their own task's training slices, ``[B, ...]``."""
+        index = self.batch.index_B
+        found = torch.zeros((len(index), *fit_HN.shape[2:]), device=fit_HN.device)
+        for task in torch.unique(index):
+            found[index == task] = statistic(fit_HN[:, self.fit.index_B == task])
+        return found
 
 
 def _rmse(predicted: Tensor, real: Tensor, scale: Tensor) -> float:
     """Root mean squared error in units of ``scale``, over the entries that vary."""
     varies = scale > 1e-6
-    return float(((predicted - real)[varies] / scale[varies]).square().mean().sqrt())
+    return _rms((predicted - real)[varies] / scale[varies])
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
 
 
 def _noise(*shape: int) -> Tensor:

@@ -31,13 +31,17 @@ class Actors:
         """Deterministic actions ``[T, E, A]`` for observations of E episodes each (an ``Act`` of
         ``fmbpo.tasks.vector``)."""
         obs = torch.from_numpy(obs_TEO).to(self.index_T.device)
-        action = vmap(self._one)(self.policy, self.model, obs, self.index_T, self.mask_TA)
+        action = vmap(self._one)(self.policy, self.model, obs, *self.rows(obs_TEO.shape[1]))
         result: NDArray[np.float32] = action.cpu().numpy()
         return result
 
+    def rows(self, count: int) -> tuple[Tensor, Tensor]:
+        """Indices ``[T, E]`` and masks ``[T, E, A]`` of so many episodes each."""
+        index, mask = self.index_T.unsqueeze(1), self.mask_TA.unsqueeze(1)
+        return index.expand(-1, count), mask.expand(-1, count, -1)
+
     def _one(
-        self, policy: Params, model: Params, obs_EO: Tensor, index: Tensor, mask_A: Tensor
+        self, policy: Params, model: Params, obs_EO: Tensor, index_E: Tensor, mask_EA: Tensor
     ) -> Tensor:
-        rows = len(obs_EO)
-        z, task = self.pair.begin(model, obs_EO, index.expand(rows), mask_A.expand(rows, -1))
-        return self.pair.act(policy, z, task, obs_EO.new_zeros(rows, self.pair.policy.noise_dim))
+        z, task = self.pair.begin(model, obs_EO, index_E, mask_EA)
+        return self.pair.act(policy, z, task, z.new_zeros(len(z), self.pair.policy.noise_dim))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 from torch.utils._pytree import tree_map
 
-from fmbpo.hookspecs import Grows, Task
+from fmbpo.hookspecs import Grows
 from fmbpo.pwm.optim import Params, gradient
 from fmbpo.pwm.pair import HookCall, Pair
 from fmbpo.pwm.policy import CellState, PolicyUpdate, Start
@@ -66,7 +66,7 @@ def _esnr(grads: Params) -> Tensor:
 def _jacobians(
     pair: Pair, state: CellState, start: Start, models: Params, seed: int
 ) -> dict[str, Tensor]:
-    grow = HookCall(pair.policy, _growth) if isinstance(pair.policy, Grows) else None
+    grow = HookCall(pair.policy, lambda module, *args: module.growth(*args))
     generator = torch.Generator().manual_seed(seed)
     width = pair.world_model.latent_dim
     shape = (*start.index_B.shape, width + start.mask_BA.shape[-1])
@@ -81,7 +81,7 @@ def _jacobians(
         found = vjp(lambda z, a: pair.step(model, z, a, task, model_noise).z_BD, z, action)
         next_to_z, next_to_action = found[1](v[:, :width])
         growth = {}
-        if grow is not None:
+        if isinstance(pair.policy, Grows):
             growth["growth"] = grow.with_params(policy, z, task, noise, v[:, width:])
         return {
             **growth,
@@ -94,10 +94,6 @@ def _jacobians(
     with torch.no_grad():
         found: Any = vmap(one)(state.policy, models, start, vectors)
     return dict(tree_map(Tensor.detach, found))
-
-
-def _growth(policy: Grows, z: Tensor, task: Task, noise: Tensor, vector: Tensor) -> Tensor:
-    return policy.growth(z, task, noise, vector)
 
 
 def _rms(rows: Tensor) -> Tensor:

@@ -113,7 +113,9 @@ class MPPI:
             chosen = best_KB.unsqueeze(-1).expand(s.horizon, -1, -1, mask_BA.shape[-1])
             elites_HKBA = actions_HNBA.gather(1, chosen)
             weight_KB = (s.temperature * (score_KB - score_KB[0])).softmax(0)
-            mean_HBA, variance_HBA = _moments(elites_HKBA, weight_KB.unsqueeze(-1))
+            weight_KB1 = weight_KB.unsqueeze(-1)
+            mean_HBA = (weight_KB1 * elites_HKBA).sum(1)
+            variance_HBA = (weight_KB1 * (elites_HKBA - mean_HBA.unsqueeze(1)).square()).sum(1)
             std_HBA = variance_HBA.sqrt().clamp(s.min_std, s.max_std)
         return mean_HBA.clamp(-1.0, 1.0)  # weights may sum to a rounding more than 1
 
@@ -176,20 +178,6 @@ def mppi_act(mppi: MPPI, actors: Actors, critics: Params, seed: int) -> Act:
     plans_THEA = torch.empty(0)
     candidates = mppi.planning.samples + mppi.planning.policy_samples
 
-    def plan_one(
-        policy: Params,
-        critics: Params,
-        model: Params,
-        obs_EO: Tensor,
-        index: Tensor,
-        mask_A: Tensor,
-        previous_HEA: Tensor,
-        noise: PlanNoise,
-    ) -> Tensor:
-        rows = len(obs_EO)
-        task = index.expand(rows), mask_A.expand(rows, -1)
-        return mppi.plan(policy, critics, model, obs_EO, *task, previous_HEA, noise)
-
     def act(obs_TEO: NDArray[np.float32], step: int) -> NDArray[np.float32]:
         nonlocal plans_THEA
         cells, episodes = obs_TEO.shape[:2]
@@ -200,10 +188,9 @@ def mppi_act(mppi: MPPI, actors: Actors, critics: Params, seed: int) -> Act:
         noise = PlanNoise(*(x.to(device) for x in drawn))
         obs = torch.from_numpy(obs_TEO).to(device)
         at_once = max(1, _ROWS // (candidates * episodes))
-        plan = vmap(plan_one, in_dims=(0, 0, 0, 0, 0, 0, 0, None), chunk_size=at_once)
-        plans_THEA = plan(
-            actors.policy, critics, actors.model, obs, actors.index_T, mask_TA, plans_THEA, noise
-        )
+        plan = vmap(mppi.plan, in_dims=(0, 0, 0, 0, 0, 0, 0, None), chunk_size=at_once)
+        task = actors.rows(episodes)
+        plans_THEA = plan(actors.policy, critics, actors.model, obs, *task, plans_THEA, noise)
         actions: NDArray[np.float32] = plans_THEA[:, 0].cpu().numpy()
         return actions
 
@@ -213,9 +200,3 @@ def mppi_act(mppi: MPPI, actors: Actors, critics: Params, seed: int) -> Act:
 def _repeated(x: Tensor, count: int) -> Tensor:
     """``[B, ...]`` -> ``[count * B, ...]``, the whole batch again and again."""
     return x.expand(count, *x.shape).flatten(0, 1)
-
-
-def _moments(x_HKBA: Tensor, weight_KB1: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted mean and (biased) variance over K: ``[H, B, A]`` each."""
-    mean = (weight_KB1 * x_HKBA).sum(1)
-    return mean, (weight_KB1 * (x_HKBA - mean.unsqueeze(1)).square()).sum(1)

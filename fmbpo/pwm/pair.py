@@ -61,42 +61,21 @@ class Pair:
         self, world_model: WorldModel, model_hooks: Component, policy: Policy, hooks: Component
     ) -> None:
         self.world_model, self.policy = world_model, policy
-        self._begin = HookCall(world_model, _begun)
-        self._step = HookCall(world_model, model_hooks.predict)
-        self._act = HookCall(policy, hooks.predict)
-        self._rollout = HookCall(policy, hooks.rollout)
-        self._loss = HookCall(policy, hooks.loss)
-
-    def begin(
-        self, model: Params, obs_BO: Tensor, index_B: Tensor, mask_BA: Tensor
-    ) -> tuple[Tensor, Task]:
-        """Latents ``[B, D]`` of observations, and their task."""
-        begun: tuple[Tensor, Task] = self._begin.with_params(model, obs_BO, index_B, mask_BA)
-        return begun
-
-    def step(
-        self, model: Params, z_BD: Tensor, action_BA: Tensor, task: Task, noise_BN: Tensor
-    ) -> Prediction:
-        """The world model's ``predict``."""
-        made: Prediction = self._step.with_params(model, z_BD, action_BA, task, noise_BN)
-        return made
-
-    def act(self, policy: Params, z_BD: Tensor, task: Task, noise_BN: Tensor) -> Tensor:
-        """The policy's ``predict``: actions ``[B, A]``."""
-        action: Tensor = self._act.with_params(policy, z_BD, task, noise_BN)
-        return action
-
-    def rollout(
-        self, policy: Params, z_BD: Tensor, answer: AnswerAction, task: Task, noise_HBN: Tensor
-    ) -> Rollout:
-        """The policy's ``rollout``."""
-        made: Rollout = self._rollout.with_params(policy, z_BD, answer, task, noise_HBN)
-        return made
-
-    def loss(self, policy: Params, imagined: Imagined) -> tuple[Tensor, Metrics]:
-        """The policy's ``loss``."""
-        found: tuple[Tensor, Metrics] = self._loss.with_params(policy, imagined)
-        return found
+        self.begin: Callable[[Params, Tensor, Tensor, Tensor], tuple[Tensor, Task]]
+        self.begin = HookCall(world_model, _begun).with_params
+        """``(model, obs_BO, index_B, mask_BA)``: latents ``[B, D]``, and their task."""
+        self.step: Callable[[Params, Tensor, Tensor, Task, Tensor], Prediction]
+        self.step = HookCall(world_model, model_hooks.predict).with_params
+        """``(model, z_BD, action_BA, task, noise_BN)``: the world model's ``predict``."""
+        self.act: Callable[[Params, Tensor, Task, Tensor], Tensor]
+        self.act = HookCall(policy, hooks.predict).with_params
+        """``(policy, z_BD, task, noise_BN)``: the policy's ``predict``, actions ``[B, A]``."""
+        self.rollout: Callable[[Params, Tensor, AnswerAction, Task, Tensor], Rollout]
+        self.rollout = HookCall(policy, hooks.rollout).with_params
+        """``(policy, z_BD, answer, task, noise_HBN)``: the policy's ``rollout``."""
+        self.loss: Callable[[Params, Imagined], tuple[Tensor, Metrics]]
+        self.loss = HookCall(policy, hooks.loss).with_params
+        """``(policy, imagined)``: the policy's ``loss``."""
 
 
 def _begun(model: WorldModel, obs: Tensor, index: Tensor, mask: Tensor) -> tuple[Tensor, Task]:

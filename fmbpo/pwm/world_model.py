@@ -11,7 +11,16 @@ from torch.func import vmap
 
 from fmbpo.config.protocols import ModelOptimiser
 from fmbpo.hookspecs import Batch, Metrics, WorldModel
-from fmbpo.pwm.optim import AdamState, Params, adam_init, adam_step, clip, gradient, projection
+from fmbpo.pwm.optim import (
+    AdamState,
+    Params,
+    adam_init,
+    adam_step,
+    clip,
+    gradient,
+    linear_decay,
+    projection,
+)
 from fmbpo.pwm.pair import HookCall
 
 
@@ -78,6 +87,12 @@ class WorldModelUpdate:
         )
         stale = {k: clipped[k] for k in state.stale}
         return WorldModelState(self.project({**state.params, **params}), adam, stale), norm
+
+
+def model_rate(optimiser: ModelOptimiser, done: float, device: torch.device) -> Tensor:
+    """The learning rate (0-d) when this share of the updates is done."""
+    rate = linear_decay(optimiser.learning_rate, optimiser.final_learning_rate, done)
+    return torch.tensor(rate, device=device)
 
 
 def _is_embedding(name: str) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+
+import torch
 
 from fmbpo.base.files import disk_errors
 from fmbpo.config.schema import PluginTable
@@ -24,7 +25,7 @@ class Role:
         parts = (c.Config, c.build, c.predict, c.rollout, c.loss, c.freeze)
         self.packages = {part.__module__.split(".")[0] for part in parts} - {"fmbpo"}
 
-    def error(self, what: str, remedy: str) -> UserError:
+    def error(self, what: str, remedy: str = REMEDY) -> UserError:
         """The plugin's fault, for people."""
         return UserError(what, where=self.name, remedy=remedy)
 
@@ -43,34 +44,23 @@ def _guilty(error: Exception, roles: tuple[Role, ...]) -> tuple[Role | None, str
     return None, sentence
 
 
-Answer: TypeAlias = Callable[[Role | None, str, Exception], UserError | None]
-"""``(role at fault or None, sentence, exception)`` -> what to say; None: the exception passes."""
-
-
 @contextmanager
-def blaming(answer: Answer, *roles: Role) -> Iterator[None]:
-    """Failures inside end as ``answer`` says; a ``UserError`` says enough already."""
+def reporting(folder: Path | None, *roles: Role, otherwise: Role | None = None) -> Iterator[None]:
+    """An exception out of a plugin's code ends as ``UserError``; its traceback is kept (``mend``).
+
+    One that no plugin's code has a part in is the fault of ``otherwise``, or passes if that is
+    None. A ``UserError`` says enough already.
+    """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        said = answer(*_guilty(error, roles), error)
-        if said is None:
+        role, sentence = _guilty(error, roles)
+        role = role or otherwise
+        if role is None or (otherwise and isinstance(error, torch.OutOfMemoryError)):
             raise
-        raise said from error
-
-
-def reporting(folder: Path | None, *roles: Role) -> AbstractContextManager[None]:
-    """An exception out of a plugin's code ends as ``UserError``; its traceback is kept (``mend``).
-
-    Exceptions that no plugin's code has a part in pass.
-    """
-
-    def answer(role: Role | None, sentence: str, error: Exception) -> UserError | None:
-        return None if role is None else role.error(sentence, mend(folder, error))
-
-    return blaming(answer, *roles)
+        raise role.error(sentence, mend(folder, error)) from error
 
 
 def mend(folder: Path | None, error: Exception) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fmbpo.data.collecting import Policy
 from fmbpo.errors import UserError, did_you_mean
-from fmbpo.running.trained_policies import LoadedPolicy, load_policy, trained_policies
+from fmbpo.running.trained_policies import TrainedPolicy, trained_policies
 from fmbpo.runs.checkpoint import list_checkpoints, weights_sha256
 from fmbpo.tasks.env import TaskEnv
 from fmbpo.tasks.mt30 import OBS_WIDTH
@@ -23,17 +23,16 @@ from fmbpo.tasks.mt30 import OBS_WIDTH
 class RunAgent:
     """See `fmbpo.data.collecting.TrainedPolicies`: each episode draws one of the run's seeds."""
 
-    run: Path
-    seeds: dict[str, list[int]]
+    policies: dict[str, list[TrainedPolicy]]
     """By task."""
     provenance: dict[str, str]
 
     def policy(self, task: str, episode: int) -> Policy:
         """The policy of the episode's seed; its networks are read once a process."""
-        seeds = self.seeds[task]
+        mine = self.policies[task]
         # Not in turns: behaviours take turns too, and one would always meet the same seed.
         drawn = int.from_bytes(hashlib.sha256(f"{task}/{episode}".encode()).digest()[:8])
-        loaded = _load(self.run, task, seeds[drawn % len(seeds)])
+        loaded = _loaded(mine[drawn % len(mine)])
 
         def act(env: TaskEnv, obs: NDArray[np.float32]) -> NDArray[np.float32]:
             padded = np.zeros((1, OBS_WIDTH), np.float32)
@@ -49,22 +48,20 @@ def run_agent(run: Path, tasks: Sequence[str]) -> RunAgent:
     Raises:
         UserError: as `trained_policies`; also if it has none for a task.
     """
-    seeds: dict[str, list[int]] = {}
+    run = run.resolve()
+    policies: dict[str, list[TrainedPolicy]] = {}
     for policy in trained_policies(run):
-        seeds.setdefault(policy.task, []).append(policy.seed)
+        policies.setdefault(policy.task, []).append(policy)
     for task in tasks:
-        if task not in seeds:
+        if task not in policies:
             raise UserError(
                 f"the run has no policy for task {task!r}",
                 where=str(run),
-                remedy=f"{did_you_mean(task, seeds)} (--tasks)",
+                remedy=f"{did_you_mean(task, policies)} (--tasks)",
             )
-        load_policy(run, task, seeds[task][0])  # fail before collecting
+        policies[task][0].load()  # fail before collecting
     weights = {p.stem: weights_sha256(p) for p in list_checkpoints(run / "checkpoints")}
-    provenance = {"run": run.resolve().name, **weights}
-    return RunAgent(run.resolve(), {task: seeds[task] for task in tasks}, provenance)
+    return RunAgent({task: policies[task] for task in tasks}, {"run": run.name, **weights})
 
 
-@cache
-def _load(run: Path, task: str, seed: int) -> LoadedPolicy:
-    return load_policy(run, task, seed)
+_loaded = cache(TrainedPolicy.load)

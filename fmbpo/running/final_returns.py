@@ -32,17 +32,15 @@ class FinalReturns:
         self.unplanned: UserError | None = None
         """Why planning failed, which costs the policies' own results nothing."""
         self.random: dict[str, NDArray[np.float64]] = {}
-        self.before: list[dict[str, float]] = []
-        """Held-out measures of each cell's own world model before it learned, if it does."""
-        self.after: list[dict[str, float]] = []
-        """The same after it learned."""
+        self.measures: list[tuple[dict[str, float], dict[str, float]]] = []
+        """Held-out measures of each cell's own world model before and after it learned, if it
+        does."""
 
     def add(self, stage: PolicyTraining) -> None:
         """Evaluate a trained stage, its policies as they were before training, and planning."""
         episodes = self.evaluation.final_episodes
         if stage.models is not None:
-            self.before += stage.models.before
-            self.after += stage.models.after
+            self.measures += zip(stage.models.before, stage.models.after, strict=True)
         self.cells += stage.cells
         self.trained += list(stage.returns(episodes))
         self.untrained += list(stage.returns(episodes, stage.untrained))
@@ -74,11 +72,15 @@ class FinalReturns:
     def tasks(self, planner_return: Mapping[str, float]) -> dict[str, TaskResult]:
         """The summary's table."""
         result = {}
+        planned = [row.tolist() for row in self.planned] or [None] * len(self.cells)
         for task, random in self.random.items():
             mine = [i for i, cell in enumerate(self.cells) if cell.task == task]
             untrained = np.concatenate([self.untrained[i] for i in mine])
             result[task] = TaskResult(
-                {str(self.cells[i].seed): self._seed(i) for i in mine},
+                {
+                    str(self.cells[i].seed): SeedResult(self.trained[i].tolist(), planned[i])
+                    for i in mine
+                },
                 random_return_mean=float(random.mean()),
                 untrained_return_mean=float(untrained.mean()),
                 reference_return=planner_return.get(task),
@@ -88,18 +90,13 @@ class FinalReturns:
             )
         return result
 
-    def _seed(self, i: int) -> SeedResult:
-        planned = self.planned[i].tolist() if self.planned else None
-        return SeedResult(self.trained[i].tolist(), planned)
-
     def validation(self) -> dict[str, float]:
         """Means over the cells of their own world models' held-out measures, each on its cell's
         task, before and after they learned beside the policies: ``before_...``, ``after_...``."""
         found = {}
-        for named, cells in ((before, self.before), (after, self.after)):
-            shared = set.intersection(*(set(m) for m in cells)) if cells else set()
-            names = [name for name in cells[0] if name in shared] if cells else []
-            found.update({named(n): float(np.mean([m[n] for m in cells])) for n in names})
+        for named, cells in zip((before, after), zip(*self.measures, strict=True), strict=False):
+            shared = [name for name in cells[0] if all(name in cell for cell in cells)]
+            found.update({named(n): float(np.mean([cell[n] for cell in cells])) for n in shared})
         return found
 
     def health(self) -> list[Finding]:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 import torch
 from attrs import define
@@ -21,42 +21,16 @@ from fmbpo.runs.checkpoint import (
     read_manifest,
     save_checkpoint,
 )
-from fmbpo.runs.findings import Finding, by_gate
+from fmbpo.runs.findings import by_gate
 from fmbpo.runs.folder import RunFolder, checkpoint_of
 from fmbpo.runs.forecast import Forecast, Outlook
 from fmbpo.runs.metrics import Row
 from fmbpo.runs.sinks import MetricSinks
-from fmbpo.training.trees import Saved
+from fmbpo.training.policies import PolicyTraining
+from fmbpo.training.pretraining import Pretraining
 
-
-class Stage(Protocol):
-    """A part of a run that trains: it owns the tensors, the loop owns the order of events."""
-
-    name: str
-
-    def step(self, iteration: int) -> dict[str, Tensor]:
-        """One update; metrics stay on the device."""
-
-    def describe(self, metrics: Mapping[str, Tensor]) -> list[Row]:
-        """Metrics as they are logged."""
-
-    def evaluate(self, iteration: int) -> list[Row]:
-        """Held-out measures or returns."""
-
-    def health(self) -> list[Finding]:
-        """Gates that the last evaluation did not pass."""
-
-    def diagnose(self) -> list[Row]:
-        """Measures of the gradients; nothing changes."""
-
-    def weights(self) -> dict[str, Tensor]:
-        """The tensors that a user of the checkpoint needs."""
-
-    def state(self) -> Saved:
-        """Everything else that continuing needs."""
-
-    def load(self, weights: Mapping[str, Tensor], state: Saved) -> None:
-        """Continue from a checkpoint."""
+Stage: TypeAlias = Pretraining | PolicyTraining
+"""A part of a run that trains: it owns the tensors, the loop owns the order of events."""
 
 
 @define
@@ -137,10 +111,6 @@ class Trainer:
             if said is not None:
                 self.sinks.event("host/forecast", {"text": said})
 
-    def dated(self, stage: Stage, findings: Sequence[Finding]) -> list[Finding]:
-        """A stage's findings with the iterations since which they have held."""
-        return self._watch(stage).dated(findings)
-
     def seconds(self, stage_name: str) -> float:
         """Wall-clock seconds that a stage has trained, over all its processes."""
         last = checkpoint_of(self.folder.path, stage_name)
@@ -162,7 +132,7 @@ class Trainer:
             # In the stage's own order: sums over all tensors depend on it, in the last bit.
             stage.load({name: saved[name] for name in own}, state["stage"])
             self._records = state["records"]
-            self._watch(stage).load(state["watch"])
+            self.watch(stage).load(state["watch"])
             step, seconds = int(manifest["step"]), float(manifest["seconds"])
             return step, seconds, dict(state["sums"]), int(state["summed"])
         except KeyError as error:
@@ -188,7 +158,7 @@ class Trainer:
             "sums": sums,
             "summed": summed,
             "records": self._records,
-            "watch": self._watch(stage).state(),
+            "watch": self.watch(stage).state(),
         }
         save_checkpoint(
             last,
@@ -223,14 +193,15 @@ class Trainer:
 
     def _warn(self, stage: Stage, iteration: int) -> None:
         """Say and record what went wrong, or came right, since the last evaluation."""
-        new, mended = self._watch(stage).update(iteration, stage.health())
+        new, mended = self.watch(stage).update(iteration, stage.health())
         for text in by_gate(new):
             self.sinks.event("WARNING", {"text": text})
         for gate, where in mended:
-            place = f"{where}: " if where else ""
-            self.sinks.event("mended", {"text": f"{place}{gate}, iteration {iteration}"})
+            text = f"{where}: {gate}" if where else gate
+            self.sinks.event("mended", {"text": f"{text}, iteration {iteration}"})
 
-    def _watch(self, stage: Stage) -> Watch:
+    def watch(self, stage: Stage) -> Watch:
+        """The gates that a stage fails while it trains."""
         return self._watches.setdefault(stage.name, Watch())
 
     def _check_finite(self, stage: Stage, iteration: int, rows: Sequence[Row]) -> None:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
-
 from fmbpo.config import Finetuned, Frozen, config_hash
 from fmbpo.config.schema import Experiment
 from fmbpo.errors import UserError
 from fmbpo.runs.folder import run_name
-
-T = TypeVar("T")
 
 
 def pretraining_name(experiment: Experiment) -> str:
@@ -35,20 +30,17 @@ def run_names(experiment: Experiment, data_identity: str) -> tuple[str, str]:
     """
     e = experiment
     digest = config_hash(e, "pretrain", data_identity=data_identity)
-    pretraining = _folder_name(pretraining_name(e), e.world_model.plugin, [e.pretrain.seed], digest)
-    if e.policy is None or e.grid is None:
-        return pretraining, ""
-    cell = f"{e.world_model.plugin}-{e.policy.plugin}"
-    digest = config_hash(e, data_identity=data_identity)
-    return pretraining, _folder_name(e.name, cell, e.grid.seeds, digest)
-
-
-def _folder_name(experiment: str, cell: str, seeds: Sequence[int], config_hash: str) -> str:
     try:
-        return run_name(experiment, cell, seeds, config_hash)
+        name = pretraining_name(e)
+        pretraining = run_name(name, e.world_model.plugin, [e.pretrain.seed], digest)
+        if e.policy is None or e.grid is None:
+            return pretraining, ""
+        cell = f"{e.world_model.plugin}-{e.policy.plugin}"
+        digest = config_hash(e, data_identity=data_identity)
+        return pretraining, run_name(e.name, cell, e.grid.seeds, digest)
     except ValueError as error:
         raise UserError(
             f"{error}, which names the run's folder",
-            where=experiment,
+            where=e.name,
             remedy="use letters, digits, dots and hyphens, and single underscores between them",
         ) from error

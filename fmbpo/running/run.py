@@ -11,8 +11,8 @@ import torch
 
 from fmbpo.base.files import read_object
 from fmbpo.config import identifying, origins, resolved
-from fmbpo.config.protocols import Finetuned, Frozen, Scratch
-from fmbpo.config.schema import Experiment, PluginTable, WandbConfig
+from fmbpo.config.protocols import Finetuned, Frozen
+from fmbpo.config.schema import Experiment, PluginTable
 from fmbpo.errors import UserError
 from fmbpo.hookspecs import Policy, WorldModel
 from fmbpo.measure.cost import parameters
@@ -22,14 +22,10 @@ from fmbpo.measure.sizes import size_line, size_parity
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.final_returns import FinalReturns
 from fmbpo.running.loop import Cadence, Trainer
-from fmbpo.running.names import pretraining_name, run_names
+from fmbpo.running.names import needs_pretraining, pretraining_name, run_names
 from fmbpo.running.session import Session
 from fmbpo.running.stop import Stop
-from fmbpo.runs.checkpoint import (
-    checkpoint_exists,
-    save_checkpoint,
-    weights_sha256,
-)
+from fmbpo.runs.checkpoint import checkpoint_exists, save_checkpoint, weights_sha256
 from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
 from fmbpo.runs.forecast import Outlook
 from fmbpo.runs.metrics import SHOWN
@@ -40,10 +36,9 @@ from fmbpo.runs.wandb_sink import WandbSink
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell, grid_tasks, stages
 from fmbpo.training.context import Context
-from fmbpo.training.dataset import Dataset, check_horizon, load_dataset
+from fmbpo.training.dataset import Dataset, load_dataset
 from fmbpo.training.device import hardware, resolve_device
 from fmbpo.training.initial_model import InitialModel, initial_model
-from fmbpo.training.own_models import check_learning
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
 from fmbpo.training.residence_choice import settled
@@ -61,7 +56,7 @@ class Result:
 
 
 class Runner:
-    """Runs one experiment."""
+    """Runs one experiment, which the preflight has checked."""
 
     def __init__(
         self,
@@ -85,11 +80,6 @@ class Runner:
             f"{len(self.data.held_out.start_E)} held-out episodes of {len(self.data.tasks)} tasks "
             f"({self.data.id[:19]}), device {self.device}, residence {residence}"
         )
-        # Before hours of training, not after.
-        check_horizon(self.data.train, experiment.pretrain.horizon)
-        if experiment.grid is not None:
-            grid_tasks(experiment, self.data)
-        check_learning(experiment, self.data)
         self.pretraining_run, self.policy_run = run_names(experiment, self.data.id)
 
     def run(self, stop: Stop) -> Result:
@@ -101,13 +91,12 @@ class Runner:
             torch.set_num_threads(self.experiment.system.threads)
         if self.experiment.kind == "pretrain":
             return self._pretrain(stop)
-        found, checkpoint = self._checkpoint(stop)
+        pretrained, checkpoint = self._checkpoint(stop)
         done = self._finished_policies(checkpoint)
         if done is not None:
             return done
         with reporting(self.session.root, Role("world model", self.experiment.world_model)):
-            summary = found.summary if found else None
-            model = initial_model(self.context, checkpoint, summary)
+            model = initial_model(self.context, checkpoint, pretrained)
         return self._policies(model, stop)
 
     # -- the world model ---------------------------------------------------------------------
@@ -116,10 +105,9 @@ class Runner:
         """The pretrained world model of this configuration: trained now, or found."""
         e = self.experiment
         name, run = pretraining_name(e), self.pretraining_run
-        tables = ("scale", "data", "world_model", "pretrain", "system")
+        tables = ("phase", "scale", "data", "world_model", "pretrain", "system")
         config = {
             "name": name,
-            "phase": e.phase,
             **{k: v for k, v in resolved(e).items() if k in tables},
             "versions": {"world_model": e.world_model.component.version},
             "data_id": self.data.id,
@@ -130,18 +118,14 @@ class Runner:
                 self.say(f"world model: {done.folder} is complete and is used as it is")
                 return done
             folder, trainer = self._open(stack, run, config, {"pretrain": []}, stop, "world_model")
-            stack.enter_context(reporting(folder.path, Role("world model", e.world_model)))
             stage = Pretraining(self.context)
             self.say(size_line("world model", e.world_model, stage.module))
             cost = self._say_cost("pretraining", stage.count_flops(), e.pretrain.iterations)
-            cadence = Cadence(
-                e.pretrain.iterations,
-                e.pretrain.log_every,
-                e.pretrain.validate_every,
-                e.pretrain.checkpoint_every,
-            )
+            p = e.pretrain
+            cadence = Cadence(p.iterations, p.log_every, p.validate_every, p.checkpoint_every)
             # Policies follow, unless this is all.
-            then = self._expected(self.policy_run) if self.policy_run else 0.0
+            policies = self.session.root / self.policy_run
+            then = self.session.expected.get(policies) if self.policy_run else 0.0
             trainer.train(stage, cadence, Outlook(seconds=then))
             best = folder.checkpoints / BEST
             save_checkpoint(
@@ -155,7 +139,7 @@ class Runner:
                 scale=e.scale,
                 protocol=None,
                 conventions=PRETRAIN_CONVENTIONS,
-                world_model=self._world_model_part(stage.module, str(best)),
+                world_model=self._world_model_part(stage.module, best),
                 policy=None,
                 tasks={},
                 wm_validation=stage.measures,
@@ -163,23 +147,22 @@ class Runner:
                 seconds=trainer.seconds("pretrain"),
                 versions=versions(),
                 health=[
-                    *trainer.dated(stage, world_model_health(stage.measures)),
+                    *trainer.watch(stage).dated(world_model_health(stage.measures)),
                     *size_health(size_parity(e.world_model)),
                 ],
                 planning=None,
             )
             return self._complete(folder, trainer, summary)
 
-    def _checkpoint(self, stop: Stop) -> tuple[Result | None, Path | None]:
+    def _checkpoint(self, stop: Stop) -> tuple[Summary | None, Path | None]:
         """The protocol's pretraining, trained now or found, and the checkpoint to begin with."""
+        if needs_pretraining(self.experiment):
+            found = self._pretrain(stop)
+            return found.summary, checkpoint_of(found.folder, BEST)
         protocol = self.experiment.protocol
-        if isinstance(protocol, Scratch):
-            return None, None
-        assert isinstance(protocol, Frozen | Finetuned)
-        if protocol.checkpoint:
+        if isinstance(protocol, Frozen | Finetuned):
             return None, Path(protocol.checkpoint)
-        found = self._pretrain(stop)
-        return found, checkpoint_of(found.folder, BEST)
+        return None, None
 
     # -- the policies ------------------------------------------------------------------------
 
@@ -225,8 +208,6 @@ class Runner:
         names = {name: [str(cell) for cell in group] for name, group in groups.items()}
         with ExitStack() as stack:
             folder, trainer = self._open(stack, self.policy_run, config, names, stop, "policies")
-            roles = Role("policy", tables.policy), Role("world model", e.world_model)
-            stack.enter_context(reporting(folder.path, *roles))
             runner = stack.enter_context(EpisodeRunner(e.evaluation.processes))
             evaluator = Evaluator(runner, e.evaluation.seed, folder.moved)
             returns = FinalReturns(self.say, e.evaluation)
@@ -238,7 +219,7 @@ class Runner:
                 tables.policy.component.freeze(stage.pair.policy)
                 with stop.ends_at_once():
                     returns.add(stage)
-                health += trainer.dated(stage, stage.health())
+                health += trainer.watch(stage).dated(stage.health())
             with stop.ends_at_once():
                 returns.add_random(evaluator)
             summary = Summary(
@@ -246,9 +227,7 @@ class Runner:
                 scale=e.scale,
                 protocol=tables.protocol.kind,
                 conventions=tables.conventions.recorded(),
-                world_model=self._world_model_part(
-                    model.module, str(model.checkpoint) if model.checkpoint else None
-                ),
+                world_model=self._world_model_part(model.module, model.checkpoint),
                 policy=Part(*_part(tables.policy, stage.pair.policy)),
                 tasks=returns.tasks(self.data.planner_return),
                 wm_validation={**model.validation, **returns.validation()},
@@ -273,13 +252,8 @@ class Runner:
         cost = self._say_cost(stage.name, stage.count_flops(), learning.iterations)
         evaluation = self.experiment.evaluation
         ends = 3 * evaluation.final_episodes / evaluation.episodes
-        cadence = Cadence(
-            learning.iterations,
-            learning.log_every,
-            learning.evaluate_every,
-            learning.checkpoint_every,
-            learning.diagnose_every,
-        )
+        every = learning.log_every, learning.evaluate_every, learning.checkpoint_every
+        cadence = Cadence(learning.iterations, *every, learning.diagnose_every)
         trainer.train(stage, cadence, Outlook(behind, ends))
         return cost
 
@@ -306,10 +280,6 @@ class Runner:
         self.session.draw(folder)
         return Result(summary, folder)
 
-    def _expected(self, run: str) -> float | None:
-        """Seconds that a run will take, if they are known."""
-        return self.session.expected.get(self.session.root / run)
-
     def _open(
         self,
         stack: ExitStack,
@@ -319,7 +289,8 @@ class Runner:
         stop: Stop,
         kind: str,
     ) -> tuple[RunFolder, Trainer]:
-        """Create or continue the folder, lock it, connect the sinks; ``stages`` and their cells."""
+        """Create or continue the folder, lock it, connect the sinks, report what plugins do wrong;
+        ``stages`` and their cells."""
         e = self.experiment
         folder = stack.enter_context(
             RunFolder.create_or_resume(self.session.root, run, config, origins(e), identifying)
@@ -328,30 +299,21 @@ class Runner:
         first = next(iter(stages))
         continued = checkpoint_exists(checkpoint_of(folder.path, first))
         self.say(f"{'continues' if continued else 'writes to'} {folder.path}")
-        iterations = (
-            e.pretrain.iterations
-            if kind == "world_model" or e.policy_learning is None
-            else e.policy_learning.iterations
+        of_model = kind == "world_model"
+        iterations = (e.pretrain if of_model else e.of_policies.policy_learning).iterations
+        wandb = WandbSink(
+            mode=e.wandb.mode,
+            project=e.wandb.pretrain_project if of_model else e.wandb.project,
+            group=self.group,
+            folder=folder.path,
+            config=config,
+            stages=dict.fromkeys(stages, iterations),
         )
-        wandb: WandbConfig = e.wandb
-        sinks = stack.enter_context(
-            MetricSinks(
-                [
-                    JsonLines(folder.metrics),
-                    ProgressDisplay(main=SHOWN),
-                    WandbSink(
-                        mode=wandb.mode,
-                        project=wandb.pretrain_project if kind == "world_model" else wandb.project,
-                        group=self.group,
-                        name=folder.name,
-                        label=" ".join(folder.name.split("__")[:-1]),
-                        folder=folder.path,
-                        config=config,
-                        stages=[(name, iterations) for name in stages],
-                    ),
-                ]
-            )
-        )
+        listeners = [JsonLines(folder.metrics), ProgressDisplay(main=SHOWN), wandb]
+        sinks = stack.enter_context(MetricSinks(listeners))
+        roles = [Role("policy", e.policy)] if e.policy and not of_model else []
+        roles.append(Role("world model", e.world_model))
+        stack.enter_context(reporting(folder.path, *roles))
         manifest = {
             "kind": kind,
             "config": dict(config),
@@ -362,9 +324,9 @@ class Runner:
         }
         return folder, Trainer(folder, sinks, manifest, stop)
 
-    def _world_model_part(self, module: WorldModel, checkpoint: str | None) -> WorldModelPart:
-        table = self.experiment.world_model
-        return WorldModelPart(*_part(table, module), checkpoint, size_parity(table))
+    def _world_model_part(self, module: WorldModel, checkpoint: Path | None) -> WorldModelPart:
+        table, place = self.experiment.world_model, str(checkpoint) if checkpoint else None
+        return WorldModelPart(*_part(table, module), place, size_parity(table))
 
     def _say_cost(self, what: str, an_update: int, iterations: int) -> int:
         """Floating-point operations of all updates."""

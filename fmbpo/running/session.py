@@ -8,14 +8,6 @@ from pathlib import Path
 import attrs
 
 
-def _silent(_: str) -> None:
-    return
-
-
-def _nothing(_: Path) -> Sequence[Path]:
-    return ()
-
-
 @attrs.frozen(kw_only=True)
 class Session:
     """One command's runs.
@@ -29,6 +21,6 @@ class Session:
     """
 
     root: Path
-    say: Callable[[str], None] = _silent
-    draw: Callable[[Path], Sequence[Path]] = _nothing
+    say: Callable[[str], None] = lambda line: None
+    draw: Callable[[Path], Sequence[Path]] = lambda folder: ()
     expected: Mapping[Path, float] = attrs.field(factory=dict)

@@ -103,45 +103,25 @@ class StudyRunner:
 
 def planned(cell: str, runner: Runner) -> list[PlannedRun]:
     """The runs of a cell: the pretraining that it needs, if any, and its policies."""
-    e = runner.experiment
-    runs = []
+    e, runs = runner.experiment, []
+
+    def plan(run: str, tasks: list[str], seeds: list[int], iterations: int) -> None:
+        runs.append(PlannedRun(run, cell, e.phase, tasks, seeds, iterations))
+
     if needs_pretraining(e):
-        runs.append(
-            PlannedRun(
-                run=runner.pretraining_run,
-                of=cell,
-                phase=e.phase,
-                tasks=[],
-                seeds=[e.pretrain.seed],
-                iterations=e.pretrain.iterations,
-            )
-        )
-    if e.grid is not None and e.policy_learning is not None:
-        runs.append(
-            PlannedRun(
-                run=runner.policy_run,
-                of=cell,
-                phase=e.phase,
-                tasks=grid_tasks(e, runner.data),
-                seeds=e.grid.seeds,
-                iterations=e.policy_learning.iterations,
-            )
-        )
+        plan(runner.pretraining_run, [], [e.pretrain.seed], e.pretrain.iterations)
+    if e.policy is not None:
+        tables = e.of_policies
+        iterations = tables.policy_learning.iterations
+        plan(runner.policy_run, grid_tasks(e, runner.data), tables.grid.seeds, iterations)
     return runs
 
 
 def twins(summaries: Mapping[str, Summary]) -> list[Finding]:
     """Cells whose policies have identical returns: one of them is misnamed."""
-    found: list[Finding] = []
-    for task in dict.fromkeys(task for s in summaries.values() for task in s.tasks):
-        for seed in dict.fromkeys(
-            seed for s in summaries.values() if task in s.tasks for seed in s.tasks[task].seeds
-        ):
-            found += returns_health(
-                {
-                    f"{name} {task}/{seed}": summary.tasks[task].seeds[seed].returns
-                    for name, summary in summaries.items()
-                    if task in summary.tasks and seed in summary.tasks[task].seeds
-                }
-            )
-    return found
+    returns: dict[tuple[str, str], dict[str, Sequence[float]]] = {}
+    for name, summary in summaries.items():
+        for task, result in summary.tasks.items():
+            for seed, one in result.seeds.items():
+                returns.setdefault((task, seed), {})[f"{name} {task}/{seed}"] = one.returns
+    return [finding for cells in returns.values() for finding in returns_health(cells)]

@@ -28,6 +28,7 @@ from fmbpo.tasks.mt30 import ACTION_WIDTH, task_info
 from fmbpo.training.cells import Cell, stages
 from fmbpo.training.initial_model import load_world_model
 from fmbpo.training.networks import CellNetworks, build_world_model
+from fmbpo.training.trees import part
 
 _CPU = torch.device("cpu")
 _ADDED = ("versions", "world_model_weights", "data_id")
@@ -36,13 +37,8 @@ _ADDED = ("versions", "world_model_weights", "data_id")
 
 @attrs.frozen
 class TrainedPolicy:
-    """Names one policy of a run; small, so that other processes can be given it and load it.
-
-    Attributes:
-        run: the folder of a finished run of policies.
-        task: the study's name of the task.
-        seed: the seed that it was trained with.
-    """
+    """Names one policy of a run by its task and seed; small, so that other processes can be given
+    it and load it. ``run``: the folder of a finished run of policies."""
 
     run: Path
     task: str
@@ -53,16 +49,16 @@ class TrainedPolicy:
         return load_policy(self.run, self.task, self.seed)
 
 
+@attrs.frozen
 class LoadedPolicy:
     """A policy behind the encoder of its world model; deterministic.
 
-    Attributes:
-        evaluation_seed: the final evaluation's: its episode N began as ``TaskEnv.reset`` does with
-            ``evaluation_seed + N``.
+    ``evaluation_seed``: the final evaluation's: its episode N began as ``TaskEnv.reset`` does with
+    ``evaluation_seed + N``.
     """
 
-    def __init__(self, actors: Actors, evaluation_seed: int) -> None:
-        self._actors, self.evaluation_seed = actors, evaluation_seed
+    _actors: Actors
+    evaluation_seed: int
 
     def act(self, obs_EO: NDArray[np.float32]) -> NDArray[np.float32]:
         """Actions ``[E, ACTION_WIDTH]`` for observations ``[E, OBS_WIDTH]`` padded with zeros."""
@@ -107,14 +103,13 @@ def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
     policy = CellNetworks(tables.policy, tables.critic, world_model, _CPU).policy(cell)
     tables.policy.component.freeze(policy)
     index = task_info(cell.task).index
-    masks = action_masks()
-    mask_A = masks[index] if tables.conventions.action_mask else torch.ones(ACTION_WIDTH)
+    masked = tables.conventions.action_mask
+    mask_A = action_masks()[index] if masked else torch.ones(ACTION_WIDTH)
 
-    def own(part: str, module: Module) -> dict[str, Tensor]:
+    def own(name: str, module: Module) -> dict[str, Tensor]:
         """Copies of the cell's parameters, stacked once; none if the module's own serve."""
         at = group.index(cell)
-        found = {k.removeprefix(f"{part}."): w[at : at + 1].clone() for k, w in weights.items()
-                 if k.startswith(f"{part}.")}  # fmt: skip
+        found = {k: w[at : at + 1].clone() for k, w in part(name, weights).items()}
         expected = {name: p.shape for name, p in module.named_parameters()}
         if found and {name: p.shape[1:] for name, p in found.items()} != expected:
             raise UserError(
@@ -136,56 +131,38 @@ def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
 
 def _finished(run: Path) -> tuple[Summary, Experiment, Mapping[str, Any]]:
     """A finished run's summary, its experiment, and all of its configuration."""
+
+    def wrong(what: str, remedy: str) -> UserError:
+        return UserError(what, where=str(run), remedy=remedy)
+
     if (run / STUDY).is_file():
-        raise UserError(
-            "this is a study, and a policy is of a run",
-            where=str(run),
-            remedy=f"name one of its runs; they are beside it in {run.parent}",
-        )
+        beside = f"name one of its runs; they are beside it in {run.parent}"
+        raise wrong("this is a study, and a policy is of a run", beside)
     folder = RunFolder.open(run)
     if not folder.is_complete:
-        raise UserError(
-            "the run is not complete, and its policies are not those of any evaluation",
-            where=str(run),
-            remedy="give its command again, which continues it",
-        )
+        raise wrong("the run is not complete", "give its command again, which continues it")
     summary = Summary.of_run(folder)
     if summary.policy is None:
-        raise UserError(
-            "the run trained a world model and no policy",
-            where=str(run),
-            remedy="name the folder of a run of policies",
-        )
+        remedy = "name the folder of a run of policies"
+        raise wrong("the run trained a world model and no policy", remedy)
     config = folder.config()
     experiment = from_resolved({k: v for k, v in config.items() if k not in _ADDED})
-    for part, table in (("world_model", experiment.world_model), ("policy", experiment.policy)):
-        made, version = config.get("versions", {}).get(part), table and table.component.version
+    for role, table in (("world_model", experiment.world_model), ("policy", experiment.policy)):
+        made, version = config.get("versions", {}).get(role), table and table.component.version
         if made != version:
-            raise UserError(
-                f"made with version {made} of its {part.replace('_', ' ')} plugin; {version} is "
-                "installed",
-                where=str(run),
-                remedy="install that version",
-            )
+            what = f"made with version {made} of its {role.replace('_', ' ')} plugin"
+            raise wrong(f"{what}; {version} is installed", "install that version")
     return summary, experiment, config
 
 
 def _cell(summary: Summary, task: str, seed: int, run: Path) -> Cell:
     name = task_info(task).name
-    if name not in summary.tasks:
-        raise UserError(
-            f"the run has no policy for task {name!r}",
-            where=str(run),
-            remedy=did_you_mean(name, summary.tasks),
-        )
-    seeds = summary.tasks[name].seeds
-    if str(seed) not in seeds:
-        raise UserError(
-            f"the run has no policy with seed {seed}",
-            where=str(run),
-            remedy=f"choose among {', '.join(seeds)}",
-        )
-    return Cell(name, seed)
+    seeds = summary.tasks[name].seeds if name in summary.tasks else {}
+    if str(seed) in seeds:
+        return Cell(name, seed)
+    what = f"the run has no policy for task {name!r}{f' with seed {seed}' if seeds else ''}"
+    remedy = f"choose among {', '.join(seeds)}" if seeds else did_you_mean(name, summary.tasks)
+    raise UserError(what, where=str(run), remedy=remedy)
 
 
 def _world_model(

@@ -30,6 +30,7 @@ from fmbpo.errors import UserError
 from fmbpo.runs.heartbeat import Heartbeat, Pulse, beats_elsewhere, read_heartbeat
 from fmbpo.runs.outcome import clear_outcome, write_outcome
 
+_ABSENT = object()
 BEST = "best"
 """Name of the checkpoint of a world model that scored best on held-out episodes."""
 
@@ -237,19 +238,12 @@ def differing_keys(old: Any, new: Any, path: str = "") -> list[str]:
         found = []
         for key in sorted(old.keys() | new.keys()):
             inner = f"{path}.{key}" if path else key
-            if key not in old:
-                found.append(f"{inner}: absent -> {_short(new[key])}")
-            elif key not in new:
-                found.append(f"{inner}: {_short(old[key])} -> absent")
-            else:
-                found += differing_keys(old[key], new[key], inner)
+            found += differing_keys(old.get(key, _ABSENT), new.get(key, _ABSENT), inner)
         return found
     # As JSON text, since 1 == 1.0 == True and nan != nan in Python.
-    if json.dumps(old) == json.dumps(new):
-        return []
-    return [f"{path}: {_short(old)} -> {_short(new)}"]
+    before, now = ("absent" if x is _ABSENT else json.dumps(x) for x in (old, new))
+    return [] if before == now else [f"{path}: {_short(before)} -> {_short(now)}"]
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value)
+def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."

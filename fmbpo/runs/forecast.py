@@ -58,34 +58,29 @@ class Forecast:
         if iteration != self.start + AFTER or iteration >= self.iterations:
             return None
         update = (now - self._began - self._apart) / (AFTER - 1)
-        evaluation = self._evaluation or 0.0
-        ends = self.outlook.evaluations * evaluation
+        evaluation, outlook = self._evaluation or 0.0, self.outlook
+        ends = outlook.evaluations * evaluation
 
         def seconds(iteration: int) -> float:
             rest = -(-self.iterations // self.evaluate_every) - iteration // self.evaluate_every
             return (self.iterations - iteration) * update + rest * evaluation
 
-        stage = seconds(iteration)
+        whole = stage = seconds(iteration)
         said = f"{self.stage} ends in about {_moment(stage)}"
-        behind = self.outlook.seconds
-        if behind is None:
-            whole, said = stage, f"{said}; the duration of the rest of the run is not known"
+        if outlook.seconds is None:
+            said += "; the duration of the rest of the run is not known"
         else:
-            whole = stage + ends + self.outlook.alike * (seconds(0) + ends) + behind
-            said = f"{said}, the run in about {_moment(whole)}"
+            whole += ends + outlook.alike * (seconds(0) + ends) + outlook.seconds
+            said += f", the run in about {_moment(whole)}"
         if self._evaluation is None:
-            said = f"{said}, evaluations not counted"
-        return said if deadline is None else f"{said}; {_limit(whole, deadline - now)}"
-
-
-def _limit(seconds: float, left: float) -> str:
-    """Says whether ``seconds`` fit into those that are ``left``."""
-    if seconds <= left:
-        return f"this fits the time limit, {clock(max(left, 0))} from now"
-    return (
-        f"this does NOT fit the time limit, {clock(max(left, 0))} from now: the run stops there "
-        "and saves everything; the same command continues it"
-    )
+            said += ", evaluations not counted"
+        if deadline is None:
+            return said
+        limit = f"the time limit, {clock(max(deadline - now, 0))} from now"
+        if whole <= deadline - now:
+            return f"{said}; this fits {limit}"
+        end = "the run stops there and saves everything; the same command continues it"
+        return f"{said}; this does NOT fit {limit}: {end}"
 
 
 def _moment(seconds: float) -> str:

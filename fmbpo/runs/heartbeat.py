@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import attrs
 
@@ -112,12 +111,7 @@ class Pulse:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join(EVERY)
         self._last = attrs.evolve(self._last, ended=True)
@@ -126,13 +120,9 @@ class Pulse:
     def at(self, stage: str, iteration: int, total: int, seconds: float) -> None:
         """The work has come this far; ``seconds``: how long this stage has trained."""
         self._seconds[stage] = seconds
+        now, seconds = time.time(), sum(self._seconds.values())
         self._last = attrs.evolve(
-            self._last,
-            progress=time.time(),
-            stage=stage,
-            iteration=iteration,
-            total=total,
-            seconds=sum(self._seconds.values()),
+            self._last, progress=now, seconds=seconds, stage=stage, iteration=iteration, total=total
         )
 
     def moved(self) -> None:

@@ -17,7 +17,7 @@ from fmbpo.base.structure import plain, read_as
 PLAN, STUDY = "plan.json", "study.json"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class PlannedRun:
     """A run by the name of its folder; a pretraining run has no tasks.
 

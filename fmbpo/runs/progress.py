@@ -28,13 +28,9 @@ class Pace:
     started: float
     step: int = attrs.field(default=attrs.Factory(lambda self: self.first, takes_self=True))
 
-    def elapsed(self, now: float) -> float:
-        """Seconds since the stage began or resumed here."""
-        return now - self.started
-
     def rate(self, now: float) -> float | None:
         """Iterations per second, None before the first."""
-        done, seconds = self.step - self.first, self.elapsed(now)
+        done, seconds = self.step - self.first, now - self.started
         return done / seconds if done > 0 and seconds > 0 else None
 
     def left(self, now: float) -> float | None:
@@ -70,7 +66,7 @@ class ProgressDisplay:
         self._stream = sys.stderr if stream is None else stream
         live = self._stream.isatty() if live is None else live
         self._main, self._now = main, now
-        self._pace: Pace | None = None
+        self._pace = Pace("", 0, 0, 0.0)
         self._bar = _LiveBar(self._stream) if live else None
 
     @sinkimpl
@@ -87,48 +83,42 @@ class ProgressDisplay:
     @sinkimpl
     def log(self, stage: str, step: int, rows: Sequence[Row]) -> None:
         """Move the bar, or write a line, with the metrics of the whole stage."""
+        now = self._now()
+        if stage != self._pace.stage:  # it was not announced
+            self._pace = Pace(stage, step, 0, now)
+        self._pace.step, total = step, self._pace.total
+        pace, left = speed(self._pace.rate(now)), clock(self._pace.left(now))
         values = next((row.values for row in rows if not row.task), {})
-        pace = self._pace
-        if pace is None or pace.stage != stage:
-            pace = self._pace = Pace(stage, step, 0, self._now())
-        pace.step, now = step, self._now()
-        rate, left, elapsed = pace.rate(now), pace.left(now), pace.elapsed(now)
         with contextlib.suppress(OSError, ValueError):
             if self._bar:
                 text = metrics_text(values, self._main, 3)
-                self._bar.log(step, text, f"{speed(rate)}  {clock(left)} left")
+                self._bar.log(step, text, f"{pace}  {left} left")
                 return
             text = metrics_text(values, self._main, 6)
-            place = f"{step}"
-            if pace.total:  # 0: unknown
-                place += f"/{pace.total} ({100 * step / pace.total:.0f} %)"
-            self._line(
-                f"{stage}  {place}  {text}  "
-                f"[{speed(rate)}, elapsed {clock(elapsed)}, left {clock(left)}]"
-            )
+            place = f"{step}/{total} ({100 * step / total:.0f} %)" if total else f"{step}"
+            elapsed = clock(now - self._pace.started)
+            self._line(f"{stage}  {place}  {text}  [{pace}, elapsed {elapsed}, left {left}]")
 
     @sinkimpl
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
         """Write the event on a line of its own."""
-        parts = (f"{v}" if k == "text" else f"{k} {v}" for k, v in payload.items())
-        text = ", ".join(parts)
+        text = ", ".join(f"{v}" if k == "text" else f"{k} {v}" for k, v in payload.items())
+        name = name.removeprefix(HOST)
         with contextlib.suppress(OSError, ValueError):
-            name = name.removeprefix(HOST)
-            line = f"{name}: {text}" if text else name
-            if self._bar:
-                self._bar.line(line)
-            else:
-                self._line(line)
+            self._line(f"{name}: {text}" if text else name)
 
     @sinkimpl
     def close(self) -> None:
         """Restore the terminal."""
         with contextlib.suppress(OSError, ValueError):
             if self._bar:
-                self._bar.close()
+                self._bar.progress.stop()
 
     def _line(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        if self._bar:
+            self._bar.progress.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self._stream, flush=True)
 
 
 class _LiveBar:
@@ -138,7 +128,7 @@ class _LiveBar:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-        self._progress = Progress(
+        self.progress = Progress(
             TextColumn("[bold]{task.description}", markup=True),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -152,19 +142,13 @@ class _LiveBar:
         self._task: TaskID | None = None
 
     def begin(self, stage: str, step: int, total: int) -> None:
-        self._progress.start()
-        self._task = self._progress.add_task(
+        self.progress.start()
+        self._task = self.progress.add_task(
             stage.replace("[", r"\["), completed=step, total=total, text="", pace=""
         )
-        self._progress.refresh()
+        self.progress.refresh()
 
     def log(self, step: int, text: str, pace: str) -> None:
         if self._task is not None:
-            self._progress.update(self._task, completed=step, text=text, pace=pace)
-            self._progress.refresh()
-
-    def line(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
-
-    def close(self) -> None:
-        self._progress.stop()
+            self.progress.update(self._task, completed=step, text=text, pace=pace)
+            self.progress.refresh()

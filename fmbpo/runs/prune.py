@@ -24,7 +24,7 @@ from fmbpo.base.lock import RunLock
 from fmbpo.errors import UserError
 from fmbpo.runs.checkpoint import list_checkpoints, load_checkpoint
 from fmbpo.runs.folder import BEST, RunFolder
-from fmbpo.runs.status import is_run, state_of
+from fmbpo.runs.status import folders_in, is_run, state_of
 from fmbpo.runs.summary import Summary
 
 
@@ -42,15 +42,8 @@ def find_waste(root: Path) -> Iterator[tuple[Path, list[Waste]]]:
 
     Raises ``UserError`` if ``root`` cannot be listed.
     """
-    try:
-        folders = sorted(path for path in root.iterdir() if path.is_dir() and is_run(path))
-    except OSError as error:
-        raise UserError(
-            f"cannot be listed ({error.strerror})", where=str(root), remedy="name it with --runs"
-        ) from error
-    for run in folders:
-        found = waste_of(run)
-        if found:
+    for run in filter(is_run, folders_in(root)):
+        if found := waste_of(run):
             yield run, found
 
 

@@ -28,29 +28,50 @@ sinkspec = pluggy.HookspecMarker(_PROJECT)
 sinkimpl = pluggy.HookimplMarker(_PROJECT)
 
 
-class SinkSpec:
-    """The hooks that a sink may implement; each is optional."""
+class MetricSinks:
+    """All sinks of a run behind one object.
+
+    Its methods marked ``sinkspec`` are the hooks that a sink may implement; each is optional.
+    """
+
+    def __init__(self, sinks: Iterable[object]) -> None:
+        self._manager = pluggy.PluginManager(_PROJECT)
+        self._manager.add_hookspecs(MetricSinks)
+        for sink in reversed(list(sinks)):  # pluggy calls the last registered first
+            self._manager.register(sink)
+        self._manager.check_pending()
+        self._hook = self._manager.hook
 
     @sinkspec
     def begin(self, stage: str, step: int, total: int) -> None:
         """A stage of ``total`` iterations starts at ``step``, which is not 0 when it resumes."""
+        self._hook.begin(stage=stage, step=step, total=total)
 
     @sinkspec
-    def log(self, stage: str, step: int, rows: Sequence[Row]) -> None:
-        """Metrics of one iteration of a stage: the whole stage's and each cell's."""
+    def log(self, stage: str, step: int, rows: Iterable[Row]) -> None:
+        """Metrics of one iteration of a stage: the whole stage's and each cell's. Values become
+        Python numbers once, here."""
+        plain = [
+            attrs.evolve(row, values={name: _plain(value) for name, value in row.values.items()})
+            for row in rows
+        ]
+        self._hook.log(stage=stage, step=step, rows=plain)
 
     @sinkspec
-    def event(self, name: str, payload: Mapping[str, Any]) -> None:
+    def event(self, name: str, payload: Mapping[str, Any] | None = None) -> None:
         """Something worth keeping that is not a metric; ``payload`` is JSON."""
+        self._hook.event(name=name, payload=payload or {})
 
     @sinkspec
-    def checkpoint(self) -> tuple[str, int] | None:
-        """A checkpoint comes next: bring all lines to the disk. The sink's name, and how far its
-        record goes, for the checkpoint to keep."""
+    def checkpoint(self) -> dict[str, int]:
+        """A checkpoint comes next: bring all lines to the disk. Each sink gives its name and how
+        far its record goes, or None; the checkpoint keeps them for ``truncate``."""
+        return dict(found for found in self._hook.checkpoint() if found is not None)
 
     @sinkspec
     def truncate(self, positions: Mapping[str, int]) -> None:
         """A run resumes: drop everything recorded after ``positions`` (all, if absent)."""
+        self._hook.truncate(positions=positions)
 
     @sinkspec
     def results(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
@@ -58,53 +79,11 @@ class SinkSpec:
 
         Called once the summary is on the disk: no sink may cost a result.
         """
+        self._hook.results(summary=summary, files=files)
 
     @sinkspec
     def close(self) -> None:
         """The process ends its work on the run, complete or not."""
-
-
-class MetricSinks:
-    """All sinks of a run behind one object."""
-
-    def __init__(self, sinks: Iterable[object]) -> None:
-        self._manager = pluggy.PluginManager(_PROJECT)
-        self._manager.add_hookspecs(SinkSpec)
-        for sink in reversed(list(sinks)):  # pluggy calls the last registered first
-            self._manager.register(sink)
-        self._manager.check_pending()
-        self._hook = self._manager.hook
-
-    def begin(self, stage: str, step: int, total: int) -> None:
-        """A stage of ``total`` iterations starts or continues at ``step``."""
-        self._hook.begin(stage=stage, step=step, total=total)
-
-    def log(self, stage: str, step: int, rows: Iterable[Row]) -> None:
-        """Metrics of one iteration; values become Python numbers once, here."""
-        plain = [
-            attrs.evolve(row, values={name: _plain(value) for name, value in row.values.items()})
-            for row in rows
-        ]
-        self._hook.log(stage=stage, step=step, rows=plain)
-
-    def event(self, name: str, payload: Mapping[str, Any] | None = None) -> None:
-        """Something worth keeping; names beginning with ``host/`` stay out of the record."""
-        self._hook.event(name=name, payload=payload or {})
-
-    def checkpoint(self) -> dict[str, int]:
-        """Flush every sink; the positions to store in the checkpoint and give to ``truncate``."""
-        return dict(found for found in self._hook.checkpoint() if found is not None)
-
-    def truncate(self, positions: Mapping[str, int]) -> None:
-        """Cut every record back to a checkpoint's positions; ``{}`` without a checkpoint."""
-        self._hook.truncate(positions=positions)
-
-    def results(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
-        """Hand the results of a complete run to every sink."""
-        self._hook.results(summary=summary, files=files)
-
-    def close(self) -> None:
-        """Flush and close every sink."""
         self._hook.close()
 
     def __enter__(self) -> MetricSinks:

@@ -76,13 +76,7 @@ def scan(root: Path, now: float | None = None) -> list[Entry]:
 
     ``now``: seconds since 1970. Raises ``UserError`` if ``root`` cannot be listed.
     """
-    now = time.time() if now is None else now
-    try:
-        folders = sorted(path for path in root.iterdir() if path.is_dir())
-    except OSError as error:
-        raise UserError(
-            f"cannot be listed ({error.strerror})", where=str(root), remedy="name it with --runs"
-        ) from error
+    now, folders = time.time() if now is None else now, folders_in(root)
     planned = {run.run: run for path in folders for run in read_plan(path)}
     entries: list[Entry] = []
     for path in folders:
@@ -93,6 +87,16 @@ def scan(root: Path, now: float | None = None) -> list[Entry]:
         if name not in there:
             entries += _queued(root / name, run)
     return sorted(entries, key=_order)
+
+
+def folders_in(root: Path) -> list[Path]:
+    """The folders in the folder of all runs. Raises ``UserError`` if it cannot be listed."""
+    try:
+        return sorted(path for path in root.iterdir() if path.is_dir())
+    except OSError as error:
+        raise UserError(
+            f"cannot be listed ({error.strerror})", where=str(root), remedy="name it with --runs"
+        ) from error
 
 
 def is_run(path: Path) -> bool:

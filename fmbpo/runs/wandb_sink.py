@@ -1,70 +1,43 @@
-"""The Weights & Biases sink and the one axis of steps that it needs."""
+"""The Weights & Biases sink."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from fmbpo.runs.metrics import Row
 from fmbpo.runs.sinks import sinkimpl
-
-
-class StageSteps:
-    """One axis for all stages of a run: W&B wants a single step that never decreases.
-
-    A stage of N iterations takes N + 1 places (0 to N), in the order in which stages are added; a
-    resumed run that adds them in the same order gets the same numbers. ``end`` is the place behind
-    all stages.
-    """
-
-    def __init__(self, stages: Iterable[tuple[str, int]] = ()) -> None:
-        self._offsets: dict[str, int] = {}
-        self.end = 0
-        for stage, total in stages:
-            self.add(stage, total)
-
-    def add(self, stage: str, total: int) -> None:
-        """Put a stage of ``total`` iterations at the end; a known one stays in its place."""
-        if stage not in self._offsets:
-            self._offsets[stage] = self.end
-            self.end += total + 1
-
-    def __call__(self, stage: str, step: int) -> int:
-        """The place of a stage's step on the common axis. ``KeyError`` for an unknown stage."""
-        return self._offsets[stage] + step
-
-
-WandbMode: TypeAlias = Literal["online", "offline", "disabled"]
 
 
 class WandbSink:
     """Weights & Biases. Its failure never stops a run: it warns once and falls silent.
 
     The run's name is its W&B id, so that a resumed run continues the same W&B run; steps that W&B
-    already has are not sent again (a resumed run computes the same values). ``group``: the study's
-    name; ``label``: the run's name in W&B. ``stages`` are all stages of the run with their
-    lengths, in order. A folder ``wandb`` appears under ``folder``.
+    already has are not sent again (a resumed run computes the same values). W&B wants a single step
+    that never decreases: a stage of N iterations takes N + 1 places of it (0 to N), in order.
     """
 
     def __init__(
         self,
         *,
-        mode: WandbMode,
+        mode: Literal["online", "offline", "disabled"],
         project: str,
         group: str,
-        name: str,
-        label: str,
         folder: Path,
         config: Mapping[str, Any],
-        stages: Iterable[tuple[str, int]] = (),
+        stages: Mapping[str, int],
     ) -> None:
-        self.steps = StageSteps(stages)
-        self._name = name
+        """``group``: the study's name. ``folder``: the run's, under which a folder ``wandb``
+        appears. ``stages``: all stages of the run with their lengths, in order."""
+        ends = list(itertools.accumulate((total + 1 for total in stages.values()), initial=0))
+        self.begins, self.end = dict(zip(stages, ends, strict=False)), ends[-1]
+        self._name = folder.name
         self._run: Any = None
         if mode == "disabled":
             return
@@ -76,8 +49,8 @@ class WandbSink:
             self._run = wandb.init(
                 project=project,
                 group=group,
-                name=label,
-                id=name,
+                name=" ".join(folder.name.split("__")[:-1]),
+                id=folder.name,
                 resume="allow",
                 mode=mode,
                 dir=str(folder.resolve()),
@@ -86,16 +59,11 @@ class WandbSink:
             )
 
     @sinkimpl
-    def begin(self, stage: str, step: int, total: int) -> None:
-        """Give a stage that was not announced a place at the end of the axis."""
-        self.steps.add(stage, total)
-
-    @sinkimpl
     def log(self, stage: str, step: int, rows: Sequence[Row]) -> None:
         """Send a cell's metrics as ``STAGE/TASK/SEED/NAME``, the stage's own as ``STAGE/NAME``."""
         if self._run is None:
             return
-        place = self.steps(stage, step)
+        place = self.begins[stage] + step
         with self._no_harm():
             if place >= self._run.step:
                 named = {
@@ -132,7 +100,7 @@ class WandbSink:
             if rows:
                 shown["results/returns"] = wandb.Table(columns=columns, data=rows)
             if shown:
-                self._run.log(shown, step=self.steps.end)
+                self._run.log(shown, step=self.end)
             self._run.summary.update({"results": _numbers(summary)})
             artefact = wandb.Artifact(self._name, type="results")
             with artefact.new_file("summary.json") as file:

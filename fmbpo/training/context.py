@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import ParamSpec, TypeVar
 
 import attrs
 import torch
 
 from fmbpo.config.schema import Experiment
 from fmbpo.training.dataset import Dataset, by_conventions
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -18,6 +23,10 @@ class Context:
     experiment: Experiment
     data: Dataset
     device: torch.device
+
+    def compiled(self, update: Callable[P, R]) -> Callable[P, R]:
+        """The update, under ``torch.compile`` if the experiment says so."""
+        return torch.compile(update, fullgraph=True) if self.experiment.system.compile else update
 
     @cached_property
     def policy_data(self) -> Dataset:

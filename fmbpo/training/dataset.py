@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
 import attrs
 import numpy as np
 import torch
@@ -43,8 +40,7 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
     Errors are the store's own ``UserError``s.
     """
     store = open_store(store_path(config.path))
-    path = store.path
-    tasks = _chosen(store, config.tasks, path)
+    tasks = _chosen(store, config)
     index_E = torch.tensor([task_info(t).index for t in store.tasks])[
         torch.from_numpy(store.episode_task.astype(np.int64))
     ]
@@ -54,16 +50,18 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
         if not chosen.any():
             raise UserError(
                 f"the data set has no episodes {what}",
-                where=str(path),
+                where=str(store.path),
                 remedy="give at least two episodes of a task (data.tasks chooses the tasks)",
             )
-    weight_K = _weights(config.weights, tasks, path)
-    kind = choose(config, store, device)
-    masks = action_masks()
-    rows = Rows(store.episode_ends, residence(store, kind, device), index_E, masks)
+    lies = residence(store, choose(config, store, device), device)
+    rows = Rows(store.episode_ends, lies, index_E, action_masks())
     recorded = store.attributes.get("planner_return", {})
     planner = {t: float(recorded[t]["mean"]) for t in tasks if t in recorded}
     train, held = (rows.select(torch.from_numpy(e)) for e in (used & ~kept, used & kept))
+    weight_K = None
+    if config.weights:
+        weights = [config.weights.get(task, 1.0) for task in MT30]
+        weight_K = torch.tensor(weights, dtype=torch.float64)
     return Dataset(store.id, tasks, train, held, planner, weight_K)
 
 
@@ -80,29 +78,21 @@ def by_conventions(data: Dataset, conventions: ConventionsConfig) -> Dataset:
     return attrs.evolve(data, train=train)
 
 
-def _chosen(store: Store, wanted: Sequence[str], path: Path) -> list[str]:
+def _chosen(store: Store, config: DataConfig) -> list[str]:
+    """The tasks that are used. ``UserError`` for a key that names a task without episodes."""
     present = [store.tasks[i] for i in np.unique(store.episode_task)]
-    for task in wanted:
-        if task not in present:
-            raise UserError(
-                f"the data set has no episodes of task {task!r}",
-                where=str(path),
-                remedy=f"{did_you_mean(task, present)} (data.tasks)",
-            )
-    return [t for t in MT30 if t in (wanted or present)]
-
-
-def _weights(weights: Mapping[str, float], tasks: Sequence[str], path: Path) -> Tensor | None:
-    for task in weights:
-        if task not in tasks:
-            raise UserError(
-                f"data.weights names task {task!r}, but no episodes of it are used",
-                where=str(path),
-                remedy=f"{did_you_mean(task, tasks)} (data.weights, data.tasks)",
-            )
-    if not weights:
-        return None
-    return torch.tensor([weights.get(task, 1.0) for task in MT30], dtype=torch.float64)
+    tasks = [t for t in MT30 if t in (config.tasks or present)]
+    for key, named, known in (
+        ("data.tasks", config.tasks, present), ("data.weights", config.weights, tasks)
+    ):  # fmt: skip
+        for task in named:
+            if task not in known:
+                raise UserError(
+                    f"{key} names task {task!r}, but the data set has no episodes of it to use",
+                    where=str(store.path),
+                    remedy=f"{did_you_mean(task, known)} (data.tasks, data.weights)",
+                )
+    return tasks
 
 
 def check_horizon(rows: Rows, horizon: int, key: str = "pretrain.horizon") -> None:

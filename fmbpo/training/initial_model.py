@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -27,8 +28,9 @@ class InitialModel:
     module: WorldModel
     checkpoint: Path | None = None
     validation: Mapping[str, float] = attrs.field(factory=dict)
-    flops: float = 0.0
-    seconds: float = 0.0
+    flops: Any = 0.0
+    seconds: Any = 0.0
+    """Numbers, since a pretraining run has one part."""
     health: Sequence[Finding] = ()
 
 
@@ -48,14 +50,8 @@ def initial_model(
         validator = Validator(data.train, data.held_out)
         measures = validator(model, e.world_model.component.rollout)
         return InitialModel(model, checkpoint, measures, health=world_model_health(measures))
-    return InitialModel(
-        model,
-        checkpoint,
-        pretrained.wm_validation,
-        _number(pretrained.flops),
-        _number(pretrained.seconds),
-        pretrained.health,
-    )
+    p = pretrained
+    return InitialModel(model, checkpoint, p.wm_validation, p.flops, p.seconds, p.health)
 
 
 def load_world_model(
@@ -89,8 +85,3 @@ def load_world_model(
         ) from error
     table.component.freeze(model)
     return model
-
-
-def _number(value: float | dict[str, float]) -> float:
-    assert not isinstance(value, dict)  # a pretraining run has one part
-    return value

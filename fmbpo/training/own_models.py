@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import attrs
-import torch
 from torch import Tensor
 
 from fmbpo.config.protocols import Finetuned, Scratch
 from fmbpo.config.schema import Experiment, PluginTable
-from fmbpo.data.sampler import SliceSampler, ahead
+from fmbpo.data.sampler import Sampler, SliceSampler, ahead
 from fmbpo.errors import UserError
 from fmbpo.hookspecs import Batch, WorldModel
 from fmbpo.measure.cost import flops
 from fmbpo.measure.health import learning_health, world_model_health
 from fmbpo.measure.validation import Validator
-from fmbpo.pwm.optim import AdamState, Params, linear_decay
-from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
+from fmbpo.pwm.optim import AdamState, Params
+from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate, model_rate
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.metrics import of_model
 from fmbpo.tasks.mt30 import task_info
@@ -26,18 +25,7 @@ from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
 from fmbpo.training.dataset import Dataset, check_horizon
 from fmbpo.training.networks import build_world_model
-from fmbpo.training.trees import Saved, own_params, stack, to_device
-
-
-def own_models(context: Context, cells: Sequence[Cell], begun_from: WorldModel) -> OwnModels | None:
-    """The protocol's learning world models: copies of ``begun_from``, or fresh ones; None: frozen.
-
-    ``check_learning`` has passed.
-    """
-    protocol = context.experiment.protocol
-    if not isinstance(protocol, Finetuned | Scratch):
-        return None
-    return OwnModels(context, protocol, cells, begun_from)
+from fmbpo.training.trees import Saved, noise, own_params, set_states, stack, to_device
 
 
 def check_learning(experiment: Experiment, data: Dataset) -> None:
@@ -45,14 +33,7 @@ def check_learning(experiment: Experiment, data: Dataset) -> None:
     if not isinstance(experiment.protocol, Finetuned | Scratch):
         return
     tables = experiment.of_policies
-    try:
-        loss_table(experiment)
-    except ValueError as error:
-        raise UserError(
-            str(error),
-            where="conventions.model_loss",
-            remedy='set it to "two_hot", or choose another world model',
-        ) from error
+    loss_table(experiment)
     check_horizon(data.train, tables.policy_learning.horizon, "policy_learning.horizon")
     residence = data.train.residence
     if residence.kind == "stream" and not residence.plain:
@@ -73,7 +54,8 @@ def check_learning(experiment: Experiment, data: Dataset) -> None:
 
 
 class OwnModels:
-    """The world models of some cells, stacked, with their optimisers, data and noise.
+    """The world models of some cells, stacked, with their optimisers, data and noise: copies of
+    ``begun_from``, or fresh ones, as the protocol says. ``check_learning`` has passed.
 
     Each learns from sub-trajectories of its own cell's task, as PWM's agents do, with the world
     model's own loss. They are measured on all episodes, whichever the conventions let them see.
@@ -104,24 +86,21 @@ class OwnModels:
         self.eager_update = WorldModelUpdate(
             self.module, self.component.loss, protocol.optimiser, stacked=True
         )
-        self.update = self.eager_update.__call__
-        if e.system.compile:
-            self.update = torch.compile(self.update, fullgraph=True)
+        self.update = context.compiled(self.eager_update.__call__)
         tasks = [cell.task for cell in cells]
-        rows = {task: data.train.of_task(task_info(task).index) for task in tasks}
         horizon, batch = self.learning.horizon, self.learning.batch
-        seeds = [seeding.derive(c.seed, c.task, "slices") for c in cells]
-        self.samplers = [
-            ahead(SliceSampler(rows[task], horizon, batch, seed))
-            for task, seed in zip(tasks, seeds, strict=True)
-        ]
+
+        def sampler(cell: Cell) -> Sampler:
+            rows = data.train.of_task(task_info(cell.task).index)
+            seed = seeding.derive(cell.seed, cell.task, "slices")
+            return ahead(SliceSampler(rows, horizon, batch, seed))
+
+        self.samplers = [sampler(cell) for cell in cells]
         self.generators = [seeding.generator(c.seed, c.task, "world model noise") for c in cells]
-        whole = context.data
+        whole = context.data.train, context.data.held_out
         validators = {
-            task: Validator(
-                *(part.of_task(task_info(task).index) for part in (whole.train, whole.held_out))
-            )
-            for task in rows
+            task: Validator(*(rows.of_task(task_info(task).index) for rows in whole))
+            for task in dict.fromkeys(tasks)
         }
         self.validators = [validators[task] for task in tasks]
         self.before: list[dict[str, float]] = []
@@ -152,10 +131,9 @@ class OwnModels:
     def _inputs(self, iteration: int) -> tuple[Batch, Tensor, Tensor]:
         batch: Batch = stack([s.sample() for s in self.samplers])
         shape = self.learning.horizon, batch.index_B.shape[1], self.module.loss_noise_dim
-        noise = torch.stack([torch.randn(shape, generator=g) for g in self.generators])
-        optimiser, done = self.protocol.optimiser, (iteration - 1) / self.learning.iterations
-        rate = linear_decay(optimiser.learning_rate, optimiser.final_learning_rate, done)
-        return batch, noise.to(self.device), torch.tensor(rate, device=self.device)
+        drawn = noise(self.generators, *shape).to(self.device)
+        done = (iteration - 1) / self.learning.iterations
+        return batch, drawn, model_rate(self.protocol.optimiser, done, self.device)
 
     def evaluate(self) -> list[dict[str, float]]:
         """Each cell's held-out measures on its own task; see ``Validator``."""
@@ -194,8 +172,7 @@ class OwnModels:
     def _load_sources(self, state: Saved) -> None:
         for sampler, saved in zip(self.samplers, state["samplers"], strict=True):
             sampler.load_state(saved)
-        for generator, saved in zip(self.generators, state["noise"], strict=True):
-            generator.set_state(saved)
+        set_states(self.generators, state["noise"])
 
 
 def loss_settings(horizon: int, discount: float) -> dict[str, str | float]:
@@ -211,7 +188,7 @@ def loss_settings(horizon: int, discount: float) -> dict[str, str | float]:
 def loss_table(experiment: Experiment) -> PluginTable:
     """The world model's settings for its updates during policy learning.
 
-    Raises ``ValueError`` if the conventions ask for PWM's loss and the plugin does not offer it.
+    Raises ``UserError`` if the conventions ask for PWM's loss and the plugin does not offer it.
     """
     table, tables = experiment.world_model, experiment.of_policies
     if tables.conventions.model_loss == "two_hot":
@@ -219,7 +196,9 @@ def loss_table(experiment: Experiment) -> PluginTable:
     known = {field.name for field in attrs.fields(type(table.config))}
     wanted = loss_settings(tables.policy_learning.horizon, tables.policy_learning.discount)
     if missing := wanted.keys() - known:
-        raise ValueError(
-            f"world model {table.plugin!r} has no setting {', '.join(sorted(missing))}"
+        raise UserError(
+            f"world model {table.plugin!r} has no setting {', '.join(sorted(missing))}",
+            where="conventions.model_loss",
+            remedy='set it to "two_hot", or choose another world model',
         )
     return attrs.evolve(table, config=attrs.evolve(table.config, **wanted))

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fmbpo.config.protocols import Finetuned, Scratch
 from fmbpo.data.sampler import start_samplers
 from fmbpo.hookspecs import WorldModel
 from fmbpo.measure.cost import flops
@@ -28,8 +29,8 @@ from fmbpo.training import seeding
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
 from fmbpo.training.networks import CellNetworks
-from fmbpo.training.own_models import own_models
-from fmbpo.training.trees import Saved, own_params, stack, to_device
+from fmbpo.training.own_models import OwnModels
+from fmbpo.training.trees import Saved, noise, own_params, part, set_states, stack, to_device
 
 
 class PolicyTraining:
@@ -64,28 +65,28 @@ class PolicyTraining:
             for cell in cells
         ]
         self.training: CellState = stack(states)
-        self.models = own_models(context, cells, world_model)
+        self.models: OwnModels | None = None
+        if isinstance(e.protocol, Finetuned | Scratch):
+            self.models = OwnModels(context, e.protocol, cells, world_model)
         # Their parameters give way to the cells'; `fmbpo check` looks at them, so they are seeded.
         module = networks.policy(cells[0], "template")
         critic = networks.critic(cells[0], "template")
         self.pair = Pair(world_model, e.world_model.component, module, component)
         self.mppi = MPPI(self.pair, critic, e.planning, self.learning, tables.conventions)
         self.eager_update = PolicyUpdate(self.pair, critic, self.learning, tables.conventions)
-        self.update = self.eager_update.__call__
-        if e.system.compile:
-            self.update = torch.compile(self.update, fullgraph=True)
+        self.update = context.compiled(self.eager_update.__call__)
         self.untrained = self.parameters
         """Those that the stage was built with."""
 
     def step(self, iteration: int) -> dict[str, Tensor]:
         """One update of every cell on fresh starts and noise, after one of its own model."""
+        rates = self._rates(iteration)
         if self.models is None:
-            start = self._start()
-            self.training, metrics = self.update(self.training, start, self._rates(iteration))
+            self.training, metrics = self.update(self.training, self._start(), rates)
             return metrics
         obs, model_metrics = self.models.step(iteration)
         self.training, metrics = self.update(
-            self.training, self._start(obs), self._rates(iteration), self.models.params
+            self.training, self._start(obs), rates, self.models.params
         )
         return {**metrics, **model_metrics}
 
@@ -94,9 +95,8 @@ class PolicyTraining:
         next step, unless the cells' own models learn: those draw before it."""
         saved = [g.get_state() for g in self.generators]
         start = self._start()
-        for generator, state in zip(self.generators, saved, strict=True):
-            generator.set_state(state)
-        return self.training, start, self._rates(1), self.models.params if self.models else {}
+        set_states(self.generators, saved)
+        return self.training, start, self._rates(1), self.parameters[1]
 
     @property
     def parameters(self) -> tuple[Params, Params]:
@@ -114,17 +114,9 @@ class PolicyTraining:
             both = zip(self.starts, self.generators, strict=True)
             obs_TBO = torch.stack([sampler.sample(batch, g) for sampler, g in both])
 
-        def noise(width: int) -> Tensor:
-            draws = [torch.randn(horizon, batch, width, generator=g) for g in self.generators]
-            return torch.stack(draws).to(self.device)
-
-        return Start(
-            obs_TBO,
-            self.index_T.unsqueeze(1).expand(-1, batch),
-            self.mask_TA.unsqueeze(1).expand(-1, batch, -1),
-            noise(self.pair.policy.noise_dim),
-            noise(self.pair.world_model.noise_dim),
-        )
+        widths = self.pair.policy.noise_dim, self.pair.world_model.noise_dim
+        drawn = [noise(self.generators, horizon, batch, w).to(self.device) for w in widths]
+        return Start(obs_TBO, *self._actors().rows(batch), *drawn)
 
     def _rates(self, iteration: int) -> Rates:
         learning, done = self.learning, (iteration - 1) / self.learning.iterations
@@ -137,10 +129,10 @@ class PolicyTraining:
     def describe(self, metrics: Mapping[str, Tensor]) -> list[Row]:
         """Means over the cells, then each cell's own, in one transfer."""
         values = torch.stack(list(metrics.values())).tolist()
-        means = {name: sum(row) / len(row) for name, row in zip(metrics, values, strict=True)}
-        own = zip(self.cells, zip(*values, strict=True), strict=True)
-        cells = [Row(dict(zip(metrics, v, strict=True)), c.task, c.seed) for c, v in own]
-        return [Row(means), *cells]
+        means = [sum(row) / len(row) for row in values]
+        cells = zip(zip(*values, strict=True), self.cells, strict=True)
+        named = [Row(dict(zip(metrics, own, strict=True)), c.task, c.seed) for own, c in cells]
+        return [Row(dict(zip(metrics, means, strict=True))), *named]
 
     def evaluate(self, iteration: int) -> list[Row]:
         """Mean returns in the simulator, of all cells and of each."""
@@ -205,22 +197,14 @@ class PolicyTraining:
 
     def load(self, weights: Mapping[str, Tensor], state: Saved) -> None:
         """Continue from a checkpoint."""
-
-        def part(name: str) -> dict[str, Tensor]:
-            return {k.removeprefix(f"{name}."): v.to(self.device) for k, v in weights.items()
-                    if k.startswith(f"{name}.")}  # fmt: skip
-
-        policy_adam, critic_adam, scale = (
-            to_device(state[name], self.device) for name in ("policy_adam", "critic_adam", "scale")
+        names = "policy_adam", "critic_adam", "scale"
+        policy, critics, policy_adam, critic_adam, scale = to_device(
+            [part("policy", weights), part("critics", weights), *(state[name] for name in names)],
+            self.device,
         )
         self.training = CellState(
-            part("policy"),
-            AdamState(*policy_adam),
-            part("critics"),
-            AdamState(*critic_adam),
-            ReturnScale(*scale),
+            policy, AdamState(*policy_adam), critics, AdamState(*critic_adam), ReturnScale(*scale)
         )
-        for generator, saved in zip(self.generators, state["generators"], strict=True):
-            generator.set_state(saved)
+        set_states(self.generators, state["generators"])
         if self.models is not None:
-            self.models.load(part("world_model"), state["models"])
+            self.models.load(part("world_model", weights), state["models"])

@@ -13,8 +13,8 @@ from fmbpo.hookspecs import Batch
 from fmbpo.measure.cost import flops
 from fmbpo.measure.health import world_model_health
 from fmbpo.measure.validation import Validator
-from fmbpo.pwm.optim import AdamState, Params, linear_decay
-from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
+from fmbpo.pwm.optim import AdamState, Params
+from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate, model_rate
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.metrics import SCORE, Row, held_out
 from fmbpo.training import seeding
@@ -40,9 +40,7 @@ class Pretraining:
         self.noise = seeding.generator(config.seed, "world model noise")
         self.validator = Validator(data.train, data.held_out)
         self.eager_update = WorldModelUpdate(self.module, self.component.loss, config.optimiser)
-        self.update = self.eager_update.__call__
-        if context.experiment.system.compile:
-            self.update = torch.compile(self.update, fullgraph=True)
+        self.update = context.compiled(self.eager_update.__call__)
         self.best: Params = own_params(self.module)
         self.training = WorldModelState.initial(self.best)
         self.best_score, self.best_step = math.inf, 0
@@ -68,11 +66,10 @@ class Pretraining:
 
     def _inputs(self, iteration: int) -> tuple[Batch, Tensor, Tensor]:
         config = self.config
-        optimiser, done = config.optimiser, (iteration - 1) / config.iterations
-        rate = linear_decay(optimiser.learning_rate, optimiser.final_learning_rate, done)
+        rate = model_rate(config.optimiser, (iteration - 1) / config.iterations, self.device)
         shape = (config.horizon, config.batch, self.module.loss_noise_dim)
         noise = torch.randn(shape, generator=self.noise).to(self.device)
-        return self.sampler.sample(), noise, torch.tensor(rate, device=self.device)
+        return self.sampler.sample(), noise, rate
 
     def describe(self, metrics: Mapping[str, Tensor]) -> list[Row]:
         """Numbers, in one transfer."""

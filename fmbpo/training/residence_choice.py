@@ -9,6 +9,7 @@ is, and must not be another choice when the run is continued. Whether enough is 
 from __future__ import annotations
 
 import attrs
+import numpy as np
 import torch
 
 from fmbpo.base import free_memory
@@ -50,12 +51,9 @@ def check_loading(kind: Kind, store: Store, device: torch.device) -> None:
     """``UserError`` if rows that belong in memory do not fit into the free memory."""
     if kind == "stream":
         return
-    on_gpu = kind == "device" and device.type == "cuda"
-    place, free = (
-        (str(device), free_memory.device_free(device))
-        if on_gpu
-        else ("memory", free_memory.host_free())
-    )
+    place, free, on_gpu = "memory", free_memory.host_free(), False
+    if kind == "device" and device.type == "cuda":
+        place, free, on_gpu = str(device), free_memory.device_free(device), True
     piece = min(max(PIECE_ROWS, int(store.arrays["data/obs"].chunks[0])), store.rows)
     needed = (store.rows + (0 if on_gpu else 2 * piece)) * ROW_BYTES  # decoded, and packed
     if free is not None and needed > free:
@@ -71,8 +69,7 @@ def check_loading(kind: Kind, store: Store, device: torch.device) -> None:
 def streaming_bytes(store: Store, tasks: int) -> int:
     """Host memory that sampling from the disk takes beside a run: windows, and a pool of starts a
     task."""
-    steps = store.episode_ends[1:] - store.episode_ends[:-1]
-    longest = int(max(steps.max(initial=0), store.episode_ends[0]))
+    longest = int(np.diff(store.episode_ends, prepend=0).max())
     block = int(store.arrays["data/obs"].chunks[0])
     return window_bytes(store.rows, block, longest) + tasks * START_ROWS * 4 * OBS_WIDTH
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -32,3 +32,20 @@ def to_device(tree: Tree, device: torch.device) -> Tree:
     """The tree with its tensors on ``device``."""
     moved: Tree = tree_map_only(Tensor, lambda t: t.to(device), tree)
     return moved
+
+
+def part(name: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint that are called ``NAME.KEY``, by key."""
+    prefix = f"{name}."
+    return {k.removeprefix(prefix): w for k, w in weights.items() if k.startswith(prefix)}
+
+
+def noise(generators: Sequence[torch.Generator], *shape: int) -> Tensor:
+    """Standard normals ``[T, ...]``, those of each cell from its own generator."""
+    return torch.stack([torch.randn(shape, generator=g) for g in generators])
+
+
+def set_states(generators: Sequence[torch.Generator], states: Sequence[Tensor]) -> None:
+    """Put generators back into saved states."""
+    for generator, state in zip(generators, states, strict=True):
+        generator.set_state(state)

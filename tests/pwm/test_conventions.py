@@ -9,6 +9,7 @@ from fmbpo.config import load_experiment
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.schema import DataConfig, PluginTable
 from fmbpo.data.sampler import StartSampler
+from fmbpo.errors import UserError
 from fmbpo.nn import two_hot
 from fmbpo.pwm.optim import clip, gradient
 from fmbpo.pwm.pair import HookCall
@@ -101,7 +102,7 @@ def test_a_world_model_without_the_other_loss_is_refused(experiment):
         world_model=PluginTable(plugin="other", config=Other(), component=None),
         conventions=ConventionsConfig(bundle="pwm"),
     )
-    with pytest.raises(ValueError, match="'other' has no setting consistency_coef"):
+    with pytest.raises(UserError, match="'other' has no setting consistency_coef"):
         loss_table(plain)
 
 

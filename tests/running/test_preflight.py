@@ -14,7 +14,7 @@ from fmbpo.base.lock import RunLock
 from fmbpo.cli import main
 from fmbpo.config import load_experiment
 from fmbpo.errors import UserError, UserErrors
-from fmbpo.running.preflight import duration, memory, preflight, table
+from fmbpo.running.preflight import Report, duration, needs, preflight, table
 from fmbpo.runs.checkpoint import save_checkpoint, weights_sha256
 
 POLICY, STUDY = "phase8_mlpwm_mlppolicy", "demo_reward_loss_finetune"
@@ -109,7 +109,7 @@ def test_too_little_memory(what, command, no_memory, tmp_path):
 
 
 def test_memory_that_is_tight_is_a_warning(command, monkeypatch):
-    monkeypatch.setattr(memory, "TIGHT", 0.0)
+    monkeypatch.setattr(needs, "TIGHT", 0.0)
     status, rows, _ = command(POLICY)
     assert status == 0
     assert failed(rows)["memory", ()]["status"] == "warning"
@@ -260,21 +260,20 @@ def test_generators_and_threads_are_left_alone(repository, small_store, tiny_pol
 # -- the table -------------------------------------------------------------------------------
 
 
-def test_the_table_is_narrow_and_says_how_to_mend(capsys):
+def test_the_table_is_narrow_and_says_how_to_mend(capsys, tmp_path):
     rows = table.Rows()
     rows.ok("a", "data", "x" * 150)
     rows.ok("b", "data", "x" * 150)
     rows.warn("a", "memory", "tight", "buy more")
-    table.print_rows(list(rows), sys.stdout)
+    report = Report(rows, [], {tmp_path: 60.0}, known=True)
+    report.print(sys.stdout)
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) < 100
     assert "a, b" in out
     assert "-> buy more" in out
-    assert table.summary_line(list(rows), "about 0:01:00") == (
-        "preflight: 1 warning of 2 checks, about 0:01:00"
-    )
-    table.raise_failures(rows)
+    assert report.line == "preflight: 1 warning of 2 checks, about 0:01:00"
+    report.raise_failures()
     rows.fail("a", "disk", UserError("full", where="runs", remedy="free some"))
     rows.fail("b", "disk", UserError("full", where="runs", remedy="free some"))
     with pytest.raises(UserErrors, match="cell a and b: runs: full\n  -> free some"):
-        table.raise_failures(rows)
+        report.raise_failures()

@@ -11,7 +11,7 @@ from fmbpo.base.text import bytes_text
 from fmbpo.config import load_experiment
 from fmbpo.data.store import open_store
 from fmbpo.errors import UserError
-from fmbpo.running.preflight import disk, duration, memory
+from fmbpo.running.preflight import duration, needs, remaining
 from fmbpo.running.preflight.on_shapes import META, Tally, policies_cost, pretraining_cost
 from fmbpo.running.preflight.remaining import policies_part, pretraining_part
 from fmbpo.training.cells import Cell
@@ -81,7 +81,7 @@ def test_shapes_tell_what_a_real_update_takes(name, size, load):
     assert cost.flops == stage.count_flops()
     stage.step(1)  # what the first one makes for good
     measured = allocated(lambda: stage.step(2))
-    peak, needed = cost.state + measured, memory.FRAGMENTATION * (cost.state + cost.update)
+    peak, needed = cost.state + measured, needs.FRAGMENTATION * (cost.state + cost.update)
     assert 0.8 * peak < needed < 2 * peak
     tensors = stage.weights()
     assert cost.weights == sum(4 * t.numel() for t in tensors.values())
@@ -179,13 +179,13 @@ def test_free_memory_is_the_least_that_the_machine_and_its_groups_leave(machine,
 
 def test_the_need_of_host_and_device(load):
     costs = [cost_of(load(PRETRAIN)), cost_of(load(FROZEN))]
-    host = memory.need(costs, 2, 10, on_gpu=False)
-    gpu = memory.need(costs, 2, 10, on_gpu=True)
-    assert host.device == 0
-    assert host.host == gpu.host + gpu.device
-    assert gpu.device == int(1.25 * max(c.state + max(c.update, c.evaluation) for c in costs))
-    more = memory.need(costs, 3, 12, on_gpu=True)
-    assert more.host - gpu.host == memory.WORKER + 2 * memory.SIMULATION
+    all_of_it, none = needs.need(costs, 2, 10, on_gpu=False)
+    host, gpu = needs.need(costs, 2, 10, on_gpu=True)
+    assert none == 0
+    assert all_of_it == host + gpu
+    assert gpu == int(1.25 * max(c.state + max(c.update, c.evaluation) for c in costs))
+    more, _ = needs.need(costs, 3, 12, on_gpu=True)
+    assert more - host == needs.WORKER + 2 * needs.SIMULATION
 
 
 @pytest.mark.parametrize("kind", ["device", "host"])
@@ -225,23 +225,26 @@ def test_a_checkpoint_is_as_large_as_said(load, tmp_path):
         manifest = {"kind": "x", "step": 0}
         save_checkpoint(path, manifest=manifest, weights=stage.weights(), state=stage.state())
         size = checkpoint_file(path).stat().st_size
-        assert 0.8 * size < part.kept[0].checkpoint < 2 * size
+        assert 0.8 * size < part.checkpoints[0] < 2 * size
 
 
-def test_the_disk_at_its_fullest():
-    stages = [disk.Kept(100, 30, 5), disk.Kept(400, 0, 7)]
-    assert disk.disk_need(stages, 2) == 135 + 407 + 400 + 2 * disk.FIXED
-    assert disk.disk_need([], 0) == 0
-    assert disk.metrics_bytes(10, 3, 2, 4) == 38 * disk.VALUE
+def test_the_disk_at_its_fullest(load, tmp_path):
+    e = load(FROZEN, "policy_learning.log_every=2", "policy_learning.evaluate_every=3")
+    one = policies_part(e, tmp_path, CELLS)
+    logs, evaluations = 3 * 5 * 12, 3 * 5  # 6 iterations, 4 cells and their means
+    assert one.beside == remaining.VALUE * (logs + evaluations)
+    parts = [attrs.evolve(one, checkpoints=[100], beside=35)]
+    parts += [attrs.evolve(one, checkpoints=[400, 300], beside=7)]
+    assert remaining.disk_need(parts) == 135 + 707 + 400 + 2 * remaining.FIXED
+    assert remaining.disk_need([]) == 0
 
 
 def test_groups_of_cells_keep_a_checkpoint_each(load, tmp_path):
     one = policies_part(load(FROZEN), tmp_path, CELLS)
     several = policies_part(load(FROZEN, "policy_learning.stack=3"), tmp_path, CELLS)
-    assert len(several.kept) == 2
+    assert len(several.checkpoints) == 2
     assert several.cells == 3
-    whole = sum(kept.checkpoint for kept in several.kept)
-    assert whole == pytest.approx(one.kept[0].checkpoint, rel=0.01)
+    assert sum(several.checkpoints) == pytest.approx(one.checkpoints[0], rel=0.01)
     assert several.updates == 6 + 2  # a group of one is a third of one of three
 
 
@@ -279,5 +282,5 @@ def test_the_need_of_a_gpu(load):
     for i in (1, 2):
         stage.step(i)
     measured = torch.cuda.max_memory_allocated() - before
-    needed = memory.need([cost_of(e)], 0, 0, on_gpu=True).device
+    needed = needs.need([cost_of(e)], 0, 0, on_gpu=True)[1]
     assert 0.8 * measured < needed < 2 * measured

@@ -12,7 +12,7 @@ import torch
 from fmbpo.errors import UserError
 from fmbpo.runs.metrics import Row, cell_series, read_metrics
 from fmbpo.runs.sinks import JsonLines, MetricSinks, sinkimpl
-from fmbpo.runs.wandb_sink import StageSteps, WandbSink
+from fmbpo.runs.wandb_sink import WandbSink
 
 
 def train(sinks, steps):
@@ -148,20 +148,19 @@ def test_every_sink_in_the_order_given():
     assert sinks.checkpoint() == {}
 
 
-def test_steps_of_all_stages_on_one_axis():
-    steps = StageSteps([("world_model", 10), ("policy/a", 5)])
-    assert [steps("world_model", 0), steps("world_model", 10), steps("policy/a", 0)] == [0, 10, 11]
-    steps.add("world_model", 99)
-    steps.add("policy/b", 5)
-    assert steps("policy/b", 0) == 17
-    with pytest.raises(KeyError):
-        steps("policy/c", 0)
+def test_steps_of_all_stages_on_one_axis(tmp_path):
+    stages = {"world_model": 10, "policy/a": 5, "policy/b": 5}
+    sink = WandbSink(
+        mode="disabled", project="p", group="g", folder=tmp_path, config={}, stages=stages
+    )
+    assert sink.begins == {"world_model": 0, "policy/a": 11, "policy/b": 17}
+    assert sink.end == 23
 
 
 def wandb_sink(tmp_path, mode):
     return WandbSink(
-        mode=mode, project="p", group="g", name="e__c__1__ff", label="e c 1", folder=tmp_path,
-        config={"a": 1}, stages=[("policy", 10)],
+        mode=mode, project="p", group="g", folder=tmp_path / "e__c__1__ff", config={"a": 1},
+        stages={"policy": 10},
     )  # fmt: skip
 
 
@@ -171,7 +170,7 @@ import sys
 from pathlib import Path
 from fmbpo.runs.metrics import Row
 from fmbpo.runs.wandb_sink import WandbSink
-nothing = {"project": "p", "group": "g", "name": "n", "label": "n", "config": {}}
+nothing = {"project": "p", "group": "g", "config": {}, "stages": {"policy": 1}}
 sink = WandbSink(mode="disabled", folder=Path("."), **nothing)
 sink.log("policy", 1, [Row({"x": 1})])
 sink.event("e", {})
@@ -209,6 +208,7 @@ def test_wandb_offline(tmp_path, monkeypatch, capfd):
     pytest.importorskip("wandb")
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
+    (tmp_path / "e__c__1__ff").mkdir()
     sink = wandb_sink(tmp_path, "offline")
     assert sink._run is not None, capfd.readouterr().err
     with MetricSinks([sink]) as sinks:
@@ -216,6 +216,6 @@ def test_wandb_offline(tmp_path, monkeypatch, capfd):
         for step in range(5):
             sinks.log("policy", step, [Row({"loss": 1.0 / (step + 1)})])
         sinks.event("note", {"x": 1})
-    kept = list(tmp_path.glob("wandb/offline-run-*-e__c__1__ff/*.wandb"))
+    kept = list(tmp_path.glob("*/wandb/offline-run-*-e__c__1__ff/*.wandb"))
     assert len(kept) == 1
     assert capfd.readouterr().out == ""

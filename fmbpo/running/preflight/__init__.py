@@ -6,8 +6,7 @@ depends on it: generators and torch's threads are left as they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -16,9 +15,10 @@ import torch
 
 from fmbpo.base.text import clock
 from fmbpo.config.schema import Experiment
+from fmbpo.errors import UserError, UserErrors
 from fmbpo.running.preflight import duration
-from fmbpo.running.preflight.candidate import Candidate
 from fmbpo.running.preflight.inputs import (
+    Candidate,
     Loaded,
     find_data,
     find_store,
@@ -27,7 +27,7 @@ from fmbpo.running.preflight.inputs import (
 )
 from fmbpo.running.preflight.needs import Needs
 from fmbpo.running.preflight.remaining import complete
-from fmbpo.running.preflight.table import Row, Rows, print_rows, raise_failures, summary_line
+from fmbpo.running.preflight.table import Rows, print_rows
 from fmbpo.runs.folder import worker
 from fmbpo.training.device import resolve_device
 
@@ -36,7 +36,7 @@ from fmbpo.training.device import resolve_device
 class Report:
     """The findings of a preflight."""
 
-    rows: list[Row]
+    rows: Rows
     loaded: list[Loaded]
     """The data sets that it loaded, for whoever runs the experiments."""
     seconds: Mapping[Path, float]
@@ -46,7 +46,14 @@ class Report:
 
     def raise_failures(self) -> None:
         """``UserErrors`` with all that failed, where something did."""
-        raise_failures(self.rows)
+        errors = []
+        for row in self.rows:
+            if row.error is not None:
+                place = f"cell {' and '.join(row.cells)}: " if row.cells else ""
+                where = f"{place}{row.error.where}".removesuffix(": ")
+                errors.append(UserError(row.error.what, where=where, remedy=row.remedy))
+        if errors:
+            raise UserErrors(errors)
 
     def print(self, stream: TextIO) -> None:
         """The table, and all of it in a line below."""
@@ -65,8 +72,12 @@ class Report:
 
     @property
     def line(self) -> str:
-        """All of it in a line."""
-        return summary_line(self.rows, self.expected)
+        """``preflight: all 7 checks ok, about 0:09:30``, or how many failed or warn."""
+        statuses = [row.status for row in self.rows]
+        bad = {s: statuses.count(s) for s in ("FAILED", "warning")}
+        said = ", ".join(f"{n} {s}" for s, n in bad.items() if n)
+        checks = f"{said} of {len(statuses)} checks" if said else f"all {len(statuses)} checks ok"
+        return "preflight: " + ", ".join(filter(None, (checks, self.expected)))
 
 
 def preflight(
@@ -85,15 +96,16 @@ def preflight(
     needs = Needs(rows, root, traceback)
     known = True
     for cell, e in cells.items():
-        with duration.threads(e.system.threads), _generators_kept():
+        gpus = range(torch.cuda.device_count())
+        with duration.threads(e.system.threads), torch.random.fork_rng(devices=gpus):
             one = Candidate(cell, e)
             known = _check(one, root, rows, needs, loaded, thorough) and known
     if needs.parts:
         needs.disk()
-    found = Report(list(rows), loaded, needs.seconds, known)
+    found = Report(rows, loaded, needs.seconds, known)
     if found.expected:
         rows.ok("", "duration", f"{found.expected} in all" if found.seconds else found.expected)
-    return attrs.evolve(found, rows=list(rows))
+    return found
 
 
 def _check(
@@ -122,10 +134,3 @@ def _check(
     if one.data and not rows.failed(cell):
         needs.try_out(one, parts, thorough)
     return parts is not None and all(part.folder in needs.seconds for part in parts)
-
-
-@contextmanager
-def _generators_kept() -> Iterator[None]:
-    """torch's global generators are afterwards as they were before."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        yield

@@ -20,7 +20,6 @@ import torch
 
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.running.preflight.on_shapes import Cost
-from fmbpo.tasks.env import EPISODE_STEPS
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
 from fmbpo.training.networks import build_world_model
@@ -89,11 +88,6 @@ def _eager(context: Context) -> Context:
     e = context.experiment
     system = attrs.evolve(e.system, compile=False)
     return attrs.evolve(context, experiment=attrs.evolve(e, system=system))
-
-
-def simulation(pace: Pace, episodes: float, workers: int) -> float:
-    """Seconds of whole episodes of all cells, that many each, spread over ``workers``."""
-    return EPISODE_STEPS * pace.step * episodes / max(workers, 1)
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""The inputs of an experiment: data, tasks, checkpoints, earlier runs. Nothing is computed."""
+"""An experiment under the preflight, and its inputs: data, tasks, checkpoints, earlier runs.
+
+Nothing is computed.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,74 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+import attrs
 import torch
 
-from fmbpo.config import Finetuned, Frozen
-from fmbpo.config.schema import DataConfig
+from fmbpo.config.schema import DataConfig, Experiment
 from fmbpo.data.embedded import store_path
 from fmbpo.data.store import Store, open_store
 from fmbpo.errors import UserError
 from fmbpo.running.blame import Role, reporting
-from fmbpo.running.names import needs_pretraining
-from fmbpo.running.preflight.candidate import Candidate
+from fmbpo.running.names import needs_pretraining, run_names
 from fmbpo.running.preflight.table import Rows
 from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
-from fmbpo.training.cells import grid_tasks
+from fmbpo.tasks.mt30 import MT30
+from fmbpo.training.cells import Cell, grid_tasks
+from fmbpo.training.context import Context
 from fmbpo.training.dataset import Dataset, check_horizon, load_dataset
 from fmbpo.training.initial_model import load_world_model
 from fmbpo.training.own_models import check_learning
-from fmbpo.training.residence_choice import check_loading, choose, described
+from fmbpo.training.residence_choice import check_loading, choose, described, settled
 
 Loaded: TypeAlias = tuple[tuple[DataConfig, torch.device], Dataset]
 """A data set, behind its configuration and the device that holds it."""
+
+
+@attrs.define
+class Candidate:
+    """An experiment by the name of its ``cell`` (empty outside a study); None: not known, or
+    refused by an earlier check."""
+
+    cell: str
+    experiment: Experiment
+    device: torch.device | None = None
+    store: Store | None = None
+    names: tuple[str, str] | None = None
+    """Run folders: of the pretraining, and of the policies."""
+    data: Dataset | None = None
+    tasks: list[str] = attrs.field(factory=list)
+    """Of the grid."""
+
+    def name(self, rows: Rows) -> None:
+        """Find the names of the run folders, which depend on where rows are sampled from."""
+        store, device = self.store, self.device
+        if store is None:
+            return
+        e = self.experiment
+        recorded = settled(e, choose(e.data, store, device)) if device else e
+        self.names = rows.attempt(self.cell, "runs", lambda: run_names(recorded, store.id))
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Of the grid, if there is one."""
+        grid = self.experiment.grid
+        return [Cell(task, seed) for task in self.tasks for seed in grid.seeds] if grid else []
+
+    @property
+    def folders(self) -> tuple[str, str]:
+        """``names``, or names of folders that nobody has."""
+        return self.names or (f"{self.cell}/pretraining", f"{self.cell}/policies")
+
+    @property
+    def data_tasks(self) -> list[str]:
+        """Tasks of the data, or as many as are known without."""
+        return self.data.tasks if self.data else self.experiment.data.tasks or list(MT30)[:1]
+
+    @property
+    def context(self) -> Context:
+        """For the stages; data and device are there."""
+        assert self.data is not None and self.device is not None
+        return Context(self.experiment, self.data, self.device)
 
 
 def find_store(config: DataConfig) -> Store:
@@ -91,21 +142,18 @@ def find_world_model(rows: Rows, one: Candidate, root: Path, traceback: Path | N
     training that is still to come."""
     cell, e = one.cell, one.experiment
 
-    def check(path: Path, adopt: bool) -> None:
+    def check(path: Path, said: str, adopt: bool) -> str:
         with reporting(traceback, Role("world model", e.world_model)):
             load_world_model(e, torch.device("meta"), path, adopt)
+        return said
 
-    protocol = e.protocol
     pretraining = root / one.names[0] if one.names else None
-    if isinstance(protocol, Frozen | Finetuned) and protocol.checkpoint:
-        path = Path(protocol.checkpoint)
-        if rows.passes(cell, "world model", lambda: check(path, adopt=True)):
-            rows.ok(cell, "world model", f"from {path}")
+    if checkpoint := getattr(e.protocol, "checkpoint", ""):
+        rows.found(cell, "world model", lambda: check(Path(checkpoint), f"from {checkpoint}", True))
     elif not needs_pretraining(e):
         rows.ok(cell, "world model", "learns from scratch beside each policy")
     elif pretraining is not None and RunFolder(pretraining).is_complete:
-        best = checkpoint_of(pretraining, BEST)
-        if rows.passes(cell, "world model", lambda: check(best, adopt=False)):
-            rows.ok(cell, "world model", f"{pretraining.name} is complete")
+        best, said = checkpoint_of(pretraining, BEST), f"{pretraining.name} is complete"
+        rows.found(cell, "world model", lambda: check(best, said, False))
     elif e.policy is not None:
         rows.ok(cell, "world model", f"is trained first: {e.pretrain.iterations:,} updates")

@@ -1,9 +1,21 @@
-"""Memory, disk and time that the remaining parts need, tried on this machine."""
+"""Memory, disk and time that the remaining parts need, tried on this machine.
+
+Memory on the device, for the stage that needs most::
+
+    data + FRAGMENTATION * (state + max(update, evaluation))
+
+``state``, ``update`` and ``evaluation`` are counted on shapes (``on_shapes``), all cells of a group
+stacked. On the host, beside that if the device is the CPU::
+
+    LIBRARIES + workers * WORKER + episodes * SIMULATION + weights + 2 * training state
+
+the last two for a checkpoint, which is read whole; ``episodes``: those that run at once. The
+windows of a data set that is read from the disk come on top (``fmbpo.training.residence_choice``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,17 +27,29 @@ from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.names import needs_pretraining
-from fmbpo.running.preflight import duration, memory
-from fmbpo.running.preflight.candidate import Candidate
-from fmbpo.running.preflight.disk import disk_need
+from fmbpo.running.preflight import duration
 from fmbpo.running.preflight.duration import Pace
-from fmbpo.running.preflight.remaining import Part, policies_part, pretraining_part
+from fmbpo.running.preflight.inputs import Candidate
+from fmbpo.running.preflight.on_shapes import Cost
+from fmbpo.running.preflight.remaining import Part, disk_need, policies_part, pretraining_part
 from fmbpo.running.preflight.table import Rows
 from fmbpo.running.preflight.trial import try_plugins
 from fmbpo.runs.folder import RunFolder
 from fmbpo.tasks.vector import EpisodeRunner
-from fmbpo.training.cells import Cell
 from fmbpo.training.residence_choice import choose, streaming_bytes
+
+FRAGMENTATION = 1.25
+"""Freed pieces that allocators keep: glibc's takes up to 1.4 times the live bytes, of which the
+count on shapes has a part; see docs/preflight.md for measurements."""
+LIBRARIES = 150_000_000
+"""Of libraries that a run imports late: pictures, W&B."""
+WORKER = 100_000_000
+"""Of one process that simulates, MuJoCo and dm_control included."""
+SIMULATION = 1_000_000
+"""Of one episode's simulation in it."""
+TIGHT = 0.8
+"""A need above this share of the free memory is a warning."""
+
 
 SMALLER = "lower the batch, the horizon or policy_learning.stack (policies trained at once)"
 
@@ -49,12 +73,13 @@ class Needs:
         try:
             parts = []
             if needs_pretraining(e) and not RunFolder(pretraining).is_complete:
-                make = partial(pretraining_part, e, pretraining, one.data_tasks)
-                parts.append(self._part(pretraining, make))
+                if pretraining not in self.parts:
+                    self.parts[pretraining] = pretraining_part(e, pretraining, one.data_tasks)
+                parts.append(self.parts[pretraining])
             if e.grid and one.tasks:
-                cells = [Cell(task, seed) for task in one.tasks for seed in e.grid.seeds]
-                make = partial(policies_part, e, policies, cells)
-                parts.append(self._part(policies, make))
+                if policies not in self.parts:
+                    self.parts[policies] = policies_part(e, policies, one.cells)
+                parts.append(self.parts[policies])
         except UserError as error:
             self.rows.fail(cell, "runs", error)
             return None
@@ -69,40 +94,35 @@ class Needs:
             self._memory(one, parts)
         return parts
 
-    def _part(self, folder: Path, make: Callable[[], Part]) -> Part:
-        if folder not in self.parts:
-            self.parts[folder] = make()
-        return self.parts[folder]
-
     def _memory(self, one: Candidate, parts: list[Part]) -> None:
         assert one.device is not None
         on_gpu = one.device.type == "cuda"
         episodes = max(part.at_once for part in parts)
         simulators = one.experiment.evaluation.processes if episodes else 0
         costs = [part.cost for part in parts]
-        needed = memory.need(costs, simulators, episodes, on_gpu=on_gpu)
-        store, streaming = one.store, 0
-        if store and choose(one.experiment.data, store, one.device) == "stream":
-            streaming = streaming_bytes(store, len(one.tasks))
-        places = [("host", needed.host + streaming, free_memory.host_free())]
+        host, device = need(costs, simulators, episodes, on_gpu=on_gpu)
+        if one.store and choose(one.experiment.data, one.store, one.device) == "stream":
+            host += streaming_bytes(one.store, len(one.tasks))
+        places = [("host", host, free_memory.host_free())]
         if on_gpu:
-            places.append((str(one.device), needed.device, free_memory.device_free(one.device)))
-        for place, count, free in places:
-            said, share = memory.share(place, count, free)
+            places.append((str(one.device), device, free_memory.device_free(one.device)))
+        for place, needed, free in places:
+            said, share = f"{place}: {bytes_text(needed)} needed", 0.0
+            if free is None:
+                said += "; free memory is not known here"
+            else:
+                said, share = f"{said}, {bytes_text(free)} free", needed / max(free, 1)
             if share > 1:
                 self.rows.fail(one.cell, "memory", UserError(said, remedy=SMALLER))
-            elif share > memory.TIGHT:
+            elif share > TIGHT:
                 self.rows.warn(one.cell, "memory", said, SMALLER)
             else:
                 self.rows.ok(one.cell, "memory", said)
 
     def disk(self) -> None:
         """A row about the disk, for all parts together."""
-        stages = [kept for part in self.parts.values() for kept in part.kept]
-        needed = disk_need(stages, len(self.parts))
-        said = self.rows.attempt("", "disk", lambda: check_disk(needed, self.root, "--runs"))
-        if said is not None:
-            self.rows.ok("", "disk", said)
+        needed = disk_need(self.parts.values())
+        self.rows.found("", "disk", lambda: check_disk(needed, self.root, "--runs"))
 
     def try_out(self, one: Candidate, parts: list[Part] | None, thorough: bool) -> None:
         """Tiny updates and measured paces; neither for a run that is over within a minute, unless
@@ -111,11 +131,10 @@ class Needs:
         cell, e = one.cell, one.experiment
         rate = duration.matmul_rate(one.device)
         rough = {part.folder: duration.rough(part.cost, rate) for part in parts or ()}
-        expected = {
-            p.folder: p.seconds(rough[p.folder], e.evaluation.processes) for p in parts or ()
-        }
+        workers = e.evaluation.processes
+        expected = {part.folder: part.seconds(rough[part.folder], workers) for part in parts or ()}
         if parts is not None and sum(expected.values()) < duration.SHORT and not thorough:
-            self.seconds.update(expected)
+            self.seconds |= expected
             return
         roles = [Role("world model", e.world_model)]
         roles += [Role("policy", e.policy)] if e.policy else []
@@ -141,12 +160,11 @@ class Needs:
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(context.device)
         if on_gpu or pace.update <= duration.MEASURABLE:
-            if e.grid is None or not part.at_once:
+            if not part.at_once:
                 pace = duration.pretraining_pace(context)
             else:
-                cells = [Cell(task, seed) for task in one.tasks for seed in e.grid.seeds]
                 evaluator = Evaluator(runner, e.evaluation.seed)
-                pace = duration.policies_pace(context, cells[: part.cells], evaluator)
+                pace = duration.policies_pace(context, one.cells[: part.cells], evaluator)
         if on_gpu:
             peak = bytes_text(torch.cuda.max_memory_allocated(context.device))
             said = f"{part.name}: real updates took {peak} of {context.device}"
@@ -155,3 +173,13 @@ class Needs:
         how = "measured" if pace.measured else "a rough estimate from operations, of updates alone"
         what = f"{part.name}: {part.updates:,} updates, {speed(1 / pace.update)}, {how}"
         self.rows.ok(one.cell, "duration", f"{what}: about {clock(seconds)}")
+
+
+def need(costs: Sequence[Cost], workers: int, episodes: int, on_gpu: bool) -> tuple[int, int]:
+    """Bytes of host and device (0 if it is the CPU) beyond those that the process has now, its data
+    set loaded. Of stages one after another the largest counts; ``workers`` processes simulate
+    ``episodes`` at once."""
+    stage = int(FRAGMENTATION * max(c.state + max(c.update, c.evaluation) for c in costs))
+    host = LIBRARIES + workers * WORKER + episodes * SIMULATION
+    host += max(c.weights + 2 * c.training for c in costs)
+    return (host, stage) if on_gpu else (host + stage, 0)

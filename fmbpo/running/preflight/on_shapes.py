@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 
 import attrs
 import numpy as np
@@ -61,41 +62,23 @@ def _context(experiment: Experiment, tasks: Sequence[str]) -> Context:
     length = max(EPISODE_STEPS, *horizons) + 2
     task_E = torch.tensor([task_info(task).index for task in tasks]).repeat(4)
     ends = length * np.arange(1, len(task_E) + 1)
-    masks = action_masks()
-    rows = Rows(ends, _Shapes(), task_E, masks)
+    rows = Rows(ends, _Shapes(), task_E, action_masks())
     kept = torch.arange(len(task_E)) < 2 * len(tasks)
     data = Dataset("shapes", list(tasks), rows.select(kept), rows.select(~kept), {})
     system = attrs.evolve(e.system, compile=False)
     return Context(attrs.evolve(e, system=system), data, META)
 
 
-@attrs.frozen
-class _Made:
-    """A tensor that an operation makes."""
-
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-
-    @staticmethod
-    def of(made: Tensor) -> _Made:
-        return _Made(tuple(made.shape), made.stride(), made.dtype)
-
-    def again(self) -> Tensor:
-        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
+_KNOWN: dict[Hashable, tuple[int, object]] = {}
+"""An operation's floating-point operations and result, with a function in place of each tensor: the
+same whenever its arguments have the same shapes. An update does so over and over, and torch works
+out a shape in a tenth of a millisecond."""
 
 
-@attrs.frozen
-class _Known:
-    """An operation's cost and result, the same whenever its arguments have these shapes."""
-
-    flops: int
-    result: object
-
-
-_KNOWN: dict[Hashable, _Known] = {}
-"""An update does the same operation on the same shapes over and over, and torch works out a shape
-in a tenth of a millisecond."""
+def _maker(made: Tensor) -> partial[Tensor]:
+    """A function that makes such a tensor again."""
+    shape, stride = tuple(made.shape), made.stride()
+    return partial(torch.empty_strided, shape, stride, dtype=made.dtype, device=META)
 
 
 def _key(func: OpOverload, args: object, kwargs: Mapping[str, object]) -> Hashable:
@@ -147,8 +130,8 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = _key(func, args, kwargs)
         known = _KNOWN.get(key) if key else None
         if known is not None:
-            out = tree_map_only(_Made, _Made.again, known.result)
-            flops = known.flops
+            flops, makers = known
+            out = tree_map_only(partial, lambda make: make(), makers)
         else:
             out = func(*args, **kwargs)
         made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
@@ -158,7 +141,7 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
             count = flop_registry.get(func._overloadpacket)
             flops = int(count(*args, **kwargs, out_val=out)) if count else 0
             if key:
-                _KNOWN[key] = _Known(flops, tree_map_only(Tensor, _Made.of, out))
+                _KNOWN[key] = flops, tree_map_only(Tensor, _maker, out)
         self.operations += 1
         self.flops += flops
         for leaf in made:
@@ -202,24 +185,11 @@ class Cost:
 
 def pretraining_cost(experiment: Experiment, tasks: Sequence[str]) -> Cost:
     """The pretraining of a world model on data of these tasks."""
-    context = _context(experiment, tasks)
     with Tally() as tally:
-        stage = Pretraining(context)
+        stage = Pretraining(_context(experiment, tasks))
         # The parameters with the best score so far are soon others than the last ones.
-        held = tally.live + size(stage.best)
-        tally.begin()
-        stage.step(1)
-        ran = tally.ran
-        evaluation = _validation(tally, stage.validator, stage.module, stage.component)
-    return Cost(
-        flops=ran[0],
-        operations=ran[1],
-        state=held,
-        update=ran[2] + size(stage.best) - held,
-        evaluation=evaluation,
-        weights=size(stage.weights()),
-        training=size(stage.state()),
-    )
+        beside = size(stage.best)
+        return _cost(tally, stage, stage.validator, stage.module, stage.component, beside)
 
 
 def policies_cost(experiment: Experiment, cells: Sequence[Cell]) -> Cost:
@@ -229,25 +199,34 @@ def policies_cost(experiment: Experiment, cells: Sequence[Cell]) -> Cost:
     """
     context = _context(experiment, list(dict.fromkeys(cell.task for cell in cells)))
     table = experiment.world_model
-    evaluator = Evaluator(EpisodeRunner(0), 0)
     with Tally() as tally:
         model = build_world_model(table, 0, META)
         table.component.freeze(model)
+        evaluator = Evaluator(EpisodeRunner(0), 0)
         stage = PolicyTraining("shapes", cells, context, model, evaluator)
-        held = tally.live
-        tally.begin()
-        stage.step(1)
-        ran = tally.ran
-        evaluation = 0
-        if stage.models:
-            validator = stage.models.validators[0]
-            evaluation = _validation(tally, validator, model, table.component)
+        validator = stage.models.validators[0] if stage.models else None
+        return _cost(tally, stage, validator, model, table.component)
+
+
+def _cost(
+    tally: Tally,
+    stage: Pretraining | PolicyTraining,
+    validator: Validator | None,
+    module: WorldModel,
+    component: Component,
+    beside: int = 0,
+) -> Cost:
+    """``beside``: bytes of the state that the tally does not see yet."""
+    held = tally.live
+    tally.begin()
+    stage.step(1)
+    flops, operations, peak = tally.ran
     return Cost(
-        flops=ran[0],
-        operations=ran[1],
-        state=held,
-        update=ran[2] - held,
-        evaluation=evaluation,
+        flops=flops,
+        operations=operations,
+        state=held + beside,
+        update=peak - held,
+        evaluation=_validation(tally, validator, module, component) if validator else 0,
         weights=size(stage.weights()),
         training=size(stage.state()),
     )

@@ -1,24 +1,42 @@
-"""The parts of a run that are still to train, by the folders under the root, and their cost."""
+"""The parts of a run that are still to train, by the folders under the root, and their cost.
+
+The bytes that a part will write and keep, for each stage that is still to train::
+
+    checkpoint (weights + training state), twice: the next one is written beside the last
+    + a second copy of the weights, if the best ones are kept
+    + metrics, one line of JSON a log and an evaluation, VALUE bytes a value
+    + FIXED for configuration, pictures and summary
+
+Only one checkpoint is written at a time, so the second copy counts once, for the largest.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from fmbpo.config import Frozen
 from fmbpo.config.schema import Experiment
 from fmbpo.running.names import needs_pretraining
-from fmbpo.running.preflight.disk import MEASURES, METRICS, Kept, metrics_bytes
-from fmbpo.running.preflight.duration import Pace, simulation
+from fmbpo.running.preflight.duration import Pace
 from fmbpo.running.preflight.on_shapes import Cost, policies_cost, pretraining_cost
 from fmbpo.runs.checkpoint import checkpoint_exists, read_manifest
 from fmbpo.runs.folder import BEST, checkpoint_of
 from fmbpo.runs.summary import read_summary
+from fmbpo.tasks.env import EPISODE_STEPS
 from fmbpo.training.cells import Cell, stages
+
+VALUE = 56
+"""Bytes of a metric in a row of JSON: name, number, its share of stage, step, task and seed."""
+FIXED = 1_500_000
+"""A run folder's pictures, configuration, summary, manifests."""
+MEASURES = 36
+"""Held-out measures of a world model (``fmbpo.measure.validation.Validator``)."""
+METRICS = 12
+"""Metrics of an update of a world model or a policy."""
 
 
 @attrs.frozen
@@ -31,8 +49,10 @@ class Part:
     """Of the largest group of cells."""
     updates: int
     """Of all groups, those that are done left out."""
-    kept: list[Kept]
-    """On the disk when all is done, by group."""
+    checkpoints: list[int]
+    """Bytes of the last checkpoints: weights and training state, by group."""
+    beside: int
+    """Bytes of best weights and of metrics."""
     validations: int = 0
     """Of world models on held-out data, those done left out."""
     cells: int = 0
@@ -44,8 +64,16 @@ class Part:
 
     def seconds(self, pace: Pace, workers: int) -> float:
         """To its end, where ``workers`` processes simulate."""
-        simulated = simulation(pace, self.episodes, min(workers, os.cpu_count() or 1))
+        busy = max(min(workers, os.cpu_count() or 1), 1)
+        simulated = EPISODE_STEPS * pace.step * self.episodes / busy
         return self.updates * pace.update + self.validations * pace.validation + simulated
+
+
+def disk_need(parts: Collection[Part]) -> int:
+    """Bytes of parts at the moment when most are there."""
+    checkpoints = [size for part in parts for size in part.checkpoints]
+    kept = sum(part.beside + FIXED for part in parts)
+    return sum(checkpoints) + max(checkpoints, default=0) + kept
 
 
 def complete(experiment: Experiment, names: tuple[str, str], root: Path) -> bool:
@@ -69,15 +97,13 @@ def complete(experiment: Experiment, names: tuple[str, str], root: Path) -> bool
 def pretraining_part(experiment: Experiment, folder: Path, tasks: Sequence[str]) -> Part:
     """The pretraining on data of these tasks. Raises ``UserError`` for a damaged checkpoint."""
     config, cost = experiment.pretrain, pretraining_cost(experiment, tasks)
-    total = config.iterations
-    done = _step(folder, "pretrain", total)
-    logs, validations = (-(-total // every) for every in (config.log_every, config.validate_every))
-    metrics = metrics_bytes(logs, METRICS, validations + 1, MEASURES)
-    kept = Kept(cost.weights + cost.training, cost.weights, metrics)
-    left = total - done
-    return Part(
-        "pretraining", folder, cost, left, [kept], -(-left // config.validate_every) + (done == 0)
-    )
+    done = _step(folder, "pretrain", config.iterations)
+    left = config.iterations - done
+    values = _times(config.iterations, config.log_every) * METRICS
+    values += (_times(config.iterations, config.validate_every) + 1) * MEASURES
+    validations = _times(left, config.validate_every) + (done == 0)
+    checkpoint, beside = cost.weights + cost.training, cost.weights + VALUE * values
+    return Part("pretraining", folder, cost, left, [checkpoint], beside, validations)
 
 
 def policies_part(experiment: Experiment, folder: Path, cells: Sequence[Cell]) -> Part:
@@ -86,31 +112,36 @@ def policies_part(experiment: Experiment, folder: Path, cells: Sequence[Cell]) -
     config = e.of_policies.policy_learning
     groups = stages(cells, config.stack)
     largest = max(groups.values(), key=len)
-    size = len(largest)
     cost = policies_cost(e, largest)
     learns = not isinstance(e.protocol, Frozen)
-    logs = -(-config.iterations // config.log_every)
-    evaluations = -(-config.iterations // config.evaluate_every) + 1
-    evaluated = 1 + learns * MEASURES
-    updates = validations = 0
-    episodes, kept = 0.0, []
-    for name, in_group in groups.items():
-        group = len(in_group)
+    updates = validations = values = 0
+    episodes, checkpoints = 0.0, []
+    for name, group in groups.items():
+        share = len(group) / len(largest)
         done = _step(folder, name, config.iterations)
-        share = group / size
         left = config.iterations - done
-        to_evaluate = -(-left // config.evaluate_every) + (done == 0)
+        to_evaluate = _times(left, config.evaluate_every) + (done == 0)
         updates += round(left * share)
         validations += to_evaluate * learns
         # The end: the trained and the untrained policies, and the random one.
         last = 3 * e.evaluation.final_episodes
         episodes += share * (to_evaluate * e.evaluation.episodes + last)
-        values = (group + 1) * METRICS * (1 + learns)
-        metrics = metrics_bytes(logs, values, evaluations, group * evaluated + 1)
-        state = round(share * (cost.weights + cost.training))
-        kept.append(Kept(state, 0, metrics))
+        logged = (len(group) + 1) * METRICS * (1 + learns)
+        values += _times(config.iterations, config.log_every) * logged
+        evaluated = len(group) * (1 + learns * MEASURES) + 1
+        values += (_times(config.iterations, config.evaluate_every) + 1) * evaluated
+        checkpoints.append(round(share * (cost.weights + cost.training)))
+    size = len(largest)
     at_once = size * max(e.evaluation.episodes, e.evaluation.final_episodes)
-    return Part("policies", folder, cost, updates, kept, validations, size, episodes, at_once)
+    beside = VALUE * values
+    return Part(
+        "policies", folder, cost, updates, checkpoints, beside, validations, size, episodes, at_once
+    )
+
+
+def _times(iterations: int, every: int) -> int:
+    """Events at the given interval, one of them at the end."""
+    return -(-iterations // every)
 
 
 def _step(folder: Path, stage: str, iterations: int) -> int:
@@ -118,5 +149,4 @@ def _step(folder: Path, stage: str, iterations: int) -> int:
     checkpoint = checkpoint_of(folder, stage)
     if not checkpoint_exists(checkpoint):
         return 0
-    manifest: Mapping[str, Any] = read_manifest(checkpoint)
-    return min(int(manifest["step"]), iterations)
+    return min(int(read_manifest(checkpoint)["step"]), iterations)

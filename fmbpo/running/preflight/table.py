@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Literal, TextIO, TypeAlias, TypeVar
 
 import attrs
@@ -12,7 +12,7 @@ from fmbpo.errors import UserError, UserErrors
 T = TypeVar("T")
 Status: TypeAlias = Literal["ok", "warning", "FAILED"]
 WIDTH = 99
-"""Columns of the table by default."""
+"""Columns of the table."""
 
 
 @attrs.frozen
@@ -31,9 +31,7 @@ class Row:
 
     def to_json(self) -> dict[str, object]:
         """As ``fmbpo check --json`` prints it."""
-        fields = ("subject", "status", "detail", "remedy", "cells")
-        found: dict[str, object] = {name: getattr(self, name) for name in fields}
-        return {**found, "cells": list(self.cells)}
+        return {**attrs.asdict(self, filter=attrs.filters.exclude("error")), "cells": [*self.cells]}
 
 
 class Rows:
@@ -76,33 +74,23 @@ class Rows:
             self.fail(cell, subject, error)
             return None
 
+    def found(self, cell: str, subject: str, check: Callable[[], str]) -> None:
+        """A row with the finding of ``check``; a failed one if it raises ``UserError``."""
+        said = self.attempt(cell, subject, check)
+        if said is not None:
+            self.ok(cell, subject, said)
+
     def passes(self, cell: str, subject: str, check: Callable[[], object]) -> bool:
         """Whether ``check`` passes; a failed row if it raises ``UserError``."""
 
-        def ended() -> bool:
-            check()
-            return True
-
-        return self.attempt(cell, subject, ended) is not None
+        return self.attempt(cell, subject, lambda: (check(),)) is not None
 
     def failed(self, cell: str) -> bool:
         """Whether a row about this cell failed."""
         return any(row.error and (cell in row.cells or not cell) for row in self._rows)
 
 
-def raise_failures(rows: Iterable[Row]) -> None:
-    """``UserErrors`` with every failed row, if there is one."""
-    errors = []
-    for row in rows:
-        if row.error is not None:
-            place = f"cell {' and '.join(row.cells)}: " if row.cells else ""
-            where = f"{place}{row.error.where}".removesuffix(": ")
-            errors.append(UserError(row.error.what, where=where, remedy=row.remedy))
-    if errors:
-        raise UserErrors(errors)
-
-
-def print_rows(rows: Sequence[Row], stream: TextIO, *, width: int | None = None) -> None:
+def print_rows(rows: Rows, stream: TextIO) -> None:
     """The table; a remedy stands under its finding. In colour if the stream is a terminal."""
     from rich import box
     from rich.console import Console
@@ -119,16 +107,7 @@ def print_rows(rows: Sequence[Row], stream: TextIO, *, width: int | None = None)
         detail = f"{row.detail}\n-> {row.remedy}" if row.remedy else row.detail
         cells = [", ".join(row.cells)] if of_cells else []
         table.add_row(*cells, row.subject, Text(row.status, styles[row.status]), Text(detail))
-    console = Console(file=stream, width=width or WIDTH, highlight=False, markup=False)
-    console.print(table)
-
-
-def summary_line(rows: Sequence[Row], duration: str) -> str:
-    """``preflight: all 7 checks ok, about 0:09:30``, or how many failed or warn."""
-    bad = {s: sum(row.status == s for row in rows) for s in ("FAILED", "warning")}
-    said = ", ".join(f"{n} {s}" for s, n in bad.items() if n)
-    said = f"{said} of {len(rows)} checks" if said else f"all {len(rows)} checks ok"
-    return f"preflight: {said}{', ' if duration else ''}{duration}"
+    Console(file=stream, width=WIDTH, highlight=False, markup=False).print(table)
 
 
 def _cells(cell: str) -> tuple[str, ...]:

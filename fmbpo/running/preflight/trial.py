@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import attrs
@@ -13,13 +12,11 @@ from torch.utils._pytree import tree_map
 
 from fmbpo.config import Frozen
 from fmbpo.config.schema import Experiment
-from fmbpo.errors import UserError
 from fmbpo.hookspecs import Imagined, Prediction, Rollout, Task
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.sizes import size_line
 from fmbpo.nn import two_hot
-from fmbpo.plugins import Component
-from fmbpo.running.blame import REMEDY, Role, blaming, mend
+from fmbpo.running.blame import Role, reporting
 from fmbpo.tasks.mt30 import ACTION_WIDTH
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell
@@ -41,7 +38,7 @@ def try_plugins(
     e = _tiny(context.experiment)
     context = attrs.evolve(context, experiment=e)
     model = _Checked("world model", e.world_model)
-    with _blaming(traceback, model):
+    with reporting(traceback, model, otherwise=model):
         stage = Pretraining(context)
         _check_world_model(model, stage)
         _one_update(model, stage)
@@ -51,16 +48,16 @@ def try_plugins(
     if e.policy is None:
         return
     policy = _Checked("policy", e.policy)
-    with _blaming(traceback, policy, model):
+    with reporting(traceback, policy, model, otherwise=policy):
         model.component.freeze(stage.module)
         if any(p.requires_grad for p in stage.module.parameters()):
-            raise model.wrong("the hook `freeze` leaves parameters that learn")
+            raise model.error("the hook `freeze` leaves parameters that learn")
         cells = [Cell(task, seed) for task in tasks for seed in e.of_policies.grid.seeds]
         if not isinstance(e.protocol, Frozen):  # each has its own world model; one is enough
             cells = cells[:1]
         evaluator = Evaluator(runner, e.evaluation.seed)
         policies = PolicyTraining("check", cells, context, stage.module, evaluator)
-        _check_policy(policy, model.component, policies)
+        _check_policy(policy, policies)
         _one_update(policy, policies)
         policies.returns(1, steps=2)
         yield (
@@ -89,18 +86,14 @@ def _tiny(experiment: Experiment) -> Experiment:
 class _Checked(Role):
     """A role whose results are held against the contract."""
 
-    def wrong(self, what: str) -> UserError:
-        """The plugin breaks the contract."""
-        return self.error(what, REMEDY)
-
     def check(self, what: str, value: object, *shape: int) -> None:
         """``value`` is a tensor of this shape with finite entries."""
         if not isinstance(value, Tensor):
-            raise self.wrong(f"{what} is a {type(value).__name__}, not a tensor")
+            raise self.error(f"{what} is a {type(value).__name__}, not a tensor")
         if tuple(value.shape) != shape:
-            raise self.wrong(f"{what} has shape {list(value.shape)}, not {list(shape)}")
+            raise self.error(f"{what} has shape {list(value.shape)}, not {list(shape)}")
         if not torch.isfinite(value).all():
-            raise self.wrong(f"{what} is not finite")
+            raise self.error(f"{what} is not finite")
 
     def check_rollout(self, rollout: Rollout, latent: int) -> None:
         """Of ``HORIZON`` steps from ``BATCH`` latents."""
@@ -113,17 +106,6 @@ class _Checked(Role):
         """Numbers all, as 0-d tensors."""
         for name, value in [("the loss", loss), *metrics.items()]:
             self.check(f"{name} of `loss`", value)
-
-
-def _blaming(traceback: Path | None, *roles: _Checked) -> AbstractContextManager[None]:
-    """Any failure inside is one of a plugin: the one whose code ran last, else the first."""
-
-    def answer(role: Role | None, text: str, error: Exception) -> UserError | None:
-        if isinstance(error, torch.OutOfMemoryError):
-            return None
-        return (role or roles[0]).error(text, mend(traceback, error))
-
-    return blaming(answer, *roles)
 
 
 def _check_world_model(role: _Checked, stage: Pretraining) -> None:
@@ -144,22 +126,18 @@ def _check_world_model(role: _Checked, stage: Pretraining) -> None:
     role.check_loss(*component.loss(module, batch, loss_noise))
 
 
-def _check_policy(role: _Checked, world_model: Component, stage: PolicyTraining) -> None:
+def _check_policy(role: _Checked, stage: PolicyTraining) -> None:
     component, pair = role.component, stage.pair
-    model, module = pair.world_model, pair.policy
+    module = pair.policy
     start = tree_map(lambda t: t[0], stage.example()[1])  # of the first cell
-    task = Task(start.index_B, start.mask_BA, model.embed(start.index_B))
-    z = model.encode(start.obs_BO, task.embedding_BE)
+    z, task = pair.begin({}, start.obs_BO, start.index_B, start.mask_BA)
     action = component.predict(module, z, task, start.policy_noise_HBN[0])
     role.check("`predict`'s result", action, BATCH, ACTION_WIDTH)
     if (action.abs() > start.mask_BA).any():
-        raise role.wrong("`predict`'s actions leave [-1, 1], or are not 0 where the mask is")
+        raise role.error("`predict`'s actions leave [-1, 1], or are not 0 where the mask is")
 
     def answer(t: int, z: Tensor, action: Tensor) -> Prediction:
-        prediction: Prediction = world_model.predict(
-            model, z, action, task, start.model_noise_HBN[t]
-        )
-        return prediction
+        return pair.step({}, z, action, task, start.model_noise_HBN[t])
 
     rollout = component.rollout(module, z, answer, task, start.policy_noise_HBN)
     role.check_rollout(rollout, z.shape[-1])
@@ -174,8 +152,5 @@ def _one_update(role: _Checked, stage: Pretraining | PolicyTraining) -> None:
     metrics: dict[str, Tensor] = stage.step(1)
     bad = [name for name, value in metrics.items() if not torch.isfinite(value).all()]
     if bad:
-        raise UserError(
-            f"{', '.join(bad)} not finite after one update",
-            where=role.name,
-            remedy="lower the learning rate, or see the plugin's README",
-        )
+        remedy = "lower the learning rate, or see the plugin's README"
+        raise role.error(f"{', '.join(bad)} not finite after one update", remedy)
