@@ -6,6 +6,7 @@ import sys
 import tomllib
 
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "passive"  # tests run side by side: nobody spins
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # tests compare folders before and after
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.pop("FMBPO_DATA", None)
@@ -80,6 +81,8 @@ TINY_POLICY = [
     "policy_learning.iterations=6",
     "policy_learning.batch=4",
     "policy_learning.horizon=4",
+    "policy_learning.critic_iterations=2",
+    "policy_learning.critic_minibatches=2",
     "policy_learning.log_every=2",
     "policy_learning.evaluate_every=3",
     "policy_learning.checkpoint_every=2",

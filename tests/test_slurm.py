@@ -37,7 +37,7 @@ def test_a_job_that_is_told_to_stop_is_queued_again_and_ends(
     log, runs = tmp_path / "log.txt", tmp_path / "runs"
     words = [repository / "experiments/phase8_pretrain_mlpwm.toml", "--scale", "laptop"]
     words += ["--data", small_store, "--runs", runs]
-    overrides = [*tiny, "pretrain.iterations=3000", "pretrain.checkpoint_every=3000"]
+    overrides = [*tiny, "pretrain.iterations=1500", "pretrain.checkpoint_every=1500"]
     script = repository / "experiments/slurm.sh"
     options = [f"--output={log}", "--time=10", f"--chdir={repository}"]
     options += [script, *words, *(word for o in overrides for word in ("-o", o))]
@@ -56,7 +56,7 @@ def test_a_job_that_is_told_to_stop_is_queued_again_and_ends(
     text = log.read_text()
     assert text.count("SIGUSR1: stopping after this iteration") == 1
     stopped = int(re.search(r"saved at iteration (\d+) \(SIGUSR1\)", text)[1])
-    assert 20 <= stopped < 3000
+    assert 20 <= stopped < 1500
     assert f"pretrain: continues at {stopped}" in text
     job = slurm("scontrol", "show", "job", number)
     assert "JobState=COMPLETED" in job
@@ -64,7 +64,7 @@ def test_a_job_that_is_told_to_stop_is_queued_again_and_ends(
     # Each step was logged once, before the stop or after it.
     (metrics,) = runs.glob("*/metrics.jsonl")
     logged = [line["step"] for line in read_metrics(metrics) if "loss" in line]
-    assert logged == list(range(2, 3001, 2))
+    assert logged == list(range(2, 1501, 2))
     assert main(["status", "--runs", str(runs), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["state"], row["job"]) == ("completed", number)

@@ -233,7 +233,7 @@ def test_a_long_run_is_tried_and_its_results_are_the_same(command, monkeypatch, 
     found, begun = [], torch.get_rng_state()
     for short in (60.0, 0.0):
         monkeypatch.setattr(duration, "SHORT", short)
-        status, _, said = command(POLICY, "system.threads=2", what="run")
+        status, _, said = command(POLICY, what="run")
         assert status == 0
         assert ("about 0:0" in said) == (short == 0)
         assert torch.equal(torch.get_rng_state(), begun)

@@ -27,16 +27,11 @@ stale = pytest.mark.parametrize("stale", [False, True])
 
 
 def prepared(world, policy, stale=False, learning=LEARNING):
-    """A joint step as ``PolicyTraining.step`` makes it, and its arguments."""
+    """The updates of models and policies, and the arguments of both (see ``both``)."""
     policy_update, states, starts = problem(world, policy, cells=CELLS, learning=learning)
     component, module = world_model(world)
     optimiser = attrs.evolve(OPTIMISER, encoder_scale=1.0)
     model_update = WorldModelUpdate(module, component.loss, optimiser, stacked=True)
-
-    def step(models, states, batches, noise, starts):
-        models, measured = model_update(models, batches, noise, RATES.actor)
-        states, metrics = policy_update(states, starts, RATES, models.params)
-        return models, states, measured, metrics
 
     models = stack(
         [WorldModelState.initial(params(world_model(world, seed=s)[1]), stale) for s in (1, 2)]
@@ -44,7 +39,19 @@ def prepared(world, policy, stale=False, learning=LEARNING):
     batches = stack([batch(seed) for seed in (3, 4)])
     torch.manual_seed(0)
     noise = torch.randn(CELLS, H, B, module.loss_noise_dim)
-    return step, (models, states, batches, noise, starts)
+    return model_update, policy_update, (models, states, batches, noise, starts)
+
+
+def both(*arguments, **options):
+    """A joint step as ``PolicyTraining.step`` makes it, and its arguments."""
+    model_update, policy_update, given = prepared(*arguments, **options)
+
+    def step(models, states, batches, noise, starts):
+        models, measured = model_update(models, batches, noise, RATES.actor)
+        states, metrics = policy_update(states, starts, RATES, models.params)
+        return models, states, measured, metrics
+
+    return step, given
 
 
 def close(a, b):
@@ -55,7 +62,7 @@ def close(a, b):
 @each_pair
 @stale
 def test_training_stacked_equals_training_apart(world, policy, stale):
-    step, given = prepared(world, policy, stale)
+    step, given = both(world, policy, stale)
     together = step(*given)
     together = step(together[0], together[1], *given[2:])
     for cell in range(CELLS):
@@ -65,18 +72,27 @@ def test_training_stacked_equals_training_apart(world, policy, stale):
         close(tree_map(lambda t, c=cell: t[c : c + 1], together), alone)
 
 
-@pytest.mark.parametrize(("world", "policy"), [("mlp", "mlp"), ("flow", "flow")])
-def test_compiles_as_one_graph_and_equals_eager(world, policy):
-    """One pair of each kind: in tests/pwm/test_policy.py every pair's policy update compiles."""
+@pytest.mark.parametrize("world", ["mlp", "flow"])
+def test_the_models_step_compiles_as_one_graph_and_equals_eager(world):
     torch._dynamo.reset()
-    step, given = prepared(world, policy, learning=ONE_PASS)
-    compiled = torch.compile(step, fullgraph=True, backend="eager")
-    close(compiled(*given), step(*given))
+    model_update, _, (models, _, batches, noise, _) = prepared(world, "mlp")
+    compiled = torch.compile(model_update, fullgraph=True, backend="eager")
+    given = models, batches, noise, RATES.actor
+    close(compiled(*given), model_update(*given))
+
+
+def test_the_policies_step_in_their_own_models_compiles_as_one_graph_and_equals_eager():
+    """One pair: in tests/pwm/test_policy.py every pair's policy update compiles."""
+    torch._dynamo.reset()
+    _, policy_update, (models, states, *_, starts) = prepared("mlp", "mlp", learning=ONE_PASS)
+    compiled = torch.compile(policy_update, fullgraph=True, backend="eager")
+    given = states, starts, RATES, models.params
+    close(compiled(*given), policy_update(*given))
 
 
 @each_pair
 def test_the_policy_learns_in_its_own_model_and_the_shared_one_stays(world, policy):
-    step, given = prepared(world, policy)
+    step, given = both(world, policy)
     models, states, *_ = step(*given)
     swapped = tree_map(lambda t: t.flip(0), given[0])
     _, others, *_ = step(swapped, *given[1:])
