@@ -239,7 +239,7 @@ def test_no_store(mistake, tmp_path):
 
 
 def test_tasks_that_the_data_lack(mistake):
-    words = ["small.zarr", "no episodes of task 'walker-run'", "data.tasks"]
+    words = ["small.zarr", "data.tasks names task 'walker-run'", "no episodes of it"]
     mistake(words, "data.tasks=['walker-run']")
 
 
