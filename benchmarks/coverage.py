@@ -1,10 +1,10 @@
-"""Measures what the intervals and verdicts of a comparison are worth, on factorials made up.
+"""Measures a comparison's coverage and false verdicts on artificial factorials.
 
     python benchmarks/coverage.py          prints a table, writes benchmarks/results/coverage.json
 
 A 2x2 factorial has a known effect of each factor, a known interaction, and noise over seeds:
 normal, skewed (exponential), or normal with half of its variance shared by all cells of a seed. The
-coverage of an interval is the share of factorials in which it contains the truth; 0.95 is wanted.
+coverage of an interval is the share of factorials in which it contains the truth (target: 0.95).
 All intervals are those of ``fmbpo.compare.statistics``, for many factorials at a time.
 """
 
@@ -40,7 +40,7 @@ MAIN, INTERACTION, SPREAD = 40.0, 20.0, 60.0
 MAIN_WEIGHTS = np.array([-0.5, 0.5, -0.5, 0.5])
 INTERACTION_WEIGHTS = np.array([1.0, -1.0, -1.0, 1.0])
 TWO_WEIGHTS = np.array([-1.0, 1.0, 0.0, 0.0])
-"""Of the cells (model a, policy p), (a, q), (b, p), (b, q); the last for one world model alone."""
+"""Of the cells (model a, policy p), (a, q), (b, p), (b, q); the last for one world model only."""
 _AT_ONCE = 100
 
 Array = NDArray[np.float64]
@@ -58,7 +58,7 @@ def factorials(rng: np.random.Generator, number: int, tasks: int, seeds: int, no
 
 
 def contrast(x: Array, weights: Array, *, paired: bool | None = None) -> tuple[Array, Array]:
-    """Interval of a contrast's mean over tasks; by default paired where a comparison pairs."""
+    """Interval of a contrast's mean over tasks; by default paired if a comparison would pair."""
     _, tasks, _, seeds = x.shape
     used = np.flatnonzero(weights)
     w = weights[used] / tasks
@@ -110,10 +110,10 @@ def measure(number: int, tasks: int, seeds: int, noise: str, seed: int = 1) -> d
         ),
         "one task: cell's mean": covers(ends([one[:1, 0]], statistics.mean), 200.0),
         "one task: main effect": main,
-        # Where the truth is no effect, an interval that misses it is a false verdict.
+        # If there is no true effect, an interval that misses the truth is a false verdict.
         "one task: false verdict, 2x2": 1 - main,
         "one task: false verdict, two cells": 1 - covers(contrast(one, TWO_WEIGHTS), two),
-        # What the rule of ``statistics.reachable`` avoids.
+        # The rule of ``statistics.reachable`` avoids this.
         "one task: false verdict, 2x2, paired": 1
         - covers(contrast(one, MAIN_WEIGHTS, paired=True), MAIN),
     }

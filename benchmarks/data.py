@@ -1,10 +1,10 @@
-"""Measures how fast training gets its batches, and which layout of the store is read best.
+"""Measures the speed of training batches, and the reading speed of layouts of the store.
 
     python benchmarks/data.py                           a million rows, both measurements
     python benchmarks/data.py --rows 1 10 100 --only sampling --json benchmarks/results/FILE.json
 
 Rows are those of the embedded data set, repeated. *Sampling*: batches from each residence, beside
-one world-model update and beside torchrl's SliceSampler where it is installed (it is no dependency:
+one world-model update and beside torchrl's SliceSampler if it is installed (it is not a dependency:
 ``pip install torchrl``). *Layouts*: chunk length, compression and sharding, by size, by whole
 chunks read in random order, and by slices read at random places; files are dropped from the page
 cache first.
@@ -60,7 +60,7 @@ SHARD = 262_144
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the JSON where asked for."""
+    """Measure, print, and write the JSON if asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=float, nargs="+", default=[1.0], help="millions")
     parser.add_argument("--batch", type=int, default=256)
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def sampling(source: Store, rows: int, folder: Path, options: Namespace) -> list[dict[str, Any]]:
-    """Batches a second from every residence that fits, and from torchrl."""
+    """Batches per second from every residence that fits, and from torchrl."""
     path = write(source, rows, folder / "sampled.zarr")
     device, found = torch.device(options.device), []
     for kind in KINDS:
@@ -135,7 +135,7 @@ def sampling(source: Store, rows: int, folder: Path, options: Namespace) -> list
 
 
 def rates(sampler: Sampler, options: Namespace) -> dict[str, float]:
-    """Milliseconds a batch with nothing else to do, median and worst of the repeats."""
+    """Milliseconds per batch without other work, median and worst of the repeats."""
     times = []
     for _ in range(options.repeats):
         count, began = 0, time.perf_counter()
@@ -217,7 +217,7 @@ def layouts(source: Store, rows: int, folder: Path, options: Namespace) -> list[
 def write_layout(
     values: dict[str, NDArray[Any]], path: Path, chunk: int, codec: str, level: int, shards: bool
 ) -> dict[str, zarr.Array[Any]]:
-    """Data arrays alone, as the writer makes them but for the layout."""
+    """Only the data arrays, as the writer makes them except for the layout."""
     group, arrays = zarr.open_group(path, mode="w", zarr_format=3), {}
     for name, array in values.items():
         blosc = (
@@ -236,8 +236,8 @@ def write_layout(
 
 
 def reading(stored: Stored, path: Path, options: Namespace) -> dict[str, float]:
-    """Rows a second of whole chunks in random order, as a stream reads them; slices a second of a
-    batch at random places, one after another."""
+    """Rows per second of whole chunks in random order, as a stream reads them; slices per second at
+    random places, one after another."""
     rng, rows, chunk = np.random.default_rng(0), stored.store.rows, stored.block_rows
     whole, single = [], []
     for _ in range(options.repeats):
@@ -265,7 +265,7 @@ def reading(stored: Stored, path: Path, options: Namespace) -> dict[str, float]:
 
 
 def write(source: Store, rows: int, path: Path) -> Path:
-    """So many rows, in the writer's own layout without compression: episodes of the source."""
+    """Write ``rows`` rows of the source's episodes in the writer's layout, without compression."""
     spans = list(zip(source.episode_starts, source.episode_ends, strict=True))
     writer, values = StoreWriter(path, source.tasks, source.behaviours), data_arrays(source)
     for number in range(rows // LENGTH):

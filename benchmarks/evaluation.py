@@ -4,9 +4,9 @@
 
 Random actions and policies of laptop size, with 0, 1, 2, ... worker processes; then one update of
 an experiment at the scale ``laptop``. All measurements take turns, so that a busy machine
-slows all alike; the medians count. The share of evaluation in a run of the scale ``laptop`` follows
-from its numbers of updates and episodes. At the scale ``paper`` updates want a GPU; for it the time
-is given that an update of one policy must take for evaluation to be a tenth of policy learning.
+slows all alike; medians are reported. The share of evaluation in a run at the scale ``laptop``
+follows from its numbers of updates and episodes. Updates at the scale ``paper`` need a GPU: it
+prints the time per update of a policy at which evaluation is a tenth of policy learning.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ EXPERIMENT = Path(__file__).parent.parent / "experiments/phase8_mlpwm_mlppolicy.
 
 @attrs.define
 class Timing:
-    """Seconds of one thing, a number a turn."""
+    """One measurement: seconds, a number per turn."""
 
     what: str
     workers: int | None
@@ -63,7 +63,7 @@ class Timing:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the JSON where asked for."""
+    """Measure, print, and write the JSON if asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=list(MT30), metavar="TASK")
     parser.add_argument("--episodes", type=int, default=10)
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def random_act(obs: Any, _: int) -> Any:
-    """What an evaluation costs without any network."""
+    """Random actions, to time an evaluation without any network."""
     return np.random.default_rng(0).uniform(-1, 1, (*obs.shape[:2], ACTION_WIDTH))
 
 
@@ -164,7 +164,7 @@ def experiment(scale: str) -> Any:
 def share(
     scale: str, timings: Sequence[Timing], policies: int, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Evaluation beside training at a scale, for one policy, with the fastest number of workers;
+    """Evaluation's share of training at a scale, for one policy, by the fastest number of workers;
     ``policies``: those that the timed update trains."""
     e = experiment(scale)
     learning = e.policy_learning
@@ -180,7 +180,7 @@ def share(
         "seconds_an_episode": an_episode,
         "milliseconds_an_update_for_a_tenth": 1000 * 9 * seconds / learning.iterations,
     }
-    if scale == "laptop":  # of which the update is
+    if scale == "laptop":  # the scale of the timed update
         an_update = timings[-1].median / policies
         found["milliseconds_an_update"] = 1000 * an_update
         found["share"] = seconds / (seconds + learning.iterations * an_update)
@@ -191,7 +191,7 @@ def print_tables(
     timings: Sequence[Timing], shares: Sequence[dict[str, Any]], options: argparse.Namespace
 ) -> None:
     title = f"{options.episodes} episodes x {len(options.tasks)} tasks x {options.steps} steps"
-    table = Table("what", "workers", "seconds", "steps a second", title=title)
+    table = Table("what", "workers", "seconds", "steps per second", title=title)
     count = options.episodes * len(options.tasks) * options.steps
     for t in timings:
         rate = "" if t.workers is None else f"{count / t.median:,.0f}"
@@ -199,7 +199,7 @@ def print_tables(
     Console().print(table)
     for each in shares:
         tenth = each["milliseconds_an_update_for_a_tenth"]
-        text = f"a tenth of policy learning where an update of a policy takes {tenth:.3g} ms"
+        text = f"a tenth of policy learning if an update of a policy takes {tenth:.3g} ms"
         if "share" in each:
             text += f"; {each['share']:.1%} with the {each['milliseconds_an_update']:.3g} ms above"
         print(f"scale {each['scale']}: evaluation is {text}")

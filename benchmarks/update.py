@@ -4,7 +4,7 @@
     python benchmarks/update.py --world-model flow --policy mlp --size 48M --batch 256 --compile
 
 All measurements of a run take turns, so that a busy machine slows all of them alike; the median of
-the turns counts, after a warm-up. Data are random numbers: time does not depend on them.
+the turns counts, after a warm-up. The data are random numbers, on which time does not depend.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Job:
 
     @property
     def median(self) -> float:
-        """Milliseconds an update."""
+        """Milliseconds per update."""
         return statistics.median(self.milliseconds)
 
     def to_json(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Job:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the JSON where asked for."""
+    """Measure, print, and write the JSON if asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--world-model", nargs="+", default=["mlp", "flow"], metavar="PLUGIN")
     parser.add_argument("--policy", nargs="*", default=["mlp", "flow"], metavar="PLUGIN")
@@ -86,9 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--horizon", type=int, default=16)
     parser.add_argument("--cells", type=int, nargs="+", default=[1, 4], help="policies stacked")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--compile", action="store_true", help="compiled beside eager")
+    parser.add_argument("--compile", action="store_true", help="time compiled updates too")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(argv)
     if options.threads:
@@ -129,7 +129,7 @@ def world_model_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
     settings = dict(SIZES[options.size])
     has_substeps = any(field.name == "substeps" for field in attrs.fields(component.Config))
     if has_substeps and options.size in ("tiny", "laptop"):
-        settings["substeps"] = 2  # as the experiments' laptop scale has it
+        settings["substeps"] = 2  # as in the experiments' laptop scale
     table = plugin_table(component, settings)
     module = build_world_model(table, 0, device)
     state = WorldModelState.initial(own_params(module))
@@ -188,7 +188,7 @@ def policy_jobs(
 
 
 def plugin_table(component: Component, settings: dict[str, Any]) -> PluginTable:
-    """As an experiment would have it, with these settings."""
+    """A plugin's table as in an experiment, with these settings."""
     config = component.Config(**settings)
     return PluginTable(plugin=component.name, config=config, component=component)
 
@@ -200,7 +200,7 @@ def modes(
     label: tuple[str, str, str | None, int],
     parameters: int,
 ) -> list[Job]:
-    """The update eager, and compiled where asked for; each is called once to warm up."""
+    """The update eager, and compiled if asked for; each is called once to warm up."""
     gflop = flops(update, *arguments) / 1e9
     calls: dict[str, Callable[..., Any]] = {"eager": update}
     if options.compile:
@@ -229,7 +229,7 @@ def timed(call: Callable[[], Any], device: str) -> float:
 
 
 def all_ratios(jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    """What the measurements say beside each other."""
+    """The ratios of comparable measurements."""
     by = {(j.update, j.world_model, j.policy, j.cells, j.mode): j.median for j in jobs}
     found = []
 
@@ -254,7 +254,7 @@ def all_ratios(jobs: Sequence[Job]) -> list[dict[str, Any]]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What it ran on; no names of hosts or users."""
+    """The machine, without names of hosts or users."""
     cuda = torch.device(device).type == "cuda"
     return {
         "cpu": cpu_model(),
@@ -267,7 +267,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """As the system calls it."""
+    """The CPU's name, as the system gives it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -296,7 +296,7 @@ def updates_table(jobs: Sequence[Job], options: argparse.Namespace) -> Table:
 
 
 def ratios_table(ratios: Sequence[dict[str, Any]]) -> Table:
-    table = Table("what", "ratio", title="times beside each other")
+    table = Table("what", "ratio", title="ratios of times")
     for each in ratios:
         table.add_row(each["what"], f"{each['ratio']:.2f}")
     return table

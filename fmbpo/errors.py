@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake ends in; the command line prints it and exits with 2."""
+"""The exception for mistakes of the user, and hints for their remedies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: the problem, its place, and the remedy.
+    """A mistake that the user can fix: the problem, its place and the remedy.
 
     The command line prints it without a traceback and exits with status 2.
     """
@@ -35,4 +35,4 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(known)}" if known else "none is known"
+    return f"known: {', '.join(known)}" if known else "none are known"

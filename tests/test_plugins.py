@@ -194,7 +194,7 @@ def test_two_claims_to_one_name_are_refused(install, capsys):
     assert "second-dist" in text
     assert "uninstall" in text
     assert main(["plugins"]) == 0
-    assert "2 distributions offer the policy 'twice'" in capsys.readouterr().err
+    assert "2 distributions provide the policy 'twice'" in capsys.readouterr().err
 
 
 def test_a_distribution_twice_on_the_path_is_one_claim(install):

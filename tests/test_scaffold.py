@@ -68,11 +68,11 @@ def test_trains_beside_those_of_the_repository(
     [
         ("My-Policy", "cannot be the name of a Python package"),
         ("class", "cannot be the name of a Python package"),
-        ("mlp", "offers a policy 'mlp' already"),
-        ("policy_mlp", "a distribution 'fmbpo-policy-mlp' is installed already"),
-        ("json", "is installed already"),
-        ("taken", "is there already"),
-        ("leads_nowhere", "is there already"),
+        ("mlp", "already provides a policy 'mlp'"),
+        ("policy_mlp", "a distribution 'fmbpo-policy-mlp' is already installed"),
+        ("json", "is already installed"),
+        ("taken", "already exists"),
+        ("leads_nowhere", "already exists"),
         ("n" * 300, "File name too long"),
     ],
 )

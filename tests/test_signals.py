@@ -234,7 +234,7 @@ def test_time_limits(text, seconds):
     "text", ["", "0", "0s", "-5", "1.5h", "2 h", "3:60", "1:2:3:4", "1-2-3", "h", "soon", "٣", "1d"]
 )
 def test_bad_time_limits(text, capsys):
-    with pytest.raises(argparse.ArgumentTypeError, match="is no time limit: give 90m"):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a time limit: give 90m"):
         duration(text)
     with pytest.raises(SystemExit) as caught:
         main(["run", "x.toml", f"--time-limit={text}"])

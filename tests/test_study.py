@@ -164,10 +164,10 @@ def test_asked_to_stop_between_two_cells(study, monkeypatch, tmp_path):
         raise ValueError("no ink")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_pictures, "study_panel", broken)
+        patch.setattr(run_pictures.curves, "study_panel", broken)
         status, _, said = study()
     assert status == 0
-    assert said.count("comparison.png is not drawn (no ink); the results are complete") == 1
+    assert said.count("comparison.png (no ink); the results are complete") == 1
     drawn = [path for path in pictures if path.name != "comparison.png"]
     assert sorted((tmp_path / "runs").glob("*/*.png")) == drawn
     status, _, said = study()

@@ -1,4 +1,4 @@
-"""The command line. Parsing imports nothing heavy; each command imports what it needs."""
+"""The command line. Parsing imports nothing heavy; each command imports its own dependencies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fmbpo.errors import UserError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status.
 
-    0: done, 2: a mistake to mend, 75: stopped by a scheduler or a time limit, 130: by Ctrl-C.
+    0: done, 2: a mistake to fix, 75: stopped by a scheduler or a time limit, 130: by Ctrl-C.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     arguments = parser().parse_args(words)
@@ -34,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _discard_output()
         return 1
-    except OSError as error:  # a place that no command looks after: a full disk under stdout, say
+    except OSError as error:  # not handled by a command: a full disk under stdout, say
         place = str(error.filename or "the output")[:200]
-        remedy = "free space, or name another place; everything saved is kept"
+        remedy = "free space, or name another place; all saved files are kept"
         mistake = UserError(error.strerror or str(error), where=place, remedy=remedy)
         print(f"error: {mistake}", file=sys.stderr)
         if error.filename is None:
@@ -45,14 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _discard_output() -> None:
-    """Drop the buffered output, which Python would write again, and fail again, at its end."""
+    """Discard the buffered output, which Python would write again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every command, each from the module of its group."""
+    """The parser of all commands; each group's module adds its own."""
     whole = argparse.ArgumentParser(
-        prog="fmbpo", description="Does flow matching help model-based policy optimisation?"
+        prog="fmbpo",
+        description="Run and compare experiments: does flow matching help model-based policy "
+        "optimisation?",
     )
     whole.add_argument("--version", action="version", version=f"fmbpo {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")

@@ -1,4 +1,4 @@
-"""What several commands share: their arguments, lines for people, stopping and continuing."""
+"""Shared by the commands: arguments, messages, and how a command stops and continues."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,20 +16,20 @@ if TYPE_CHECKING:
 USER_MISTAKE, TRY_AGAIN, INTERRUPTED = 2, 75, 130
 """Exit statuses; 75 is ``EX_TEMPFAIL`` of sysexits.h: the same command continues."""
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-"""Where a module adds its commands."""
+"""The subparsers to which a module adds its commands."""
 
 
 def add(
     commands: Commands, name: str, text: str, work: Callable[[argparse.Namespace], int]
 ) -> argparse.ArgumentParser:
-    """Add a command that does ``work`` and returns the exit status; ``text`` is its help."""
+    """Add a command; ``work`` returns the exit status, ``text`` is the help."""
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.set_defaults(command=work)
     return parser
 
 
 def add_group(commands: Commands, name: str, text: str) -> Commands:
-    """Add a command that has commands of its own, and does nothing without one."""
+    """Add a command that requires one of its subcommands."""
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     return parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -43,12 +42,13 @@ def experiment_arguments(parser: argparse.ArgumentParser) -> None:
                         help='"paper", or a scale that the file defines, such as "laptop" '
                         "(default: paper if a data set is configured, else laptop)")  # fmt: skip
     parser.add_argument("--data", metavar="PATH",
-                        help="the data (default: FMBPO_DATA, or the file's data.path)")  # fmt: skip
+                        help="the data set's folder (default: FMBPO_DATA, or the file's "
+                        "data.path)")  # fmt: skip
     override_argument(parser, "set one value, for example -o policy_learning.iterations=2000")
 
 
 def override_argument(parser: argparse.ArgumentParser, text: str) -> None:
-    """``-o``, any number of times."""
+    """``-o``, which may be repeated."""
     parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE",
                         help=text)  # fmt: skip
 
@@ -65,9 +65,9 @@ def json_argument(parser: argparse._ActionsContainer, what: str) -> None:
 
 
 def experiment_file(text: str) -> Path:
-    """The file itself; if there is none, the one beside it that has the name as an alias."""
+    """The path; for a missing TOML file, the file beside it that has its name as an alias."""
     path = Path(text)
-    if path.exists() or not path.parent.is_dir():
+    if path.suffix != ".toml" or path.exists() or not path.parent.is_dir():
         return path
     from fmbpo.config.load import of_alias
 
@@ -76,11 +76,6 @@ def experiment_file(text: str) -> Path:
         return path
     say(f"{path.stem} is an older name of {found}")
     return found
-
-
-def experiment_or_folder(text: str) -> Path:
-    """``experiment_file`` of a name that ends in ``.toml``; any other name is a folder's."""
-    return experiment_file(text) if text.endswith(".toml") else Path(text)
 
 
 def loading(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -94,14 +89,14 @@ def loading(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def say(line: str) -> None:
-    """Print a line for people on stderr; stdout is for results."""
+    """Print a message on stderr; stdout is for results."""
     print(line, file=sys.stderr, flush=True)
 
 
 def stoppable(
     arguments: argparse.Namespace, work: Callable[[Stop], int], deadline: float | None = None
 ) -> int:
-    """The status of ``work`` under a ``Stop``; if that ends it, print how to continue."""
+    """The status of ``work``; if a ``Stop`` ends it, print the command that continues."""
     from fmbpo.running.stop import Stop
     from fmbpo.runs.outcome import Interrupted
 
@@ -116,7 +111,7 @@ def stoppable(
 
 
 def stoppable_at_once(arguments: argparse.Namespace, work: Callable[[], None]) -> int:
-    """``stoppable`` work that keeps its finished parts, or writes everything or nothing."""
+    """``stoppable`` for work that keeps its finished parts, or writes everything or nothing."""
 
     def ends_at_once(stop: Stop) -> int:
         with stop.ends_at_once():
@@ -134,31 +129,27 @@ _TIMES = (
     r"((?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]?\d)",
     r"(?P<days>\d+)-(?P<hours>\d+)(:(?P<minutes>[0-5]?\d))?",
 )
-"""The forms of a time limit: ``90m``, ``2h``, ``45s``, and those that SLURM takes."""
+"""The formats of a time limit; see ``duration``."""
+_SECONDS = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
 _LONGEST = 366
-"""The longest time limit in days; the system's timer takes no number of any size."""
+"""The longest time limit in days; longer ones could overflow the system's timer."""
 
 
 def duration(text: str) -> float:
-    """Seconds of ``90m``, ``2h``, ``45s``, or of a time as SLURM takes it.
+    """Seconds of ``90m``, ``2h``, ``45s``, or of a time in SLURM's formats.
 
     SLURM's are ``MM``, ``MM:SS``, ``HH:MM:SS``, ``D-HH``, ``D-HH:MM`` and ``D-HH:MM:SS``. Raises
     ``argparse.ArgumentTypeError`` for anything else, for zero, and for more than 366 days.
     """
     found = [match for form in _TIMES if (match := re.fullmatch(form, text, re.ASCII))]
-    given = {
-        unit: float(number) for match in found for unit, number in match.groupdict("0").items()
-    }
-    if not any(given.values()):
+    given = found[0].groupdict("0") if found else {}
+    seconds = sum(_SECONDS[unit] * float(number) for unit, number in given.items())
+    if not seconds:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no time limit: give 90m, 2h, 45s, MM, MM:SS, HH:MM:SS or D-HH:MM:SS"
+            f"{text!r} is not a time limit: give 90m, 2h, 45s, MM, MM:SS, HH:MM:SS or D-HH:MM:SS"
         )
-    try:
-        time = timedelta(**given)
-    except OverflowError:
-        time = timedelta.max
-    if time > timedelta(_LONGEST):
+    if seconds > _LONGEST * _SECONDS["days"]:
         raise argparse.ArgumentTypeError(
             f"{text[:20]!r} is more than {_LONGEST} days: give a shorter time"
         )
-    return time.total_seconds()
+    return seconds

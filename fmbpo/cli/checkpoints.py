@@ -10,16 +10,16 @@ from fmbpo.cli.arguments import Commands, add, say, stoppable_at_once
 
 
 def add_commands(commands: Commands) -> None:
-    """Add them."""
+    """Add these commands."""
     importing = add(
         commands, "import-checkpoint", "import a world model of TD-MPC2 or PWM", _import_checkpoint
     )
-    importing.add_argument("file", type=Path, help="its file, for instance mt30_48M_4900000.pt")
-    importing.add_argument("--out", type=Path, metavar="DIR",
+    importing.add_argument("file", type=Path,
+                           help="the checkpoint file, such as mt30_48M_4900000.pt")  # fmt: skip
+    importing.add_argument("--out", type=Path, metavar="FILE",
                            help="the checkpoint to write (default: checkpoints/NAME)")  # fmt: skip
-    exporting = add(
-        commands, "export-checkpoint", "export a world model to TD-MPC2 and PWM", _export_checkpoint
-    )
+    exporting = add(commands, "export-checkpoint", "export a world model in TD-MPC2's format, "
+                    "which PWM reads", _export_checkpoint)  # fmt: skip
     exporting.add_argument("source", type=Path, help="a pretraining run's folder, or a checkpoint")
     exporting.add_argument("--format", choices=("tdmpc2",), required=True, help="the file's format")
     exporting.add_argument("--out", type=Path, required=True, metavar="FILE",

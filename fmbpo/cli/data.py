@@ -21,17 +21,16 @@ if TYPE_CHECKING:
     from fmbpo.data.collecting import Recipe
 
 EVERY = 5.0
-"""Seconds between two lines."""
-_VERIFYING = "verifying"
+"""Seconds between two lines of progress."""
 
 
 def add_commands(commands: Commands) -> None:
-    """Add them."""
+    """Add these commands."""
     kinds = add_group(commands, "data", "collect, import, describe and verify data sets")
     _add_collect(kinds)
     for kind, text, files in (
         ("tdmpc2", "import the MT30 files that TD-MPC2 published", "*.pt"),
-        ("npz", "import data of your own", "*.npz"),
+        ("npz", "import your own data from .npz files", "*.npz"),
     ):
         one = add(kinds, f"import-{kind}", text, _import)
         one.add_argument("sources", nargs="+", type=Path, metavar="SRC",
@@ -42,10 +41,11 @@ def add_commands(commands: Commands) -> None:
         one.set_defaults(kind=kind, skip_other_tasks=False)
         if kind == "tdmpc2":
             one.add_argument("--skip-other-tasks", action="store_true",
-                             help="leave out tasks that are not in MT30 (MT80 has 50)")  # fmt: skip
+                             help="skip the episodes of tasks that are not in MT30 (MT80 has "
+                             "50 such tasks)")  # fmt: skip
     for name, work, text in (
         ("info", _info, "describe a data set as JSON"),
-        ("verify", _verify, "read every row and compare it with the data set's id"),
+        ("verify", _verify, "read all rows and check them against the data set's id"),
     ):
         one = add(kinds, name, text, work)
         one.add_argument("path", type=store_path,
@@ -71,16 +71,16 @@ def _add_collect(kinds: Commands) -> None:
     mix = collect.add_mutually_exclusive_group()
     mix.add_argument("--recipe", default="default", metavar="NAME|FILE",
                      help="mix of behaviours: default, random, mt30-mini, or a TOML file with a "
-                     "table for each")  # fmt: skip
+                     "table per behaviour")  # fmt: skip
     mix.add_argument("--noise", metavar="X,Y,…",
                      help="instead of a recipe: only the planner, with these standard deviations "
                      "of action noise in equal shares")  # fmt: skip
     collect.add_argument("--policy", type=Path, metavar="RUN",
                          help="a finished run whose policies replace the planner")  # fmt: skip
     collect.add_argument("--workers", type=int, metavar="N", default=os.cpu_count() or 1,
-                         help="processes (default: one per core)")  # fmt: skip
+                         help="worker processes (default: one per core)")  # fmt: skip
     collect.add_argument("--compress", action="store_true",
-                         help="a store of a third of the size, slower to write")  # fmt: skip
+                         help="a smaller store, slower to write")  # fmt: skip
 
 
 def _collect(arguments: argparse.Namespace) -> int:
@@ -103,7 +103,6 @@ def _collect(arguments: argparse.Namespace) -> int:
         compress=arguments.compress,
         policies=policies,
     )
-
     lines = functools.partial(Lines(), "episodes")
     return stoppable_at_once(
         arguments, lambda: print(collect(arguments.out, request, arguments.workers, lines))
@@ -118,7 +117,9 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
             return Recipe(with_noise([float(word) for word in arguments.noise.split(",")]))
         except ValueError:
             where = f"--noise {arguments.noise}"
-            raise UserError("not a list of numbers", where=where, remedy="as 0,0.1,0.3") from None
+            raise UserError(
+                "not a list of numbers", where=where, remedy="write it as 0,0.1,0.3"
+            ) from None
     if not arguments.recipe.endswith(".toml"):
         return recipe_named(arguments.recipe)
     from fmbpo.config import toml
@@ -126,7 +127,7 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     content = toml.read(Path(arguments.recipe)).tree
     if not all(isinstance(value, dict) for value in content.values()):
         raise UserError(
-            "a value stands outside the tables of behaviours",
+            "a value is outside the tables of behaviours",
             where=arguments.recipe,
             remedy="write a table [NAME] for each behaviour",
         )
@@ -140,14 +141,14 @@ def _episodes(arguments: argparse.Namespace, recipe: Recipe) -> dict[str, int]:
     most = recipe.episodes if arguments.episodes is None else arguments.episodes
     if arguments.tasks is None:
         if not recipe.tasks:
-            what, remedy = "the recipe has no tasks of its own", "name the tasks, or mt30 for all"
-            raise UserError(what, where="--tasks", remedy=remedy)
+            remedy = "name the tasks, or mt30 for all"
+            raise UserError("the recipe names no tasks", where="--tasks", remedy=remedy)
         return dict.fromkeys(recipe.tasks, most)
     episodes: dict[str, int] = {}
     for item in arguments.tasks.split(","):
         name, _, count = item.strip().partition("=")
         if count and not re.fullmatch(r"\d{1,9}", count, re.ASCII):
-            what, remedy = f"{count!r} is no number of episodes", "write NAME=COUNT"
+            what, remedy = f"{count!r} is not a number of episodes", "write NAME=COUNT"
             raise UserError(what, where=f"--tasks {item}", remedy=remedy)
         names = list(MT30) if name.lower() == "mt30" else [task_info(name).name]
         episodes.update(dict.fromkeys(names, int(count or most)))
@@ -164,7 +165,6 @@ def _import(arguments: argparse.Namespace) -> int:
         compress=arguments.compress,
         skip_other_tasks=arguments.skip_other_tasks,
     )
-
     lines, free = Lines(of_bytes=CHECKING), host_free()
     return stoppable_at_once(
         arguments,
@@ -182,22 +182,19 @@ def _info(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from fmbpo.data.store import verify
 
-    lines = functools.partial(Lines(of_bytes=_VERIFYING), _VERIFYING)
+    lines = functools.partial(Lines(of_bytes="verifying"), "verifying")
     print(f"ok: {arguments.path} agrees with its id: {verify(arguments.path, lines)}")
     return 0
 
 
 class Lines:
-    """Called with a stage, the number done and the total; at most one line per ``EVERY`` seconds.
-
-    The stage ``of_bytes`` counts bytes.
-    """
+    """Prints progress, at most a line per ``EVERY`` seconds; the stage ``of_bytes`` is in bytes."""
 
     def __init__(self, of_bytes: str = "") -> None:
         self._of_bytes, self._pace, self._said = of_bytes, Pace("", 0, 0, 0.0), 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """``done`` of ``total`` of the stage."""
+        """Report ``done`` of ``total`` parts of the stage."""
         now = time.monotonic()
         if self._pace.stage != stage:
             self._pace, self._said = Pace(stage, done, total, now), now

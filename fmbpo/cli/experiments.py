@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     from fmbpo.running.stop import Stop
 
 TABLE_WIDTH = 120
-"""Columns of the closing table, if the terminal has no more."""
+"""Width of the closing table in characters, unless the terminal is wider."""
 
 
 def add_commands(commands: Commands) -> None:
-    """Add them."""
+    """Add these commands."""
     run = add(commands, "run", "run or continue an experiment or a study", _run)
     experiment_arguments(run)
     runs_argument(run)
     json_argument(run, "the summary")
     run.add_argument("--time-limit", type=duration, metavar="TIME",
-                     help="save and stop (status 75) before this much time has passed: 90m, 2h, "
+                     help="save and stop (status 75) before this time has passed: 90m, 2h, "
                      "45s, or SLURM's MM, MM:SS, HH:MM:SS, D-HH:MM:SS")  # fmt: skip
 
     check = add(commands, "check", "check an experiment or a study without training", _check)
@@ -50,9 +50,8 @@ def add_commands(commands: Commands) -> None:
     runs_argument(check)
     json_argument(check, "the checks")
 
-    compare = add(
-        commands, "compare", "print how experiments differ; fail on undeclared ones", _compare
-    )
+    compare = add(commands, "compare", "print the differences between experiments; fail if one is "
+                  "undeclared", _compare)  # fmt: skip
     compare.add_argument("experiments", type=experiment_file, nargs="+", metavar="FILE",
                          help="two or more TOML files of experiments")  # fmt: skip
     compare.add_argument("--scale", default="paper", metavar="NAME",
@@ -75,7 +74,7 @@ def add_commands(commands: Commands) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     limit: float | None = arguments.time_limit
     deadline = None if limit is None else time.monotonic() + limit
-    out = sys.stdout  # for results; plugins' own prints go to stderr
+    out = sys.stdout  # for results; anything that a plugin prints goes to stderr
     with contextlib.redirect_stdout(sys.stderr):
         return stoppable(arguments, lambda stop: _run_until(stop, arguments, out), deadline)
 
@@ -96,13 +95,11 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
             before.print(sys.stderr)
         before.raise_failures()
         say(before.line)
-        runner: StudyRunner | Runner
         session = Session(root=root, say=say, draw=draw, expected=before.seconds)
         if study:
-            runner = StudyRunner(study, session, before.loaded)
+            runner: StudyRunner | Runner = StudyRunner(study, session, before.loaded)
         else:
-            data = before.loaded[0][1] if before.loaded else None
-            runner = Runner(cells[""], session, data)
+            runner = Runner(cells[""], session, before.loaded[0][1] if before.loaded else None)
     stream = sys.stderr if arguments.json else out
     width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
     if isinstance(runner, StudyRunner):
@@ -158,7 +155,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     if len(arguments.experiments) < 2:
         raise UserError("only one experiment is named", where="compare", remedy="name another")
-    # The files are compared; the data that they would run on do not matter.
+    # The comparison is of the files; the data set does not matter.
     experiments = [
         load_experiment(file, scale=arguments.scale, data="embedded")
         for file in arguments.experiments

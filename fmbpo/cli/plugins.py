@@ -1,4 +1,4 @@
-"""``plugins``: list, check and start plugins."""
+"""``plugins``: list, check and create plugins."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from fmbpo.plugins import GROUPS, list_plugins
 
 
 def add_commands(commands: Commands) -> None:
-    """Add them."""
-    plugins = add(commands, "plugins", "list, check or start plugins", _plugins)
+    """Add these commands."""
+    plugins = add(commands, "plugins", "list, check or create plugins", _plugins)
     json_argument(plugins, "the list")
     kinds = plugins.add_subparsers(metavar="[COMMAND]")
     checking = add(kinds, "check", "check plugins against the contract", _plugins_check)
     checking.add_argument("name", nargs="?", help="the plugin's name (default: every plugin)")
     checking.add_argument("--kind", choices=tuple(GROUPS),
-                          help="needed if plugins of both kinds have the name")  # fmt: skip
-    override_argument(checking, "set one of the plugin's settings; the others are its small ones")
+                          help="the plugin's kind; needed if plugins of both kinds have this "
+                          "name")  # fmt: skip
+    override_argument(checking, "set one of the plugin's settings; the others keep their small "
+                      "values")  # fmt: skip
     json_argument(checking, "the checks")
     new = add(kinds, "new", "write a new plugin that passes the contract", _plugins_new)
-    new.add_argument("kind", choices=tuple(GROUPS), help="the plugin's role")
-    new.add_argument("name", help="its name and its package's, for instance my_policy")
+    new.add_argument("kind", choices=tuple(GROUPS), help="the plugin's kind")
+    new.add_argument("name", help="the name of the plugin and its package, for instance my_policy")
     new.add_argument("--out", type=Path, default=Path(), metavar="DIR",
-                     help="the folder that its own folder goes into (default: .)")  # fmt: skip
+                     help="the folder in which to create the plugin's folder "
+                     "(default: .)")  # fmt: skip
 
 
 def _plugins(arguments: argparse.Namespace) -> int:
@@ -41,7 +44,7 @@ def _plugins(arguments: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     if not rows:
-        print("no plugin is installed; install one: pip install -e plugins/NAME")
+        print("no plugins are installed; to install one: pip install -e plugins/NAME")
         return 0
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
     for row in [{key: key for key in widths}, *rows]:
@@ -49,7 +52,9 @@ def _plugins(arguments: argparse.Namespace) -> int:
     claims = Counter((listing.kind, listing.name) for listing in found)
     for (kind, name), count in claims.items():
         if count > 1:
-            say(f"WARNING: {count} distributions offer the {kind} {name!r}: uninstall all but one")
+            say(
+                f"WARNING: {count} distributions provide the {kind} {name!r}: uninstall all but one"
+            )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Commands about run folders: their state, their comparison, what in them can be removed."""
+"""Commands on run folders: show their state, compare them, remove files that are not needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fmbpo.cli.arguments import (
     Commands,
     add,
     add_group,
-    experiment_or_folder,
+    experiment_file,
     json_argument,
     runs_argument,
     say,
@@ -24,7 +24,7 @@ from fmbpo.errors import UserError
 
 
 def add_commands(commands: Commands) -> None:
-    """Add them."""
+    """Add these commands."""
     status = add(commands, "status", "show the state, progress and return of every run", _status)
     runs_argument(status)
     status.add_argument("--phase", metavar="NAME", help="show only the runs of this phase")
@@ -33,17 +33,17 @@ def add_commands(commands: Commands) -> None:
     form.add_argument("--markdown", action="store_true", help="print a table in Markdown")
 
     kinds = add_group(commands, "runs", "prune run folders, or import results")
-    prune = add(kinds, "prune", "list what complete runs no longer need; with --yes, remove it",
-                _prune)  # fmt: skip
+    prune = add(kinds, "prune", "list the files that complete runs no longer need; with --yes, "
+                "remove them", _prune)  # fmt: skip
     runs_argument(prune)
-    prune.add_argument("--yes", action="store_true", help="remove it")
+    prune.add_argument("--yes", action="store_true", help="remove these files")
     importing = add(kinds, "import", "import results that were recorded elsewhere", _import)
-    importing.add_argument("file", type=Path, help="a CSV file with the columns in "
-                           "docs/statistics.md")  # fmt: skip
+    importing.add_argument("file", type=Path, help="a CSV file with the columns that "
+                           "docs/statistics.md lists")  # fmt: skip
     runs_argument(importing)
 
     report = add(commands, "report", "compare runs: tables, figures, statistics", _report)
-    report.add_argument("runs_of", type=experiment_or_folder, nargs="+", metavar="FILE|FOLDER",
+    report.add_argument("runs_of", type=experiment_file, nargs="+", metavar="FILE|FOLDER",
                         help="the file of a study or an experiment, or a folder of a study, a run "
                         "or imported results")  # fmt: skip
     report.add_argument("--out", type=Path, required=True, metavar="DIR",
@@ -86,13 +86,14 @@ def _prune(arguments: argparse.Namespace) -> int:
             try:
                 waste = remove(run, waste)
             except UserError as error:
-                say(f"left as it is: {error}")
+                say(f"not pruned: {error}")
                 continue
         for one in waste:
             print(f"{one.path}  {bytes_text(one.size)}  {one.why}")
             found, total = found + 1, total + one.size
-    done = "removed" if arguments.yes else "would be removed; --yes removes it"
-    print(f"{found} of {bytes_text(total)} {done}" if found else "nothing to remove")
+    done = "removed" if arguments.yes else "would be removed; --yes removes them"
+    files = f"{found} file{'' if found == 1 else 's'}, {bytes_text(total)},"
+    print(f"{files} {done}" if found else "nothing to remove")
     return 0
 
 
@@ -113,7 +114,7 @@ def _write(arguments: argparse.Namespace) -> None:
     from fmbpo.compare.reading import records_of
     from fmbpo.report.pages import check_place, write_report
 
-    check_place(arguments.out)  # before the work, not after it
+    check_place(arguments.out)  # fails before the work, not after it
     folders = [folder for one in arguments.runs_of for folder in _folders(one, arguments.runs)]
     comparison = compare(
         records_of(folders),
@@ -146,9 +147,8 @@ def _folders(named: Path, root: Path) -> list[Path]:
     found = sorted(path for path in root.glob(f"{name}__*") if path.is_dir())
     if len(found) == 1:
         return found
-    if not found:
-        what, remedy = f"there is no run of {name}", f"fmbpo run {named}, or --runs DIR"
-    else:
+    what, remedy = f"there is no run of {name}", f"give --runs DIR, or `fmbpo run {named}` first"
+    if found:
         what = f"there are {len(found)} runs of {name}"
-        remedy = f"name a folder: {', '.join(path.name for path in found)}"
+        remedy = f"name one of their folders: {', '.join(path.name for path in found)}"
     raise UserError(what, where=str(root), remedy=remedy)

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     from fmbpo.running.trained_policies import LoadedPolicy
     from fmbpo.tasks.film import ActOnce
 
-Observation: TypeAlias = "NDArray[Any]"
 _SMALLEST, _LARGEST = 16, 4096
-"""Pixels of a side."""
+"""Limits of a video's width and height, in pixels."""
 
 
 def add_commands(commands: Commands) -> None:
-    """Add them."""
+    """Add these commands."""
     tasks = add(commands, "tasks", "list the tasks of MT30, or film a policy in one", _tasks)
     json_argument(tasks, "the list")
     kinds = tasks.add_subparsers(metavar="[COMMAND]")
@@ -45,7 +44,7 @@ def add_commands(commands: Commands) -> None:
                         help="a .mp4, .gif or .webp file (default: RUN/videos/TASK__SEED.mp4, "
                         "which reports show; TASK.mp4 for random actions)")  # fmt: skip
     render.add_argument("--size", type=_size, default=(320, 240), metavar="WxH",
-                        help="pixels (default: 320x240)")  # fmt: skip
+                        help="width and height in pixels (default: 320x240)")  # fmt: skip
     render.add_argument("--steps", type=_whole_number(1), default=500, metavar="N",
                         help="steps of the episode (default: all 500)")  # fmt: skip
 
@@ -68,7 +67,7 @@ def _tasks(arguments: argparse.Namespace) -> int:
         table.add_row(str(info.index), info.name, str(info.obs_dim), str(info.action_dim), *scores)
     console = Console(file=sys.stdout, highlight=False)
     console.print(table)
-    console.print("PWM, TD-MPC2: published mean returns, of 1000 at most.")
+    console.print("PWM, TD-MPC2: published mean returns (maximum 1000).")
     return 0
 
 
@@ -81,7 +80,7 @@ def _render(arguments: argparse.Namespace) -> int:
         )
     if arguments.policy is None and arguments.seed is not None:
         raise UserError(
-            "random actions have no trained policy to choose",
+            "a seed selects a trained policy; random actions have none",
             where="--seed",
             remedy="name a run with --policy RUN, or choose the initial state with --episode N",
         )
@@ -98,7 +97,7 @@ def _film_random(arguments: argparse.Namespace) -> None:
     generator = np.random.default_rng(episode)
     say(f"{task}: random actions, since no --policy is given")
 
-    def act(_: Observation) -> Observation:
+    def act(_: NDArray[Any]) -> NDArray[Any]:
         return generator.uniform(-1, 1, ACTION_WIDTH).astype(np.float32)
 
     out = arguments.out or Path(f"{task}.mp4")
@@ -118,13 +117,13 @@ def _film_run(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"one file cannot hold the {len(tasks)} tasks of the run",
             where=f"--out {arguments.out}",
-            remedy=f"name one of {', '.join(tasks)}, or leave --out out",
+            remedy=f"name one of {', '.join(tasks)}, or omit --out",
         )
     for task in tasks:
         policy = load_policy(arguments.policy, task, seed)
 
-        def act(obs: Observation, policy: LoadedPolicy = policy) -> Observation:
-            action: Observation = policy.act(obs[None])[0]
+        def act(obs: NDArray[Any], policy: LoadedPolicy = policy) -> NDArray[Any]:
+            action: NDArray[Any] = policy.act(obs[None])[0]
             return action
 
         out = arguments.out or arguments.policy / "videos" / f"{task}__{seed}.mp4"
@@ -152,7 +151,7 @@ def _film(
 def _whole_number(low: int) -> Callable[[str], int]:
     def number(text: str) -> int:
         if not text.isdecimal() or not low <= int(text) < 2**31:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {low}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {low}")
         return int(text)
 
     return number
@@ -163,6 +162,6 @@ def _size(text: str) -> tuple[int, int]:
     size = (int(found[1]), int(found[2])) if found else (0, 0)
     if not all(_SMALLEST <= side <= _LARGEST for side in size):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no size such as 320x240, each side {_SMALLEST} to {_LARGEST} pixels"
+            f"{text!r} is not a size such as 320x240, each side {_SMALLEST} to {_LARGEST} pixels"
         )
     return size

@@ -1,4 +1,4 @@
-"""Warnings that come before any number of a comparison."""
+"""Warnings that precede the numbers of a comparison."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fmbpo.compare.comparison import OVERALL, Record, Section
 from fmbpo.runs.findings import by_gate
 
 _SHOWN = 8
-"""How many differing settings are named; the rest is counted."""
+"""The number of differing settings that are named; the others are only counted."""
 
 
 def in_section(section: Section) -> list[str]:
@@ -23,9 +23,9 @@ def across_sections(sections: Sequence[Section]) -> list[str]:
     lines = []
     if len(sections) > 1:
         lines.append("The sections have different bases: nothing is ranked between them.")
-    budgets = dict.fromkeys(b.budget for section in sections for b in section.bases)
-    if len(sections) > 1 and len(budgets) > 1:
-        lines.append(f"Budgets differ between sections: {' | '.join(budgets)}.")
+        budgets = dict.fromkeys(b.budget for section in sections for b in section.bases)
+        if len(budgets) > 1:
+            lines.append(f"Budgets differ between sections: {' | '.join(budgets)}.")
     phases = dict.fromkeys(r.phase for s in sections for r in s.records if r.phase)
     if len(phases) > 1:
         lines.append(f"Runs of several phases of the study: {', '.join(phases)}.")
@@ -39,13 +39,13 @@ def _mixed(section: Section) -> Iterator[str]:
 
 
 def _identical(section: Section) -> Iterator[str]:
-    """Equal returns in every episode, unless all returns are one number (1000, say)."""
+    """Equal returns in every episode, unless all of them are the same number, such as 1000."""
     seen: dict[tuple[object, ...], tuple[Record, str]] = {}
     for record in section.records:
         for task, seed, score in record.policies:
             place = f"{record.cell} ({task}, seed {seed})"
             other, first = seen.setdefault((task, score.returns), (record, place))
-            # Within a run a health gate reports it.
+            # Within one run, a health gate reports this.
             if other is not record and len(set(score.returns)) > 1:
                 yield f"Identical returns in every episode: {first} and {place}."
 
@@ -62,13 +62,11 @@ def _settings(section: Section) -> Iterator[str]:
     found = []
     for key in dict.fromkeys(key for record in known for key in record.settings):
         shared = _is_shared(key, known)
-        groups: dict[str, list[Record]] = {}
+        groups: dict[str, dict[str, None]] = {}
         for record in known:
-            groups.setdefault("" if shared else _level(record, key), []).append(record)
-        for group in groups.values():
-            values = dict.fromkeys(json.dumps(r.settings.get(key)) for r in group)
-            if len(values) > 1:
-                found.append(f"{key}: {' | '.join(values)}")
+            level = "" if shared else _level(record, key)
+            groups.setdefault(level, {})[json.dumps(record.settings.get(key))] = None
+        found += [f"{key}: {' | '.join(values)}" for values in groups.values() if len(values) > 1]
     if found:
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         yield f"Runs differ beyond the factors: {'; '.join(found[:_SHOWN])}{more}."
@@ -98,7 +96,7 @@ def _missing(section: Section) -> Iterator[str]:
     for cell in section.cells:
         absent = [task for task in tasks if (cell, task) not in have]
         if absent:
-            yield f"{cell} has no {', '.join(absent)}: no overall number contains it."
+            yield f"{cell} has no {', '.join(absent)}: excluded from numbers over all tasks."
         for task in tasks:
             all_seeds = set().union(*(have[c, t] for c, t in have if t == task))
             missing = all_seeds - have.get((cell, task), all_seeds)
@@ -112,7 +110,7 @@ def _seeds(section: Section) -> Iterator[str]:
         str(r.cell) for r in section.results if r.task != OVERALL and len(r.seeds) == 1
     )
     if single:
-        yield f"One seed on a task, so without an interval: {', '.join(single)}."
+        yield f"One seed on a task, so no interval: {', '.join(single)}."
     unordered = dict.fromkeys(str(r.cell) for r in section.records if not r.seeds_ordered)
     if unordered:
         yield (
@@ -121,7 +119,7 @@ def _seeds(section: Section) -> Iterator[str]:
         )
     seeds = {(r.task, frozenset(r.seeds)) for r in section.results if r.task != OVERALL}
     if len(seeds) > len({task for task, _ in seeds}):
-        yield "Seeds differ between cells, so these are not paired by seed on the tasks concerned."
+        yield "Seeds differ between cells on some tasks, so cells are not paired by seed there."
 
 
 def _episodes(section: Section) -> Iterator[str]:

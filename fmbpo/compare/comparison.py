@@ -1,4 +1,4 @@
-"""Runs, and their comparison, as data: the report only shows it."""
+"""Runs and their comparison as data, which the report shows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Cell:
 
 @attrs.frozen
 class Basis:
-    """The settings that must agree before returns are pooled or ranked; each a line for readers.
+    """The settings that must agree before returns are pooled or ranked; each as text.
 
     ``protocol``: frozen, finetuned or scratch. ``conventions``: the bundle, or every option.
     ``scale``: paper, laptop, ... ``data``: the data set's id. ``evaluation``: episodes and the seed
@@ -47,10 +47,7 @@ class Basis:
 
 @attrs.frozen
 class Score:
-    """One policy's final evaluation: the mean return, and the return of every episode if known.
-
-    ``episodes`` is None if the source of an imported number does not give it.
-    """
+    """One policy's final evaluation: the mean, and every return and their number if known."""
 
     mean: float
     returns: tuple[float, ...] = ()
@@ -62,13 +59,11 @@ class Record:
     """One run of policies. ``scores[task][seed]``; ``curves[task][seed]`` during training.
 
     ``model_errors``: horizon in agent steps -> held-out error of observations, in standard
-    deviations. ``petaflops`` and ``seconds``: the cost of all training; ``pretraining_petaflops``
-    and ``pretraining_seconds``: the part of it that pretrained the run's world model, which other
-    runs may share; ``hardware``: the machine's device. ``checkpoint``: where the world model came
-    from. ``seeds_ordered``: whether seeds of the same name in two runs are the same seeds, so that
-    they may be paired. ``source``: the folder or the imported file. ``videos``: (task, seed) ->
-    file. ``settings``: every other setting that changes results, by key path; empty for imported
-    results.
+    deviations. ``petaflops`` and ``seconds``: the cost of all training; ``pretraining_*``: the part
+    that pretrained the world model, which other runs may share. ``checkpoint``: the world model's
+    origin. ``seeds_ordered``: whether seeds of the same name in two runs may be paired. ``source``:
+    the folder or the imported file. ``videos``: (task, seed) -> file. ``settings``: all other
+    settings that change results, by key path; empty for imported results.
     """
 
     name: str
@@ -98,10 +93,7 @@ class Record:
 
     @property
     def pretrained(self) -> str:
-        """The identity of the pretrained world model, wherever its files lie.
-
-        A run that does not record it has a world model of its own.
-        """
+        """The identity of the pretrained world model; the run itself if it records none."""
         return str(self.settings.get("world_model_weights") or self.checkpoint or self.source)
 
 
@@ -118,9 +110,8 @@ class Estimate:
 class CellResult:
     """One cell on one task, or over all (``task == OVERALL``).
 
-    ``mean`` and ``iqm`` (interquartile mean) over seeds, in returns (0 to 1000) for one task and
-    divided by 1000 over all. ``pwm`` and ``tdmpc2``: the published returns, for all tasks their
-    mean; None if they are not published.
+    ``mean`` and ``iqm`` (interquartile mean) over seeds: returns (0 to 1000) on one task, returns
+    divided by 1000 over all. ``pwm`` and ``tdmpc2``: published returns or their mean, if known.
     """
 
     cell: Cell
@@ -137,11 +128,10 @@ class CellResult:
 class Effect:
     """A contrast between cells on one task, or over all.
 
-    ``name``: for people, e.g. ``"policy: flow - mlp"``. ``difference`` is in the unit of
-    ``CellResult.mean``; positive: the level named first is better. ``improvement``: the probability
-    that it is better on a task and seed drawn at random (0.5: no difference), None for an
-    interaction. ``paired``: by task and seed. ``verdict``: "flow ahead", "mlp ahead" or
-    "no decision", from the interval of ``difference`` alone.
+    ``name``: for example ``"policy: flow - mlp"``. ``difference``, in the unit of
+    ``CellResult.mean``, is positive if the level named first is better. ``improvement``: the
+    probability that it is better on a random task and seed, None for an interaction. ``paired``: by
+    task and seed. ``verdict``: "flow ahead", "mlp ahead" or "no decision".
     """
 
     name: str
@@ -166,10 +156,9 @@ class Profile:
 
 @attrs.frozen
 class Cost:
-    """The cost of training a cell: all of its runs, the pretraining of each world model once.
+    """The cost of a cell's training, each pretraining once; mean returns of the tasks per cost.
 
-    Returns per cost are of the same runs; each of the cell's tasks counts the same. None if the
-    cost is not recorded.
+    None if it is not recorded.
     """
 
     cell: Cell
@@ -184,8 +173,8 @@ class Cost:
 class Section:
     """Runs that may be compared: one basis, or several if mixing was allowed.
 
-    ``title`` names the basis and the mixed fields. ``tasks``: those that every cell has; only these
-    enter overall numbers. All lists are in the order of ``cells``, tasks in the study's order.
+    ``title`` names the basis and the mixed fields. Only ``tasks``, which all cells have, enter
+    overall numbers. All lists are in the order of ``cells``, tasks in the study's order.
     """
 
     title: str
@@ -204,9 +193,7 @@ class Section:
 
 @attrs.frozen(kw_only=True)
 class Comparison:
-    """All sections. ``attention``: warnings to read first, by section title ("": about all
-    sections): missing seeds, failed health gates, identical returns, unequal numbers of episodes,
-    different budgets."""
+    """All sections. ``attention``: warnings to read first, by section title ("": all sections)."""
 
     name: str
     sections: Sequence[Section]

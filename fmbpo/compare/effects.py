@@ -1,9 +1,8 @@
-"""Effects of the factorial: the change when one factor changes, and whether it is certain.
+"""Effects of the factorial: the change when one factor changes, and its significance.
 
 The main effect of a factor is its difference averaged over the other factor's levels; the
-interaction is the difference of two such differences. Any number of levels and cells will do: every
-pair of levels that shares a level of the other factor has an effect, every complete 2x2 part an
-interaction.
+interaction is the difference between two such differences. Every pair of levels that shares a level
+of the other factor has an effect, every complete 2x2 part has an interaction.
 """
 
 from __future__ import annotations
@@ -20,9 +19,7 @@ from fmbpo.compare.comparison import UNDECIDED, Cell, Effect
 from fmbpo.compare.statistics import Array
 
 Values: TypeAlias = Mapping[Cell, Mapping[str, Mapping[str, float]]]
-"""``values[cell][task][seed]``."""
-
-_OF = {"world_model": "world model", "policy": "policy"}
+"""Mean returns, ``values[cell][task][seed]``."""
 
 
 @attrs.frozen
@@ -39,10 +36,7 @@ class Contrast:
 
 
 def contrasts(cells: Sequence[Cell]) -> list[Contrast]:
-    """Every effect that these cells have, whatever their order.
-
-    Of two levels, the first by name minus the other: "a - b".
-    """
+    """Every effect of these cells; of two levels, the first by name minus the other: "a - b"."""
     return [*_main("world_model", cells), *_main("policy", cells), *_interactions(cells)]
 
 
@@ -57,10 +51,10 @@ def _main(kind: Literal["world_model", "policy"], cells: Sequence[Cell]) -> list
         weights: dict[Cell, float] = {}
         for better, worse in pairs:
             weights |= {better: 1 / len(pairs), worse: -1 / len(pairs)}
-        name = f"{_OF[kind]}: {b} - {a}"
+        name = f"{kind.replace('_', ' ')}: {b} - {a}"
         if len(pairs) < len(across):
             levels = sorted(getattr(pair[0], other) for pair in pairs)
-            name += f" ({_OF[other]} {', '.join(levels)} alone)"
+            name += f" ({other.replace('_', ' ')} {', '.join(levels)} alone)"
         found.append(Contrast(kind, name, weights, pairs, f"{b} ahead", f"{a} ahead"))
     return found
 
@@ -80,7 +74,7 @@ def _interactions(cells: Sequence[Cell]) -> list[Contrast]:
 
 
 def _levels(cells: Sequence[Cell], factor: str) -> list[str]:
-    """By name, the last first: of two, the first is subtracted from the second."""
+    """Sorted by name, the last first: of two, the first is subtracted from the second."""
     return sorted({getattr(cell, factor) for cell in cells}, reverse=True)
 
 
@@ -97,8 +91,8 @@ def effect(
 
     ``unit`` divides the difference. ``unordered``: cells whose seeds' names mean nothing. Seeds are
     paired if all cells have the same seeds and resampling pairs can reach the level
-    (``statistics.reachable``); else each cell's seeds are resampled by themselves, which is no
-    worse for independent seeds.
+    (``statistics.reachable``); else each cell's seeds are resampled independently, which is no
+    worse if they are independent.
     """
     cells, tasks = sorted(of.weights), sorted(tasks)
     same = all(len({frozenset(values[cell][name]) for cell in cells}) == 1 for name in tasks)

@@ -1,4 +1,4 @@
-"""Compares records of one basis, and refuses others unless the user allowed the difference."""
+"""Compares records of one basis; refuses others unless the user allows the difference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fmbpo.errors import UserError, did_you_mean
 FIELDS = tuple(field.name for field in attrs.fields(Basis))
 """Fields of a basis, by the names that ``mixing`` takes."""
 TITLED = ("protocol", "conventions", "scale")
-"""The fields that stand in every section's title."""
+"""The fields that every section's title gives."""
 
 
 def compare(
@@ -26,10 +26,9 @@ def compare(
 ) -> Comparison:
     """Compare records of one basis; nothing is pooled or ranked across different ones.
 
-    ``mixing`` names fields of the basis that may differ within a section: its title and the names
-    of its records then say so. ``separate`` puts different bases side by side, each in a section
-    of its own. Raises ``UserError`` that names the differences if neither allows them, for unknown
-    fields, and if two runs have the same cell, basis, task and seed.
+    ``mixing``: fields of the basis that may differ within a section, whose title and records' names
+    then say so. ``separate`` puts each basis into its own section. Raises ``UserError`` for
+    differences that neither allows, unknown fields, and two runs of one cell, basis, task and seed.
     """
     for field in mixing:
         if field not in FIELDS:
@@ -51,15 +50,14 @@ def compare(
         mixed = [field for field in _differing(bases) if field in mixing]
         _each_once(group)
         title = _title(bases, mixed, told)
-        section = make_section(title, [_labelled(record, mixed) for record in group], mixed)
+        labelled = [_labelled(record, mixed) for record in group] if mixed else group
+        section = make_section(title, labelled, mixed)
         sections.append(section)
-        attention[title] = in_section(section)
-    attention[""] = across_sections(sections)
-    return Comparison(
-        name=name,
-        sections=sections,
-        attention={title: lines for title, lines in attention.items() if lines},
-    )
+        if lines := in_section(section):
+            attention[title] = lines
+    if lines := across_sections(sections):
+        attention[""] = lines
+    return Comparison(name=name, sections=sections, attention=attention)
 
 
 def _differing(bases: Sequence[Basis]) -> dict[str, list[str]]:
@@ -73,12 +71,12 @@ def _refusal(groups: Sequence[Sequence[Record]], mixing: Collection[str]) -> Use
     bases = [group[0].basis for group in groups]
     differing = {f: values for f, values in _differing(bases).items() if f not in mixing}
     fields = "; ".join(f"{field}: {' | '.join(values)}" for field, values in differing.items())
-    remedy = "--separate shows them side by side and ranks nothing between them"
+    remedy = "--separate shows them side by side without ranking them"
     places = [{(r.cell, task, seed) for r in group for task, seed, _ in r.policies}
               for group in groups]  # fmt: skip
     if len(set().union(*places)) == sum(map(len, places)):
         options = " ".join(f"--allow-mixing {field}" for field in differing)
-        remedy += f"; {options} compares them nevertheless and says so"
+        remedy += f"; {options} compares them anyway and says so"
     return UserError(
         f"these runs must not be ranked against each other: they differ in {fields}",
         remedy=remedy,
@@ -112,8 +110,6 @@ def _title(bases: Sequence[Basis], mixed: Sequence[str], told: Collection[str]) 
 
 
 def _labelled(record: Record, mixed: Sequence[str]) -> Record:
-    if not mixed:
-        return record
     fields = ", ".join(f"{field}: {_short(getattr(record.basis, field))}" for field in mixed)
     return attrs.evolve(record, name=f"{record.name} [{fields}]")
 

@@ -1,4 +1,4 @@
-"""Results that no run of this program made: from a CSV file to folders that reports read."""
+"""Results from outside this program: from a CSV file to folders that reports read."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from fmbpo.runs.status import IMPORTED
 from fmbpo.tasks.mt30 import task_info
 
 NOT_STATED = "not stated"
-"""The entry of a basis that the file leaves open."""
-_HIGHEST, _HAIR = 1000.0, 1e-6
-"""Every return lies in 0..1000: a thousand rewards of 0..1. The hair is for rounded sums."""
+"""The entry of a basis that the file does not give."""
+_HIGHEST, _TOLERANCE = 1000.0, 1e-6
+"""Returns are in 0..1000: a thousand rewards of 0..1. The tolerance is for rounded sums."""
 _LONGEST = 40
-"""Characters of a part of a folder's name, and of a value in a message."""
+"""The most characters of a part of a folder's name, and of a value in a message."""
 _KEY = ("phase", "experiment", "protocol", "world_model", "policy")
 _STATED = ("conventions", "scale", "data", "evaluation", "budget")
 _SHARED = (*_STATED, "checkpoint", "seeds_ordered")
 _NEEDED = ("phase", "protocol", "world_model", "policy", "task", "seed", "return")
 _COLUMNS = (*_NEEDED, "experiment", *_SHARED, "episodes")
 _FORMS = {
-    "seed": (r"\d{1,18}", "is no whole number of at most 18 digits", ""),
+    "seed": (r"\d{1,18}", "is not a whole number of at most 18 digits", ""),
     "return": (
         r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?",
-        "is no decimal number",
+        "is not a decimal number",
         "write it as 972.5 or 9.725e+02",
     ),
-    "episodes": (r"|0*[1-9]\d{0,17}", "is no number of episodes", ""),
+    "episodes": (r"|0*[1-9]\d{0,17}", "is not a number of episodes", ""),
     "seeds_ordered": ("|true|false", "is not true or false", ""),
 }
-"""The columns that are not plain text: their form, and the complaint and remedy without it."""
+"""The columns that are not plain text: the pattern, and the problem and remedy without a match."""
 
 
 def import_results(file: Path, root: Path) -> list[Path]:
@@ -49,32 +49,30 @@ def import_results(file: Path, root: Path) -> list[Path]:
     checkpoint, episodes, seeds_ordered (true or false: whether seeds of the same name are the same
     seeds). All optional columns except ``episodes`` must be the same in all rows of a folder.
 
-    Repeating an import changes nothing. Raises ``UserError`` that names the line of a mistake in
-    the file, or the folder that holds another import; nothing is written then.
+    Repeating an import changes nothing. Raises ``UserError`` for a mistake in the file, with its
+    line, and for a folder that contains another import; nothing is written then.
     """
     folders = {root / _folder(key): content for key, content in _contents(file).items()}
-    new = {}
     with disk_errors(root):
         for folder, content in folders.items():
-            if not (folder / IMPORTED).is_file():
-                new[folder] = content
-            elif read_json(folder / IMPORTED) != content:
+            if (folder / IMPORTED).is_file() and read_json(folder / IMPORTED) != content:
                 raise UserError(
-                    "another import of the same phase, protocol and cell is there",
+                    "there is another import of the same phase, protocol and cell",
                     where=str(folder),
-                    remedy="remove that folder to replace it, or name this one's experiment",
+                    remedy="remove that folder to replace it, or name this import's experiment",
                 )
-        for folder, content in new.items():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / IMPORTED, content)
+        for folder, content in folders.items():
+            if not (folder / IMPORTED).is_file():
+                folder.mkdir(parents=True, exist_ok=True)
+                write_json(folder / IMPORTED, content)
     return list(folders)
 
 
 def read_imported(folder: Path) -> Record:
     """The record of an imported folder.
 
-    Raises ``UserError`` if its file cannot be read, ``KeyError``, ``TypeError``, ``ValueError`` or
-    ``AttributeError`` if it holds something else.
+    Raises ``UserError`` if its file cannot be read; ``KeyError``, ``TypeError``, ``ValueError`` or
+    ``AttributeError`` if its content is not that of an import.
     """
     content = read_json(folder / IMPORTED)
     return Record(
@@ -97,7 +95,7 @@ def read_imported(folder: Path) -> Record:
 
 
 def _folder(key: tuple[str, ...]) -> str:
-    """A readable name; its digest keeps it apart from other keys."""
+    """A readable name, with a digest that makes it unique."""
     phase, experiment, protocol, *cell = key
     parts = [f"imported-phase{phase}", experiment, protocol, "-".join(cell)]
     clean = [re.sub(r"[^A-Za-z0-9.+-]+", "-", part)[:_LONGEST].strip("-") for part in parts]
@@ -142,7 +140,7 @@ def _add(row: Mapping[str, Any], contents: dict[tuple[str, ...], dict[str, Any]]
             raise UserError(
                 f"{name} is {row[name]!r} here and {content[name]!r} in an earlier line of "
                 f"phase {row['phase']}, {row['protocol']}, {row['world_model']} × {row['policy']}",
-                remedy="give parts with different settings different names as experiments",
+                remedy="give parts with different settings different experiment names",
             )
     task, seed = row["task"], row["seed"]
     seeds = content["tasks"].setdefault(task, {})
@@ -183,7 +181,7 @@ def _row(header: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
     row["return"] = float(row["return"])
     row["episodes"] = int(row["episodes"]) if row["episodes"] else None
     row["seeds_ordered"] = row["seeds_ordered"].lower() != "false"
-    if not -_HAIR <= row["return"] <= _HIGHEST + _HAIR:
+    if not -_TOLERANCE <= row["return"] <= _HIGHEST + _TOLERANCE:
         raise UserError(
             f"return {short['return']} is outside 0..{_HIGHEST:.0f}",
             remedy="give the mean sum of rewards of whole episodes, neither scaled nor normalised",

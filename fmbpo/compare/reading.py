@@ -24,7 +24,7 @@ VIDEOS = {
     ".gif": "image/gif",
     ".webp": "image/webp",
 }
-"""Media types of the video files that a report shows, by their endings."""
+"""Media types of the video files that a report shows, by extension."""
 _IN_BASIS = (
     *("scale", "data_id", "protocol.kind", "protocol.world_model", "protocol.checkpoint"),
     *("policy_learning.iterations", "policy_learning.batch", "policy_learning.horizon"),
@@ -32,26 +32,25 @@ _IN_BASIS = (
     *("evaluation.seed", "evaluation.final_episodes"),
 )
 """Settings that a record's basis states."""
-_STATED = ("kind", "grid.", "conventions.", *("world_model.plugin", "policy.plugin"))
-"""Beginnings of settings that a record states elsewhere: its cell, tasks, seeds, conventions."""
+_STATED = ("kind", "grid.", "conventions.", "world_model.plugin", "policy.plugin")
+"""Prefixes of settings that a record states elsewhere: its cell, tasks, seeds, conventions."""
 
 
 def records_of(paths: Sequence[Path]) -> list[Record]:
     """The policies' runs in these folders, in their order; each folder counts once.
 
-    A study's folder stands for its cells' runs beside it, in the study's order. Pretraining runs
-    are left out. Raises ``UserError`` for a folder that is none of the three, for a run that is
-    not complete or whose files are damaged, and if no policies remain.
+    A study's folder means its cells' runs beside it, in the study's order. Pretraining runs are
+    left out. Raises ``UserError`` for other folders, for a run that is not complete or whose files
+    are damaged, and if no policies remain.
     """
     folders = dict.fromkeys(folder.resolve() for path in paths for folder in _runs(path))
     found = [record for folder in folders if (record := _record(folder)) is not None]
     if not found:
+        why = ": these are runs that pretrain a world model" if folders else ""
         raise UserError(
-            "nothing to compare: these are runs that pretrain a world model"
-            if folders
-            else "nothing to compare",
+            f"nothing to compare{why}",
             where=", ".join(str(path) for path in paths),
-            remedy="give runs of policies, or a study of them",
+            remedy="name runs of policies, or a study of them",
         )
     return found
 
@@ -102,9 +101,9 @@ def _record_of_run(folder: RunFolder) -> Record | None:
     summary, config = Summary.of_run(folder), folder.config()
     if summary.policy is None:
         return None
-    if "data_id" not in config:  # an early version wrote it
+    if "data_id" not in config:
         raise UserError(
-            "the configuration does not say which data set the run learned from",
+            "the configuration does not name the data set: an earlier version wrote it",
             where=str(folder.path / "config.json"),
             remedy="leave the run out, or run it again",
         )
@@ -123,7 +122,7 @@ def _record_of_run(folder: RunFolder) -> Record | None:
             for task, result in summary.tasks.items()
         },
         curves={t: seeds for t, seeds in cell_series(folder.metrics, RETURN).items() if t},
-        # Of models that learned beside policies, the errors after it.
+        # The errors after learning, if the model learned beside the policies.
         model_errors=by_horizon(summary.wm_validation, after(OBS_ERROR))
         or by_horizon(summary.wm_validation, OBS_ERROR),
         petaflops=petaflops or None,
@@ -132,7 +131,11 @@ def _record_of_run(folder: RunFolder) -> Record | None:
         pretraining_seconds=_pretraining(summary.seconds),
         hardware=beat.hardware if beat else "",
         health=summary.health,
-        settings=_settings(config),
+        settings={
+            key: value
+            for key, value in leaves(identifying(config))
+            if key not in _IN_BASIS and not key.startswith(_STATED)
+        },
         videos=_videos(folder.path / "videos"),
     )
 
@@ -174,18 +177,9 @@ def _budget(config: Mapping[str, Any]) -> str:
         text += f", {protocol['model_iterations']} of the world model before each"
     if protocol.get("checkpoint"):
         checkpoint = Path(protocol["checkpoint"])
-        # A run's own is RUN/checkpoints/best: only RUN tells which.
+        # For a run's own checkpoint, RUN/checkpoints/best, show RUN.
         inside = checkpoint.parent.name == "checkpoints"
         return f"{text}; world model: {(checkpoint.parent.parent if inside else checkpoint).name}"
     if protocol.get("world_model"):
         return f"{text}; world model: {of(config['pretrain'])}"
     return f"{text}; world model: random initialisation"
-
-
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that neither the cell nor the basis states, by key path."""
-    return {
-        key: value
-        for key, value in leaves(identifying(config))
-        if key not in _IN_BASIS and not key.startswith(_STATED)
-    }

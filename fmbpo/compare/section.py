@@ -9,46 +9,26 @@ from typing import Literal
 import numpy as np
 
 from fmbpo.compare import effects, statistics
-from fmbpo.compare.comparison import (
-    OVERALL,
-    Cell,
-    CellResult,
-    Cost,
-    Effect,
-    Profile,
-    Record,
-    Section,
-)
+from fmbpo.compare.comparison import OVERALL, Cell, CellResult, Cost, Profile, Record, Section
+from fmbpo.compare.effects import Values
 from fmbpo.tasks.mt30 import MT30
 
 UNIT = 1000.0
 """The highest return, by which returns are divided before tasks are averaged."""
 THRESHOLDS = tuple(i / 50 for i in range(51))
 """Thresholds of performance profiles, in returns divided by ``UNIT``."""
-_HOUR = 3600.0
-
-Table = dict[Cell, dict[str, dict[str, float]]]
-"""Mean returns, ``table[cell][task][seed]``."""
-
-
-def returns_of(records: Sequence[Record]) -> Table:
-    """All records' mean returns by cell; records of one cell are combined."""
-    table: Table = {}
-    for record in records:
-        for task, seed, score in record.policies:
-            table.setdefault(record.cell, {}).setdefault(task, {})[seed] = score.mean
-    return table
-
-
-def all_tasks(table: Table) -> list[str]:
-    """Every task that a cell has."""
-    return list(dict.fromkeys(task for tasks in table.values() for task in tasks))
 
 
 def make_section(title: str, records: Sequence[Record], mixed: Sequence[str]) -> Section:
-    """All numbers about records that may be compared."""
-    table = returns_of(records)
-    shared = [task for task in all_tasks(table) if all(task in table[cell] for cell in table)]
+    """All numbers about records that may be compared; records of one cell are combined."""
+    table: dict[Cell, dict[str, dict[str, float]]] = {}
+    for record in records:
+        for task, seed, score in record.policies:
+            table.setdefault(record.cell, {}).setdefault(task, {})[seed] = score.mean
+    tasks = dict.fromkeys(task for by_task in table.values() for task in by_task)
+    shared = [task for task in tasks if all(task in by_task for by_task in table.values())]
+    wanted = {task: [task] for task in tasks} | ({OVERALL: shared} if shared else {})
+    unordered = {record.cell for record in records if not record.seeds_ordered}
     return Section(
         title=title,
         bases=list(dict.fromkeys(record.basis for record in records)),
@@ -56,29 +36,30 @@ def make_section(title: str, records: Sequence[Record], mixed: Sequence[str]) ->
         records=list(records),
         cells=list(table),
         tasks=shared,
-        results=_results(table, shared),
-        effects=_effects(table, shared, {r.cell for r in records if not r.seeds_ordered}),
+        results=[
+            _result(table, cell, name, tasks)
+            for cell in table
+            for name, tasks in wanted.items()
+            if table[cell].keys() >= set(tasks)
+        ],
+        effects=[
+            effects.effect(one, table, tasks, task=name, unit=_unit(name), unordered=unordered)
+            for name, tasks in wanted.items()
+            for one in effects.contrasts([c for c in table if table[c].keys() >= set(tasks)])
+        ],
         profiles=[_profile(cell, table, shared) for cell in table if shared],
         costs=[_cost(cell, records, table) for cell in table],
         model_errors=_model_errors(records),
     )
 
 
-def _blocks(table: Table, cell: Cell, tasks: Iterable[str], unit: float) -> list[statistics.Array]:
+def _blocks(table: Values, cell: Cell, tasks: Iterable[str], unit: float) -> list[statistics.Array]:
     """One block ``(1, seeds)`` per task, in an order that does not depend on names."""
     return [np.array([sorted(table[cell][task].values())]) / unit for task in sorted(tasks)]
 
 
-def _results(table: Table, shared: Sequence[str]) -> list[CellResult]:
-    found = []
-    for cell, tasks in table.items():
-        own = [task for task in all_tasks(table) if task in tasks]
-        found += [_result(table, cell, task, [task], 1.0) for task in own]
-        found += [_result(table, cell, OVERALL, shared, UNIT)] if shared else []
-    return found
-
-
-def _result(table: Table, cell: Cell, name: str, tasks: Sequence[str], unit: float) -> CellResult:
+def _result(table: Values, cell: Cell, name: str, tasks: Sequence[str]) -> CellResult:
+    unit = _unit(name)
     blocks = _blocks(table, cell, tasks, unit)
     by_seed = [table[cell][task] for task in tasks]
     seeds = [seed for seed in by_seed[0] if all(seed in one for one in by_seed)]
@@ -94,6 +75,10 @@ def _result(table: Table, cell: Cell, name: str, tasks: Sequence[str], unit: flo
     )
 
 
+def _unit(task: str) -> float:
+    return UNIT if task == OVERALL else 1.0
+
+
 def _published(name: str, tasks: Sequence[str], unit: float) -> float | None:
     """The mean of the published returns; None unless all are published."""
     if not all(task in MT30 for task in tasks):
@@ -101,33 +86,19 @@ def _published(name: str, tasks: Sequence[str], unit: float) -> float | None:
     return fmean(getattr(MT30[task], name) for task in tasks) / unit
 
 
-def _effects(table: Table, shared: Sequence[str], unordered: set[Cell]) -> list[Effect]:
-    found = []
-    for task in all_tasks(table):
-        cells = [cell for cell in table if task in table[cell]]
-        for one in effects.contrasts(cells):
-            found.append(effects.effect(one, table, [task], task=task, unordered=unordered))
-    for one in effects.contrasts(list(table)) if shared else []:
-        found.append(
-            effects.effect(one, table, shared, task=OVERALL, unit=UNIT, unordered=unordered)
-        )
-    return found
-
-
-def _profile(cell: Cell, table: Table, tasks: Sequence[str]) -> Profile:
+def _profile(cell: Cell, table: Values, tasks: Sequence[str]) -> Profile:
     thresholds = np.array(THRESHOLDS)[:, None]
     above = [(block > thresholds).astype(np.float64) for block in _blocks(table, cell, tasks, UNIT)]
     share = statistics.share_above(*above)
-    ends = statistics.bootstrap_interval(above, statistics.share_above)
-    low, high = (share, share) if ends is None else ends
+    low, high = statistics.bootstrap_interval(above, statistics.share_above) or (share, share)
     return Profile(cell, THRESHOLDS, share.tolist(), low.tolist(), high.tolist())
 
 
-def _cost(cell: Cell, records: Sequence[Record], table: Table) -> Cost:
+def _cost(cell: Cell, records: Sequence[Record], table: Values) -> Cost:
     mine = [record for record in records if record.cell == cell]
     petaflops = _total(mine, "petaflops")
     seconds = _total(mine, "seconds")
-    hours = None if seconds is None else seconds / _HOUR
+    hours = None if seconds is None else seconds / 3600
     mean = fmean(fmean(seeds.values()) for seeds in table[cell].values())
     hardware = ", ".join(dict.fromkeys(record.hardware for record in mine if record.hardware))
     per = [mean / spent if spent else None for spent in (petaflops, hours)]
@@ -147,7 +118,7 @@ def _total(records: Sequence[Record], unit: Literal["petaflops", "seconds"]) -> 
 
 
 def _model_errors(records: Sequence[Record]) -> dict[str, dict[int, float]]:
-    """Means over the runs of each world model that were measured at the same horizons."""
+    """Means over the runs of each world model, by horizon."""
     found: dict[str, dict[int, list[float]]] = {}
     for record in records:
         for horizon, error in sorted(record.model_errors.items()):

@@ -82,8 +82,8 @@ def bootstrap_interval(blocks: Sequence[Array], statistic: Statistic) -> Ends | 
 def student_interval(blocks: Sequence[Array], statistic: Statistic) -> Ends | None:
     """Student's t interval with the bootstrap's standard error, over *all* resamples.
 
-    For the few seeds with which resampling cannot reach its level. For the mean of one task, and
-    for a contrast of cells with equally many seeds, it equals the plain t interval.
+    For too few seeds to reach the level by resampling. For the mean of one task, and for a contrast
+    of cells with equally many seeds, it equals the plain t interval.
     """
     sizes = [block.shape[-1] for block in blocks]
     if min(sizes) < 2:
@@ -101,10 +101,10 @@ def student_interval(blocks: Sequence[Array], statistic: Statistic) -> Ends | No
 def interval(blocks: Sequence[Array], statistic: Statistic, of: Kind = "cell") -> Ends | None:
     """The bootstrap's interval if resampling can reach its level, else Student's.
 
-    An effect's is the bootstrap's in any case, unless a block has fewer than ``_FEWEST`` seeds: two
-    seeds of each of two cells have 16 resamples, and the interval would be their range. A share of
-    pairs has none if the level is out of reach: Student's would have no width if all pairs are
-    alike, as those of few seeds often are.
+    An effect has the bootstrap's in any case, unless a block has fewer than ``_FEWEST`` seeds: two
+    cells of two seeds have 16 resamples, and the interval would be their range. A share of pairs
+    has none if the level is unreachable: if all pairs agree, as few often do, Student's has no
+    width.
     """
     sizes = [block.shape[-1] for block in blocks]
     if reachable(sizes) or (of == "effect" and min(sizes) >= _FEWEST):
@@ -119,7 +119,7 @@ def estimate(blocks: Sequence[Array], statistic: Statistic, of: Kind = "cell") -
     return Estimate(float(statistic(*blocks, axis=-1)), low, high)
 
 
-# -- what is estimated ---------------------------------------------------------------------------
+# -- statistics ----------------------------------------------------------------------------------
 
 
 def mean(*blocks: Array, axis: int = -1) -> Any:

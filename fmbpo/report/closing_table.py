@@ -1,4 +1,4 @@
-"""The tables that close a run and a study: every return beside its baselines and references."""
+"""The tables at the end of a run and of a study: returns with their baselines and references."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ _COSTS = ("training, PFLOP", "training, seconds", "mean return per PFLOP", "mean
 def print_run(summary: Summary, stream: TextIO, *, width: int | None = None) -> None:
     """Write a run's table and the notes under it; in colour if the stream is a terminal.
 
-    Tasks are rows; the last row is the mean over tasks. The ± is the 95 % t interval over seeds, or
-    over the episodes of a single seed (see ``fmbpo.report.interval``). "MPPI", if the run asked for
-    it, is planning in the world model at every step; "planner" is the sampling planner that knows
-    the true simulator; "PWM" is the published return.
+    Tasks are rows; the last row is the mean over tasks. See ``fmbpo.report.interval`` for the ±.
+    "MPPI", if the run asked for it, is planning in the world model at every step; "planner" is the
+    sampling planner that knows the true simulator; "PWM" is the published return.
     """
     from rich.text import Text
 
@@ -41,12 +40,11 @@ def print_study(
     *,
     width: int | None = None,
 ) -> None:
-    """Write a study's table, then each cell's failed health gates, then ``findings`` about all
-    cells.
+    """Write a study's table, then each cell's failed health gates and ``findings`` about all cells.
 
     Cells are columns; rows are their returns by task (± 95 % t interval), with and without MPPI,
     the world models' held-out measures (before -> after if they learned beside the policies), the
-    cost of training, and the number of failed health gates. A row without a number is left out.
+    cost of training, and the number of failed health gates. Rows without numbers are left out.
     """
     tasks = [task for summary in summaries.values() for task in summary.tasks.values()]
     warnings = {name: by_gate(summary.health) for name, summary in summaries.items()}
@@ -134,7 +132,7 @@ def _heading(summary: Summary) -> str:
 
 
 def _notes(summary: Summary) -> list[str]:
-    """The intervals' basis, the baselines that are surely surpassed, cost, health warnings."""
+    """The intervals' basis, the baselines that are surpassed, the cost, health warnings."""
     lines = []
     if summary.tasks:
         lines.append(interval_note(summary.tasks.values()))
@@ -144,7 +142,7 @@ def _notes(summary: Summary) -> list[str]:
                 "step; {episodes} episodes per seed.".format(**summary.planning)
             )
         if any(len(task.seeds) < 2 for task in summary.tasks.values()):
-            lines.append("One seed: the interval is the evaluation's noise, not the training's.")
+            lines.append("One seed: the interval covers the noise of evaluation, not of training.")
         lines += _verdict(summary, "random") + _verdict(summary, "untrained")
         petaflop, seconds, *per = _cost(summary)
         if NONE not in per:
@@ -156,10 +154,7 @@ def _notes(summary: Summary) -> list[str]:
 
 
 def is_above(task: TaskResult, baseline: str) -> bool | None:
-    """Whether a task's return is above ``random`` or ``untrained`` beyond the 95 % interval.
-
-    None if the summary does not contain the baseline's episodes.
-    """
+    """Whether a task is ``above`` its random or untrained baseline; None without its episodes."""
     returns: tuple[float, ...] | None = getattr(task, f"{baseline}_returns")
     return above(sample(task), returns) if returns else None
 
@@ -176,7 +171,7 @@ def mean_over_tasks(tasks: Sequence[TaskResult]) -> Interval:
 
 
 def _planned(tasks: Sequence[TaskResult]) -> str:
-    """The plain mean of planning's returns."""
+    """The mean return with planning."""
     samples = [planned_sample(task) for task in tasks]
     return f"{statistics.fmean(map(statistics.fmean, samples)):.1f}" if all(samples) else NONE
 

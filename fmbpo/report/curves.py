@@ -40,7 +40,7 @@ _ERRORS: dict[str, dict[str, Any]] = {
 
 @attrs.frozen
 class Heading:
-    """Where a picture's numbers come from; it stands on every picture."""
+    """The origin of a picture's numbers, which every picture shows."""
 
     experiment: str
     scale: str
@@ -106,15 +106,14 @@ def draw(
             list(legend.values()), list(legend), loc="lower center", ncols=len(legend),
             frameon=False, fontsize=9.5,
         )  # fmt: skip
-    # Without the version of matplotlib in it, equal numbers give equal files.
+    # matplotlib's version is left out, so that equal numbers give equal files.
     replace_file(path, lambda aside: figure.savefig(aside, metadata={"Software": None}))
 
 
 def _new_figure(
     heading: Heading, panels: int, columns: int, size: tuple[float, float], bottom: float
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with the heading and the stamp of the scale above its axes, and ``bottom`` inches
-    for a legend below them."""
+    """A figure with the heading and the scale's stamp, and ``bottom`` inches for a legend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -140,10 +139,8 @@ def _new_figure(
         weight="bold", color="white",
         bbox={"boxstyle": "round,pad=0.35", "facecolor": RED, "edgecolor": "none"},
     )  # fmt: skip
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for spare in axes[panels:]:
-        spare.remove()
-    for axis in axes[:panels]:
+    axes = [figure.add_subplot(rows, columns, place) for place in range(1, panels + 1)]
+    for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(color="#E4E4E4", lw=0.7)
         axis.set_axisbelow(True)
@@ -151,14 +148,13 @@ def _new_figure(
         axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
         axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
         axis.locator_params(axis="x", nbins=5)
-    return figure, axes[:panels]
+    return figure, axes
 
 
 def learning_panel(
     task: str, seeds: Mapping[str, Series], levels: Mapping[str, float | None]
 ) -> Panel:
-    """Return against iteration: a thin line per seed, their mean, and the levels in ``_LEVELS``
-    (None: unknown)."""
+    """Return against iteration: the seeds, their mean, the ``_LEVELS`` that are not None."""
     # A curve of one evaluation would be invisible as a line.
     marker = "o" if all(len(series) < 3 for series in seeds.values()) else None
     thin = {"color": SKY, "lw": 0.9} if len(seeds) != 1 else {"color": BLUE, "lw": 2.0}

@@ -55,29 +55,27 @@ def basis(task: TaskResult) -> str:
 
 
 def interval_note(tasks: Iterable[TaskResult]) -> str:
-    """The line under a table that explains its ±."""
+    """The note under a table that explains its ±."""
     return f"±: 95 % t interval over {' / '.join(sorted({basis(task) for task in tasks}))}."
 
 
 def t_interval(values: Sequence[float]) -> Interval:
     """Student's t interval of the mean of independent values. ``ValueError`` without values."""
-    if not values:
-        raise ValueError("an interval needs at least one value")
     mean = statistics.fmean(values)
     if len(values) < 2:
         return Interval(mean, None)
-    from scipy.special import stdtrit  # scipy.stats has it too, and takes a second to import
+    from scipy.special import stdtrit  # importing scipy.stats takes a second
 
     error = statistics.stdev(values) / math.sqrt(len(values))
     return Interval(mean, float(stdtrit(len(values) - 1, (1 + LEVEL) / 2)) * error)
 
 
 def above(a_returns: Sequence[float], b_returns: Sequence[float]) -> bool:
-    """Whether the mean of ``a`` lies above the mean of ``b`` beyond the 95 % interval.
+    """Whether the mean of ``a`` is above the mean of ``b`` beyond the 95 % interval.
 
-    Welch's two-sided t interval of the difference, which does not assume equal variances, must lie
-    above 0. False for a sample of fewer than two values, which supports no such statement. Two
-    samples without any variance are compared by their means.
+    Welch's two-sided t interval of the difference, which does not assume equal variances, must be
+    above 0. False for a sample of fewer than two values. Two samples without variance are compared
+    by their means.
     """
     if len(a_returns) < 2 or len(b_returns) < 2:
         return False

@@ -6,15 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fmbpo.base.files import read_object
-from fmbpo.report.curves import (
-    Heading,
-    Panel,
-    draw,
-    errors_panel,
-    learning_panel,
-    losses_panel,
-    study_panel,
-)
+from fmbpo.report import curves
 from fmbpo.runs import metrics
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.plan import STUDY
@@ -32,10 +24,7 @@ _ERRORS = {
 
 
 def draw_missing(folder: Path, say: Callable[[str], None]) -> list[Path]:
-    """Draw the pictures that a complete run or study lacks; returns all that it has.
-
-    No picture costs a result: ``say`` gets a warning for each picture that cannot be drawn.
-    """
+    """Draw the missing pictures of a complete run or study; returns all. Failures only warn."""
     found = []
     for name, picture in _pictures(folder).items():
         path = folder / name
@@ -44,7 +33,7 @@ def draw_missing(folder: Path, say: Callable[[str], None]) -> list[Path]:
                 picture(path)
             found.append(path)
         except Exception as error:
-            say(f"WARNING: {path} is not drawn ({error}); the results are complete")
+            say(f"WARNING: cannot draw {path} ({error}); the results are complete")
     return found
 
 
@@ -68,7 +57,7 @@ def _pictures(folder: Path) -> dict[str, Callable[[Path], None]]:
 
 def _policies(path: Path, run: RunFolder, summary: Summary) -> None:
     """Learning curves from the run's own record."""
-    curves = metrics.cell_series(run.metrics, metrics.RETURN)
+    returns = metrics.cell_series(run.metrics, metrics.RETURN)
     panels = []
     for task, result in summary.tasks.items():
         levels = {
@@ -76,21 +65,21 @@ def _policies(path: Path, run: RunFolder, summary: Summary) -> None:
             "PWM, published": result.pwm_return,
             "random": result.random_return_mean,
         }
-        panels.append(learning_panel(task, curves[task], levels))
+        panels.append(curves.learning_panel(task, returns[task], levels))
     columns = 3 if len(panels) <= 9 else 5
-    draw(path, _heading(summary), panels, columns=columns, size=(3.6, 2.7))
+    curves.draw(path, _heading(summary), panels, columns=columns, size=(3.6, 2.7))
 
 
-def _world_models(path: Path, summary: Summary, panels: Sequence[Panel]) -> None:
-    draw(path, _heading(summary), panels, size=(4.4, 3.4), own_legends=True)
+def _world_models(path: Path, summary: Summary, panels: Sequence[curves.Panel]) -> None:
+    curves.draw(path, _heading(summary), panels, size=(4.4, 3.4), own_legends=True)
 
 
-def _losses(run: RunFolder) -> list[Panel]:
+def _losses(run: RunFolder) -> list[curves.Panel]:
     """A panel of the losses over training, if the run's record has any."""
     names = (metrics.CONSISTENCY, metrics.REWARD_LOSS)
     found = {name: metrics.cell_series(run.metrics, name) for name in names}
     losses = {name: series[""][""] for name, series in found.items() if series}
-    return [losses_panel(losses)] if losses else []
+    return [curves.losses_panel(losses)] if losses else []
 
 
 def _cells(path: Path, folder: Path) -> None:
@@ -113,18 +102,18 @@ def _cells(path: Path, folder: Path) -> None:
             if any(seeds.values()):
                 wanted = [series for r in real for series in r.get(task, {}).values()]
                 at = f"{task}: {title}" if task else title
-                panels.append(study_panel(at, seeds, wanted[0] if wanted else ()))
+                panels.append(curves.study_panel(at, seeds, wanted[0] if wanted else ()))
     protocols = dict.fromkeys(summary.protocol or "pretraining" for summary in summaries)
     differs = f"differs: {'; '.join(study['factors'])}"
-    heading = Heading(study["name"], summaries[0].scale, " | ".join(protocols), differs)
-    draw(path, heading, panels, columns=len(tasks) or len(panels))
+    heading = curves.Heading(study["name"], summaries[0].scale, " | ".join(protocols), differs)
+    curves.draw(path, heading, panels, columns=len(tasks) or len(panels))
 
 
 def _errors(
     summary: Summary,
     named: Callable[[str], str] = str,
     earlier: Callable[[str], str] | None = None,
-) -> list[Panel]:
+) -> list[curves.Panel]:
     """A panel for observations and one for the reward, if the summary has errors by horizon."""
     panels = []
     for title, (model, constant, copy) in _ERRORS.items():
@@ -135,12 +124,12 @@ def _errors(
             line: metrics.by_horizon(summary.wm_validation, name) for line, name in names.items()
         }
         if errors["world model"]:
-            panels.append(errors_panel(title, errors))
+            panels.append(curves.errors_panel(title, errors))
     return panels
 
 
-def _heading(summary: Summary) -> Heading:
+def _heading(summary: Summary) -> curves.Heading:
     kinds = summary.world_model.plugin + (f" × {summary.policy.plugin}" if summary.policy else "")
-    return Heading(
+    return curves.Heading(
         summary.experiment, summary.scale, summary.protocol or "pretraining", f"cell {kinds}"
     )

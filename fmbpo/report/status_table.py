@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH = 120
-"""The table's width in characters, if it need not be wider."""
+"""The table's minimum width in characters."""
 
 
 def _seen(entry: Entry) -> str:
@@ -55,17 +55,16 @@ COLUMNS: dict[str, Callable[[Entry], str]] = {
 _OF_THE_RUN = ("phase", "experiment", "cell", "hardware", "runtime", "beat/work")
 _RIGHT = ("seed", "progress", "runtime", "return", "beat/work")
 _FOLDED = {"experiment": 16, "task": 16, "hardware": 11}
-"""The width in characters at which a column's texts are broken into lines."""
+"""The width in characters at which a column's texts wrap."""
 _STYLES = {"running": "cyan", "stale": "yellow", "failed": "red", "completed": "green"}
 
 
 def print_status(entries: Sequence[Entry], stream: TextIO, *, width: int = WIDTH) -> None:
-    """Write the table, and below it the number of runs in each state, and a line for each reason
-    with the run's folder."""
+    """Write the table, the number of runs in each state, and each run's reason with its folder."""
     from rich.console import Console
 
     table = _table(entries)
-    # Nothing is cut off: the terminal wraps a table that is wider still.
+    # Nothing is cut off: the terminal wraps wider tables.
     wide = Console(width=1000).measure(table).maximum
     console = Console(file=stream, width=max(wide, width), highlight=False, markup=False)
     runs = {entry.folder: entry for entry in entries}
@@ -78,9 +77,9 @@ def print_status(entries: Sequence[Entry], stream: TextIO, *, width: int = WIDTH
 
 
 def _table(entries: Sequence[Entry]) -> Table:
-    """One row per entry; facts about the whole run stand in its first row only.
+    """A row per entry, without empty columns; a run's facts are in its first row only.
 
-    Empty columns are left out; job and hardware share one.
+    Job and hardware share a column.
     """
     from rich import box
     from rich.table import Table
@@ -89,15 +88,13 @@ def _table(entries: Sequence[Entry]) -> Table:
     for entry in entries:
         folders.setdefault((entry.experiment, entry.cell), set()).add(entry.folder)
 
-    def machine(entry: Entry) -> str:
-        return "\n".join(filter(None, (entry.job, entry.hardware)))
-
     def cell(entry: Entry) -> str:
         """With the beginning of the run's hash if several runs have this name."""
         several = len(folders[entry.experiment, entry.cell]) > 1
         return f"{entry.cell}\n#{entry.folder.rpartition('__')[2][:6]}" if several else entry.cell
 
-    texts = {**COLUMNS, "cell": cell, "hardware": machine}
+    texts = {**COLUMNS, "cell": cell}
+    texts["hardware"] = lambda e: "\n".join(filter(None, (e.job, e.hardware)))
     del texts["job"]
     used = {name: text for name, text in texts.items() if any(map(text, entries))}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)

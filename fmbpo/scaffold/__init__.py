@@ -1,4 +1,4 @@
-"""A new plugin to start from: installable, documented, tested, and within the contract."""
+"""Creates a new plugin: installable, documented, tested, and within the contract."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def new_plugin(kind: Kind, name: str, folder: Path) -> Path:
     """Write a plugin's project to ``folder / name``; returns that path.
 
     Raises ``UserError`` if the name is invalid or taken, or if the path exists or cannot be
-    written; nothing is left half-written.
+    written; it leaves no incomplete project.
     """
     distribution = f"fmbpo-{name.replace('_', '-')}"
     _check_name(kind, name, distribution)
     project = folder / name
-    if os.path.lexists(project):  # a link that leads nowhere too
+    if os.path.lexists(project):  # also true of a broken link
         remedy = "choose another name or --out"
-        raise UserError("is there already", where=str(project), remedy=remedy)
+        raise UserError("already exists", where=str(project), remedy=remedy)
     words = {
         "name": name,
         "kind": kind,
@@ -69,11 +69,11 @@ def _check_name(kind: Kind, name: str, distribution: str) -> None:
         what = f"{name!r} cannot be the name of a Python package"
         remedy = "use lower-case letters, digits and underscores: my_policy"
     elif taken:
-        what = f"{taken[0].distribution} offers a {kind.replace('_', ' ')} {name!r} already"
+        what = f"{taken[0].distribution} already provides a {kind.replace('_', ' ')} {name!r}"
     elif next(iter(importlib.metadata.distributions(name=distribution)), None):
-        what = f"a distribution {distribution!r} is installed already, and would be replaced"
+        what = f"a distribution {distribution!r} is already installed, and would be replaced"
     elif importlib.util.find_spec(name) is not None:
-        what = f"a Python package {name!r} is installed already, and would be hidden"
+        what = f"a Python package {name!r} is already installed, and would be hidden"
     else:
         return
     raise UserError(what, where=f"plugins new {kind} {name}", remedy=remedy)

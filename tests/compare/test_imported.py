@@ -105,23 +105,23 @@ def test_another_import_is_not_overwritten(load, tmp_path):
         ([ROW], HEADER.replace(",seed", ""), r"results\.csv:1: missing column seed"),
         ([ROW + ",3"], HEADER + ",seed", "column 'seed' occurs twice"),
         ([ROW, ROW + ",3"], HEADER, r"results\.csv:3: 8 values for 7 columns"),
-        ([ROW.replace("972.5", "many")], HEADER, r"results\.csv:2: return 'many' is no decimal"),
-        ([ROW.replace("972.5", "nan")], HEADER, "return 'nan' is no decimal"),
+        ([ROW.replace("972.5", "many")], HEADER, r"results\.csv:2: return 'many' is not a decimal"),
+        ([ROW.replace("972.5", "nan")], HEADER, "return 'nan' is not a decimal"),
         *(
-            ([ROW.replace("972.5", text)], HEADER, "is no decimal number\n  -> write it as")
+            ([ROW.replace("972.5", text)], HEADER, "is not a decimal number\n  -> write it as")
             for text in ("inf", "1_0", "1e308", "0x10", "٣", ".", "9" * 5000 + "x")
         ),
         *(
             ([ROW.replace("972.5", text)], HEADER, "is outside 0..1000\n  -> give the mean")
             for text in ("-0.1", "1000.1", "1e4", "9" * 5000)
         ),
-        ([ROW.replace("42", "1" * 5000)], HEADER, r"seed '1{37}\.\.\.' is no whole number"),
-        ([ROW.replace("42", "٣")], HEADER, "seed '٣' is no whole number"),
+        ([ROW.replace("42", "1" * 5000)], HEADER, r"seed '1{37}\.\.\.' is not a whole number"),
+        ([ROW.replace("42", "٣")], HEADER, "seed '٣' is not a whole number"),
         ([ROW + "," + "1" * 5000], HEADER + ",episodes", r"csv:2: episodes '1{37}\.\.\.'"),
         ([ROW], HEADER.replace(",", ";"), "separate columns by commas"),
         ([ROW], HEADER.replace(",", "\t"), "separate columns by commas"),
         ([ROW.replace("972.5", "")], HEADER, "return is empty"),
-        ([ROW.replace("42", "x")], HEADER, "seed 'x' is no whole number"),
+        ([ROW.replace("42", "x")], HEADER, "seed 'x' is not a whole number"),
         ([ROW.replace("stand", "stnad")], HEADER, "(?s)csv:2: .*did you mean 'walker-stand'"),
         ([ROW, ROW.replace("walker-stand", "walker_stand")], HEADER, "csv:3: a second return of"),
         ([ROW + ",0"], HEADER + ",episodes", "episodes '0'"),

@@ -109,7 +109,7 @@ def test_runs_from_before_the_data_set_was_recorded(copy, small_store):
     config = json.loads((run / "config.json").read_text())
     assert config.pop("data_id") == load(small_store).id
     (run / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="which data set"):
+    with pytest.raises(UserError, match="does not name the data set"):
         records_of([run])
     # And they can be continued, though their configuration has not that key.
     new = {**config, "data_id": "sha256:0"}

@@ -97,7 +97,7 @@ def test_a_bad_mix(recipe: dict[str, Any], message: str) -> None:
     [
         (["--tasks", "mt30", "--recipe", "defalt"], "did you mean 'default'?"),
         (["--tasks", "reacher-esy"], "did you mean 'reacher-easy'?"),
-        (["--tasks", "reacher-easy=few"], "no number of episodes"),
+        (["--tasks", "reacher-easy=few"], "not a number of episodes"),
         ([], "name the tasks"),
         (["--tasks", "mt30", "--noise", "0,x"], "as 0,0.1,0.3"),
         (["--tasks", "mt30", "--noise", "0,-1"], "noise: 'noise' must be >= 0: -1.0"),

@@ -130,7 +130,7 @@ def test_one_seed_says_what_its_interval_is():
     text = run_text(summary({"a": TaskResult({"1": SeedResult([1.0, 3.0])})}))
     assert "2.0 ± 12.7" in text
     assert "over 2 episodes of 1 seed." in text
-    assert "not the training's" in text
+    assert "of evaluation, not of training" in text
 
 
 def test_pretraining_has_no_table():

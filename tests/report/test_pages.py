@@ -204,7 +204,7 @@ def test_costs_of_unequal_work_say_so(made):
 
 def test_warnings_stand_first(made, text):
     first = text.index("Before you read")
-    assert first < text.index("What the numbers rest on")
+    assert first < text.index("Basis of the numbers")
     for notes in made.attention.values():
         for note in notes:
             plain = note.replace(HOSTILE, ESCAPED)

@@ -65,7 +65,7 @@ def test_what_is_no_report_stays(made, tmp_path, name):
         out.mkdir()
     (out / name).write_text(json.dumps({"kind": "other", "files": [name]}))
     before = everything(out)
-    with pytest.raises(UserError, match=f"no report that may be replaced: it holds {name}"):
+    with pytest.raises(UserError, match=f"not a report that may be replaced: it contains {name}"):
         write_report(made, out)
     assert everything(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ["work"]

@@ -117,7 +117,7 @@ def test_the_command_lists_and_removes_only_when_told(tmp_path, capsys):
         assert main(["runs", "prune", "--runs", str(tmp_path)]) == 0
         listed = capsys.readouterr().out
         assert str(run / "checkpoints" / "pretrain") in listed
-        assert "would be removed; --yes removes it" in listed
+        assert "would be removed; --yes removes them" in listed
         assert sorted(tmp_path.rglob("*")) == before
     assert main(["runs", "prune", "--runs", str(tmp_path), "--yes"]) == 0
     done = capsys.readouterr().out

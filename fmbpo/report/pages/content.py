@@ -14,7 +14,7 @@ from fmbpo.base.text import NONE
 from fmbpo.compare.comparison import Estimate, Section
 
 Tone = Literal["", "decided", "open", "warning"]
-"""The emphasis of a word. It only repeats the word's meaning."""
+"""The emphasis of a word, which only repeats the word's meaning."""
 T = TypeVar("T")
 LEVEL = "95\N{NO-BREAK SPACE}%"
 """The confidence of all intervals; never split at the end of a line."""
@@ -55,7 +55,7 @@ def interval(estimate: Estimate, digits: int) -> str:
 
 @attrs.frozen
 class Field:
-    """A table's entry. ``value`` is the unrounded number; ``note`` stands under the text."""
+    """A table's entry. ``value`` is the unrounded number; ``note`` is shown under the text."""
 
     text: str
     value: float | None = None
@@ -85,8 +85,7 @@ class Field:
 class Column(Generic[T]):
     """A column of a table: ``field(item)`` is its entry in the row of an item.
 
-    Numeric columns are aligned right and sorted by value. Neighbours with the same ``group`` share
-    a heading.
+    Numeric columns are right-aligned and sorted by value. Neighbours of a group share a heading.
     """
 
     title: str
@@ -118,16 +117,13 @@ class Table:
     @property
     def groups(self) -> list[tuple[str, list[tuple[int, Column[Any]]]]]:
         """Runs of neighbouring columns by group, each column with its place."""
-        places = list(enumerate(self.columns))
-        return [
-            (name, list(found)) for name, found in itertools.groupby(places, lambda c: c[1].group)
-        ]
+        groups = itertools.groupby(enumerate(self.columns), lambda place: place[1].group)
+        return [(name, list(found)) for name, found in groups]
 
 
 @attrs.frozen
 class Picture:
-    """A figure as SVG text. ``description`` is for readers who cannot see it, ``data`` holds its
-    numbers."""
+    """A figure as SVG text, a ``description`` for readers who cannot see it, and its numbers."""
 
     name: str
     title: str
@@ -160,8 +156,7 @@ class Block:
 
 @attrs.frozen
 class Verdict:
-    """An effect in words: its verdict and number over all tasks (empty if unknown), and how many
-    tasks have which verdict."""
+    """An effect in words: verdict and number over all tasks (empty if unknown), counts by task."""
 
     effect: str
     word: str

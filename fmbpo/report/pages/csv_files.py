@@ -1,4 +1,4 @@
-"""The numbers as CSV files, unrounded; each row says which runs it rests on."""
+"""The numbers as CSV files, unrounded; each row names the runs behind it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def csv_files(comparison: Comparison) -> dict[str, str]:
 
 
 def csv_text(text: object) -> str:
-    """Words for a CSV file: a text that a spreadsheet would run as a formula begins with ``'``."""
+    """Text for a CSV file; ``'`` in front if a spreadsheet would run it as a formula."""
     words = clean(text)
     return f"'{words}" if words.startswith(_FORMULA) else words
 
@@ -98,9 +98,7 @@ def _seed(section: Section, record: Record, task: str, seed: str, score: Score) 
 
 
 def _task(task: str) -> Row:
-    if task == OVERALL:
-        return {"task": ALL_TASKS, "unit": "return / 1000"}
-    return {"task": task, "unit": "return"}
+    return {"task": task or ALL_TASKS, "unit": "return" if task else "return / 1000"}
 
 
 def _estimate(name: str, estimate: Estimate | None) -> Row:
@@ -109,7 +107,7 @@ def _estimate(name: str, estimate: Estimate | None) -> Row:
 
 
 def _runs(records: Sequence[Record]) -> dict[str, str]:
-    """The runs that a row rests on, with their bases, checkpoints and hardware."""
+    """The runs behind a row, with their bases, checkpoints and hardware."""
     rows = [
         {
             "runs": record.name,

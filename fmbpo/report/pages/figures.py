@@ -1,13 +1,13 @@
 """The report's figures: returns, effects, performance profiles, curves, model errors.
 
 SVG with the colours and fonts of the page; equal figures give equal bytes. Each figure's function
-returns an ``svg`` element; ``name`` is its id on the page, ``style`` the look of each cell or world
-model.
+returns an ``svg`` element with the id ``name``; ``style``: the look of each cell or world model.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 import warnings
@@ -65,28 +65,14 @@ Looks: TypeAlias = Mapping[Cell, Style]
 
 def styles(things: Iterable[_Key]) -> dict[_Key, Style]:
     """A style for each distinct thing, in order."""
-    return {
-        thing: Style(
-            COLOURS[place % len(COLOURS)],
-            DASHES[place % len(DASHES)],
-            _MARKERS[place % len(_MARKERS)],
-        )
-        for place, thing in enumerate(dict.fromkeys(things))
-    }
+    looks = map(Style, *map(itertools.cycle, (COLOURS, DASHES, _MARKERS)))
+    return dict(zip(dict.fromkeys(things), looks, strict=False))
 
 
 def returns(name: str, title: str, tasks: Mapping[str, Sequence[CellResult]], style: Looks) -> str:
     """A band for each task: the mean and interval of each cell, its seeds, published returns."""
 
     def paint(figure: Figure, axes: Axes) -> None:
-        seen: set[str] = set()
-
-        def once(words: str) -> str:
-            # A leading underscore keeps a line out of the legend.
-            found = "_" if words in seen else words
-            seen.add(words)
-            return found
-
         _rows(axes, list(tasks))
         for row, found in enumerate(tasks.values()):
             for place, result in enumerate(found):
@@ -99,14 +85,14 @@ def returns(name: str, title: str, tasks: Mapping[str, Sequence[CellResult]], st
                 _point(axes, result.mean, y, look, 6.0)
                 axes.plot(
                     [], [], look.marker, color=look.colour, ms=6, mec=PAPER, mew=0.6,
-                    label=once(_label(str(result.cell), 40)),
+                    label=_label(str(result.cell), 40),
                 )  # fmt: skip
             for words, field, dash in _LEVELS:
                 levels = {getattr(result, field) for result in found} - {None}
                 for level in levels:
                     axes.plot(
                         [level, level], [row - 0.36, row + 0.36], color=INK, ls=dash, lw=1.3,
-                        label=once(words), zorder=1.5,
+                        label=words, zorder=1.5,
                     )  # fmt: skip
         for between in range(1, len(tasks)):
             axes.axhline(between - 0.5, color=MUTED, lw=0.4, ls=(0, (1, 3)))
@@ -220,15 +206,14 @@ def _point(
 
 
 def _draw(name: str, title: str, description: str, height: float, paint: Draw) -> str:
-    """A figure with one pair of axes, ``height`` inches high, painted by ``paint(figure, axes)``,
-    as an ``svg`` element. ``name`` must be unique on the page."""
+    """The ``svg`` element of a figure of ``height`` inches; ``name`` is unique on the page."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     stream = io.StringIO()
     with rc_context(fname=_STYLE), warnings.catch_warnings():
-        # Text stays text, so it does not matter whether matplotlib's own font has a glyph.
+        # Text stays text, so matplotlib's own font need not have its glyphs.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
@@ -242,14 +227,15 @@ def _draw(name: str, title: str, description: str, height: float, paint: Draw) -
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    """The labelled lines above the axes, in as many columns as fit."""
+    """Each label once, above the axes, in as many columns as fit."""
     handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        longest = max(map(len, labels))
+    if labels:
+        labelled = dict(zip(labels, handles, strict=True))
+        longest = max(map(len, labelled))
         room = max(1, math.floor(WIDTH * 72 / (6.6 * longest + 46)))
-        columns = math.ceil(len(labels) / math.ceil(len(labels) / room))
+        columns = math.ceil(len(labelled) / math.ceil(len(labelled) / room))
         figure.legend(
-            handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.2,
+            labelled.values(), labelled, loc="outside upper left", ncols=columns, columnspacing=1.2,
             handlelength=2.4, borderaxespad=0, borderpad=0.2,
         )  # fmt: skip
 

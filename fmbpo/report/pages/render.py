@@ -1,4 +1,4 @@
-"""From a comparison to the parts of the page, and from these to HTML and figure files."""
+"""Turns a comparison into the parts of the page, and these into HTML and figure files."""
 
 from __future__ import annotations
 

@@ -39,31 +39,26 @@ _BRACKETS = f"IQM: interquartile mean over seeds. In brackets: {LEVEL} intervals
 
 
 def returns(section: Section, name: str, style: figures.Looks) -> Block | None:
-    """Tables over all tasks and by task, figures of the returns and the performance profiles; None
-    without returns."""
+    """Tables and figures of the returns, and performance profiles; None without returns."""
     tasks: dict[str, list[CellResult]] = {}
     for result in section.results:
         tasks.setdefault(result.task, []).append(result)
     overall = tasks.pop(OVERALL, [])
-    tables, pictures = [], []
-    if overall:
-        tables.append(_overall_table(section, overall))
-    if tasks:
-        tables.append(_task_table(section, tasks))
-        title = "Returns by task"
-        svg = figures.returns(f"{name}-returns", title, tasks, style)
-        caption = f"Means with {LEVEL} intervals; the small dots are seeds."
-        pictures.append(Picture(f"{name}-returns", title, caption, svg, _seeds_table(section)))
+    if not tasks:
+        return None
+    tables = [_overall_table(section, overall)] if overall else []
+    tables.append(_task_table(section, tasks))
+    title = "Returns by task"
+    svg = figures.returns(f"{name}-returns", title, tasks, style)
+    caption = f"Means with {LEVEL} intervals; the small dots are seeds."
+    pictures = [Picture(f"{name}-returns", title, caption, svg, _seeds_table(section))]
     if section.profiles:
         pictures.append(_profiles(section.profiles, f"{name}-profiles", style))
-    if not tables and not pictures:
-        return None
     return Block(title="Returns", tables=tables, pictures=pictures)
 
 
 def _overall_table(section: Section, results: Sequence[CellResult]) -> Table:
     """Cells in rows; all returns divided by 1000."""
-
     columns: list[Column[CellResult]] = [
         words("cell", lambda result: str(result.cell)),
         Column("mean", lambda result: Field.estimate(result.mean, 3)),
@@ -85,7 +80,6 @@ def _published(title: str, result: Callable[[T], CellResult], digits: int) -> Co
 
 def _task_table(section: Section, tasks: Mapping[str, Sequence[CellResult]]) -> Table:
     """Tasks in rows, each cell's mean and interquartile mean in columns."""
-
     at = {(task, result.cell): result for task, found in tasks.items() for result in found}
 
     def estimate(cell: Cell, title: str) -> Column[str]:
@@ -101,7 +95,7 @@ def _task_table(section: Section, tasks: Mapping[str, Sequence[CellResult]]) -> 
     ]
     notes = [_BRACKETS, _seeds(tasks)]
     if any(task not in section.tasks for task in tasks):
-        notes.append("†: not in every cell, so that no number over all tasks contains it.")
+        notes.append("†: not in every cell, so excluded from numbers over all tasks.")
     return Table("Returns by task", columns, tasks, notes)
 
 
@@ -166,7 +160,7 @@ def effects(section: Section, name: str) -> Block | None:
     if single:
         tables.append(_effect_table("Effects by task, in returns", single, 1))
     for number, (one, style) in enumerate(figures.styles(by_name).items(), 1):
-        # The row over all tasks stands on top.
+        # The row over all tasks is on top.
         found = sorted(by_name[one], key=lambda effect: effect.task != OVERALL)
         key = f"{name}-effect-{number}"
         shown = {effect.task: _per_thousand(effect) for effect in found}
@@ -182,7 +176,7 @@ def effects(section: Section, name: str) -> Block | None:
 
 
 def verdicts(section: Section) -> list[Verdict]:
-    """Every effect in words: over all tasks, and how many tasks have which verdict."""
+    """Every effect in words: over all tasks, and the number of tasks with each verdict."""
     verdicts = []
     for name, found in _by_name(section).items():
         over = next((effect for effect in found if effect.task == OVERALL), None)

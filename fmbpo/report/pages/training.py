@@ -38,9 +38,8 @@ def curves(section: Section, name: str, style: figures.Looks) -> Block | None:
     known = [task for record in section.records for task in record.scores]
     pictures: list[Picture] = []
     for task in dict.fromkeys([*section.tasks, *known]):
-        cells = {cell: _series(section.records, cell, task) for cell in section.cells}
-        cells = {cell: found for cell, found in cells.items() if found}
-        if cells:
+        found = {cell: _series(section.records, cell, task) for cell in section.cells}
+        if cells := {cell: series for cell, series in found.items() if series}:
             key = f"{name}-curve-{len(pictures) + 1}"
             svg = figures.curves(key, f"Learning curve: {task}", cells, style)
             pictures.append(Picture(key, task, _ends(cells), svg, _curve_table(task, cells)))
@@ -99,8 +98,7 @@ def model_errors(section: Section, name: str, style: Mapping[str, figures.Style]
     columns = [Column[int]("horizon", lambda h: Field(str(h), h)), *map(column, errors)]
     horizons = sorted({horizon for found in errors.values() for horizon in found})
     title = "Error of the world models by horizon"
-    caption = "Held-out error of observations, in standard deviations"
-    data = Table(caption, columns, horizons)
+    data = Table("Held-out error of observations, in standard deviations", columns, horizons)
     last = "; ".join(
         f"{kind} {significant(found[max(found)])} at {max(found)} steps"
         for kind, found in errors.items()
@@ -122,15 +120,15 @@ def videos(section: Section) -> Block | None:
 
 def _video(title: str, file: Path) -> Video:
     kind = VIDEOS[file.suffix.lower()]
+    uri = problem = ""
     try:
         if file.stat().st_size > LARGEST_VIDEO:
-            limit = LARGEST_VIDEO // 2**20
-            return Video(title, str(file), problem=f"not shown: larger than {limit} MiB")
-        content = file.read_bytes()
+            problem = f"not shown: larger than {LARGEST_VIDEO // 2**20} MiB"
+        else:
+            uri = f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode('ascii')}"
     except OSError as error:
-        return Video(title, str(file), problem=f"not shown: {error.strerror}")
-    uri = f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
-    return Video(title, str(file), uri, moving_image=kind.startswith("image/"))
+        problem = f"not shown: {error.strerror}"
+    return Video(title, str(file), uri, kind.startswith("image/"), problem)
 
 
 def _series(records: Sequence[Record], cell: Cell, task: str) -> list[Series]:
@@ -171,7 +169,7 @@ def _ends(cells: Mapping[Cell, Sequence[Series]]) -> str:
 
 
 def basis(section: Section) -> Table:
-    """What all runs of the section share; if bases were mixed, each has a column."""
+    """The basis that all runs of the section share; if bases were mixed, each has a column."""
 
     def name(field: str) -> Field:
         differs = len({getattr(one, field) for one in section.bases}) > 1
@@ -182,8 +180,8 @@ def basis(section: Section) -> Table:
         return words(title, lambda field: str(getattr(one, field)))
 
     columns = [column(number, one) for number, one in enumerate(section.bases, 1)]
-    title, columns = "What the numbers rest on", [Column("", name, numeric=False), *columns]
-    return Table(title, columns, _BASIS, sortable=False)
+    columns = [Column("", name, numeric=False), *columns]
+    return Table("Basis of the numbers", columns, _BASIS, sortable=False)
 
 
 def health(section: Section) -> Block:
@@ -205,7 +203,7 @@ def health(section: Section) -> Block:
 
 
 def provenance(section: Section) -> Block:
-    """Every run, with everything that its numbers rest on."""
+    """Every run, with the basis and the origin of its numbers."""
     paths = ("name", "cell", "experiment", "phase", *(f"basis.{name}" for name in _BASIS),
              "checkpoint", "hardware", "source")  # fmt: skip
 

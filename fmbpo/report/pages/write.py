@@ -1,8 +1,7 @@
-"""The report's folder: written aside, then moved into place whole; it only replaces a report."""
+"""The report's folder: written elsewhere, then moved into place; it only replaces a report."""
 
 from __future__ import annotations
 
-import errno
 import glob
 import itertools
 import json
@@ -18,15 +17,15 @@ from fmbpo.report.pages.csv_files import csv_files
 from fmbpo.report.pages.render import html, parts_of, picture_files
 
 _LIST = "report.json"
-"""Lists the files of the report, which a later report may replace."""
+"""The list of the report's files, which a later report may replace."""
 
 
 def write_report(comparison: Comparison, out: Path) -> list[Path]:
     """Write ``report.html``, CSV files and figures to the folder ``out``.
 
-    Returns the files' paths, the page first. An earlier report in ``out`` is replaced. Equal
+    Returns the files' paths, the page first. Replaces an earlier report in ``out``. Equal
     comparisons give equal bytes. Raises ``UserError`` if ``out`` contains anything else or cannot
-    be written; nothing half-written is left.
+    be written; it leaves no incomplete report.
     """
     out = check_place(out)
     parts = parts_of(comparison)
@@ -64,33 +63,27 @@ def _replace(new: Path, place: Path, old: Path) -> None:
 
 
 def _beside(out: Path) -> str:
-    """How this host's names beside ``out`` begin; the process number follows."""
+    """The prefix of this host's temporary folders beside ``out``; the process number follows."""
     return f".{out.name}.{socket.gethostname()}-"
 
 
 def _sweep(out: Path) -> None:
-    """Remove what killed processes of this host left beside the report."""
+    """Remove the folders that killed processes of this host left beside the report."""
     begin = _beside(out)
     for left in out.parent.glob(f"{glob.escape(begin)}*"):
         writer = re.fullmatch(r"(\d+)\.(aside|old)", left.name[len(begin) :])
-        if writer and not _lives(int(writer[1])):
-            remove_tree(left)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except OSError as error:
-        return error.errno != errno.ESRCH  # EPERM: another user's
-    return True
+        if writer:
+            try:
+                os.kill(int(writer[1]), 0)
+            except ProcessLookupError:
+                remove_tree(left)
+            except OSError:
+                pass  # another user's process
 
 
 def check_place(out: Path) -> Path:
-    """``out`` without links, if it is absent, empty, or holds a report and nothing else.
-
-    Raises ``UserError`` otherwise.
-    """
-    out = Path(os.path.realpath(out))  # Path.resolve raises RuntimeError for links in a circle
+    """``out`` with links resolved; ``UserError`` unless it is absent, empty or just a report."""
+    out = Path(os.path.realpath(out))  # Path.resolve raises RuntimeError for cyclic links
     with disk_errors(out):
         if not out.exists():
             return out
@@ -99,11 +92,11 @@ def check_place(out: Path) -> Path:
         # Only the first few: it may be the root of a disk.
         strange = sorted(itertools.islice((name for name in found if name not in listed), 5))
     if strange or not out.is_dir():
-        what = f"holds {', '.join(strange)}" if strange else "is a file"
+        what = f"contains {', '.join(strange)}" if strange else "is a file"
         raise UserError(
-            f"this is no report that may be replaced: it {what}",
+            f"this is not a report that may be replaced: it {what}",
             where=str(out),
-            remedy="name a folder that is empty, does not exist yet, or holds a report",
+            remedy="name a folder that is empty, does not exist yet, or contains a report",
         )
     return out
 
@@ -112,8 +105,6 @@ def _listed(out: Path) -> set[str]:
     """The files of the report in ``out``; empty if there is no report."""
     try:
         content = json.loads((out / _LIST).read_bytes())
-        if content["kind"] != "fmbpo report":
-            return set()
-        return {_LIST, *map(str, content["files"])}
+        return {_LIST, *map(str, content["files"])} if content["kind"] == "fmbpo report" else set()
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return set()

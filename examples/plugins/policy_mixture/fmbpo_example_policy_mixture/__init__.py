@@ -31,7 +31,7 @@ class Config:
     components: int = attrs.field(default=3, validator=ge(2))
     """K, Gaussians."""
     temperature: float = attrs.field(default=0.5, validator=gt(0.0))
-    """T of the weights: the lower, the nearer to a choice of one component."""
+    """T of the weights: the lower, the closer to a choice of one component."""
     init_log_std: float = -1.0
     """Initial log standard deviations before tanh, one per component and action dimension."""
     min_log_std: float = -1.427
@@ -54,7 +54,7 @@ class Mixture(nn.Module):
         self.log_std = LogStd(size, config.init_log_std, config.min_log_std)
 
     def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Parameters after an update, the log standard deviations not below their floor."""
+        """Parameters after an update, with log standard deviations at or above their floor."""
         return {**params, "log_std.value": self.log_std.project(params["log_std.value"])}
 
     def heads(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +98,7 @@ def rollout(
 
 @spec.hookimpl
 def loss(module: Mixture, imagined: spec.Imagined) -> tuple[Tensor, spec.Metrics]:
-    """PWM's actor loss; ``components``: how many are in use, 1 to K."""
+    """PWM's actor loss; ``components``: the number in use, 1 to K."""
     total, metrics = pwm_actor_loss(imagined)
     with torch.no_grad():
         logits, _ = module.heads(imagined.rollout.z_HBD[:-1])

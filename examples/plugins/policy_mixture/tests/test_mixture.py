@@ -1,4 +1,4 @@
-"""What the contract does not know: that this is a mixture."""
+"""Properties of a mixture, which the contract does not check."""
 
 import torch
 

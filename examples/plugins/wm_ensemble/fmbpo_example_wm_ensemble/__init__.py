@@ -81,7 +81,7 @@ class Ensemble(nn.Module):
         return torch.stack([z + gate.sigmoid() * (c.tanh() - z) for c, gate in halves])
 
     def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Parameters after an update, the task embedding's rows of norm at most 1."""
+        """Parameters after an update, with the task embedding's rows at a norm of at most 1."""
         name = "task_embedding.weight"
         return {**params, name: self.task_embedding.project(params[name])}
 
@@ -123,7 +123,7 @@ def build(config: Config, dims: spec.WorldModelDims) -> Ensemble:
 def predict(
     module: Ensemble, z: Tensor, action: Tensor, task: spec.Task, noise: Tensor
 ) -> spec.Prediction:
-    """The members' mean, and a reward that is the lower the less the members agree."""
+    """The members' mean, and a reward that is lower if the members agree less."""
     x = _join(z, task.embedding_BE, action * task.mask_BA)
     steps = module.steps(z, x)
     share = torch.tanh(module.config.pessimism * disagreement(steps))

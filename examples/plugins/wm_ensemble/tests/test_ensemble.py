@@ -1,4 +1,4 @@
-"""What the contract does not know: the box, the disagreement, the pessimism."""
+"""The box, the disagreement and the pessimism, which the contract does not check."""
 
 import pytest
 import torch
