@@ -38,7 +38,7 @@ def test_planning_is_added_to_a_finished_run(quadrant, run, tmp_path):
     without, _ = run(quadrant)
     assert without["planning"] is None
     planned, said = run(quadrant, *MPPI)
-    assert "complete but for the evaluation with the planner" in said
+    assert "complete except for the evaluation with the planner" in said
     assert "MPPI ± 95 %" in said
     assert "…" not in said  # no column is cut off
     assert len(list((tmp_path / "runs").iterdir())) == 2
@@ -68,14 +68,14 @@ def test_pruned_runs_still_serve(run, tmp_path):
     (pretraining,) = (tmp_path / "runs").glob("phase8_pretrain_mlpwm__*")
     assert [p.name for p in (pretraining / "checkpoints").iterdir()] == ["best.safetensors"]
     planned, said = run("mlpwm_mlppolicy", *MPPI)
-    assert "complete but for the evaluation with the planner" in said
+    assert "complete except for the evaluation with the planner" in said
     assert "starts, 6 iterations" not in said
     assert planned["planning"]["samples"] == 6
     for task, result in without["tasks"].items():
         for seed, entry in result["seeds"].items():
             assert planned["tasks"][task]["seeds"][seed]["returns"] == entry["returns"]
     _, said = run("mlpwm_flowpolicy")
-    assert "is complete and is used as it is" in said
+    assert "is complete; reusing it" in said
 
 
 def test_a_plan_is_the_same_in_a_new_run(run, tmp_path, monkeypatch):
@@ -110,7 +110,7 @@ def test_a_plan_that_fails_loses_nothing(
     monkeypatch.setattr(Evaluator, "run", whole)
     monkeypatch.setattr(PolicyTraining.planned_returns, "__defaults__", (5,))
     assert main(command) == 0
-    assert "complete but for the evaluation with the planner" in capsys.readouterr().err
+    assert "complete except for the evaluation with the planner" in capsys.readouterr().err
     assert json.loads(file.read_text())["planning"]["samples"] == 6
     assert main(["check", *command[1:], "--runs", "elsewhere"]) == 0
     assert "two steps of planning" in capsys.readouterr().out

@@ -112,7 +112,7 @@ def test_another_world_model_under_the_same_name(run, tmp_path):
     save_checkpoint(checkpoint, manifest=loaded.manifest, weights=weights, state=None)
     status, _, said = run(cell, *WIDTHS, f"protocol.checkpoint={checkpoint}")
     assert status == 2
-    assert "was made in another world model" in said
+    assert "was made with a different world model" in said
 
 
 @pytest.mark.parametrize(

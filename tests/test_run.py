@@ -108,7 +108,7 @@ def test_pretraining_is_shared_by_every_experiment_that_needs_the_same(
         assert len(list(runs.glob(f"{name}__*"))) == 1
         file = repository / "experiments" / f"{name}.toml"
         assert main(arguments(file, small_store, runs, tiny)) == 0
-        assert "is complete and is used as it is" in capsys.readouterr().err
+        assert "is complete; reusing it" in capsys.readouterr().err
         assert len(list(runs.glob(f"{name}__*"))) == 1
         folder = next(runs.glob(f"{name}__*"))
         summary = json.loads((folder / "summary.json").read_text())

@@ -84,8 +84,7 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
         from fmbpo.report.closing_table import print_run, print_study
         from fmbpo.report.run_pictures import draw_missing
         from fmbpo.running.preflight import preflight
-        from fmbpo.running.run import Runner
-        from fmbpo.running.session import Session
+        from fmbpo.running.run import Runner, Session
         from fmbpo.running.study import StudyRunner
 
         root, draw = arguments.runs, functools.partial(draw_missing, say=say)

@@ -110,7 +110,7 @@ def _record_of_run(folder: RunFolder) -> Record | None:
     petaflops, seconds = summary.training_cost
     beat = folder.heartbeat()
     return Record(
-        name=folder.name,
+        name=folder.path.name,
         source=str(folder.path),
         experiment=summary.experiment,
         phase=config["phase"],

@@ -1,7 +1,8 @@
-"""The cost of an update: floating-point operations, counted by torch's own counter."""
+"""The floating-point operations of an update, by torch's counter, and numbers of parameters."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -13,7 +14,7 @@ P = ParamSpec("P")
 
 
 def flops(update: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> int:
-    """Operations of one call (matrix products alone; a multiply-add counts as two)."""
+    """Operations of one call (matrix products only; a multiply-add counts as two)."""
     with FlopCounterMode(display=False) as counter:
         update(*args, **kwargs)
     return int(counter.get_total_flops())
@@ -21,8 +22,7 @@ def flops(update: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> int
 
 def parameters(module: Module) -> dict[str, int]:
     """Number of parameters by top-level part, in the module's order."""
-    counts: dict[str, int] = {}
+    counts = Counter[str]()
     for name, p in module.named_parameters():
-        part = name.split(".")[0]
-        counts[part] = counts.get(part, 0) + p.numel()
+        counts[name.split(".")[0]] += p.numel()
     return counts

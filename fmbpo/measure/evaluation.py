@@ -1,8 +1,9 @@
-"""Returns in the real simulator: trained policies, and the random policy beside them."""
+"""Returns of trained policies and of the random policy in the real simulator."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -14,8 +15,19 @@ from fmbpo.tasks.mt30 import ACTION_WIDTH
 from fmbpo.tasks.vector import Act, EpisodeRunner
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch with this number of CPU threads inside the block; 0: unchanged."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Evaluator:
-    """Runs episodes with fixed seeds, the same for every policy, so that they compare in pairs."""
+    """Runs episodes with the same seeds for every policy, so that policies compare in pairs."""
 
     def __init__(
         self, runner: EpisodeRunner, seed: int, moved: Callable[[], None] = lambda: None
@@ -41,24 +53,22 @@ class Evaluator:
         steps: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float64]:
-        """Returns ``[T, episodes]`` of what ``act`` does; see ``EpisodeRunner.run``."""
+        """Returns ``[T, episodes]`` of ``act``; see ``EpisodeRunner.run``."""
 
         def stepped(done: int, of: int) -> None:
             self.moved()
             if progress is not None:
                 progress(done, of)
 
-        # Between two steps torch's further threads would spin on the cores that simulate.
-        seeds, threads = range(self.seed, self.seed + episodes), torch.get_num_threads()
-        torch.set_num_threads(1)
+        seeds = range(self.seed, self.seed + episodes)
         try:
-            return self.runner.run(act, tasks, seeds, steps, stepped)
+            # Between two steps torch's further threads would spin on the cores that simulate.
+            with threads(1):
+                return self.runner.run(act, tasks, seeds, steps, stepped)
         except SimulationError as error:
             raise UserError(
                 str(error),
                 where="evaluation in the simulator",
-                remedy="the last checkpoint is kept; a policy that diverged wants a lower "
-                "learning rate, an episode that the simulator cannot do another evaluation.seed",
+                remedy="if the policy diverged, lower the learning rate; if the simulator cannot "
+                "run the episode, change evaluation.seed; the last checkpoint is kept",
             ) from error
-        finally:
-            torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Gates that a result must pass to be believed; each failure is a finding in the summary."""
+"""Gates that a credible result passes; each failure is a finding in the summary."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from fmbpo.runs import metrics
 from fmbpo.runs.findings import Finding
 
 TOLERANCE = 0.02
-"""Share by which world models may differ and still be called equal in size."""
+"""The largest relative difference in size between world models that count as equal."""
 UNIFORM = math.log(two_hot.BINS)
-"""The reward's cross-entropy of a head that predicts all bins alike: a floor that looks like a
-loss."""
+"""The reward's cross-entropy under equal logits: a constant that looks like a loss."""
 
 
 def world_model_health(measures: Mapping[str, float], where: str = "") -> list[Finding]:
@@ -37,9 +36,10 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
         Finding("reward_unexplained", "the decoded reward explains nothing on held-out episodes",
                 f"R² {r2:.3f}", where): r2 <= 0 and varies,
         Finding("reward_constant", "the decoded reward is constant",
-                f"it spreads by {spread:.2g}, the real one by {real:.2g}", where):
+                f"standard deviation {spread:.2g}, of the real one {real:.2g}", where):
             spread <= 0.01 * real and varies,
-        Finding("reward_ignores_action", "the decoded reward has no gradient to the action",
+        Finding("reward_ignores_action",
+                "the decoded reward has no gradient with respect to the action",
                 f"{slope:.2g}", where): slope < 1e-6 and varies,
         Finding("reward_no_better_than_mean",
                 f"the decoded reward {longest} steps ahead is worse than each task's mean",
@@ -51,7 +51,7 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
                 f"effective rank {rank:.2f}", where): rank < 2,
         Finding("off_simplex", "latents leave the simplex", f"by {off:.3g}", where): off > 1e-3,
         Finding("worse_than_copy",
-                f"the model predicts observations {longest} steps ahead worse than no change does",
+                f"the predicted observations {longest} steps ahead are worse than no change",
                 f"{error:.3f} against {copy:.3f} standard deviations", where): error > copy,
     }  # fmt: skip
     return [finding for finding, failed in gates.items() if failed]
@@ -60,7 +60,7 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
 def learning_health(
     before: Mapping[str, float], after: Mapping[str, float], where: str = ""
 ) -> list[Finding]:
-    """Whether a world model got worse by a half while it learned beside a policy."""
+    """Whether a world model's score got worse by a half while it learned beside a policy."""
     old, new = before[metrics.SCORE], after[metrics.SCORE]
     if new <= 1.5 * old:
         return []
@@ -69,7 +69,7 @@ def learning_health(
 
 
 def returns_health(returns: Mapping[str, Sequence[float]]) -> list[Finding]:
-    """Among final returns by cell, an episode each: policies that behave identically."""
+    """Policies that behave identically, by the final returns of each cell's episodes."""
     seen: dict[tuple[float, ...], str] = {}
     found = []
     for cell, row in returns.items():
@@ -81,15 +81,15 @@ def returns_health(returns: Mapping[str, Sequence[float]]) -> list[Finding]:
 
 
 def size_health(parity: float | None) -> list[Finding]:
-    """Whether a world model's size is that of the MLP model of its widths, within 2 %."""
+    """Whether a world model's size is that of the MLP model of the same widths, within 2 %."""
     if parity is None or abs(parity) <= TOLERANCE:
         return []
-    message = "the world model's size is a further factor beside its kind"
+    message = "the world models differ in size as well as in kind"
     return [Finding("size_parity", message, f"{parity:+.1%} against the MLP model's")]
 
 
 class Watch:
-    """The gates that a stage fails while it trains, each with the iteration since when."""
+    """The gates that a stage fails while it trains, each with its first iteration."""
 
     def __init__(self) -> None:
         self._since: dict[tuple[str, str], int] = {}
@@ -97,7 +97,7 @@ class Watch:
     def update(
         self, iteration: int, findings: Sequence[Finding]
     ) -> tuple[list[Finding], list[tuple[str, str]]]:
-        """Take in the present findings: the new ones, and the (gate, place) that are mended."""
+        """Replace the findings; returns the new ones, and the (gate, place) of mended ones."""
         new = [f for f in findings if f.key not in self._since]
         now = {f.key for f in findings}
         mended = [key for key in self._since if key not in now]
@@ -105,13 +105,13 @@ class Watch:
         return [attrs.evolve(f, since=iteration) for f in new], mended
 
     def dated(self, findings: Sequence[Finding]) -> list[Finding]:
-        """The findings with the iterations since which they have held."""
+        """The findings with their first iterations."""
         return [attrs.evolve(f, since=self._since.get(f.key)) for f in findings]
 
     def state(self) -> list[tuple[str, str, int]]:
-        """For a checkpoint."""
+        """State for a checkpoint."""
         return [(*key, iteration) for key, iteration in self._since.items()]
 
     def load(self, state: Sequence[tuple[str, str, int]]) -> None:
-        """From a checkpoint."""
+        """Restore the state of a checkpoint."""
         self._since = {(gate, where): iteration for gate, where, iteration in state}

@@ -1,4 +1,4 @@
-"""Whether world models that are compared have networks of equal size."""
+"""Compares the sizes of networks, which must be equal between compared world models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
 
 DIMS = WorldModelDims(obs=OBS_WIDTH, action=ACTION_WIDTH, tasks=len(MT30))
-"""Sizes that the world models of the study are built for."""
+"""Sizes that the study's world models are built for."""
 
 
 def size_line(what: str, table: PluginTable, module: WorldModel | Policy) -> str:
@@ -26,14 +26,14 @@ def size_line(what: str, table: PluginTable, module: WorldModel | Policy) -> str
     against = "" if parity is None else f", {parity:+.2%} against the MLP model of the same widths"
     return (
         f"{what}: {table.plugin} {table.component.version}, {sum(counts.values()):,} parameters "
-        f"({parts}){against}, {module.evaluations} network evaluation(s) a step"
+        f"({parts}){against}, {module.evaluations} network evaluations per step"
     )
 
 
 def sizes(experiments: Sequence[Experiment]) -> tuple[list[str], list[str]]:
-    """Numbers of parameters, a line a part, and warnings where world models differ too much.
+    """Lines with the number of parameters per part, and warnings if world models differ too much.
 
-    Nothing is allocated: the modules are built on the meta device.
+    Allocates nothing: the modules are built on the meta device.
     """
     models, policies = [], []
     for e in experiments:
@@ -52,11 +52,8 @@ def sizes(experiments: Sequence[Experiment]) -> tuple[list[str], list[str]]:
 
 
 def size_parity(table: PluginTable) -> float | None:
-    """Parameters of a world model over those of the plain one of the same widths, minus 1.
-
-    The plain one is ``fmbpo.nn.world_model.LatentWorldModel``, which the MLP world model
-    is. None for a plugin whose settings are not the shared ones.
-    """
+    """Parameters of a world model over those of the MLP world model of the same widths
+    (``fmbpo.nn.world_model.LatentWorldModel``), minus 1. None for a plugin without its settings."""
     config = table.config
     if not isinstance(config, WorldModelConfig):
         return None

@@ -1,9 +1,9 @@
-"""Held-out measures of a world model that compare across kinds of model.
+"""Held-out measures that compare different kinds of world models.
 
-Open-loop rollouts against recorded actions on episodes never trained on. Rewards are compared in
-the environment's units. Observations are read out of the latent by a ridge regression a task,
-fitted on training latents, and errors are in units of each observation entry's standard deviation,
-so that no model's own latent scale enters.
+Open-loop rollouts with recorded actions on episodes never trained on. Rewards are in the
+environment's units. A ridge regression per task, fitted on training latents, reads observations out
+of the latent; errors are in units of each observation entry's standard deviation, so that they do
+not depend on a model's latent scale.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fmbpo.tasks.mt30 import OBS_WIDTH
 HORIZONS = (1, 2, 4, 8, 16)
 SLICES = 512
 FIT_SLICES = 1024
-"""Slices of two rows per task that the read-out is fitted on."""
+"""Slices of two rows per task that fit the read-out."""
 RIDGE = 1e-4
 """In units of the mean square of a latent entry."""
 
@@ -48,20 +48,18 @@ class Validator:
     def __call__(
         self, module: WorldModel, rollout_hook: Callable[..., Rollout]
     ) -> dict[str, float]:
-        """Measures by name; ``score`` (lower is better) is the one to choose checkpoints by.
+        """Measures by name; ``score`` (lower is better) chooses the best checkpoint.
 
         ``reward_r2``: share of the held-out reward's variance explained by the decoded rewards of
         the rollout; ``reward_std`` and ``real_reward_std``: the spread of both;
         ``reward_cross_entropy`` of the two-hot bins; ``reward_action_gradient``: root mean square
         over rows of ``|∂r̂/∂a|`` at the first step; ``reward_rmse_hN``, ``obs_error_hN``: root mean
-        squared error N steps ahead;
-        ``copy_error_hN``: the same of predicting no change; ``constant_error_hN`` and
-        ``constant_reward_rmse_hN``: of predicting each task's mean; ``effective_rank`` of the
-        latents; ``curvature`` of a learned flow, 0 if paths are straight (if the module has
-        it);
-        ``simplex_error``: largest distance of a latent group's sum from 1 over the rollout
-        (where latents are declared to lie on simplices);
-        ``score``: mean over horizons of the observation error, plus 1 - ``reward_r2``.
+        squared error N steps ahead; ``copy_error_hN``: the same for predicting no change;
+        ``constant_error_hN`` and ``constant_reward_rmse_hN``: for predicting each task's mean;
+        ``effective_rank`` of the latents; ``curvature`` of a learned flow (if ``Curved``), 0 if
+        paths are straight; ``simplex_error`` (if ``OnSimplex``): largest distance of a latent
+        group's sum from 1 over the rollout; ``score``: mean over horizons of the observation error,
+        plus 1 - ``reward_r2``.
         """
         batch, scale, (mean_BO, mean_B) = self.batch, self._scale, self._means
         task, rollout = self._rollout(module, rollout_hook)
@@ -119,14 +117,14 @@ class Validator:
             action = self.batch.action_HBA[0].clone().requires_grad_()
             first = hook(module, z, lambda *_: action, task, noise)
             total = two_hot.decode(first.reward_logits_HBR).sum()
-            if not total.requires_grad:  # nothing that it depends on is the action
+            if not total.requires_grad:  # it does not depend on the action
                 return 0.0
             (slope,) = torch.autograd.grad(total, action, allow_unused=True)
         return 0.0 if slope is None else float(slope.square().sum(-1).mean().sqrt())
 
     def _readout(self, module: WorldModel) -> Callable[[Tensor], Tensor]:
         """``[B, D]`` latents of the held-out slices -> observations ``[B, O]``: a ridge regression
-        (with a constant) for each task, from training latents."""
+        (with a constant) per task, fitted on training latents."""
         z_NBD = module.encode(self.fit.obs_HBO, module.embed(self.fit.index_B))
         weight = z_NBD.new_zeros(len(self.batch.index_B), z_NBD.shape[-1] + 1, OBS_WIDTH)
         for task in torch.unique(self.batch.index_B):
@@ -141,18 +139,18 @@ class Validator:
 
     @cached_property
     def _means(self) -> tuple[Tensor, Tensor]:
-        """Each row's own task's mean observation ``[B, O]`` and reward ``[B]`` in training."""
+        """Mean observation ``[B, O]`` and reward ``[B]`` in training, of each row's task."""
         obs = self._of_own_task(self.fit.obs_HBO, lambda x: x.mean((0, 1)))
         return obs, self._of_own_task(self.fit.reward_HB, torch.mean)
 
     @cached_property
     def _scale(self) -> Tensor:
-        """Each row's own task's standard deviation per observation entry ``[B, O]``, 0 for padding
-        and constants."""
+        """Standard deviation per observation entry ``[B, O]`` of each row's task, 0 for padding and
+        constants."""
         return self._of_own_task(self.fit.obs_HBO[:1], lambda x: x[0].std(0))
 
     def _of_own_task(self, fit_HN: Tensor, statistic: Callable[[Tensor], Tensor]) -> Tensor:
-        """Held-out rows' ``statistic`` of their own task's training slices, ``[B, ...]``."""
+        """``statistic`` of the training slices of each held-out row's task, ``[B, ...]``."""
         index = self.batch.index_B
         found = torch.zeros((len(index), *fit_HN.shape[2:]), device=fit_HN.device)
         for task in torch.unique(index):
@@ -176,10 +174,8 @@ def _noise(*shape: int) -> Tensor:
 
 
 def _effective_rank(z: Tensor) -> float:
-    """Exponential of the entropy of the normalised singular values (Roy & Vetterli 2007).
-
-    1 for a constant latent, which has none.
-    """
+    """Exponential of the entropy of the normalised singular values (Roy & Vetterli 2007); 1 for a
+    constant latent."""
     s = torch.linalg.svdvals((z - z.mean(0)).double())
     if s.sum() < 1e-9:
         return 1.0

@@ -1,4 +1,4 @@
-"""Whose fault a failure is: an exception out of a plugin's code, as a message about the plugin."""
+"""Turns an exception from a plugin's code into a message that names the plugin."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from fmbpo.base.files import disk_errors
+from fmbpo.base.text import one_line
 from fmbpo.config.schema import PluginTable
 from fmbpo.errors import UserError
 
@@ -17,7 +18,7 @@ REMEDY = "the plugin does not fit its dimensions or its settings; see its README
 
 
 class Role:
-    """A plugin in its role, as messages name it."""
+    """A plugin and its role, for messages."""
 
     def __init__(self, word: str, table: PluginTable) -> None:
         self.name, self.component = f"{word} {table.plugin!r}", table.component
@@ -26,14 +27,13 @@ class Role:
         self.packages = {part.__module__.split(".")[0] for part in parts} - {"fmbpo"}
 
     def error(self, what: str, remedy: str = REMEDY) -> UserError:
-        """The plugin's fault, for people."""
+        """An error that names the plugin."""
         return UserError(what, where=self.name, remedy=remedy)
 
 
 def _guilty(error: Exception, roles: tuple[Role, ...]) -> tuple[Role | None, str]:
-    """The role whose plugin's code ran last on the way to ``error``, and a sentence about it."""
-    text = (str(error).strip().splitlines() or [""])[0]
-    sentence = f"{type(error).__name__}: {text}"
+    """The role whose plugin's code ran last before ``error``, if any, and a sentence about it."""
+    sentence = f"{type(error).__name__}: {one_line(str(error))}"
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         package = frame.f_globals.get("__name__", "").split(".")[0]
         for role in roles:
@@ -46,10 +46,10 @@ def _guilty(error: Exception, roles: tuple[Role, ...]) -> tuple[Role | None, str
 
 @contextmanager
 def reporting(folder: Path | None, *roles: Role, otherwise: Role | None = None) -> Iterator[None]:
-    """An exception out of a plugin's code ends as ``UserError``; its traceback is kept (``mend``).
+    """Turn an exception from a plugin's code into a ``UserError``; ``_remedy`` keeps its traceback.
 
-    One that no plugin's code has a part in is the fault of ``otherwise``, or passes if that is
-    None. A ``UserError`` says enough already.
+    An exception that involves no plugin's code is blamed on ``otherwise``, or passes through if
+    that is None. A ``UserError`` passes through.
     """
     try:
         yield
@@ -60,16 +60,16 @@ def reporting(folder: Path | None, *roles: Role, otherwise: Role | None = None) 
         role = role or otherwise
         if role is None or (otherwise and isinstance(error, torch.OutOfMemoryError)):
             raise
-        raise role.error(sentence, mend(folder, error)) from error
+        raise role.error(sentence, _remedy(folder, error)) from error
 
 
-def mend(folder: Path | None, error: Exception) -> str:
-    """How to mend a plugin's failure; for whoever writes it the whole traceback is kept in
-    ``folder/plugin-error.txt``, or nowhere where ``folder`` is None."""
+def _remedy(folder: Path | None, error: Exception) -> str:
+    """The remedy for a plugin's failure. Writes the traceback to ``folder/plugin-error.txt``, or
+    nowhere if ``folder`` is None."""
     if folder is None:
         return REMEDY
     file = folder / "plugin-error.txt"
     with disk_errors(file):
         folder.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(traceback.format_exception(error)))
-    return f"`fmbpo check` tries the plugin in seconds; the whole traceback is in {file}"
+    return f"`fmbpo check` tries the plugin in seconds; the full traceback is in {file}"

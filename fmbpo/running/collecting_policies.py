@@ -1,4 +1,4 @@
-"""A finished run's policies as they act in collected episodes."""
+"""The policies of a finished run, as actors in collected episodes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class RunAgent:
     provenance: dict[str, str]
 
     def policy(self, task: str, episode: int) -> Policy:
-        """The policy of the episode's seed; its networks are read once a process."""
-        mine = self.policies[task]
-        # Not in turns: behaviours take turns too, and one would always meet the same seed.
+        """The policy of the episode's seed; its networks are read once per process."""
+        policies = self.policies[task]
+        # Not in turns: behaviours take turns too, so that each would always get the same seed.
         drawn = int.from_bytes(hashlib.sha256(f"{task}/{episode}".encode()).digest()[:8])
-        loaded = _loaded(mine[drawn % len(mine)])
+        loaded = _loaded(policies[drawn % len(policies)])
 
         def act(env: TaskEnv, obs: NDArray[np.float32]) -> NDArray[np.float32]:
             padded = np.zeros((1, OBS_WIDTH), np.float32)

@@ -1,4 +1,4 @@
-"""Final returns of a grid, gathered stage by stage, as the summary has them."""
+"""Gathers the final returns of a grid for the summary."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fmbpo.training.policies import PolicyTraining
 
 
 class FinalReturns:
-    """Final returns of a grid, gathered stage by stage; ``say`` takes lines for people."""
+    """Final returns of a grid, gathered stage by stage; ``say`` prints a line."""
 
     def __init__(self, say: Callable[[str], None], evaluation: EvaluationConfig) -> None:
         self.say, self.evaluation = say, evaluation
@@ -28,16 +28,15 @@ class FinalReturns:
         self.trained: list[NDArray[np.float64]] = []
         self.untrained: list[NDArray[np.float64]] = []
         self.planned: list[NDArray[np.float64]] = []
-        """Returns of planning with each policy, if it was asked for."""
+        """Returns of planning with each policy, if requested."""
         self.unplanned: UserError | None = None
-        """Why planning failed, which costs the policies' own results nothing."""
+        """The failure of planning, if any; the policies' own results are kept."""
         self.random: dict[str, NDArray[np.float64]] = {}
         self.measures: list[tuple[dict[str, float], dict[str, float]]] = []
-        """Held-out measures of each cell's own world model before and after it learned, if it
-        does."""
+        """Held-out measures of each cell's own world model, before and after it learned."""
 
     def add(self, stage: PolicyTraining) -> None:
-        """Evaluate a trained stage, its policies as they were before training, and planning."""
+        """Evaluate a trained stage, its policies before training, and planning."""
         episodes = self.evaluation.final_episodes
         if stage.models is not None:
             self.measures += zip(stage.models.before, stage.models.after, strict=True)
@@ -58,8 +57,8 @@ class FinalReturns:
             self.unplanned = UserError(
                 error.what,
                 where="planning in the world model",
-                remedy="the policies' own results are kept; see the run's health, or change "
-                "[planning], and give the command again",
+                remedy="see the run's health, or change [planning], and run the command again; "
+                "the policies' own results are kept",
             )
             self.unplanned.__cause__ = error
 
@@ -91,8 +90,8 @@ class FinalReturns:
         return result
 
     def validation(self) -> dict[str, float]:
-        """Means over the cells of their own world models' held-out measures, each on its cell's
-        task, before and after they learned beside the policies: ``before_...``, ``after_...``."""
+        """Held-out measures of the cells' own world models, each on its cell's task: means over
+        the cells, ``before_...`` and ``after_...`` learning beside the policies."""
         found = {}
         for named, cells in zip((before, after), zip(*self.measures, strict=True), strict=False):
             shared = [name for name in cells[0] if all(name in cell for cell in cells)]

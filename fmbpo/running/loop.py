@@ -1,4 +1,4 @@
-"""The loop around an update: logging, evaluation, checkpoints, resume. No mathematics."""
+"""The loop around an update: logging, evaluation, checkpoints, resume. It has no mathematics."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
 
 Stage: TypeAlias = Pretraining | PolicyTraining
-"""A part of a run that trains: it owns the tensors, the loop owns the order of events."""
+"""A part of a run that trains. It owns the tensors; the loop owns the order of events."""
 
 
 @define
 class Cadence:
-    """Iterations in all, and between events."""
+    """The number of iterations in all, and between events."""
 
     iterations: int
     log_every: int
@@ -52,17 +52,18 @@ class Trainer:
     ) -> None:
         self.folder, self.sinks, self.manifest, self.stop = folder, sinks, manifest, stop
         self._watches: dict[str, Watch] = {}  # by stage
-        self._records: dict[str, int] = {}  # how far the sinks' records go at the last checkpoint
+        self._records: dict[str, int] = {}  # the lengths of the sinks' records at a checkpoint
+        self._sums: dict[str, Tensor] = {}  # of the metrics since the last log
+        self._summed = 0  # iterations in these sums
 
     def train(self, stage: Stage, cadence: Cadence, outlook: Outlook | None = None) -> None:
-        """Train ``stage`` to its end, from its last checkpoint if there is one; ``outlook``:
-        the work that follows it.
+        """Train ``stage`` to its end, from its last checkpoint if there is one.
 
-        Raises ``Interrupted`` once everything is saved, ``UserError`` if a metric is no longer
-        finite (the last checkpoint is kept).
+        ``outlook``: the work that follows it. Raises ``Interrupted`` once everything is saved,
+        ``UserError`` if a metric is not finite (the last checkpoint is kept).
         """
         last = checkpoint_of(self.folder.path, stage.name)
-        start, seconds, sums, summed = self._resume(stage, last)
+        start, seconds = self._resume(stage, last)
         self.folder.beat(stage.name, start, cadence.iterations, seconds)
         if start >= cadence.iterations:
             return
@@ -78,9 +79,9 @@ class Trainer:
         for iteration in range(start + 1, cadence.iterations + 1):
             began = time.monotonic()
             metrics = self._step(stage, iteration)
-            # A checkpoint's sums are on the CPU.
+            sums = self._sums  # on the CPU, if they come from a checkpoint
             sums = {k: sums[k].to(v.device) + v if k in sums else v for k, v in metrics.items()}
-            summed += 1
+            self._sums, self._summed = sums, self._summed + 1
             at_end = iteration == cadence.iterations
             log, evaluate, save = (
                 iteration % every == 0 or at_end
@@ -88,11 +89,11 @@ class Trainer:
             )
             # A diverged model is neither measured nor saved.
             if log or evaluate or save or self.stop.requested:
-                rows = stage.describe({k: v / summed for k, v in sums.items()})
+                rows = stage.describe({k: v / self._summed for k, v in sums.items()})
                 self._check_finite(stage, iteration, rows)
                 if log:
                     self.sinks.log(stage.name, iteration, rows)
-                    sums, summed = {}, 0
+                    self._sums, self._summed = {}, 0
             if iteration > start + 1:  # the first one compiles
                 self.stop.took("iteration", time.monotonic() - began)
             if evaluate:
@@ -104,7 +105,7 @@ class Trainer:
             stopping = self.stop.requested
             self.folder.beat(stage.name, iteration, cadence.iterations, time.monotonic() - clock)
             if save or stopping:
-                self._save(stage, last, iteration, time.monotonic() - clock, sums, summed)
+                self._save(stage, last, iteration, time.monotonic() - clock)
             if stopping and not at_end:
                 self.stop.check(f"{stage.name}: saved at iteration {iteration}")
             said = forecast.updated(iteration, time.monotonic(), self.stop.deadline)
@@ -113,50 +114,43 @@ class Trainer:
 
     def seconds(self, stage_name: str) -> float:
         """Wall-clock seconds that a stage has trained, over all its processes."""
-        last = checkpoint_of(self.folder.path, stage_name)
-        return float(read_manifest(last)["seconds"])
+        return float(read_manifest(checkpoint_of(self.folder.path, stage_name))["seconds"])
 
-    def _resume(self, stage: Stage, last: Path) -> tuple[int, float, dict[str, Tensor], int]:
+    def _resume(self, stage: Stage, last: Path) -> tuple[int, float]:
+        """Load the last checkpoint; returns its iteration and the seconds of training so far."""
+        self._sums, self._summed = {}, 0
         if not checkpoint_exists(last):
-            return 0, 0.0, {}, 0
+            return 0, 0.0
         checkpoint = load_checkpoint(last)
         manifest, state = checkpoint.manifest, checkpoint.state
         saved, own = checkpoint.weights, stage.weights()
         if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in own.items()}:
             raise UserError(
-                "the checkpoint has other parameters than the installed plugin makes",
+                "the checkpoint has different parameters from those of the installed plugin",
                 where=str(last),
-                remedy="install the plugin's version that began the run, or choose another folder",
+                remedy="install the plugin version that began the run, or choose another folder",
             )
         try:
-            # In the stage's own order: sums over all tensors depend on it, in the last bit.
+            # In the stage's own order: the last bit of sums over all tensors depends on it.
             stage.load({name: saved[name] for name in own}, state["stage"])
             self._records = state["records"]
             self.watch(stage).load(state["watch"])
-            step, seconds = int(manifest["step"]), float(manifest["seconds"])
-            return step, seconds, dict(state["sums"]), int(state["summed"])
+            self._sums, self._summed = dict(state["sums"]), int(state["summed"])
+            return int(manifest["step"]), float(manifest["seconds"])
         except KeyError as error:
             raise UserError(
                 f"the training state has no {error}: another version of fmbpo wrote it",
                 where=str(last),
-                remedy=f"move {self.folder.path} away: the same command begins anew",
+                remedy=f"move {self.folder.path} away: the same command starts again",
             ) from error
 
-    def _save(
-        self,
-        stage: Stage,
-        last: Path,
-        iteration: int,
-        seconds: float,
-        sums: dict[str, Tensor],
-        summed: int,
-    ) -> None:
+    def _save(self, stage: Stage, last: Path, iteration: int, seconds: float) -> None:
         began = time.monotonic()
         self._records = self.sinks.checkpoint()
         state = {
             "stage": stage.state(),
-            "sums": sums,
-            "summed": summed,
+            "sums": self._sums,
+            "summed": self._summed,
             "records": self._records,
             "watch": self.watch(stage).state(),
         }
@@ -173,7 +167,7 @@ class Trainer:
             return stage.step(iteration)
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"the device's memory does not hold an update: {str(error).splitlines()[0]}",
+                f"an update does not fit in the device's memory: {str(error).splitlines()[0]}",
                 where=f"{self.folder.path} ({stage.name})",
                 remedy="lower the batch, or policy_learning.stack (policies trained at once)",
             ) from error
@@ -188,17 +182,13 @@ class Trainer:
         self._check_finite(stage, iteration, rows)
         self.sinks.log(stage.name, iteration, rows)
         if iteration:  # before the first update there is nothing to warn of
-            self._warn(stage, iteration)
+            new, mended = self.watch(stage).update(iteration, stage.health())
+            for text in by_gate(new):
+                self.sinks.event("WARNING", {"text": text})
+            for gate, where in mended:
+                text = f"{where}: {gate}" if where else gate
+                self.sinks.event("mended", {"text": f"{text}, iteration {iteration}"})
         self.stop.took("evaluation", time.monotonic() - began)
-
-    def _warn(self, stage: Stage, iteration: int) -> None:
-        """Say and record what went wrong, or came right, since the last evaluation."""
-        new, mended = self.watch(stage).update(iteration, stage.health())
-        for text in by_gate(new):
-            self.sinks.event("WARNING", {"text": text})
-        for gate, where in mended:
-            text = f"{where}: {gate}" if where else gate
-            self.sinks.event("mended", {"text": f"{text}, iteration {iteration}"})
 
     def watch(self, stage: Stage) -> Watch:
         """The gates that a stage fails while it trains."""

@@ -10,14 +10,12 @@ from fmbpo.runs.folder import run_name
 
 def pretraining_name(experiment: Experiment) -> str:
     """Name of the pretraining experiment."""
-    protocol = experiment.protocol
-    if isinstance(protocol, Frozen | Finetuned) and protocol.world_model:
-        return protocol.world_model
-    return experiment.name
+    named: str = getattr(experiment.protocol, "world_model", "")
+    return named or experiment.name
 
 
 def needs_pretraining(experiment: Experiment) -> bool:
-    """Whether it takes the world model from a pretraining run, or is one."""
+    """Whether the experiment takes its world model from a pretraining run, or is one."""
     protocol = experiment.protocol
     pretrained = isinstance(protocol, Frozen | Finetuned) and not protocol.checkpoint
     return pretrained or experiment.policy is None
@@ -26,7 +24,7 @@ def needs_pretraining(experiment: Experiment) -> bool:
 def run_names(experiment: Experiment, data_identity: str) -> tuple[str, str]:
     """Folder names of the world model's run and of the policies' run (empty if there is none).
 
-    ``UserError`` for a name that a folder cannot have.
+    Raises ``UserError`` for a name that a folder cannot have.
     """
     e = experiment
     digest = config_hash(e, "pretrain", data_identity=data_identity)
@@ -40,7 +38,7 @@ def run_names(experiment: Experiment, data_identity: str) -> tuple[str, str]:
         return pretraining, run_name(e.name, cell, e.grid.seeds, digest)
     except ValueError as error:
         raise UserError(
-            f"{error}, which names the run's folder",
+            str(error),
             where=e.name,
-            remedy="use letters, digits, dots and hyphens, and single underscores between them",
+            remedy="use letters, digits, dots and hyphens, with single underscores between them",
         ) from error

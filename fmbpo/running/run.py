@@ -1,8 +1,8 @@
-"""A whole experiment: the world model it needs, its policies, the final evaluation."""
+"""A whole experiment: its world model, its policies, the final evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import torch
 
 from fmbpo.base.files import read_object
 from fmbpo.config import identifying, origins, resolved
-from fmbpo.config.protocols import Finetuned, Frozen
 from fmbpo.config.schema import Experiment, PluginTable
 from fmbpo.errors import UserError
 from fmbpo.hookspecs import Policy, WorldModel
@@ -23,7 +22,6 @@ from fmbpo.running.blame import Role, reporting
 from fmbpo.running.final_returns import FinalReturns
 from fmbpo.running.loop import Cadence, Trainer
 from fmbpo.running.names import needs_pretraining, pretraining_name, run_names
-from fmbpo.running.session import Session
 from fmbpo.running.stop import Stop
 from fmbpo.runs.checkpoint import checkpoint_exists, save_checkpoint, weights_sha256
 from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
@@ -44,7 +42,22 @@ from fmbpo.training.pretraining import Pretraining
 from fmbpo.training.residence_choice import settled
 
 PRETRAIN_CONVENTIONS = "corrected"
-"""PWM took its pretrained models from TD-MPC2, whose training departs in nothing."""
+"""PWM took its pretrained models from TD-MPC2, whose training has no departures."""
+
+
+@attrs.frozen(kw_only=True)
+class Session:
+    """One command's runs.
+
+    ``root``: the folder of all run folders. ``say`` prints a progress line. ``draw`` draws the
+    missing pictures of a complete run or study and returns all of them; it is called when the
+    results are on the disk. ``expected``: seconds per run folder, if known.
+    """
+
+    root: Path
+    say: Callable[[str], None] = lambda line: None
+    draw: Callable[[Path], Sequence[Path]] = lambda folder: ()
+    expected: Mapping[Path, float] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -56,7 +69,7 @@ class Result:
 
 
 class Runner:
-    """Runs one experiment, which the preflight has checked."""
+    """Runs one experiment that the preflight has checked."""
 
     def __init__(
         self,
@@ -65,8 +78,7 @@ class Runner:
         data: Dataset | None = None,
         group: str = "",
     ) -> None:
-        """``data``: the experiment's data set if it is loaded already. ``group``: the study that
-        it is a cell of, for W&B."""
+        """``data``: the experiment's data set, if already loaded. ``group``: its study, for W&B."""
         self.session, self.say = session, session.say
         self.group = group or experiment.name
         self.device = resolve_device(experiment.system.device)
@@ -83,15 +95,20 @@ class Runner:
         self.pretraining_run, self.policy_run = run_names(experiment, self.data.id)
 
     def run(self, stop: Stop) -> Result:
-        """The experiment to its end, continuing an interrupted one.
+        """Run the experiment to its end, or continue an interrupted run.
 
-        Raises ``UserError`` for a fault that the user can mend, ``Interrupted`` when asked to stop.
+        Raises ``UserError`` for the user's mistakes, ``Interrupted`` on a request to stop.
         """
         if self.experiment.system.threads:
             torch.set_num_threads(self.experiment.system.threads)
         if self.experiment.kind == "pretrain":
             return self._pretrain(stop)
-        pretrained, checkpoint = self._checkpoint(stop)
+        pretrained: Summary | None = None
+        named = getattr(self.experiment.protocol, "checkpoint", "")
+        checkpoint = Path(named) if named else None
+        if needs_pretraining(self.experiment):
+            found = self._pretrain(stop)
+            pretrained, checkpoint = found.summary, checkpoint_of(found.folder, BEST)
         done = self._finished_policies(checkpoint)
         if done is not None:
             return done
@@ -99,10 +116,8 @@ class Runner:
             model = initial_model(self.context, checkpoint, pretrained)
         return self._policies(model, stop)
 
-    # -- the world model ---------------------------------------------------------------------
-
     def _pretrain(self, stop: Stop) -> Result:
-        """The pretrained world model of this configuration: trained now, or found."""
+        """Train the world model of this configuration, or reuse a finished one."""
         e = self.experiment
         name, run = pretraining_name(e), self.pretraining_run
         tables = ("phase", "scale", "data", "world_model", "pretrain", "system")
@@ -115,19 +130,18 @@ class Runner:
         with ExitStack() as stack:
             done = self._finished(run)
             if done is not None:
-                self.say(f"world model: {done.folder} is complete and is used as it is")
+                self.say(f"world model: {done.folder} is complete; reusing it")
                 return done
             folder, trainer = self._open(stack, run, config, {"pretrain": []}, stop, "world_model")
             stage = Pretraining(self.context)
             self.say(size_line("world model", e.world_model, stage.module))
-            cost = self._say_cost("pretraining", stage.count_flops(), e.pretrain.iterations)
             p = e.pretrain
+            cost = self._say_cost("pretraining", stage.count_flops(), p.iterations)
             cadence = Cadence(p.iterations, p.log_every, p.validate_every, p.checkpoint_every)
-            # Policies follow, unless this is all.
             policies = self.session.root / self.policy_run
             then = self.session.expected.get(policies) if self.policy_run else 0.0
             trainer.train(stage, cadence, Outlook(seconds=then))
-            best = folder.checkpoints / BEST
+            best = checkpoint_of(folder.path, BEST)
             save_checkpoint(
                 best,
                 manifest={**trainer.manifest, "step": stage.best_step, "measures": stage.measures},
@@ -154,39 +168,28 @@ class Runner:
             )
             return self._complete(folder, trainer, summary)
 
-    def _checkpoint(self, stop: Stop) -> tuple[Summary | None, Path | None]:
-        """The protocol's pretraining, trained now or found, and the checkpoint to begin with."""
-        if needs_pretraining(self.experiment):
-            found = self._pretrain(stop)
-            return found.summary, checkpoint_of(found.folder, BEST)
-        protocol = self.experiment.protocol
-        if isinstance(protocol, Frozen | Finetuned):
-            return None, Path(protocol.checkpoint)
-        return None, None
-
-    # -- the policies ------------------------------------------------------------------------
-
     def _finished_policies(self, checkpoint: Path | None) -> Result | None:
-        """The finished run of these policies in this world model; ``UserError`` in another."""
+        """The finished run of these policies; ``UserError`` if its world model is different."""
         done = self._finished(self.policy_run)
         if done is None:
             return None
         made_in = read_object(done.folder / "config.json").get("world_model_weights")
         if made_in != (checkpoint and weights_sha256(checkpoint)):
             raise UserError(
-                "the finished run there was made in another world model",
+                "the finished run there was made with a different world model",
                 where=str(done.folder),
                 remedy="move it away, or choose another --runs",
             )
         wanted = self._planning()
-        if wanted is not None and wanted != done.summary.planning:
-            self.say(f"policies: {done.folder} is complete but for the evaluation with the planner")
+        if wanted not in (None, done.summary.planning):
+            what = "complete except for the evaluation with the planner"
+            self.say(f"policies: {done.folder} is {what}")
             return None
         self.say(f"policies: {done.folder} is complete; nothing to do")
         return done
 
     def _policies(self, model: InitialModel, stop: Stop) -> Result:
-        """The grid of policies: trained group by group, evaluated, summarised."""
+        """Train the grid of policies group by group, evaluate and summarise it."""
         e, tables = self.experiment, self.experiment.of_policies
         self.say(size_line("world model", e.world_model, model.module))
         parity = size_health(size_parity(e.world_model))
@@ -201,7 +204,7 @@ class Runner:
                 "world_model": e.world_model.component.version,
                 "policy": tables.policy.component.version,
             },
-            # A run that changed its world model halfway would have no meaning.
+            # A run must not change its world model halfway.
             "world_model_weights": model.checkpoint and weights_sha256(model.checkpoint),
             "data_id": self.data.id,
         }
@@ -246,7 +249,7 @@ class Runner:
             return result
 
     def _train(self, stage: PolicyTraining, trainer: Trainer, behind: int) -> int:
-        """Train one group of cells, with so many groups ``behind`` it; returns its FLOP."""
+        """Train one group of cells, which ``behind`` more follow; returns the FLOP of updates."""
         table, learning = self.experiment.of_policies.policy, stage.learning
         self.say(size_line(f"{len(stage.cells)} policies, each", table, stage.pair.policy))
         cost = self._say_cost(stage.name, stage.count_flops(), learning.iterations)
@@ -258,21 +261,19 @@ class Runner:
         return cost
 
     def _planning(self) -> dict[str, object] | None:
-        """How the final evaluation plans, if it does."""
+        """The settings of the final evaluation's planner, if it has one."""
         evaluation, planning = self.experiment.evaluation, self.experiment.planning
         return attrs.asdict(planning) if evaluation.planner == "mppi" else None
 
-    # -- shared ------------------------------------------------------------------------------
-
     def _complete(self, folder: RunFolder, trainer: Trainer, summary: Summary) -> Result:
-        """Results first: pictures and listeners come when the summary is on the disk."""
+        """Write the summary, and only then draw pictures and call the sinks."""
         content = summary.to_json()
         folder.write_summary(content)
         trainer.sinks.results(content, [*self.session.draw(folder.path), *folder.records])
         return Result(summary, folder.path)
 
     def _finished(self, run: str) -> Result | None:
-        """The complete run, with the pictures that a killed process may have left out."""
+        """The complete run; draws the pictures that a killed process left out."""
         folder = self.session.root / run
         summary = read_summary(folder)
         if summary is None:
@@ -289,15 +290,16 @@ class Runner:
         stop: Stop,
         kind: str,
     ) -> tuple[RunFolder, Trainer]:
-        """Create or continue the folder, lock it, connect the sinks, report what plugins do wrong;
-        ``stages`` and their cells."""
+        """Create or continue the folder, lock it, connect the sinks, and report plugins' errors.
+
+        ``stages``: the cells of each stage.
+        """
         e = self.experiment
         folder = stack.enter_context(
             RunFolder.create_or_resume(self.session.root, run, config, origins(e), identifying)
         )
         stack.enter_context(folder.at_work(hardware(self.device), stages))
-        first = next(iter(stages))
-        continued = checkpoint_exists(checkpoint_of(folder.path, first))
+        continued = checkpoint_exists(checkpoint_of(folder.path, next(iter(stages))))
         self.say(f"{'continues' if continued else 'writes to'} {folder.path}")
         of_model = kind == "world_model"
         iterations = (e.pretrain if of_model else e.of_policies.policy_learning).iterations
@@ -329,7 +331,7 @@ class Runner:
         return WorldModelPart(*_part(table, module), place, size_parity(table))
 
     def _say_cost(self, what: str, an_update: int, iterations: int) -> int:
-        """Floating-point operations of all updates."""
+        """Print the cost of training; returns the floating-point operations of all updates."""
         total = an_update * iterations
         self.say(f"{what}: {an_update / 1e9:.4g} GFLOP per update, {total / 1e12:.4g} TFLOP in all")
         return total

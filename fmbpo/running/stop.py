@@ -1,4 +1,4 @@
-"""Requests to stop: signals and the time limit, answered at moments when nothing is lost."""
+"""Requests to stop: signals and the time limit, answered when nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from types import FrameType
 from fmbpo.runs.outcome import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""A person's Ctrl-C, a scheduler's end, and the signal that a scheduler can send before it."""
+"""Ctrl-C, a scheduler's request to end, and the warning that it can send before."""
 SHARE, MOST = 0.05, 120.0
-"""The least margin before a time limit: this share of it, and no more than so many seconds."""
+"""The least margin before a time limit: this share of the limit, at most this many seconds."""
 SAFETY = 1.5
 """The margin is at least this multiple of the longest way to a saved state seen so far."""
 
@@ -24,17 +24,18 @@ class Stop:
 
     A second signal ends the run at once, without another checkpoint.
 
-    The time limit is a request like any other, made a margin before ``deadline``. The margin is 5 %
-    of the limit but at most two minutes, or 1.5 times the longest iteration + evaluation +
-    diagnosis + checkpoint seen in this process, whichever is more: so long the answer may take.
+    The time limit is a request like any other, made a margin before ``deadline``: the margin is
+    the time that the response may take. It is 5 % of the limit but at most two minutes, or 1.5
+    times the longest iteration + evaluation + diagnosis + checkpoint seen in this process,
+    whichever is more.
     """
 
     def __init__(self, deadline: float | None = None) -> None:
-        """``deadline``: when the process must have ended, on the clock of ``time.monotonic``."""
+        """``deadline``: the time by which the process must end, on the ``time.monotonic`` clock."""
         self.requested = False
         self.deadline = deadline
         self.why = ""
-        """Who asked: the signal's name, or "time limit"."""
+        """The origin of the request: the signal's name, or "time limit"."""
         left = 0.0 if deadline is None else max(deadline - time.monotonic(), 0.0)
         self._least = min(SHARE * left, MOST)
         self._longest: dict[str, float] = {}  # seconds, by what took them
@@ -46,14 +47,14 @@ class Stop:
         return max(self._least, SAFETY * sum(self._longest.values()))
 
     def took(self, what: str, seconds: float) -> None:
-        """A part of the way to a saved state took so long; the margin covers each one's longest."""
+        """Record the duration of a step to a saved state; the margin covers the longest of each."""
         if seconds > self._longest.get(what, 0.0):
             self._longest[what] = seconds
             self._set_timer()
 
     @contextmanager
     def listening(self) -> Iterator[Stop]:
-        """Handlers and the timer are in place inside the block."""
+        """Install the handlers and the timer inside the block."""
 
         def ask(number: int, _: FrameType | None) -> None:
             by_clock = number == signal.SIGALRM
@@ -64,9 +65,9 @@ class Stop:
             self.why = self.why or ("time limit" if by_clock else signal.Signals(number).name)
             if again or self._at_once:
                 raise Interrupted("stopped at once; everything saved is kept", self.why)
-            first, self.requested = not self.requested, True
-            if first:
-                # Not print: the signal may have come in the middle of one.
+            if not self.requested:
+                self.requested = True
+                # Not print: the signal may have interrupted one.
                 text = f"{self.why}: stopping after this iteration; once more: at once\n"
                 with suppress(OSError):
                     os.write(2, text.encode())
@@ -84,7 +85,7 @@ class Stop:
 
     @contextmanager
     def ends_at_once(self) -> Iterator[None]:
-        """Nothing is lost inside the block: a request that came, or comes, raises there."""
+        """Inside the block nothing can be lost, so a request raises, earlier ones included."""
         self.check("all training is saved")
         self._at_once = True
         try:

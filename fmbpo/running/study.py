@@ -16,8 +16,7 @@ from fmbpo.measure.health import returns_health
 from fmbpo.measure.sizes import sizes
 from fmbpo.running.names import needs_pretraining
 from fmbpo.running.preflight.inputs import Loaded
-from fmbpo.running.run import Result, Runner
-from fmbpo.running.session import Session
+from fmbpo.running.run import Result, Runner, Session
 from fmbpo.running.stop import Stop
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.folder import run_name
@@ -40,12 +39,12 @@ class StudyResult:
 class StudyRunner:
     """Runs one study.
 
-    Every cell is an ordinary run in a folder of its own, which the experiment run by itself would
-    find: cells share pretrained models, and finished ones are not run again.
+    Every cell is an ordinary run in its own folder, which the same experiment outside a study also
+    uses: cells share pretrained models, and finished cells are not run again.
     """
 
     def __init__(self, study: Study, session: Session, loaded: Sequence[Loaded] = ()) -> None:
-        """``loaded``: data sets that are loaded already."""
+        """``loaded``: data sets that are already in memory."""
         self.study, self.session, self.say = study, session, session.say
         self.say(f"{study.name}: {study.description or 'a study'}")
         loaded = list(loaded)
@@ -67,11 +66,14 @@ class StudyRunner:
     def run(self, stop: Stop) -> StudyResult:
         """All cells to their ends, then ``study.json`` and ``comparison.png``.
 
-        Raises what ``Runner.run`` raises; the same command continues.
+        Raises as ``Runner.run``; the same command continues the study.
         """
         names = {name: r.policy_run or r.pretraining_run for name, r in self.runners.items()}
         digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
-        folder = self.session.root / run_name(self.study.name, "study", self._seeds(), digest)
+        cells = self.study.cells.values()
+        all_seeds = [s for e in cells for s in (e.grid.seeds if e.grid else [e.pretrain.seed])]
+        seeds = list(dict.fromkeys(all_seeds))
+        folder = self.session.root / run_name(self.study.name, "study", seeds, digest)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         plan = [run for name, runner in self.runners.items() for run in planned(name, runner)]
@@ -95,25 +97,17 @@ class StudyRunner:
         self.session.draw(folder)
         return StudyResult(summaries, findings, folder)
 
-    def _seeds(self) -> list[int]:
-        cells = self.study.cells.values()
-        seeds = [e.grid.seeds if e.grid else [e.pretrain.seed] for e in cells]
-        return list(dict.fromkeys(seed for one in seeds for seed in one))
-
 
 def planned(cell: str, runner: Runner) -> list[PlannedRun]:
-    """The runs of a cell: the pretraining that it needs, if any, and its policies."""
-    e, runs = runner.experiment, []
-
-    def plan(run: str, tasks: list[str], seeds: list[int], iterations: int) -> None:
-        runs.append(PlannedRun(run, cell, e.phase, tasks, seeds, iterations))
-
+    """The runs of a cell: its pretraining, if it needs one, and its policies."""
+    e, p, runs = runner.experiment, runner.experiment.pretrain, []
     if needs_pretraining(e):
-        plan(runner.pretraining_run, [], [e.pretrain.seed], e.pretrain.iterations)
+        name = runner.pretraining_run
+        runs.append(PlannedRun(name, cell, e.phase, [], [p.seed], p.iterations))
     if e.policy is not None:
-        tables = e.of_policies
-        iterations = tables.policy_learning.iterations
-        plan(runner.policy_run, grid_tasks(e, runner.data), tables.grid.seeds, iterations)
+        name, tasks, tables = runner.policy_run, grid_tasks(e, runner.data), e.of_policies
+        seeds, iterations = tables.grid.seeds, tables.policy_learning.iterations
+        runs.append(PlannedRun(name, cell, e.phase, tasks, seeds, iterations))
     return runs
 
 

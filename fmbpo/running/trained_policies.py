@@ -1,4 +1,4 @@
-"""Acting with the policies of a finished run, as its final evaluation did, on the CPU."""
+"""Acts with the policies of a finished run, as in its final evaluation, on the CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmbpo.config import from_resolved
-from fmbpo.config.protocols import Finetuned, Frozen
 from fmbpo.config.schema import Experiment
 from fmbpo.data.sampler import action_masks
 from fmbpo.errors import UserError, did_you_mean
@@ -32,20 +31,20 @@ from fmbpo.training.trees import part
 
 _CPU = torch.device("cpu")
 _ADDED = ("versions", "world_model_weights", "data_id")
-"""Keys of a run's ``config.json`` beside the experiment's."""
+"""Keys of a run's ``config.json`` that are not the experiment's."""
 
 
 @attrs.frozen
 class TrainedPolicy:
-    """Names one policy of a run by its task and seed; small, so that other processes can be given
-    it and load it. ``run``: the folder of a finished run of policies."""
+    """One policy of a finished run, by folder, task and seed; small, so that other processes can
+    receive it and load the networks themselves."""
 
     run: Path
     task: str
     seed: int
 
     def load(self) -> LoadedPolicy:
-        """Read the networks. ``UserError`` as ``load_policy``."""
+        """Read the networks. Raises ``UserError`` as ``load_policy``."""
         return load_policy(self.run, self.task, self.seed)
 
 
@@ -53,8 +52,8 @@ class TrainedPolicy:
 class LoadedPolicy:
     """A policy behind the encoder of its world model; deterministic.
 
-    ``evaluation_seed``: the final evaluation's: its episode N began as ``TaskEnv.reset`` does with
-    ``evaluation_seed + N``.
+    ``evaluation_seed`` of the final evaluation: its episode N started with ``TaskEnv.reset`` and
+    the seed ``evaluation_seed + N``.
     """
 
     _actors: Actors
@@ -70,7 +69,7 @@ def trained_policies(run: Path) -> list[TrainedPolicy]:
     """The policies of a finished run, in the order of its tasks and seeds.
 
     Raises:
-        UserError: there is no run, it is not complete, or it trained no policies.
+        UserError: there is no run, or it is not complete, or it trained no policies.
     """
     summary, _, _ = _finished(run)
     return [
@@ -81,14 +80,14 @@ def trained_policies(run: Path) -> list[TrainedPolicy]:
 
 
 def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
-    """The policy that a run trained for ``task`` with ``seed``, as its final evaluation had it.
+    """The policy that a run trained for ``task`` with ``seed``, as in its final evaluation.
 
-    Everything is read from the run's folder but a frozen world model, whose checkpoint the
-    summary names (or lies beside the folder, if both were moved).
+    A frozen world model is read from the checkpoint that the summary names (or from the folder next
+    to the run's, if both were moved), everything else from the run's folder.
 
     Raises:
-        UserError: as ``trained_policies``; also if the run has no such task or seed, the world
-            model is gone or another, or a plugin is not installed or of another version.
+        UserError: as ``trained_policies``; also if the run does not have the task or seed, the
+            world model is missing or different, or a plugin or its version is not installed.
     """
     summary, e, config = _finished(run)
     tables = e.of_policies
@@ -107,15 +106,15 @@ def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
     mask_A = action_masks()[index] if masked else torch.ones(ACTION_WIDTH)
 
     def own(name: str, module: Module) -> dict[str, Tensor]:
-        """Copies of the cell's parameters, stacked once; none if the module's own serve."""
+        """Copies of the cell's parameters ``[1, ...]``; none if the module's own are used."""
         at = group.index(cell)
         found = {k: w[at : at + 1].clone() for k, w in part(name, weights).items()}
         expected = {name: p.shape for name, p in module.named_parameters()}
         if found and {name: p.shape[1:] for name, p in found.items()} != expected:
             raise UserError(
-                "the checkpoint has other parameters than the installed plugin makes",
+                "the checkpoint has different parameters from those of the installed plugin",
                 where=str(place),
-                remedy="install the plugin's version that made the run",
+                remedy="install the plugin version that made the run",
             )
         return found
 
@@ -130,21 +129,20 @@ def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
 
 
 def _finished(run: Path) -> tuple[Summary, Experiment, Mapping[str, Any]]:
-    """A finished run's summary, its experiment, and all of its configuration."""
+    """A finished run's summary, experiment and whole configuration."""
 
     def wrong(what: str, remedy: str) -> UserError:
         return UserError(what, where=str(run), remedy=remedy)
 
     if (run / STUDY).is_file():
-        beside = f"name one of its runs; they are beside it in {run.parent}"
-        raise wrong("this is a study, and a policy is of a run", beside)
+        remedy = f"name one of its runs; they are in {run.parent}"
+        raise wrong("this is a study; policies belong to runs", remedy)
     folder = RunFolder.open(run)
     if not folder.is_complete:
-        raise wrong("the run is not complete", "give its command again, which continues it")
+        raise wrong("the run is not complete", "run its command again, which continues it")
     summary = Summary.of_run(folder)
     if summary.policy is None:
-        remedy = "name the folder of a run of policies"
-        raise wrong("the run trained a world model and no policy", remedy)
+        raise wrong("the run trained no policies", "name the folder of a run of policies")
     config = folder.config()
     experiment = from_resolved({k: v for k, v in config.items() if k not in _ADDED})
     for role, table in (("world_model", experiment.world_model), ("policy", experiment.policy)):
@@ -168,18 +166,17 @@ def _cell(summary: Summary, task: str, seed: int, run: Path) -> Cell:
 def _world_model(
     run: Path, summary: Summary, e: Experiment, config: Mapping[str, Any]
 ) -> WorldModel:
-    """The module whose encoder the policies see through."""
+    """The module whose encoder the policies use."""
     if summary.world_model.checkpoint is None:  # each policy's checkpoint has its own
         return build_world_model(e.world_model, 0, _CPU)
-    said = Path(summary.world_model.checkpoint)
-    beside = checkpoint_of(run.parent / said.parent.parent.name, BEST)
-    place = said if checkpoint_exists(said) or not checkpoint_exists(beside) else beside
-    assert isinstance(e.protocol, Frozen | Finetuned)
-    model = load_world_model(e, _CPU, place, adopt=bool(e.protocol.checkpoint))
+    named = Path(summary.world_model.checkpoint)
+    moved = checkpoint_of(run.parent / named.parent.parent.name, BEST)
+    place = named if checkpoint_exists(named) or not checkpoint_exists(moved) else moved
+    model = load_world_model(e, _CPU, place, adopt=bool(getattr(e.protocol, "checkpoint", "")))
     if weights_sha256(place) != config.get("world_model_weights"):
         raise UserError(
-            "the world model there is another than the run's policies were trained in",
+            "the run's policies were trained in a different world model",
             where=str(place),
-            remedy="put the run's own back",
+            remedy="restore the run's own world model",
         )
     return model

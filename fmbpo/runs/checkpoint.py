@@ -1,8 +1,8 @@
-"""Checkpoints: one safetensors file each, complete at every instant.
+"""Checkpoints: one safetensors file each, never half-written.
 
 A checkpoint ``NAME`` is the file ``NAME.safetensors``. Its tensors are ``weights/...``, the
-networks' parameters, and ``state/...``, those of the training state (optimisers, generators). Its
-metadata are texts:
+networks' parameters, and ``state/...``, the training state's (optimisers, generators). Its metadata
+are texts:
 
 ================== ================================================================================
 ``fmbpo_format``   2
@@ -10,12 +10,12 @@ metadata are texts:
 ``state``          JSON: the rest of the training state (``fmbpo.runs.tree``), null if there is none
 ``weights_sha256`` of the weights: their names, types, shapes and bytes
 ``state_sha256``   the same of the training state's tensors
-``sha256``         of all the other metadata
+``sha256``         of all other metadata
 ================== ================================================================================
 
 Saving writes the file aside, fsyncs it and renames it, so that a kill leaves the old one or the
-new one. One process at a time may write a checkpoint (a run's lock sees to that); any number may
-read. Reading checks every byte that it uses.
+new one. One process at a time may write it (a run's lock ensures this); any number may read.
+Reading checks every byte that it uses.
 """
 
 from __future__ import annotations
@@ -38,23 +38,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 2
-"""Number of the layout above; readers refuse any other one."""
+"""Number of the layout above; readers reject all others."""
 
 _SUFFIX = ".safetensors"
 _DTYPES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "complex64": "C64",
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
-"""torch's names of types -> the file format's."""
+"""torch's type names -> the file format's."""
 
 
 @attrs.frozen
 class Checkpoint:
-    """A loaded checkpoint: weights on the requested device, the state's tensors on the CPU.
-
-    Optimisers move their state to their parameters themselves, and generator states must be on the
-    CPU. ``state`` is None if none was saved or asked for.
-    """
+    """A loaded checkpoint: weights on the requested device, the state's tensors on the CPU, where
+    generator states must be. ``state`` is None if none was saved or requested."""
 
     manifest: dict[str, Any]
     weights: dict[str, Tensor]
@@ -62,17 +59,17 @@ class Checkpoint:
 
 
 def checkpoint_file(path: Path) -> Path:
-    """The file of a checkpoint; ``path`` may be given without the ending."""
+    """The file of a checkpoint; ``path`` may lack the extension."""
     return path if path.name.endswith(_SUFFIX) else path.with_name(path.name + _SUFFIX)
 
 
 def checkpoint_exists(path: Path) -> bool:
-    """Whether there is a checkpoint, be it damaged or of an older format."""
+    """Whether there is a checkpoint, even a damaged one or one of an older format."""
     return checkpoint_file(path).exists() or _is_old(path)
 
 
 def list_checkpoints(parent: Path) -> list[Path]:
-    """The files of the checkpoints in a folder, by name."""
+    """The checkpoint files in a folder, sorted by name."""
     return sorted(parent.glob(f"[!.]*{_SUFFIX}"))
 
 
@@ -85,11 +82,9 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint, replacing an older one of the same name in one step.
 
-    ``manifest`` holds at least ``kind`` and ``step`` and is JSON; ``state`` is anything that
-    ``fmbpo.runs.tree.flatten`` knows.
-
-    Raises ``UserError`` if the disk is full or the folder may not be written; the checkpoint that
-    was there is then untouched. Raises ``TypeError`` for a state that cannot be saved.
+    ``manifest`` is JSON with at least ``kind`` and ``step``; ``state`` is anything that
+    ``fmbpo.runs.tree.flatten`` takes. Raises ``UserError`` if the disk is full or the folder is not
+    writable, and keeps the older checkpoint; ``TypeError`` for a state that cannot be saved.
     """
     if missing := {"kind", "step"} - set(manifest):
         raise ValueError(f"the manifest of a checkpoint lacks {sorted(missing)}")
@@ -122,7 +117,7 @@ def load_checkpoint(
     with_state: bool = True,
     expect_kind: str | None = None,
 ) -> Checkpoint:
-    """Read a checkpoint; without the state, its tensors are not read.
+    """Read a checkpoint; ``with_state``: its training state too.
 
     Raises ``UserError`` if it is missing, truncated, corrupt, of another format, or of another
     kind than ``expect_kind``.
@@ -143,17 +138,13 @@ def load_checkpoint(
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """A checkpoint's manifest alone, checked; the tensors are not read.
-
-    Raises ``UserError`` as ``load_checkpoint`` does.
-    """
+    """A checkpoint's manifest alone. Raises ``UserError`` as ``load_checkpoint``."""
     with _opened(path) as (_, metadata):
-        manifest: dict[str, Any] = json.loads(metadata["manifest"])
-        return manifest
+        return dict(json.loads(metadata["manifest"]))
 
 
 def weights_sha256(path: Path) -> str:
-    """The SHA-256 of a checkpoint's weights, from its metadata: equal if and only if they are."""
+    """The SHA-256 of a checkpoint's weights, from its metadata, without reading them."""
     with _opened(path) as (_, metadata):
         return metadata["weights_sha256"]
 
@@ -162,9 +153,9 @@ def weights_sha256(path: Path) -> str:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """The safetensors format, streamed: the library's writer leaves files of its own if killed."""
+    """Stream the safetensors format; the library's writer leaves further files if killed."""
     header: dict[str, Any] = {"__metadata__": metadata}
-    # Larger numbers first, so that each begins at a multiple of its size.
+    # Larger element types first, so that each tensor begins at a multiple of its element size.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     end = 0
     for name in names:
@@ -180,7 +171,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
-    """The open file and its checked metadata; errors within are the user's."""
+    """The open file and its checked metadata; an error inside becomes a ``UserError``."""
     from safetensors import SafetensorError, safe_open
 
     where = str(checkpoint_file(path))
@@ -204,7 +195,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
             raise UserError(
                 "a checkpoint of an older format, a folder, which this fmbpo does not read",
                 where=str(path),
-                remedy="train again into another folder, or use the fmbpo version that wrote it",
+                remedy="train again in another folder, or use the fmbpo version that wrote it",
             ) from error
         raise UserError("there is no checkpoint here", where=where) from error
     except OSError as error:
@@ -218,7 +209,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
 def _read(
     file: Any, group: str, metadata: Mapping[str, str], device: str | torch.device
 ) -> dict[str, Tensor]:
-    """The tensors of one group, checked, in memory of their own."""
+    """Checked copies of the tensors of one group."""
     prefix = f"{group}/"
     mapped = {name.removeprefix(prefix): file.get_tensor(name)
               for name in sorted(file.keys()) if name.startswith(prefix)}  # fmt: skip
@@ -246,7 +237,7 @@ def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _described(tensor: Tensor) -> dict[str, Any]:
-    """As in the file's header."""
+    """Type and shape as in the file's header."""
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in _DTYPES:
         raise TypeError(f"tensors of type {dtype} cannot be saved in a checkpoint")

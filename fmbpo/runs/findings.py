@@ -7,16 +7,16 @@ from collections.abc import Iterable
 import attrs
 
 _SHOWN = 6
-"""Places that a line of text names before it counts the rest."""
+"""Places that a line names; it counts the rest."""
 
 
 @attrs.frozen
 class Finding:
     """One gate that did not pass.
 
-    ``gate``: its name; ``message``: the problem, the same for every finding of the gate;
-    ``detail``: the numbers; ``where``: the cell (``task/seed``), empty for the run as a whole;
-    ``since``: the iteration of training that first found it, if any.
+    ``message``: the problem, the same for every finding of the ``gate``; ``detail``: the numbers;
+    ``where``: the cell (``task/seed``), empty for the whole run; ``since``: the iteration of
+    training that first found it, if any.
     """
 
     gate: str
@@ -27,12 +27,12 @@ class Finding:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Gate and place: equal for a later finding of the same problem."""
+        """Gate and place, which identify the problem in later findings."""
         return self.gate, self.where
 
 
 def by_gate(findings: Iterable[Finding]) -> list[str]:
-    """A line for each gate: the problem, and each place with its own numbers."""
+    """One line per gate: the problem, and each place with its numbers."""
     gates: dict[str, list[Finding]] = {}
     for finding in findings:
         gates.setdefault(finding.message, []).append(finding)

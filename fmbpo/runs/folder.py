@@ -1,15 +1,14 @@
-"""A run's folder: its name identifies the computation, and one process at a time holds it.
+"""A run's folder: its name identifies the computation, and one process at a time works in it.
 
 ================== ================================================================================
-``config.json``    the resolved configuration; a resumed run must have the same
-``origins.json``   which file or override each setting came from
-``metrics.jsonl``  the metrics, byte-equal however often the run was interrupted
+``config.json``    the resolved configuration; a resumed run must agree in the ``identifying`` keys
+``origins.json``   the file or override of each setting
+``metrics.jsonl``  the metrics, byte-identical however often the run was interrupted
 ``checkpoints/``   see ``fmbpo.runs.checkpoint``
 ``summary.json``   the results; it exists if and only if the run is complete
 ``curves.png``     learning curves
-``heartbeat.json`` the work of the run a moment ago; not part of the record
-``failed.json``    why the run failed, or ``stopped.json``: who stopped it; see
-                   ``fmbpo.runs.outcome``
+``heartbeat.json`` recent progress; not part of the record
+``failed.json``    why the run failed, or ``stopped.json``: who stopped it; ``fmbpo.runs.outcome``
 ``run.lock``       locked while a process works here
 ================== ================================================================================
 """
@@ -32,14 +31,14 @@ from fmbpo.runs.outcome import clear_outcome, write_outcome
 
 _ABSENT = object()
 BEST = "best"
-"""Name of the checkpoint of a world model that scored best on held-out episodes."""
+"""Name of the checkpoint of the world model with the best score on held-out episodes."""
 
 
 def run_name(experiment: str, cell: str, seeds: Sequence[int], config_hash: str) -> str:
     """``EXPERIMENT__CELL__SEEDS__HASH``, the name of a run's folder and of its W&B run.
 
     ``-`` joins ``seeds``; ``config_hash`` is cut to 10 characters. Raises ``ValueError`` for a part
-    that a file name should not hold.
+    that does not suit a file name.
     """
     parts = [experiment, cell, "-".join(map(str, seeds)), config_hash[:10]]
     for part in parts:
@@ -49,12 +48,12 @@ def run_name(experiment: str, cell: str, seeds: Sequence[int], config_hash: str)
 
 
 def checkpoint_of(run: Path, stage: str) -> Path:
-    """The checkpoint of a stage (``policies/0``) of the run in a folder, or its ``BEST``."""
+    """The checkpoint of a stage (``policies/0``) of the run in a folder, or of ``BEST``."""
     return run / "checkpoints" / stage.replace("/", "-")
 
 
 class RunFolder:
-    """One run's folder. ``create_or_resume`` locks it for this process, ``open`` only reads."""
+    """One run's folder. ``create_or_resume`` locks it for this process; ``open`` only reads."""
 
     def __init__(self, path: Path, lock: RunLock | None = None) -> None:
         self.path = path
@@ -70,14 +69,11 @@ class RunFolder:
         origins: Mapping[str, Any],
         identifying: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> RunFolder:
-        """Create ``root/name`` and lock it, or lock the one that an interrupted run left there.
+        """Create and lock ``root/name``, or lock the folder of an interrupted run.
 
-        ``identifying`` picks the part of a configuration that must not change when a run
-        continues.
-
-        Raises ``UserError`` if another process works on the run, if the folder holds another
-        configuration (naming the keys that differ) or anything but a run, and if it cannot be
-        written.
+        ``identifying`` picks the part of a configuration that a continued run must share. Raises
+        ``UserError`` if another process works on the run, if the folder holds another
+        configuration (the message names the keys) or is not a run's, and if it is not writable.
         """
         path = root / name
         with disk_errors(path):
@@ -103,10 +99,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """An existing run's folder for reading, whoever works on it.
-
-        Raises ``UserError`` if there is no run in ``path``.
-        """
+        """An existing run's folder, for reading. ``UserError`` if there is no run in ``path``."""
         if not (path / "config.json").is_file():
             raise UserError("there is no run here", where=str(path))
         return cls(path)
@@ -118,15 +111,9 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Release the lock; the end of the process does so too, however it ends."""
+        """Release the lock; so does the end of the process, however it ends."""
         if self._lock is not None:
             self._lock.release()
-            self._lock = None
-
-    @property
-    def name(self) -> str:
-        """The run's name (see ``run_name``)."""
-        return self.path.name
 
     @property
     def checkpoints(self) -> Path:
@@ -140,7 +127,7 @@ class RunFolder:
 
     @property
     def records(self) -> list[Path]:
-        """The settings, and which file each came from."""
+        """The files of the settings and of their origins."""
         return [self.path / name for name in ("config.json", "origins.json")]
 
     @property
@@ -153,14 +140,14 @@ class RunFolder:
         return read_object(self.path / "config.json")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write the results in one step, which makes the run complete."""
+        """Write the results in one step; they complete the run."""
         write_json(self.path / "summary.json", dict(summary))
 
     @contextmanager
     def at_work(self, hardware: str, stages: Mapping[str, Sequence[str]]) -> Iterator[None]:
-        """Writes heartbeats inside the block, and after it a note of how the run ended.
+        """Write heartbeats inside the block and, if it raises, a note of the reason after it.
 
-        ``stages``: the cells (``task/seed``) that each stage trains. For the lock's holder.
+        ``stages``: the cells (``task/seed``) that each stage trains. Only for the lock's holder.
         """
         with disk_errors(self.path):
             clear_outcome(self.path)
@@ -168,7 +155,7 @@ class RunFolder:
             with Pulse(self.path / "heartbeat.json", hardware, stages) as self._pulse:
                 yield
         except BaseException as error:
-            # A complete run cannot be stopped; it may fail, if something cannot be added to it.
+            # A complete run cannot be stopped, but adding something to it may fail.
             if isinstance(error, Exception) or not self.is_complete:
                 write_outcome(self.path, error)
             raise
@@ -176,12 +163,12 @@ class RunFolder:
             self._pulse = None
 
     def beat(self, stage: str, iteration: int, total: int, seconds: float) -> None:
-        """Record how far the work has come (see ``Heartbeat``); nothing outside ``at_work``."""
+        """Record progress (see ``Heartbeat``); does nothing outside ``at_work``."""
         if self._pulse is not None:
             self._pulse.at(stage, iteration, total, seconds)
 
     def moved(self) -> None:
-        """Record that the work goes on within an iteration."""
+        """Record progress within an iteration."""
         if self._pulse is not None:
             self._pulse.moved()
 
@@ -191,16 +178,15 @@ class RunFolder:
 
 
 def worker(path: Path, now: float | None = None) -> str:
-    """The process that works on the run in a folder, ``process N on HOST``; empty if none does.
+    """The process that works on the run in a folder, ``process N on HOST``; empty if there is none.
 
-    Waits for nothing: the writer of a recent heartbeat on another host, which locks may not reach,
-    counts as at work, though that process may be dead. ``now``: seconds since 1970.
+    Does not wait: the writer of a recent heartbeat on another host, which locks may not reach,
+    counts even if it may be dead. ``now``: seconds since 1970.
     """
     if holder := holder_of(path / "run.lock"):
         return holder
-    beat = read_heartbeat(path / "heartbeat.json")
-    alive = beat is not None and beat.lives_elsewhere(time.time() if now is None else now)
-    return beat.writer if beat is not None and alive else ""
+    beat, now = read_heartbeat(path / "heartbeat.json"), time.time() if now is None else now
+    return beat.writer if beat is not None and beat.lives_elsewhere(now) else ""
 
 
 def _check_or_write_config(
@@ -217,10 +203,10 @@ def _check_or_write_config(
             raise UserError(
                 f"the run there has another configuration: {'; '.join(differing)}",
                 where=str(file),
-                remedy="choose another output folder, or set these keys back",
+                remedy="choose another output folder, or restore these keys",
             )
         return
-    # Killed between making the folder and writing the configuration, or no run's folder at all.
+    # Killed between making the folder and writing the configuration, or not a run's folder.
     strange = [p.name for p in path.iterdir() if p.suffix != ".lock" and ".aside" not in p.name]
     if strange and strange != ["origins.json"]:
         raise UserError(
@@ -233,7 +219,7 @@ def _check_or_write_config(
 
 
 def differing_keys(old: Any, new: Any, path: str = "") -> list[str]:
-    """Every key at which two JSON contents differ, as ``key.path: old -> new``."""
+    """The keys at which two JSON contents differ, as ``key.path: old -> new``."""
     if isinstance(old, dict) and isinstance(new, dict):
         found = []
         for key in sorted(old.keys() | new.keys()):

@@ -1,4 +1,4 @@
-"""Forecasts once, from the first updates of a stage, when the stage and its run will end."""
+"""Forecasts the end of a stage and its run, once, from the stage's first updates."""
 
 from __future__ import annotations
 
@@ -9,28 +9,26 @@ import attrs
 from fmbpo.base.text import clock
 
 AFTER = 200
-"""Updates of this process that the forecast is based on; the first, which may compile, is not
-timed."""
+"""Updates of this process before the forecast; the first, which may compile, is not timed."""
 
 
 @attrs.frozen
 class Outlook:
-    """The rest of the run after a stage."""
+    """The work of a run after a stage."""
 
     alike: int = 0
     """Further stages of the same size."""
     evaluations: float = 0.0
-    """The work at the end of each stage, in evaluations of the stage."""
+    """The work at the end of each stage, as a number of the stage's evaluations."""
     seconds: float | None = 0.0
-    """Everything else; None if unknown."""
+    """Seconds of everything else; None if unknown."""
 
 
 @attrs.define
 class Forecast:
-    """Times the updates and evaluations of one stage, apart, since evaluations are rare and long.
+    """Times updates and evaluations of a stage separately, since evaluations are rare and long.
 
-    ``iterations`` and ``evaluate_every`` are the stage's; this process continues from iteration
-    ``start``. Times are those of ``time.monotonic``.
+    This process continues from iteration ``start``. Times are those of ``time.monotonic``.
     """
 
     stage: str
@@ -43,15 +41,13 @@ class Forecast:
     _evaluation: float | None = attrs.field(default=None, init=False)
 
     def evaluated(self, seconds: float) -> None:
-        """An evaluation took this long."""
+        """Record the duration of an evaluation."""
         self._evaluation = seconds
         self._apart += seconds
 
     def updated(self, iteration: int, now: float, deadline: float | None) -> str | None:
-        """The forecast, at the one iteration that it is due, else None. Call it after every
-        iteration and its evaluation.
-
-        ``deadline``: the latest end of the run, on the same clock as ``now``.
+        """The forecast at the one iteration when it is due, else None. Call it after every
+        iteration and its evaluation. ``deadline``: the latest end of the run, on ``now``'s clock.
         """
         if iteration == self.start + 1:
             self._began, self._apart = now, 0.0

@@ -1,9 +1,8 @@
-"""``heartbeat.json``: that a run's process is alive, and how far its work is.
+"""``heartbeat.json``: a sign that a run's process is alive, and its progress.
 
-``time`` says when the process last wrote, ``progress`` when its work last moved (an iteration, or a
-step of an evaluation's episodes). A thread writes, so that a long iteration does not look like a
-crash; it holds no lock and does no work, so that the process can fork. If a run hangs, its ``time``
-stays recent while its ``progress`` grows old.
+``time`` is that of the last heartbeat, ``progress`` that of the last progress (an iteration, or a
+step of an evaluation's episodes): if a run hangs, only ``progress`` grows old. A thread writes, so
+that a long iteration does not look like a crash. It holds no lock, so that the process can fork.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ from fmbpo.errors import UserError
 EVERY = 10.0
 """Seconds between two heartbeats."""
 MISSED = 300.0
-"""A heartbeat older than so many seconds is no sign of life, nor is one so far in the future.
-Thirty intervals, since the clocks of two hosts may differ: up to five minutes do no harm."""
+"""Seconds: a heartbeat is a sign of life if it is no older, and no further in the future. At thirty
+intervals, a difference of five minutes between the clocks of two hosts does no harm."""
 STALLED = 1800.0
-"""A run without progress for so many seconds hangs, however recent its heartbeat is."""
+"""Seconds without progress after which a run hangs, however recent its heartbeat is."""
 
 
 @attrs.frozen(kw_only=True)
 class Heartbeat:
-    """The work of a run a moment ago; times are in seconds since 1970, by the writer's clock.
+    """The recent progress of a run; times are in seconds since 1970, by the writer's clock.
 
-    ``stages``: the cells (``task/seed``) that each stage trains, in the order of stages; ``stage``
-    is the current one, at ``iteration`` of ``total``. ``seconds`` of training, over all processes.
-    ``ended``: the process has left the run. ``job``: the scheduler's, empty without one.
+    ``stages``: the cells (``task/seed``) that each stage trains, in order; ``stage`` is the current
+    one, at ``iteration`` of ``total``. ``seconds`` of training, over all processes. ``ended``: the
+    process has left the run. ``job``: the scheduler's, empty without one.
     """
 
     time: float
@@ -65,20 +64,14 @@ class Heartbeat:
         return f"process {self.pid} on {self.host}"
 
     def lives_elsewhere(self, now: float) -> bool:
-        """Whether its writer is on another host and counts as alive; see ``MISSED``.
-
-        On this host the lock alone decides.
-        """
+        """Whether its writer is on another host and counts as alive (``MISSED``). On this host only
+        the lock decides."""
         elsewhere = self.host != this_process()["host"]
         return elsewhere and not self.ended and abs(now - self.time) <= MISSED
 
-    def is_stalled(self, now: float) -> bool:
-        """Whether the work has stood still for longer than any of its steps takes."""
-        return now - self.progress > STALLED
-
 
 def read_heartbeat(path: Path) -> Heartbeat | None:
-    """The last heartbeat; None if there is none, or if it cannot be read."""
+    """The last heartbeat; None if there is none or it cannot be read."""
     return read_as(path, Heartbeat)
 
 
@@ -118,7 +111,7 @@ class Pulse:
         self._write()
 
     def at(self, stage: str, iteration: int, total: int, seconds: float) -> None:
-        """The work has come this far; ``seconds``: how long this stage has trained."""
+        """Record progress; ``seconds``: those that this stage has trained."""
         self._seconds[stage] = seconds
         now, seconds = time.time(), sum(self._seconds.values())
         self._last = attrs.evolve(
@@ -126,7 +119,7 @@ class Pulse:
         )
 
     def moved(self) -> None:
-        """The work goes on within an iteration."""
+        """Record progress within an iteration."""
         self._last = attrs.evolve(self._last, progress=time.time())
 
     def _beat(self) -> None:
@@ -134,17 +127,17 @@ class Pulse:
             self._write()
 
     def _write(self) -> None:
-        # A run must not die of its pulse.
+        # A failed heartbeat must not end the run.
         with contextlib.suppress(OSError, UserError):
             beat = attrs.evolve(self._last, time=time.time())
             write_json(self._path, plain(beat), durable=False)
 
 
 def beats_elsewhere(path: Path) -> Heartbeat | None:
-    """The heartbeat of a living process on another host, which a lock may not reach from here.
+    """The heartbeat of a live process on another host, which a lock may not reach from here.
 
-    A recent heartbeat may be a dead process's last: the process lives if it beats again within two
-    and a half intervals, and this function waits that long, by the clock of this host alone.
+    A recent heartbeat may be a dead process's last. So this function waits up to two and a half
+    intervals, by this host's clock, for the next one.
     """
     first = read_heartbeat(path)
     if first is None or not first.lives_elsewhere(time.time()):

@@ -1,12 +1,12 @@
-"""Metrics: their names, what people call them, and how ``metrics.jsonl`` records them.
+"""Metrics: their names, their titles, and their record ``metrics.jsonl``.
 
 The record has one JSON object per line. A row of metrics belongs to one cell::
 
     {"stage": "policies", "step": 100, "task": "cartpole-balance", "seed": 42, "return": 812.5}
 
-or, without task and seed, to the whole stage: means over its cells, and the measures of a world
-model that has no cell. Events are ``{"event": NAME, "payload": {...}}``. NaN and infinities, which
-JSON lacks, are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
+or, without task and seed, to the whole stage: means over its cells, or measures of a world model
+that has no cell. Events are ``{"event": NAME, "payload": {...}}``. NaN and infinities, which JSON
+lacks, are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import attrs
 from fmbpo.errors import UserError
 
 Value: TypeAlias = float | int | str
-"""A metric. 0-d tensors and numpy scalars also serve, and cost a device synchronisation."""
+"""A metric. 0-d tensors and numpy scalars also work, but cost a device synchronisation."""
 
 # -- names -----------------------------------------------------------------------------------
 
 HOST = "host/"
-"""Begins the names of facts about this machine and moment, which the record leaves out."""
+"""Prefix of facts about this machine and moment, which the record excludes."""
 DIAGNOSTICS_SECONDS = f"{HOST}diagnostics_seconds"
 RETURN = "return"
 """Mean return over the episodes of an evaluation."""
@@ -47,7 +47,7 @@ SIMPLEX_ERROR = "simplex_error"
 OBS_ERROR, COPY_ERROR, CONSTANT_ERROR = "obs_error", "copy_error", "constant_error"
 REWARD_RMSE, CONSTANT_REWARD_RMSE = "reward_rmse", "constant_reward_rmse"
 
-# A plugin's world-model loss reports these two.
+# A world-model plugin's loss reports these two.
 CONSISTENCY, REWARD_LOSS = "consistency", "reward_loss"
 
 
@@ -57,7 +57,7 @@ def held_out(measure: str) -> str:
 
 
 def of_model(metric: str) -> str:
-    """The metric of a world model's update, if the world model learns beside a policy."""
+    """A metric of the update of a world model that learns beside a policy."""
     return f"model_{metric}"
 
 
@@ -67,22 +67,22 @@ def before(measure: str) -> str:
 
 
 def after(measure: str) -> str:
-    """The same measure after it learned beside a policy."""
+    """The same measure after it learned."""
     return f"after_{measure}"
 
 
 def at_horizon(measure: str, steps: int) -> str:
-    """A measure so many steps ahead."""
+    """A measure this number of steps ahead."""
     return f"{measure}_h{steps}"
 
 
 def by_horizon(measures: Mapping[str, Any], measure: str) -> dict[int, float]:
-    """A measure by its horizons, the inverse of ``at_horizon``; empty if there is none."""
+    """A measure by horizon, the inverse of ``at_horizon``; empty if there are none."""
     found = ((re.fullmatch(rf"{measure}_h(\d+)", name), value) for name, value in measures.items())
     return {int(match[1]): float(value) for match, value in found if match}
 
 
-# -- for people ------------------------------------------------------------------------------
+# -- for display ----------------------------------------------------------------------------
 
 SHOWN = (
     RETURN,
@@ -97,7 +97,7 @@ SHOWN = (
     CONSISTENCY,
     REWARD_LOSS,
 )
-"""The metrics of a stage that the display shows, if the stage has them."""
+"""The metrics that the display shows, if a stage has them."""
 TITLES = {
     RETURN: "return",
     REWARD_R2: "held-out reward R²",
@@ -109,14 +109,13 @@ TITLES = {
 POLICY_PANELS = {TITLES[RETURN]: RETURN} | {
     TITLES[measure]: held_out(measure) for measure in (REWARD_R2, REWARD_STD)
 }
-"""The panels of a policy study's picture: the title, and the metric that it shows. A panel that
-no cell has is left out."""
+"""Titles and metrics of the panels in a policy study's picture, which omits empty panels."""
 PRETRAINING_PANELS = {
     TITLES[measure]: held_out(measure) for measure in (SCORE, REWARD_R2, REWARD_STD)
 }
 """The same for a study of world models."""
 REAL = {held_out(REWARD_STD): held_out(REAL_REWARD_STD)}
-"""The metric of the real thing, for a metric of its prediction; equal in all cells."""
+"""The metric of the real quantity, by the metric of its prediction; equal in all cells."""
 
 
 # -- rows and their written form -------------------------------------------------------------
@@ -136,7 +135,7 @@ class Row:
 
 
 def row_line(stage: str, step: int, row: Row) -> bytes:
-    """A row as a line of the record; empty if all its metrics are facts about the machine.
+    """A row as a line of the record; empty if all its metrics are about the machine.
 
     Raises ``ValueError`` for a metric that has the name of another field.
     """
@@ -149,14 +148,14 @@ def row_line(stage: str, step: int, row: Row) -> bytes:
 
 
 def event_line(name: str, payload: Mapping[str, Any]) -> bytes:
-    """An event as a line of the record; empty if it is a fact about the machine."""
+    """An event as a line of the record; empty if it is about the machine."""
     return b"" if name.startswith(HOST) else _line({"event": name, "payload": payload})
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows and events of a record; a last line that a kill cut off is left out.
+    """The rows and events of a record, without a last line that a kill cut off.
 
-    Raises ``UserError`` that names the line if another line is broken.
+    Raises ``UserError`` that names the line if another line is damaged.
     """
     numbers = {text: float(text) for text in ("NaN", "Infinity", "-Infinity")}
     try:
@@ -174,11 +173,8 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def cell_series(record: Path, metric: str) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """A metric over the iterations, by task and seed, from the file of a record.
-
-    A stage's own metric is under an empty task and seed. Raises ``UserError`` as
-    ``read_metrics``.
-    """
+    """A metric in a record's file over the iterations, by task and seed; both are empty for a
+    stage's own. Raises ``UserError`` as ``read_metrics``."""
     found: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row in read_metrics(record):
         if metric in row:

@@ -1,7 +1,6 @@
-"""How a run ended that is not complete: ``failed.json`` or ``stopped.json`` in its folder.
+"""The end of an incomplete run: ``failed.json`` or ``stopped.json`` in its folder.
 
-The process that continues the run removes them. A run without summary, lock and either file was
-killed.
+The process that continues the run removes them. A run without note, summary and lock was killed.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ FAILED, STOPPED = "failed.json", "stopped.json"
 
 
 class Interrupted(BaseException):
-    """Someone asked the run to stop (Ctrl-C, a scheduler, the time limit); everything is saved.
+    """A request to stop (Ctrl-C, a scheduler, the time limit) ended the run; everything is saved.
 
-    Like ``KeyboardInterrupt``, it is no ``Exception``: it may rise anywhere, and is nobody's
-    failure. ``where`` the run stopped; ``why``: a signal's name or "time limit".
+    Like ``KeyboardInterrupt`` it is not an ``Exception``: it can occur anywhere and is not a
+    failure. ``where``: the place in the run; ``why``: a signal's name or "time limit".
     """
 
     def __init__(self, where: str, why: str = "") -> None:
@@ -45,9 +44,9 @@ class _Outcome:
 
 
 def write_outcome(folder: Path, error: BaseException) -> None:
-    """Leave a note of how the run ended. Never fails: the error itself must reach the user.
+    """Record the end of the run. Never raises: the error itself must reach the user.
 
-    Every ``Exception`` is a failure; anything else (``Interrupted``, Ctrl-C) is a stop.
+    An ``Exception`` is a failure; anything else (``Interrupted``, Ctrl-C) is a stop.
     """
     if isinstance(error, Interrupted):
         reason, where = error.why or "asked to stop", error.where
@@ -62,7 +61,7 @@ def write_outcome(folder: Path, error: BaseException) -> None:
 
 
 def read_outcome(file: Path) -> str | None:
-    """The reason of a note, and the place; None if there is no such file."""
+    """The recorded reason and place; None if there is no such file."""
     note = read_as(file, _Outcome)
     if note is None or not note.reason:
         return "the reason cannot be read" if file.exists() else None
@@ -70,6 +69,6 @@ def read_outcome(file: Path) -> str | None:
 
 
 def clear_outcome(folder: Path) -> None:
-    """The run is worked on again. For the process that holds its lock."""
+    """Remove both files; only for the process that holds the run's lock."""
     for name in (FAILED, STOPPED):
         (folder / name).unlink(missing_ok=True)

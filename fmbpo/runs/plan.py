@@ -1,7 +1,7 @@
-"""``plan.json`` in a study's folder: the runs that it needs, written before the first begins.
+"""``plan.json`` in a study's folder: its runs, written before the first one begins.
 
-From it ``fmbpo status`` lists the runs that have not begun as queued. Every process that starts the
-study writes the same content, so several may.
+``fmbpo status`` lists those that have not begun as queued. Several processes may start the study:
+they write the same content.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ PLAN, STUDY = "plan.json", "study.json"
 
 @attrs.frozen
 class PlannedRun:
-    """A run by the name of its folder; a pretraining run has no tasks.
-
-    ``of``: the study's name for its cell; ``iterations`` of a stage.
-    """
+    """A run by the name of its folder; a pretraining run has no tasks. ``of``: the study's name for
+    its cell; ``iterations`` of a stage."""
 
     run: str
     of: str
@@ -39,11 +37,11 @@ class _Plan:
 
 
 def write_plan(folder: Path, study: str, runs: Sequence[PlannedRun]) -> None:
-    """Write the plan into the study's folder. Raises ``UserError`` as ``write_json``."""
+    """Write the plan to the study's folder. Raises ``UserError`` as ``write_json``."""
     write_json(folder / PLAN, plain(_Plan(study, runs)))
 
 
 def read_plan(folder: Path) -> Sequence[PlannedRun]:
-    """The runs of a plan; empty if there is none, or if it is damaged."""
+    """The runs of a plan; empty if it is missing or damaged."""
     plan = read_as(folder / PLAN, _Plan)
     return plan.runs if plan is not None else []

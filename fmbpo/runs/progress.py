@@ -1,7 +1,4 @@
-"""The sink for people: a live bar on a terminal, plain lines elsewhere.
-
-Everything goes to stderr; stdout is for results.
-"""
+"""The progress display on stderr: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -29,18 +26,18 @@ class Pace:
     step: int = attrs.field(default=attrs.Factory(lambda self: self.first, takes_self=True))
 
     def rate(self, now: float) -> float | None:
-        """Iterations per second, None before the first."""
+        """Iterations per second; None before the first."""
         done, seconds = self.step - self.first, now - self.started
         return done / seconds if done > 0 and seconds > 0 else None
 
     def left(self, now: float) -> float | None:
-        """Seconds to the end of the stage at this rate, None if either is unknown."""
+        """Seconds to the end of the stage at this rate; None if either is unknown."""
         rate = self.rate(now)
         return max(self.total - self.step, 0) / rate if rate and self.total else None
 
 
 def metrics_text(values: Mapping[str, Value], main: Sequence[str], most: int) -> str:
-    """``name 0.123  name 4.5``: the metrics in ``main``, else the first ``most`` ones."""
+    """``name 0.123  name 4.5``: the metrics in ``main``, or else the first ``most``."""
     chosen = [key for key in main if key in values]
     chosen = chosen or [key for key in values if not key.startswith(HOST)][:most]
     shown = ((key, values[key]) for key in chosen)
@@ -50,9 +47,9 @@ def metrics_text(values: Mapping[str, Value], main: Sequence[str], most: int) ->
 class ProgressDisplay:
     """Shows stage, iteration, main metrics, rate, elapsed time and time to finish.
 
-    ``main`` names the metrics to show, in order; if none of them is logged, the first six are
-    shown. On a terminal it redraws one line per stage, elsewhere it writes a line per ``log``. A
-    display that cannot be written (a closed pipe) is silently given up.
+    ``main`` names the metrics to show, in order; if the log has none of them, it shows the first
+    ones. On a terminal it redraws one line per stage; elsewhere it writes one line per ``log``. It
+    ignores errors of the stream (a closed pipe).
     """
 
     def __init__(
@@ -71,7 +68,7 @@ class ProgressDisplay:
 
     @sinkimpl
     def begin(self, stage: str, step: int, total: int) -> None:
-        """Start a new bar, or write a line with the stage's first iteration."""
+        """Start a bar, or write a line with the stage's first iteration."""
         self._pace = Pace(stage, step, total, self._now())
         with contextlib.suppress(OSError, ValueError):
             if self._bar:
@@ -101,7 +98,7 @@ class ProgressDisplay:
 
     @sinkimpl
     def event(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Write the event on a line of its own."""
+        """Write the event on its own line."""
         text = ", ".join(f"{v}" if k == "text" else f"{k} {v}" for k, v in payload.items())
         name = name.removeprefix(HOST)
         with contextlib.suppress(OSError, ValueError):
@@ -122,7 +119,7 @@ class ProgressDisplay:
 
 
 class _LiveBar:
-    """rich's bar, one line per stage; finished stages stay on the screen."""
+    """rich's bar, one line per stage; completed stages remain on the screen."""
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console

@@ -1,15 +1,13 @@
-"""Finds and removes what complete runs no longer need.
+"""Finds and removes the files that complete runs no longer need.
 
-The rule. Of a complete run, and of no other, these go:
+Of complete runs only, it removes:
 
-* of pretraining, every checkpoint but ``best``: policies begin with ``best``, and nothing continues
-  a complete pretraining;
+* of pretraining, every checkpoint except ``best``, with which policies begin;
 * files that killed processes had begun to write (``fmbpo.base.files.asides``).
 
-These stay: ``best``; the checkpoints of policies, training state included, since ``fmbpo run``
-loads them to add an evaluation with the planner; records, summaries and pictures. A run counts as
-complete if its summary can be read, no process works on it, and, of pretraining, ``best`` is
-intact. Its lock is held during the removal.
+It keeps all other files: ``fmbpo run`` loads the checkpoints of policies, training state included,
+to add an evaluation with the planner. A run counts as complete if its summary can be read, no
+process works on it, and, of pretraining, ``best`` is intact. Its lock is held during the removal.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from fmbpo.runs.summary import Summary
 
 @attrs.frozen
 class Waste:
-    """A file that can go; ``size`` in bytes."""
+    """A file to remove, and the reason; ``size`` in bytes."""
 
     path: Path
     why: str
@@ -38,28 +36,25 @@ class Waste:
 
 
 def find_waste(root: Path) -> Iterator[tuple[Path, list[Waste]]]:
-    """Every complete run under ``root`` that has something to remove.
-
-    Raises ``UserError`` if ``root`` cannot be listed.
-    """
+    """Every complete run under ``root`` with files to remove. Raises ``UserError`` if ``root``
+    cannot be listed."""
     for run in filter(is_run, folders_in(root)):
         if found := waste_of(run):
             yield run, found
 
 
 def waste_of(run: Path) -> list[Waste]:
-    """The files of one run that can go; none if it is not complete or cannot be read."""
+    """The files of one run to remove; none if it is not complete or cannot be read."""
     try:
-        return _found(run) if state_of(run)[0] == "completed" else []
-    except (UserError, OSError):  # gone or damaged: not ours to touch
+        return _found(run) if state_of(run) == "completed" else []
+    except (UserError, OSError):  # gone or damaged: keep it
         return []
 
 
 def remove(run: Path, wanted: Sequence[Waste]) -> list[Waste]:
-    """Remove the wanted files that can still go, under the run's lock, and return them.
+    """Remove those of the wanted files that may still go, under the run's lock; returns them.
 
-    Raises ``UserError`` if another process works on the run by now, or if the folder may not be
-    written.
+    Raises ``UserError`` if another process works on the run, or if the folder is not writable.
     """
     with disk_errors(run):
         lock = RunLock(run / "run.lock")
@@ -74,7 +69,7 @@ def remove(run: Path, wanted: Sequence[Waste]) -> list[Waste]:
 
 
 def _found(run: Path) -> list[Waste]:
-    """The rule, but for the run's state."""
+    """The files to remove if the run is complete."""
     folder = RunFolder.open(run)
     summary = Summary.of_run(folder)
     left = [*asides(run), *asides(folder.checkpoints)]
@@ -83,6 +78,6 @@ def _found(run: Path) -> list[Waste]:
         why = f"pretraining is complete: policies begin with {BEST!r}"
         others = [file for file in list_checkpoints(folder.checkpoints) if file.stem != BEST]
         found += [Waste(file, why, file.stat().st_size) for file in others]
-        if found:  # nothing goes unless the best is intact
+        if found:  # raises if the best is not intact
             load_checkpoint(folder.checkpoints / BEST, with_state=False)
     return found

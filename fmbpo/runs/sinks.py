@@ -1,12 +1,12 @@
-"""Where metrics go. Sinks are pluggy plugins, called at coarse moments and never in a hot loop.
+"""Destinations of metrics: pluggy plugins, never called in a hot loop.
 
 The trainer holds ``MetricSinks``; every call reaches every sink. Two conventions:
 
 * ``stage`` names a part of a run (``pretrain``, ``policies/0``), ``step`` counts iterations
   within it.
-* Names that begin with ``host/`` are facts about this machine and moment (seconds, rates, "resumed
-  here"). They reach the display and W&B but not ``metrics.jsonl``, which must be byte-equal
-  however often a run was interrupted.
+* Names that begin with ``host/`` are facts about this machine and moment (seconds, rates). They
+  reach the display and W&B but not ``metrics.jsonl``, which must be byte-identical however often a
+  run was interrupted.
 """
 
 from __future__ import annotations
@@ -29,10 +29,7 @@ sinkimpl = pluggy.HookimplMarker(_PROJECT)
 
 
 class MetricSinks:
-    """All sinks of a run behind one object.
-
-    Its methods marked ``sinkspec`` are the hooks that a sink may implement; each is optional.
-    """
+    """All sinks of a run. A sink may implement each method that is marked ``sinkspec``."""
 
     def __init__(self, sinks: Iterable[object]) -> None:
         self._manager = pluggy.PluginManager(_PROJECT)
@@ -44,13 +41,13 @@ class MetricSinks:
 
     @sinkspec
     def begin(self, stage: str, step: int, total: int) -> None:
-        """A stage of ``total`` iterations starts at ``step``, which is not 0 when it resumes."""
+        """A stage of ``total`` iterations starts at ``step``, or resumes there if it is not 0."""
         self._hook.begin(stage=stage, step=step, total=total)
 
     @sinkspec
     def log(self, stage: str, step: int, rows: Iterable[Row]) -> None:
-        """Metrics of one iteration of a stage: the whole stage's and each cell's. Values become
-        Python numbers once, here."""
+        """Metrics of one iteration of a stage: its own and each cell's. They become Python numbers
+        here."""
         plain = [
             attrs.evolve(row, values={name: _plain(value) for name, value in row.values.items()})
             for row in rows
@@ -59,31 +56,29 @@ class MetricSinks:
 
     @sinkspec
     def event(self, name: str, payload: Mapping[str, Any] | None = None) -> None:
-        """Something worth keeping that is not a metric; ``payload`` is JSON."""
+        """A record that is not a metric; ``payload`` is JSON."""
         self._hook.event(name=name, payload=payload or {})
 
     @sinkspec
     def checkpoint(self) -> dict[str, int]:
-        """A checkpoint comes next: bring all lines to the disk. Each sink gives its name and how
-        far its record goes, or None; the checkpoint keeps them for ``truncate``."""
+        """A checkpoint follows: write all lines to the disk. Each sink returns its name and the
+        length of its record, or None; the checkpoint keeps them for ``truncate``."""
         return dict(found for found in self._hook.checkpoint() if found is not None)
 
     @sinkspec
     def truncate(self, positions: Mapping[str, int]) -> None:
-        """A run resumes: drop everything recorded after ``positions`` (all, if absent)."""
+        """A run resumes: drop everything recorded after ``positions`` (all without one)."""
         self._hook.truncate(positions=positions)
 
     @sinkspec
     def results(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
-        """The run is complete: the content of ``summary.json``, pictures and settings.
-
-        Called once the summary is on the disk: no sink may cost a result.
-        """
+        """The run is complete: the content of ``summary.json``, which is on the disk already,
+        pictures and settings."""
         self._hook.results(summary=summary, files=files)
 
     @sinkspec
     def close(self) -> None:
-        """The process ends its work on the run, complete or not."""
+        """The process leaves the run, complete or not."""
         self._hook.close()
 
     def __enter__(self) -> MetricSinks:
@@ -102,7 +97,7 @@ def _plain(value: Any) -> Value:
 
 
 class JsonLines:
-    """The run's own record, ``metrics.jsonl``; ``fmbpo.runs.metrics`` defines its lines."""
+    """The run's record, ``metrics.jsonl``; ``fmbpo.runs.metrics`` defines its lines."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -136,7 +131,7 @@ class JsonLines:
     def truncate(self, positions: Mapping[str, int]) -> None:
         """Drop all lines after the recorded number of bytes.
 
-        Raises ``UserError`` if the file is shorter or no line ends there: it was edited.
+        Raises ``UserError`` if no line ends there, since the file was edited.
         """
         position = positions.get("jsonl", 0)
         self._file.flush()
@@ -145,9 +140,9 @@ class JsonLines:
             last = file.read(1)
         if position and last != b"\n":
             raise UserError(
-                f"no line ends at byte {position}, where the checkpoint says that one does",
+                f"no line ends at byte {position}, but the checkpoint was made at the end of one",
                 where=str(self.path),
-                remedy="put the file back as it was, or start the run in a new folder",
+                remedy="restore the file, or start the run in a new folder",
             )
         with disk_errors(self.path):
             self._file.truncate(position)

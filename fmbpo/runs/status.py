@@ -1,13 +1,12 @@
-"""The state of the runs under a root, a row per run, task and seed, as their folders tell it.
+"""The state of the runs under a root: a row per run, task and seed, read from their folders.
 
-There is no other record. The process that works on a run writes its folder, each file in one step;
-readers take no part, wait for nothing and take a folder as they find it: half-made, damaged, or
-gone the next moment.
+The process that works on a run writes each file in its folder in one step. Readers do not wait, and
+accept a folder that is incomplete, damaged, or gone the next moment.
 
-The state of a run, from the first line that holds:
+The state of a run is that of the first line that applies:
 
 ============= =====================================================================================
-``stale``     its lock is held, but its work has not moved for ``heartbeat.STALLED`` seconds
+``stale``     its lock is held, but it made no progress for ``heartbeat.STALLED`` seconds
 ``running``   its lock is held; or another host's heartbeat is within ``heartbeat.MISSED`` seconds
               of this host's clock, since locks may not reach across the shared disk
 ``completed`` ``summary.json`` is there
@@ -16,8 +15,8 @@ The state of a run, from the first line that holds:
 ``stale``     none of these: it was killed, or its machine crashed
 ============= =====================================================================================
 
-``queued`` are runs without a folder that the plan of a study names. On the host that wrote the
-heartbeat the lock alone decides: it lives exactly as long as the process.
+``queued`` are runs without a folder in the plan of a study. On the host that wrote the heartbeat
+only the lock decides: it lives exactly as long as the process.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ from fmbpo.base.lock import holder_of
 from fmbpo.base.structure import T, fit, read_as
 from fmbpo.base.text import clock, one_line
 from fmbpo.errors import UserError
-from fmbpo.runs.heartbeat import Heartbeat, read_heartbeat
+from fmbpo.runs.heartbeat import STALLED, Heartbeat, read_heartbeat
 from fmbpo.runs.outcome import FAILED, STOPPED, read_outcome
 from fmbpo.runs.plan import PLAN, STUDY, PlannedRun, read_plan
 from fmbpo.runs.summary import Summary
 
 IMPORTED = "imported.json"
-"""The file that marks a folder of results that no run made."""
+"""The file that marks a folder of results that were imported."""
 State: TypeAlias = Literal["queued", "running", "stale", "failed", "stopped", "completed"]
 
 
@@ -48,9 +47,9 @@ State: TypeAlias = Literal["queued", "running", "stale", "failed", "stopped", "c
 class Entry:
     """One run, task and seed; a pretraining run has one entry without a task.
 
-    ``iteration`` of ``total`` of the stage that trains this cell; ``runtime``: seconds that the
-    run has trained, all of its cells together; ``beat`` and ``progress``: seconds since the last
-    heartbeat and since the work last moved. None, or empty, if unknown.
+    ``iteration`` of ``total`` of the stage that trains this cell; ``runtime``: seconds of training
+    of all cells of the run together; ``beat`` and ``progress``: seconds since the last heartbeat
+    and the last progress. None, or empty, if unknown.
     """
 
     phase: str
@@ -95,12 +94,14 @@ def folders_in(root: Path) -> list[Path]:
         return sorted(path for path in root.iterdir() if path.is_dir())
     except OSError as error:
         raise UserError(
-            f"cannot be listed ({error.strerror})", where=str(root), remedy="name it with --runs"
+            f"cannot be listed ({error.strerror})",
+            where=str(root),
+            remedy="name the folder of all runs with --runs",
         ) from error
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is a run's, or is about to become one; imported results are not."""
+    """Whether a folder is a run's, or is about to become one; imported results are not runs."""
     if (path / IMPORTED).exists():
         return False
     if (path / "config.json").exists():
@@ -109,14 +110,13 @@ def is_run(path: Path) -> bool:
     return named and not any((path / name).exists() for name in (PLAN, STUDY))
 
 
-def state_of(path: Path, now: float | None = None) -> tuple[State, str]:
-    """A run's state, and the reason if there is one."""
-    run = _Run(path, time.time() if now is None else now, None)
-    return run.state, run.reason
+def state_of(path: Path) -> State:
+    """A run's state."""
+    return _Run(path, time.time(), None).state
 
 
 class _Run:
-    """The content of one folder. Reads each file once; the summary last, since it comes last."""
+    """The content of one folder. Reads each file once; the summary last, as it is written last."""
 
     def __init__(self, path: Path, now: float, planned: PlannedRun | None) -> None:
         self.path, self.now, self.planned = path, now, planned
@@ -129,14 +129,14 @@ class _Run:
     def _state(self) -> tuple[State, str]:
         beat, now = self.beat, self.now
         if self.locked or (beat is not None and beat.lives_elsewhere(now)):
-            if beat is not None and not beat.ended and beat.is_stalled(now):
+            if beat is not None and not beat.ended and now - beat.progress > STALLED:
                 return "stale", f"no progress for {clock(now - beat.progress)}: {_holder(beat)}"
             return "running", ""
         if self.unreadable:
             return "failed", self.unreadable
         failed, stopped = read_outcome(self.path / FAILED), read_outcome(self.path / STOPPED)
         if self.summary is not None:
-            # If it failed after that, something could not be added to the complete run.
+            # A later failure means that something could not be added to the complete run.
             return "completed", failed or ""
         if failed is not None:
             return "failed", failed
@@ -147,7 +147,7 @@ class _Run:
         return "stale", f"no heartbeat for {clock(max(now - beat.time, 0))}: {_holder(beat)}"
 
     def entries(self) -> list[Entry]:
-        """A row for each task and seed; none for a folder that is gone by now."""
+        """A row for each task and seed; none if the folder is gone."""
         if not self.path.is_dir():
             return []
         experiment, cell, named_seeds = _name(self.path.name)
@@ -233,8 +233,7 @@ def _queued(path: Path, run: PlannedRun) -> Iterator[Entry]:
 def _order(entry: Entry) -> tuple[Any, ...]:
     number = int(entry.phase) if entry.phase.isdecimal() else -1
     seed = -1 if entry.seed is None else entry.seed
-    place = (number, entry.phase, entry.experiment, entry.cell, entry.folder)
-    return (*place, entry.task, seed)
+    return (number, entry.phase, entry.experiment, entry.cell, entry.folder, entry.task, seed)
 
 
 def _name(folder: str) -> tuple[str, str, list[int]]:
@@ -247,7 +246,7 @@ def _name(folder: str) -> tuple[str, str, list[int]]:
 
 
 def _summary(file: Path) -> tuple[Summary | None, str]:
-    """The summary, or the reason why the file cannot be read."""
+    """The summary, or the reason why it cannot be read."""
     try:
         return Summary.from_json(read_json(file), where=file.name), ""
     except UserError as error:

@@ -1,7 +1,6 @@
-"""``summary.json``: the results of a run, in exactly one shape.
+"""``summary.json``: the results of a run. The classes here are its schema.
 
-The classes here are its schema. Returns are sums of the environment's rewards over an episode (0 to
-1000 in DeepMind control).
+Returns are sums of the environment's rewards over an episode (0 to 1000 in DeepMind control).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from fmbpo.runs.folder import RunFolder
 
 Protocol: TypeAlias = Literal["frozen", "finetuned", "scratch"]
 Numbers: TypeAlias = int | float | dict[str, int | float]
-"""One number, or numbers by the part of the run that they belong to."""
+"""One number, or numbers by part of the run."""
 
 
 def _returns(values: Sequence[float] | None) -> tuple[float, ...] | None:
@@ -37,27 +36,20 @@ def _measured(_: Any, field: attrs.Attribute[Any], value: Any) -> None:
         raise ValueError(f"{field.name} has a value that is not a finite number")
 
 
-def _number() -> Any:
-    return attrs.field(default=None, validator=_measured, kw_only=True)
-
-
-def _returns_if_known(kw_only: bool = True) -> Any:
-    return attrs.field(
-        default=None, converter=_returns, validator=_measured, metadata=IF_KNOWN, kw_only=kw_only
-    )
+def _optional(kw_only: bool = True, **options: Any) -> Any:
+    return attrs.field(default=None, validator=_measured, kw_only=kw_only, **options)
 
 
 @derived("return_mean", "return_std", "episodes")
 @attrs.frozen
 class SeedResult:
-    """The final evaluation of one seed: the return of every episode.
-
-    ``planned_returns``: those of planning in the world model at every step, if the run asked for
-    them.
-    """
+    """The final evaluation of one seed: the return of every episode. ``planned_returns``: those of
+    planning in the world model at every step, if requested."""
 
     returns: tuple[float, ...] = attrs.field(converter=_returns, validator=_measured)
-    planned_returns: tuple[float, ...] | None = _returns_if_known(kw_only=False)
+    planned_returns: tuple[float, ...] | None = _optional(
+        kw_only=False, converter=_returns, metadata=IF_KNOWN
+    )
 
     @property
     def return_mean(self) -> float:
@@ -66,7 +58,7 @@ class SeedResult:
 
     @property
     def return_std(self) -> float:
-        """Standard deviation over episodes, with n in the denominator, as numpy's."""
+        """Standard deviation over episodes, with n in the denominator."""
         return statistics.pstdev(self.returns)
 
     @property
@@ -77,21 +69,18 @@ class SeedResult:
 
 @attrs.frozen
 class TaskResult:
-    """One task: its seeds, and the returns to compare them with.
+    """One task: its seeds, and the returns to compare them with; None if not measured or published.
 
-    ``reference_return`` is the planner's (it knows the true simulator); ``pwm_return`` is the
-    published one. None if something was not measured or published.
+    ``reference_return``: the planner's, on the true simulator; ``pwm_return``: the published one.
     """
 
     seeds: dict[str, SeedResult]
-    random_return_mean: float | None = _number()
-    untrained_return_mean: float | None = _number()
-    reference_return: float | None = _number()
-    random_returns: tuple[float, ...] | None = _returns_if_known()
-    untrained_returns: tuple[float, ...] | None = _returns_if_known()
-    pwm_return: float | None = attrs.field(
-        default=None, validator=_measured, metadata=IF_KNOWN, kw_only=True
-    )
+    random_return_mean: float | None = _optional()
+    untrained_return_mean: float | None = _optional()
+    reference_return: float | None = _optional()
+    random_returns: tuple[float, ...] | None = _optional(converter=_returns, metadata=IF_KNOWN)
+    untrained_returns: tuple[float, ...] | None = _optional(converter=_returns, metadata=IF_KNOWN)
+    pwm_return: float | None = _optional(metadata=IF_KNOWN)
 
     def __attrs_post_init__(self) -> None:
         if not self.seeds:
@@ -114,11 +103,8 @@ class TaskResult:
 
 @attrs.frozen
 class Part:
-    """A plugin at its place in the run.
-
-    ``parameters``: their number, by part of the network; ``evaluations``: passes through the
-    dynamics network (policies: the velocity network) per step.
-    """
+    """A plugin in the run. ``parameters``: their number, by part of the network; ``evaluations``:
+    passes through the dynamics network (policies: the velocity network) per step."""
 
     plugin: str
     version: str
@@ -128,8 +114,8 @@ class Part:
 
 @attrs.frozen
 class WorldModelPart(Part):
-    """The world model: the ``checkpoint`` that it came from, and ``size_parity``, its size divided
-    by that of an MLP model of the same widths, minus 1."""
+    """The world model: its ``checkpoint``, and ``size_parity``, its size divided by that of an MLP
+    model of the same widths, minus 1."""
 
     checkpoint: str | None = None
     size_parity: float | None = None
@@ -142,7 +128,7 @@ class Summary:
     ``conventions``: the bundle's name, or every option. ``wm_validation``: the world model's
     held-out measures. ``flops`` and ``seconds``: of all training updates, by part if there are two;
     ``seconds`` include the evaluations during training. ``health``: the gates that did not pass.
-    ``planning``: the settings of planning at test time, None if there was none.
+    ``planning``: the settings of planning at test time, if any.
     """
 
     experiment: str
@@ -161,7 +147,7 @@ class Summary:
 
     def __attrs_post_init__(self) -> None:
         if self.protocol not in (None, *get_args(Protocol)):
-            raise ValueError(f"protocol {self.protocol!r} is none of {get_args(Protocol)}")
+            raise ValueError(f"protocol {self.protocol!r} is not one of {get_args(Protocol)}")
         if bool(self.policy) != bool(self.tasks) or bool(self.policy) != bool(self.protocol):
             raise ValueError("policy, protocol and tasks belong together: all or none")
 
@@ -189,22 +175,17 @@ class Summary:
     def from_json(cls, content: Mapping[str, Any], *, where: str = "summary.json") -> Summary:
         """The summary with this content.
 
-        Raises ``UserError`` for missing and unknown keys, wrong types, and means that differ from
-        those of the returns beside them.
+        Raises ``UserError`` for missing or unknown keys, wrong types, and inconsistent means.
         """
         try:
-            summary: Summary = structure(content, cls)
+            return structure(content, cls)
         except Problems as error:
             remedy = "the file was edited or is of another version"
             raise UserError(str(error), where=where, remedy=remedy) from error
-        return summary
 
     @classmethod
     def of_run(cls, folder: RunFolder) -> Summary:
-        """The results of a complete run.
-
-        Raises ``UserError`` if there are none, or if they cannot be read.
-        """
+        """The results of a complete run. ``UserError`` if they are missing or cannot be read."""
         file = folder.path / "summary.json"
         return cls.from_json(read_object(file), where=str(file))
 
@@ -212,7 +193,7 @@ class Summary:
 def read_summary(run: Path) -> Summary | None:
     """The summary of the run in a folder; None if the run is not complete.
 
-    Raises ``UserError`` for a summary that cannot be read, and for one in a folder without a run.
+    Raises ``UserError`` if it cannot be read, or if the folder is not a run's.
     """
     if not (run / "summary.json").is_file():
         return None
@@ -225,14 +206,9 @@ def read_summary(run: Path) -> Summary | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the software that results depend on, by distribution; imports none of it."""
+    """Versions of the software that results depend on, without importing it."""
     import platform
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import version
 
-    found = {}
-    for name in ("fmbpo", "torch", "numpy", "mujoco", "dm_control"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return {**found, "python": platform.python_version()}
+    names = ("fmbpo", "torch", "numpy", "mujoco", "dm_control")
+    return {**{name: version(name) for name in names}, "python": platform.python_version()}

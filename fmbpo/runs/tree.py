@@ -1,12 +1,12 @@
-"""Nested training state as JSON plus a flat table of tensors, exactly and without pickle.
+"""Nested training state as JSON and a flat table of tensors, exact and without pickle.
 
-None, bool, str, int, finite floats and lists stand for themselves. The rest is an object with one
+None, bool, str, int, finite floats and lists remain themselves. Anything else is an object with one
 key, its kind::
 
     {"dict": [[key, value], ...]}    {"tuple": [...]}    {"tensor": NAME}    {"float": "7ff8..."}
 
-Dictionaries are lists of pairs because JSON's have no integer keys; floats that are not finite are
-hexadecimal because JSON has none.
+Dictionaries are lists of pairs because JSON has no integer keys; non-finite floats are hexadecimal
+because JSON has none.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def flatten(state: object) -> tuple[Any, dict[str, Tensor]]:
     """``state`` as (JSON content, tensors by name); tensors are detached, not copied.
 
-    Raises ``TypeError`` naming the place of anything but None, bool, int, float, str, tensors, and
-    lists, tuples and dictionaries of these, with str or int as keys.
+    Raises ``TypeError`` that names the place of anything except None, bool, int, float, str,
+    tensors, and lists, tuples and dictionaries of these, with str or int keys.
     """
     tensors: dict[str, Tensor] = {}
     return _encode(state, "state", tensors), tensors

@@ -16,11 +16,11 @@ from fmbpo.runs.sinks import sinkimpl
 
 
 class WandbSink:
-    """Weights & Biases. Its failure never stops a run: it warns once and falls silent.
+    """Weights & Biases. Its failure never stops a run: it warns once and switches itself off.
 
-    The run's name is its W&B id, so that a resumed run continues the same W&B run; steps that W&B
-    already has are not sent again (a resumed run computes the same values). W&B wants a single step
-    that never decreases: a stage of N iterations takes N + 1 places of it (0 to N), in order.
+    The run's name is its W&B id, so that a resumed run continues the same W&B run. It does not
+    resend steps that W&B has already, since it computes the same values. W&B needs a single step
+    that never decreases: a stage of N iterations takes N + 1 of them, in order.
     """
 
     def __init__(
@@ -33,8 +33,8 @@ class WandbSink:
         config: Mapping[str, Any],
         stages: Mapping[str, int],
     ) -> None:
-        """``group``: the study's name. ``folder``: the run's, under which a folder ``wandb``
-        appears. ``stages``: all stages of the run with their lengths, in order."""
+        """``group``: the study's name. ``folder``: the run's, which gets a folder ``wandb``.
+        ``stages``: the run's stages and their iterations, in order."""
         ends = list(itertools.accumulate((total + 1 for total in stages.values()), initial=0))
         self.begins, self.end = dict(zip(stages, ends, strict=False)), ends[-1]
         self._name = folder.name
@@ -44,7 +44,7 @@ class WandbSink:
         with self._no_harm():
             import wandb
 
-            # Timeouts: without network, or without a key, a run must not wait for ever.
+            # Timeouts: without a network or a key, a run must not wait forever.
             settings = wandb.Settings(silent=True, console="off", init_timeout=30, login_timeout=30)
             self._run = wandb.init(
                 project=project,
@@ -82,8 +82,7 @@ class WandbSink:
 
     @sinkimpl
     def results(self, summary: Mapping[str, Any], files: Sequence[Path]) -> None:
-        """Send the results: numbers for the run's summary, a table of all returns, pictures, and an
-        artefact that holds everything."""
+        """Send numbers for the run's summary, all returns, pictures, and an artefact of all."""
         if self._run is None:
             return
         with self._no_harm():
@@ -119,7 +118,7 @@ class WandbSink:
 
     @contextmanager
     def _no_harm(self) -> Iterator[None]:
-        """Any failure inside the block switches W&B off, and nothing else."""
+        """Switch W&B off on any failure inside the block."""
         try:
             yield
         except Exception as error:
@@ -129,7 +128,7 @@ class WandbSink:
 
 
 def _numbers(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers to sort and filter runs by: each task's mean return, and held-out measures."""
+    """Numbers to sort and filter runs by: mean returns and held-out measures."""
     returns = {
         task: statistics.fmean(entry["return_mean"] for entry in result["seeds"].values())
         for task, result in summary["tasks"].items()

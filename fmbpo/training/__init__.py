@@ -1,1 +1,1 @@
-"""The stages that train: world models on recorded data, policies in imagination, and their data."""
+"""The training stages, and their data: world models on records, policies in imagination."""

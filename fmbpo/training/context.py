@@ -25,10 +25,10 @@ class Context:
     device: torch.device
 
     def compiled(self, update: Callable[P, R]) -> Callable[P, R]:
-        """The update, under ``torch.compile`` if the experiment says so."""
+        """The update, under ``torch.compile`` if the experiment asks for it."""
         return torch.compile(update, fullgraph=True) if self.experiment.system.compile else update
 
     @cached_property
     def policy_data(self) -> Dataset:
-        """The data that policies learn from, as the experiment's conventions have them."""
+        """The data that policies learn from, under the experiment's conventions."""
         return by_conventions(self.data, self.experiment.of_policies.conventions)

@@ -1,4 +1,4 @@
-"""The offline data as the engine uses it: training rows, held-out rows, references."""
+"""The offline data: training rows, held-out rows, references."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fmbpo.training.residence_choice import choose
 
 @attrs.frozen
 class Dataset:
-    """A data set, split, with its tasks' ids being those of MT30 (the world model's)."""
+    """A split data set; its task indices are those of MT30."""
 
     id: str
     tasks: list[str]
@@ -30,14 +30,14 @@ class Dataset:
     planner_return: dict[str, float]
     """Mean return of the planner that collected the data, by task; empty if no planner did."""
     weight_K: Tensor | None = None
-    """Slices that pretraining takes an epoch from an episode of each of MT30's tasks, on average;
-    None: one of each."""
+    """Mean number of slices per episode and epoch in pretraining, for each of MT30's tasks; None:
+    one of each."""
 
 
 def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
-    """Open, check and split the configured store; its rows are read when they are first needed.
+    """Open, check and split the configured store; its rows are read at their first use.
 
-    Errors are the store's own ``UserError``s.
+    Raises ``UserError`` as ``open_store``, and if there is nothing to train or validate on.
     """
     store = open_store(store_path(config.path))
     tasks = _chosen(store, config)
@@ -51,10 +51,10 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
             raise UserError(
                 f"the data set has no episodes {what}",
                 where=str(store.path),
-                remedy="give at least two episodes of a task (data.tasks chooses the tasks)",
+                remedy="provide at least two episodes of a task (data.tasks chooses the tasks)",
             )
-    lies = residence(store, choose(config, store, device), device)
-    rows = Rows(store.episode_ends, lies, index_E, action_masks())
+    place = residence(store, choose(config, store, device), device)
+    rows = Rows(store.episode_ends, place, index_E, action_masks())
     recorded = store.attributes.get("planner_return", {})
     planner = {t: float(recorded[t]["mean"]) for t in tasks if t in recorded}
     train, held = (rows.select(torch.from_numpy(e)) for e in (used & ~kept, used & kept))
@@ -66,9 +66,9 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
 
 
 def by_conventions(data: Dataset, conventions: ConventionsConfig) -> Dataset:
-    """The data that policies learn from: which episodes, and whether actions are masked.
+    """The data that policies learn from under these conventions on episodes and action masks.
 
-    Drawn episodes are the same for every cell, whatever else is in its grid.
+    Drawn episodes are the same for every cell, whatever its grid.
     """
     train = data.train
     if not conventions.action_mask:
@@ -79,7 +79,7 @@ def by_conventions(data: Dataset, conventions: ConventionsConfig) -> Dataset:
 
 
 def _chosen(store: Store, config: DataConfig) -> list[str]:
-    """The tasks that are used. ``UserError`` for a key that names a task without episodes."""
+    """The tasks to use. ``UserError`` for a key that names a task without episodes."""
     present = [store.tasks[i] for i in np.unique(store.episode_task)]
     tasks = [t for t in MT30 if t in (config.tasks or present)]
     for key, named, known in (
@@ -96,11 +96,11 @@ def _chosen(store: Store, config: DataConfig) -> list[str]:
 
 
 def check_horizon(rows: Rows, horizon: int, key: str = "pretrain.horizon") -> None:
-    """``UserError`` where an episode is too short for a slice of ``horizon`` + 1 rows."""
+    """``UserError`` if an episode is too short for a slice of ``horizon`` + 1 rows."""
     shortest = int((rows.end_E - rows.start_E).min())
     if shortest <= horizon:
         raise UserError(
             f"an episode of {shortest} rows is too short for a slice of {horizon + 1}",
             where="the data set",
-            remedy=f"lower {key}, or leave short episodes out of the data set",
+            remedy=f"lower {key}, or remove short episodes from the data set",
         )

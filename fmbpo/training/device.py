@@ -13,7 +13,7 @@ from fmbpo.errors import UserError
 
 
 def resolve_device(name: str) -> torch.device:
-    """``"auto"`` is the GPU if there is one. ``UserError`` for a device that is not there."""
+    """``"auto"`` is the GPU if there is one. ``UserError`` for a device that cannot be used."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -29,7 +29,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def hardware(device: torch.device) -> str:
-    """The device's name: that of the GPU, or the processor's model and the cores we may use."""
+    """The name of the GPU, or the processor's model and the number of usable cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

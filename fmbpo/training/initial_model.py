@@ -1,4 +1,4 @@
-"""The world model that policies begin with: its module, and where it came from."""
+"""The world model that policies begin with: its module and its origin."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ from fmbpo.training.networks import build_world_model
 
 @attrs.frozen
 class InitialModel:
-    """The world model that policies begin with; all about it but the module may be unknown."""
+    """The world model that policies begin with; everything except the module may be unknown."""
 
     module: WorldModel
     checkpoint: Path | None = None
     validation: Mapping[str, float] = attrs.field(factory=dict)
     flops: Any = 0.0
     seconds: Any = 0.0
-    """Numbers, since a pretraining run has one part."""
     health: Sequence[Finding] = ()
 
 
 def initial_model(
     context: Context, checkpoint: Path | None, pretrained: Summary | None
 ) -> InitialModel:
-    """A frozen module from a checkpoint, or a fresh one without.
+    """A frozen module from a checkpoint, or a fresh one without a checkpoint.
 
     ``pretrained``: the summary of the run that made the checkpoint. Without it (an imported
     checkpoint) the module is measured here, and may be of another kind if it fits.
@@ -59,8 +58,8 @@ def load_world_model(
 ) -> WorldModel:
     """The frozen module with a checkpoint's weights; ``adopt``: of another kind if it fits.
 
-    Raises ``UserError`` if the checkpoint is missing, damaged, no world model's, or does not fit
-    the plugin's module. On the device ``meta`` every byte is read, and the module has shapes alone.
+    Raises ``UserError`` if the checkpoint is missing, damaged, not a world model's, or does not fit
+    the plugin's module. On the device ``meta`` the module has only shapes, but every byte is read.
     """
     table = experiment.world_model
     model = build_world_model(table, 0, device)
@@ -70,7 +69,7 @@ def load_world_model(
         )
     except UserError as error:
         run = checkpoint.parent.parent
-        remedy = error.remedy if adopt else f"move {run} away: it is trained again"
+        remedy = error.remedy if adopt else f"move {run} away: the same command trains it again"
         raise UserError(error.what, where=error.where, remedy=remedy) from error
     weights: Mapping[str, torch.Tensor] = loaded.weights
     try:
@@ -81,7 +80,7 @@ def load_world_model(
         raise UserError(
             f"does not fit world model {table.plugin!r}: {str(error).splitlines()[0]}",
             where=str(checkpoint),
-            remedy="give [world_model] the checkpoint's sizes, or the experiment another one",
+            remedy="set the checkpoint's sizes in [world_model], or choose another checkpoint",
         ) from error
     table.component.freeze(model)
     return model

@@ -17,7 +17,7 @@ from fmbpo.training.trees import own_params, stack
 def build_world_model(
     table: PluginTable, seed: int, device: torch.device, *purpose: str
 ) -> WorldModel:
-    """The plugin's module, initialised from ``seed`` and further words."""
+    """The plugin's module, initialised from ``seed`` and ``purpose``."""
     build = table.component.build
     made: WorldModel = seeding.built(
         lambda: build(table.config, DIMS), device, seed, *purpose, "world model"
@@ -26,7 +26,7 @@ def build_world_model(
 
 
 class CellNetworks:
-    """Policies and critics for one world model, each from the seed of its cell."""
+    """Policies and critics for one world model, each initialised from the seed of its cell."""
 
     def __init__(
         self, table: PluginTable, critic: CriticConfig, model: WorldModel, device: torch.device

@@ -29,7 +29,7 @@ from fmbpo.training.trees import Saved, noise, own_params, set_states, stack, to
 
 
 def check_learning(experiment: Experiment, data: Dataset) -> None:
-    """``UserError`` if world models cannot learn beside policies on these data."""
+    """``UserError`` if world models cannot learn beside policies on this data set."""
     if not isinstance(experiment.protocol, Finetuned | Scratch):
         return
     tables = experiment.of_policies
@@ -49,16 +49,16 @@ def check_learning(experiment: Experiment, data: Dataset) -> None:
             raise UserError(
                 f"the data set has no held-out episode of task {task!r} to validate its model on",
                 where="grid.tasks",
-                remedy="give at least two episodes of the task, or leave it out of the grid",
+                remedy="provide at least two episodes of the task, or remove it from the grid",
             )
 
 
 class OwnModels:
-    """The world models of some cells, stacked, with their optimisers, data and noise: copies of
-    ``begun_from``, or fresh ones, as the protocol says. ``check_learning`` has passed.
+    """The stacked world models of some cells, with their optimisers, data and noise: copies of
+    ``begun_from``, or fresh ones for ``scratch``. ``check_learning`` must have passed.
 
     Each learns from sub-trajectories of its own cell's task, as PWM's agents do, with the world
-    model's own loss. They are measured on all episodes, whichever the conventions let them see.
+    model's own loss. They are measured on all episodes, whatever the conventions let them see.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class OwnModels:
         }
         self.validators = [validators[task] for task in tasks]
         self.before: list[dict[str, float]] = []
-        """Each cell's held-out measures at the first evaluation, before its model learns here."""
+        """Each cell's held-out measures at the first evaluation, before its model learns."""
         self.after: list[dict[str, float]] = []
         """The same at the last evaluation."""
 
@@ -114,15 +114,15 @@ class OwnModels:
         return self.training.params
 
     def step(self, iteration: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The updates of every model before one of the policies: the first observations
-        ``[T, B, O]`` and the metrics of the last."""
+        """Update every model before an update of the policies; returns the first observations
+        ``[T, B, O]`` and the metrics of the last update."""
         for _ in range(self.protocol.model_iterations):
             batch, noise, rate = self._inputs(iteration)
             self.training, metrics = self.update(self.training, batch, noise, rate)
         return batch.obs_HBO[:, 0], {of_model(k): v for k, v in metrics.items()}
 
     def count_flops(self) -> int:
-        """Floating-point operations of ``step``, all models; nothing is used up."""
+        """Floating-point operations of ``step``, all models; consumes no batch and no noise."""
         saved = self.state()
         cost = flops(self.eager_update, self.training, *self._inputs(1))
         self._load_sources(saved)
@@ -145,7 +145,7 @@ class OwnModels:
         return found
 
     def health(self, cells: Sequence[object]) -> list[Finding]:
-        """Gates that the models' last measures did not pass; ``cells`` names them."""
+        """Gates that the models' last measures did not pass; ``cells`` names the models."""
         found = []
         for cell, before, after in zip(cells, self.before, self.after, strict=True):
             found += world_model_health(after, str(cell))

@@ -1,4 +1,4 @@
-"""Training a grid of policies inside world models, stacked in one program."""
+"""Trains the policies of a grid in world models, stacked in one program."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class PolicyTraining:
         world_model: WorldModel,
         evaluator: Evaluator,
     ) -> None:
-        """``world_model``: the module that all cells share, or that their own models begin with,
-        as the protocol says."""
+        """``world_model``: the module that all cells share or, depending on the protocol, that
+        their own models begin with."""
         e, tables, device = context.experiment, context.experiment.of_policies, context.device
         data, component = context.policy_data, tables.policy.component
         self.name, self.cells, self.device = name, cells, device
@@ -68,7 +68,7 @@ class PolicyTraining:
         self.models: OwnModels | None = None
         if isinstance(e.protocol, Finetuned | Scratch):
             self.models = OwnModels(context, e.protocol, cells, world_model)
-        # Their parameters give way to the cells'; `fmbpo check` looks at them, so they are seeded.
+        # The cells' parameters replace theirs; `fmbpo check` uses them, so they are seeded.
         module = networks.policy(cells[0], "template")
         critic = networks.critic(cells[0], "template")
         self.pair = Pair(world_model, e.world_model.component, module, component)
@@ -76,23 +76,18 @@ class PolicyTraining:
         self.eager_update = PolicyUpdate(self.pair, critic, self.learning, tables.conventions)
         self.update = context.compiled(self.eager_update.__call__)
         self.untrained = self.parameters
-        """Those that the stage was built with."""
+        """The initial parameters."""
 
     def step(self, iteration: int) -> dict[str, Tensor]:
-        """One update of every cell on fresh starts and noise, after one of its own model."""
-        rates = self._rates(iteration)
-        if self.models is None:
-            self.training, metrics = self.update(self.training, self._start(), rates)
-            return metrics
-        obs, model_metrics = self.models.step(iteration)
-        self.training, metrics = self.update(
-            self.training, self._start(obs), rates, self.models.params
-        )
+        """One update of every cell on new starts and noise, after its own model, if any."""
+        obs, model_metrics = self.models.step(iteration) if self.models else (None, {})
+        rates, own = self._rates(iteration), self.parameters[1]
+        self.training, metrics = self.update(self.training, self._start(obs), rates, own)
         return {**metrics, **model_metrics}
 
     def example(self) -> tuple[CellState, Start, Rates, Params]:
-        """Arguments that ``update`` accepts; nothing is used up. Starts and noise are those of the
-        next step, unless the cells' own models learn: those draw before it."""
+        """Arguments of ``update``; consumes no noise. Starts and noise are those of the next step,
+        unless the cells have their own models, which draw first."""
         saved = [g.get_state() for g in self.generators]
         start = self._start()
         set_states(self.generators, saved)
@@ -100,7 +95,7 @@ class PolicyTraining:
 
     @property
     def parameters(self) -> tuple[Params, Params]:
-        """The parameters now, of the policies and of the world models that are their own."""
+        """The present parameters of the policies, and of their own world models, if any."""
         return self.training.policy, self.models.params if self.models else {}
 
     def count_flops(self) -> int:
@@ -113,21 +108,18 @@ class PolicyTraining:
         if obs_TBO is None:
             both = zip(self.starts, self.generators, strict=True)
             obs_TBO = torch.stack([sampler.sample(batch, g) for sampler, g in both])
-
         widths = self.pair.policy.noise_dim, self.pair.world_model.noise_dim
         drawn = [noise(self.generators, horizon, batch, w).to(self.device) for w in widths]
         return Start(obs_TBO, *self._actors().rows(batch), *drawn)
 
     def _rates(self, iteration: int) -> Rates:
         learning, done = self.learning, (iteration - 1) / self.learning.iterations
-        rates = [
-            linear_decay(start, learning.final_learning_rate, done)
-            for start in (learning.actor_learning_rate, learning.critic_learning_rate)
-        ]
+        starts = learning.actor_learning_rate, learning.critic_learning_rate
+        rates = [linear_decay(start, learning.final_learning_rate, done) for start in starts]
         return Rates(*(torch.tensor(rate, device=self.device) for rate in rates))
 
     def describe(self, metrics: Mapping[str, Tensor]) -> list[Row]:
-        """Means over the cells, then each cell's own, in one transfer."""
+        """Means over the cells, then each cell's metrics, in one transfer from the device."""
         values = torch.stack(list(metrics.values())).tolist()
         means = [sum(row) / len(row) for row in values]
         cells = zip(zip(*values, strict=True), self.cells, strict=True)
@@ -163,15 +155,15 @@ class PolicyTraining:
         params: tuple[Params, Params] | None = None,
         steps: int = EPISODE_STEPS,
     ) -> NDArray[np.float64]:
-        """``[cells, episodes]`` returns of the deterministic policies, or of others of them, such
-        as ``untrained``."""
+        """``[cells, episodes]`` returns of the deterministic policies, or of those with ``params``,
+        such as ``untrained``."""
         return self.evaluator.run(self._actors(params).act, self.tasks, episodes, steps)
 
     def planned_returns(
         self, progress: Callable[[int, int], None], steps: int = EPISODE_STEPS
     ) -> NDArray[np.float64]:
         """``[cells, planning.episodes]`` returns of planning in the world models at every step,
-        each plan begun by the policy."""
+        from plans of the policy."""
         act = mppi_act(self.mppi, self._actors(), self.training.critics, self.evaluation.seed)
         return self.evaluator.run(act, self.tasks, self.mppi.planning.episodes, steps, progress)
 
@@ -179,7 +171,7 @@ class PolicyTraining:
         return Actors(self.pair, *(params or self.parameters), self.index_T, self.mask_TA)
 
     def weights(self) -> dict[str, Tensor]:
-        """Policies and critics, and world models of their own, stacked along the cells."""
+        """Policies, critics and their own world models, if any, stacked along the cells."""
         parts = {"policy": self.training.policy, "critics": self.training.critics}
         if self.models is not None:
             parts["world_model"] = self.models.params

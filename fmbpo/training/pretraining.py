@@ -25,7 +25,7 @@ from fmbpo.training.trees import Saved, own_params, to_device
 
 
 class Pretraining:
-    """The stage: one world model, its optimiser, its data."""
+    """The pretraining stage: one world model, its optimiser, its data."""
 
     name = "pretrain"
 
@@ -53,7 +53,7 @@ class Pretraining:
         return metrics
 
     def example(self) -> tuple[WorldModelState, Batch, Tensor, Tensor]:
-        """Arguments of ``update`` as the first step will see them; nothing is used up."""
+        """Arguments of ``update`` in the first step; consumes no batch and no noise."""
         saved = self.sampler.state(), self.noise.get_state()
         inputs = self._inputs(1)
         self.sampler.load_state(saved[0])
@@ -72,12 +72,12 @@ class Pretraining:
         return self.sampler.sample(), noise, rate
 
     def describe(self, metrics: Mapping[str, Tensor]) -> list[Row]:
-        """Numbers, in one transfer."""
+        """The metrics as numbers, in one transfer from the device."""
         values = torch.stack(list(metrics.values())).tolist()
         return [Row(dict(zip(metrics, values, strict=True)))]
 
     def evaluate(self, iteration: int) -> list[Row]:
-        """Held-out measures; the parameters with the best score are kept."""
+        """Held-out measures; keeps the parameters with the best score."""
         self.module.load_state_dict(self.training.params)
         measures = self.last = self.validator(self.module, self.component.rollout)
         if measures[SCORE] < self.best_score and iteration:
@@ -90,7 +90,7 @@ class Pretraining:
         return world_model_health(self.last)
 
     def diagnose(self) -> list[Row]:
-        """None: the diagnostics are of the actor's gradients."""
+        """None: diagnostics are for the actor's gradients."""
         return []
 
     def weights(self) -> dict[str, Tensor]:

@@ -1,9 +1,8 @@
-"""Which residence a data set gets, and the memory that it takes there.
+"""Chooses the residence of a data set, and computes its memory there.
 
-``auto`` is the first of ``device``, ``host`` and ``stream`` that fits into the machine's memory as
-a whole, whatever other programs take of it: ``stream`` gives other batches, is part of what a run
-is, and must not be another choice when the run is continued. Whether enough is free is
-``check_loading``'s question.
+``auto`` is the first of ``device``, ``host`` and ``stream`` that fits in the total memory, whatever
+other programs use: ``stream`` gives different batches, so the choice must not change when a run is
+continued. ``check_loading`` checks the free memory.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from fmbpo.errors import UserError
 from fmbpo.tasks.mt30 import OBS_WIDTH
 
 DEVICE_SHARE = 0.6
-"""Most of a GPU's memory that ``auto`` gives to rows; the rest is for training."""
+"""The largest share of a GPU's memory for rows under ``auto``; the rest is for training."""
 HOST_SHARE = 0.8
-"""Most of the host's memory that ``auto`` gives to rows."""
+"""The largest share of the host's memory for rows under ``auto``."""
 
 
 def choose(config: DataConfig, store: Store, device: torch.device) -> Kind:
-    """The residence that is asked for, or the first that fits."""
+    """The configured residence, or the first that fits."""
     if config.residence != "auto":
         return config.residence
     needed = store.rows * ROW_BYTES
@@ -43,12 +42,12 @@ def choose(config: DataConfig, store: Store, device: torch.device) -> Kind:
 
 
 def settled(experiment: Experiment, kind: Kind) -> Experiment:
-    """The experiment with its residence, as the run's record has it."""
+    """The experiment with this residence, as the run records it."""
     return attrs.evolve(experiment, data=attrs.evolve(experiment.data, residence=kind))
 
 
 def check_loading(kind: Kind, store: Store, device: torch.device) -> None:
-    """``UserError`` if rows that belong in memory do not fit into the free memory."""
+    """``UserError`` if rows do not fit in the free memory."""
     if kind == "stream":
         return
     place, free, on_gpu = "memory", free_memory.host_free(), False
@@ -67,15 +66,14 @@ def check_loading(kind: Kind, store: Store, device: torch.device) -> None:
 
 
 def streaming_bytes(store: Store, tasks: int) -> int:
-    """Host memory that sampling from the disk takes beside a run: windows, and a pool of starts a
-    task."""
+    """Additional host memory for sampling from the disk: windows, and a pool of starts per task."""
     longest = int(np.diff(store.episode_ends, prepend=0).max())
     block = int(store.arrays["data/obs"].chunks[0])
     return window_bytes(store.rows, block, longest) + tasks * START_ROWS * 4 * OBS_WIDTH
 
 
 def described(kind: Kind, store: Store, device: torch.device) -> str:
-    """Where the rows are and how many bytes they take there, for people."""
+    """A text on the place of the rows and their bytes there."""
     held = bytes_text(store.rows * ROW_BYTES)
     if kind == "stream":
         return f"{held} stay on the disk and are read in windows (stream)"

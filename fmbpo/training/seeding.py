@@ -1,4 +1,4 @@
-"""Every random stream of a run, derived from its seeds and named for its purpose."""
+"""The random streams of a run, derived from its seeds and named for their purposes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def derive(seed: int, *purpose: str) -> int:
-    """A seed of its own for each purpose: 63 bits, stable across machines and versions."""
+    """A different seed for each purpose: 63 bits, stable across machines and versions."""
     entropy = [seed, *(zlib.crc32(word.encode()) for word in purpose)]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
@@ -26,10 +26,9 @@ def generator(seed: int, *purpose: str) -> torch.Generator:
 
 
 def built(build: Callable[[], M], device: torch.device, seed: int, *purpose: str) -> M:
-    """``build()`` with torch's global generator seeded, and left as it was.
+    """``build()`` with torch's global generator seeded, and restored afterwards.
 
-    Parameters are drawn on the CPU, so that every device gets the same ones; on ``meta``, where
-    there are none, nothing is drawn or allocated.
+    Parameters are drawn on the CPU, so that devices do not matter; ``meta`` allocates none.
     """
     on_shapes = device.type == "meta"
     with torch.random.fork_rng(devices=[]), device if on_shapes else contextlib.nullcontext():

@@ -1,4 +1,4 @@
-"""Nested tensors (tuples, dictionaries, parameters) as one thing."""
+"""Operations on nested tensors (tuples, dictionaries, parameters)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def own_params(module: Module) -> dict[str, Tensor]:
 
 
 def stack(trees: Sequence[Tree]) -> Tree:
-    """Trees of one shape -> one tree with a further leading dimension."""
+    """Trees of the same shape -> one tree with a further leading dimension."""
     stacked: Tree = tree_map(lambda *leaves: torch.stack(leaves), *trees)
     return stacked
 
@@ -35,17 +35,17 @@ def to_device(tree: Tree, device: torch.device) -> Tree:
 
 
 def part(name: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint that are called ``NAME.KEY``, by key."""
+    """The tensors ``NAME.KEY`` of a checkpoint, by key."""
     prefix = f"{name}."
     return {k.removeprefix(prefix): w for k, w in weights.items() if k.startswith(prefix)}
 
 
 def noise(generators: Sequence[torch.Generator], *shape: int) -> Tensor:
-    """Standard normals ``[T, ...]``, those of each cell from its own generator."""
+    """Standard normals ``[T, ...]``, each cell's from its own generator."""
     return torch.stack([torch.randn(shape, generator=g) for g in generators])
 
 
 def set_states(generators: Sequence[torch.Generator], states: Sequence[Tensor]) -> None:
-    """Put generators back into saved states."""
+    """Restore the saved states of generators."""
     for generator, state in zip(generators, states, strict=True):
         generator.set_state(state)

@@ -135,7 +135,7 @@ def spoil(store, tmp_path):
 def test_a_damaged_manifest_of_the_data(command, small_store, tmp_path):
     status, rows, said = command(POLICY, data=spoil(small_store, tmp_path))
     assert status == 2
-    assert "attribute id is no SHA-256" in said
+    assert "attribute id is not the SHA-256" in said
     assert "fmbpo data verify" in said
     assert ("data", ()) in failed(rows)
 
@@ -190,7 +190,7 @@ def test_a_run_says_one_line_and_a_finished_one_tries_nothing(command, monkeypat
     monkeypatch.setattr("fmbpo.running.preflight.inputs.load_dataset", never)
     status, _, said = command(POLICY, what="run")
     assert status == 0
-    assert "checks ok, everything is there already" in said
+    assert "checks ok, everything is complete already" in said
 
 
 @pytest.mark.parametrize("of", ["phase8_pretrain_", POLICY])
@@ -223,7 +223,7 @@ def test_a_run_that_another_process_holds(held, command, tmp_path):
     lock.release()
     row = failed(rows)["runs", ()]
     assert (status, row["status"]) == (0, "warning")
-    assert row["detail"].startswith(f"{name} is being worked on by process {os.getpid()} on ")
+    assert row["detail"].startswith(f"{name} is in use by process {os.getpid()} on ")
     assert row["remedy"].startswith("wait for it")
     assert failed(command(POLICY)[1]) == {}
 

@@ -11,6 +11,7 @@ from fmbpo.base.text import bytes_text
 from fmbpo.config import load_experiment
 from fmbpo.data.store import open_store
 from fmbpo.errors import UserError
+from fmbpo.measure.evaluation import threads
 from fmbpo.running.preflight import duration, needs, remaining
 from fmbpo.running.preflight.on_shapes import META, Tally, policies_cost, pretraining_cost
 from fmbpo.running.preflight.remaining import policies_part, pretraining_part
@@ -264,7 +265,7 @@ def test_a_rough_pace_has_a_term_for_products_and_one_for_calls(load):
 
 def test_threads_are_put_back():
     before = torch.get_num_threads()
-    with duration.threads(before + 1):
+    with threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 

@@ -32,7 +32,7 @@ def test_names():
 
 def test_create_then_resume(tmp_path):
     with make(tmp_path / "deep" / "runs") as run:
-        assert run.name == NAME
+        assert run.path.name == NAME
         assert run.config() == json.loads(json.dumps(CONFIG))
         assert json.loads((run.path / "origins.json").read_text()) == {"device": "base.toml"}
         assert run.checkpoints.is_dir()

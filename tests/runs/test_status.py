@@ -188,7 +188,7 @@ def planned(name, of="x", tasks=("a", "b"), seeds=(1,)):
 def test_runs_that_a_study_has_not_begun_are_queued(tmp_path):
     begun = create(tmp_path, "begun", tasks=())
     begun.close()
-    names = [begun.name, "later__mlp-mlp__1__00ff"]
+    names = [begun.path.name, "later__mlp-mlp__1__00ff"]
     folder = tmp_path / "study__study__1__00"
     folder.mkdir()
     write_plan(folder, "study", [planned(n) for n in names])

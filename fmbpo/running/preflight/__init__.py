@@ -1,7 +1,6 @@
-"""Before anything trains: all that can be wrong, and the memory, disk and time that a run needs.
+"""Checks before training: mistakes, and the memory, disk and time that a run needs.
 
-``Preflight`` checks an experiment, or the cells of a study one by one. Nothing that a run computes
-depends on it: generators and torch's threads are left as they were.
+The results of a run do not depend on it: generators and torch's threads are left as they were.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import torch
 from fmbpo.base.text import clock
 from fmbpo.config.schema import Experiment
 from fmbpo.errors import UserError, UserErrors
+from fmbpo.measure.evaluation import threads
 from fmbpo.running.preflight import duration
 from fmbpo.running.preflight.inputs import (
     Candidate,
@@ -38,14 +38,14 @@ class Report:
 
     rows: Rows
     loaded: list[Loaded]
-    """The data sets that it loaded, for whoever runs the experiments."""
+    """The loaded data sets, for the runs."""
     seconds: Mapping[Path, float]
-    """Expected of each run folder that is still to fill; absent if not known."""
+    """Expected duration of each run folder that is not complete; absent if not known."""
     known: bool
-    """Whether it is known of all of them."""
+    """Whether all durations are known."""
 
     def raise_failures(self) -> None:
-        """``UserErrors`` with all that failed, where something did."""
+        """Raise ``UserErrors`` with all failures, if there are any."""
         errors = []
         for row in self.rows:
             if row.error is not None:
@@ -56,23 +56,23 @@ class Report:
             raise UserErrors(errors)
 
     def print(self, stream: TextIO) -> None:
-        """The table, and all of it in a line below."""
+        """Print the table, and a summary line below it."""
         print_rows(self.rows, stream)
         print(self.line, file=stream, flush=True)
 
     @property
     def expected(self) -> str:
-        """Of everything, for people; empty if not known."""
-        total = sum(self.seconds.values())
+        """The expected duration of everything; empty if not known."""
         if not self.known:
             return ""
         if not self.seconds:
-            return "everything is there already"
+            return "everything is complete already"
+        total = sum(self.seconds.values())
         return f"about {clock(total)}" if total >= duration.SHORT else "under a minute"
 
     @property
     def line(self) -> str:
-        """``preflight: all 7 checks ok, about 0:09:30``, or how many failed or warn."""
+        """``preflight: all 7 checks ok, about 0:09:30``, or the number of failures and warnings."""
         statuses = [row.status for row in self.rows]
         bad = {s: statuses.count(s) for s in ("FAILED", "warning")}
         said = ", ".join(f"{n} {s}" for s, n in bad.items() if n)
@@ -89,17 +89,15 @@ def preflight(
 ) -> Report:
     """Check experiments whose runs go under ``root``; a single one is the cell ``""``.
 
-    ``thorough``: tiny updates are made and paces measured, however short a run will be.
-    ``traceback``: the folder where a plugin's traceback is kept; None: nothing is written.
+    ``thorough``: try tiny updates and measure paces even if a run will be short. ``traceback``:
+    the folder for a plugin's traceback; None: write nothing.
     """
     rows, loaded = Rows(), list[Loaded]()
     needs = Needs(rows, root, traceback)
-    known = True
+    known, gpus = True, range(torch.cuda.device_count())
     for cell, e in cells.items():
-        gpus = range(torch.cuda.device_count())
-        with duration.threads(e.system.threads), torch.random.fork_rng(devices=gpus):
-            one = Candidate(cell, e)
-            known = _check(one, root, rows, needs, loaded, thorough) and known
+        with threads(e.system.threads), torch.random.fork_rng(devices=gpus):
+            known &= _check(Candidate(cell, e), root, rows, needs, loaded, thorough)
     if needs.parts:
         needs.disk()
     found = Report(rows, loaded, needs.seconds, known)
@@ -111,14 +109,13 @@ def preflight(
 def _check(
     one: Candidate, root: Path, rows: Rows, needs: Needs, loaded: list[Loaded], thorough: bool
 ) -> bool:
-    """All checks of one experiment; whether its duration is known."""
+    """Make all checks of one experiment; returns whether its duration is known."""
     cell, e = one.cell, one.experiment
     rows.ok(cell, "configuration", f"{e.name} at scale {e.scale} ({e.scale_reason})")
     one.device = rows.attempt(cell, "device", lambda: resolve_device(e.system.device))
     one.store = rows.attempt(cell, "data", lambda: find_store(e.data))
     one.name(rows)
-    if one.names:
-        names = one.names
+    if names := one.names:
         if rows.attempt(cell, "runs", lambda: complete(e, names, root)):
             rows.ok(cell, "runs", f"{names[1] or names[0]} is complete")
             return True
@@ -126,7 +123,7 @@ def _check(
         for name in filter(None, names):
             if at_work := worker(root / name):
                 wait = "wait for it, or stop it: until then this run cannot begin"
-                rows.warn(cell, "runs", f"{name} is being worked on by {at_work}", wait)
+                rows.warn(cell, "runs", f"{name} is in use by {at_work}", wait)
     find_world_model(rows, one, root, needs.traceback)
     find_data(rows, one, loaded)
     find_tasks(rows, one)

@@ -1,19 +1,18 @@
-"""How long a run will take on this machine: measured where an update is short, else estimated.
+"""The expected duration of a run on this machine: measured if updates are short, else estimated.
 
 ``rough`` has two terms::
 
-    seconds an update = flops / (EFFICIENCY * rate) + operations * CALL
+    seconds per update = flops / (EFFICIENCY * rate) + operations * CALL
 
 ``rate``: that of a product of two square matrices, measured here; networks of the study reach a
-little more than half of it. Measured paces are medians of a few real updates after a first one.
+little more than half of it. Measured paces are medians of a few real updates after the first.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import attrs
 import torch
@@ -29,21 +28,21 @@ from fmbpo.training.pretraining import Pretraining
 EFFICIENCY = 0.6
 """Share of the matrix products' rate that updates reach."""
 CALL = 15e-6
-"""Seconds of one of torch's operations in an update, autograd and ``vmap`` included."""
+"""Seconds per torch operation in an update, autograd and ``vmap`` included."""
 SHORT = 60.0
-"""Seconds of updates below which a run is not worth measuring."""
+"""Seconds; a shorter run is not worth measuring."""
 MEASURABLE = 2.0
-"""Seconds of an update, roughly, up to which updates are measured on a CPU."""
+"""Rough seconds per update; longer updates are not measured on a CPU."""
 UPDATES, SECONDS = 3, 2.0
-"""Updates of a measurement, and the seconds after which it is content with fewer."""
+"""Updates per measurement, and the seconds after which fewer are enough."""
 STEPS = 20
-"""Simulated steps of a measurement."""
+"""Simulated steps per measurement."""
 
 
 @attrs.frozen
 class Pace:
-    """Seconds an update, a validation of the world model, and a simulated step of all cells with
-    one episode each. ``measured``: not ``rough``."""
+    """Seconds per update, per validation of the world model, and per simulated step of all cells
+    with one episode each. ``measured``: not ``rough``."""
 
     update: float
     validation: float = 0.0
@@ -52,26 +51,26 @@ class Pace:
 
 
 def rough(cost: Cost, rate: float) -> Pace:
-    """An estimate from operations; evaluations are left out."""
+    """An estimate from operation counts, without evaluations."""
     return Pace(cost.flops / (EFFICIENCY * rate) + cost.operations * CALL)
 
 
 def matmul_rate(device: torch.device) -> float:
-    """Floating-point operations a second of a matrix product: the best of five."""
+    """Floating-point operations per second of a matrix product: the best of five."""
     width = 512 if device.type == "cpu" else 4096
     a = torch.ones(width, width, device=device)
     return 2 * width**3 / min(_seconds(lambda: a @ a, device) for _ in range(5))
 
 
 def pretraining_pace(context: Context) -> Pace:
-    """Real updates at the experiment's shape, and one validation, of a model that is dropped."""
+    """Time real updates at the experiment's shape, and one validation, of a discarded model."""
     stage = Pretraining(_eager(context))
     update = _median(lambda: stage.step(1), context.device)
     return Pace(update, _seconds(lambda: stage.evaluate(0), context.device), measured=True)
 
 
 def policies_pace(context: Context, cells: Sequence[Cell], evaluator: Evaluator) -> Pace:
-    """The same of policies in an untrained world model, and some steps in the simulator."""
+    """The same for policies in an untrained world model, with some steps in the simulator."""
     e, device = context.experiment, context.device
     module = build_world_model(e.world_model, e.pretrain.seed, device)
     e.world_model.component.freeze(module)
@@ -88,18 +87,6 @@ def _eager(context: Context) -> Context:
     e = context.experiment
     system = attrs.evolve(e.system, compile=False)
     return attrs.evolve(context, experiment=attrs.evolve(e, system=system))
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """torch with so many threads on the CPU (0: as it is), and afterwards as before."""
-    before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _median(update: Callable[[], object], device: torch.device) -> float:

@@ -1,7 +1,4 @@
-"""An experiment under the preflight, and its inputs: data, tasks, checkpoints, earlier runs.
-
-Nothing is computed.
-"""
+"""The inputs of an experiment: data, tasks, checkpoints, earlier runs. Computes nothing."""
 
 from __future__ import annotations
 
@@ -30,66 +27,59 @@ from fmbpo.training.own_models import check_learning
 from fmbpo.training.residence_choice import check_loading, choose, described, settled
 
 Loaded: TypeAlias = tuple[tuple[DataConfig, torch.device], Dataset]
-"""A data set, behind its configuration and the device that holds it."""
+"""The configuration and device of a data set, and the data set."""
 
 
 @attrs.define
 class Candidate:
-    """An experiment by the name of its ``cell`` (empty outside a study); None: not known, or
-    refused by an earlier check."""
+    """An experiment under its ``cell`` name (empty outside a study). None: not known, or an
+    earlier check failed."""
 
     cell: str
     experiment: Experiment
     device: torch.device | None = None
     store: Store | None = None
     names: tuple[str, str] | None = None
-    """Run folders: of the pretraining, and of the policies."""
+    """Names of the run folders: the pretraining's and the policies'."""
     data: Dataset | None = None
     tasks: list[str] = attrs.field(factory=list)
-    """Of the grid."""
+    """The grid's tasks."""
 
     def name(self, rows: Rows) -> None:
-        """Find the names of the run folders, which depend on where rows are sampled from."""
-        store, device = self.store, self.device
-        if store is None:
-            return
-        e = self.experiment
-        recorded = settled(e, choose(e.data, store, device)) if device else e
-        self.names = rows.attempt(self.cell, "runs", lambda: run_names(recorded, store.id))
+        """Set the names of the run folders, which depend on the residence of the data."""
+        e, store, device = self.experiment, self.store, self.device
+        if store is not None:
+            recorded = settled(e, choose(e.data, store, device)) if device else e
+            self.names = rows.attempt(self.cell, "runs", lambda: run_names(recorded, store.id))
 
     @property
     def cells(self) -> list[Cell]:
-        """Of the grid, if there is one."""
+        """The grid's cells; none without a grid."""
         grid = self.experiment.grid
         return [Cell(task, seed) for task in self.tasks for seed in grid.seeds] if grid else []
 
     @property
-    def folders(self) -> tuple[str, str]:
-        """``names``, or names of folders that nobody has."""
-        return self.names or (f"{self.cell}/pretraining", f"{self.cell}/policies")
-
-    @property
     def data_tasks(self) -> list[str]:
-        """Tasks of the data, or as many as are known without."""
+        """Tasks of the data, as far as they are known."""
         return self.data.tasks if self.data else self.experiment.data.tasks or list(MT30)[:1]
 
     @property
     def context(self) -> Context:
-        """For the stages; data and device are there."""
+        """For the stages; data and device must be known."""
         assert self.data is not None and self.device is not None
         return Context(self.experiment, self.data, self.device)
 
 
 def find_store(config: DataConfig) -> Store:
-    """The configured store, opened: structure and manifest are checked, rows stay on the disk.
+    """Open the configured store and check its structure and manifest; rows stay on the disk.
 
-    Raises ``UserError`` as ``open_store`` does, and for an id that is no hash.
+    Raises ``UserError`` as ``open_store``, and for an id that is not a hash.
     """
     path = store_path(config.path)
     store = open_store(path)
     if not re.fullmatch("sha256:[0-9a-f]{64}", store.id):
         raise UserError(
-            f"attribute id is no SHA-256 of its content: {store.id!r}",
+            f"attribute id is not the SHA-256 of its content: {store.id!r}",
             where=str(path),
             remedy=f"see `fmbpo data verify {path}`; collect or import the data set again",
         )
@@ -97,7 +87,7 @@ def find_store(config: DataConfig) -> Store:
 
 
 def find_data(rows: Rows, one: Candidate, known: list[Loaded]) -> None:
-    """The data set in memory, which ``known`` may hold already; a failed row if it cannot be."""
+    """Load the data set, unless ``known`` has it; adds a failed row if that is impossible."""
     e, store, device = one.experiment, one.store, one.device
     if store is None or device is None:
         return
@@ -120,7 +110,7 @@ def find_data(rows: Rows, one: Candidate, known: list[Loaded]) -> None:
 
 
 def find_tasks(rows: Rows, one: Candidate) -> None:
-    """The grid's tasks, or all of the data's; as far as they are known without data."""
+    """Set the grid's tasks, or all of the data's; without data only those that the grid names."""
     e, data = one.experiment, one.data
     one.tasks = e.grid.tasks if e.grid else []
     if data is None:
@@ -131,15 +121,15 @@ def find_tasks(rows: Rows, one: Candidate) -> None:
     ]
     if e.grid is not None:
         checks.append(lambda: grid_tasks(e, data))
-    bad = [check for check in checks if not rows.passes(one.cell, "tasks", check)]
+    passed = [rows.passes(one.cell, "tasks", check) for check in checks]
     one.tasks = one.tasks or data.tasks
-    if not bad:
+    if all(passed):
         rows.ok(one.cell, "tasks", ", ".join(one.tasks))
 
 
 def find_world_model(rows: Rows, one: Candidate, root: Path, traceback: Path | None) -> None:
-    """Where the world model comes from: a checkpoint that fits, a finished pretraining, or
-    training that is still to come."""
+    """Find the origin of the world model: a checkpoint that fits, a finished pretraining, or
+    training still to come."""
     cell, e = one.cell, one.experiment
 
     def check(path: Path, said: str, adopt: bool) -> str:

@@ -1,16 +1,16 @@
-"""Memory, disk and time that the remaining parts need, tried on this machine.
+"""The memory, disk and time that the remaining parts need, tried on this machine.
 
 Memory on the device, for the stage that needs most::
 
     data + FRAGMENTATION * (state + max(update, evaluation))
 
-``state``, ``update`` and ``evaluation`` are counted on shapes (``on_shapes``), all cells of a group
-stacked. On the host, beside that if the device is the CPU::
+``state``, ``update`` and ``evaluation`` are counted on shapes (``on_shapes``), with all cells of a
+group stacked. On the host, in addition if the device is the CPU::
 
     LIBRARIES + workers * WORKER + episodes * SIMULATION + weights + 2 * training state
 
-the last two for a checkpoint, which is read whole; ``episodes``: those that run at once. The
-windows of a data set that is read from the disk come on top (``fmbpo.training.residence_choice``).
+the last two for a checkpoint, which is read whole; ``episodes``: those that run at once. Windows
+of a data set that is read from the disk are added (``fmbpo.training.residence_choice``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 
 from fmbpo.base import free_memory
 from fmbpo.base.files import check_disk
-from fmbpo.base.text import bytes_text, clock, speed
+from fmbpo.base.text import bytes_text, clock, one_line, speed
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.running.blame import Role, reporting
@@ -39,26 +39,22 @@ from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.residence_choice import choose, streaming_bytes
 
 FRAGMENTATION = 1.25
-"""Freed pieces that allocators keep: glibc's takes up to 1.4 times the live bytes, of which the
-count on shapes has a part; see docs/preflight.md for measurements."""
+"""Freed pieces that allocators keep: glibc's takes up to 1.4 times the live bytes, part of which
+the count on shapes includes; see docs/preflight.md for measurements."""
 LIBRARIES = 150_000_000
-"""Of libraries that a run imports late: pictures, W&B."""
+"""Libraries that a run imports late: pictures, W&B."""
 WORKER = 100_000_000
-"""Of one process that simulates, MuJoCo and dm_control included."""
+"""One process that simulates, MuJoCo and dm_control included."""
 SIMULATION = 1_000_000
-"""Of one episode's simulation in it."""
+"""One episode's simulation in it."""
 TIGHT = 0.8
 """A need above this share of the free memory is a warning."""
-
-
 SMALLER = "lower the batch, the horizon or policy_learning.stack (policies trained at once)"
 
 
 class Needs:
-    """Parts by their run folders, so that those which cells share are counted once.
-
-    ``traceback``: the folder where a plugin's traceback is kept, if anywhere.
-    """
+    """Parts by run folder, so that parts that cells share count once. ``traceback``: the folder
+    for a plugin's traceback, if it is kept."""
 
     def __init__(self, rows: Rows, root: Path, traceback: Path | None) -> None:
         self.rows, self.root, self.traceback = rows, root, traceback
@@ -66,10 +62,11 @@ class Needs:
         self.seconds: dict[Path, float] = {}
 
     def of(self, one: Candidate) -> list[Part] | None:
-        """The parts of one experiment that are still to train, their memory checked; None if a
-        plugin cannot state its needs."""
+        """The parts of one experiment that are still to train, with their memory checked; None if
+        a plugin's needs cannot be counted."""
         cell, e = one.cell, one.experiment
-        pretraining, policies = (self.root / name for name in one.folders)
+        names = one.names or (f"{cell}/pretraining", f"{cell}/policies")  # not known: unique ones
+        pretraining, policies = (self.root / name for name in names)
         try:
             parts = []
             if needs_pretraining(e) and not RunFolder(pretraining).is_complete:
@@ -83,11 +80,10 @@ class Needs:
         except UserError as error:
             self.rows.fail(cell, "runs", error)
             return None
-        except Exception as error:  # of a plugin, whose tiny update will tell more
+        except Exception as error:  # a plugin's, whose tiny update will tell more
             if not self.rows.failed(cell):
-                first = (str(error).splitlines() or [""])[0]
-                remedy = "hooks use shapes alone: they should run on torch's meta device"
-                what = f"not known: {type(error).__name__}: {first}"
+                remedy = "make the hooks use only shapes, so that they run on torch's meta device"
+                what = f"not known: {type(error).__name__}: {one_line(str(error))}"
                 self.rows.warn(cell, "memory", what, remedy)
             return None
         if parts:
@@ -120,13 +116,13 @@ class Needs:
                 self.rows.ok(one.cell, "memory", said)
 
     def disk(self) -> None:
-        """A row about the disk, for all parts together."""
+        """Add a row about the disk for all parts together."""
         needed = disk_need(self.parts.values())
         self.rows.found("", "disk", lambda: check_disk(needed, self.root, "--runs"))
 
     def try_out(self, one: Candidate, parts: list[Part] | None, thorough: bool) -> None:
-        """Tiny updates and measured paces; neither for a run that is over within a minute, unless
-        ``thorough``."""
+        """Try tiny updates and measure paces; without ``thorough``, neither for a run of less than
+        a minute."""
         assert one.device is not None
         cell, e = one.cell, one.experiment
         rate = duration.matmul_rate(one.device)
@@ -150,11 +146,11 @@ class Needs:
         try:
             self.rows.attempt(cell, "plugins", trials)
         except torch.OutOfMemoryError as error:
-            what = f"a real update does not fit: {str(error).splitlines()[0]}"
+            what = f"a real update does not fit: {one_line(str(error))}"
             self.rows.fail(cell, "memory", UserError(what, remedy=SMALLER))
 
     def _time(self, one: Candidate, part: Part, pace: Pace, runner: EpisodeRunner) -> None:
-        """How long a part will take: measured, or the rough ``pace`` if an update is too long."""
+        """Add a part's expected duration: measured, or from ``pace`` if an update is too long."""
         e, context = one.experiment, one.context
         on_gpu = context.device.type == "cuda"
         if on_gpu:
@@ -170,15 +166,15 @@ class Needs:
             said = f"{part.name}: real updates took {peak} of {context.device}"
             self.rows.ok(one.cell, "memory", said)
         seconds = self.seconds[part.folder] = part.seconds(pace, e.evaluation.processes)
-        how = "measured" if pace.measured else "a rough estimate from operations, of updates alone"
+        rough = "a rough estimate from operation counts, for updates only"
+        how = "measured" if pace.measured else rough
         what = f"{part.name}: {part.updates:,} updates, {speed(1 / pace.update)}, {how}"
         self.rows.ok(one.cell, "duration", f"{what}: about {clock(seconds)}")
 
 
 def need(costs: Sequence[Cost], workers: int, episodes: int, on_gpu: bool) -> tuple[int, int]:
-    """Bytes of host and device (0 if it is the CPU) beyond those that the process has now, its data
-    set loaded. Of stages one after another the largest counts; ``workers`` processes simulate
-    ``episodes`` at once."""
+    """Bytes of host and device (0 if it is the CPU) beyond those of the process with its data set.
+    Of successive stages the largest counts; ``workers`` processes simulate ``episodes`` at once."""
     stage = int(FRAGMENTATION * max(c.state + max(c.update, c.evaluation) for c in costs))
     host = LIBRARIES + workers * WORKER + episodes * SIMULATION
     host += max(c.weights + 2 * c.training for c in costs)

@@ -1,10 +1,10 @@
-"""Updates on shapes alone: their cost in computation and memory, without either.
+"""The cost of an update in computation and memory, counted on shapes alone.
 
 The real stages are built on torch's ``meta`` device at the experiment's full shape and make one
-step. ``Tally`` looks at every operation: floating-point operations by torch's table of formulas,
-live bytes from when a result's storage is made until it is dropped. So the activations that
-autograd keeps through an imagined rollout, the gradients, Adam's temporaries, and the old and the
-new state side by side are counted where they arise, for any plugin.
+step. ``Tally`` sees every operation: it counts floating-point operations by torch's table of
+formulas, and the bytes of each result while its storage lives. So it counts, for any plugin, the
+activations that autograd keeps through an imagined rollout, the gradients, Adam's temporaries, and
+the old and the new state side by side.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BLOCK = 512
 
 
 class _Shapes(Stored):
-    """Rows that have shapes alone."""
+    """Rows that have only shapes."""
 
     def __init__(self) -> None:
         self.kind, self.device, self.worker = "device", META, None
@@ -70,20 +70,20 @@ def _context(experiment: Experiment, tasks: Sequence[str]) -> Context:
 
 
 _KNOWN: dict[Hashable, tuple[int, object]] = {}
-"""An operation's floating-point operations and result, with a function in place of each tensor: the
-same whenever its arguments have the same shapes. An update does so over and over, and torch works
-out a shape in a tenth of a millisecond."""
+"""An operation's floating-point operations and result, with a function in place of each tensor, by
+the shapes of its arguments. An update repeats most of them, and torch takes 0.1 ms for each shape.
+"""
 
 
 def _maker(made: Tensor) -> partial[Tensor]:
-    """A function that makes such a tensor again."""
-    shape, stride = tuple(made.shape), made.stride()
-    return partial(torch.empty_strided, shape, stride, dtype=made.dtype, device=META)
+    """A function that makes a tensor of the same shape."""
+    shape = tuple(made.shape)
+    return partial(torch.empty_strided, shape, made.stride(), dtype=made.dtype, device=META)
 
 
 def _key(func: OpOverload, args: object, kwargs: Mapping[str, object]) -> Hashable:
-    """Names an operation and the shapes it is given; empty for one that makes nothing new (a view,
-    a change in place)."""
+    """An operation and the shapes of its arguments; empty for one that makes nothing new (a view, a
+    change in place)."""
     schema = func._schema
     if schema.is_mutable or any(made.alias_info is not None for made in schema.returns):
         return ()
@@ -93,7 +93,7 @@ def _key(func: OpOverload, args: object, kwargs: Mapping[str, object]) -> Hashab
             return x.shape, x.stride(), x.dtype, x.device.type
         if isinstance(x, list | tuple):
             return tuple(map(known, x))
-        return type(x), x  # 1, 1.0 and True are one key
+        return type(x), x  # otherwise 1, 1.0 and True are one key
 
     return (func, known(args), tuple((name, known(x)) for name, x in kwargs.items()))
 
@@ -110,7 +110,7 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._seen: dict[int, weakref.ref[UntypedStorage]] = {}
 
     def begin(self) -> None:
-        """Count anew; what lives stays counted among the live bytes."""
+        """Start the counts again; the live bytes stay counted."""
         self.flops, self.operations, self.peak = 0, 0, self.live
 
     @property
@@ -125,11 +125,10 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[object, ...] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        """Run ``func`` and take note of it."""
+        """Run ``func`` and count it."""
         kwargs = kwargs or {}
         key = _key(func, args, kwargs)
-        known = _KNOWN.get(key) if key else None
-        if known is not None:
+        if known := _KNOWN.get(key):
             flops, makers = known
             out = tree_map_only(partial, lambda make: make(), makers)
         else:
@@ -170,13 +169,13 @@ class Cost:
     flops: int
     """Floating-point operations (matrix products; a multiply-add counts as two)."""
     operations: int
-    """Calls of torch's operations; each costs microseconds, however small."""
+    """Calls of torch operations; each takes microseconds even on small tensors."""
     state: int
     """Kept from one iteration to the next: modules, parameters, Adam's moments, critics."""
     update: int
-    """Beyond that at the peak of an update: batch, activations, gradients, the new state."""
+    """In addition at the peak of an update: batch, activations, gradients, the new state."""
     evaluation: int
-    """Beyond the state at the peak of a validation on held-out data; 0 if there is none."""
+    """In addition to the state at the peak of a validation on held-out data; 0 without one."""
     weights: int
     """A checkpoint's weights."""
     training: int
@@ -184,19 +183,17 @@ class Cost:
 
 
 def pretraining_cost(experiment: Experiment, tasks: Sequence[str]) -> Cost:
-    """The pretraining of a world model on data of these tasks."""
+    """The cost of pretraining a world model on data of these tasks."""
     with Tally() as tally:
         stage = Pretraining(_context(experiment, tasks))
-        # The parameters with the best score so far are soon others than the last ones.
+        # The parameters with the best score so far soon differ from the last ones.
         beside = size(stage.best)
         return _cost(tally, stage, stage.validator, stage.module, stage.component, beside)
 
 
 def policies_cost(experiment: Experiment, cells: Sequence[Cell]) -> Cost:
-    """Policy learning of stacked cells, with the world models that learn beside them.
-
-    The cost of an iteration is that of all model updates before it and of the policies' own.
-    """
+    """The cost of policy learning with stacked cells. An iteration includes the updates of the
+    world models that learn beside them."""
     context = _context(experiment, list(dict.fromkeys(cell.task for cell in cells)))
     table = experiment.world_model
     with Tally() as tally:
@@ -216,7 +213,7 @@ def _cost(
     component: Component,
     beside: int = 0,
 ) -> Cost:
-    """``beside``: bytes of the state that the tally does not see yet."""
+    """``beside``: bytes of the state that the tally does not include yet."""
     held = tally.live
     tally.begin()
     stage.step(1)
@@ -233,18 +230,18 @@ def _cost(
 
 
 def size(tree: object) -> int:
-    """Bytes of all tensors of a tree."""
+    """Bytes of all tensors in a tree."""
     return sum(t.numel() * t.element_size() for t in tree_leaves(tree) if isinstance(t, Tensor))
 
 
 def _validation(
     tally: Tally, validator: Validator, module: WorldModel, component: Component
 ) -> int:
-    """Bytes at the peak of a validation beyond those that are held.
+    """Bytes at the peak of a validation, in addition to those that are held.
 
-    Its two large parts: the latents that the read-out is fitted on, and the held-out rollout; then
-    the regression and the singular values, in double precision, with three copies of the largest
-    matrix. (The validator itself looks at values, which shapes do not have.)
+    Counts its two large parts, the latents that fit the read-out and the held-out rollout, then the
+    regression and the singular values: three double-precision copies of the largest matrix. (The
+    validator itself looks at values, which shapes do not have.)
     """
     held, batch, fit = tally.live, validator.batch, validator.fit
     tally.begin()

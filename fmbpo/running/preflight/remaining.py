@@ -1,10 +1,10 @@
-"""The parts of a run that are still to train, by the folders under the root, and their cost.
+"""The parts of a run that are still to train, and their cost.
 
-The bytes that a part will write and keep, for each stage that is still to train::
+The bytes that a part writes and keeps, per stage that is still to train::
 
     checkpoint (weights + training state), twice: the next one is written beside the last
     + a second copy of the weights, if the best ones are kept
-    + metrics, one line of JSON a log and an evaluation, VALUE bytes a value
+    + metrics, one line of JSON per log and evaluation, VALUE bytes per value
     + FIXED for configuration, pictures and summary
 
 Only one checkpoint is written at a time, so the second copy counts once, for the largest.
@@ -30,54 +30,54 @@ from fmbpo.tasks.env import EPISODE_STEPS
 from fmbpo.training.cells import Cell, stages
 
 VALUE = 56
-"""Bytes of a metric in a row of JSON: name, number, its share of stage, step, task and seed."""
+"""Bytes per metric in a row of JSON: name, number, its share of stage, step, task and seed."""
 FIXED = 1_500_000
-"""A run folder's pictures, configuration, summary, manifests."""
+"""Bytes of a run folder's pictures, configuration, summary and manifests."""
 MEASURES = 36
-"""Held-out measures of a world model (``fmbpo.measure.validation.Validator``)."""
+"""Number of held-out measures of a world model (``fmbpo.measure.validation.Validator``)."""
 METRICS = 12
-"""Metrics of an update of a world model or a policy."""
+"""Number of metrics of an update of a world model or a policy."""
 
 
 @attrs.frozen
 class Part:
-    """A run folder still to fill: the pretraining's, or the policies'."""
+    """A run that is not complete: the pretraining, or the policies."""
 
     name: str
     folder: Path
     cost: Cost
     """Of the largest group of cells."""
     updates: int
-    """Of all groups, those that are done left out."""
+    """Remaining updates of all groups."""
     checkpoints: list[int]
-    """Bytes of the last checkpoints: weights and training state, by group."""
+    """Bytes of each group's last checkpoint: weights and training state."""
     beside: int
     """Bytes of best weights and of metrics."""
     validations: int = 0
-    """Of world models on held-out data, those done left out."""
+    """Remaining validations of world models on held-out data."""
     cells: int = 0
     """Policies in the largest group; 0 if there are none."""
     episodes: float = 0.0
-    """In the simulator, for each cell of a group, those done left out."""
+    """Remaining episodes in the simulator, per cell of a group."""
     at_once: int = 0
-    """Episodes that run at the same time, at most."""
+    """The most episodes that run at the same time."""
 
     def seconds(self, pace: Pace, workers: int) -> float:
-        """To its end, where ``workers`` processes simulate."""
+        """Expected duration, if ``workers`` processes simulate."""
         busy = max(min(workers, os.cpu_count() or 1), 1)
         simulated = EPISODE_STEPS * pace.step * self.episodes / busy
         return self.updates * pace.update + self.validations * pace.validation + simulated
 
 
 def disk_need(parts: Collection[Part]) -> int:
-    """Bytes of parts at the moment when most are there."""
+    """Peak bytes of all parts together."""
     checkpoints = [size for part in parts for size in part.checkpoints]
     kept = sum(part.beside + FIXED for part in parts)
     return sum(checkpoints) + max(checkpoints, default=0) + kept
 
 
 def complete(experiment: Experiment, names: tuple[str, str], root: Path) -> bool:
-    """Whether the whole run is there, so that nothing is trained or evaluated.
+    """Whether the whole run is complete, so that nothing remains to train or evaluate.
 
     Raises ``UserError`` for a summary or a best checkpoint that cannot be read.
     """
@@ -107,7 +107,7 @@ def pretraining_part(experiment: Experiment, folder: Path, tasks: Sequence[str])
 
 
 def policies_part(experiment: Experiment, folder: Path, cells: Sequence[Cell]) -> Part:
-    """The policies of these cells, in groups if ``policy_learning.stack`` says so."""
+    """The policies of these cells, in groups if ``policy_learning.stack`` requires them."""
     e = experiment
     config = e.of_policies.policy_learning
     groups = stages(cells, config.stack)
@@ -123,7 +123,7 @@ def policies_part(experiment: Experiment, folder: Path, cells: Sequence[Cell]) -
         to_evaluate = _times(left, config.evaluate_every) + (done == 0)
         updates += round(left * share)
         validations += to_evaluate * learns
-        # The end: the trained and the untrained policies, and the random one.
+        # At the end: the trained and the untrained policies, and the random one.
         last = 3 * e.evaluation.final_episodes
         episodes += share * (to_evaluate * e.evaluation.episodes + last)
         logged = (len(group) + 1) * METRICS * (1 + learns)
@@ -140,7 +140,7 @@ def policies_part(experiment: Experiment, folder: Path, cells: Sequence[Cell]) -
 
 
 def _times(iterations: int, every: int) -> int:
-    """Events at the given interval, one of them at the end."""
+    """Number of events at this interval, with one at the end."""
     return -(-iterations // every)
 
 

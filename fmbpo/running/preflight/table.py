@@ -17,10 +17,8 @@ WIDTH = 99
 
 @attrs.frozen
 class Row:
-    """One check: its ``subject``, its status, its finding, and the remedy.
-
-    ``cells``: those of a study that it is true of; none if it is about the whole.
-    """
+    """One check: its ``subject``, status, finding and remedy. ``cells``: the cells of a study that
+    share it; none if it is about the whole."""
 
     subject: str
     status: Status
@@ -30,12 +28,12 @@ class Row:
     error: UserError | None = attrs.field(default=None, eq=False, repr=False)
 
     def to_json(self) -> dict[str, object]:
-        """As ``fmbpo check --json`` prints it."""
-        return {**attrs.asdict(self, filter=attrs.filters.exclude("error")), "cells": [*self.cells]}
+        """The row as ``fmbpo check --json`` prints it."""
+        return attrs.asdict(self, filter=attrs.filters.exclude("error"))
 
 
 class Rows:
-    """Rows as they come; several cells with the same finding share one row."""
+    """Rows in the order of their checks; cells with the same finding share one row."""
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
@@ -44,30 +42,30 @@ class Rows:
         return iter(self._rows)
 
     def add(self, row: Row) -> None:
-        """Append a row, or its cells to the row that says the same."""
+        """Append a row, or add its cells to an equal row."""
         for i, other in enumerate(self._rows):
             if attrs.evolve(other, cells=row.cells) == row:
-                cells = dict.fromkeys((*other.cells, *row.cells))
-                self._rows[i] = attrs.evolve(other, cells=tuple(cells))
+                cells = tuple(dict.fromkeys((*other.cells, *row.cells)))
+                self._rows[i] = attrs.evolve(other, cells=cells)
                 return
         self._rows.append(row)
 
     def ok(self, cell: str, subject: str, detail: str) -> None:
-        """A check that passed; ``cell`` is empty outside a study."""
+        """Add a check that passed; ``cell`` is empty outside a study."""
         self.add(Row(subject, "ok", detail, cells=_cells(cell)))
 
     def warn(self, cell: str, subject: str, detail: str, remedy: str) -> None:
-        """A finding that does not keep the run from starting."""
+        """Add a finding that does not prevent the run."""
         self.add(Row(subject, "warning", detail, remedy, _cells(cell)))
 
     def fail(self, cell: str, subject: str, error: UserError) -> None:
-        """A finding that does; each of several errors is a row."""
+        """Add a finding that prevents the run; each of several errors has its own row."""
         for one in error.errors if isinstance(error, UserErrors) else [error]:
             detail = f"{one.where}: {one.what}" if one.where else one.what
             self.add(Row(subject, "FAILED", detail, one.remedy, _cells(cell), one))
 
     def attempt(self, cell: str, subject: str, check: Callable[[], T]) -> T | None:
-        """The result of ``check``, or None and a failed row if it raises ``UserError``."""
+        """The result of ``check``; None, and a failed row, if it raises ``UserError``."""
         try:
             return check()
         except UserError as error:
@@ -75,14 +73,13 @@ class Rows:
             return None
 
     def found(self, cell: str, subject: str, check: Callable[[], str]) -> None:
-        """A row with the finding of ``check``; a failed one if it raises ``UserError``."""
+        """Add a row with the finding of ``check``; a failed one if it raises ``UserError``."""
         said = self.attempt(cell, subject, check)
         if said is not None:
             self.ok(cell, subject, said)
 
     def passes(self, cell: str, subject: str, check: Callable[[], object]) -> bool:
-        """Whether ``check`` passes; a failed row if it raises ``UserError``."""
-
+        """Whether ``check`` passes; adds a failed row if it raises ``UserError``."""
         return self.attempt(cell, subject, lambda: (check(),)) is not None
 
     def failed(self, cell: str) -> bool:
@@ -91,7 +88,7 @@ class Rows:
 
 
 def print_rows(rows: Rows, stream: TextIO) -> None:
-    """The table; a remedy stands under its finding. In colour if the stream is a terminal."""
+    """Print the table, each remedy below its finding; in colour if the stream is a terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""Plugins held against their contract in an experiment: shapes, finite numbers, a tiny update."""
+"""Checks an experiment's plugins: shapes, finite numbers, a tiny update."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ BATCH, HORIZON = 4, 3
 def try_plugins(
     context: Context, tasks: Sequence[str], runner: EpisodeRunner, traceback: Path | None = None
 ) -> Iterator[tuple[str, str]]:
-    """One tiny update of everything that learns: yields (part, work done).
+    """Make one tiny update of everything that learns; yields (part, work done).
 
-    ``tasks``: those of the grid; ``traceback``: where a plugin's traceback is kept, if anywhere.
-    Raises ``UserError`` for the first hook that breaks its contract.
+    ``tasks``: the grid's. ``traceback``: the folder for a plugin's traceback, if it is kept. Raises
+    ``UserError`` for the first hook that breaks its contract.
     """
     e = _tiny(context.experiment)
     context = attrs.evolve(context, experiment=e)
@@ -53,24 +53,22 @@ def try_plugins(
         if any(p.requires_grad for p in stage.module.parameters()):
             raise model.error("the hook `freeze` leaves parameters that learn")
         cells = [Cell(task, seed) for task in tasks for seed in e.of_policies.grid.seeds]
-        if not isinstance(e.protocol, Frozen):  # each has its own world model; one is enough
+        if not isinstance(e.protocol, Frozen):  # each has its own world model: one is enough
             cells = cells[:1]
         evaluator = Evaluator(runner, e.evaluation.seed)
         policies = PolicyTraining("check", cells, context, stage.module, evaluator)
         _check_policy(policy, policies)
         _one_update(policy, policies)
         policies.returns(1, steps=2)
-        yield (
-            "policies",
-            f"one update of {len(cells)} stacked {e.policy.plugin!r}, two steps in each simulator",
-        )
+        done = f"one update of {len(cells)} stacked {e.policy.plugin!r}"
+        yield "policies", f"{done}, two steps in each simulator"
         if e.evaluation.planner == "mppi":
             policies.planned_returns(lambda *_: None, steps=2)
             yield "planning", f"two steps of planning with {e.planning.samples} sequences"
 
 
 def _tiny(experiment: Experiment) -> Experiment:
-    """The experiment with batches and horizons that make an update a matter of milliseconds."""
+    """The experiment with small batches and horizons: an update takes milliseconds."""
     e = experiment
     learning = e.policy_learning and attrs.evolve(
         e.policy_learning, batch=BATCH, horizon=HORIZON, critic_minibatches=1, critic_iterations=1
@@ -84,10 +82,10 @@ def _tiny(experiment: Experiment) -> Experiment:
 
 
 class _Checked(Role):
-    """A role whose results are held against the contract."""
+    """A role whose results are checked against the contract."""
 
     def check(self, what: str, value: object, *shape: int) -> None:
-        """``value`` is a tensor of this shape with finite entries."""
+        """Check that ``value`` is a tensor of this shape with finite entries."""
         if not isinstance(value, Tensor):
             raise self.error(f"{what} is a {type(value).__name__}, not a tensor")
         if tuple(value.shape) != shape:
@@ -96,14 +94,14 @@ class _Checked(Role):
             raise self.error(f"{what} is not finite")
 
     def check_rollout(self, rollout: Rollout, latent: int) -> None:
-        """Of ``HORIZON`` steps from ``BATCH`` latents."""
+        """Check a rollout of ``HORIZON`` steps from ``BATCH`` latents."""
         self.check("the latent of `rollout`", rollout.z_HBD, HORIZON + 1, BATCH, latent)
         self.check("the action of `rollout`", rollout.action_HBA, HORIZON, BATCH, ACTION_WIDTH)
         logits = rollout.reward_logits_HBR
         self.check("the reward of `rollout`", logits, HORIZON, BATCH, two_hot.BINS)
 
     def check_loss(self, loss: object, metrics: Mapping[str, object]) -> None:
-        """Numbers all, as 0-d tensors."""
+        """Check that the loss and the metrics are finite 0-d tensors."""
         for name, value in [("the loss", loss), *metrics.items()]:
             self.check(f"{name} of `loss`", value)
 
@@ -134,7 +132,7 @@ def _check_policy(role: _Checked, stage: PolicyTraining) -> None:
     action = component.predict(module, z, task, start.policy_noise_HBN[0])
     role.check("`predict`'s result", action, BATCH, ACTION_WIDTH)
     if (action.abs() > start.mask_BA).any():
-        raise role.error("`predict`'s actions leave [-1, 1], or are not 0 where the mask is")
+        raise role.error("`predict`'s actions leave [-1, 1], or are not 0 where the mask is 0")
 
     def answer(t: int, z: Tensor, action: Tensor) -> Prediction:
         return pair.step({}, z, action, task, start.model_noise_HBN[t])
@@ -148,7 +146,7 @@ def _check_policy(role: _Checked, stage: PolicyTraining) -> None:
 
 
 def _one_update(role: _Checked, stage: Pretraining | PolicyTraining) -> None:
-    """One step, after which every metric is finite."""
+    """Make one step; every metric must be finite."""
     metrics: dict[str, Tensor] = stage.step(1)
     bad = [name for name, value in metrics.items() if not torch.isfinite(value).all()]
     if bad:
