@@ -162,7 +162,7 @@ def _owner(cls: type[Any], name: str) -> type[Any]:
 def _first_line(cls: type[Any], name: str) -> str:
     """What the table is for."""
     if name in ("world_model", "policy"):
-        return "The plugin, and all its settings.\n"
+        return "The plugin and all its settings.\n"
     return f"{summary(cls)}\n"
 
 

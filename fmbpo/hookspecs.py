@@ -1,16 +1,16 @@
 """The contract between the engine and its plugins: world models and policies.
 
-A plugin is an object that a distribution offers by an entry point in the group
+A plugin is an object that a distribution offers through an entry point in the group
 ``fmbpo.world_models`` or ``fmbpo.policies``; the entry point's name is the plugin's name. It has
 
-* ``spec_version``: the version of this contract that its author followed (``SPEC_VERSION``);
-* ``Config``: an attrs class of all its settings, its table in an experiment file;
+* ``spec_version``: the version of this contract that it follows (``SPEC_VERSION``);
+* ``Config``: an attrs class of all its settings, the keys of its table in an experiment file;
 * ``build(config, dims)``: returns its module, a ``WorldModel`` or a ``Policy`` below, freshly
   initialised from torch's global generator;
-* four hooks marked with ``@hookimpl``, which mean the same in both roles;
+* four hooks marked with ``@hookimpl``, the same for both kinds of plugin;
 * optionally ``small``: settings of a small instance, for the contract checks.
 
-A module may further be ``Projects``, ``OnSimplex``, ``Adopts``, ``Curved`` or ``Grows``.
+A module can also be ``Projects``, ``OnSimplex``, ``Adopts``, ``Curved`` or ``Grows``.
 
 ========== ============================================= =======================================
 hook       world model                                   policy
@@ -21,18 +21,18 @@ loss       batch of real sub-trajectories -> scalar      imagined trajectory -> 
 freeze     parameters stop learning                      the same
 ========== ============================================= =======================================
 
-Rules for every hook: a pure function of its arguments with fixed shapes. It draws no random
-numbers (the engine passes standard normal ``noise``), changes no argument in place, and has no
-``.item()`` and no Python branch on data. The engine compiles hooks with ``fullgraph=True`` and maps
-them over stacked parameters with ``torch.func.vmap``. Checkpoints hold parameters alone, so a
-module has no buffers.
+Every hook is a pure function of its arguments with fixed shapes. It draws no random numbers (the
+engine passes standard normal ``noise``), changes no argument in place, and has no ``.item()`` and
+no Python branch on data. The engine compiles hooks with ``fullgraph=True`` and maps them over
+stacked parameters with ``torch.func.vmap``. Checkpoints hold only parameters, so a module has no
+buffers.
 
-PWM's released loss can train a world model whose ``Config`` has ``reward_loss``,
-``consistency_coef``, ``reward_coef`` and ``rho``.
+The convention of PWM's released model loss needs a world model whose ``Config`` has
+``reward_loss``, ``consistency_coef``, ``reward_coef`` and ``rho``.
 
 Shape suffixes: B batch, H horizon, O observation, A action, D latent, E task embedding,
 R reward bins, N noise. Rewards are per agent step, in the environment's units.
-``fmbpo plugins check NAME`` holds a plugin to all of this.
+``fmbpo plugins check NAME`` checks all of this.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ import pluggy
 from torch import Tensor, nn
 
 SPEC_VERSION = 1
-"""Version of this contract; it rises when plugins that follow it would stop working."""
+"""Version of this contract; it increases if existing plugins would stop working."""
 
 PROJECT = "fmbpo"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -54,7 +54,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @attrs.frozen
 class WorldModelDims:
-    """Sizes that a world model is built for: padded widths, and the number of tasks."""
+    """The sizes of a world model: padded widths, and the number of tasks."""
 
     obs: int
     action: int
@@ -63,7 +63,7 @@ class WorldModelDims:
 
 @attrs.frozen
 class PolicyDims:
-    """Sizes that a policy is built for: its world model's latent and embedding, and the action."""
+    """The sizes of a policy: its world model's latent and task embedding, and the action."""
 
     latent: int
     task: int
@@ -71,25 +71,25 @@ class PolicyDims:
 
 
 class Module(Protocol):
-    """The methods of ``torch.nn.Module`` that the engine uses; every module is one."""
+    """The methods of ``torch.nn.Module`` that the engine uses."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Parameters by name."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The same without names."""
+        """Parameters without names."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
-        """Take over parameters; ``RuntimeError`` if they do not fit."""
+        """Load parameters. Raises ``RuntimeError`` if they do not fit."""
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
-        """Whether the parameters learn."""
+        """Set whether the parameters learn."""
 
 
 class WorldModel(Module, Protocol):
     """A world model's module.
 
-    Parameters whose names begin with ``encoder.`` learn at the encoder's own rate. Those of
+    Parameters whose names begin with ``encoder.`` learn at the encoder's rate. Those of
     ``task_embedding.`` do not learn under the convention ``task_embedding = "stale"``.
     """
 
@@ -142,12 +142,12 @@ class Adopts(Protocol):
     """A world model that can start from the parameters of an MLP world model."""
 
     def adopt(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Its own parameters from those; ``ValueError`` if they do not fit."""
+        """This model's parameters from ``weights``. Raises ``ValueError`` if they do not fit."""
 
 
 @runtime_checkable
 class Curved(Protocol):
-    """A world model that solves a flow and measures the bend of its paths."""
+    """A world model that solves a flow and measures the curvature of its paths."""
 
     def curvature(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
         """0-d; 0 if one Euler step is exact (``fmbpo.measure.validation``)."""
@@ -155,7 +155,7 @@ class Curved(Protocol):
 
 @runtime_checkable
 class Grows(Protocol):
-    """A policy that solves a flow and measures how its sub-steps stretch a gradient."""
+    """A policy that solves a flow and measures the growth of a gradient through its sub-steps."""
 
     def growth(self, z: Tensor, task: Task, noise: Tensor, vector: Tensor) -> Tensor:
         """0-d; 1 if the sub-steps keep the norm of a gradient (``fmbpo.pwm.diagnostics``)."""
@@ -164,7 +164,7 @@ class Grows(Protocol):
 class Task(NamedTuple):
     """The task of each row.
 
-    ``mask_BA`` is 1 where the task has the action dimension and 0 where it is padding;
+    ``mask_BA`` is 1 for the task's action dimensions and 0 for padding;
     ``embedding_BE`` is the world model's ``embed(index_B)``.
     """
 
@@ -181,7 +181,7 @@ class Prediction(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """H predicted steps; ``z_HBD`` has H + 1 rows, the first being the start."""
+    """H predicted steps; ``z_HBD`` has H + 1 rows, of which the first is the start."""
 
     z_HBD: Tensor
     action_HBA: Tensor
@@ -200,11 +200,11 @@ class Batch(NamedTuple):
 
 
 class Imagined(NamedTuple):
-    """The argument of the actor's loss: an imagined trajectory, differentiable to the actions.
+    """An imagined trajectory for the actor's loss, differentiable with respect to the actions.
 
-    ``reward_HB`` is decoded, ``value_B`` is the critics' V(z_H), ``return_B`` the discounted sum of
-    both (with the configured bootstrap weight), and ``scale`` the divisor of the return normaliser
-    (0-d, no gradient).
+    ``reward_HB`` is decoded, ``value_B`` is the critics' V(z_H), ``return_B`` is the discounted sum
+    of both (with the configured bootstrap weight), and ``scale`` is the divisor of the return
+    normaliser (0-d, no gradient).
     """
 
     rollout: Rollout
@@ -234,8 +234,8 @@ class WorldModelSpec:
         """One step: ``z_BD``, ``action_BA``, ``noise_BN`` -> next latent and reward logits.
 
         The engine calls it for every imagined step, as the partner of the policy's ``rollout``.
-        Differentiable to z, action and parameters. Masked action dimensions have no effect. The
-        next latent lies in the space that ``encode`` maps to.
+        Differentiable with respect to z, action and parameters. Masked action dimensions have no
+        effect. The next latent is in the space of ``encode``.
         """
 
     @hookspec
@@ -244,21 +244,21 @@ class WorldModelSpec:
     ) -> Rollout:
         """H steps from ``z_BD``, H = len(``noise_HBN``); ``partner(t, z)`` chooses the actions.
 
-        The held-out validation calls it with the recorded actions. Equals repeated ``predict``.
+        Equals repeated ``predict``. Validation on held-out data calls it with recorded actions.
         """
 
     @hookspec
     def loss(self, module: WorldModel, batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
         """The training loss (0-d, mean over B) of real sub-trajectories, and metrics.
 
-        ``noise_HBN``: standard normals, N = ``module.loss_noise_dim``. The world-model update calls
-        it and differentiates it to every parameter.
+        ``noise_HBN``: standard normals, N = ``module.loss_noise_dim``. The world-model update
+        differentiates it with respect to every parameter.
         """
 
     @hookspec
     def freeze(self, module: WorldModel) -> None:
-        """Stop every parameter from learning; gradients still flow to the inputs.
-        The engine calls it once, before policies learn inside a frozen model."""
+        """Stop every parameter from learning; gradients still flow to the inputs. The engine calls
+        it once, before policies learn in a frozen model."""
 
 
 class PolicySpec:
@@ -268,8 +268,8 @@ class PolicySpec:
     def predict(self, module: Policy, z: Tensor, task: Task, noise: Tensor) -> Tensor:
         """``z_BD``, ``noise_BN`` -> ``action_BA`` in [-1, 1], masked dimensions 0.
 
-        Noise of zeros gives the deterministic mode. The engine calls it for every step in the
-        simulator. Differentiable to z and parameters.
+        Zero noise gives the deterministic mode. The engine calls it for every step in the
+        simulator. Differentiable with respect to z and parameters.
         """
 
     @hookspec
@@ -279,15 +279,15 @@ class PolicySpec:
         """H steps from ``z_BD``, H = len(``noise_HBN``); ``partner(t, z, a)`` answers each.
 
         The policy update calls it with the world model as partner. The policy sees ``sg z`` (PWM):
-        the gradient's path through its own input is cut, the path through the world model is not.
-        A setting ``detach = false`` of the plugin may keep both.
+        no gradient flows through its input, only through the world model. A plugin's setting
+        ``detach = false`` may keep both paths.
         """
 
     @hookspec
     def loss(self, module: Policy, imagined: Imagined) -> tuple[Tensor, Metrics]:
         """The actor's loss (0-d, mean over B) of an imagined trajectory, and metrics.
 
-        The policy update calls it and differentiates it to the policy's parameters.
+        The policy update differentiates it with respect to the policy's parameters.
         """
 
     @hookspec

@@ -1,9 +1,9 @@
 """From an entry point to one checked, resolved ``Component``.
 
-Listing reads metadata and imports nothing, so that a broken plugin breaks neither ``fmbpo plugins``
-nor ``fmbpo --help``. Loading imports the chosen plugin alone and checks it against the contract in
-``fmbpo.hookspecs``: pluggy alone would let the plugin registered last win, and would silently never
-pass an argument that has a default. The results are plain functions.
+Listing reads only metadata, so a broken plugin breaks neither ``fmbpo plugins`` nor ``fmbpo
+--help``. Loading imports only the chosen plugin and checks it against the contract in
+``fmbpo.hookspecs``: pluggy would let the plugin registered last win, and would silently never pass
+an argument that has a default. The results are plain functions.
 """
 
 from __future__ import annotations
@@ -31,10 +31,8 @@ _WORDS: dict[Kind, str] = {"world_model": "world model", "policy": "policy"}
 
 @attrs.frozen
 class Listing:
-    """One claim of an installed distribution to offer a plugin, from its metadata alone.
-
-    ``version`` is the distribution's; ``value`` is the entry point's ``module:attribute``.
-    """
+    """A plugin according to a distribution's metadata, of which ``version`` is the version;
+    ``value`` is the entry point's ``module:attribute``."""
 
     kind: Kind
     name: str
@@ -45,11 +43,8 @@ class Listing:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Component(Listing):
-    """A checked plugin: its settings class, its builder, and the four hooks as plain functions.
-
-    ``build(config, dims)`` returns the module; ``fmbpo.hookspecs`` describes the hooks. No call
-    passes through pluggy.
-    """
+    """A checked plugin: its settings class, ``build(config, dims)``, which returns its module, and
+    the hooks of ``fmbpo.hookspecs`` as plain functions, not called through pluggy."""
 
     Config: type[Any]
     build: Callable[..., Any]
@@ -62,20 +57,17 @@ class Component(Listing):
 
 
 def list_plugins() -> list[Listing]:
-    """Every plugin that an installed distribution claims to offer, broken ones included.
-
-    Reads metadata only and imports nothing. Sorted by kind (world models first), then name.
-    """
+    """Every plugin in the metadata of installed distributions, also broken ones, which are not
+    imported; sorted by kind (world models first), then name."""
     return _scan()[0]
 
 
 def load_plugin(kind: Kind, name: str) -> Component:
     """Import the plugin, check it against the contract and resolve its hooks.
 
-    The plugin's own output meanwhile goes to stderr, since stdout is for results.
-
-    Raises ``UserError``, naming plugin, distribution and remedy, if no distribution or more than
-    one offers the name, if the import fails, or if the plugin breaks the contract.
+    The plugin's output goes to stderr, since stdout is for results. Raises ``UserError`` if no
+    distribution or more than one offers the name, if the import fails, or if the plugin breaks the
+    contract.
     """
     listing = _find(kind, name)
     with contextlib.redirect_stdout(sys.stderr):
@@ -90,8 +82,8 @@ def load_plugin(kind: Kind, name: str) -> Component:
             remedy = "define `build(config, dims) -> nn.Module`"
             raise _broken(listing, "it has no callable `build`", remedy)
         small = _attribute(listing, plugin, "small")
-        remedy = "let `small` be a dictionary of settings, or leave it out"
-        with _blaming(listing, "`small` holds no settings for its `Config`", remedy):
+        remedy = "let `small` be a dictionary of settings, or omit it"
+        with _blaming(listing, "`small` does not fit its `Config`", remedy):
             if small is not None:
                 config(**small)
         return Component(
@@ -104,7 +96,7 @@ def load_plugin(kind: Kind, name: str) -> Component:
 
 
 def not_offered(name: str, kind: Kind | None = None) -> UserError:
-    """No distribution offers the name as this kind (None: as any); names the installed plugins."""
+    """The error that no distribution offers this plugin (``kind`` None: of either kind)."""
     found, unreadable = _scan()
     kinds = list(GROUPS) if kind is None else [kind]
     installed = {k: sorted({item.name for item in found if item.kind == k}) for k in GROUPS}
@@ -124,10 +116,10 @@ def not_offered(name: str, kind: Kind | None = None) -> UserError:
 
 
 def _scan() -> tuple[list[Listing], list[str]]:
-    """The plugins on offer, and the distributions whose entry points cannot be read.
+    """The offered plugins, and the distributions whose entry points cannot be read.
 
-    Distribution by distribution, since ``importlib.metadata.entry_points`` fails altogether if one
-    installed file is malformed. The first of a name on the path counts, as for imports.
+    One distribution at a time, since ``importlib.metadata.entry_points`` fails if any installed
+    file is malformed. The first distribution of a name on the path counts, as for imports.
     """
     found: list[Listing] = []
     unreadable: list[str] = []
@@ -139,7 +131,7 @@ def _scan() -> tuple[list[Listing], list[str]]:
                 continue
             name = distribution.metadata["Name"] or "unnamed"
             version = distribution.metadata["Version"] or "unknown"
-        except Exception:  # metadata of other people, of which nothing is certain
+        except Exception:  # foreign metadata may raise anything
             continue
         if name.lower().replace("_", "-") in seen:
             continue
@@ -163,30 +155,29 @@ def _find(kind: Kind, name: str) -> Listing:
         owners = ", ".join(f"{c.distribution} {c.version} ({c.value})" for c in claims)
         raise UserError(
             f"{len(claims)} distributions claim the {_WORDS[kind]} plugin {name!r}: {owners}",
-            remedy="uninstall all but one of them; none is chosen for you",
+            remedy="uninstall all but one of them",
         )
     return claims[0]
 
 
 def _broken(listing: Listing, what: str, remedy: str) -> UserError:
     owner = f"{listing.distribution} {listing.version}, {listing.value}"
-    return UserError(
-        f"{_WORDS[listing.kind]} plugin {listing.name!r} ({owner}): {what}", remedy=remedy
-    )
+    plugin = f"{_WORDS[listing.kind]} plugin {listing.name!r} ({owner})"
+    return UserError(f"{plugin}: {what}", remedy=remedy)
 
 
 @contextlib.contextmanager
 def _blaming(listing: Listing, what: str, remedy: str) -> Iterator[None]:
-    """Whatever the plugin's own code raises inside becomes a ``UserError``."""
+    """Any exception of the plugin's code inside becomes a ``UserError``."""
     try:
         yield
     except (Exception, SystemExit) as error:
-        reason = " ".join(str(error).split())  # pluggy's have several lines
+        reason = " ".join(str(error).split())  # pluggy's messages have several lines
         raise _broken(listing, f"{what}: {type(error).__name__}: {reason}", remedy) from error
 
 
 def _attribute(listing: Listing, plugin: object, name: str) -> Any:
-    """The plugin's attribute; None if it has none of this name."""
+    """The plugin's attribute; None if it has no such attribute."""
     there = inspect.getattr_static(plugin, name, None) is not None
     with _blaming(listing, f"its `{name}` cannot be read", f"let `{name}` be a plain attribute"):
         return getattr(plugin, name) if there else getattr(plugin, name, None)
@@ -197,8 +188,8 @@ def _check_version(listing: Listing, plugin: object) -> None:
 
     version = _attribute(listing, plugin, "spec_version")
     if type(version) is not int:
-        remedy = f"set `spec_version = {SPEC_VERSION}`, the contract that it was written for"
-        raise _broken(listing, f"`spec_version` is {version!r}, no integer", remedy)
+        remedy = f"set `spec_version = {SPEC_VERSION}`, the version of the contract that it follows"
+        raise _broken(listing, f"`spec_version` is {version!r}, not an integer", remedy)
     if version != SPEC_VERSION:
         age, old = ("older", listing.distribution) if version < SPEC_VERSION else ("newer", "fmbpo")
         what = f"its contract has version {version}, {age} than this fmbpo's {SPEC_VERSION}"
@@ -212,7 +203,7 @@ def _config(listing: Listing, plugin: object) -> type[Any]:
         remedy = "define `Config` with @attrs.frozen: the plugin's table in an experiment file"
         raise _broken(listing, what, remedy)
     if any(field.name == "plugin" for field in attrs.fields(config)):
-        what = "its `Config` has a field `plugin`, the key that names the plugin itself"
+        what = "its `Config` has a field `plugin`, which is the key that names the plugin"
         raise _broken(listing, what, "rename the field")
     remedy = "import the names in its annotations, and not under `if TYPE_CHECKING`"
     with _blaming(listing, "the types of its `Config` cannot be resolved", remedy):
@@ -221,7 +212,7 @@ def _config(listing: Listing, plugin: object) -> type[Any]:
 
 
 def _resolve(listing: Listing, plugin: object) -> dict[str, Any]:
-    """Each hook's one implementation, by name, after the strict checks."""
+    """The checked implementation of each hook, by name."""
     from fmbpo import hookspecs
 
     spec = hookspecs.WorldModelSpec if listing.kind == "world_model" else hookspecs.PolicySpec

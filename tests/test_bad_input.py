@@ -49,7 +49,7 @@ def mistake(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys)
         message = out.err[out.err.index("error: ") :]
         for word in words:
             assert word in message, message
-        says_how = ("  -> ", "wanted", "must", "more than once", "equal parts")
+        says_how = ("  -> ", "instead of", "must", "more than once", "equal parts")
         assert any(word in message for word in says_how), "no remedy"
         assert "Traceback" not in out.err
         assert out.out == "" or command == "check"
@@ -80,7 +80,7 @@ def mistake(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys)
         ("world_model.latent_dim=17", ["world_model.latent_dim", "multiple of 8"]),
         ("pretrain.batch", ["-o pretrain.batch", "not an override", "key=value"]),
         ("=3", ["-o =3", "not an override"]),
-        ("pretrain.batch=[1", ["-o pretrain.batch=[1", "no TOML value"]),
+        ("pretrain.batch=[1", ["-o pretrain.batch=[1", "not a TOML value"]),
         ("scale=paper", ["-o scale=paper", "--scale"]),
         ("system.device=quantum", ["system.device", "'quantum'", '"cpu"']),
         ("system.device=cuda:77", ["system.device", "'cuda:77'", '"cpu"']),
@@ -262,9 +262,9 @@ def test_data_without_a_held_out_episode(mistake, tmp_path):
 
 def test_a_file_in_the_way(mistake, tmp_path):
     (tmp_path / "runs").write_text("mine")
-    mistake(["runs", "a file stands where a folder is needed"])
+    mistake(["runs", "there is a file in place of a folder"])
     assert (tmp_path / "runs").read_text() == "mine"
-    mistake(["a file stands where a folder is needed"], runs=tmp_path / "runs" / "deeper")
+    mistake(["there is a file in place of a folder"], runs=tmp_path / "runs" / "deeper")
 
 
 def test_no_permission(mistake, monkeypatch):

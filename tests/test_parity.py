@@ -50,7 +50,7 @@ def test_the_command(capsys, tmp_path):
     assert "update_finetune/after/wm/_encoder.0.weight" in out
     assert "0 failed" in out.splitlines()[-1]
     assert parity.main([str(tmp_path)]) == 2
-    assert "no folder of golden numbers" in capsys.readouterr().err
+    assert "not a folder of golden numbers" in capsys.readouterr().err
 
 
 def other_settings(table, **values):

@@ -236,7 +236,7 @@ def without(name):
             ["`loss` has 2 plain", "exactly one"],
         ),
         (POLICY.replace("spec_version = 1", ""), ["`spec_version` is None", "spec_version = 1"]),
-        (POLICY.replace("spec_version = 1", "spec_version = '1'"), ["'1', no integer"]),
+        (POLICY.replace("spec_version = 1", "spec_version = '1'"), ["'1', not an integer"]),
         (POLICY.replace("spec_version = 1", "spec_version = 2"), ["newer", "update fmbpo"]),
         (POLICY.replace("spec_version = 1", "spec_version = 0"), ["older", "update fake-dist"]),
         (POLICY.replace("@attrs.frozen\n", ""), ["`Config`", "attrs class"]),
@@ -246,13 +246,13 @@ def without(name):
             POLICY.replace("width: int", "width: 'Unheard'"),
             ["'Unheard'", "`Config`", "TYPE_CHECKING"],
         ),
-        (POLICY + "\nsmall = {'depth': 3}\n", ["`small`", "'depth'", "leave it out"]),
+        (POLICY + "\nsmall = {'depth': 3}\n", ["`small`", "'depth'", "omit it"]),
         (
             POLICY.replace(
                 "width: int = 4", "width: int = attrs.field(converter=lambda x: x.keys())"
             )
             + "\nsmall = {'width': 3}\n",
-            ["`small`", "AttributeError: 'int' object", "leave it out"],
+            ["`small`", "AttributeError: 'int' object", "omit it"],
         ),
         (
             POLICY.replace(
@@ -260,7 +260,7 @@ def without(name):
                 "    def __attrs_post_init__(self): raise RuntimeError('no')\n    width",
             )
             + "\nsmall = {}\n",
-            ["`small`", "RuntimeError: no", "leave it out"],
+            ["`small`", "RuntimeError: no", "omit it"],
         ),
     ],
 )

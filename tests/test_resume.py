@@ -168,7 +168,7 @@ def test_killed_and_interrupted_on_the_command_line(place, reference, monkeypatc
             monkeypatch.chdir(cut.folder)
             assert main(cut.arguments) == 2
             message = capsys.readouterr().err
-            assert f"this run is being worked on by process {process.pid}" in message
+            assert f"in use by process {process.pid}" in message
             assert "Traceback" not in message
             assert process.poll() is None
         process.send_signal(number)

@@ -106,7 +106,7 @@ def test_a_second_process_is_refused(forks, small_study, whole_study, tmp_path):
         assert first.stopped
         second = forks.run(folder, study)
         assert second.status == 2
-        assert f"this run is being worked on by process {first.process} on " in second.said
+        assert f"in use by process {first.process} on " in second.said
         assert {entry["state"] for entry in registry(forks, folder)} == states
         return first
 

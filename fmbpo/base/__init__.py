@@ -1,1 +1,1 @@
-"""The ground floor: strict structuring, text for people, files, locks, memory. It knows nobody."""
+"""The lowest layer: strict structuring, text, files, locks, memory. It imports errors only."""

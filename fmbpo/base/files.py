@@ -1,6 +1,6 @@
-"""Writes files whole: a reader, or a kill, finds the old one or the new one, never a half.
+"""Writes files atomically: a reader, also after a kill, finds the old file or the new one.
 
-What the system refuses becomes a ``UserError``; so does a disk with too little room.
+Errors of the system and a disk with too little space become a ``UserError``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fmbpo.errors import UserError
 
 _FULL = "the disk is full", "free some space and run the same command again: it continues"
 _FORBIDDEN = "no permission to write here ({0})", "choose a folder that you may write to"
-_FILE = "a file stands where a folder is needed ({1})", "move it away or choose another folder"
+_FILE = "there is a file in place of a folder ({1})", "move it away or choose another folder"
 _OTHER = "cannot be written ({0})", "choose another place"
 _MEANING = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FULL),
@@ -31,9 +31,9 @@ _MEANING = {
 
 @contextmanager
 def disk_errors(where: Path, *, intact: str = "") -> Iterator[None]:
-    """Turn any ``OSError`` within, such as a full disk, into a ``UserError`` that names ``where``.
+    """Turn any ``OSError`` inside, such as a full disk, into a ``UserError`` that names ``where``.
 
-    ``intact`` names the things that the failure left unharmed.
+    ``intact``: a sentence on the data that the failure left intact.
     """
     try:
         yield
@@ -45,16 +45,10 @@ def disk_errors(where: Path, *, intact: str = "") -> Iterator[None]:
 
 
 def check_disk(needed: int, folder: Path, option: str, words: str = "") -> str:
-    """Needed and free space, for people.
+    """The ``needed`` bytes, followed by ``words``, and the free space for ``folder``, as text.
 
-    Args:
-        needed: bytes.
-        folder: where they go; it need not exist yet.
-        option: of the command line, that names another place.
-        words: added behind the needed space.
-
-    Raises:
-        UserError: it is too little, or ``folder`` cannot be a folder that one may write to.
+    ``folder`` need not exist yet. Raises ``UserError`` if the space is too small (``option``
+    chooses another folder), or if ``folder`` is not, or cannot become, a writable folder.
     """
     place = folder.absolute()
     while not place.exists():
@@ -73,7 +67,7 @@ def check_disk(needed: int, folder: Path, option: str, words: str = "") -> str:
 
 
 def fsync_path(path: Path) -> None:
-    """Write a file's content, or a folder's list of names, through to the disk."""
+    """Flush a file's content, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -82,9 +76,9 @@ def fsync_path(path: Path) -> None:
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Replace a file's content in one step: written aside, fsynced if ``durable``, renamed.
+    """Replace a file's content atomically: write it aside, fsync it if ``durable``, rename it.
 
-    Raises ``UserError`` if the disk is full or the folder may not be written.
+    Raises ``UserError`` if the disk is full or the folder is not writable.
     """
     replace_file(path, lambda aside: aside.write_text(text, "utf-8"), durable=durable)
 
@@ -92,12 +86,12 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
 def replace_file(
     path: Path, write: Callable[[Path], object], *, durable: bool = True, intact: str = ""
 ) -> None:
-    """Like ``write_text``, for content that ``write(aside)`` writes itself, such as a picture.
+    """Like ``write_text``, for content that ``write(aside)`` writes, such as a picture.
 
-    The file aside has the same ending as ``path``, since libraries choose formats by it.
+    The file aside has the extension of ``path``, by which libraries choose the format.
     ``intact``: see ``disk_errors``.
     """
-    # Process numbers are unique on one host alone, and several may share the disk.
+    # Process ids are unique on one host only, and several hosts may share the disk.
     writer = f"{socket.gethostname()}-{os.getpid()}"
     aside = path.with_name(f".{path.stem}.{writer}.aside{path.suffix}")
     with disk_errors(path, intact=intact):
@@ -113,12 +107,12 @@ def replace_file(
 
 
 def asides(folder: Path) -> list[Path]:
-    """The files aside in a folder: of writers at work, and of killed ones."""
+    """The files aside in a folder, of active writers and of killed ones."""
     return sorted(path for path in folder.glob(".*.aside*") if path.is_file())
 
 
 def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
-    """``write_text`` of indented JSON with a final newline; keys keep their order."""
+    """``write_text`` of indented JSON with a final newline, with keys in their order."""
     write_text(path, json.dumps(content, indent=2) + "\n", durable=durable)
 
 
@@ -135,7 +129,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """``read_json`` of a file that holds a JSON object; ``UserError`` if it holds anything else."""
+    """``read_json`` of a JSON object. Raises ``UserError`` if the file holds another value."""
     content = read_json(path)
     if not isinstance(content, dict):
         remedy = "it was edited or damaged: restore it"
@@ -144,5 +138,5 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder with all its content; a missing one is no error."""
+    """Remove a folder with all its content; ignore errors, such as a missing folder."""
     shutil.rmtree(folder, ignore_errors=True)

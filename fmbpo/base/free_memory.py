@@ -1,4 +1,4 @@
-"""How much memory the host and a GPU have for this process, as the system says."""
+"""The memory that the host and a GPU have for this process, as the system reports it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def host_free() -> int | None:
-    """Bytes that this process can still take: ``MemAvailable``, and less if its control group
-    (a container, a batch job) may not have as much. None where the system does not say."""
+    """Bytes that this process can still allocate: ``MemAvailable``, or less if its control group
+    (a container, a batch job) has less left; None if unknown."""
     left = [max(limit - used, 0) for limit, used in _groups()]
     return min([*_meminfo("MemAvailable"), *left], default=None)
 
 
 def host_total() -> int | None:
-    """Bytes of this machine's memory, or of what its control group may have. None where the system
-    does not say."""
+    """Bytes of this machine's memory, or the control group's limit if lower; None if unknown."""
     return min([*_meminfo("MemTotal"), *(limit for limit, _ in _groups())], default=None)
 
 
 def device_free(device: torch.device) -> int:
-    """Free bytes of a GPU, what torch has reserved and does not use included."""
+    """Free bytes of a GPU, including those that torch has reserved and does not use."""
     free, _ = torch.cuda.mem_get_info(device)
     reserved, used = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
     return int(free + reserved - used)
@@ -38,7 +37,7 @@ def device_total(device: torch.device) -> int:
 
 
 def _meminfo(key: str) -> list[int]:
-    """The bytes of this row; none if the system does not say."""
+    """The bytes in this row of the file; an empty list if there is no such row."""
     with contextlib.suppress(OSError):
         rows = (line.split() for line in MEMINFO.read_text().splitlines())
         return [int(row[1]) * 1024 for row in rows if row[:1] == [f"{key}:"]]
@@ -46,8 +45,7 @@ def _meminfo(key: str) -> list[int]:
 
 
 def _groups() -> list[tuple[int, int]]:
-    """Limit and use of the process's control group and of every one around it (version 2) that has
-    a limit."""
+    """Limit and use in bytes of the process's control groups (version 2) that have a limit."""
     try:
         entry = next(x for x in OWN_CGROUP.read_text().splitlines() if x.startswith("0::"))
     except (OSError, StopIteration):
@@ -63,7 +61,7 @@ def _groups() -> list[tuple[int, int]]:
         except (OSError, ValueError):
             continue
         if limit != "max":
-            # Pages of files that can be given back at any time count as used there.
+            # ``memory.current`` counts cached file pages, which the kernel can free at any time.
             cached = int(stat[stat.index("inactive_file") + 1]) if "inactive_file" in stat else 0
             found.append((int(limit), used - cached))
     return found

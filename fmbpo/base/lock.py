@@ -1,4 +1,4 @@
-"""A lock that lives exactly as long as the process that holds it."""
+"""A lock that lasts at most as long as the process that holds it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 from fmbpo.errors import UserError
 
 _TAKEN = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
-_NOBODY_KNOWN = "another process"
-_ATTEMPTS, _PAUSE = 5, 0.05  # ``fmbpo status`` holds a lock for an instant to look at it
+_UNKNOWN = "another process"
+_ATTEMPTS, _PAUSE = 5, 0.05  # seconds; ``fmbpo status`` holds a lock for an instant
 
 
 class RunLock:
     """An exclusive lock on a file, held until ``release`` or the end of the process.
 
-    The kernel releases it with the process, so that a crash leaves no stale lock. The file names
-    the holder. Raises ``UserError`` naming the holder if another process has the lock.
+    The kernel releases it with the process, so a crash leaves no stale lock. The file names the
+    holder. Raises ``UserError``, which names the holder, if another process has the lock.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,7 +38,7 @@ class RunLock:
         _held.add(self)
 
     def _acquire(self, path: Path) -> None:
-        for attempt in range(_ATTEMPTS):
+        for _ in range(_ATTEMPTS):
             try:
                 return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -46,8 +46,7 @@ class RunLock:
                     what = f"cannot be locked ({error.strerror})"
                     remedy = "choose an output folder on another disk"
                     raise UserError(what, where=str(path), remedy=remedy) from error
-            if attempt < _ATTEMPTS - 1:
-                time.sleep(_PAUSE)
+            time.sleep(_PAUSE)
         raise taken(path.parent, _holder(self._descriptor))
 
     def release(self) -> None:
@@ -57,10 +56,7 @@ class RunLock:
             self.forget()
 
     def forget(self) -> None:
-        """Close the file without unlocking it, in a forked child.
-
-        A child shares its parent's lock and would hold it after the parent's death.
-        """
+        """Close the file without unlocking it: a forked child would keep its parent's lock."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -78,16 +74,16 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 def taken(folder: Path, holder: str) -> UserError:
-    """The error of a second process on a run."""
+    """The error for a second process on a run."""
     return UserError(
-        f"this run is being worked on by {holder}",
+        f"in use by {holder}",
         where=str(folder),
-        remedy="wait for it, or stop it: the same command then continues the run",
+        remedy="wait for it, or stop it: the same command then continues its work",
     )
 
 
 def holder_of(path: Path) -> str:
-    """The holder of the ``RunLock`` on this file, ``process N on HOST``; empty if there is none."""
+    """The holder of the ``RunLock`` on this file, ``process N on HOST``; empty if it is free."""
     try:
         with path.open("rb") as file:
             try:
@@ -95,15 +91,14 @@ def holder_of(path: Path) -> str:
             except OSError as error:
                 return _holder(file.fileno()) if error.errno in _TAKEN else ""
     except OSError as error:
-        return _NOBODY_KNOWN if error.errno in _TAKEN else ""
+        return _UNKNOWN if error.errno in _TAKEN else ""
     return ""
 
 
 def _holder(descriptor: int) -> str:
-    text = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-    return text or _NOBODY_KNOWN
+    return os.pread(descriptor, 200, 0).decode(errors="replace").strip() or _UNKNOWN
 
 
 def this_process() -> dict[str, Any]:
-    """``pid`` and ``host`` of this process, as in locks and heartbeats."""
+    """``pid`` and ``host`` of this process, for locks and heartbeats."""
     return {"pid": os.getpid(), "host": socket.gethostname()}

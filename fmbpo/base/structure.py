@@ -1,9 +1,8 @@
-"""Strict structuring: plain values to attrs classes, with every problem reported at once.
+"""Strict structuring of plain values to attrs classes, with every problem reported at once.
 
-The experiments' TOML and the runs' JSON both come in through ``structure``, and go out through
-``plain``. cattrs dispatches on types. The hooks here make it strict: no coercion (``3.7`` is not an
-integer, ``"10"`` and ``true`` are not numbers; an integer serves as a float), no unknown keys, no
-non-finite floats. A problem carries its key path.
+``structure`` reads and ``plain`` writes the experiments' TOML and the runs' JSON. cattrs dispatches
+on types. The hooks here make it strict: no coercion (``3.7`` is not an integer, ``"10"`` and
+``true`` are not numbers; an integer is accepted as a float), no unknown keys, no non-finite floats.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from fmbpo.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 IF_KNOWN = {"if_known": True}
-"""The metadata of a field that ``plain`` leaves out if it is None."""
+"""Metadata of a field that ``plain`` omits if it is None."""
 _DERIVED: dict[Any, tuple[str, ...]] = {}
 
 
 @attrs.frozen
 class Problem:
-    """One mistake: the key path to it (``("grid", "seeds", 1)``), the problem, the remedy."""
+    """One mistake: its key path (``("grid", "seeds", 1)``), the problem and the remedy."""
 
     path: tuple[str | int, ...]
     what: str
@@ -39,7 +38,7 @@ class Problem:
 
     @property
     def key(self) -> str:
-        """The key path as a person writes it: ``grid.seeds[1]``."""
+        """The key path as text: ``grid.seeds[1]``."""
         parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path)
         return "".join(parts).removeprefix(".")
 
@@ -81,31 +80,26 @@ def structure(value: object, cls: type[T]) -> T:
         return _CONVERTER.structure(value, cls)
     except Problems:
         raise
-    except Exception as error:  # a type without a hook here: cattrs' own words
+    except Exception as error:  # from cattrs, for a type without a hook here
         raise problem(f"{describe(value)}: {_text(error)}", f"wanted: {_name(cls)}") from error
 
 
 def fit(value: object, cls: type[T]) -> T | None:
     """``structure(value, cls)``; None if the value does not fit the type."""
-    try:
+    with contextlib.suppress(Problems):
         return structure(value, cls)
-    except Problems:
-        return None
+    return None
 
 
 def read_as(path: Path, cls: type[T]) -> T | None:
-    """The content of a JSON file as an instance of ``cls``.
-
-    None if the file is missing, damaged or holds something else.
-    """
-    try:
+    """A JSON file's content as a ``cls``; None if it is missing, damaged or of another type."""
+    with contextlib.suppress(UserError):
         return fit(read_json(path), cls)
-    except UserError:
-        return None
+    return None
 
 
 def derived(*names: str) -> Callable[[type[T]], type[T]]:
-    """Decorates an attrs class: ``plain`` writes these properties ahead of the fields, and
+    """Decorates an attrs class: ``plain`` writes these properties before the fields, and
     ``structure`` requires numbers that agree with them."""
 
     def keep(cls: type[T]) -> type[T]:
@@ -116,25 +110,25 @@ def derived(*names: str) -> Callable[[type[T]], type[T]]:
 
 
 def agree(a: float, b: float) -> bool:
-    """Whether two numbers are equal but for rounding."""
+    """Whether two numbers are equal within 1e-6, relative or absolute."""
     return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6)
 
 
 @contextlib.contextmanager
 def _noting(found: list[Problem], key: str | int, value: object) -> Iterator[None]:
-    """What is raised over ``value``, which stands below ``key``, goes to ``found``."""
+    """Append problems that are raised for ``value``, with ``key`` in their path, to ``found``."""
     try:
         yield
     except Problems as error:
         found.extend(attrs.evolve(item, path=(key, *item.path)) for item in error.problems)
     except UserError as error:
         found.append(Problem((key,), error.what, error.remedy))
-    except Exception as error:  # of a converter or a validator
+    except Exception as error:  # from a converter or a validator
         found.append(Problem((key,), f"{describe(value)}: {_text(error)}"))
 
 
 def _structure_all(pairs: Iterable[tuple[Any, object]], cls: Any) -> dict[Any, Any]:
-    """``structure`` of every value by its key or index; raises the problems of all."""
+    """Each value structured, by its key or index; raises the problems of all values."""
     found: list[Problem] = []
     items = {}
     for key, value in pairs:
@@ -149,14 +143,14 @@ _hints: Callable[[type], dict[str, Any]] = functools.cache(typing.get_type_hints
 
 
 def structure_class(value: object, cls: type[Any]) -> Any:
-    """A table as an instance of the attrs class: fields, then their validators, then the whole."""
+    """A table as an instance of the attrs class; checks fields, then validators, then the whole."""
     if not isinstance(value, Mapping):
-        raise problem(f"{describe(value)} where a table is wanted", "give it keys of its own")
+        raise problem(f"{describe(value)} instead of a table", "give it its own keys")
     try:
         hints = _hints(cls)
     except Exception as error:
         what = f"the types of {cls.__module__}.{cls.__qualname__} cannot be resolved: {error}"
-        remedy = "import what its annotations name, and not for type checkers"
+        remedy = "import the names in its annotations, and not under `if TYPE_CHECKING`"
         raise problem(what, remedy) from error
     fields = {f.name: f for f in attrs.fields(cls) if f.init}
     numbers = _DERIVED.get(cls, ())
@@ -166,7 +160,7 @@ def structure_class(value: object, cls: type[Any]) -> Any:
         if key not in fields and key not in numbers
     ]
     given: dict[str, Any] = {}
-    # Validators get a stand-in with the fields so far: the constructor stops at the first error.
+    # Validators get a partial instance, since the constructor stops at the first error.
     partial = object.__new__(cls)
     for name in (*numbers, *fields):
         field, wanted = fields.get(name), float if name in numbers else hints.get(name, Any)
@@ -181,18 +175,18 @@ def structure_class(value: object, cls: type[Any]) -> Any:
             found.append(Problem((name,), "missing", f"wanted: {_name(wanted)}"))
     for name in given:
         if (validator := fields[name].validator) is not None:
-            # One may look at a field that has its default: left to the constructor.
+            # A validator that reads a defaulted field is left to the constructor.
             with _noting(found, name, value[name]), contextlib.suppress(AttributeError):
                 validator(partial, fields[name], getattr(partial, name))
     if found:
         raise Problems(found)
     try:
         made = cls(**{fields[name].alias or name: item for name, item in given.items()})
-    except Exception as error:  # the class's own __attrs_post_init__, which may raise anything
+    except Exception as error:  # __attrs_post_init__ may raise anything
         raise problem(_text(error)) from error
     for name in numbers:
         if not agree(value[name], right := getattr(made, name)):
-            raise problem(f"is {value[name]}, but the keys beside it give {right}", "", name)
+            raise problem(f"is {value[name]}, but the other keys give {right}", "", name)
     return made
 
 
@@ -201,7 +195,7 @@ def _plain(field: Any) -> bool:
 
 
 def _text(error: BaseException) -> str:
-    # attrs' own validators raise with the message first and the objects after it.
+    # attrs' validators raise with the message first and the objects after it.
     return str(error.args[0]) if error.args else type(error).__name__
 
 
@@ -221,7 +215,7 @@ def _name(cls: Any) -> str:
 def _exact(kind: type) -> Callable[[Any, Any], Any]:
     def hook(value: Any, _: Any) -> Any:
         if type(value) is not kind:
-            raise problem(f"{describe(value)} where {_name(kind)} is wanted")
+            raise problem(f"{describe(value)} instead of {_name(kind)}")
         return value
 
     return hook
@@ -229,24 +223,23 @@ def _exact(kind: type) -> Callable[[Any, Any], Any]:
 
 def _float(value: Any, _: Any) -> float:
     if type(value) not in (int, float):
-        raise problem(f"{describe(value)} where a number is wanted")
+        raise problem(f"{describe(value)} instead of a number")
     if not math.isfinite(value):
-        raise problem(f"{describe(value)} where a finite number is wanted")
+        raise problem(f"{describe(value)} instead of a finite number")
     return float(value)
 
 
 def _literal(value: Any, cls: Any) -> Any:
-    for option in get_args(cls):
-        if type(option) is type(value) and option == value:
-            return value
-    hint = did_you_mean(str(value), [str(option) for option in get_args(cls)])
-    raise problem(f"{describe(value)} where {_name(cls)} is wanted", hint)
+    if any(type(option) is type(value) and option == value for option in get_args(cls)):
+        return value
+    hint = did_you_mean(str(value), map(str, get_args(cls)))
+    raise problem(f"{describe(value)} instead of {_name(cls)}", hint)
 
 
 def _array(value: Any, cls: Any) -> Any:
     kind, (element, *_) = get_origin(cls), get_args(cls)
     if not isinstance(value, list | tuple):
-        raise problem(f"{describe(value)} where {_name(cls)} is wanted", "write [...]")
+        raise problem(f"{describe(value)} instead of {_name(cls)}", "write [...]")
     items = _structure_all(enumerate(value), element).values()
     return tuple(items) if kind is tuple else list(items)
 
@@ -258,23 +251,20 @@ def _is_array(cls: Any) -> bool:
 
 def _mapping(value: Any, cls: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise problem(f"{describe(value)} where a table is wanted")
+        raise problem(f"{describe(value)} instead of a table")
     return _structure_all(value.items(), get_args(cls)[1])
 
 
 def _union(value: Any, cls: Any) -> Any:
-    options = get_args(cls)
-    if value is None and type(None) in options:
+    if value is None and type(None) in get_args(cls):
         return None
-    options = tuple(option for option in options if option is not type(None))
+    options = [option for option in get_args(cls) if option is not type(None)]
     if len(options) == 1:
         return structure(value, options[0])
     for option in sorted(options, key=lambda option: option is not type(value)):
-        try:
+        with contextlib.suppress(Problems):
             return structure(value, option)
-        except Problems:
-            continue
-    raise problem(f"{describe(value)} where {_name(cls)} is wanted")
+    raise problem(f"{describe(value)} instead of {_name(cls)}")
 
 
 def _of(*origins: Any) -> Callable[[Any], bool]:
@@ -295,12 +285,12 @@ _CONVERTER.register_structure_hook(float, _float)
 
 
 def register(cls: type[Any], hook: Callable[[Any, Any], Any]) -> None:
-    """Let ``hook(value, cls)`` structure this class alone."""
+    """Let ``hook(value, cls)`` structure this class, but not its subclasses."""
     _CONVERTER.register_structure_hook_func(lambda given: given is cls, hook)
 
 
 def plain(value: Any) -> Any:
-    """An attrs instance, or any value in it, as tables, arrays and scalars that JSON can hold."""
+    """An attrs instance, or any value in it, as JSON values."""
     if attrs.has(type(value)):
         more = {name: getattr(value, name) for name in _DERIVED.get(type(value), ())}
         pairs = ((f, getattr(value, f.name)) for f in attrs.fields(type(value)) if f.init)

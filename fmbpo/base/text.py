@@ -1,4 +1,4 @@
-"""Numbers and messages as people read them."""
+"""Numbers and messages as readable text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def clock(seconds: float | None) -> str:
 
 
 def bytes_text(count: float) -> str:
-    """Bytes for people: ``1.2 GB``."""
+    """A number of bytes as ``1.2 GB``, in decimal units."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5:
             return f"{count:.3g} {unit}"
@@ -28,7 +28,7 @@ def bytes_text(count: float) -> str:
 
 
 def speed(rate: float | None) -> str:
-    """Iterations per second, or seconds per iteration if that reads better."""
+    """Iterations per second, or seconds per iteration if the rate is below 1."""
     if rate is None:
         return "- it/s"
     return f"{rate:.3g} it/s" if rate >= 1 else f"{1 / rate:.3g} s/it"

@@ -11,9 +11,9 @@ from fmbpo.config.schema import Experiment
 from fmbpo.errors import UserError, did_you_mean
 
 FACTORS = ("world_model", "policy")
-"""The study's own: the plugin, and with it the settings that the other plugin does not have."""
+"""The study's factors: the plugin, and with it the settings that the other plugin lacks."""
 _NAMES = ("name", "description", "aliases", "protocol.world_model")
-"""Keys that name an experiment and do not change it."""
+"""Keys that name or describe an experiment."""
 _ABSENT = object()
 
 
@@ -22,10 +22,10 @@ def differences(
 ) -> tuple[list[str], list[str]]:
     """Declared and undeclared differences, one line per key: ``key: value | value``.
 
-    A factor is a plugin's table, ``world_model`` or ``policy``: the plugin may differ, and the
-    settings that not all of the plugins have; a setting that they share may not. Any other factor
-    is a key, ``table.key``, whose value may differ. Raises ``UserError`` for a factor that no
-    experiment has; ``where`` says where the factors were named.
+    The factors ``world_model`` and ``policy`` declare that the plugin may differ, and settings that
+    some of the plugins lack, but not settings that they share. Any other factor is a key,
+    ``table.key``, whose value may differ. Raises ``UserError``, with the place ``where``, for a
+    factor that no experiment has.
     """
     found: list[dict[str, Any]] = [dict(leaves(resolved(e))) for e in experiments]
     keys = list(dict.fromkeys(key for values in found for key in values))

@@ -21,8 +21,8 @@ _NOT_RESULTS = (
     "description",
     "aliases",
     "scale_reason",
-    "data_id",  # part of the hash in a run's name
-    "data.path",  # ``data_identity`` tells which data they are
+    "data_id",  # the hash in a run's name covers it separately
+    "data.path",  # ``data_identity`` identifies the data
     "pretrain.log_every",
     "pretrain.checkpoint_every",
     "policy_learning.log_every",
@@ -35,16 +35,13 @@ _NOT_RESULTS = (
     "system.device",
     "system.threads",
 )
-"""Keys that change no result: names, intervals of writing, and settings of the machine."""
+"""Keys that change no result: names, write intervals, and settings of the machine."""
 _UNSAID: tuple[object, ...] = (None, {}, "auto", "device", "host")
 """Values of ``data.weights`` and ``data.residence`` that change no result."""
 
 
 def resolved(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as tables, arrays and scalars that JSON can hold, defaults included.
-
-    ``from_resolved`` is the inverse. Tables that the experiment does not use are left out.
-    """
+    """The experiment as JSON values, with defaults and without the tables that it does not use."""
     result: dict[str, Any] = {}
     for key in (field.name for field in attrs.fields(Experiment)):
         value = getattr(experiment, key)
@@ -56,21 +53,16 @@ def resolved(experiment: Experiment) -> dict[str, Any]:
 
 
 def from_resolved(values: Mapping[str, Any]) -> Experiment:
-    """The experiment behind ``resolved``, checked again against the installed plugins.
-
-    The data set need not exist. Raises ``UserErrors``.
-    """
+    """The inverse of ``resolved``. Raises ``UserErrors`` for values that do not fit the installed
+    plugins; the data set need not exist."""
     return structured({**values, "origin": {}}, Experiment, {}, "resolved configuration")
 
 
 def origins(experiment: Experiment) -> dict[str, str]:
-    """The origin of each value of ``resolved``, by key path.
-
-    A file, ``scale NAME (file)``, ``override``, ``--data``, the environment, or ``default``.
-    """
-    return {
-        path: experiment.origin.get(path, "default") for path, _ in leaves(resolved(experiment))
-    }
+    """The origin of each value of ``resolved``, by key path: a file, ``scale NAME (file)``,
+    ``override``, ``--data``, the environment, or ``default``."""
+    values = leaves(resolved(experiment))
+    return {path: experiment.origin.get(path, "default") for path, _ in values}
 
 
 def config_hash(
@@ -78,9 +70,9 @@ def config_hash(
 ) -> str:
     """Twelve hexadecimal digits of the SHA-256 of the values that identify the results.
 
-    ``part="pretrain"`` covers scale, data, world model and pretraining alone: a pretraining
-    experiment and every policy experiment with the same tables share it. ``data_identity`` is the
-    data store's own id; the path to it does not count.
+    ``part="pretrain"`` covers scale, data, world model and pretraining only, so a pretraining
+    experiment and every policy experiment with the same tables share the hash. ``data_identity`` is
+    the data store's id; the path to it does not count.
     """
     values = resolved(experiment)
     if part == "pretrain":
@@ -95,7 +87,7 @@ def identifying(values: Mapping[str, Any]) -> dict[str, Any]:
     """The part of ``resolved`` that identifies results; a continued run may change the rest."""
     kept: dict[str, Any] = copy.deepcopy(dict(values))
     data = kept.get("data", {})
-    # All memories give the same batches; the disk gives them in another order.
+    # Both memories give the same batches; the disk gives them in another order.
     none = [f"data.{key}" for key in ("weights", "residence") if data.get(key) in _UNSAID]
     for path in (*_NOT_RESULTS, *none):
         *tables, key = path.split(".")
@@ -107,7 +99,7 @@ def identifying(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _canonical(value: Any) -> Any:
-    """20.0 as 20, so that it makes no difference whether a default was written as an integer."""
+    """20.0 as 20, so that an integer and an equal float have the same hash."""
     if isinstance(value, Mapping):
         return {key: _canonical(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,11 +1,11 @@
-"""A JSON Schema (draft 2020-12) of experiment and study files, so that editors complete and check.
+"""A JSON Schema (draft 2020-12) of experiment and study files, for editors.
 
-It is read off the classes that structure the files, ``Config`` of every installed plugin included:
-keys, types, words (``Literal``), defaults and docstrings. It judges one file by itself, before any
-merging, so it demands no key: a value that a file leaves out may come from a file that it extends.
-``[policy]`` and ``[world_model]`` must fit the plugin that they name, ``[protocol]`` its ``kind``;
-if none is named, one of them must have all the keys. Ranges, lengths and rules between keys are
-left to ``fmbpo check``.
+It follows the classes that structure the files and the ``Config`` of every installed plugin: keys,
+types, words (``Literal``), defaults and docstrings. It describes one file before merging, and thus
+requires no key: a missing value may come from a file that this one extends. ``[policy]`` and
+``[world_model]`` must fit the plugin that they name, ``[protocol]`` its ``kind``; if a table names
+neither, one plugin or kind must have all its keys. ``fmbpo check`` checks ranges, lengths and rules
+between keys.
 """
 
 from __future__ import annotations
@@ -38,17 +38,16 @@ _SCALARS = {int: "integer", float: "number", bool: "boolean", str: "string"}
 _EXTENDS = {
     "type": "array",
     "items": {"type": "string"},
-    "description": "Files, relative to this one, whose values it takes over; later ones win.",
+    "description": "Files, relative to this one, whose values it inherits; later files win.",
 }
 
 
 def schema_text(
     plugins: Iterable[Listing] | None = None, say: Callable[[str], None] = lambda _: None
 ) -> str:
-    """The schema as JSON text that ends in a newline.
+    """The schema as JSON text with a final newline; ``plugins`` defaults to all installed ones.
 
-    ``plugins`` defaults to all that are installed. A plugin that cannot be loaded is left out;
-    ``say`` receives its name and the reason.
+    A plugin that cannot be loaded is left out; ``say`` receives its name and the reason.
     """
     offered = {(p.kind, p.name): p for p in (list_plugins() if plugins is None else plugins)}
     defined: dict[str, Schema] = {}
@@ -56,7 +55,7 @@ def schema_text(
         if cls is PluginTable:
             ours = [plugin for (kind, _), plugin in offered.items() if kind == name]
             branches = [branch for plugin in ours if (branch := _plugin(plugin, say))]
-            defined[name] = _either("The plugin, and all its settings.", branches)
+            defined[name] = _either("The plugin and all its settings.", branches)
         elif cls is Protocol:
             defined[name] = _either(summary(cls), [_table(kind) for kind in PROTOCOLS.values()])
         else:
@@ -73,14 +72,14 @@ def plain_default(field: attrs.Attribute[Any]) -> Any:
 
 
 def _file(defined: Mapping[str, Schema]) -> Schema:
-    """The whole schema. Keys stand side by side, since editors complete no conditional ones."""
+    """The whole schema. All keys are at the top level: editors do not complete conditional ones."""
     experiment = _table(Experiment, skip=("scale", *RESERVED, *defined))["properties"]
     experiment |= {name: {"$ref": f"#/$defs/{name}"} for name in defined}
     overlay = {key: value for key, value in experiment.items() if key not in NOT_IN_OVERLAY}
     experiment["scale"] = {
         "type": "object",
         "additionalProperties": {"$ref": "#/$defs/overlay"},
-        "description": "Values for one scale, `[scale.NAME.TABLE]`, laid over the rest.",
+        "description": "Values for one scale, `[scale.NAME.TABLE]`, which override the rest.",
     }
     study = _table(StudyConfig)["properties"]
     kinds = [*experiment["kind"]["enum"], *study["kind"]["enum"]]
@@ -108,7 +107,7 @@ def _file(defined: Mapping[str, Schema]) -> Schema:
 
 
 def _plugin(listing: Listing, say: Callable[[str], None]) -> Schema | None:
-    """The plugin's table, recognised by its key ``plugin``; None if there can be none."""
+    """The schema of the plugin's table, whose key ``plugin`` names it; None if it has no schema."""
     try:
         with contextlib.redirect_stdout(sys.stderr):  # factories of defaults may print
             table = _table(load_plugin(listing.kind, listing.name).Config)
@@ -116,7 +115,7 @@ def _plugin(listing: Listing, say: Callable[[str], None]) -> Schema | None:
     except UserError as error:
         say(f"left out of the schema: {error}")
         return None
-    except Exception as error:  # the plugin's own classes, of which nothing is certain
+    except Exception as error:  # the plugin's classes may raise anything
         what = f"{type(error).__name__}: {error}"
         say(f"left out of the schema: {listing.kind} {listing.name} ({listing.value}): {what}")
         return None
@@ -126,7 +125,7 @@ def _plugin(listing: Listing, say: Callable[[str], None]) -> Schema | None:
 
 
 def _either(description: str, branches: list[Schema]) -> Schema:
-    """A table that one of the branches describes; without a branch, no table is right."""
+    """A table that fits one of the branches; without branches, no table is valid."""
     choice: Schema = {"anyOf": branches} if branches else {"not": {}}
     return {"description": description, "type": "object", **choice}
 
@@ -153,7 +152,7 @@ def _object(properties: Schema, description: str) -> Schema:
 
 
 def _typed(hint: Any) -> Schema:
-    """The type of a value; anything goes if structuring does not know it either."""
+    """The schema of a value's type; it admits anything if ``structure`` does not know the type."""
     kind, args = get_origin(hint), get_args(hint)
     if hint in _SCALARS:
         return {"type": _SCALARS[hint]}
@@ -172,11 +171,21 @@ def _typed(hint: Any) -> Schema:
 
 
 def meanings(cls: type[Any]) -> dict[str, str]:
-    """Docstrings of the fields, those of its bases included, each as one line of Markdown.
+    """Docstrings of the fields, including those of base classes, each as one line of Markdown.
 
-    A field without a docstring, or whose class has no source, is left out.
+    Fields without a docstring, and fields of classes without source, are left out.
     """
-    return {name: text for base in reversed(cls.__mro__[:-1]) for name, text in _own(base).items()}
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        try:
+            (node,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(base))).body
+        except (OSError, TypeError, SyntaxError, ValueError):  # a class made at run time
+            continue
+        for pair in itertools.pairwise(node.body if isinstance(node, ast.ClassDef) else []):
+            match pair:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                    found[name] = _markdown(text)
+    return found
 
 
 def summary(cls: type[Any]) -> str:
@@ -188,19 +197,4 @@ def summary(cls: type[Any]) -> str:
 
 
 def _markdown(text: str) -> str:
-    """A docstring's text as one line of Markdown."""
     return " ".join(text.replace("``", "`").split())
-
-
-def _own(cls: type[Any]) -> dict[str, str]:
-    try:
-        (node,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(cls))).body
-    except (OSError, TypeError, SyntaxError, ValueError):  # a class made by a program
-        return {}
-    found: dict[str, str] = {}
-    for field, text in itertools.pairwise(node.body if isinstance(node, ast.ClassDef) else []):
-        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
-            continue
-        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            found[field.target.id] = _markdown(str(text.value.value))
-    return found

@@ -26,15 +26,15 @@ from fmbpo.plugins import GROUPS, Kind, load_plugin
 
 PAPER, LAPTOP, EMBEDDED = "paper", "laptop", "embedded"
 DATA_VARIABLE = "FMBPO_DATA"
-"""Environment variable that names the data store of this machine."""
+"""Environment variable for the data store of this machine."""
 
 _HOW_DATA = f"give the data set's folder: --data PATH, or {DATA_VARIABLE}=PATH in the environment"
 RESERVED = ("scale_reason", "origin")
-"""Fields of ``Experiment`` that no file has."""
+"""Fields of ``Experiment`` that a file cannot set."""
 
 
 def of_alias(path: Path) -> Path | None:
-    """The file beside ``path`` whose ``aliases`` include its name; unreadable files are skipped."""
+    """The file in the same folder whose ``aliases`` include the name; skips unreadable files."""
     for file in sorted(path.parent.glob("*.toml")):
         with contextlib.suppress(UserError):
             aliases = toml.read(file).tree.get("aliases")
@@ -53,17 +53,17 @@ def load_experiment(
     """Read, merge, structure and check an experiment file.
 
     ``scale=None`` chooses ``"paper"`` if a data set is configured (``data``, the environment
-    variable ``FMBPO_DATA``, or ``data.path``), else ``"laptop"``, which then uses the embedded
-    data set. Raises ``UserErrors`` with every mistake, each with its file and key path, or one
-    ``UserError`` if the file cannot be read at all.
+    variable ``FMBPO_DATA``, or ``data.path``), else ``"laptop"`` with the embedded data set. Raises
+    ``UserErrors`` with every mistake, its file and key path, or ``UserError`` if the file cannot be
+    read.
     """
     path = Path(path)
     document = toml.read(path)
     if document.tree.get("kind") == "study":
         what = "this is a study, not an experiment"
-        remedy = "name one of its experiments; `fmbpo run` and `fmbpo check` also take studies"
+        remedy = "name one of its experiments; `fmbpo run` and `fmbpo check` also accept studies"
         raise UserError(what, where=toml.display(path), remedy=remedy)
-    toml.apply_overrides(document, overrides)  # they may name the data, which decide the scale
+    toml.apply_overrides(document, overrides)  # they may set data.path, which decides the scale
     chosen, reason = _scale(document, scale, _data(document, data)[0], path)
     toml.apply_scale(document, chosen)
     toml.apply_overrides(document, overrides)
@@ -77,7 +77,7 @@ def load_experiment(
         raise UserError(what, where=f"--scale {chosen}", remedy=_HOW_DATA)
     if not store:
         store, origin = EMBEDDED, f"scale {LAPTOP}"
-    if isinstance(store, str):  # structuring reports it otherwise
+    if isinstance(store, str):  # ``structured`` reports other types
         store = os.path.expanduser(store)
         if store != EMBEDDED and not Path(store).exists():
             what, where = f"the data set {store!r} does not exist", f"{origin}: data.path"
@@ -92,19 +92,19 @@ def load_experiment(
 
 
 def _data(document: toml.Document, data: str | None) -> tuple[str, str]:
-    """The configured data path (empty: none) and its origin."""
+    """The configured data path (empty if not configured) and its origin."""
     if data:
         return data, "--data"
     origin = document.origin.get("data.path", "")
     if origin != toml.OVERRIDE and os.environ.get(DATA_VARIABLE):
         return os.environ[DATA_VARIABLE], f"environment variable {DATA_VARIABLE}"
     table = document.tree.get("data")
-    # A value of a wrong type is kept: structuring reports it.
+    # A value of a wrong type is kept, and ``structured`` reports it.
     return table.get("path", "") if isinstance(table, dict) else "", origin
 
 
 def _scale(document: toml.Document, asked: str | None, store: str, path: Path) -> tuple[str, str]:
-    """The scale, and the reason for it."""
+    """The scale and the reason for it."""
     known = sorted({PAPER, *toml.scales(document)})
     if asked is not None:
         if asked not in known:
@@ -123,7 +123,7 @@ def _scale(document: toml.Document, asked: str | None, store: str, path: Path) -
 def structured(tree: Mapping[str, Any], cls: type[T], origin: Mapping[str, str], file: str) -> T:
     """The merged values as an instance of ``cls``.
 
-    Raises ``UserErrors`` with every mistake, each with its file and key path.
+    Raises ``UserErrors`` with every mistake, its file and key path.
     """
 
     def located(item: Problem) -> UserError:
@@ -147,7 +147,7 @@ _TABLE_HINTS = {
 
 
 def _experiment(value: Mapping[str, Any], cls: type[Experiment]) -> Experiment:
-    """The presence of tables is checked against ``kind``; plugins' tables get their kind."""
+    """Checks that the tables fit ``kind``, and adds the plugin's kind to each plugin's table."""
     tree = {k: v for k, v in value.items() if v is not None}
     found: list[Problem] = []
     if tree.get("kind") == "pretrain":
@@ -169,10 +169,10 @@ def _experiment(value: Mapping[str, Any], cls: type[Experiment]) -> Experiment:
 
 
 def _plugin_table(value: tuple[Kind, Any], cls: type[PluginTable]) -> PluginTable:
-    """The plugin first, then its table with that plugin's ``Config``."""
+    """Loads the plugin, then structures its table with the plugin's ``Config``."""
     kind, table = value
     if not isinstance(table, Mapping):
-        raise problem(f"{describe(table)} where a table is wanted", 'write plugin = "NAME"')
+        raise problem(f"{describe(table)} instead of a table", 'write plugin = "NAME"')
     settings = dict(table)
     name = str(settings.pop("plugin", ""))
     try:
@@ -183,9 +183,8 @@ def _plugin_table(value: tuple[Kind, Any], cls: type[PluginTable]) -> PluginTabl
 
 
 def _protocol(value: Any, _: type[Protocol]) -> Protocol:
-    """The class that ``kind`` names."""
     if not isinstance(value, Mapping):
-        raise problem(f"{describe(value)} where a table is wanted", _TABLE_HINTS["protocol"])
+        raise problem(f"{describe(value)} instead of a table", _TABLE_HINTS["protocol"])
     kind = str(value.get("kind", "missing"))
     if kind not in PROTOCOLS:
         raise problem(f"unknown protocol {kind!r}", did_you_mean(kind, PROTOCOLS), "kind")

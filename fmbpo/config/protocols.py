@@ -1,4 +1,4 @@
-"""The protocols: where the world model comes from, and whether it learns with the policies."""
+"""The protocols: the origin of the world model, and whether it learns with the policies."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ class ModelOptimiser:
 
 @attrs.frozen(kw_only=True, slots=False)
 class Protocol:
-    """``[protocol]``: the world model's part while policies are trained. Tagged by ``kind``;
-    ``PROTOCOLS`` has the classes."""
+    """``[protocol]``: the world model's role in policy learning. ``kind`` selects the class."""
 
     kind: Literal["frozen", "finetuned", "scratch"]
 
@@ -37,7 +36,7 @@ class _Pretrained(Protocol):
     world_model: str = ""
     """Name of the pretraining experiment whose checkpoint is used."""
     checkpoint: str = ""
-    """A world model's checkpoint to use instead, for instance an imported one."""
+    """A world model's checkpoint file to use instead, such as an imported one."""
 
     def __attrs_post_init__(self) -> None:
         if not (self.world_model or self.checkpoint):
@@ -47,8 +46,7 @@ class _Pretrained(Protocol):
 @attrs.frozen(kw_only=True, slots=False)
 class _Learning(Protocol):
     model_iterations: int = field(default=1, validator=positive)
-    """Steps of the world model before each step of the policy, which imagines from the last of
-    their batches."""
+    """World-model steps before each policy step, which imagines from the last of their batches."""
     model_learning_rate: float = field(default=3e-4, validator=positive)
     """Adam's learning rate for the world model at the start."""
     model_final_learning_rate: float = field(default=1e-5, validator=positive)
@@ -74,21 +72,21 @@ class _Learning(Protocol):
 
 @attrs.frozen(kw_only=True)
 class Frozen(_Pretrained):
-    """The pretrained world model, which no longer learns."""
+    """The pretrained world model, which does not learn."""
 
     kind: Literal["frozen"] = "frozen"
 
 
 @attrs.frozen(kw_only=True)
 class Finetuned(_Pretrained, _Learning):
-    """The pretrained world model; each policy has its own copy, which learns with it."""
+    """Each policy has its own copy of the pretrained world model, which learns with it."""
 
     kind: Literal["finetuned"] = "finetuned"
 
 
 @attrs.frozen(kw_only=True)
 class Scratch(_Learning):
-    """A world model for each policy, randomly initialised and trained with it."""
+    """Each policy has its own world model, randomly initialised and trained with it."""
 
     kind: Literal["scratch"] = "scratch"
 

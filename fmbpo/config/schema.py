@@ -1,6 +1,6 @@
-"""The tables of an experiment file as classes. The defaults are the study's own values.
+"""The tables of an experiment file as classes. The defaults are the study's values.
 
-Every key of a file is a field here or in the ``Config`` of the chosen plugin; there are no others.
+Every key of a file is a field here or in the ``Config`` of the chosen plugin.
 """
 
 from __future__ import annotations
@@ -21,23 +21,20 @@ from fmbpo.tasks.mt30 import task_info
 
 
 def study_names(tasks: list[str]) -> list[str]:
-    """The study's names of the tasks; ``UserError`` for one that is not in MT30."""
+    """The study's names of the tasks. Raises ``UserError`` for a task that is not in MT30."""
     return [task_info(name).name for name in tasks]
 
 
 @attrs.frozen(kw_only=True)
 class PluginTable:
-    """``[world_model]`` or ``[policy]``: the plugin, and all its settings.
-
-    In a file: ``plugin = "NAME"`` and, beside it, the fields of that plugin's ``Config``.
-    """
+    """``[world_model]`` or ``[policy]``: ``plugin = "NAME"`` and the fields of its ``Config``."""
 
     plugin: str
     """The plugin's entry-point name."""
     config: Any
-    """An instance of the plugin's own ``Config``."""
+    """An instance of the plugin's ``Config``."""
     component: Component = field(eq=False, repr=False)
-    """The plugin itself, checked and resolved."""
+    """The plugin, checked and resolved."""
 
 
 @attrs.frozen(kw_only=True)
@@ -50,11 +47,10 @@ class DataConfig:
     tasks: list[str] = field(factory=list, converter=study_names, validator=unique)
     """Tasks to use, in the study's names; empty: all tasks of the store."""
     weights: dict[str, float] = field(factory=dict, validator=positive)
-    """Average number of slices that pretraining takes per epoch and episode, by task; 1 for a task
-    that is not named."""
+    """Average number of slices per epoch and episode in pretraining, by task; by default 1."""
     residence: Literal["auto", "device", "host", "stream"] = "auto"
-    """Where rows are sampled from: all on the training ``"device"``, all in the ``"host"``'s
-    memory, or in a ``"stream"`` from the disk; ``"auto"``: the first of these that fits."""
+    """Place of the rows that are sampled: all on the training ``"device"``, all in the ``"host"``'s
+    memory, or a ``"stream"`` from the disk; ``"auto"``: the first of these that fits."""
 
 
 @attrs.frozen(kw_only=True)
@@ -156,7 +152,7 @@ class CriticConfig:
     units: list[int] = field(factory=lambda: [400, 200], validator=[filled, positive])
     """Widths of the hidden layers."""
     count: int = field(default=3, validator=positive)
-    """Critics in the ensemble."""
+    """Number of critics in the ensemble."""
 
 
 @attrs.frozen(kw_only=True)
@@ -176,27 +172,26 @@ class EvaluationConfig:
     """``[evaluation]``: episodes in the simulator."""
 
     seed: int = field(default=10_000, validator=within(0, 2**31))
-    """Seed of the initial states, which all policies share, so that returns compare in pairs."""
+    """Seed of the initial states, which all policies share so that returns can be paired."""
     episodes: int = field(default=10, validator=positive)
     """Episodes per evaluation during training."""
     final_episodes: int = field(default=50, validator=positive)
     """Episodes of a trained policy's final evaluation."""
     planner: Literal["none", "mppi"] = "none"
     """``"mppi"``: a second final evaluation plans in the world model at every step (see
-    ``[planning]``); its returns stand beside the policy's own."""
+    ``[planning]``); its returns are reported beside the policy's own."""
     workers: int = field(default=0, validator=non_negative)
     """Processes that simulate; 0: one per core."""
 
     @property
     def processes(self) -> int:
-        """``workers``, with this machine's number in place of 0."""
+        """``workers``, or this machine's number of cores for 0."""
         return self.workers or os.cpu_count() or 1
 
 
 @attrs.frozen(kw_only=True)
 class PlanningConfig:
-    """``[planning]``: MPPI in the world model at test time, if ``evaluation.planner`` asks for it.
-    Defaults: TD-MPC2's."""
+    """``[planning]``: MPPI at test time (``evaluation.planner = "mppi"``). Defaults: TD-MPC2's."""
 
     episodes: int = field(default=10, validator=positive)
     """Episodes with planning: the first episodes of the policy's own final evaluation."""
@@ -215,7 +210,7 @@ class PlanningConfig:
     min_std: float = field(default=0.05, validator=non_negative)
     """Lower bound of the samples' standard deviation."""
     max_std: float = field(default=2.0, validator=positive)
-    """Upper bound, and the initial value of each plan."""
+    """Upper bound of the same, and the initial value in each plan."""
 
     def __attrs_post_init__(self) -> None:
         if self.elites > self.samples + self.policy_samples:
@@ -256,18 +251,18 @@ class Experiment:
     """
 
     name: str = field(validator=filled)
-    """The file's name without its ending, unless the file says otherwise."""
+    """The name; by default the file's name without its extension."""
     phase: str = ""
     """Phase of the study; results of different phases are not ranked against each other."""
     kind: Literal["pretrain", "policy"]
     description: str = ""
-    """One line for people."""
+    """A one-line description."""
     aliases: list[str] = field(factory=list, validator=unique)
     """Older names of the experiment."""
     scale: str
-    """``"paper"``, the file itself, or the name of the scale that was laid over it."""
+    """``"paper"`` for the file as it is, or the name of the scale that overrides it."""
     scale_reason: str = ""
-    """The reason for this scale, for people."""
+    """The reason for this scale."""
     data: DataConfig = field(factory=DataConfig)
     world_model: PluginTable
     pretrain: PretrainConfig = field(factory=PretrainConfig)
@@ -282,11 +277,11 @@ class Experiment:
     wandb: WandbConfig = field(factory=WandbConfig)
     system: SystemConfig = field(factory=SystemConfig)
     origin: dict[str, str] = field(factory=dict, eq=False, repr=False)
-    """Origin of each value by key path; values that are not in it are defaults."""
+    """Origin of each value by key path; the other values are defaults."""
 
     @property
     def of_policies(self) -> PolicyTables:
-        """The tables of policies, of an experiment that trains some."""
+        """The tables of a ``"policy"`` experiment that a ``"pretrain"`` experiment lacks."""
         assert self.kind == "policy"
         return PolicyTables(*(getattr(self, name) for name in POLICY_TABLES))
 
@@ -317,7 +312,7 @@ def tables() -> dict[str, type[Any]]:
 
 @attrs.frozen
 class PolicyTables:
-    """The tables of an experiment of kind ``"policy"``, all of which it has."""
+    """The tables that every ``"policy"`` experiment has, and no other."""
 
     protocol: Protocol
     conventions: ConventionsConfig
@@ -331,4 +326,4 @@ POLICY_TABLES = tuple(field.name for field in attrs.fields(PolicyTables))
 """Tables that only a ``"policy"`` experiment has."""
 
 DEFAULTED_TABLES = ("conventions", "policy_learning", "critic")
-"""Those of them that a file may leave out."""
+"""Those of ``POLICY_TABLES`` that a file may leave out."""

@@ -14,7 +14,7 @@ from fmbpo.config.load import load_experiment
 from fmbpo.config.study_file import Study, is_study, load_study
 
 COMMENT_COLUMN = 60
-"""Comments align behind lines of at most this length; a longer line does not move the others."""
+"""Comments align after lines of at most this length; a longer line does not move the others."""
 
 
 def shown(
@@ -22,7 +22,7 @@ def shown(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """``resolved`` and ``origins`` of the experiment; arguments and errors of ``load_experiment``.
 
-    For a study: its own keys, and each resolved cell below ``cells.NAME``.
+    For a study: its keys, and each resolved cell under ``cells.NAME``.
     """
     if not is_study(path):
         experiment = load_experiment(path, scale=scale, overrides=overrides, data=data)
@@ -41,7 +41,7 @@ def shown(
 def _origins_of_cell(
     study: Study, name: str, overrides: Sequence[str], file: str
 ) -> Iterator[tuple[str, str]]:
-    """Tells overrides of the study from those of the command line, which win."""
+    """Distinguishes overrides in the study from those on the command line, which win."""
     asked = [".".join(toml.parse_override(text)[0]) for text in overrides]
     for key, origin in origins(study.cells[name]).items():
         mine = not any(f"{key}.".startswith(f"{path}.") for path in asked)
@@ -51,12 +51,11 @@ def _origins_of_cell(
 
 
 def toml_text(values: Mapping[str, Any], comments: Mapping[str, str] | None = None) -> str:
-    """Tables as TOML that parses back to them; ``comments`` by key path go behind values.
+    """Tables as TOML that parses back to them, with ``comments`` (by key path) after the values.
 
-    TOML has no word for ``None``, a value that is not set: it becomes a comment.
+    TOML has no ``None``: a value that is not set becomes a comment.
     """
-    blocks = ["\n".join(block) + "\n" for block in _blocks(values, comments or {}, ())]
-    return "\n".join(blocks)
+    return "\n".join("\n".join(block) + "\n" for block in _blocks(values, comments or {}, ()))
 
 
 def _blocks(
@@ -70,10 +69,10 @@ def _blocks(
         for key, value in rows
     ]
     width = max((len(line) for line in lines if len(line) <= COMMENT_COLUMN), default=0)
-    behind = [comments.get(".".join([*at, key]), "") for key, _ in rows]
+    notes = [comments.get(".".join([*at, key]), "") for key, _ in rows]
     block = [
         f"{line.ljust(width)}  # {_comment(comment)}" if comment else line
-        for line, comment in zip(lines, behind, strict=True)
+        for line, comment in zip(lines, notes, strict=True)
     ]
     header = [f"[{'.'.join(map(_key, at))}]"] if at else []
     if block:
@@ -101,7 +100,7 @@ def _value(value: Any) -> str:
 
 
 def _string(text: str) -> str:
-    """JSON's escapes are TOML's; DEL needs one in TOML alone."""
+    """JSON's escapes are also TOML's; DEL needs one in TOML only."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

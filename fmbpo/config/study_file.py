@@ -42,9 +42,9 @@ class CellConfig:
     """``[cells.NAME]``: one experiment of the study."""
 
     experiment: str = field(validator=filled)
-    """Its file, relative to the study's file."""
+    """The file, relative to the study's file."""
     overrides: list[str] = field(factory=list)
-    """Values of this cell, in the form of ``-o``: ``"table.key=value"``."""
+    """Overrides of this cell, as for ``-o``: ``"table.key=value"``."""
     scale: dict[str, list[str]] = field(factory=dict)
     """Further overrides at one scale: ``scale.laptop = ["table.key=value"]``."""
 
@@ -55,27 +55,27 @@ class StudyConfig:
 
     kind: Literal["study"]
     name: str = field(default="", validator=_name)
-    """The file's name without its ending, unless the file says otherwise."""
+    """The name; by default the file's name without its extension."""
     phase: str = ""
     """Phase of the study."""
     description: str = ""
-    """One line for people."""
+    """A one-line description."""
     factors: list[str] = field(validator=[filled, unique])
     """Allowed differences between cells: ``world_model``, ``policy``, or keys (``table.key``)."""
     cells: dict[str, CellConfig] = field()
-    """The experiments, by their names in tables and pictures."""
+    """The experiments, by their names in tables and figures."""
 
     @cells.validator
     def _several(self, _: object, value: dict[str, CellConfig]) -> None:
         if len(value) < 2:
-            raise ValueError("a study compares two cells or more")
+            raise ValueError("a study needs at least two cells")
         for name in value:
             _name(self, None, name)
 
 
 @attrs.frozen(kw_only=True)
 class Study:
-    """Checked experiments by the names of their cells; ``differences`` are the declared ones."""
+    """A checked study, its experiments by cell; ``differences`` are the declared ones."""
 
     name: str
     phase: str
@@ -86,17 +86,17 @@ class Study:
 
 
 def is_study(path: Path) -> bool:
-    """Whether the file is of kind ``"study"``. Raises ``UserError`` if it cannot be read."""
+    """Whether the file has the kind ``"study"``. Raises ``UserError`` if it cannot be read."""
     return toml.read(path).tree.get("kind") == "study"
 
 
 def load_study(
     path: Path, *, scale: str | None = None, overrides: Sequence[str] = (), data: str | None = None
 ) -> Study:
-    """Read a study and its experiments; scale, overrides and data are laid over every cell.
+    """Read a study and its experiments; scale, overrides and data apply to every cell.
 
-    Raises ``UserErrors`` for mistakes in the file or an experiment, and if cells differ in more
-    than the declared factors.
+    Raises ``UserErrors`` for mistakes in the file or an experiment, and ``UserError`` if cells
+    differ in more than the declared factors.
     """
     document, file = toml.read(path), toml.display(path)
     document.tree.setdefault("name", path.stem)
@@ -120,8 +120,8 @@ def load_study(
         raise UserError(what, where=where, remedy=remedy)
     runs = [(e.name, config_hash(e)) for e in experiments]
     if len(set(runs)) < len(runs):
-        what = "two cells are one run: they differ in nothing that changes results"
-        remedy = "remove one of the two, or let them differ in a factor"
+        what = "two cells are the same run: they differ in no key that changes results"
+        remedy = "remove one of them, or let them differ in a factor"
         raise UserError(what, where=where, remedy=remedy)
     own = {key: getattr(config, key) for key in ("name", "phase", "description", "factors")}
     return Study(**own, cells=cells, differences=declared)

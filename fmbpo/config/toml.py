@@ -1,14 +1,13 @@
-"""Experiment files to one tree of plain values, with the origin of every value.
+"""From experiment files to one tree of plain values, with the origin of every value.
 
 ``extends = ["base/x.toml"]``
-    Paths relative to the file that has it. Tables merge; values and arrays replace. A later file
-    wins over an earlier one, a file wins over those that it extends; a file reached twice
-    counts once, at its first place. ``name``, ``aliases`` and ``description`` belong to one file
-    and are not inherited. Cycles are errors.
+    Paths relative to this file. Tables merge; values and arrays replace. A later file wins over an
+    earlier one, and a file wins over those that it extends. A file reached twice counts once, at
+    its first place. ``name``, ``aliases`` and ``description`` are not inherited. Cycles are errors.
 ``[scale.NAME.table]``
-    Values for one scale, laid over the rest when that scale is chosen.
+    Values for one scale, which override the rest if this scale is chosen.
 ``-o table.key=value``
-    Overrides, laid over everything else.
+    Overrides, which win over everything else.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ _OWN_KEYS = ("name", "aliases", "description")
 NOT_IN_OVERLAY = ("extends", "scale", "name", "aliases", "kind")
 """Keys that cannot depend on the scale."""
 DEEPEST = 100
-"""The deepest nesting of tables and arrays, and the most parts of an override's key."""
+"""The deepest nesting of tables and arrays, also in the key of an override."""
 _KEY = re.compile(rf"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){{,{DEEPEST - 1}}}")
 _WORD = re.compile(r"[A-Za-z_./~][A-Za-z0-9_./~+:@-]*")
 
 
 @attrs.define
 class Document:
-    """Merged values: ``tree`` of tables, ``origin`` of every value by its dotted key path."""
+    """Merged values: the ``tree`` of tables, and the ``origin`` of each value by its key path."""
 
     tree: dict[str, Any] = attrs.field(factory=dict)
     origin: dict[str, str] = attrs.field(factory=dict)
@@ -65,18 +64,15 @@ class Document:
 
 
 def display(path: Path) -> str:
-    """The path as a person would type it: relative if it lies below the working directory."""
-    absolute = Path(os.path.abspath(path))
-    try:
-        return str(absolute.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    """The path as a user would type it: relative if it is inside the working directory."""
+    absolute, here = Path(os.path.abspath(path)), Path.cwd()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
 
 
 def read(path: Path) -> Document:
     """The file with everything that it extends; ``[scale]`` tables stay as they are.
 
-    Raises ``UserError`` for a file that is missing or no TOML, and for cycles.
+    Raises ``UserError`` if a file is missing or is not TOML, and for cycles.
     """
     document = Document()
     _visit(path, document, [], set(), "")
@@ -86,12 +82,12 @@ def read(path: Path) -> Document:
 def _visit(
     path: Path, document: Document, chain: list[Path], done: set[Path], mentioned: str
 ) -> None:
-    """Lay the file over the document, after the files that it extends and that are not ``done``."""
+    """Lay the file over the document, after the files that it extends; skip files in ``done``."""
     real = Path(os.path.realpath(path))
     if real in chain:
-        circle = " -> ".join(display(p) for p in [*chain[chain.index(real) :], real])
-        what = f"the files extend each other in a circle: {circle}"
-        remedy = "remove one `extends` of the circle"
+        cycle = " -> ".join(display(p) for p in [*chain[chain.index(real) :], real])
+        what = f"the files extend each other in a cycle: {cycle}"
+        remedy = "remove one `extends` from the cycle"
         raise UserError(what, where=mentioned, remedy=remedy)
     if real in done:
         return
@@ -120,16 +116,16 @@ def _parse(path: Path, mentioned: str) -> dict[str, Any]:
         raise UserError(f"no such file: {label}", where=mentioned, remedy=remedy) from None
     except OSError as error:
         raise UserError(f"cannot be read: {error}", where=label, remedy="is it a file?") from None
-    except ValueError as error:  # no UTF-8, or no TOML
+    except ValueError as error:  # not UTF-8, or not TOML
         remedy = "quote strings; save it as UTF-8 without a byte-order mark"
         raise UserError(f"not TOML: {error}", where=label, remedy=remedy) from None
 
 
 def _loads(text: str, where: str) -> dict[str, Any]:
-    """The text's table; raises ``TOMLDecodeError``, or ``UserError`` beyond TOML's limits.
+    """The text's table; raises ``TOMLDecodeError``, or ``UserError`` for values beyond the limits.
 
-    TOML promises integers of 64 bits and lets a reader limit the depth. Without a limit, a few
-    kilobytes exhaust the stack of any function that walks or prints the table.
+    TOML guarantees integers of 64 bits. Without a limit of the depth, a few kilobytes exhaust the
+    stack of any function that walks or prints the table.
     """
     try:
         table = tomli.loads(text)
@@ -137,14 +133,14 @@ def _loads(text: str, where: str) -> dict[str, Any]:
     except tomli.TOMLDecodeError:
         raise
     except (RecursionError, ValueError):  # also Python's own, of integers with thousands of digits
-        what = f"an integer of more than 64 bits, or values more than {DEEPEST} deep in each other"
+        what = f"an integer has more than 64 bits, or values are nested more than {DEEPEST} deep"
         remedy = "write a smaller number, or a float; look for extra brackets or dots"
         raise UserError(what, where=where, remedy=remedy) from None
     return table
 
 
 def _measure(value: Any, deepest: int) -> None:
-    """``ValueError`` if an integer is too large, or something lies too deep."""
+    """Raise ``ValueError`` if an integer is too large or the nesting is too deep."""
     if deepest < 0 or (type(value) is int and not -(2**63) <= value < 2**63):
         raise ValueError
     inside = value.values() if isinstance(value, dict) else value
@@ -160,7 +156,7 @@ def scales(document: Document) -> list[str]:
         wrong = [f"scale.{name}" for name, inner in table.items() if not isinstance(inner, dict)]
     if wrong:
         raise UserError(
-            "`scale` holds tables of values for a scale",
+            "`scale` must hold a table of values per scale",
             where=f"{document.origin.get(wrong[0], '')}: {wrong[0]}",
             remedy="write [scale.NAME.TABLE] in the file, and choose a scale with --scale NAME",
         )
@@ -168,7 +164,7 @@ def scales(document: Document) -> list[str]:
 
 
 def apply_scale(document: Document, name: str) -> None:
-    """Lay ``[scale.name]`` over the rest, if it is defined, and drop every ``[scale]`` table."""
+    """Lay ``[scale.name]`` over the rest, if it exists, and drop every ``[scale]`` table."""
     defined = scales(document)
     table = document.tree.pop("scale", {})
     inner = {k: document.origin.pop(k) for k in list(document.origin) if k.split(".")[0] == "scale"}
@@ -185,10 +181,10 @@ def apply_scale(document: Document, name: str) -> None:
 
 
 def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
-    """Lay ``key.path=value`` strings over the document, the last winning.
+    """Lay ``key.path=value`` strings over the document; the last one wins.
 
-    A value is read as TOML (``3``, ``0.5``, ``true``, ``"text"``, ``[1, 2]``), and otherwise as a
-    string if it is a plain word or path. Raises ``UserError`` for anything else.
+    A value is TOML (``3``, ``0.5``, ``true``, ``"text"``, ``[1, 2]``), or a plain word or path,
+    which is a string. Raises ``UserError`` for anything else.
     """
     for text in overrides:
         path, value = parse_override(text)
@@ -198,14 +194,13 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
             if not isinstance(node, dict):
                 what, remedy = f"{key} is a value and has no keys", f"override {key} itself"
                 raise UserError(what, where=f"-o {text}", remedy=remedy)
-        table: Any = value
         for key in reversed(path):
-            table = {key: table}
-        document.lay(table, OVERRIDE)
+            value = {key: value}
+        document.lay(value, OVERRIDE)
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
-    """``"a.b=3"`` to ``(["a", "b"], 3)``; raises ``UserError`` for bad syntax."""
+    """``"a.b=3"`` -> ``(["a", "b"], 3)``; raises ``UserError`` for bad syntax."""
     where = f"-o {_short(text)}"
     key, equals, raw = (part.strip() for part in text.partition("="))
     if not equals or not _KEY.fullmatch(key):
@@ -219,7 +214,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     except tomli.TOMLDecodeError:
         parsed = {"value": raw} if _WORD.fullmatch(raw) else {}
     if list(parsed) != ["value"]:
-        what = f"{_short(raw)!r} is no TOML value"
+        what = f"{_short(raw)!r} is not a TOML value"
         remedy = """quote a string for TOML and for the shell: -o 'table.key="some text"'"""
         raise UserError(what, where=where, remedy=remedy)
     return path, parsed["value"]

@@ -1,6 +1,6 @@
 """Validators of single fields, for ``attrs.field(validator=...)``.
 
-Unlike those of attrs, they do not repeat the key and the value, which every message names anyway.
+Unlike those of attrs, they do not name the key and the value, which every message already names.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ Validator: TypeAlias = Callable[[object, object, Any], None]
 
 
 def _every(good: Callable[[float], bool], wanted: str) -> Validator:
-    """For the value itself, every element of an array, or every value of a table."""
+    """A validator of the value itself, every element of an array, or every value of a table."""
 
     def check(_: object, __: object, value: Any) -> None:
         numbers = value.values() if isinstance(value, dict) else value
@@ -27,8 +27,8 @@ non_negative = _every(lambda x: x >= 0, "must not be negative")
 
 
 def within(low: float, high: float, *, open_low: bool = False) -> Validator:
-    """From ``low`` to ``high``, both included (but not ``low`` itself if ``open_low``)."""
-    wanted = f"must lie in {'(' if open_low else '['}{low}, {high}]"
+    """From ``low`` to ``high``, both included; ``open_low`` excludes ``low``."""
+    wanted = f"must be in {'(' if open_low else '['}{low}, {high}]"
     return _every(lambda x: low <= x <= high and not (open_low and x == low), wanted)
 
 

@@ -1,2 +1,1 @@
-"""Network blocks and formulas that plugins share. They import this part of the core and
-``fmbpo.hookspecs``, and no other."""
+"""Network blocks and formulas that plugins share; they import these and ``fmbpo.hookspecs``."""

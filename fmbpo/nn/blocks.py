@@ -1,4 +1,4 @@
-"""Layers of TD-MPC2's world model (arXiv 2310.16828) and PWM's actor and critic (2407.02466)."""
+"""Layers of TD-MPC2's world model (arXiv 2310.16828) and of PWM's actor and critic (2407.02466)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIMPLEX_DIM = 8
 
 
 def simnorm(x: Tensor, group: int = SIMPLEX_DIM) -> Tensor:
-    """Softmax over groups: ``[..., D]`` -> ``[..., D]``, each group of ``group`` on the simplex."""
+    """Softmax over groups of ``group`` entries: ``[..., D]`` -> ``[..., D]``."""
     groups: Tensor = x.reshape(*x.shape[:-1], -1, group)
     return groups.softmax(-1).flatten(-2)
 
@@ -32,7 +32,7 @@ class SimNorm(nn.Module):
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A Linear with the world model's initialisation: truncated normal 0.02, zero bias."""
+    """A Linear with the world model's initialisation: truncated normal (σ = 0.02), zero bias."""
     layer = nn.Linear(inputs, outputs)
     nn.init.trunc_normal_(layer.weight, std=0.02)
     nn.init.zeros_(layer.bias)
@@ -56,9 +56,7 @@ class NormedLinear(nn.Module):
 
 def normed_mlp(inputs: int, units: Sequence[int], last: nn.Module) -> nn.Sequential:
     """NormedLinear blocks of the given widths, then ``last``."""
-    widths = [inputs, *units]
-    blocks = [NormedLinear(a, b) for a, b in pairwise(widths)]
-    return nn.Sequential(*blocks, last)
+    return nn.Sequential(*(NormedLinear(a, b) for a, b in pairwise([inputs, *units])), last)
 
 
 def plain_mlp(inputs: int, units: Sequence[int], outputs: int) -> nn.Sequential:
@@ -74,8 +72,8 @@ class TaskEmbedding(nn.Module):
     """A learned row per task, of norm at most 1.
 
     The look-up limits the norm, and ``project`` writes the limited rows back after every update.
-    (TD-MPC2 uses ``nn.Embedding(max_norm=1)``, which writes to its weight in the forward pass, so
-    that it cannot be compiled or mapped.)
+    (TD-MPC2's ``nn.Embedding(max_norm=1)`` writes to its weight in the forward pass, so it cannot
+    be compiled or mapped.)
     """
 
     def __init__(self, tasks: int, width: int) -> None:
@@ -88,7 +86,7 @@ class TaskEmbedding(nn.Module):
         return row + (self.project(row) - row).detach()
 
     def project(self, rows: Tensor) -> Tensor:
-        """``[..., E]``, longer rows scaled down to norm 1; no gradient."""
+        """``[..., E]`` with longer rows scaled to norm 1; no gradient."""
         rows = rows.detach()
         norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
         limited: Tensor = rows * (1.0 / (norm + 1e-7)).clamp(max=1.0)
@@ -98,7 +96,7 @@ class TaskEmbedding(nn.Module):
 def freeze(module: nn.Module) -> None:
     """Stop every parameter from learning; gradients still flow through to the inputs.
 
-    Existing gradients are dropped: an optimiser steps wherever it finds one.
+    Existing gradients are removed, since an optimiser would still apply them.
     """
     module.requires_grad_(False)
     module.zero_grad(set_to_none=True)

@@ -10,16 +10,15 @@ from torch import Tensor
 Solver: TypeAlias = Literal["euler", "midpoint", "heun", "rk4"]
 
 STAGES: dict[Solver, int] = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
-"""Velocity evaluations per sub-step; for all four this is also the order of convergence."""
+"""Velocity evaluations per sub-step; for all four, this is also the order of convergence."""
 
 Velocity: TypeAlias = Callable[[Tensor, float], Tensor]
 """``(x, τ) -> dx/dτ``; τ is a Python float because the grid is fixed."""
 
 
 def evaluations(solver: Solver, substeps: int, *, open_end: bool = False) -> int:
-    """Velocity evaluations that ``integrate`` makes."""
-    lands_on_end = solver in ("heun", "rk4")
-    return STAGES[solver] * substeps - int(open_end and lands_on_end)
+    """Number of velocity evaluations of ``integrate``."""
+    return STAGES[solver] * substeps - int(open_end and solver in ("heun", "rk4"))
 
 
 def integrate(
@@ -28,8 +27,7 @@ def integrate(
     """Carry ``x`` from τ = 0 to τ = 1 in ``substeps`` equal steps.
 
     ``open_end``: the field is not defined at τ = 1 (the endpoint parameterisation divides by
-    1 - τ). The one stage at τ = 1 then re-uses the stage before it: Heun's last sub-step becomes
-    Euler's.
+    1 - τ), so the stage at τ = 1 re-uses the stage before it: Heun's last sub-step becomes Euler's.
     """
     h = 1.0 / substeps
     for k in range(substeps):

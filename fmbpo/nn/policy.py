@@ -11,9 +11,9 @@ from fmbpo.hookspecs import Imagined, Metrics, Task
 class LogStd(nn.Module):
     """A state-independent log standard deviation with a floor, one per action dimension.
 
-    Below the floor the value is the floor and the gradient still passes; ``project`` writes the
-    floor back after every update, so that a parameter at the floor can rise again at once (PWM's
-    ``clamp_std`` does both in place).
+    Below the floor, the value is the floor and the gradient still passes. ``project`` clamps the
+    parameter after every update, so it can rise again at once (PWM's ``clamp_std`` does both in
+    place).
     """
 
     def __init__(self, width: int, initial: float, floor: float) -> None:
@@ -32,7 +32,7 @@ class LogStd(nn.Module):
 
 
 def policy_input(z: Tensor, task: Task, with_embedding: bool) -> Tensor:
-    """``z_BD``, followed by the task embedding on request: ``[B, D]`` or ``[B, D + E]``."""
+    """``[B, D]`` latents, or ``[B, D + E]`` with the task embedding appended."""
     return torch.cat([z, task.embedding_BE], -1) if with_embedding else z
 
 

@@ -25,8 +25,7 @@ def model_rollout(step: Step, z: Tensor, partner: ChooseAction, noise: Tensor) -
 def policy_rollout(
     act: Act, z: Tensor, partner: AnswerAction, noise: Tensor, *, detach: bool = True
 ) -> Rollout:
-    """A policy's rollout: ``act`` sees the latent, by default without its gradient; ``partner``
-    answers."""
+    """A policy's rollout: ``act`` sees latents (detached if ``detach``), ``partner`` answers."""
 
     def choose(t: int, z: Tensor) -> Tensor:
         return act(z.detach() if detach else z, noise[t])

@@ -21,17 +21,15 @@ def symexp(x: Tensor) -> Tensor:
 
 
 def two_hot(reward: Tensor) -> Tensor:
-    """``[...]`` rewards -> ``[..., 101]`` weights of the two bins around ``symlog(reward)``.
-
-    Values beyond the outer bins are clamped to them.
-    """
+    """``[...]`` rewards -> ``[..., 101]`` weights of the two bins around ``symlog(reward)``, which
+    is clamped to the outer bins."""
     position = (symlog(reward).clamp(LOW, HIGH) - LOW) / STEP
     bins = torch.arange(BINS, device=reward.device, dtype=reward.dtype)
     return (1.0 - (position.unsqueeze(-1) - bins).abs()).clamp(min=0.0)
 
 
 def decode_symlog(logits: Tensor) -> Tensor:
-    """``[..., 101]`` logits -> ``[...]`` expected symlog reward (softmax expectation)."""
+    """``[..., 101]`` logits -> ``[...]`` symlog reward (softmax expectation)."""
     bins = torch.linspace(LOW, HIGH, BINS, device=logits.device, dtype=logits.dtype)
     return (logits.softmax(-1) * bins).sum(-1)
 

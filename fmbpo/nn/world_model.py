@@ -1,12 +1,12 @@
 """Shared by the world models of the study: embedding, encoder, reward head, and the loss.
 
-They differ in their dynamics alone, so that a comparison compares dynamics.
+The world models differ in their dynamics only, so a comparison compares dynamics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import attrs
 import torch
@@ -45,7 +45,7 @@ class WorldModelConfig:
     reward_loss: Literal["two_hot", "logit_mse"] = attrs.field(
         default="two_hot", validator=in_(["two_hot", "logit_mse"])
     )
-    """Two-hot cross-entropy, or PWM's released one: each logit's squared distance to the reward."""
+    """Two-hot cross-entropy, or PWM's released loss: each logit's squared error from the reward."""
     rho: float = attrs.field(default=0.99, validator=and_(gt(0.0), attrs.validators.le(1.0)))
     """Weight of step t of a sub-trajectory is ρ^t."""
 
@@ -57,9 +57,9 @@ SMALL: dict[str, Any] = {"encoder_units": [16], "units": [16, 16], "latent_dim":
 class LatentWorldModel(nn.Module):
     """Embedding, encoder ``E(o, e)``, dynamics ``D``, reward head ``R(z, e, a)``.
 
-    Input orders are TD-MPC2's, on which its checkpoints depend: encoder ``[o, e]``, dynamics and
-    reward ``[z, e, a]``; ``extra_inputs`` columns follow them in the dynamics alone. These end in
-    SimNorm or, with ``linear_dynamics``, in a plain Linear.
+    The input orders are those of TD-MPC2's checkpoints: encoder ``[o, e]``, dynamics and reward
+    ``[z, e, a]``. In the dynamics, ``extra_inputs`` columns follow. The dynamics end in SimNorm or,
+    if ``linear_dynamics``, in a plain Linear.
     """
 
     simplex_dim = SIMPLEX_DIM
@@ -78,26 +78,22 @@ class LatentWorldModel(nn.Module):
         self.config = config
         self.latent_dim, self.task_dim = config.latent_dim, config.task_dim
         step_inputs = config.latent_dim + config.task_dim + dims.action
-
-        def to_simplex() -> NormedLinear:
-            return NormedLinear(hidden, config.latent_dim, SimNorm())
-
         self.task_embedding = TaskEmbedding(dims.tasks, config.task_dim)
-        hidden = config.encoder_units[-1]
-        self.encoder = normed_mlp(dims.obs + config.task_dim, config.encoder_units, to_simplex())
-        hidden = config.units[-1]
-        last = linear(hidden, config.latent_dim) if linear_dynamics else to_simplex()
+        last: nn.Module = NormedLinear(config.encoder_units[-1], config.latent_dim, SimNorm())
+        self.encoder = normed_mlp(dims.obs + config.task_dim, config.encoder_units, last)
+        ends = config.units[-1], config.latent_dim
+        last = linear(*ends) if linear_dynamics else NormedLinear(*ends, SimNorm())
         self.dynamics = normed_mlp(step_inputs + extra_inputs, config.units, last)
-        head = nn.Linear(hidden, two_hot.BINS)
+        head = nn.Linear(config.units[-1], two_hot.BINS)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self.reward = normed_mlp(step_inputs, config.units, head)
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Parameters of an MLP world model of the same sizes as this model's own.
+        """This model's parameters from those of an MLP world model of the same sizes.
 
-        The further input columns of the dynamics are 0, so that the first network evaluation
-        equals the MLP model's. Raises ``ValueError`` if names or shapes do not fit.
+        The extra input columns of the dynamics are 0, so the first network evaluation equals the
+        MLP model's. Raises ``ValueError`` if names or shapes do not fit.
         """
         own = {name: list(p.shape) for name, p in self.named_parameters()}
         adopted, first = dict(weights), "dynamics.0.linear.weight"
@@ -122,7 +118,7 @@ class LatentWorldModel(nn.Module):
         return z
 
     def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Parameters after an update, the task embedding's rows of norm at most 1."""
+        """Parameters after an update, with the task embedding's rows scaled to norm at most 1."""
         name = "task_embedding.weight"
         return {**params, name: self.task_embedding.project(params[name])}
 
@@ -140,21 +136,17 @@ def _expand(embedding: Tensor, like: Tensor) -> Tensor:
     return embedding.expand(*like.shape[:-1], embedding.shape[-1])
 
 
-Advance: TypeAlias = Callable[[int, Tensor, Task], Tensor]
-"""``(t, z_BD, task) -> next z_BD``: the model's step t, on its own prediction."""
-
-Errors: TypeAlias = Callable[[Tensor, Tensor, Tensor, Task], Tensor]
-"""``(source_HBD, predicted_HBD, target_HBD, task) -> error_H``: the dynamics' error at each step,
-from the latent it stepped from, the latent it reached, and the encoded real next observation."""
-
-
 def sub_trajectory_loss(
-    module: LatentWorldModel, batch: Batch, advance: Advance, errors: Errors
+    module: LatentWorldModel,
+    batch: Batch,
+    advance: Callable[[int, Tensor, Task], Tensor],
+    errors: Callable[[Tensor, Tensor, Tensor, Task], Tensor],
 ) -> tuple[Tensor, Metrics]:
-    """TD-MPC2's model loss over a sub-trajectory, with the plugin's own error of the dynamics.
+    """TD-MPC2's model loss over a sub-trajectory, with the plugin's error of the dynamics.
 
     ``L = c_z mean_t ρ^t error_t + c_r mean_t ρ^t CE(R(z_t, a_t), two_hot(symlog r_t))`` with
-    ``z_0 = E(o_0)``, ``z_{t+1}`` from ``advance``, targets ``sg E(o_{t+1})``.
+    ``z_0 = E(o_0)``, ``z_{t+1} = advance(t, z_t, task)`` (``[B, D]``), and ``error_H =
+    errors(z_HBD, z_next_HBD, target_HBD, task)`` with targets ``sg E(o_{t+1})``.
     """
     config = module.config
     task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))

@@ -1,4 +1,4 @@
-"""The algorithm: PWM (Georgiev et al. 2024, arXiv 2407.02466), whatever its plugins are.
+"""The algorithm, PWM (Georgiev et al. 2024, arXiv 2407.02466), for any plugins.
 
 Start with ``policy``, a whole policy update from top to bottom.
 """

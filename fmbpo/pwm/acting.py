@@ -1,4 +1,4 @@
-"""Trained policies that act: T of them stacked, each in its own task."""
+"""Trained policies as actors: T of them stacked, each in its own task."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fmbpo.pwm.pair import Pair
 
 @attrs.frozen(eq=False)
 class Actors:
-    """T policies behind the encoders of their world models; parameters are stacked along T.
+    """T policies on the latents of their world models; parameters are stacked along T.
 
-    An empty ``model`` stands for the module's own parameters, which all of them share.
+    If ``model`` is empty, all policies share the module's parameters.
     """
 
     pair: Pair
@@ -28,15 +28,14 @@ class Actors:
 
     @torch.no_grad()
     def act(self, obs_TEO: NDArray[np.float32], _step: int = 0) -> NDArray[np.float32]:
-        """Deterministic actions ``[T, E, A]`` for observations of E episodes each (an ``Act`` of
-        ``fmbpo.tasks.vector``)."""
+        """Deterministic actions ``[T, E, A]``: an ``Act`` of ``fmbpo.tasks.vector``."""
         obs = torch.from_numpy(obs_TEO).to(self.index_T.device)
         action = vmap(self._one)(self.policy, self.model, obs, *self.rows(obs_TEO.shape[1]))
         result: NDArray[np.float32] = action.cpu().numpy()
         return result
 
     def rows(self, count: int) -> tuple[Tensor, Tensor]:
-        """Indices ``[T, E]`` and masks ``[T, E, A]`` of so many episodes each."""
+        """Indices ``[T, E]`` and masks ``[T, E, A]``, for E = ``count`` episodes of each policy."""
         index, mask = self.index_T.unsqueeze(1), self.mask_TA.unsqueeze(1)
         return index.expand(-1, count), mask.expand(-1, count, -1)
 

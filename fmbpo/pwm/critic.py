@@ -12,7 +12,7 @@ from fmbpo.pwm.optim import Params
 
 
 class Critic(nn.Module):
-    """One value function ``V(z)``: Linear -> Mish -> LayerNorm blocks, orthogonal weights."""
+    """A value function ``V(z)``: Linear -> Mish -> LayerNorm blocks with orthogonal weights."""
 
     def __init__(self, latent_dim: int, units: Sequence[int]) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Critic(nn.Module):
 
 
 def ensemble_values(critic: Critic, params: Params, z: Tensor) -> Tensor:
-    """Parameters stacked along C, ``z[..., D]`` -> ``[C, ...]``."""
+    """The values of all critics, parameters stacked along C: ``z[..., D]`` -> ``[C, ...]``."""
     values: Tensor = vmap(lambda p: functional_call(critic, p, (z,)))(params)
     return values
 

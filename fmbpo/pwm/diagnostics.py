@@ -1,4 +1,4 @@
-"""How good the actor's gradients are: signal to noise, norms by part, Jacobians of one step."""
+"""Quality of the actor's gradients: signal-to-noise ratio, norms by part, Jacobians of a step."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from fmbpo.pwm.pair import HookCall, Pair
 from fmbpo.pwm.policy import CellState, PolicyUpdate, Start
 
 PARTS = 4
-"""Mini-batches that the spread of a gradient is taken over."""
+"""Number of mini-batches for the variance of a gradient."""
 
 
 def diagnose(
     update: PolicyUpdate, state: CellState, start: Start, models: Params, seed: int
 ) -> dict[str, Tensor]:
-    """Measures ``[T]`` of every cell; nothing learns and no stream of the run is used.
+    """Measures ``[T]``, one per cell. Changes no parameter and draws from no generator of the run.
 
     ``esnr``: expected signal-to-noise ratio ``Σ E[g]² / Σ Var[g]`` of the actor's gradient over
-    mini-batches of the start states. ``grad_norm/PART``:
-    norms of its top-level parts. ``jacobian/...``: root mean squares over the batch of the
-    Frobenius norms of the first imagined step's Jacobians, estimated by vector-Jacobian products
-    with random normal vectors: of the next latent to the latent and to the action, of the action
-    to the latent and to the noise. ``growth``, of policies that have it: the factor by
-    which the policy's own sub-steps change the norm of such a vector.
+    mini-batches of the start states. ``grad_norm/PART``: norms of its top-level parts.
+    ``jacobian/...``: root mean squares over the batch of the Frobenius norms of the first imagined
+    step's Jacobians, estimated by vector-Jacobian products with random normal vectors: of the next
+    latent with respect to latent and action, and of the action with respect to latent and noise.
+    ``growth``, if the policy is ``Grows``: the factor by which its sub-steps change the norm of
+    such a vector.
     """
     grads = _part_gradients(update, state, start, models)
     found = {"esnr": _esnr(grads)}
@@ -56,7 +56,7 @@ def _part_gradients(update: PolicyUpdate, state: CellState, start: Start, models
 
 
 def _esnr(grads: Params) -> Tensor:
-    """``[T]``; the variance is unbiased, and a gradient without spread has no ratio (0)."""
+    """``[T]`` ratios with the unbiased variance; 0 if the variance is 0."""
     flat = torch.cat([g.flatten(2) for g in grads.values()], 2)
     spread = flat.var(1).sum(1) if flat.shape[1] > 1 else flat.new_zeros(len(flat))
     signal = flat.mean(1).square().sum(1)

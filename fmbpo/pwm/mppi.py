@@ -1,4 +1,4 @@
-"""Planning at test time in the learned world model: MPPI that a policy warm-starts.
+"""Planning at test time in the learned world model: MPPI, warm-started by a policy.
 
 Williams et al. 2015 (arXiv 1509.01149), as TD-MPC2 uses it (Hansen et al. 2024, arXiv 2310.16828).
 """
@@ -23,15 +23,15 @@ from fmbpo.pwm.pair import Pair, reward_decoder
 from fmbpo.tasks.vector import Act
 
 _ROWS = 65_536
-"""Candidates of all states that are imagined at once: a bound on the memory of a plan."""
+"""Largest number of candidates, of all states, imagined at once: a bound on the memory."""
 
 
 class PlanNoise(NamedTuple):
-    """Standard normals that one plan uses.
+    """Standard normals of one plan.
 
-    ``policy_HPBN``: of P - 1 rollouts, the first having none. ``model_IHBN``: I + 1 rows, for the
-    policy's rollouts and for each iteration; all candidates of a row share them, so that they
-    differ by their actions alone.
+    ``policy_HPBN``: of P - 1 rollouts, since the first has no noise. ``model_IHBN``: I + 1 rows,
+    for the policy's rollouts and for each iteration; all candidates of a row share them, so they
+    differ only in their actions.
     """
 
     policy_HPBN: Tensor
@@ -40,18 +40,18 @@ class PlanNoise(NamedTuple):
 
 
 class MPPI:
-    """Plans for one cell, a pure function; ``torch.func.vmap`` maps it over stacked cells.
+    """The plans of one cell, a pure function that ``torch.func.vmap`` maps over stacked cells.
 
     A sequence's score is ``Σ_{t<H} γ^t r̂_t + γ^H V(z_H)``, V the minimum over the critics.
     Departures from TD-MPC2:
 
     * V values z_H, not the mean of two Q-functions at the policy's action there;
     * the first action of the final mean is the decision, not an elite drawn by its weight;
-    * the policy's sequences come on top of the samples, not out of their number;
+    * the policy's sequences are added to the samples and do not replace some of them;
     * steps that the previous plan does not cover begin with the policy's deterministic actions,
       not 0;
-    * a score that is not finite never wins (there it counts as 0). If no candidate of a row has a
-      finite score, its plan is NaN, which the simulator refuses: better than a random action.
+    * a score that is not finite never wins (in TD-MPC2, it counts as 0). If no candidate of a row
+      has a finite score, its plan is NaN, which the simulator rejects: better than a random action.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class MPPI:
         learning: PolicyLearningConfig,
         conventions: ConventionsConfig,
     ) -> None:
-        """``learning`` and ``conventions``: those that the critics learned with."""
+        """``learning`` and ``conventions``: those of the critics' training."""
         self.pair, self.critic = pair, critic
         self.planning, self.discount = planning, learning.discount
         self._decode = reward_decoder(conventions)
@@ -95,9 +95,8 @@ class MPPI:
         """The plan ``[H, B, A]`` from each observation; its first action is the decision.
 
         Args:
-            policy, critics, model: parameters, the critics' stacked along C; an empty ``model``
-                stands for the module's own.
-            previous_HBA: the plan of the step before; as an episode begins, of 0 rows.
+            policy, critics, model: parameters (critics stacked along C; empty ``model``: shared).
+            previous_HBA: the plan of the previous step; 0 rows at the start of an episode.
         """
         s = self.planning
         z, task = self.pair.begin(model, obs_BO, index_B, mask_BA)
@@ -117,7 +116,7 @@ class MPPI:
             mean_HBA = (weight_KB1 * elites_HKBA).sum(1)
             variance_HBA = (weight_KB1 * (elites_HKBA - mean_HBA.unsqueeze(1)).square()).sum(1)
             std_HBA = variance_HBA.sqrt().clamp(s.min_std, s.max_std)
-        return mean_HBA.clamp(-1.0, 1.0)  # weights may sum to a rounding more than 1
+        return mean_HBA.clamp(-1.0, 1.0)  # by rounding, weights may sum to more than 1
 
     def _policy_actions(
         self, policy: Params, model: Params, z_BD: Tensor, task: Task, noise: PlanNoise
@@ -130,7 +129,7 @@ class MPPI:
 
         def choose(t: int) -> Tensor:
             action = self.pair.act(policy, z, task, noise_HPBN[t].flatten(0, 1))
-            # If the model diverges, the policy's answer must not become the samples' mean.
+            # If the model diverges, a NaN action must not become the samples' mean.
             return action.nan_to_num(0.0)
 
         actions = [choose(0)]
@@ -149,29 +148,23 @@ class MPPI:
         actions_HNBA: Tensor,
         noise_HBN: Tensor,
     ) -> Tensor:
-        """``[N, B]`` scores of N sequences a row, as one batch of N * B; -inf where not finite."""
+        """``[N, B]`` scores of N sequences per row, in one batch of N * B; -inf if not finite."""
         horizon, count, rows, _ = actions_HNBA.shape
         z, task = _repeated(z_BD, count), Task(*(_repeated(x, count) for x in task))
         score = z.new_zeros(count * rows)
         for t, action in enumerate(actions_HNBA.flatten(1, 2)):
-            step_noise = _repeated(noise_HBN[t], count)
-            step = self.pair.step(model, z, action, task, step_noise)
-            z = step.z_BD
-            score = score + self.discount**t * self._decode(step.reward_logits_BR)
-        value = lowest_value(self.critic, critics, z)
-        score = score + self.discount**horizon * value
+            z, logits = self.pair.step(model, z, action, task, _repeated(noise_HBN[t], count))
+            score = score + self.discount**t * self._decode(logits)
+        score = score + self.discount**horizon * lowest_value(self.critic, critics, z)
         return torch.where(score.isfinite(), score, -torch.inf).reshape(count, rows)
 
 
 def mppi_act(mppi: MPPI, actors: Actors, critics: Params, seed: int) -> Act:
-    """Decisions of T stacked cells, each by its plan: for ``EpisodeRunner.run``.
+    """The planned actions of T stacked cells, as an ``Act`` for ``EpisodeRunner.run``.
 
-    Step 0 begins anew: no plan, and the noise from ``seed`` again. All cells see the same noise,
-    as they see the same initial states: they compare in pairs, and a cell's actions do not depend
-    on the cells beside it.
-
-    Args:
-        critics: parameters stacked along T, and along C behind it.
+    ``critics``: parameters stacked along T, then C. Step 0 discards the plans and restarts the
+    noise from ``seed``. All cells get the same noise, as they get the same initial states: their
+    returns can be paired, and a cell's actions do not depend on the other cells.
     """
     generator = torch.Generator()
     mask_TA, device = actors.mask_TA, actors.index_T.device
@@ -198,5 +191,5 @@ def mppi_act(mppi: MPPI, actors: Actors, critics: Params, seed: int) -> Act:
 
 
 def _repeated(x: Tensor, count: int) -> Tensor:
-    """``[B, ...]`` -> ``[count * B, ...]``, the whole batch again and again."""
+    """``[B, ...]`` -> ``[count * B, ...]``, the whole batch ``count`` times."""
     return x.expand(count, *x.shape).flatten(0, 1)

@@ -1,7 +1,7 @@
 """Gradients, clipping and Adam as pure functions over dictionaries of tensors.
 
-Pure so that a whole update can be compiled and mapped over stacked parameters; the arithmetic is
-``torch.optim.Adam``'s (arXiv 1412.6980) and ``torch.nn.utils.clip_grad_norm_``'s.
+A whole update can thus be compiled and mapped over stacked parameters. The arithmetic is that of
+``torch.optim.Adam`` (arXiv 1412.6980) and ``torch.nn.utils.clip_grad_norm_``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ def gradient(
 ) -> tuple[Params, A]:
     """Gradient of ``loss(params, *args) -> (loss, auxiliary)`` and the auxiliary output, detached.
 
-    ``stacked``: every argument has a leading dimension of cells; ``loss`` is written for one cell
-    and mapped, and each cell gets its own gradient (cells do not see each other, so the gradient
-    of the sum is the stack of the gradients).
+    ``stacked``: every argument has a leading dimension of cells, over which ``loss`` is mapped.
+    Cells are independent, so the gradient of the sum is the stack of the cells' gradients.
 
     Eager mode differentiates with ``torch.autograd.grad``: ``torch.func.grad`` keeps its result
-    differentiable, for which PyTorch swaps fused backward kernels for long chains of elementwise
-    ones (a fifth of the processor time of a policy update). Compiled mode needs
-    ``torch.func.grad``, and the compiler fuses the chains again.
+    differentiable, for which PyTorch replaces fused backward kernels with chains of elementwise
+    ones (a fifth of the CPU time of a policy update). Compiled mode needs ``torch.func.grad``, and
+    the compiler fuses the chains again.
     """
     if torch.compiler.is_compiling():
         pure = grad(loss, has_aux=True)
@@ -57,7 +56,7 @@ class AdamState(NamedTuple):
 
 
 def adam_init(params: Params) -> AdamState:
-    """Zero moments."""
+    """Zero moments, no steps."""
     some = next(iter(params.values()))
     return AdamState(
         {k: torch.zeros_like(v) for k, v in params.items()},
@@ -74,7 +73,7 @@ def adam_step(
     betas: Sequence[float],
     scales: Mapping[str, float] | None = None,
 ) -> tuple[Params, AdamState]:
-    """One step of the parameters that ``state`` has moments of.
+    """One Adam step of the parameters that have moments in ``state``.
 
     ``scales`` multiplies the learning rate (0-d) of single parameters.
     """
@@ -93,14 +92,14 @@ def adam_step(
 
 
 def clip(grads: Params, limit: float) -> tuple[Params, Tensor]:
-    """Scale to a global L2 norm of at most ``limit``; also returns the norm before (0-d)."""
+    """Scale to a global L2 norm of at most ``limit``; also returns the original norm (0-d)."""
     norm = torch.stack([g.square().sum() for g in grads.values()]).sum().sqrt()
     scale = (limit / (norm + 1e-6)).clamp(max=1.0)
     return {name: g * scale for name, g in grads.items()}, norm
 
 
 def projection(module: object) -> Callable[[Params], Params]:
-    """The module's own ``project``, or no change."""
+    """The module's ``project``, or the identity."""
     return module.project if isinstance(module, Projects) else lambda params: params
 
 

@@ -1,4 +1,4 @@
-"""The pair of plugins that an update composes, their hooks as functions of parameters."""
+"""The pair of plugins in an update, with their hooks as functions of parameters."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def reward_decoder(conventions: ConventionsConfig) -> Callable[[Tensor], Tensor]
 
 
 class HookCall(nn.Module):
-    """Lets ``functional_call`` put given parameters into a hook's module."""
+    """Calls a hook with given parameters in its module, by ``functional_call``."""
 
     def __init__(self, module: Module, hook: Callable[..., Any]) -> None:
         super().__init__()
@@ -44,8 +44,7 @@ class HookCall(nn.Module):
         return self.hook(self.module, *args)
 
     def with_params(self, params: Params, *args: Any) -> Any:
-        """The hook's result with ``params`` in place of the module's own parameters of the same
-        names; with none, the module's own."""
+        """The hook's result with ``params``; the module's own parameters replace missing ones."""
         if not params:
             return self.hook(self.module, *args)
         return functional_call(self, {f"module.{k}": v for k, v in params.items()}, args)
@@ -54,7 +53,7 @@ class HookCall(nn.Module):
 class Pair:
     """A world model and a policy. Their parameters are arguments: ``model`` and ``policy``.
 
-    An empty ``model`` stands for the module's own parameters, which stacked cells then share.
+    If ``model`` is empty, stacked cells share the module's parameters.
     """
 
     def __init__(

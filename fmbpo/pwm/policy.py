@@ -53,7 +53,7 @@ class ReturnScale(NamedTuple):
         return ReturnScale(like.new_zeros(()), like.new_ones(()), like.new_full((), 1e-4))
 
     def updated(self, return_B: Tensor) -> ReturnScale:
-        """With one more batch of returns (Chan's parallel variance)."""
+        """The state after one more batch of returns (Chan's parallel variance)."""
         n = return_B.shape[0]
         mean, variance = return_B.mean(), return_B.var(correction=0)
         total = self.seen + n
@@ -78,7 +78,7 @@ class CellState(NamedTuple):
 
     @staticmethod
     def initial(policy: Params, critics: Params) -> CellState:
-        """Given parameters, no history."""
+        """These parameters, without history."""
         like = next(iter(policy.values()))
         return CellState(
             policy, adam_init(policy), critics, adam_init(critics), ReturnScale.initial(like)
@@ -118,7 +118,7 @@ class PolicyUpdate:
         *,
         scale_returns: bool = True,
     ) -> None:
-        """``critic``: the module that the critics' parameters are put into."""
+        """``critic``: the module for the critics' parameters."""
         self.pair, self.critic = pair, critic
         self.learning, self.conventions = learning, conventions
         self.scale_returns = scale_returns
@@ -152,7 +152,7 @@ class PolicyUpdate:
     def actor_loss(
         self, policy: Params, critics: Params, scale: ReturnScale, start: Start, model: Params
     ) -> tuple[Tensor, tuple[Imagined, ReturnScale, Metrics]]:
-        """Roll the policy out in the world model, and let the plugin rate the imagined trajectory.
+        """Roll the policy out in the world model, and compute the plugin's loss of the trajectory.
 
         Gradients flow from the rewards and V(z_H) through the world model to the actions; the
         policy sees its latents without gradient (its own ``rollout`` decides). The return
@@ -219,8 +219,8 @@ class PolicyUpdate:
     # -- critic steps ------------------------------------------------------------------------
 
     def critic_loss(self, critics: Params, z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """One cell: mean squared error over the ensemble and a mini-batch ``z[..., D]``, twice: as
-        the loss and for the record."""
+        """One cell: mean squared error over the ensemble and a mini-batch ``z[..., D]``, twice: the
+        loss and a metric."""
         error = (ensemble_values(self.critic, critics, z) - target).square().mean()
         return error, error
 

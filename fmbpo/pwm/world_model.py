@@ -33,22 +33,23 @@ class WorldModelState(NamedTuple):
 
     @staticmethod
     def initial(params: Params, stale_embedding: bool = False) -> WorldModelState:
-        """Given parameters, no optimiser history.
+        """These parameters, without optimiser history.
 
         ``stale_embedding`` is PWM's released behaviour: the task embedding is in no optimiser, and
-        its gradient, never cleared, counts when the others are clipped.
+        its gradient, which is never cleared, counts when the others are clipped.
         """
-        stale = {k: torch.zeros_like(v) for k, v in params.items() if _is_embedding(k)}
-        learns = {k: v for k, v in params.items() if not (stale_embedding and _is_embedding(k))}
-        return WorldModelState(params, adam_init(learns), stale if stale_embedding else {})
+        held = [k for k in params if stale_embedding and k.startswith("task_embedding.")]
+        learns = {k: v for k, v in params.items() if k not in held}
+        stale = {k: torch.zeros_like(params[k]) for k in held}
+        return WorldModelState(params, adam_init(learns), stale)
 
 
 class WorldModelUpdate:
     """``update(state, batch, noise_HBN, learning_rate []) -> (state, metrics)``.
 
     Parameters whose name begins with ``encoder.`` learn at ``encoder_scale`` times the rate
-    (TD-MPC2). ``stacked``: state, batch and noise have a leading dimension of models, each of
-    which learns on its own.
+    (TD-MPC2). ``stacked``: state, batch and noise have a leading dimension of models, which learn
+    independently.
     """
 
     def __init__(
@@ -93,7 +94,3 @@ def model_rate(optimiser: ModelOptimiser, done: float, device: torch.device) -> 
     """The learning rate (0-d) when this share of the updates is done."""
     rate = linear_decay(optimiser.learning_rate, optimiser.final_learning_rate, done)
     return torch.tensor(rate, device=device)
-
-
-def _is_embedding(name: str) -> bool:
-    return name.startswith("task_embedding.")

@@ -1,7 +1,4 @@
-"""The contract checks for authors of plugins; comparisons with records of PWM and of the tasks.
-
-``parametrize_checks`` makes the contract checks a pytest file of four lines.
-"""
+"""Contract checks for authors of plugins; comparisons with recordings of PWM and of the tasks."""
 
 from __future__ import annotations
 
@@ -28,8 +25,8 @@ def parametrize_checks(
         name: the plugin's entry-point name.
         configs: settings to check the plugin with, on top of its own ``small`` ones.
         expected_failures: checks that fail in each of ``configs``, with the reason; if one passes,
-            its test fails. If a check fails in one configuration only, decorate another function
-            for that one.
+            its test fails. If a check fails in one configuration only, give that configuration its
+            own test function.
 
     Raises ``UserError`` for a group, a plugin, a setting or a check that does not exist, and for an
     empty list of configurations.
@@ -43,7 +40,7 @@ def parametrize_checks(
         raise UserError(f"no group {group!r}", remedy=f"known: {', '.join(kinds)}")
     tables = isinstance(configs, Sequence) and all(isinstance(c, Mapping) for c in configs)
     if not tables or not configs:
-        what = f"`configs` is {configs!r}, no list of settings"
+        what = f"`configs` is {configs!r}, which is not a list of settings"
         remedy = "write configs=[{...}, {...}], with {} for the plugin's small settings"
         raise UserError(what, where=f"checks of {name!r}", remedy=remedy)
     kind, expected = kinds[group], dict(expected_failures or {})
@@ -52,7 +49,7 @@ def parametrize_checks(
             f"no check {', '.join(sorted(unknown))}", remedy=f"known: {', '.join(CHECKS[kind])}"
         )
     component = load_plugin(kind, name)
-    # A mistake in the file is no failure of the plugin.
+    # A mistake in the test file is not a failure of the plugin.
     subjects = [subject_of(component, configured(component, config)) for config in configs]
 
     def case(subject: Subject, check: str) -> Callable[[], None]:
@@ -65,7 +62,7 @@ def parametrize_checks(
             if outcome.status == "failed":
                 pytest.fail(f"{check}\n{outcome.message}", pytrace=False)
             if check in expected:
-                what = f"{check} passes, and was expected to fail: {expected[check]}"
+                what = f"{check} passes, but was expected to fail: {expected[check]}"
                 pytest.fail(what, pytrace=False)
 
         return run

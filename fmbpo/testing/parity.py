@@ -1,9 +1,9 @@
 """Compares this code with a folder of recorded numbers: ``python -m fmbpo.testing.parity FOLDER``.
 
-For every recorded array, the largest distance to this engine's own result, in float32 and float64,
-relative to the array's largest entry. The bound in float32 is ``2e-5``; in float64 it is twice the
-distance of a float64 recomputation by PWM's own code from the (float32) record, plus 1e-7, and at
-most 2e-5.
+It prints, for every recorded array, the largest distance to this engine's result in float32 and in
+float64, relative to the array's largest entry. The bound in float32 is ``2e-5``. In float64 it is
+twice the distance between the (float32) recording and a float64 recomputation by PWM's own code,
+plus 1e-7, and at most 2e-5.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from fmbpo.testing.pwm_replay import replay
 
 TOLERANCE = 2e-5
 INPUTS = ("inputs", "wm_weights", "ac_init")
-"""Files of inputs, from which the others are computed."""
+"""Files of inputs, from which the results in the other files are computed."""
 GIVEN = {"math/x", "math/xs", "math/logits"}
-"""Inputs that stand among the outputs."""
+"""Inputs that are recorded among the results."""
 
 
 @attrs.frozen
 class Comparison:
-    """One array: the largest distance over the largest entry, and its bound."""
+    """One array: the largest distance divided by the largest entry, and its bound."""
 
     name: str
     dtype: str
@@ -46,10 +46,8 @@ class Comparison:
 
 
 def compare(folder: Path) -> Iterator[Comparison]:
-    """Every array of the folder, in both types; a missing one has error ``inf``.
-
-    Raises ``UserError`` for a folder of another layout.
-    """
+    """Every array of the folder, in both types; a missing one has error ``inf``. Raises
+    ``UserError`` if the folder has another layout."""
     try:
         config, deviations = (
             json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
@@ -66,14 +64,14 @@ def compare(folder: Path) -> Iterator[Comparison]:
             for name in [name for name in golden if name not in GIVEN]:
                 bound = TOLERANCE
                 if dtype is torch.float64 and name in deviations:
-                    # Twice: the recorded figure is of one float64 order of operations among many.
+                    # Twice, since the recorded distance is that of one order of operations.
                     bound = min(TOLERANCE, 2 * deviations[name][1] + 1e-7)
                 yield Comparison(name, label, _error(ours.get(name), golden[name]), bound)
             for name in sorted(ours.keys() - golden.keys()):
                 yield Comparison(f"{name} (not recorded)", label, math.inf, TOLERANCE)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        what = f"no folder of golden numbers, or an incomplete one ({error})"
-        remedy = "give config.json, float64_deviation.json and all the .npz files"
+        what = f"not a folder of golden numbers, or an incomplete one ({error})"
+        remedy = "name a folder with config.json, float64_deviation.json and all the .npz files"
         raise UserError(what, where=str(folder), remedy=remedy) from error
 
 

@@ -1,4 +1,4 @@
-"""A folder of numbers recorded from PWM's own code: its inputs and weights in this code's terms."""
+"""The inputs and weights of a folder of numbers recorded from PWM's code, in this code's terms."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fmbpo.pwm.policy import CellState, PolicyUpdate, Start
 from fmbpo.training.trees import stack
 
 Arrays = Iterator[tuple[str, Tensor]]
-"""Arrays by the record's own names."""
+"""Arrays by their recorded names."""
 
 
 class Replay:
@@ -37,28 +37,29 @@ class Replay:
             return {k: v.to(dtype) if v.is_floating_point() else v for k, v in arrays.items()}
 
         self.inputs, self.math = load("inputs"), load("math")
-        # These inputs of PWM stand among its results.
+        # PWM's recording has these inputs among its results.
         self.random_done = load("actor_loss_det")["tdlambda_done_random/done_mask"]
         self.epochs = load("update")["lr_schedule_epochs"]
         self.obs, self.act = self.inputs["obs"], self.inputs["act"]
         self.index = self.inputs["task"]
-        mask = torch.ones_like(self.act[0])  # PWM applies none
+        mask = torch.ones_like(self.act[0])  # PWM applies no mask
         self.batch = Batch(self.obs, self.act, self.inputs["rew"].squeeze(-1), self.index, mask)
         self.none = self.obs.new_zeros(len(self.act), len(self.index), 0)
-        """Noise of a model that takes none."""
+        """Noise of a model that takes no noise."""
 
         self.wm = load_plugin("world_model", "mlp")
         weights = renamed(load("wm_weights"))
         self.looked_up = torch.zeros(c["num_tasks"], 1, dtype=torch.bool)
         self.looked_up[self.index] = True
         self.model = self.build()
-        # The look-up writes the rows that it renormalises; no other row changes.
+        # A look-up renormalises the rows that it reads, in place; no other row changes.
         rows = weights["task_embedding.weight"]
         held = self.model.task_embedding.project(rows)
         self.weights = self.with_rows(weights, held, rows)
         self.model.load_state_dict(self.weights)
         self.wm.freeze(self.model)
         self.task = Task(self.index, mask, self.model.embed(self.index))
+        self.z0 = self.model.encode(self.obs[0], self.task.embedding_BE)
 
         start = load("ac_init")
         self.pi = load_plugin("policy", "mlp")
@@ -67,7 +68,7 @@ class Replay:
         def part(of: str) -> Params:
             return {ours(k.removeprefix(of)): v for k, v in start.items() if k.startswith(of)}
 
-        self.actor = self.policy.project(part("actor/"))  # PWM clamps before it is used
+        self.actor = self.policy.project(part("actor/"))  # PWM clamps it before use
         self.critics: Params = stack([part(f"critic{i}/") for i in range(c["num_critics"])])
         self.cell = CellState.initial(self.actor, self.critics)
         self.critic = Critic(c["latent_dim"], c["critic_units"]).to(dtype)
@@ -104,7 +105,7 @@ class Replay:
         return self.pi.build(config, dims).to(self.dtype)
 
     def unclamped(self) -> Any:
-        """A policy whose parameters stay as an update leaves them."""
+        """A policy without ``project``: its parameters stay as Adam leaves them."""
         policy = self.build_policy()
         policy.project = lambda params: params
         return policy
@@ -132,13 +133,13 @@ class Replay:
         return result
 
     def with_rows(self, weights: Params, seen: Tensor, unseen: Tensor) -> Params:
-        """The weights with these task embeddings, of tasks looked up and of the others."""
+        """The weights with the embeddings ``seen`` of looked-up tasks, ``unseen`` of the others."""
         rows = torch.where(self.looked_up, seen, unseen)
         return {**weights, "task_embedding.weight": rows}
 
 
 def ours(name: str) -> str:
-    """PWM's name of an actor's or critic's parameter -> fmbpo's."""
+    """PWM's name of an actor's or a critic's parameter -> fmbpo's name."""
     if name == "logstd":
         return "log_std.value"
     return name.replace("mu_net.", "mean.").replace("critic.", "net.")
@@ -151,7 +152,7 @@ def pwm_actor(params: Params) -> Arrays:
 
 
 def pwm_critics(params: Params) -> Arrays:
-    """Stacked critics one by one, under PWM's names."""
+    """The parameters of stacked critics, one critic after the other, under PWM's names."""
     for name, value in params.items():
         for i, one in enumerate(value):
             yield f"critic{i}/{name.replace('net.', 'critic.')}", one
@@ -164,5 +165,5 @@ def pwm_model(params: Params) -> Arrays:
 
 
 def under(prefix: str, arrays: Arrays) -> Arrays:
-    """The arrays with a prefix to their names."""
+    """The arrays, with a prefix added to their names."""
     yield from ((prefix + name, value) for name, value in arrays)

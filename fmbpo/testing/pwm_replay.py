@@ -1,4 +1,4 @@
-"""PWM's and TD-MPC2's recorded computations, done again by this engine and the MLP plugins.
+"""PWM's and TD-MPC2's recorded computations, repeated by this engine and the MLP plugins.
 
 ``replay`` yields, for every array of a golden folder, the same array as this code computes it from
 the folder's inputs and weights. Conventions: PWM's released behaviour.
@@ -25,6 +25,8 @@ from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.testing.pwm_golden import Arrays, Replay, pwm_actor, pwm_critics, pwm_model, under
 from fmbpo.training.own_models import loss_settings
 from fmbpo.training.trees import Tree, stack
+
+_METRICS = ("actor_loss", "critic_loss", "actor_grad_norm", "critic_grad_norm")
 
 
 def replay(folder: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Arrays:
@@ -63,12 +65,11 @@ def _math(r: Replay) -> Arrays:
 
 @torch.no_grad()
 def _wm_outputs(r: Replay) -> Arrays:
-    z0 = r.model.encode(r.obs[0], r.task.embedding_BE)
-    first = r.wm.predict(r.model, z0, r.act[0], r.task, r.none[0])
-    rollout = r.wm.rollout(r.model, z0, lambda t, _: r.act[t], r.task, r.none)
+    first = r.wm.predict(r.model, r.z0, r.act[0], r.task, r.none[0])
+    rollout = r.wm.rollout(r.model, r.z0, lambda t, _: r.act[t], r.task, r.none)
     logits = rollout.reward_logits_HBR
     one = slice(1, 2)
-    yield "encode_obs0", z0
+    yield "encode_obs0", r.z0
     yield "encode_full", r.model.encode(r.obs, r.task.embedding_BE)
     yield "task_emb_weight_after", r.weights["task_embedding.weight"]
     yield "next0", first.z_BD
@@ -79,12 +80,12 @@ def _wm_outputs(r: Replay) -> Arrays:
     yield "two_hot_inv", two_hot.decode(logits).unsqueeze(-1)
     yield "almost_two_hot_inv", two_hot.decode_symlog(logits).unsqueeze(-1)
     yield "encode_int_task", r.model.encode(r.obs[0][one], r.model.embed(r.index[one]))
-    yield "act_deterministic", r.act_without_noise(z0)
+    yield "act_deterministic", r.act_without_noise(r.z0)
 
 
 @torch.no_grad()
 def _actor_outputs(r: Replay) -> Arrays:
-    z0, full = (r.model.encode(obs, r.task.embedding_BE) for obs in (r.obs[0], r.obs))
+    z0, full = r.z0, r.model.encode(r.obs, r.task.embedding_BE)
     log_std = r.actor["log_std.value"]
     yield "z", z0
     yield "mu", r.mean(z0)
@@ -148,7 +149,7 @@ def _critic_loss(r: Replay) -> Arrays:
 
 
 def _imagined(r: Replay, cell: CellState, start: Start) -> tuple[Imagined, Tensor, Tensor]:
-    """An imagined trajectory; its latents ``[H B, D]`` and their targets ``[H B]``."""
+    """An imagined trajectory, its latents ``[H B, D]`` and their targets ``[H B]``."""
     update = r.policy_update()
     _, (imagined, _, _) = update.actor_loss(cell.policy, cell.critics, cell.scale, start, {})
     z = imagined.rollout.z_HBD[:-1].flatten(0, 1).detach()
@@ -176,9 +177,7 @@ def _wm_loss_tdmpc2(r: Replay, rho: float) -> Arrays:
     yield "reward_loss", metrics["reward_loss"]
     yield "total_loss", metrics["loss"]
     yield "grad_norm", clip(grads, 1.0)[1]
-    with torch.no_grad():
-        z0 = r.model.encode(r.obs[0], r.task.embedding_BE)
-        rollout = r.wm.rollout(r.model, z0, lambda t, _: r.act[t], r.task, r.none)
+    rollout = r.wm.rollout(r.model, r.z0, lambda t, _: r.act[t], r.task, r.none)
     yield "soft_ce_per_step", two_hot.cross_entropy(rollout.reward_logits_HBR, r.batch.reward_HB)
     yield from under("grad/", pwm_model(grads))
     optimiser = _optimiser(r, c["lr"], c["grad_clip_norm"], c["enc_lr_scale"])
@@ -190,16 +189,11 @@ def _wm_loss_tdmpc2(r: Replay, rho: float) -> Arrays:
 
 def _update(r: Replay) -> Arrays:
     update, unclamped = r.policy_update(), r.policy_update(r.unclamped())
-    state, rates = stack([r.cell]), _rates(r)
-    for number, (obs, noise) in enumerate(
-        ((r.obs[0], r.inputs["eps1"]), (r.obs[5], r.inputs["eps2"])), 1
-    ):
-        if number == 2:
-            rates = _rates(r, 5000)
-            yield "lrs2", _all_rates(r, 5000)
-        else:
-            yield "lrs1", torch.stack(list(rates))
-        start = r.start(obs, noise)
+    state = stack([r.cell])
+    for number, epoch, row in ((1, 0, 0), (2, 5000, 5)):
+        rates = _rates(r, epoch)
+        yield f"lrs{number}", _all_rates(r, epoch)[: number + 1]  # lrs1 has no model_lr
+        start = r.start(r.obs[row], r.inputs[f"eps{number}"])
         cell = _only(state)
         imagined, z, target = _imagined(r, cell, start)
         critic_steps = list(_critic_steps(r, cell, z, target, rates))
@@ -209,8 +203,7 @@ def _update(r: Replay) -> Arrays:
         raw, _ = unclamped(state, stack([start]), rates)
         state, metrics = update(state, stack([start]), rates)
         after = _only(state)
-        names = "actor_loss", "critic_loss", "actor_grad_norm", "critic_grad_norm"
-        yield f"metrics{number}", torch.stack([metrics[name][0] for name in names])
+        yield f"metrics{number}", torch.stack([metrics[name][0] for name in _METRICS])
         yield f"critic_losses{number}", torch.stack([loss for _, loss in critic_steps])
         yield f"ret_rms{number}", _scale(after.scale)
         yield from under(f"after{number}/actor/", pwm_actor(_only(raw).policy))
@@ -230,7 +223,7 @@ def _update(r: Replay) -> Arrays:
 def _critic_steps(
     r: Replay, cell: CellState, z: Tensor, target: Tensor, rates: Rates
 ) -> Iterator[tuple[Params, Tensor]]:
-    """The update's critic steps one by one: the critics after each, and its loss."""
+    """The critics after each critic step of the update, and the loss of the step."""
     learning, update = r.learning, r.policy_update()
     critics, adam = cell.critics, cell.critic_adam
     parts = (x.chunk(learning.critic_minibatches) for x in (z, target))
@@ -253,14 +246,13 @@ def _update_finetune(r: Replay) -> Arrays:
     state, of_policy = r.policy_update(r.unclamped())(
         stack([r.cell]), stack([start]), _rates(r), model.params
     )
-    name = "task_embedding.weight"  # a row that is not looked up is not renormalised
+    name = "task_embedding.weight"  # PWM renormalises looked-up rows only
     weights, after = _only(model.params), _only(state)
     weights = r.with_rows(weights, weights[name], r.weights[name])
     yield from under("after/wm/", pwm_model(weights))
     yield from under("after/actor/", pwm_actor(after.policy))
     yield from under("after/", pwm_critics(after.critics))
-    names = "actor_loss", "critic_loss", "actor_grad_norm", "critic_grad_norm"
-    metrics = [of_policy[name] for name in names]
+    metrics = [of_policy[name] for name in _METRICS]
     metrics += [of_model["loss"], of_model["consistency"], of_model["reward_loss"] / len(r.act)]
     yield "metrics", torch.cat([*metrics, of_model["grad_norm"]])
 
@@ -286,11 +278,11 @@ def _rates(r: Replay, epoch: int = 0) -> Rates:
 
 
 def _scale(scale: ReturnScale) -> Tensor:
-    """PWM's ``ret_rms``, whose returns are losses."""
+    """PWM's ``ret_rms``: mean (of losses, hence the sign), variance and number."""
     return torch.stack([-scale.mean, scale.variance, scale.seen])
 
 
 def _only(stacked: Tree) -> Tree:
-    """The one cell of a stack."""
+    """The only cell of a stack."""
     cell: Tree = tree_map(lambda t: t[0], stacked)
     return cell

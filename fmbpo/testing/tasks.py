@@ -1,9 +1,9 @@
-"""Checks the environments against recorded resets, trajectories and probes of other MT30 ones.
+"""Checks the environments against resets, trajectories and probes recorded elsewhere.
 
     python -m fmbpo.testing.tasks FILE.npz
 
-prints one line per task. The exit status is 1 if an error exceeds its bound, 2 if the file is no
-such recording.
+prints one line per task. The exit status is 1 if an error exceeds its bound, and 2 if the file is
+not such a recording.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fmbpo.tasks.mt30 import task_info
 
 Arrays = Mapping[str, NDArray[Any]]
 
-# The largest absolute difference that each quantity may have.
+# The largest allowed absolute difference of each quantity.
 BOUNDS: dict[str, float] = {
     "reset": 0.0,
     "step obs": 1e-5,
@@ -48,7 +48,7 @@ class TaskReport:
     errors: dict[str, float] = field(factory=dict)
 
     def compare(self, key: str, ours: Any, recorded: Any) -> None:
-        """Take one more comparison into account; its error is infinite if the shapes differ."""
+        """Add a comparison; its error is infinite if the shapes differ."""
         ours, recorded = np.asarray(ours, np.float64), np.asarray(recorded, np.float64)
         error = float("inf")
         if ours.shape == recorded.shape:
@@ -57,7 +57,7 @@ class TaskReport:
 
     @property
     def failures(self) -> list[str]:
-        """The quantities whose error exceeds its bound, or is not a number."""
+        """The quantities whose error exceeds its bound or is NaN."""
         return [key for key, error in self.errors.items() if not error <= BOUNDS[key]]
 
     def __str__(self) -> str:
@@ -67,16 +67,9 @@ class TaskReport:
 
 
 def check_task(name: str, golden: Arrays, seed: int) -> TaskReport:
-    """Compare a task with its recording.
+    """The errors of a task's resets, trajectory, single steps and probes.
 
-    Args:
-        name: the task.
-        golden: the recorded arrays by their names without the task's.
-        seed: the random seed that they were recorded with.
-
-    Returns:
-        The largest absolute errors of resets, of steps from each recorded state, of the whole
-        trajectory, and of the probes (static, and after one control step).
+    ``golden``: the recorded arrays, by their names without the task's; ``seed``: theirs.
     """
     env, report = TaskEnv(name), TaskReport(name)
     for i, recorded in enumerate(golden["resets_obs"]):
@@ -92,8 +85,7 @@ def check_task(name: str, golden: Arrays, seed: int) -> TaskReport:
 
 
 def _check_steps(env: TaskEnv, golden: Arrays, kind: str, report: TaskReport) -> None:
-    """The recorded actions, each from its recorded state (kind ``step``) or on a path of its own
-    (kind ``path``)."""
+    """Compare steps from each recorded state (kind ``step``), or in sequence (kind ``path``)."""
     for t, action in enumerate(golden["action"]):
         if kind == "step":
             _set_state(env, golden["qpos"][t], golden["qvel"][t])
@@ -125,15 +117,14 @@ def _set_state(env: TaskEnv, qpos: NDArray[Any], qvel: NDArray[Any]) -> None:
     wanted = (physics.model.nq,), (physics.model.nv,)
     if (qpos.shape, qvel.shape) != wanted:
         what = f"a recorded state has qpos {qpos.shape} and qvel {qvel.shape}, not {wanted}"
-        remedy = "the recording is of another model"
-        raise UserError(what, where=env.name, remedy=remedy)
+        raise UserError(what, where=env.name, remedy="record it again with this task's model")
     with physics.reset_context():
         physics.data.qpos[:] = qpos
         physics.data.qvel[:] = qvel
 
 
 def _set_target(env: TaskEnv, golden: Arrays, probe: int) -> None:
-    """Write a reset's changes into the model: target (reacher, fish, finger), hinge damping."""
+    """Set what a reset draws in the model: target (reacher, fish, finger) and hinge damping."""
     model = env.env.physics.named.model
     for kind in ("geom", "site"):
         if f"probe_target_{kind}_pos" in golden:
@@ -146,11 +137,10 @@ def _set_target(env: TaskEnv, golden: Arrays, probe: int) -> None:
 
 
 def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:
-    """Read a recording: its seed, and the arrays of each task by their names without the task's.
+    """A recording's seed, and the arrays of each task by their names without the task's.
 
-    Raises:
-        UserError: the file is not there, damaged, no ``.npz``, or of another layout; or one of its
-            tasks is not in MT30.
+    Raises ``UserError`` if the file is missing, damaged, not an ``.npz`` or of another layout, or
+    if a task is not in MT30.
     """
     try:
         with np.load(file) as arrays:
@@ -165,14 +155,14 @@ def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:
         for key, array in found.items():
             task, _, name = key.partition("/")
             if task not in tasks:
-                raise ValueError(f"{key} is of no task that meta lists")
+                raise ValueError(f"{key} belongs to no task that meta lists")
             tasks[task][name] = array
         for name, golden in tasks.items():
             _check_layout(name, golden)
     except UserError:
         raise
     except Exception as error:  # numpy, zip and JSON raise many kinds
-        what = f"is no recording of MT30 tasks, or a damaged one ({error})"
+        what = f"not a recording of MT30 tasks, or a damaged one ({error})"
         remedy = "copy it again, or name another file; docs/tasks.md describes the layout"
         raise UserError(what, where=str(file), remedy=remedy) from error
     return seed, tasks

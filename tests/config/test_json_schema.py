@@ -344,7 +344,7 @@ def test_whatever_types_a_plugin_has():
 
 def test_docstrings_are_read_through_bases_and_never_fail():
     assert meanings(PROTOCOLS["finetuned"])["checkpoint"].startswith("A world model's checkpoint")
-    assert meanings(CellConfig)["experiment"] == "Its file, relative to the study's file."
+    assert meanings(CellConfig)["experiment"] == "The file, relative to the study's file."
     assert meanings(attrs.make_class("Made", ["x"])) == {}
 
 

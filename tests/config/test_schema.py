@@ -55,12 +55,12 @@ def test_a_pretrained_protocol_needs_a_world_model(policy):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("pretrain.seed=3.7", ["pretrain.seed", "3.7 (a float)", "an integer is wanted"]),
+        ("pretrain.seed=3.7", ["pretrain.seed", "3.7 (a float)", "instead of an integer"]),
         ('pretrain.iterations="10"', ["pretrain.iterations", "'10' (a string)"]),
         ("pretrain.iterations=true", ["pretrain.iterations", "true (a boolean)"]),
-        ('system.compile="false"', ["system.compile", "true or false is wanted"]),
+        ('system.compile="false"', ["system.compile", "instead of true or false"]),
         ("system.compile=1", ["system.compile", "1 (an integer)"]),
-        ("pretrain.learning_rate=true", ["pretrain.learning_rate", "a number is wanted"]),
+        ("pretrain.learning_rate=true", ["pretrain.learning_rate", "instead of a number"]),
         ("pretrain.learning_rate=nan", ["pretrain.learning_rate", "finite"]),
         ("pretrain.learning_rate=0", ["pretrain.learning_rate", "must be positive"]),
         ("pretrain.batch=-1", ["pretrain.batch", "must be positive"]),
@@ -74,24 +74,24 @@ def test_a_pretrained_protocol_needs_a_world_model(policy):
         ("polcy.gate=true", ["polcy", "unknown key", "did you mean 'policy'?"]),
         ("critic.units=[]", ["critic.units", "must not be empty"]),
         ("critic.units=[400, 0]", ["critic.units", "must be positive"]),
-        ("critic.units=[400, 2.5]", ["critic.units[1]", "an integer is wanted"]),
+        ("critic.units=[400, 2.5]", ["critic.units[1]", "instead of an integer"]),
         ("critic.units=400", ["critic.units", "an array"]),
-        ("critic=3", ["critic", "a table is wanted"]),
+        ("critic=3", ["critic", "instead of a table"]),
         ("grid.seeds=[42, 42]", ["grid.seeds", "42 more than once"]),
-        ("grid.seeds=[true]", ["grid.seeds[0]", "an integer is wanted"]),
-        ("grid.tasks=[walker]", ["no TOML value"]),
+        ("grid.seeds=[true]", ["grid.seeds[0]", "instead of an integer"]),
+        ("grid.tasks=[walker]", ["not a TOML value"]),
         ('grid.tasks=["walker-wlk"]', ["grid.tasks", "'walker-wlk'", "did you mean"]),
         ('data.tasks=["walker-walk", "walker_walk"]', ["data.tasks", "walker-walk more than once"]),
         ("data.tasks=3", ["data.tasks", "an array"]),
-        ("data.path=3", ["data.path", "a string is wanted"]),
-        ("data=3", ["data", "a table is wanted"]),
+        ("data.path=3", ["data.path", "instead of a string"]),
+        ("data=3", ["data", "instead of a table"]),
         ("wandb.mode=onlin", ["wandb.mode", "'online' or 'offline'", "did you mean 'online'?"]),
         ("kind=polisy", ["kind", "did you mean 'policy'?"]),
         ("protocol.kind=frosen", ["protocol.kind", "did you mean 'frozen'?"]),
         ("protocol.checkpont=x", ["protocol.checkpont", "did you mean 'checkpoint'?"]),
         ("conventions.bundle=pmw", ["conventions.bundle", "did you mean 'pwm'?"]),
         ("conventions.mask=true", ["conventions.mask", "unknown key"]),
-        ("protocol=frozen", ["protocol", "a table is wanted", "[protocol]"]),
+        ("protocol=frozen", ["protocol", "instead of a table", "[protocol]"]),
         ("policy.plugin=toy-polcy", ["policy.plugin", "did you mean 'toy-policy'?"]),
         ("policy.plugin=3", ["policy.plugin", "a policy plugin '3'", "toy-policy"]),
         ("policy.gaet=true", ["policy.gaet", "did you mean 'gate'?"]),
@@ -99,14 +99,14 @@ def test_a_pretrained_protocol_needs_a_world_model(policy):
         ("world_model.latent_dim=0", ["world_model.latent_dim", "> 0"]),
         ("world_model.solver=hoin", ["world_model.solver", "'euler' or 'heun'"]),
         ("world_model.units=[8, true]", ["world_model.units[1]"]),
-        ("world_model=toy-wm", ["world_model", "a table is wanted"]),
+        ("world_model=toy-wm", ["world_model", "instead of a table"]),
         ("origin=x", ["origin", "unknown key"]),
         ("scale_reason=x", ["scale_reason", "unknown key"]),
     ],
 )
 def test_each_mistake_names_override_key_and_hint(policy, override, words):
     text = refusal(policy, override)
-    for word in ["override" if "no TOML" not in words[0] else "-o", *words]:
+    for word in ["override" if "TOML" not in words[0] else "-o", *words]:
         assert word in text, text
 
 

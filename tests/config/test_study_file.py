@@ -57,12 +57,12 @@ def test_paths_are_relative_to_the_study(write, policy, study):
         ("overrides = [", "override = [", "unknown key"),
         ("\"a toy\"", "3", "description"),
         ("[cells.low]\nexperiment = \"toy_policy.toml\"", "[cells.low]", "experiment"),
-        ("[cells.high]\nexperiment = \"toy_policy.toml\"", "", "two cells or more"),
+        ("[cells.high]\nexperiment = \"toy_policy.toml\"", "", "at least two cells"),
         ("toy_policy.toml\"\noverrides", "toy_polcy.toml\"\noverrides", "toy_policy.toml"),
         ("lam=0.5", "lam", "not an override"),
         ("toy_policy.toml\"\noverrides", "gone.toml\"\noverrides", "cell low: no such file"),
         ("lam=0.5", "lam=7", "cell low: override: policy_learning.lam"),
-        ("lam=0.5", "lam=0.95", "two cells are one run"),
+        ("lam=0.5", "lam=0.95", "two cells are the same run"),
         ("[cells.low]", '[cells."$x{$"]', "cannot be part of a run's name"),
         ('"a toy"', '"a toy"\nname = "a toy"', "cannot be part of a run's name"),
     ],
@@ -90,5 +90,5 @@ def test_a_study_is_no_experiment(study, policy):
 
 def test_a_factor_that_changes_no_result_makes_no_second_run(study):
     text = STUDY.replace("policy_learning.lam=0.5", "planning.horizon=1")
-    with pytest.raises(UserError, match="two cells are one run"):
+    with pytest.raises(UserError, match="two cells are the same run"):
         load_study(study(text.replace("policy_learning.lam", "planning.horizon")))

@@ -229,7 +229,7 @@ def test_a_second_import_into_the_same_store_waits(files, tmp_path):
 
     def again(stage: str, done: int, total: int) -> None:
         if stage == "episodes" and 0 < done < total:
-            with pytest.raises(UserError, match="worked on by process"):
+            with pytest.raises(UserError, match="in use by process"):
                 import_files(Import("tdmpc2", [files]), out)
             seen.append(done)
 

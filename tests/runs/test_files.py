@@ -14,7 +14,7 @@ from fmbpo.errors import UserError
     [
         (errno.ENOSPC, "the disk is full; the old one is intact"),
         (errno.EROFS, r"no permission to write here \(Read-only file system\)"),
-        (errno.ENOTDIR, "a file stands where a folder is needed"),
+        (errno.ENOTDIR, "there is a file in place of a folder"),
         (errno.ENOENT, r"cannot be written \(No such file or directory\)"),  # below /proc
         (errno.ELOOP, r"cannot be written \(Too many levels of symbolic links\)"),
         (errno.EINVAL, r"cannot be written \(Invalid argument\)"),

@@ -99,9 +99,9 @@ def test_foreign_things_are_left_alone(tmp_path):
     with pytest.raises(UserError, match=r"is not a run; it holds holiday\.jpg"):
         make(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="a file stands where a folder is needed"):
+    with pytest.raises(UserError, match="there is a file in place of a folder"):
         make(tmp_path, name="file")
-    with pytest.raises(UserError, match="a file stands where a folder is needed"):
+    with pytest.raises(UserError, match="there is a file in place of a folder"):
         make(tmp_path / "file")
 
 
@@ -133,7 +133,7 @@ def test_two_processes_on_one_run(tmp_path):
     )
     assert holder.stdout.readline() == "held\n"
     assert worker(tmp_path / NAME) == f"process {holder.pid} on {socket.gethostname()}"
-    with pytest.raises(UserError, match=f"being worked on by process {holder.pid} on "):
+    with pytest.raises(UserError, match=f"in use by process {holder.pid} on "):
         make(tmp_path)
     holder.send_signal(signal.SIGKILL)
     holder.communicate()

@@ -99,7 +99,7 @@ def test_a_run_that_is_taken_up_meanwhile(tmp_path, capsys):
     run = make(tmp_path, "pre")
     waste = waste_of(run)
     holder = RunFolder.create_or_resume(tmp_path, run.name, {"name": "pre"}, {})
-    with holder, pytest.raises(UserError, match="being worked on"):
+    with holder, pytest.raises(UserError, match="in use by"):
         remove(run, waste)
     (run / "summary.json").unlink()
     with pytest.raises(UserError, match="no such file"):

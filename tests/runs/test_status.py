@@ -315,7 +315,7 @@ def test_many_processes_create_one_run_in_the_same_second(tmp_path):
     (winner,) = [pid for text, pid in answers if text == "ran"]
     refused = [text for text, _ in answers if text != "ran"]
     assert len(refused) == 7
-    assert all(f"being worked on by process {winner} on " in text for text in refused)
+    assert all(f"in use by process {winner} on " in text for text in refused)
     assert seen <= {"running", "stale"}  # stale: the folder before its lock
     assert not list(tmp_path.rglob("*aside*"))
 
@@ -400,7 +400,7 @@ def test_a_living_process_on_another_host_is_found_where_locks_do_not_reach(tmp_
     other = threading.Thread(target=pulse)
     other.start()
     try:
-        with pytest.raises(UserError, match="being worked on by process 77 on far"):
+        with pytest.raises(UserError, match="in use by process 77 on far"):
             create(tmp_path, "far")
     finally:
         over.set()

@@ -68,7 +68,7 @@ def _set(key: str, value: Any) -> Any:
         ),
         (_set("meta", '{"seed": -1, "action_repeat": 2, "tasks": ["pendulum-spin"]}'), "no seed"),
         (_set("meta", "[]"), "meta has no"),
-        (_set("walker-walk/obs", [1.0]), "walker-walk/obs is of no task that meta lists"),
+        (_set("walker-walk/obs", [1.0]), "walker-walk/obs belongs to no task that meta lists"),
         (_set("pendulum-spin/reward", [1.0]), "pendulum-spin/reward is float64 (1,)"),
         (_set("pendulum-spin/obs", ["x"]), "pendulum-spin/obs is <U1"),
         (_set("pendulum-spin/qpos", np.zeros((61, 2))), "qpos (2,)"),

@@ -16,7 +16,7 @@ class _Infinite(GaussianConfig):
     max_log_std: float = float("inf")
 
 
-@mutant("settings_survive_a_file", "a finite number is wanted")
+@mutant("settings_survive_a_file", "instead of a finite number")
 class InfiniteSetting(P):
     Config = _Infinite
 
@@ -117,13 +117,13 @@ class TellsThePartnerAnotherAction(P):
 # -- changes in place, extremes -------------------------------------------------------------------
 
 
-@mutant("leaves_its_arguments_alone", "`rollout` leaves its arguments as they are")
+@mutant("leaves_its_arguments_alone", "`rollout` does not change its arguments")
 class NoiseScaledInPlace(P):
     def rollout(self, module, z, partner, task, noise):
         return super().rollout(module, z, partner, task, noise.clamp_(-1, 1))
 
 
-@mutant("leaves_its_arguments_alone", "`loss` leaves its arguments as they are")
+@mutant("leaves_its_arguments_alone", "`loss` does not change its arguments")
 class ReturnScaledInPlace(P):
     def loss(self, module, imagined):
         imagined.return_B.div_(imagined.scale)
@@ -139,7 +139,7 @@ class LogarithmOfTheLatent(P):
 # -- actions --------------------------------------------------------------------------------------
 
 
-@mutant("actions_are_bounded_and_masked", "actions lie in [-1, 1]")
+@mutant("actions_are_bounded_and_masked", "actions are in [-1, 1]")
 class Unbounded(P):
     class Module(GaussianPolicy):
         def forward(self, z, task, noise):
@@ -171,7 +171,9 @@ class MaskedBeforeTheBias(FlowP):
 # -- gradients and learning -----------------------------------------------------------------------
 
 
-@mutant("gradients_reach_the_inputs", "result 0 of `predict` has a gradient to the latent")
+@mutant(
+    "gradients_reach_the_inputs", "result 0 of `predict` has a gradient with respect to the latent"
+)
 class LatentDetachedInPredict(P):
     def predict(self, module, z, task, noise):
         return super().predict(module, z.detach(), task, noise)
@@ -256,7 +258,7 @@ class LossWithoutTheValue(P):
         return loss, {}
 
 
-@mutant("shapes_fit", "`rollout` gives a Rollout")
+@mutant("shapes_fit", "`rollout` returns a Rollout")
 class RolloutIsAPlainTuple(P):
     def rollout(self, module, z, partner, task, noise):
         return tuple(super().rollout(module, z, partner, task, noise))
@@ -269,7 +271,7 @@ class ProjectionReadsValues(P):
             return {k: v / v.norm() if float(v.norm()) > 1 else v for k, v in params.items()}
 
 
-@mutant("projection_is_one", "other parameters another result")
+@mutant("projection_is_one", "different parameters different results")
 class ProjectsItsOwnParameters(P):
     class Module(GaussianPolicy):
         def project(self, params):

@@ -32,7 +32,7 @@ class Built:
 # -- what the plugin declares, its parameters and settings ----------------------------------------
 
 
-@both("keeps_its_protocol", "`build` gives an nn.Module")
+@both("keeps_its_protocol", "`build` returns an nn.Module")
 class BuildsNoModule(Built):
     def spoil(self, module):
         return (module,)
@@ -50,13 +50,13 @@ class NoNoiseDeclared(Built):
         module.noise_dim = None
 
 
-@both("parameters_begin_finite", "begins as finite float32")
+@both("parameters_begin_finite", "is finite float32")
 class BuiltInFloat64(Built):
     def spoil(self, module):
         module.double()
 
 
-@both("parameters_begin_finite", "begins as finite float32")
+@both("parameters_begin_finite", "is finite float32")
 class UninitialisedParameter(Built):
     def spoil(self, module):
         next(module.parameters()).data[0] = float("nan")
@@ -68,7 +68,7 @@ class Buffer(Built):
         module.register_buffer("running_mean", torch.zeros(3))
 
 
-@both("is_built_from_the_global_generator", "another seed gives another initialisation")
+@both("is_built_from_the_global_generator", "different seeds give different parameters")
 class OwnSeed:
     def build(self, config, dims):
         with torch.random.fork_rng(devices=[]):
@@ -76,7 +76,7 @@ class OwnSeed:
             return super().build(config, dims)
 
 
-@both("is_built_from_the_global_generator", "one seed gives one initialisation")
+@both("is_built_from_the_global_generator", "equal seeds give equal parameters")
 class SeededByTheClock(Built):
     def spoil(self, module):
         own = torch.Generator().manual_seed(time.perf_counter_ns())
@@ -144,14 +144,14 @@ class PythonsRandomness(Changed):
         return values * random.random()
 
 
-@both("keeps_no_memory", "after calls with other arguments")
+@both("keeps_no_memory", "calls with other arguments")
 class RunningMean(Changed):
     def change(self, module, values, arguments):
         module.seen = 0.9 * getattr(module, "seen", 0.0) + 0.1 * values.detach().mean()
         return values - module.seen
 
 
-@both("keeps_no_memory", "after calls with other arguments")
+@both("keeps_no_memory", "calls with other arguments")
 class ScaledByItsFirstLatents(Changed):
     def change(self, module, values, arguments):
         if not hasattr(module, "scale"):
@@ -159,14 +159,14 @@ class ScaledByItsFirstLatents(Changed):
         return values / module.scale
 
 
-@both("leaves_its_arguments_alone", "`predict` leaves its arguments as they are")
+@both("leaves_its_arguments_alone", "`predict` does not change its arguments")
 class LatentClampedInPlace(Changed):
     def change(self, module, values, arguments):
         arguments[0].clamp_(max=0.2)
         return values
 
 
-@both("leaves_its_arguments_alone", "`rollout` leaves its arguments as they are")
+@both("leaves_its_arguments_alone", "`rollout` does not change its arguments")
 class StartChangedInRollout:
     def rollout(self, module, z, partner, task, noise):
         return super().rollout(module, z.mul_(0.5), partner, task, noise)
@@ -225,7 +225,9 @@ class _Halved(torch.autograd.Function):
         return grad / 2
 
 
-@both("gradients_reach_the_inputs", "result 0 of `predict` has a gradient to the latent")
+@both(
+    "gradients_reach_the_inputs", "result 0 of `predict` has a gradient with respect to the latent"
+)
 class NoGradInPredict:
     def predict(self, module, *arguments):
         with torch.no_grad():
@@ -275,7 +277,7 @@ class FreezesItsFirstPart:
         freeze(next(module.children()))
 
 
-@both("frozen_is_frozen", "gradients from before `freeze` were left")
+@both("frozen_is_frozen", "gradients from before `freeze`")
 class FreezesWithItsGradients:
     def freeze(self, module):
         module.requires_grad_(False)
@@ -308,7 +310,7 @@ class _Scaled(torch.autograd.Function):
         return 0.3 * grad
 
 
-@both("gradients_are_exact", "gradients to the parameters")
+@both("gradients_are_exact", "gradients with respect to the parameters")
 class AnotherGradientForAParameter(Built):
     """The inputs' gradients are right."""
 
@@ -329,7 +331,7 @@ class ConstantOnTheCPU(Changed):
         return values * torch.ones(values.shape[-1])
 
 
-@both("makes_tensors_where_its_arguments_are", "stays where it was made")
+@both("makes_tensors_where_its_arguments_are", "does not move with the module")
 class TensorInAPlainAttribute(Built, Changed):
     def spoil(self, module):
         object.__setattr__(module, "gain", torch.ones(1, 1))
@@ -347,7 +349,7 @@ class ReadsAValueInItsRollout:
         return found
 
 
-@both("frozen_is_frozen", "they moved in a call")
+@both("frozen_is_frozen", "a hook changed them")
 class DecaysInPredict(Changed):
     def change(self, module, values, arguments):
         next(module.parameters()).data.mul_(0.999)
@@ -430,7 +432,7 @@ class FillsATensorInPlace(Changed):
         return filled
 
 
-@both("stacked_equals_a_loop", "other parameters give other predictions")
+@both("stacked_equals_a_loop", "different parameters give different predictions")
 class UsesTheModuleItBuiltLast(Built):
     def spoil(self, module):
         self.last = [module]

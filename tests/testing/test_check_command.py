@@ -47,10 +47,10 @@ def test_a_broken_plugin_fails_the_checks_that_it_breaks(offer, capsys):
     (plugin,) = json.loads(out)
     assert (plugin["version"], plugin["distribution"]) == ("1.2", "throw-away-dist")
     failed = {c["check"]: c["message"] for c in plugin["checks"] if c["status"] == "failed"}
-    assert "expected: actions lie in [-1, 1]" in failed["actions_are_bounded_and_masked"]
+    assert "expected: actions are in [-1, 1]" in failed["actions_are_bounded_and_masked"]
     raised = failed["loss_and_metrics_are_numbers"]
     assert "found: the plugin fails: KeyError: 'my mistake'" in raised
-    assert "mend: see " in raised
+    assert "remedy: see " in raised
     assert raised.endswith(", in loss")
     assert statuses(plugin)["settings_can_be_copied"] == "ok"
     assert f"{len(failed)} check(s) failed" in err
@@ -64,7 +64,7 @@ def test_a_broken_plugin_fails_the_checks_that_it_breaks(offer, capsys):
     assert [row.split()[0] for row in rows[place + 1 : place + 4]] == [
         "expected:",
         "found:",
-        "mend:",
+        "remedy:",
     ]
     assert f"{len(failed)} failed" in rows[-1]
 
@@ -178,7 +178,7 @@ def test_whatever_toml_can_hold_survives_a_file(offer):
 )
 def test_settings_that_do_not_survive_are_named(field, words, offer):
     message = of_settings(with_settings(f"    {field}"), offer)
-    assert all(word in message for word in [*words, "mend: let Config's fields be"])
+    assert all(word in message for word in [*words, "remedy: let Config's fields be"])
 
 
 def test_a_default_that_small_settings_hide_is_checked(offer):
@@ -187,7 +187,7 @@ def test_a_default_that_small_settings_hide_is_checked(offer):
     source = source.replace("    Config = Config", "    Config = Config\n    small = {'depth': 1}")
     message = of_settings(source, offer)
     assert "expected: the default of depth has the field's type" in message
-    assert "0.5 (a float) where an integer is wanted" in message
+    assert "0.5 (a float) instead of an integer" in message
 
 
 def test_small_settings_of_a_wrong_type_are_the_plugins_mistake(offer, capsys):

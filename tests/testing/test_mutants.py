@@ -12,7 +12,7 @@ from world_model_mutants import AdoptsWithoutAnArgument
 from fmbpo.testing.contract import CHECKS, NEEDS_GPU, run, run_check, subject_of
 
 torch.set_num_threads(1)
-PARTS = re.compile(r"expected: \S.*\n   found: \S.*\n    mend: \S.*", re.DOTALL)
+PARTS = re.compile(r"expected: \S.*\n   found: \S.*\n  remedy: \S.*", re.DOTALL)
 
 
 def checked(plugin, check, **settings):

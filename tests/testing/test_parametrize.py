@@ -47,7 +47,7 @@ def test_what_passes_and_what_fails(contract):
     found = contract(BROKEN)
     found.assert_outcomes(passed=1, failed=1)
     found.stdout.fnmatch_lines(
-        [f"{FAILS}*", "expected: actions lie in*", "*found: *", "*mend: *", f"FAILED*{FAILS}-0*"]
+        [f"{FAILS}*", "expected: actions are in*", "*found: *", "*remedy: *", f"FAILED*{FAILS}-0*"]
     )
     found.stdout.no_fnmatch_line("*Traceback*")
 
@@ -62,7 +62,7 @@ def test_an_expected_failure_is_honoured(contract):
 def test_an_expected_failure_that_passes_is_a_failure(contract):
     found = contract(GOOD, f", expected_failures={{'{FAILS}': 'it is bold'}}")
     found.assert_outcomes(passed=1, failed=1)
-    found.stdout.fnmatch_lines([f"{FAILS} passes, and was expected to fail: it is bold"])
+    found.stdout.fnmatch_lines([f"{FAILS} passes, but was expected to fail: it is bold"])
 
 
 def test_each_configuration_is_a_test_on_top_of_the_small_settings(contract):
@@ -108,14 +108,14 @@ def test_every_check_of_the_kind_becomes_a_test(group, kind):
     ("configs", "words"),
     [
         ([{}, {"unit": [8]}], r"settings of 'mlp': unit: unknown key[\s\S]*'units'"),
-        ([{"units": ["a"]}], r"units\[0\]: 'a' \(a string\) where an integer"),
+        ([{"units": ["a"]}], r"units\[0\]: 'a' \(a string\) instead of an integer"),
         ([{"units": [0]}], r"units: \[0\]"),
         ([{"unit": 1, "detach": 3}], r"unit: unknown key[\s\S]*detach: 3 \(an integer\)"),
         ({"units": [8]}, r"checks of 'mlp': `configs` is \{'units'[\s\S]*configs=\[\{"),
-        ([["units"]], "no list of settings"),
-        ([], "no list of settings"),
-        ((each for each in [{}]), "no list of settings"),
-        (None, "no list of settings"),
+        ([["units"]], "not a list of settings"),
+        ([], "not a list of settings"),
+        ((each for each in [{}]), "not a list of settings"),
+        (None, "not a list of settings"),
     ],
 )
 def test_a_mistake_in_the_configurations_is_named(configs, words):

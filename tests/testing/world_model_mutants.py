@@ -37,7 +37,7 @@ def _made_in_a_function():
     return Local
 
 
-@mutant("settings_can_be_copied", "pickle of the settings works")
+@mutant("settings_can_be_copied", "can be deep-copied and pickled")
 class SettingsOfALocalClass(WM):
     Config = _made_in_a_function()
 
@@ -79,7 +79,7 @@ class ActionUnused(WM):
         return super().predict(module, z, torch.zeros_like(action), task, noise)
 
 
-@mutant("task_is_told_by_its_embedding", "another task gives another prediction")
+@mutant("task_is_told_by_its_embedding", "different tasks give different predictions")
 class EmbeddingUnused(WM):
     class Module(LatentWorldModel):
         def step_input(self, z, action, task):
@@ -177,13 +177,13 @@ class StartReplaced(WM):
 # -- changes in place, extremes -------------------------------------------------------------------
 
 
-@mutant("leaves_its_arguments_alone", "`predict` leaves its arguments as they are")
+@mutant("leaves_its_arguments_alone", "`predict` does not change its arguments")
 class ActionMaskedInPlace(WM):
     def predict(self, module, z, action, task, noise):
         return super().predict(module, z, action.mul_(task.mask_BA), task, noise)
 
 
-@mutant("leaves_its_arguments_alone", "`loss` leaves its arguments as they are")
+@mutant("leaves_its_arguments_alone", "`loss` does not change its arguments")
 class RewardCentredInPlace(WM):
     def loss(self, module, batch, noise):
         batch.reward_HB.sub_(batch.reward_HB.mean())
@@ -212,13 +212,17 @@ class LogarithmOfTheReward(WM):
 # -- gradients and learning -----------------------------------------------------------------------
 
 
-@mutant("gradients_reach_the_inputs", "result 0 of `predict` has a gradient to the action")
+@mutant(
+    "gradients_reach_the_inputs", "result 0 of `predict` has a gradient with respect to the action"
+)
 class ActionDetached(WM):
     def predict(self, module, z, action, task, noise):
         return super().predict(module, z, action.detach(), task, noise)
 
 
-@mutant("gradients_reach_the_inputs", "result 1 of `predict` has a gradient to the latent")
+@mutant(
+    "gradients_reach_the_inputs", "result 1 of `predict` has a gradient with respect to the latent"
+)
 class RewardOfADetachedLatent(WM):
     def predict(self, module, z, action, task, noise):
         z_next = super().predict(module, z, action, task, noise).z_BD
@@ -230,7 +234,7 @@ class RewardNotTrained(WM):
     pass
 
 
-@mutant("decoded_reward_follows_the_real_one", "the decoded reward explains them")
+@mutant("decoded_reward_follows_the_real_one", "decoded rewards explain the real ones")
 class LossOfTheWrongSign(WM):
     def loss(self, module, batch, noise):
         loss, metrics = super().loss(module, batch, noise)
@@ -239,26 +243,26 @@ class LossOfTheWrongSign(WM):
 
 @mutant(
     "decoded_reward_follows_the_real_one",
-    "the decoded reward explains them",
+    "decoded rewards explain the real ones",
     reward_loss="logit_mse",
 )
 class RewardHeadStuck(WM):
     """The loss of PWM's released code: every logit learns the mean reward."""
 
 
-@mutant("decoded_reward_follows_the_real_one", "the decoded reward explains them")
+@mutant("decoded_reward_follows_the_real_one", "decoded rewards explain the real ones")
 class RewardOfTheRowBeside(WM):
     def loss(self, module, batch, noise):
         return super().loss(module, batch._replace(reward_HB=batch.reward_HB.roll(1, 1)), noise)
 
 
-@mutant("decoded_reward_follows_the_real_one", "the decoded reward explains them")
+@mutant("decoded_reward_follows_the_real_one", "decoded rewards explain the real ones")
 class RewardOfTheStepBefore(WM):
     def loss(self, module, batch, noise):
         return super().loss(module, batch._replace(reward_HB=batch.reward_HB.roll(1, 0)), noise)
 
 
-@mutant("decoded_reward_follows_the_real_one", "the decoded reward explains them")
+@mutant("decoded_reward_follows_the_real_one", "decoded rewards explain the real ones")
 class AnotherInputOrderInPredict(WM):
     def predict(self, module, z, action, task, noise):
         z_next = super().predict(module, z, action, task, noise).z_BD
@@ -266,7 +270,7 @@ class AnotherInputOrderInPredict(WM):
         return Prediction(z_next, module.reward(inputs))
 
 
-@mutant("frozen_is_frozen", "they moved in a call")
+@mutant("frozen_is_frozen", "a hook changed them")
 class EmbeddingThatLimitsItself(WM):
     """``max_norm`` writes to the weight at every look-up."""
 

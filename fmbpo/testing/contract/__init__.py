@@ -1,7 +1,7 @@
-"""The contract as checks: plain functions, each with one subject and a message that helps.
+"""The contract as checks: plain functions, each of one subject.
 
-``CHECKS[kind]`` lists them; ``check_installed`` runs them for plugins by name. No pytest needed;
-``fmbpo.testing.parametrize_checks`` makes a pytest file of them.
+``CHECKS[kind]`` lists them; ``check_installed`` runs them for plugins by name, without pytest.
+``fmbpo.testing.parametrize_checks`` makes pytest tests of them.
 """
 
 from __future__ import annotations
@@ -26,17 +26,16 @@ from fmbpo.testing.contract import hooks, learning, modes, plugin
 from fmbpo.testing.contract.subject import SUBJECTS, ContractError, Subject, in_one_line
 
 Check: TypeAlias = Callable[[Any], None]
-"""Takes a subject; raises ``ContractError`` if it breaks the contract."""
+"""Takes a subject; raises ``ContractError`` if the subject breaks the contract."""
 
 
 def _checks(kind: Kind) -> Iterator[tuple[str, Check]]:
-    """The public functions of the modules above whose argument admits this kind of subject."""
+    """The public functions of the check modules whose argument admits this kind of subject."""
     for module in (plugin, hooks, learning, modes):
         for name, check in vars(module).items():
             own = inspect.isfunction(check) and check.__module__ == module.__name__
-            if not own or name.startswith("_"):
-                continue
-            if issubclass(SUBJECTS[kind], get_type_hints(check)["subject"]):
+            public = own and not name.startswith("_")
+            if public and issubclass(SUBJECTS[kind], get_type_hints(check)["subject"]):
                 yield name, check
 
 
@@ -48,7 +47,7 @@ NEEDS_GPU = frozenset({"equal_on_the_gpu"})
 
 @attrs.frozen
 class Outcome:
-    """One check: ``ok``, ``failed`` or ``skipped``, and why."""
+    """The outcome of a check: ``ok``, ``failed`` or ``skipped``, and the reason."""
 
     check: str
     status: str
@@ -61,7 +60,7 @@ def subject_of(component: Component, config: object) -> Subject:
 
 
 def run_check(subject: Subject, name: str) -> Outcome:
-    """One check on a module of its own. An exception of the plugin is a failure."""
+    """Run a check on a new module. An exception raised by the plugin is a failure."""
     if name in NEEDS_GPU and not torch.cuda.is_available():
         return Outcome(name, "skipped", "there is no GPU here")
     threads = torch.get_num_threads()
@@ -69,15 +68,15 @@ def run_check(subject: Subject, name: str) -> Outcome:
     try:
         CHECKS[subject.component.kind][name](attrs.evolve(subject))
     except (Exception, SystemExit) as error:
-        kept = isinstance(error, ContractError)
-        return Outcome(name, "failed", str(error if kept else _raised(error)))
+        broken = error if isinstance(error, ContractError) else _raised(error)
+        return Outcome(name, "failed", str(broken))
     finally:
         torch.set_num_threads(threads)
     return Outcome(name, "ok")
 
 
 def _raised(error: BaseException) -> ContractError:
-    """A raising plugin breaks the contract; the place is the last one in its own code."""
+    """The error of a plugin that raises; its place is the last frame in the plugin's code."""
     beyond, core = (f"{Path(m.__file__ or '').parent}/" for m in (torch, fmbpo))
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if beyond not in f.filename and core not in f.filename]
@@ -104,12 +103,12 @@ class Checked:
     outcomes: list[Outcome]
 
     def to_json(self) -> dict[str, object]:
-        """For machines."""
+        """The plugin and its outcomes as JSON values."""
         own = attrs.asdict(self.plugin, filter=lambda field, _: field.name != "value")
         return {**own, "checks": [attrs.asdict(outcome) for outcome in self.outcomes]}
 
     def table(self) -> Iterator[str]:
-        """One line per check; the message of a failed one follows it."""
+        """A line per check, with the message of each failed check below it."""
         p = self.plugin
         yield f"{p.kind.replace('_', ' ')} {p.name} {p.version} ({p.distribution})"
         width = max(len(outcome.check) for outcome in self.outcomes)
@@ -125,12 +124,11 @@ class Checked:
 def check_installed(
     name: str | None, kind: Kind | None, overrides: Sequence[str], say: Callable[[str], None]
 ) -> list[Checked]:
-    """Check the plugins of this name, of one kind or of both; without a name, every plugin.
+    """Check the plugins of this name and kind; None admits every name, or both kinds.
 
     ``overrides``: ``key=value`` settings on top of the plugin's small ones. A plugin that cannot
-    be loaded has one failed check, ``loads``, and the others are checked all the same. The output
-    of a plugin goes to stderr. Raises ``UserError`` if nothing of the name is installed, or if it
-    has no such setting.
+    be loaded has one failed check, ``loads``. The output of plugins goes to stderr. Raises
+    ``UserError`` if no such plugin is installed, or if it has no such setting.
     """
     plugins = {
         (item.kind, item.name): item
@@ -148,7 +146,7 @@ def check_installed(
 def configured(component: Component, settings: Mapping[str, object]) -> Any:
     """The plugin's ``Config`` with these settings on top of its small ones.
 
-    Raises ``UserError`` that names each unknown setting and each wrong value.
+    Raises ``UserErrors`` for unknown settings and wrong values.
     """
     try:
         return structure({**component.small, **settings}, component.Config)

@@ -29,12 +29,12 @@ from fmbpo.testing.contract.subject import (
 
 def _shape(what: str, value: object, *wanted: int) -> None:
     found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-    remedy = "see the shapes in hookspecs.py"
+    remedy = "see the shapes in fmbpo/hookspecs.py"
     expect(found == list(wanted), f"{what} has shape {list(wanted)}", remedy, f"{found}")
 
 
 def shapes_fit(subject: Subject) -> None:
-    """Every hook's result has the shape that the engine stacks and compiles for."""
+    """Every hook's result has the shape that the engine expects."""
     actions, bins = subject.dims.action, two_hot.BINS
     for rows in (1, ROWS, 7):
         inputs = subject.inputs(rows=rows)
@@ -51,14 +51,14 @@ def shapes_fit(subject: Subject) -> None:
         _shape("`encode`'s result for [H, B, O]", z, HORIZON, rows, module.latent_dim)
     rollout, z = subject.rollout(), subject.inputs().z
     kind, whole = f"a {type(rollout).__name__}", isinstance(rollout, Rollout)
-    expect(whole, "`rollout` gives a Rollout", "see hookspecs.py", kind)
+    expect(whole, "`rollout` returns a Rollout", "see fmbpo/hookspecs.py", kind)
     _shape("`rollout`'s latents (H + 1 rows)", rollout.z_HBD, HORIZON + 1, *z.shape)
     _shape("`rollout`'s actions", rollout.action_HBA, HORIZON, ROWS, actions)
     _shape("`rollout`'s reward logits", rollout.reward_logits_HBR, HORIZON, ROWS, bins)
 
 
 def precision_is_kept(subject: Subject) -> None:
-    """A module in float64 computes in float64: gradients can be checked, golden numbers too."""
+    """A module in float64 computes in float64, so gradients and golden numbers can be checked."""
     subject = attrs.evolve(subject, dtype=torch.float64)
     values = [*subject.predict(subject.inputs()), *subject.rollout(), subject.loss()[0]]
     kinds = {value.dtype for value in values}
@@ -78,7 +78,7 @@ def loss_and_metrics_are_numbers(subject: Subject) -> None:
 
 @torch.no_grad()
 def _all(subject: Subject, seed: int = 0) -> list[Tensor]:
-    """All results of the hooks for fixed arguments."""
+    """All results of the hooks for the arguments of this seed."""
     inputs = subject.inputs(seed)
     rollout = subject.rollout(inputs, subject.noise(seed))
     loss = subject.loss(subject.example(seed))
@@ -86,8 +86,7 @@ def _all(subject: Subject, seed: int = 0) -> list[Tensor]:
 
 
 def has_no_randomness_of_its_own(subject: Subject) -> None:
-    """The engine owns all randomness: without equal results for equal noise, no run could be
-    resumed."""
+    """The engine owns all randomness: equal noise gives equal results, so a run can be resumed."""
     found, remedy = [], "use the `noise` argument; declare its width as module.noise_dim"
     for seed in (1, 2):
         with fixed_seed(seed):
@@ -100,16 +99,16 @@ def has_no_randomness_of_its_own(subject: Subject) -> None:
 
 
 def keeps_no_memory(subject: Subject) -> None:
-    """A hook's result depends on its arguments alone, not on earlier calls."""
+    """A hook's result depends only on its arguments, not on earlier calls."""
     first, other, again = (_all(subject, seed) for seed in (0, 5, 0))
     equal = close(first, again) and close(other, _all(attrs.evolve(subject), 5))
-    remedy = "keep no state between calls; a recurrent state belongs into the latent"
-    expect(equal, "equal results also after calls with other arguments", remedy)
+    remedy = "keep no state between calls; a recurrent state belongs in the latent"
+    expect(equal, "calls with other arguments do not change a result", remedy)
 
 
 @torch.no_grad()
 def noise_matters_where_declared(subject: Subject) -> None:
-    """A module that declares noise is stochastic: noise without effect is a mistake somewhere."""
+    """A module that declares noise is stochastic: noise without effect is a mistake."""
     width, inputs = subject.module.noise_dim, subject.inputs()
     one, two = (subject.predict(inputs._replace(noise=subject.inputs(s).noise)) for s in (0, 1))
     expected = f"noise of width {width} changes the prediction"
@@ -127,9 +126,9 @@ def loss_noise_matters_where_declared(subject: WorldModelSubject) -> None:
 
 @torch.no_grad()
 def leaves_its_arguments_alone(subject: Subject) -> None:
-    """The engine uses the same tensors again: an in-place change would silently spoil them."""
+    """The engine uses its tensors again: a hook must not change them in place."""
     inputs, noise, example = subject.inputs(), subject.noise(), subject.example()
-    # The recorded action itself, so that a change of it shows.
+    # The partner returns the recorded action itself, so that a change of it is found.
     partner = (lambda *_: inputs.action) if isinstance(inputs, ModelInputs) else world
     held = [x for x in tree_leaves((inputs, noise, example)) if isinstance(x, Tensor)]
     kept = [x.clone() for x in held]
@@ -139,20 +138,18 @@ def leaves_its_arguments_alone(subject: Subject) -> None:
         ("loss", subject.loss, (example,)),
     ):
         call(*arguments)
-        equal = all(map(torch.equal, kept, held))
-        expected = f"`{hook}` leaves its arguments as they are"
-        expect(equal, expected, "no x += ..., no x.add_(...)")
+        expected = f"`{hook}` does not change its arguments"
+        expect(all(map(torch.equal, kept, held)), expected, "no x += ..., no x.add_(...)")
 
 
 def stays_finite(subject: Subject) -> None:
-    """Extreme observations, latents and noise give extreme numbers, not NaN: one NaN would end
-    the run of a whole grid."""
+    """Extreme inputs give finite numbers: one NaN would end the run of a whole grid."""
     for scale in (0.0, 1.0, 10.0, 100.0):
         inputs, leaves = varied(subject.inputs(scale=scale))
         found = subject.predict(inputs)
         total = torch.stack([x.sum() for x in found]).sum()
         expected = f"finite values and gradients of `predict` for inputs of scale {scale:g}"
-        remedy = "bound the arguments of exponentials, and the divisors"
+        remedy = "bound the arguments of exponentials, and keep divisors away from 0"
         expect(_finite(total, leaves.values(), inputs.z, *found), expected, remedy)
         if not isinstance(subject, WorldModelSubject):
             continue
@@ -160,7 +157,7 @@ def stays_finite(subject: Subject) -> None:
         obs, reward = scale * batch.obs_HBO, scale * (batch.reward_HB - 1)
         loss, _ = subject.loss((batch._replace(obs_HBO=obs, reward_HB=reward), noise))
         expected = f"a finite loss and gradient for observations and rewards of scale {scale:g}"
-        remedy = "rewards can be negative and large: fmbpo.nn.two_hot takes any"
+        remedy = "rewards can be negative and large: fmbpo.nn.two_hot accepts any"
         expect(_finite(loss, subject.module.parameters()), expected, remedy)
 
 
@@ -172,7 +169,7 @@ def _finite(total: Tensor, inputs: Iterable[Tensor], *values: Tensor) -> bool:
 
 @torch.no_grad()
 def rows_do_not_see_each_other(subject: Subject) -> None:
-    """A row's latent and prediction depend on that row alone: no statistics over the batch."""
+    """A row's latent and prediction depend on this row only: no statistics over the batch."""
     rows = 6
     inputs = subject.inputs(rows=rows)
     order = torch.arange(rows).flip(0)
@@ -200,21 +197,20 @@ def _near(a: object, b: object) -> bool:
 
 @torch.no_grad()
 def rollout_is_repeated_predict(subject: Subject) -> None:
-    """Policies are trained by rollouts and act by ``predict``: both must be the same model."""
+    """Policies are trained by ``rollout`` and act by ``predict``: both must be the same model."""
     inputs, noise = subject.inputs(), subject.noise()
     partner = subject.partner(inputs)
     rollout = subject.rollout(inputs, noise)
     starts = torch.equal(rollout.z_HBD[0], inputs.z)
-    expect(starts, "a rollout begins with its start", "put z in front")
+    expect(starts, "a rollout begins with its start", "return z as the first latent")
     for t, z in enumerate(rollout.z_HBD[:-1]):
         if isinstance(inputs, ModelInputs):
             action = partner(t, z)
-            now = inputs._replace(z=z, action=action, noise=noise[t])
-            following, logits = subject.predict(now)
+            following, logits = subject.predict(inputs._replace(z=z, action=action, noise=noise[t]))
         else:
             (action,) = subject.predict(inputs._replace(z=z, noise=noise[t]))
             following, logits = partner(t, z, action)
-        # The action first: the others are consequences of it.
+        # The action comes first, since the others depend on it.
         for name, a, b in (
             ("action", action, rollout.action_HBA[t]),
             ("latent", following, rollout.z_HBD[t + 1]),
@@ -227,7 +223,7 @@ def rollout_is_repeated_predict(subject: Subject) -> None:
 
 @torch.no_grad()
 def partner_is_asked_once_per_step(subject: Subject) -> None:
-    """The partner of a rollout sees t = 0..H-1 in order, with the latent of that step."""
+    """A rollout calls its partner with t = 0..H-1 in order, each time with the latent of step t."""
     inputs = subject.inputs()
     partner, times, latents = subject.partner(inputs), [], []
 
@@ -245,7 +241,7 @@ def partner_is_asked_once_per_step(subject: Subject) -> None:
 
 @torch.no_grad()
 def horizon_is_that_of_the_noise(subject: Subject) -> None:
-    """H is the length of the noise, whatever its width: one step more noise, one step more."""
+    """H is the length of the noise, whatever its width: one more row gives one more step."""
     inputs, steps = subject.inputs(), HORIZON + 2
     noise = inputs.noise.new_zeros(steps, *inputs.noise.shape)
     found = len(subject.rollout(inputs, noise).action_HBA)
@@ -255,8 +251,7 @@ def horizon_is_that_of_the_noise(subject: Subject) -> None:
 
 @torch.no_grad()
 def latent_stays_in_its_space(subject: WorldModelSubject) -> None:
-    """A model that declares simplex latents keeps them there: in an earlier study one left the
-    simplex by 17."""
+    """Declared simplex latents stay on the simplex. In an earlier study, they left it by 17."""
     if not isinstance(subject.module, OnSimplex):
         return
     size, steps, inputs = subject.module.simplex_dim, 32, subject.inputs(scale=3.0)
@@ -272,7 +267,7 @@ def latent_stays_in_its_space(subject: WorldModelSubject) -> None:
 
 @torch.no_grad()
 def masked_actions_are_inert(subject: WorldModelSubject) -> None:
-    """Padded action dimensions must not reach the model: tasks would differ by their padding."""
+    """Padded action dimensions do not affect the model, or tasks would differ by their padding."""
     inputs, (batch, noise) = subject.inputs(), subject.example()
     mask, action = inputs.task.mask_BA, inputs.action
     other = torch.where(mask == 1, action, 50.0)
@@ -283,29 +278,28 @@ def masked_actions_are_inert(subject: WorldModelSubject) -> None:
     losses = [subject.loss((b, noise))[0] for b in (batch, filled)]
     for hook, both in (("predict", (plain, masked)), ("loss", losses)):
         expected = f"values in masked action dimensions change nothing in `{hook}`"
-        expect(close(*both), expected, "multiply the action by its mask before you use it")
-    used = not torch.equal(moved[0], plain[0])
-    expect(used, "actions change the next latent", "use the action")
+        expect(close(*both), expected, "multiply the action by task.mask_BA first")
+    expect(not torch.equal(moved[0], plain[0]), "actions change the next latent", "use the action")
 
 
 @torch.no_grad()
 def actions_are_bounded_and_masked(subject: PolicySubject) -> None:
-    """Actions lie in [-1, 1], and padded dimensions are exactly 0."""
+    """Actions are in [-1, 1], and padded dimensions are exactly 0."""
     for scale in (1.0, 10.0):
         inputs = subject.inputs(scale=scale)
         mask = inputs.task.mask_BA
         (action,) = subject.predict(inputs)
         largest, remedy = float(action.abs().max()), "multiply the action by task.mask_BA"
-        expect(largest <= 1, "actions lie in [-1, 1]", "end in tanh", f"{largest:.3g}")
+        expect(largest <= 1, "actions are in [-1, 1]", "end in tanh", f"{largest:.3g}")
         expect(not action[mask == 0].any(), "masked dimensions are 0", remedy)
         expect(action[mask == 1].any(), "the other dimensions are used", remedy)
 
 
 @torch.no_grad()
 def task_is_told_by_its_embedding(subject: WorldModelSubject) -> None:
-    """One model serves many tasks: the task must change its predictions."""
+    """One model serves many tasks: the task's embedding changes its predictions."""
     inputs = subject.inputs()
     other = Task(*(x.roll(1, 0) for x in inputs.task))._replace(mask_BA=inputs.task.mask_BA)
     one, two = (subject.predict(inputs._replace(task=t))[0] for t in (inputs.task, other))
     differs, remedy = not torch.allclose(one, two), "give the dynamics task.embedding_BE"
-    expect(differs, "another task gives another prediction", remedy)
+    expect(differs, "different tasks give different predictions", remedy)

@@ -1,4 +1,4 @@
-"""Checks of the ways in which the engine runs a plugin: compiled, stacked, in other precision."""
+"""Checks of the ways in which the engine runs a plugin: compiled, stacked, in bfloat16, on GPUs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fmbpo.testing.contract.subject import Subject, close, expect, expecting, te
 
 
 class _Call(nn.Module):
-    """``predict``, ``rollout`` and ``loss`` as one forward, so that parameters can be put in."""
+    """``predict``, ``rollout`` and ``loss`` as one ``forward``, for ``functional_call``."""
 
     def __init__(self, subject: Subject) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ def _near(a: Any, b: Any) -> bool:
 
 
 def _lines_that_read(graph: torch.fx.GraphModule) -> Iterator[str]:
-    """Lines of source that read a tensor's value into Python, or whose shapes depend on it."""
+    """Source lines that read a tensor's value into Python, or whose shapes depend on one."""
     for node in graph.graph.nodes:
         value = node.meta.get("example_value")
         sizes = value.shape if isinstance(value, Tensor) else (value,)
@@ -56,10 +56,10 @@ def _lines_that_read(graph: torch.fx.GraphModule) -> Iterator[str]:
 
 @torch.no_grad()
 def compiles_as_one_graph(subject: Subject) -> None:
-    """The engine compiles whole updates with ``fullgraph=True``: no ``.item()``, no Python
-    branch on data; and the compiled hooks equal the eager ones."""
+    """The engine compiles whole updates with ``fullgraph=True``: the hooks read no tensor's value
+    into Python, and the compiled hooks equal the eager ones."""
     call, example = _Call(subject), _example(subject)
-    wanted = call(example)  # a fault without compiling is no fault of compiling
+    wanted = call(example)  # an error here does not come from compiling
     reading: list[str] = []
 
     def backend(graph: torch.fx.GraphModule, _: object) -> Any:
@@ -70,16 +70,15 @@ def compiles_as_one_graph(subject: Subject) -> None:
     remedy = "no .item(), no `if` on a tensor's value, no numpy; fixed shapes"
     with expecting("the hooks compile as one graph", remedy):
         found = torch.compile(call, fullgraph=True, backend=backend)(example)
-    # Reading a value compiles, and has the device wait.
-    remedy = "no .item() and no shape that depends on data: torch.where, fixed shapes"
+    # Reading a value compiles, but the CPU then waits for the device.
+    remedy = "no .item(), no shape that depends on data: use torch.where and fixed shapes"
     expect(not reading, "the hooks read no value of a tensor", remedy, f"`{''.join(reading[:1])}`")
-    remedy = "look for state kept between calls"
-    expect(_near(found, wanted), "compiled equals eager", remedy)
+    expect(_near(found, wanted), "compiled equals eager", "look for state kept between calls")
 
 
 @torch.no_grad()
 def stacked_equals_a_loop(subject: Subject) -> None:
-    """Many policies or models train in one program, their parameters stacked (vmap)."""
+    """The engine trains many policies or models at once, with their parameters stacked (vmap)."""
     subjects = [attrs.evolve(subject, seed=seed) for seed in (1, 2)]
     table: list[dict[str, Tensor]] = [
         {f"module.{k}": p for k, p in s.module.named_parameters()} for s in subjects
@@ -90,26 +89,25 @@ def stacked_equals_a_loop(subject: Subject) -> None:
     with expecting("the hooks map over stacked parameters", remedy):
         found = vmap(lambda params: functional_call(call, params, (example,)))(stacked)
     predicted = found[: len(subjects[0].predict(example[0]))]
-    remedy = "use the parameters of the module that the hook is given, in every call anew"
+    remedy = "in every call, read the parameters of the module that the hook is given"
     differ = not any(torch.equal(*both) for both in predicted)
-    expect(differ, "other parameters give other predictions", remedy)
+    expect(differ, "different parameters give different predictions", remedy)
     for place, params in enumerate(table):
         equal = _near([x[place] for x in found], functional_call(call, params, (example,)))
-        expect(equal, "stacked parameters give the same as each gives alone", remedy)
+        expect(equal, "stacked parameters give the same results as single ones", remedy)
 
 
 @torch.no_grad()
 def modes_are_equal(subject: Subject) -> None:
-    """``train()`` and ``eval()`` are the same: the engine calls neither."""
+    """``train()`` and ``eval()`` make no difference: the engine calls neither."""
     call, example = _Call(subject), _example(subject)
     equal = close(call.train()(example), call.eval()(example))
-    remedy = "no dropout, no batch statistics"
-    expect(equal, "train mode equals eval mode", remedy)
+    expect(equal, "train mode equals eval mode", "no dropout, no batch statistics")
 
 
 @torch.no_grad()
 def bfloat16_stays_close(subject: Subject) -> None:
-    """Under autocast in bfloat16 predictions stay finite and near those in float32."""
+    """Under bfloat16 autocast, predictions are finite and close to those in float32."""
     inputs = subject.inputs()
     wanted = subject.predict(inputs)
     with torch.autocast("cpu", torch.bfloat16):
@@ -124,18 +122,18 @@ def bfloat16_stays_close(subject: Subject) -> None:
 
 @torch.no_grad()
 def evaluations_are_counted_right(subject: Subject) -> None:
-    """The declared number of network passes is the cost that studies report."""
+    """The module declares its passes through the network, the cost that studies report."""
     inputs, declared = subject.inputs(), subject.module.evaluations
     with _Products() as products:
         subject.predict(inputs)
     most = max(products.uses.values(), default=0)
     expected = f"module.evaluations = {declared} passes through the network per step"
-    remedy = "declare the uses of the most used layer per `predict`: for Heun's K sub-steps 2 K"
+    remedy = "declare the uses of the most used layer per `predict`: 2 K for K sub-steps of Heun"
     expect(most == declared, expected, remedy, f"a layer is used {most} times")
 
 
 class _Products(TorchFunctionMode):
-    """Counts the matrix products that each parameter takes part in."""
+    """Counts the matrix products of each parameter."""
 
     NAMES = frozenset(
         ("linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "einsum")
@@ -155,11 +153,11 @@ class _Products(TorchFunctionMode):
 
 @torch.no_grad()
 def makes_tensors_where_its_arguments_are(subject: Subject) -> None:
-    """On another device every tensor must be there: a constant made on the CPU is not."""
+    """On another device, every tensor must be on that device; a constant made on the CPU is not."""
     example = _moved(_example(subject), "meta")
     remedy = (
         "make constants from an argument (x.new_ones, device=x.device) or as Python numbers; "
-        "a tensor in a plain attribute stays where it was made"
+        "a tensor in a plain attribute does not move with the module"
     )
     with expecting("the hooks compute on the device of their arguments and parameters", remedy):
         _Call(subject).to("meta")(example)
@@ -171,7 +169,7 @@ def _moved(example: Any, device: str) -> Any:
 
 @torch.no_grad()
 def equal_on_the_gpu(subject: Subject) -> None:
-    """The hooks give the same on a GPU, captured as a CUDA graph too."""
+    """The hooks give the same results on a GPU, also if captured as a CUDA graph."""
     example = _example(subject)
     wanted = _Call(subject)(example)
     call, moved = _Call(subject).to("cuda"), _moved(example, "cuda")
@@ -185,5 +183,4 @@ def equal_on_the_gpu(subject: Subject) -> None:
     graph.replay()
     torch.cuda.synchronize()
     equal = close(wanted, [x.cpu() for x in found], 1e-2, 1e-3)
-    remedy = "make tensors on x's device"
-    expect(equal, "the GPU gives the same as the CPU", remedy)
+    expect(equal, "the GPU gives the same as the CPU", "make tensors on x's device")

@@ -39,8 +39,7 @@ _OPTIONAL: tuple[type[object], ...] = (
 
 
 def keeps_its_protocol(subject: Subject) -> None:
-    """The engine reads these attributes of the module and calls these methods, whatever else the
-    plugin does."""
+    """The module has the attributes and methods that the engine uses."""
     module = attrs.evolve(subject, fresh=True).module
     _keeps(module, _REQUIRED[subject.component.kind])
     for optional in _OPTIONAL:
@@ -49,7 +48,7 @@ def keeps_its_protocol(subject: Subject) -> None:
     if isinstance(module, spec.OnSimplex):
         width, size = getattr(module, "latent_dim", 0), module.simplex_dim
         expected = f"module.latent_dim = {width} is a multiple of simplex_dim = {size}"
-        expect(width % size == 0, expected, "declare the size of the groups that sum to 1")
+        expect(width % size == 0, expected, "declare the size of the groups whose entries sum to 1")
 
 
 def _keeps(module: object, protocol: type[object]) -> None:
@@ -72,27 +71,27 @@ def parameters_begin_finite(subject: Subject) -> None:
     named = list(attrs.evolve(subject, fresh=True).module.named_parameters())
     expect(bool(named), "the module has parameters", "register them as nn.Parameter")
     for name, parameter in named:
-        finite, expected = bool(torch.isfinite(parameter).all()), f"{name} begins as finite float32"
-        remedy = "initialise it; the engine chooses precision and device"
+        finite, expected = bool(torch.isfinite(parameter).all()), f"{name} is finite float32"
+        remedy = "initialise it in float32; the engine chooses precision and device"
         found = f"{parameter.dtype}, finite: {finite}"
         expect(finite and parameter.dtype == torch.float32, expected, remedy, found)
 
 
 def has_no_buffers(subject: Subject) -> None:
-    """Checkpoints and stacked cells hold parameters alone: a buffer would be lost."""
+    """Checkpoints and stacked cells hold only parameters: a buffer would be lost."""
     names = [name for name, _ in subject.module.named_buffers()]
     remedy = "make constants in the hooks, or keep them as Python numbers"
-    expect(not names, "checkpoints hold parameters alone", remedy, f"buffers {', '.join(names)}")
+    expect(not names, "checkpoints hold only parameters", remedy, f"buffers {', '.join(names)}")
 
 
 def is_built_from_the_global_generator(subject: Subject) -> None:
-    """A seed decides the initial parameters: the same seed, the same; another seed, others."""
+    """The seed determines the initial parameters: equal seeds give equal ones, others do not."""
     one, same, other = (
         [*attrs.evolve(subject, seed=seed, fresh=True).module.parameters()] for seed in (1, 1, 2)
     )
-    remedy = "draw initial values from torch's global generator alone"
-    expect(close(one, same), "one seed gives one initialisation", remedy)
-    expect(not close(one, other), "another seed gives another initialisation", remedy)
+    remedy = "draw initial values only from torch's global generator"
+    expect(close(one, same), "equal seeds give equal parameters", remedy)
+    expect(not close(one, other), "different seeds give different parameters", remedy)
 
 
 def settings_survive_a_file(subject: Subject) -> None:
@@ -109,17 +108,17 @@ def settings_survive_a_file(subject: Subject) -> None:
         equal = again == config and plain(again) == plain(config)
         expect(equal, f"{form} gives equal settings back", remedy, f"{again} for {config}")
     hints = get_type_hints(cls)
-    for field in attrs.fields(cls):  # the settings at hand may hide a default
+    for field in attrs.fields(cls):  # a setting may hide its default
         if (default := plain_default(field)) is not None:
             with expecting(f"the default of {field.name} has the field's type", remedy):
                 structure(default, hints.get(field.name, Any))
 
 
 def settings_can_be_copied(subject: Subject) -> None:
-    """Settings are values: frozen, equal to their copies, and sent to other processes."""
+    """Settings are frozen, equal to their copies, and can be sent to other processes."""
     config: Any = subject.config
     remedy = "define Config with @attrs.frozen at the top level of a module"
-    with expecting("deepcopy and pickle of the settings works", remedy):
+    with expecting("the settings can be deep-copied and pickled", remedy):
         equal = copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == config
     expect(equal, "deepcopy and pickle give equal settings", remedy)
     for field in attrs.fields(type(config))[:1]:
@@ -129,11 +128,11 @@ def settings_can_be_copied(subject: Subject) -> None:
 
 
 def parameters_survive_a_file(subject: Subject) -> None:
-    """A checkpoint gives the same module back, through safetensors, into a fresh one."""
+    """A safetensors checkpoint restores the module's predictions in a new module."""
     from safetensors.torch import load_file, save_file
 
     one, other = (attrs.evolve(subject, seed=seed) for seed in (1, 2))
-    remedy = "register each learning tensor once, under one name (no tied parameters)"
+    remedy = "register each trainable tensor once, under one name (no tied parameters)"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.safetensors"
         with expecting("the parameters load into another module", remedy):
@@ -141,11 +140,11 @@ def parameters_survive_a_file(subject: Subject) -> None:
             other.module.load_state_dict(load_file(file))
     with torch.no_grad():
         equal = close(one.predict(one.inputs()), other.predict(one.inputs()))
-    expect(equal, "the loaded module predicts the same", "use parameters and settings alone")
+    expect(equal, "the loaded module predicts the same", "use only parameters and settings")
 
 
 def projection_is_one(subject: Subject) -> None:
-    """``project`` puts parameters into their allowed set once and for all, and invents none."""
+    """``project`` moves parameters into their allowed set, is idempotent, and adds none."""
     module, named = subject.module, dict(subject.module.named_parameters())
     if not isinstance(module, spec.Projects):
         return
@@ -155,18 +154,18 @@ def projection_is_one(subject: Subject) -> None:
     same = {k: v.shape for k, v in once.items()} == {k: v.shape for k, v in given.items()}
     expect(same, "`project` keeps names and shapes", "return {**params, ...}")
     expect(close(given, kept), "`project` changes no argument", "return new tensors")
-    again = _near(once, module.project(dict(once)))
-    expect(again, "projecting twice is projecting once", "make it idempotent")
+    idempotent = _near(once, module.project(dict(once)))
+    expect(idempotent, "projecting twice is projecting once", "make it idempotent")
     other = {name: -0.5 * p for name, p in given.items()}
     stacked = {name: torch.stack([given[name], other[name]]) for name in given}
-    remedy = "no .item(), no `if` on a value: torch.where, clamp"
+    remedy = "no .item() and no `if` on a value: use torch.where or clamp"
     with expecting("`project` maps over stacked parameters", remedy):
         found = vmap(module.project)(stacked)
     alone = once, module.project(dict(other))
     remedy = "compute from the parameters in the argument, not from the module's"
-    expect(not close(*alone), "`project` gives other parameters another result", remedy)
+    expect(not close(*alone), "`project` gives different parameters different results", remedy)
     same = all(_near({k: v[i] for k, v in found.items()}, alone[i]) for i in range(2))
-    expect(same, "`project` gives each of two stacked modules what it gives it alone", remedy)
+    expect(same, "`project` gives stacked modules the same results as single ones", remedy)
 
 
 def _near(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -174,7 +173,7 @@ def _near(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def is_built_for_any_sizes(subject: Subject) -> None:
-    """The study chooses the number of tasks and the widths, not the plugin."""
+    """The study, not the plugin, chooses the number of tasks and the widths."""
     dims = spec.WorldModelDims(7, 2, 9), spec.PolicyDims(24, 3, 2)
     of_policy = subject.component.kind == "policy"
     other = attrs.evolve(subject, fresh=True, dims=dims[of_policy])

@@ -39,11 +39,11 @@ class ContractError(AssertionError):
     """A plugin breaks the contract: the expectation, the remedy, the finding."""
 
     def __init__(self, expected: str, remedy: str, found: str = "it is not so") -> None:
-        super().__init__(f"expected: {expected}\n   found: {found}\n    mend: {remedy}")
+        super().__init__(f"expected: {expected}\n   found: {found}\n  remedy: {remedy}")
 
 
 def expect(kept: bool | Tensor, *reason: str) -> None:
-    """Raise ``ContractError(*reason)`` unless ``kept``."""
+    """Raise ``ContractError(*reason)`` if ``kept`` is false."""
     if not kept:
         raise ContractError(*reason)
 
@@ -86,18 +86,16 @@ Inputs: TypeAlias = ModelInputs | PolicyInputs
 
 @attrs.frozen(eq=False, slots=False)
 class Subject(ABC):
-    """One plugin with one configuration; ``WorldModelSubject`` and ``PolicySubject`` are the two
-    kinds. ``attrs.evolve(subject, ...)`` builds another module.
-    """
+    """One plugin with one configuration. ``attrs.evolve(subject, ...)`` builds another module."""
 
     component: Component
     config: object
     seed: int = 0
     fresh: bool = False
-    """Leave the parameters as ``build`` initialises them. If not, each moves a little at random,
-    so that layers that begin at zero pass gradients."""
+    """Whether the parameters stay as ``build`` initialises them. If not, each moves a little at
+    random, so that layers initialised at zero pass gradients."""
     dtype: torch.dtype | None = None
-    """Floating-point type of the parameters; None: that of ``build``."""
+    """Floating-point type of the parameters; None: as ``build`` makes them."""
     results: dict[str, tuple[float, ...]] = attrs.field(factory=dict)
     """Results that several checks share."""
     dims: WorldModelDims | PolicyDims = _POLICY_DIMS
@@ -107,8 +105,8 @@ class Subject(ABC):
         """The built ``WorldModel`` or ``Policy``."""
         with fixed_seed(self.seed):
             module = self.component.build(self.config, self.dims)
-            found = f"a {type(module).__name__}"
-            expect(isinstance(module, nn.Module), "`build` gives an nn.Module", "return one", found)
+            built, found = isinstance(module, nn.Module), f"a {type(module).__name__}"
+            expect(built, "`build` returns an nn.Module", "return one", found)
             with torch.no_grad():
                 for parameter in () if self.fresh else module.parameters():
                     parameter.add_(0.1 * torch.randn_like(parameter))
@@ -116,7 +114,7 @@ class Subject(ABC):
 
     @abstractmethod
     def inputs(self, seed: int = 0, rows: int = ROWS, scale: float = 1.0) -> Inputs:
-        """Random inputs of ``predict`` in the module's precision; ``scale``: how extreme."""
+        """Random inputs of ``predict`` in the module's precision; ``scale`` scales them."""
 
     @abstractmethod
     def partner(self, inputs: Any) -> Callable[..., Any]:
@@ -124,7 +122,7 @@ class Subject(ABC):
 
     @abstractmethod
     def example(self, seed: int = 0, copies: int = 1) -> tuple[Batch, Tensor] | tuple[Imagined]:
-        """Arguments of ``loss`` after the module; each row is there ``copies`` times."""
+        """Arguments of ``loss`` after the module, with ``copies`` copies of each row."""
 
     def predict(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """The tensors of ``predict``: next latent and reward logits, or the action."""
@@ -139,8 +137,7 @@ class Subject(ABC):
         """``rollout``, by default from the fixed inputs, with fixed noise and partner."""
         inputs = inputs or self.inputs()
         noise_HBN = self.noise() if noise_HBN is None else noise_HBN
-        partner = partner or self.partner(inputs)
-        arguments = inputs.z, partner, inputs.task, noise_HBN
+        arguments = inputs.z, partner or self.partner(inputs), inputs.task, noise_HBN
         made: Rollout = self.component.rollout(self.module, *arguments)
         return made
 
@@ -149,7 +146,7 @@ class Subject(ABC):
         return self._normal(seed + 1, HORIZON, ROWS, self.module.noise_dim)
 
     def loss(self, example: tuple[Any, ...] | None = None) -> tuple[Tensor, Metrics]:
-        """``loss``, by default of the fixed example."""
+        """``loss`` of this example, by default of the fixed one."""
         arguments = example or self.example()
         found: tuple[Tensor, Metrics] = self.component.loss(self.module, *arguments)
         return found
@@ -159,7 +156,7 @@ class Subject(ABC):
         return torch.randn(shape, generator=g).to(next(self.module.parameters()).dtype)
 
     def _task(self, rows: int, embed: Callable[[Tensor], Tensor]) -> Task:
-        """Rows of different tasks, of which the first has every action dimension."""
+        """Rows of different tasks; the first task has every action dimension."""
         index = torch.arange(rows) % getattr(self.dims, "tasks", TASKS)
         mask = torch.arange(self.dims.action) < (self.dims.action - index).unsqueeze(1)
         return Task(index, mask.to(next(self.module.parameters()).dtype), embed(index))
@@ -188,8 +185,8 @@ class WorldModelSubject(Subject):
         return lambda t, _: inputs.action * (t + 1) / HORIZON
 
     def example(self, seed: int = 0, copies: int = 1, rows: int = ROWS) -> tuple[Batch, Tensor]:
-        """Sub-trajectories of a small plant: observations turn around, and the first action
-        dimension pushes the first entry. The reward depends on both."""
+        """Sub-trajectories of simple dynamics: the observation is rolled and negated, and the first
+        action dimension is added to its first entry. The reward depends on both."""
         g = generator(seed + 2)
         steps = [self._normal(g, rows, self.dims.obs)]
         action = 2 * torch.rand(HORIZON, rows, self.dims.action, generator=g) - 1
@@ -226,8 +223,7 @@ class PolicySubject(Subject):
         return world
 
     def example(self, seed: int = 0, copies: int = 1) -> tuple[Imagined]:
-        """A trajectory in ``world``. It pays for actions near 0.5 and for a latent that moves
-        along."""
+        """A trajectory in ``world``; its rewards favour actions near 0.5 and large latents."""
         inputs = self.inputs(seed)
         each = torch.arange(ROWS).repeat_interleave(copies)
         made = self.rollout(inputs, self.noise(seed))
@@ -240,7 +236,7 @@ class PolicySubject(Subject):
 
 
 def world(t: int, z: Tensor, action: Tensor) -> Prediction:
-    """A differentiable world: the action moves every latent entry, more so at later steps."""
+    """A differentiable world: the action shifts every latent entry, and more at later steps."""
     moved = z + 0.1 * (t + 1) * action.sum(-1, keepdim=True)
     slope = torch.linspace(-1, 1, two_hot.BINS, device=z.device, dtype=z.dtype)
     return Prediction(moved, action.sum(-1, keepdim=True) * slope)
@@ -255,7 +251,7 @@ def tensors_of(predicted: Tensor | Prediction) -> tuple[Tensor, ...]:
 
 
 def close(a: Any, b: Any, rtol: float = 0.0, atol: float = 0.0) -> bool:
-    """Whether the tensors of two trees are equal, or as near as the tolerances say."""
+    """Whether the tensors of two trees are equal within the tolerances."""
     return all(
         torch.allclose(x, y, rtol=rtol, atol=atol)
         for x, y in zip(tree_leaves(a), tree_leaves(b), strict=True)
@@ -263,7 +259,7 @@ def close(a: Any, b: Any, rtol: float = 0.0, atol: float = 0.0) -> bool:
 
 
 def reached(total: Tensor, inputs: Iterable[Tensor]) -> list[bool]:
-    """Whether the 0-d ``total`` has a gradient to each input that is not all zeros."""
+    """For each input, whether the 0-d ``total`` has a non-zero gradient with respect to it."""
     inputs = list(inputs)
     if not total.requires_grad:
         return [False] * len(inputs)
@@ -272,7 +268,7 @@ def reached(total: Tensor, inputs: Iterable[Tensor]) -> list[bool]:
 
 
 def varied(inputs: Inputs) -> tuple[Any, dict[str, Tensor]]:
-    """The inputs as leaves that take a gradient, and these leaves by name."""
+    """The inputs with leaves that require gradients, and these leaves by name."""
     leaves = {"latent": inputs.z.clone().requires_grad_()}
     if isinstance(inputs, ModelInputs):
         leaves["action"] = inputs.action.clone().requires_grad_()
@@ -281,13 +277,13 @@ def varied(inputs: Inputs) -> tuple[Any, dict[str, Tensor]]:
 
 
 def generator(seed: int) -> torch.Generator:
-    """A generator of its own."""
+    """A new generator with this seed."""
     return torch.Generator().manual_seed(seed)
 
 
 @contextmanager
 def fixed_seed(seed: int) -> Iterator[None]:
-    """torch's global generator in a known state inside, untouched outside."""
+    """Seed torch's global generator inside, and restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
