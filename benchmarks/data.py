@@ -44,7 +44,7 @@ from fmbpo.data.embedded import store_path
 from fmbpo.data.residence import Kind, Stored
 from fmbpo.data.sampler import Sampler
 from fmbpo.data.store import Store, open_store
-from fmbpo.data.store_format import DATA_ARRAYS, ROW_BYTES
+from fmbpo.data.store_format import DATA_ARRAYS, ROW_BYTES, starts
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.data.stream import slice_sampler
 from fmbpo.runs.summary import versions
@@ -266,11 +266,11 @@ def reading(stored: Stored, path: Path, options: Namespace) -> dict[str, float]:
 
 def write(source: Store, rows: int, path: Path) -> Path:
     """Write ``rows`` rows of the source's episodes in the writer's layout, without compression."""
-    spans = list(zip(source.episode_starts, source.episode_ends, strict=True))
+    first = starts(source.episode_ends)
     writer, values = StoreWriter(path, source.tasks, source.behaviours), data_arrays(source)
     for number in range(rows // LENGTH):
-        i = number % len(spans)
-        part = slice(spans[i][0], spans[i][0] + LENGTH)
+        i = number % len(first)
+        part = slice(first[i], first[i] + LENGTH)
         writer.append(
             **{name: rows[part] for name, rows in values.items()},
             task=source.tasks[source.episode_task[i]],

@@ -279,7 +279,7 @@ def test_a_film_that_fails_leaves_the_old_one(steps, tmp_path, monkeypatch, caps
         ([], "nothing to film"),
         (["walker-wlk"], "did you mean 'walker-walk'"),
         (["walker-walk", "--seed", "1"], "have no trained policy"),
-        (["walker-walk", "--out", "a.avi"], "end the name in .mp4, .gif or .webp"),
+        (["walker-walk", "--out", "a.avi"], "use .mp4, .gif or .webp"),
         (["walker-walk", "--out", "a"], "no video format"),
         (["walker-walk", "--size", "33x20"], "even width and height"),
         (["walker-walk", "--steps", "501"], "1 to 500 steps"),

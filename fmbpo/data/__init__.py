@@ -1,1 +1,1 @@
-"""Data sets: stores, their import and collection, and batches from them."""
+"""Data sets: stores, importing and collecting them, and batches from them."""

@@ -1,8 +1,8 @@
-"""Where the rows of a data set lie while it is sampled.
+"""The residence of a data set's rows: where they are kept during sampling.
 
-``stream`` (`Stored`): on the disk, for sets larger than memory; `StreamSampler` reads them in
-order, a window at a time. ``host`` (`InMemory`): in the host's memory; batches are made there and
-sent. ``device`` (`InMemory`): all of them on the device that trains.
+``stream`` (`Stored`): on the disk, for data sets larger than memory; `StreamSampler` reads them in
+order, one window at a time. ``host`` (`InMemory`): in the host's memory; batches are made there and
+sent to the device. ``device`` (`InMemory`): in the memory of the training device.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 from zarr.codecs import BytesCodec
@@ -26,42 +25,42 @@ Kind: TypeAlias = Literal["device", "host", "stream"]
 
 WIDTHS = tuple(LAYOUT[name][1] or 1 for name in DATA_ARRAYS)
 ROW_WIDTH = sum(WIDTHS)
-"""Columns of a packed row: observation, action and reward side by side."""
+"""Columns of a packed row: observation, action and reward, concatenated."""
 PIECE_ROWS = 65_536
-"""Rows packed at once while a whole store is loaded into memory."""
+"""Rows packed at a time while a store is loaded into memory."""
 
 
 class Stored:
     """Rows that stay on the disk, and slices of them.
 
     Plain float32 chunks are read in part, by position; compressed chunks are decoded whole, and
-    the last one of each array is kept. Every value that is read is checked to be finite.
+    the last one of each array is cached. Reading checks that all values are finite.
 
     Attributes:
         kind: the name of the residence.
         device: the device of the batches.
-        worker: one thread that makes batches ahead; None if that gains nothing.
-        block_rows: rows per chunk, best read at once.
-        plain: whether a few rows can be read without decoding a chunk.
+        worker: a thread that prepares batches in advance; None if that gains nothing.
+        block_rows: rows per chunk of the observations, best read at once.
+        plain: whether chunks are bare little-endian numbers, so that rows can be read singly.
     """
 
     def __init__(self, store: Store, device: torch.device, kind: Kind = "stream") -> None:
         self.store, self.device, self.kind = store, device, kind
         self.worker = None if kind == "device" else ThreadPoolExecutor(1, "batches")
         self.block_rows = int(store.arrays["data/obs"].chunks[0])
-        self.plain = all(_is_plain(store.arrays[name]) for name in DATA_ARRAYS)
+        self.plain = all(
+            getattr(store.arrays[name].metadata, "codecs", ()) == (BytesCodec(endian="little"),)
+            for name in DATA_ARRAYS
+        )
         self._last: dict[str, tuple[int, NDArray[np.float32]]] = {}
 
     def load(self) -> None:
-        """Read rows that belong in memory now instead of with the first batch.
-
-        Raises `UserError` for damaged rows.
-        """
+        """Read rows that belong in memory now, not with the first batch; UserError if damaged."""
 
     def span(
         self, start: int, end: int, out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """Rows ``start`` to ``end``, ``[n, ROW_WIDTH]``, written to ``out`` if it is given.
+        """Rows ``start`` to ``end`` (exclusive), ``[n, ROW_WIDTH]``, in ``out`` if it is given.
 
         Raises `UserError` for chunks that cannot be read and values that are not finite.
         """
@@ -74,15 +73,14 @@ class Stored:
                 until = min((row // chunk + 1) * chunk, end)
                 values = self._read(name, row // chunk, row % chunk, until - row)
                 check_finite(values, row, name, self.store.episode_ends, self.store.path)
-                packed[row - start : until - start, column : column + width] = values.reshape(
-                    len(values), width
-                )
+                part = packed[row - start : until - start, column : column + width]
+                part[:] = values.reshape(part.shape)
                 row = until
             column += width
         return packed
 
     def gather(self, row_B: Tensor, horizon: int) -> Tensor:
-        """Slices of ``horizon`` + 1 rows from the given first ones: ``[H + 1, B, ROW_WIDTH]`` on
+        """Slices of ``horizon`` + 1 rows from the given first rows: ``[H + 1, B, ROW_WIDTH]`` on
         ``device``. Rows are read in their order on the disk, each chunk once."""
         packed = np.empty((len(row_B), horizon + 1, ROW_WIDTH), np.float32)
         first_B = row_B.numpy()
@@ -114,13 +112,13 @@ class Stored:
 class InMemory(Stored):
     """All rows of a store in memory, as one tensor ``[N, ROW_WIDTH]``.
 
-    They are read when they are first needed: never, for a run that is complete. Reading takes
-    the memory of the rows and of one piece.
+    They are read on first use, so never for a complete run. Reading needs memory for all rows and
+    one piece of ``PIECE_ROWS``.
     """
 
     @cached_property
     def packed(self) -> Tensor:
-        """All rows. Raises `UserError` for damaged ones."""
+        """All rows; `UserError` for damaged ones."""
         place = self.device if self.kind == "device" else torch.device("cpu")
         packed = torch.empty(self.store.rows, ROW_WIDTH, device=place)
         step = math.ceil(PIECE_ROWS / self.block_rows) * self.block_rows
@@ -132,7 +130,7 @@ class InMemory(Stored):
 
     def load(self) -> None:
         """See `Stored`."""
-        self.packed  # noqa: B018 (it is read here)
+        self.packed  # noqa: B018 (access reads the rows)
 
     def gather(self, row_B: Tensor, horizon: int) -> Tensor:
         """See `Stored`."""
@@ -146,13 +144,7 @@ def residence(store: Store, kind: Kind, device: torch.device) -> Stored:
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """The same on ``device``; a GPU copies from page-locked memory, without waiting."""
+    """The values on ``device``; copies to a GPU are asynchronous, from page-locked memory."""
     if device.type == "cuda" and values.device.type == "cpu":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
-
-
-def _is_plain(array: zarr.Array[Any]) -> bool:
-    """Whether chunks are little-endian numbers as they are, without compression or shards."""
-    codecs = getattr(array.metadata, "codecs", ())
-    return tuple(codecs) == (BytesCodec(endian="little"),)

@@ -17,16 +17,14 @@ from fmbpo.hookspecs import Batch
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
 
 START_ROWS = 65_536
-"""Observations per task in the pool that policies start from if rows are on the disk."""
+"""Observations per task in the pool of start states, if rows are on the disk."""
 
 
 class Rows:
-    """Some episodes of a data set, and the residence of its rows.
+    """Episodes of a data set, and the residence of its rows.
 
-    ``ends_E``: the row behind each episode's last; the first begins at row 0.
-
-    ``task_E`` holds ids of the study's task list (not of the store's), ``mask_KA`` one row of 0/1
-    for each of those ids.
+    ``ends_E``: exclusive end row of each episode; the first begins at row 0. ``task_E``: indices
+    into MT30's task list (not the store's). ``mask_KA``: a row of 0/1 for each of those tasks.
     """
 
     def __init__(
@@ -46,7 +44,7 @@ class Rows:
         return some
 
     def unmasked(self) -> Rows:
-        """The same episodes with a mask of ones: all action dimensions count."""
+        """The same episodes with a mask of ones, so that all action dimensions count."""
         same = copy.copy(self)
         same.mask_KA = torch.ones_like(self.mask_KA)
         return same
@@ -63,25 +61,28 @@ class Rows:
         """The episodes of one task."""
         return self.select(self.task_E == task)
 
-    def gather(self, row_B: Tensor, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Slices of ``horizon`` + 1 rows: obs ``[H + 1, B, O]``, action ``[H, B, A]``,
-        reward ``[H, B]`` (the action and reward of row t led to row t)."""
-        return unpacked(self.residence.gather(row_B, horizon))
+    def observations(self, row_B: Tensor) -> Tensor:
+        """The observations of the given rows, ``[B, O]``."""
+        return self.residence.gather(row_B, 0)[0, :, :OBS_WIDTH]
 
     def batch(self, row_B: Tensor, episode_B: Tensor, horizon: int) -> Batch:
-        """Slices from the given first rows, which lie in the given episodes."""
+        """Slices of ``horizon`` + 1 rows from the given first rows, in the given episodes."""
         return self.packed_batch(self.residence.gather(row_B, horizon), episode_B)
 
     def packed_batch(self, packed: Tensor, episode_B: Tensor) -> Batch:
-        """Packed slices ``[H + 1, B, ROW_WIDTH]``, which lie in the given episodes."""
+        """Views of packed slices ``[H + 1, B, ROW_WIDTH]``, in the given episodes.
+
+        The action and reward of row t led to row t, so those of row 0 are left out.
+        """
         index = self.task_E[episode_B].to(self.device)
-        return Batch(*unpacked(packed), index, self.mask_KA[index])
+        action, reward = packed[1:, :, OBS_WIDTH:-1], packed[1:, :, -1]
+        return Batch(packed[..., :OBS_WIDTH], action, reward, index, self.mask_KA[index])
 
 
 class SliceSampler:
-    """One slice per epoch from every episode, in random order, at a uniformly random offset.
+    """One slice per epoch from each episode, in random order, at a uniformly random offset.
 
-    ``weight_K``: mean slices per epoch from an episode of each task (`turns`); None: one.
+    ``weight_K``: mean slices per epoch from an episode of each task (see `turns`); None: one.
     """
 
     _saved: tuple[str, ...] = ("order",)
@@ -120,9 +121,9 @@ class SliceSampler:
 
 
 class Ahead:
-    """Another sampler's batches; a thread makes the next one while one is used.
+    """Another sampler's batches; a thread prepares the next one while the current one is used.
 
-    ``state`` is the state after the last batch handed out, whatever was made ahead.
+    ``state`` is the state after the last batch returned, not after the one prepared in advance.
     """
 
     def __init__(self, sampler: SliceSampler, worker: Executor) -> None:
@@ -133,7 +134,7 @@ class Ahead:
     def sample(self) -> Batch:
         """The next batch."""
         ready = self._next or self.worker.submit(self._make)
-        self._next = None  # a failed batch is made anew
+        self._next = None  # a failed batch is made again
         batch, self._state = ready.result()
         self._next = self.worker.submit(self._make)
         return batch
@@ -143,9 +144,9 @@ class Ahead:
         return self._state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from ``state``; drop the batch made ahead."""
+        """Continue from ``state``; drop the batch prepared in advance."""
         if self._next is not None:
-            self._next.exception()  # waits
+            self._next.exception()  # wait for the thread
             self._next = None
         self.sampler.load_state(state)
         self._state = state
@@ -159,7 +160,7 @@ Sampler: TypeAlias = SliceSampler | Ahead
 
 
 def ahead(sampler: SliceSampler) -> Sampler:
-    """The same batches, made ahead by the residence's thread if it has one."""
+    """The sampler, with batches prepared in advance by the residence's thread if it has one."""
     worker = sampler.rows.residence.worker
     return Ahead(sampler, worker) if worker else sampler
 
@@ -173,7 +174,7 @@ class StartSampler:
 
     def sample(self, batch: int, generator: torch.Generator) -> Tensor:
         """``[B, O]``."""
-        return self.rows.gather(self.draw(batch, generator), 0)[0][0]
+        return self.rows.observations(self.draw(batch, generator))
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
         """Rows of the store ``[B]``."""
@@ -183,7 +184,7 @@ class StartSampler:
 
 
 class PooledStarts:
-    """Observations of one task, uniform over a pool ``[M, O]`` of them."""
+    """Observations of one task, uniform over a pool ``[M, O]``."""
 
     def __init__(self, pool: Tensor) -> None:
         self.pool = pool
@@ -195,25 +196,24 @@ class PooledStarts:
 
 
 def start_samplers(rows: Rows, tasks: Sequence[int]) -> dict[int, StartSampler | PooledStarts]:
-    """The observations that policies start from, by task.
+    """Samplers of the observations that policies start from, by task.
 
-    Single rows cannot be read from the disk as fast as policies learn: there, a fixed pool of
-    ``START_ROWS`` per task is drawn uniformly, with replacement, and read in one pass.
+    Single rows cannot be read from the disk as fast as policies learn. For rows on the disk,
+    ``START_ROWS`` per task are drawn uniformly, with replacement, and read once, in one pass.
     """
     samplers = {task: StartSampler(rows, task) for task in tasks}
     if rows.residence.kind != "stream":
         return dict(samplers)
     generator = torch.Generator().manual_seed(0)
     row = torch.cat([samplers[task].draw(START_ROWS, generator) for task in samplers])
-    pools = torch.split(rows.gather(row, 0)[0][0], START_ROWS)
+    pools = torch.split(rows.observations(row), START_ROWS)
     return {task: PooledStarts(pool) for task, pool in zip(samplers, pools, strict=True)}
 
 
 def turns(episode_E: Tensor, weight_E: Tensor | None, generator: torch.Generator) -> Tensor:
-    """The given episodes in random order, each as often as its weight says.
+    """The given episodes in random order, repeated by weight; without weights, once each.
 
-    An episode of weight w comes floor(w) times and, with probability w - floor(w), once more.
-    Without weights, each comes once.
+    An episode of weight w occurs floor(w) times and, with probability w - floor(w), once more.
     """
     if weight_E is not None:
         u = torch.rand(len(episode_E), generator=generator, dtype=torch.float64)
@@ -222,18 +222,13 @@ def turns(episode_E: Tensor, weight_E: Tensor | None, generator: torch.Generator
 
 
 def first_rows(rows: Rows, episode_B: Tensor, horizon: int, generator: torch.Generator) -> Tensor:
-    """First rows of slices in the episodes ``[B]``, uniform over the rows that leave room."""
+    """First rows ``[B]`` of slices in the episodes, uniform over the rows that leave room."""
     start, end = rows.start_E[episode_B], rows.end_E[episode_B]
     u = torch.rand(len(episode_B), generator=generator, dtype=torch.float64)
     return start + (u * (end - start - horizon)).floor().long()
 
 
-def unpacked(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Views of packed slices ``[H + 1, B, ROW_WIDTH]``: see `Rows.gather`."""
-    return packed[..., :OBS_WIDTH], packed[1:, :, OBS_WIDTH:-1], packed[1:, :, -1]
-
-
 def action_masks() -> Tensor:
-    """``[K, A]``, a row per task of MT30: 1 in the dimensions of its action."""
+    """``[K, A]``: for each task of MT30, 1 in the dimensions of its action and 0 elsewhere."""
     widths = torch.tensor([info.action_dim for info in MT30.values()])
     return (torch.arange(ACTION_WIDTH) < widths.unsqueeze(1)).float()

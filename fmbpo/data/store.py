@@ -1,7 +1,7 @@
-"""The offline store: one Zarr v3 group per data set, flat rows with the episode ends apart.
+"""The offline store: one Zarr v3 group per data set, with flat rows and separate episode ends.
 
-`open_store` checks the structure and leaves the rows on disk; `verify` reads and checks all of it.
-Writing is in `fmbpo.data.store_writer`.
+`open_store` checks the structure and leaves the rows on disk; `verify` reads and checks them all.
+`fmbpo.data.store_writer` writes stores.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Store:
     """An open store: structure checked, rows still on disk.
 
     Row t holds an observation and the action and reward that led to it; row 0 of an episode
-    has action and reward 0. A slice must lie within one episode.
+    has action and reward 0. A slice must not cross episodes.
 
     Attributes:
         path: the store's folder.
@@ -85,18 +85,13 @@ class Store:
         """Number of rows N."""
         return int(self.arrays["data/reward"].shape[0])
 
-    @property
-    def episode_starts(self) -> NDArray[np.int64]:
-        """[E] first row of each episode."""
-        return starts(self.episode_ends)
-
 
 def open_store(path: Path | str) -> Store:
-    """Open a store and check its structure (not the values of its rows).
+    """Open a store and check its structure, but not the values of its rows.
 
     Raises:
-        UserError: nothing there, not a store, of a newer format, incomplete, or arrays
-            missing, of wrong shape or type, truncated, or inconsistent.
+        UserError: the store does not exist, has another or a newer format, or is incomplete; or
+            an array is missing, of the wrong shape or type, truncated, or inconsistent.
     """
     path = Path(path)
     group = open_group(path)
@@ -111,20 +106,20 @@ def open_store(path: Path | str) -> Store:
 
 
 def check_request(store: Store, request: Attributes) -> None:
-    """UserError unless the store was made for this request (a part of its provenance)."""
+    """UserError unless the store was made for this request (see its provenance)."""
     if store.attributes.get("provenance", {}).get("request") != request:
         raise UserError(
-            "another data set is here already",
+            "there is already another data set here",
             where=str(store.path),
             remedy="choose another name, or remove the folder",
         )
 
 
 def held_out(store: Store) -> NDArray[np.bool_]:
-    """[E] which episodes are kept from training; fixed by the data set's id.
+    """[E] whether an episode is held out from training; fixed by the data set's id.
 
-    Of every task's E_t episodes the ``max(2, floor(E_t / 50))`` with the smallest SHA-256 of
-    ``"<data-set id>/<episode index>"`` (never all of them).
+    Of each task's E_t episodes, the ``max(2, floor(E_t / 50))`` with the smallest SHA-256 of
+    ``"<data-set id>/<episode index>"``, but never all of them.
     """
     chosen = np.zeros(len(store.episode_ends), bool)
     for task in np.unique(store.episode_task):
@@ -138,10 +133,10 @@ def held_out(store: Store) -> NDArray[np.bool_]:
 def verify(
     path: Path | str, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> str:
-    """Read every row, a chunk at a time, and compare the content with the id. Returns the id.
+    """Read every row, one chunk at a time, compare the content with the id, and return the id.
 
     All values must be finite. The metadata must match their seal (old stores have none), and
-    the counts of rows and episodes in them, by task and by source file, must match the arrays.
+    their counts of rows and episodes, by task and by source file, must match the arrays.
     ``progress`` is called with (bytes read, all bytes).
 
     Raises:
@@ -171,10 +166,9 @@ def verify(
 
 
 def info(path: Path | str) -> dict[str, Any]:
-    """The content of a store: rows, episodes by task and behaviour, mean returns, provenance.
+    """Rows, episodes and mean returns by task and behaviour, and provenance of a store.
 
-    Raises:
-        UserError: as `open_store`.
+    Raises `UserError` as `open_store` does.
     """
     store = open_store(path)
     returns = _returns(store)
@@ -203,7 +197,7 @@ def info(path: Path | str) -> dict[str, Any]:
 
 
 def _returns(store: Store) -> NDArray[np.float64]:
-    """[E] the sum of every episode's rewards, with one piece of the rewards in memory at a time."""
+    """[E] sum of each episode's rewards, with one piece of the rewards in memory at a time."""
     ends = store.episode_ends
     first, returns = starts(ends), np.zeros(len(ends))
     at = 0

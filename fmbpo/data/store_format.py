@@ -1,4 +1,4 @@
-"""The layout of the offline store, the id of its content, and the checks made on reading."""
+"""The layout of the offline store, the id of its content, and the checks on reading."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
 Array: TypeAlias = NDArray[Any]
 """Numbers of any type."""
 Attributes: TypeAlias = Mapping[str, Any]
-"""Values of JSON by name."""
+"""JSON values by name."""
 
 FORMAT = "fmbpo-offline"
 FORMAT_VERSION = 1
 
-# name -> (dtype, columns; 0 for a flat array, what its length counts)
+# name -> (dtype, number of columns or 0 for a flat array, unit of its length)
 LAYOUT: dict[str, tuple[str, int, str]] = {
     "data/obs": ("float32", OBS_WIDTH, "rows"),
     "data/action": ("float32", ACTION_WIDTH, "rows"),
@@ -35,10 +35,9 @@ LAYOUT: dict[str, tuple[str, int, str]] = {
 DATA_ARRAYS = tuple(name for name in LAYOUT if name.startswith("data/"))
 META_ARRAYS = tuple(name for name in LAYOUT if name.startswith("meta/"))
 ROW_BYTES = sum(np.dtype(LAYOUT[name][0]).itemsize * (LAYOUT[name][1] or 1) for name in DATA_ARRAYS)
-"""Bytes of a row of the data arrays, uncompressed."""
+"""Bytes per row of the data arrays, uncompressed."""
 SEAL = "seal"
 """The attribute that holds the `seal` of the metadata."""
-REMAKE = "collect or import the data set again"
 _GIVE = "give the folder of a store that fmbpo wrote"
 
 
@@ -48,7 +47,7 @@ def starts(episode_ends: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 class ContentHash:
-    """The id of a data set, from its values alone: chunking and compression do not matter."""
+    """The id of a data set, from its values only: chunking and compression do not matter."""
 
     def __init__(self, tasks: Sequence[str]) -> None:
         self._tasks = tuple(tasks)
@@ -60,7 +59,7 @@ class ContentHash:
         self._hashes[name].update(np.ascontiguousarray(values, dtype).tobytes())
 
     def id(self, *meta: Array) -> str:
-        """The id of all rows added so far with the values [E] of `META_ARRAYS`."""
+        """The id of all rows added so far, with the values [E] of `META_ARRAYS`."""
         for name, values in zip(META_ARRAYS, meta, strict=True):
             self._hashes[name] = hashlib.sha256()
             self.update(name, values)
@@ -74,7 +73,7 @@ def digest(text: str) -> str:
 
 
 def seal(path: Path) -> str:
-    """SHA-256 of a store's metadata: of all attributes except the seal, and of every array."""
+    """SHA-256 of a store's metadata: all attributes except the seal, and those of every array."""
     documents = {name: json.loads((path / name / "zarr.json").read_bytes()) for name in LAYOUT}
     group = json.loads((path / "zarr.json").read_bytes())
     group["attributes"].pop(SEAL, None)
@@ -84,7 +83,7 @@ def seal(path: Path) -> str:
 def counts(
     tasks: Sequence[str], episode_task: NDArray[np.int16], episode_ends: NDArray[np.int64]
 ) -> Attributes:
-    """The attributes that count rows and episodes, in all and by task."""
+    """The attributes that count rows and episodes, in total and by task."""
     lengths = episode_ends - starts(episode_ends)
     episodes = np.bincount(episode_task, minlength=len(tasks))
     rows = np.bincount(episode_task, weights=lengths, minlength=len(tasks))  # exact below 2^53
@@ -96,14 +95,14 @@ def counts(
 
 
 def damaged(what: str, where: str) -> UserError:
-    """The error for a store that only making it again can mend."""
-    return UserError(what, where=where, remedy=REMAKE)
+    """The error for a store that must be made again."""
+    return UserError(what, where=where, remedy="collect or import the data set again")
 
 
 def open_group(path: Path) -> zarr.Group:
-    """The group of a store, for reading; UserError if there is none."""
+    """The group of a store, for reading; UserError if it does not exist."""
     if not path.exists():
-        remedy = "check the path, or collect one"
+        remedy = "check the path, or collect a data set"
         raise UserError("there is no data set here", where=str(path), remedy=remedy)
     try:
         return zarr.open_group(path, mode="r", zarr_format=3)
@@ -123,7 +122,7 @@ def open_array(group: zarr.Group, name: str, path: Path) -> zarr.Array[Any]:
     except Exception as error:
         raise damaged(f"unreadable: {error}", where) from error
     if not isinstance(array, zarr.Array):
-        raise damaged("a group where an array should be", where)
+        raise damaged("a group instead of an array", where)
     if array.shape[1:] != ((columns,) if columns else ()):
         shape = f"[N, {columns}]" if columns else "[N]"
         raise damaged(f"shape {array.shape}, not {shape}", where)
@@ -147,10 +146,10 @@ def read(array: zarr.Array[Any], name: str, path: Path, rows: slice = slice(None
 
 
 def check_attributes(attributes: Attributes, path: Path) -> None:
-    """UserError unless these are attributes of a complete store that this version can read."""
+    """UserError unless the attributes are those of a complete store of a known format version."""
     where = str(path)
     if attributes.get("format") != FORMAT:
-        what = f"a Zarr group, but not a data set (attribute format is not {FORMAT!r})"
+        what = f"a Zarr group, but not a data set (its attribute format is not {FORMAT!r})"
         raise UserError(what, where=where, remedy=_GIVE)
     version = attributes.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
@@ -158,9 +157,9 @@ def check_attributes(attributes: Attributes, path: Path) -> None:
         raise UserError(what, where=where, remedy="update fmbpo")
     if attributes.get("complete") is not True:
         raise UserError(
-            "the data set is not complete: its making was interrupted",
+            "the data set is not complete: the command that makes it was interrupted",
             where=where,
-            remedy="give the same command again; it continues where it stopped",
+            remedy="run the same command again; it continues where it stopped",
         )
     needed = ("id", "tasks", "behaviours", "obs_dims", "action_dims")
     missing = [key for key in needed if key not in attributes]
@@ -201,7 +200,7 @@ def check_index(index: Array, episodes: int, name: str, names: Sequence[str], pa
 def check_manifest(
     attributes: Attributes, task: NDArray[np.int16], ends: NDArray[np.int64], path: Path
 ) -> None:
-    """UserError unless the counts in the attributes are those of the episodes [E].
+    """UserError unless the counts in the attributes match the episodes [E].
 
     If there are ``sources``, every episode must come from exactly one of them.
     """
@@ -222,7 +221,7 @@ def check_manifest(
 def check_finite(
     values: Array, first_row: int, name: str, ends: NDArray[np.int64], path: Path
 ) -> None:
-    """UserError naming episode and row if a value of the rows from ``first_row`` is not finite."""
+    """UserError naming episode and row if a value is not finite; rows begin at ``first_row``."""
     if np.isfinite(values).all():
         return
     bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)

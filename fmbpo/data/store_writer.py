@@ -1,4 +1,4 @@
-"""Writing the offline store: whole chunks at a time, and never half an episode."""
+"""Writes the offline store: whole chunks at a time, and never half an episode."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ _SPLIT_RULE = "per task max(2, floor(2 %)) episodes with the smallest sha256('<i
 class StoreWriter:
     """Appends episodes to ``<out>.partial`` and renames it to ``out`` when finished.
 
-    Rows go to disk in whole chunks, then the episodes that lie wholly within them, their ends
-    last. With ``resume``, a partial store continues after its last whole episode (`episodes` is
-    their number); the result does not depend on interruptions. The rows that are there are read
-    again once, for the id.
+    Rows are written in whole chunks, then the complete episodes within them, their ends last.
+    With ``resume``, a partial store continues after its last complete episode (`episodes` is their
+    number); the result does not depend on interruptions. Existing rows are read again once, to
+    compute the id.
 
     Args:
         out: folder of the finished store; must not exist.
         tasks: task names.
         behaviours: names of behaviours (at most 127).
-        compress: Blosc (zstd, byte shuffle); good for small stores that are loaded whole. Without
-            it, chunks can be memory-mapped.
+        compress: use Blosc (zstd, byte shuffle); for small stores that are loaded as a whole.
+            Uncompressed chunks can be memory-mapped.
         chunk_rows: rows per chunk.
         resume: continue a partial store of the same kind if there is one.
         provenance: an attribute of the store from the start. A partial store is continued only
-            if the ``"request"`` in it is the same.
+            if its ``"request"`` is the same.
         reread: called with (rows read again, rows to read again) while a partial store is opened.
 
     Raises:
-        UserError: ``out`` exists, a task is unknown, the partial store belongs to another
-            request or is damaged, the disk is full or may not be written (here and in every
-            method; the rows on the disk stay valid and can be continued).
+        UserError: ``out`` exists, a task is unknown, the partial store belongs to another request
+            or is damaged, or the disk is full or cannot be written. Every method can raise the
+            last; the rows on the disk stay valid and can be continued.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class StoreWriter:
     ) -> None:
         self.out, self.partial = Path(out), Path(f"{out}.partial")
         if self.out.exists():
-            raise UserError("exists already", where=str(out), remedy="remove it, or choose another")
+            raise UserError("already exists", where=str(out), remedy="remove it, or choose another")
         self._tasks = tuple(task_info(name).name for name in tasks)
         self._behaviours = tuple(behaviours)
         self._chunk, self._hash = chunk_rows, ContentHash(self._tasks)
@@ -116,7 +116,7 @@ class StoreWriter:
         for name, values in rows.items():
             if len(values) != length or length < 2 or rows["data/reward"].ndim != 1:
                 raise UserError(
-                    f"{name} has shape {values.shape} beside {length} observations (at least 2)",
+                    f"{name} has shape {values.shape} for {length} observations (at least 2)",
                     where=where,
                 )
             if not np.isfinite(values).all():
@@ -141,7 +141,7 @@ class StoreWriter:
         task: Array,
         behaviour: Array,
     ) -> None:
-        """Add K episodes of R rows together, already in the store's form (not checked again).
+        """Add K episodes with R rows in total, already in the store's form and not checked again.
 
         obs [R, 24], action [R, 6], reward [R]; lengths [K] with sum R; task [K] and behaviour [K],
         indices into the writer's names.
@@ -159,7 +159,7 @@ class StoreWriter:
                 self._flush(self._rows // self._chunk * self._chunk)
 
     def finish(self, attributes: Attributes | None = None) -> Path:
-        """Write the pending rows and the attributes, then rename; returns the store's folder."""
+        """Write the pending rows and the attributes, then rename; return the store's folder."""
         with self._disk():
             self._flush(self._rows)
             meta = task, _, ends = [self._values(name) for name in META_ARRAYS]
@@ -205,9 +205,9 @@ class StoreWriter:
                 shape=(0, columns) if columns else (0,),
                 chunks=(length, columns) if columns else (length,),
                 dtype=dtype,
-                # Values that were never written are recognised on reading.
+                # Fill values, so that reading recognises values that were never written.
                 fill_value=float("nan") if dtype == "float32" else -1,
-                # Memory-mapped readers want every chunk there; episode numbers pack well.
+                # Memory-mapped readers need every chunk to exist; episode numbers compress well.
                 compressors=codec(dtype) if compress or unit == "episodes" else None,
                 config={"write_empty_chunks": True},
             )
@@ -220,11 +220,11 @@ class StoreWriter:
             raise self._foreign("other tasks or behaviours")
         if attributes.get("provenance", {}).get("request") != provenance.get("request"):
             raise self._foreign("another request (other files, or other options)")
-        for left in self.partial.rglob("*.partial"):  # files that a killed write left aside
+        for left in self.partial.rglob("*.partial"):  # files that a killed write left
             left.unlink()
         # The ends first: they are written last.
         ends, behaviour, task = (self._values(name) for name in reversed(META_ARRAYS))
-        # A kill can leave rows and episodes without their ends, or ends still of the fill value.
+        # A kill can leave rows and episodes without their ends, or ends with the fill value.
         whole = np.minimum.accumulate(np.diff(ends, prepend=np.int64(0)) > 0)
         count = min(int(whole.sum()), len(behaviour), len(task))
         self._chunk = self._array("data/obs").chunks[0]
@@ -243,12 +243,12 @@ class StoreWriter:
             reread(stop, self._rows)
         for name in LAYOUT:
             array = self._array(name)
-            # All rows stay until they are written again: the next kill may come before.
+            # Keep all rows until they are written again, since another kill may come first.
             array.resize((self._rows if name in DATA_ARRAYS else count, *array.shape[1:]))
 
     def _foreign(self, what: str) -> UserError:
         return UserError(
-            f"a partial store with {what} is here",
+            f"there is already a partial store with {what} here",
             where=str(self.partial),
             remedy="finish it with the command that began it, or remove the folder",
         )
@@ -274,7 +274,7 @@ class StoreWriter:
         array, stop = self._array(name), start + len(values)
         array.resize((stop, *array.shape[1:]))
         array[start:] = values
-        # Rows are on the disk before the ends that count them.
+        # Rows must be on the disk before the ends that count them.
         length = array.chunks[0]
         for number in range(start // length, -(-stop // length)):
             at = (str(number), *("0" for _ in array.shape[1:]))
@@ -301,7 +301,7 @@ class StoreWriter:
 
 
 def codec(dtype: DTypeLike) -> BloscCodec:
-    """The compression of arrays of this type."""
+    """The compression of arrays with this type."""
     size = np.dtype(dtype).itemsize
     return BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=size)
 

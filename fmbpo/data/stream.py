@@ -1,9 +1,9 @@
 """World-model batches from a store on the disk: whole blocks in random order, mixed in a window.
 
 An epoch takes the store's blocks (one chunk of each array, with the episodes that begin in it) in
-random order. A window of ``WINDOW_ROWS`` is in memory at a time; its episodes are shuffled together
-and each gives one slice, while a thread reads the next window. An epoch has every episode as often
-as an epoch of `SliceSampler`; only the order differs.
+random order. One window of ``WINDOW_ROWS`` is in memory at a time; its episodes are shuffled
+together and each gives one slice, while a thread reads the next window. An epoch has each episode
+as often as an epoch of `SliceSampler`; only the order differs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.hookspecs import Batch
 
 WINDOW_ROWS = 4_194_304
-"""Rows shuffled together: 520 MB, and the same again for the next window."""
+"""Rows shuffled together: 520 MB, and another 520 MB for the next window."""
 
 
 @attrs.frozen
@@ -40,11 +40,11 @@ class _Window:
 
 
 class StreamSampler(SliceSampler):
-    """One slice per epoch from every episode, read from the disk a window at a time.
+    """One slice per epoch from every episode, read from the disk one window at a time.
 
-    At most twice ``window_rows`` are in memory, and the rows that the last episode of each block
-    has beyond it. A window has at least one block. The state names the blocks that were drawn; a
-    loaded state reads its window again.
+    At most twice ``window_rows`` are in memory, plus the rows of each block's last episode beyond
+    the block. A window has at least one block. The state names the blocks that were drawn; loading
+    a state reads its window again.
     """
 
     _saved = ("queue", "following", "window", "order")
@@ -84,28 +84,27 @@ class StreamSampler(SliceSampler):
         return self.rows.packed_batch(packed, torch.cat(episodes))
 
     def _advance(self) -> None:
-        """Go to the next window, put its episodes in random order, and draw the window after it."""
+        """Move to the next window, shuffle its episodes, and draw the window after it."""
         self.window = self.following if len(self.following) else self._draw()
         self.following = self._draw()
         mine = torch.cat([self.episodes[block] for block in self.window.tolist()])
         self.order = turns(mine, self.weight_E, self.generator)
 
     def _draw(self) -> Tensor:
-        """The next blocks of this epoch, or the first of the next one."""
+        """The next blocks of this epoch, or the first blocks of the next epoch."""
         if not len(self.queue):
             self.queue = torch.randperm(len(self.episodes), generator=self.generator)
         drawn, self.queue = self.queue.tensor_split([self.blocks_at_once])
         return drawn
 
     def _loaded(self) -> _Window:
-        """The window; starts reading the next one."""
-        window, following = tuple(self.window.tolist()), tuple(self.following.tolist())
-        if window not in self._read or following not in self._read:
-            self._read = {k: v for k, v in self._read.items() if k in (window, following)}
-            for blocks in (window, following):
-                if blocks not in self._read:
-                    self._read[blocks] = self._reader.submit(self._read_blocks, blocks)
-        return self._read[window].result()
+        """The current window; starts reading the next one."""
+        wanted = [tuple(blocks.tolist()) for blocks in (self.window, self.following)]
+        self._read = {blocks: read for blocks, read in self._read.items() if blocks in wanted}
+        for blocks in wanted:
+            if blocks not in self._read:
+                self._read[blocks] = self._reader.submit(self._read_blocks, blocks)
+        return self._read[wanted[0]].result()
 
     def _read_blocks(self, blocks: tuple[int, ...]) -> _Window:
         spans = []
@@ -129,7 +128,7 @@ def slice_sampler(
 
 
 def window_bytes(rows: int, block_rows: int, longest: int) -> int:
-    """Most memory of a `StreamSampler` of so many rows: two windows, if no episode is longer than
-    ``longest``."""
+    """Most bytes that a `StreamSampler` of ``rows`` rows holds: two windows, if no episode has
+    more than ``longest`` rows."""
     blocks = max(1, WINDOW_ROWS // block_rows)
     return 2 * min(blocks * (block_rows + longest), rows) * ROW_BYTES

@@ -1,1 +1,1 @@
-"""Files of other projects, read and written."""
+"""Reads and writes files of other projects."""

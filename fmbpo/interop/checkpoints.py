@@ -1,4 +1,4 @@
-"""World models between TD-MPC2's files and checkpoints of fmbpo."""
+"""Converts world models between TD-MPC2's files and fmbpo's checkpoints."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from fmbpo.runs.folder import BEST, checkpoint_of
 def import_checkpoint(
     file: Path, out: Path, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Write the world model in ``file`` as the checkpoint ``out``; returns its ``[world_model]``
+    """Write the world model in ``file`` as the checkpoint ``out``; return its ``[world_model]``
     table.
 
-    World models of every kind that ``adopt`` an MLP model's parameters can begin with it
-    (``protocol.checkpoint``). If ``out`` already is a checkpoint of this file (by its SHA-256), it
-    stays and ``say`` reports so. Raises ``UserError`` as ``read_world_model`` does, if ``out`` is
+    All world models that ``adopt`` an MLP model's parameters can start from it
+    (``protocol.checkpoint``). If ``out`` is already a checkpoint of this file (by its SHA-256), it
+    stays and ``say`` reports that. Raises ``UserError`` as ``read_world_model`` does, if ``out`` is
     another or a damaged checkpoint, or if it cannot be written.
     """
     weights, sizes = read_world_model(file)
@@ -34,9 +34,9 @@ def import_checkpoint(
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if checkpoint_exists(out):
         if load_checkpoint(out).manifest.get("imported", {}).get("sha256") != digest:
-            what, remedy = "another checkpoint is here already", "choose another --out"
+            what, remedy = "there is already another checkpoint here", "choose another --out"
             raise UserError(what, where=str(out), remedy=remedy)
-        say(f"{out} is this world model already; nothing to do")
+        say(f"{out} is already this world model; nothing to do")
         return table
     manifest = {
         "kind": "world_model",
@@ -51,10 +51,10 @@ def import_checkpoint(
 def export_checkpoint(source: Path, out: Path) -> Path:
     """Write the world model in ``source`` as TD-MPC2's ``{"model": {name: tensor}}``.
 
-    ``source``: a checkpoint, or the folder of a pretraining run, whose best checkpoint is taken.
-    The file is read back and compared before it gets its name. Raises ``UserError`` if there is no
-    world model, if its parameters are not those of TD-MPC2's (only the MLP's are), if ``out``
-    exists, or if it cannot be written.
+    ``source``: a checkpoint, or the folder of a pretraining run, whose best checkpoint is used. The
+    file is read back and compared before it gets its name. Raises ``UserError`` if there is no
+    world model, if its parameters are not TD-MPC2's (only the MLP's are), if ``out`` exists, or if
+    it cannot be written.
     """
     best = checkpoint_of(source, BEST)
     place = best if checkpoint_exists(best) else source
@@ -69,7 +69,7 @@ def export_checkpoint(source: Path, out: Path) -> Path:
             if again.keys() != weights.keys() or not all(
                 torch.equal(again[name], value) for name, value in weights.items()
             ):
-                raise ValueError("it has parameters of its own")
+                raise ValueError("it has additional parameters")
         except (UserError, ValueError, KeyError) as error:
             raise UserError(
                 f"TD-MPC2 has no such world model: {getattr(error, 'what', error)}",

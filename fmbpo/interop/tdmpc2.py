@@ -1,9 +1,9 @@
-"""World models in TD-MPC2's multi-task checkpoints, which PWM begins with: names, sizes, safety.
+"""World models in TD-MPC2's multi-task checkpoints, which PWM starts from: names, sizes, safety.
 
-TD-MPC2 (arXiv 2310.16828) has written two styles of keys; those of the world model are the same in
-both. PWM (arXiv 2407.02466) writes ``_encoder.0.weight`` for ``_encoder.state.0.weight``. The
-policy prior and the Q-functions are ignored. Files that PWM itself saves hold objects beside the
-parameters and are refused.
+TD-MPC2 (arXiv 2310.16828) has used two styles of keys, with the same keys for the world model. PWM
+(arXiv 2407.02466) writes ``_encoder.0.weight`` for ``_encoder.state.0.weight``. The policy prior
+and the Q-functions are ignored. Files that PWM itself saves contain objects in addition to the
+parameters and are rejected.
 """
 
 from __future__ import annotations
@@ -41,20 +41,23 @@ class Sizes:
 def read_world_model(path: Path) -> tuple[dict[str, Tensor], Sizes]:
     """The world model's parameters under fmbpo's names, and its sizes.
 
-    Nothing in the file is executed, and the file is mapped, not read: only parameters that are
-    used take memory. Raises ``UserError`` for a file that holds code, is damaged, is not a
-    checkpoint of this kind, or was made for other widths or tasks.
+    Nothing in the file is executed. The file is mapped, not read, so only the used parameters take
+    memory. Raises ``UserError`` for a file that contains code, is damaged, is not a checkpoint of
+    this kind, or has other widths or tasks.
     """
     content = load_mapped(path)
     state = content.get("model", content)
     try:
         raw = renamed(state)
-        sizes = _sizes(raw)  # before any number is looked at
+        sizes = _sizes(raw)  # before any value is read
         weights = {name: value.float() for name, value in raw.items()}
         for name, value in weights.items():
             if not torch.isfinite(value).all():
                 raise ValueError(f"{name} is not finite")
-        _check_masks(state.get("_action_masks"))
+        ours = action_masks()
+        masks = state.get("_action_masks", ours)  # newer files; shows the order of the tasks
+        if not isinstance(masks, Tensor) or masks.shape != ours.shape or (masks != ours).any():
+            raise ValueError("the action widths of the file's tasks are not those of MT30 in order")
     except ValueError as error:
         raise UserError(
             str(error),
@@ -108,7 +111,7 @@ def renamed(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _sizes(weights: Mapping[str, Tensor]) -> Sizes:
-    """The sizes, from the shapes; every shape is checked against a model of these sizes."""
+    """The sizes, from the shapes; checks every shape against a model of these sizes."""
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
 
     def widths(part: str) -> list[int]:
@@ -133,12 +136,3 @@ def _sizes(weights: Mapping[str, Tensor]) -> Sizes:
             theirs, ours = (list(s[name]) if name in s else "none" for s in (shapes, wanted))
             raise ValueError(f"{name} has shape {theirs}, not {ours}")
     return sizes
-
-
-def _check_masks(masks: Any) -> None:
-    """Newer files hold each task's action mask, which shows the order of the tasks."""
-    if masks is None:
-        return
-    ours = action_masks()
-    if not isinstance(masks, Tensor) or masks.shape != ours.shape or (masks != ours).any():
-        raise ValueError("the action widths of the file's tasks are not those of MT30 in order")

@@ -1,8 +1,8 @@
 """The 11 tasks that TD-MPC2 adds to the DeepMind Control suite, written from their formulas.
 
 Nine are stock tasks with another reward (cup-spin also has another initial state); reacher-three is
-the stock task on a model of its own. Rewards are those of one control step, in [0, 1]; metres and
-seconds; ``G`` and ``L`` in the formulas are `gaussian` and `linear`.
+the stock task with its own model. Rewards are for one control step, in [0, 1]; units are metres
+and seconds. In the formulas, ``G`` and ``L`` are `gaussian` and `linear`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ from types import ModuleType
 from dm_control.rl import control
 from dm_control.suite import ball_in_cup, cheetah, common, hopper, pendulum, reacher, walker
 
-_LOG_AT_MARGIN = math.log(0.1)
-
 
 def gaussian(distance: float, margin: float) -> float:
-    """1 where ``distance`` <= 0, falling as a Gaussian to 0.1 at ``margin``."""
+    """1 if ``distance`` <= 0, falling as a Gaussian to 0.1 at ``margin``."""
     if distance <= 0.0:
         return 1.0
-    return math.exp(_LOG_AT_MARGIN * (distance / margin) ** 2)
+    return math.exp(math.log(0.1) * (distance / margin) ** 2)
 
 
 def linear(distance: float, margin: float, at_margin: float) -> float:
-    """1 where ``distance`` <= 0, falling in a line to ``at_margin`` at ``margin``, never < 0."""
+    """1 if ``distance`` <= 0, falling linearly to ``at_margin`` at ``margin``, never below 0."""
     if distance <= 0.0:
         return 1.0
     return max(0.0, 1.0 - (1.0 - at_margin) * distance / margin)
@@ -51,7 +49,7 @@ def cheetah_run_backwards(physics: cheetah.Physics) -> float:
 
 
 def _z(physics: cheetah.Physics, body: str) -> float:
-    """Height of a body's frame: a foot's is that of its joint, not of its lowest point."""
+    """Height of a body's frame; for a foot, the height of its joint, not of its lowest point."""
     return float(physics.named.data.xpos[body, "z"])
 
 
@@ -67,7 +65,7 @@ def cheetah_run_on_one_foot(physics: cheetah.Physics, raised: str) -> float:
 
 
 def cheetah_jump(physics: cheetah.Physics) -> float:
-    """In the air on the spot: the mean over both feet of (5 G(1.2 - z; 0.6) + s) / 6.
+    """Airborne without travelling: the mean over both feet of (5 G(1.2 - z; 0.6) + s) / 6.
 
     z is the mean height of the torso and the foot, s = L(|vx| - 0.5; 0.5, 0).
     """
@@ -78,22 +76,22 @@ def cheetah_jump(physics: cheetah.Physics) -> float:
 
 
 def hopper_hop_backwards(physics: hopper.Physics) -> float:
-    """Upright (torso 0.6 m to 2 m over the foot, else 0) times L(vx + 1; 0.5, 0.5)."""
+    """L(vx + 1; 0.5, 0.5) if upright (torso 0.6 m to 2 m above the foot), else 0."""
     if not 0.6 <= physics.height() <= 2.0:
         return 0.0
     return linear(float(physics.speed()) + 1.0, 0.5, 0.5)
 
 
 def pendulum_spin(physics: pendulum.Physics) -> float:
-    """Turning at 9 rad/s or faster, either way: L(9 - |w|; 4.5, 0.5)."""
+    """Turning at 9 rad/s or faster, in either direction: L(9 - |w|; 4.5, 0.5)."""
     return linear(9.0 - abs(physics.angular_velocity().item()), 4.5, 0.5)
 
 
 def cup_spin(physics: ball_in_cup.Physics) -> float:
     """The ball outside the cup, far from it and fast.
 
-    (L(0.5 - d; 0.25, 0.5) + 2 L(6 - w; 3, 0.5)) / 3 outside the cup and 0 inside, d the distance
-    of ball and cup, w the ball's speed in the world.
+    (L(0.5 - d; 0.25, 0.5) + 2 L(6 - w; 3, 0.5)) / 3 outside the cup and 0 inside; d is the distance
+    between ball and cup, w the ball's speed in world coordinates.
     """
     if physics.in_target():
         return 0.0
@@ -104,10 +102,10 @@ def cup_spin(physics: ball_in_cup.Physics) -> float:
 
 
 class CupSpin(ball_in_cup.BallInCup):  # type: ignore[misc]
-    """The stock task from another initial state."""
+    """The stock task with another initial state."""
 
     def initialize_episode(self, physics: ball_in_cup.Physics) -> None:
-        """Place the ball free of contact: inside the cup, but in 10 % of the episodes anywhere."""
+        """Place the ball without contact: inside the cup, or in 10 % of the episodes anywhere."""
         anywhere = self.random.uniform() < 0.1
         while True:
             physics.named.data.qpos["ball_x"] = self.random.uniform(-0.2, 0.2)
@@ -119,10 +117,10 @@ class CupSpin(ball_in_cup.BallInCup):  # type: ignore[misc]
 
 
 def reacher_three_model() -> tuple[str, dict[str, bytes]]:
-    """The XML of the reacher with three links and its includes, as dm_control's domains give them.
+    """XML and assets of the reacher with three links, in the form of dm_control's domains.
 
-    The target disc is also the stock one, so that small target radii cannot be reached for long:
-    two joints are limited to 80 degrees, and MuJoCo's soft limits let them pass that a little.
+    Targets are placed in the stock disc, so those near its centre cannot be reached for long: two
+    joints are limited to 80 degrees, which MuJoCo's soft limits let them exceed slightly.
     """
     return Path(__file__).with_name("reacher_three.xml").read_text("utf-8"), common.ASSETS
 
@@ -134,10 +132,10 @@ def _build(
     model: Callable[[], tuple[str, dict[str, bytes]]] | None = None,
     **limits: float,
 ) -> control.Environment:
-    """An environment whose random stream starts at 0.
+    """An environment with random seed 0.
 
-    ``domain``: the stock domain, whose physics and (without ``model``) model it has; ``limits``:
-    the stock task's, in seconds.
+    ``domain``: the stock domain that gives the physics and, without ``model``, the model;
+    ``limits``: the stock task's, in seconds.
     """
     physics = domain.Physics.from_xml_string(*(model or domain.get_model_and_assets)())
     made = task(random=0)
@@ -168,4 +166,4 @@ BUILDERS: Mapping[str, Callable[[], control.Environment]] = {
     "cup-spin": partial(_fine, ball_in_cup, CupSpin, cup_spin),
     "pendulum-spin": partial(_build, pendulum, pendulum.SwingUp, pendulum_spin, time_limit=20.0),
 }
-"""By MT30's name, what builds a task's environment."""
+"""Functions that build the environments, by MT30's name."""

@@ -1,4 +1,4 @@
-"""Pictures of a task without a display: MuJoCo's own renderer on an offscreen OpenGL context."""
+"""Pictures of a task without a display: MuJoCo's renderer on an offscreen OpenGL context."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fmbpo.errors import UserError
 from fmbpo.tasks.env import TaskEnv
 
 PLATFORMS = {"egl": "libegl1", "osmesa": "libosmesa6"}
-"""Platforms that draw without a display, in order of preference, with their Debian packages."""
+"""Platforms that draw without a display, by preference, with their Debian packages."""
 
 _SAMPLES = 4
 _GEOMS = 1000
@@ -26,16 +26,12 @@ _GEOMS = 1000
 class Camera:
     """Draws a ``TaskEnv`` that was built ``drawable``; a context manager.
 
-    The view is the model's first camera, as in dm_control. There are no shadows or reflections:
-    without a GPU they take three quarters of the time.
+    The view is from the model's first camera, as in dm_control. There are no shadows or
+    reflections: without a GPU they take three quarters of the time.
     """
 
     def __init__(self, env: TaskEnv, size: tuple[int, int]) -> None:
-        """``size``: width and height in pixels.
-
-        Raises:
-            UserError: no platform works here; the remedy names the Debian packages.
-        """
+        """``size``: width, height in pixels. UserError, naming packages, if no platform works."""
         width, height = size
         model, data = env.env.physics.model.ptr, env.env.physics.data.ptr
         self._gl = _context(width, height)
@@ -62,29 +58,29 @@ class Camera:
         self.close()
 
     def draw(self) -> NDArray[np.uint8]:
-        """The environment as it is now, ``[height, width, 3]``, red, green and blue in 0..255."""
+        """The current state as RGB in 0..255, ``[height, width, 3]``."""
         self._gl.make_current()
         mujoco.mjv_updateScene(*self._shown, mujoco.mjtCatBit.mjCAT_ALL, self._scene)
         mujoco.mjr_render(self._rectangle, self._scene, self._drawer)
         mujoco.mjr_readPixels(self._pixels, None, self._rectangle, self._drawer)
-        return self._pixels[::-1].copy()  # OpenGL's first row is the lowest
+        return self._pixels[::-1].copy()  # OpenGL's first row is the bottom one
 
 
 def _context(width: int, height: int) -> Any:
-    """A context of the first platform that works; ``MUJOCO_GL`` may name the first to try.
+    """A context of the first platform that works; ``MUJOCO_GL`` may name the first one to try.
 
-    MuJoCo chooses by ``MUJOCO_GL`` once, when it is imported, and here the choice is usually
-    "disable"; its modules of the platforms do not depend on it.
+    MuJoCo reads ``MUJOCO_GL`` only when it is imported, here usually as "disable"; its platform
+    modules do not depend on it.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower()
     for platform in sorted(PLATFORMS, key=lambda name: name != wanted):
         before = os.environ.get("PYOPENGL_PLATFORM")
         try:
             return importlib.import_module(f"mujoco.{platform}").GLContext(width, height)
-        except Exception:  # each library raises its own for a missing part
+        except Exception:  # each library raises its own errors for a missing part
             _forget(platform, before)
     raise UserError(
-        "no library here can draw without a display: neither EGL nor OSMesa works",
+        "no library on this machine can draw without a display: neither EGL nor OSMesa works",
         where="rendering",
         remedy="install one of them; on Debian and Ubuntu: "
         f"apt-get install {' or '.join(PLATFORMS.values())}",
@@ -101,7 +97,7 @@ def _forget(platform: str, before: str | None) -> None:
 
 
 def _free(context: Any, drawer: Any) -> None:
-    # When the process ends, the platform may be gone first.
+    # At the end of the process, the platform may already be gone.
     with contextlib.suppress(Exception):
         context.make_current()
         drawer.free()

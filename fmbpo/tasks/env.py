@@ -19,7 +19,7 @@ from fmbpo.tasks import SET_HERE
 from fmbpo.tasks.custom import BUILDERS
 from fmbpo.tasks.mt30 import task_info
 
-if SET_HERE:  # dm_control and MuJoCo are imported and have read it
+if SET_HERE:  # importing dm_control and MuJoCo has read it
     os.environ.pop("MUJOCO_GL", None)
 
 ACTION_REPEAT = 2
@@ -33,14 +33,14 @@ class SimulationError(RuntimeError):
 
 
 class TaskEnv:
-    """A task of the MT30 set.
+    """A task of MT30.
 
-    Observations are float32 of the task's own width ``obs_dim`` (unpadded). Rewards are sums over
-    the two repeated control steps, so in [0, 2]. Nothing terminates early: an episode is
+    Observations are float32 with the task's width ``obs_dim`` (unpadded). Rewards are sums over the
+    two repeated control steps, so in [0, 2]. Episodes never terminate early: each has
     ``EPISODE_STEPS`` agent steps.
 
     Attributes:
-        name: the study's name of the task.
+        name: the study's name for the task.
         obs_dim: width of an observation.
         action_dim: width of an action.
         env: the ``dm_control.rl.control.Environment`` underneath.
@@ -48,11 +48,7 @@ class TaskEnv:
     """
 
     def __init__(self, name: str, drawable: bool = False) -> None:
-        """Build the task; ``drawable``: with the sky behind it, for pictures.
-
-        Raises:
-            UserError: no task of MT30 has that name.
-        """
+        """Build a task of MT30, else UserError; ``drawable``: with the sky, for pictures."""
         info = task_info(name)
         self.name, self.obs_dim, self.action_dim = info.name, info.obs_dim, info.action_dim
         with _reading_models(drawable):
@@ -67,8 +63,8 @@ class TaskEnv:
     def reset(self, seed: int | None = None) -> NDArray[np.float32]:
         """Start an episode and return its first observation, [obs_dim].
 
-        With ``seed``, it is the first episode of an environment newly built with that seed;
-        without, the next one of the current random stream (which starts at 0).
+        With ``seed``, it is the first episode of a new environment with that seed; without, the
+        next episode of the current random stream, whose initial seed is 0.
         """
         if seed is not None:
             self._task._random = np.random.RandomState(seed)
@@ -82,7 +78,7 @@ class TaskEnv:
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
         """Apply the first ``action_dim`` entries of ``action`` for two control steps.
 
-        The range is [-1, 1]; values outside are clamped by the simulator. Returns the observation
+        The range is [-1, 1]; the simulator clips values outside it. Returns the observation
         [obs_dim] after the second control step, and the sum of the two rewards.
 
         Raises:
@@ -90,7 +86,7 @@ class TaskEnv:
                 episode is over or was never started.
         """
         if not self.steps_left:
-            raise SimulationError(f"{self.name}: the episode is over; reset() starts another")
+            raise SimulationError(f"{self.name}: the episode is over; call reset()")
         control = np.asarray(action[: self.action_dim], np.float64)
         if control.shape != (self.action_dim,):
             wanted = f"{self.action_dim} actions are needed, not shape {control.shape}"
@@ -100,7 +96,7 @@ class TaskEnv:
         task, physics = self._task, self._physics
         reward = 0.0
         try:
-            # As env.step() twice, without the first of the two observations.
+            # Equivalent to env.step() twice, without the first observation.
             for _ in range(ACTION_REPEAT):
                 task.before_step(control, physics)
                 physics.step(self._substeps)
@@ -123,16 +119,16 @@ def flat(observation: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
 
 @contextlib.contextmanager
 def _reading_models(sky: bool) -> Iterator[None]:
-    """Have dm_control read its models quietly, and without the sky unless ``sky`` is true.
+    """Make dm_control read its models without warnings, and without the sky unless ``sky``.
 
-    The sky's texture is 10 MB in each compiled model.
+    The sky's texture takes 10 MB in each compiled model.
     """
 
     def without_sky(text: bytes) -> bytes:
         return text if sky else _SKY.sub(b"", text)
 
     def keep(record: logging.LogRecord) -> bool:
-        return "settotalmass" not in record.getMessage()  # deprecated, but the stock cheetah's
+        return "settotalmass" not in record.getMessage()  # deprecated; the stock cheetah uses it
 
     read, log = common.read_model, logging.getLogger("absl")
     assets = {name: without_sky(text) for name, text in common.ASSETS.items()}

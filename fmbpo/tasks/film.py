@@ -1,4 +1,4 @@
-"""Whole episodes as videos: mp4 by the encoder that comes with imageio-ffmpeg, gif and webp."""
+"""Episodes as videos: mp4 with the encoder of imageio-ffmpeg, gif and webp with Pillow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fmbpo.tasks.mt30 import OBS_WIDTH
 SIZE = 320, 240
 """Default width and height in pixels."""
 ENDINGS = (".mp4", ".gif", ".webp")
-"""Endings of file names, which choose the format."""
+"""File extensions, which choose the format."""
 
 _FRAME_SECONDS = 0.04
 _COLOURS = 128
@@ -39,19 +39,19 @@ def film(
     """Run an episode, write it as a video, and return the sum of its rewards.
 
     It plays in real time with at most 25 frames per second: if a task has 50 steps per second,
-    every second state is drawn. The file is written completely or not at all; its folder is made.
+    every second state is drawn. The file is written atomically; its folder is created.
 
     Args:
         task: a name that ``task_info`` knows.
         act: called once per step.
         seed: seed of the initial state, as ``TaskEnv.reset`` takes it.
-        out: the file; its ending chooses the format.
+        out: the file; its extension chooses the format.
         size: width and height in pixels; mp4 needs even numbers.
-        steps: agent steps to run, ``EPISODE_STEPS`` at most.
+        steps: agent steps to run, at most ``EPISODE_STEPS``.
 
     Raises:
-        UserError: no such task or format, an odd size, too many steps, no library that can draw, or
-            the file cannot be written.
+        UserError: the task or format does not exist, the size is odd, there are too many steps, no
+            library can draw, or the file cannot be written.
         SimulationError: the simulation diverged, or an action is not finite.
     """
     _check(out, size, steps)
@@ -83,15 +83,15 @@ def film(
 def _check(out: Path, size: tuple[int, int], steps: int) -> None:
     if out.suffix.lower() not in ENDINGS:
         raise UserError(
-            f"no video format has the ending {out.suffix!r}",
+            f"no video format has the extension {out.suffix!r}",
             where=str(out),
-            remedy=f"end the name in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}",
+            remedy=f"use {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}",
         )
     if out.suffix.lower() == ".mp4" and (size[0] % 2 or size[1] % 2):
         raise UserError(
             f"mp4 needs an even width and height, not {size[0]}x{size[1]}",
             where=str(out),
-            remedy="change the size by a pixel, or write a .gif",
+            remedy="change the size by one pixel, or write a .gif",
         )
     if not 1 <= steps <= EPISODE_STEPS:
         raise UserError(
@@ -102,7 +102,7 @@ def _check(out: Path, size: tuple[int, int], steps: int) -> None:
 
 
 def _encode_mp4(file: Path, frames: Frames, size: tuple[int, int], rate: float) -> None:
-    """H.264, which every browser plays; the index comes first, so that playing starts at once."""
+    """H.264, which every browser plays, with the index first, so that playing starts at once."""
     import imageio_ffmpeg
 
     writer = imageio_ffmpeg.write_frames(

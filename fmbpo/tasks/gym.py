@@ -5,8 +5,8 @@
 
     env = gymnasium.make("fmbpo/walker-run-backwards-v0")
 
-Gymnasium 1 imports no other packages by itself; ``gymnasium.make`` imports the module that begins
-a name: ``gymnasium.make("fmbpo.tasks.gym:fmbpo/walker-run-backwards-v0")``.
+Gymnasium 1 does not find other packages automatically, but ``gymnasium.make`` imports a module
+that the name begins with: ``gymnasium.make("fmbpo.tasks.gym:fmbpo/walker-run-backwards-v0")``.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Observation = NDArray[np.float32]
 
 
 class GymTask(gymnasium.Env[Observation, Observation]):
-    """A ``TaskEnv`` behind Gymnasium's interface: same states, rewards and episodes.
+    """A ``TaskEnv`` with Gymnasium's interface: same states, rewards and episodes.
 
-    Observations are of the task's own width, actions in [-1, 1]; a reward is the sum over the two
-    control steps of an action, in [0, 2]. No episode terminates; after ``EPISODE_STEPS`` steps it
-    is truncated.
+    Observations have the task's width, actions are in [-1, 1]; a reward is the sum over the two
+    control steps of an action, in [0, 2]. Episodes never terminate; they are truncated after
+    ``EPISODE_STEPS`` steps.
 
     ``reset(seed=s)`` begins the same episode as ``TaskEnv.reset(s)`` and the study's evaluation
-    with that seed; ``s`` is below 2**32. Without a seed the first reset draws one, and later ones
-    continue its random stream.
+    with that seed; ``s`` is below 2**32. Without a seed, the first reset draws one, and later
+    resets continue its random stream.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012
@@ -43,14 +43,14 @@ class GymTask(gymnasium.Env[Observation, Observation]):
     def __init__(
         self, task: str, render_mode: str | None = None, width: int = SIZE[0], height: int = SIZE[1]
     ) -> None:
-        """``task``: a name that ``task_info`` knows; ``width``, ``height``: of pictures.
+        """``task``: a name that ``task_info`` knows; ``width``, ``height``: of pictures in pixels.
 
         Raises:
             UserError: no task of MT30 has that name.
             ValueError: the render mode is neither None nor "rgb_array".
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode is 'rgb_array' or None, not {render_mode!r}")
+            raise ValueError(f"render_mode must be 'rgb_array' or None, not {render_mode!r}")
         self.render_mode, self._size = render_mode, (width, height)
         self._task = TaskEnv(task, drawable=render_mode is not None)
         self._camera: Camera | None = None
@@ -63,7 +63,7 @@ class GymTask(gymnasium.Env[Observation, Observation]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin an episode; there are no ``options``, and the information is empty."""
+        """Begin an episode; ``options`` are ignored, and the information is empty."""
         super().reset(seed=seed)
         if seed is None and not self._seeded:
             seed = int(self.np_random.integers(2**32))
@@ -71,20 +71,12 @@ class GymTask(gymnasium.Env[Observation, Observation]):
         return self._task.reset(seed), {}
 
     def step(self, action: Observation) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Observation, reward, False, whether the episode is over, an empty dictionary.
-
-        Raises:
-            SimulationError: as ``TaskEnv.step``.
-        """
+        """As ``TaskEnv.step``: (observation, reward, False, whether the episode is over, {})."""
         observation, reward = self._task.step(action)
         return observation, reward, False, not self._task.steps_left, {}
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The state as ``[height, width, 3]``; None without a render mode.
-
-        Raises:
-            UserError: no library here can draw without a display.
-        """
+        """The state as ``[height, width, 3]`` (see ``Camera``); None without a render mode."""
         if self.render_mode is None:
             return None
         if self._camera is None:
@@ -99,12 +91,12 @@ class GymTask(gymnasium.Env[Observation, Observation]):
 
 
 def environment_id(task: str) -> str:
-    """Gymnasium's name of a task: ``fmbpo/TASK-v0``."""
+    """Gymnasium's name for a task: ``fmbpo/TASK-v0``."""
     return f"fmbpo/{task}-v0"
 
 
 for _task in MT30:
-    if environment_id(_task) not in gymnasium.registry:  # a module may be imported again
+    if environment_id(_task) not in gymnasium.registry:  # if the module is imported again
         gymnasium.register(
             environment_id(_task),
             entry_point=f"{__name__}:{GymTask.__name__}",

@@ -15,7 +15,7 @@ ACTION_WIDTH = 6
 
 @frozen
 class TaskInfo:
-    """The facts about a task, known without building its environment.
+    """The properties of a task, known without building its environment.
 
     Attributes:
         name: the study's name, words joined by hyphens (``cup-catch``).
@@ -24,7 +24,7 @@ class TaskInfo:
         task: dm_control's task within the domain (``catch``).
         obs_dim: width of an unpadded observation, at most ``OBS_WIDTH``.
         action_dim: width of an action, at most ``ACTION_WIDTH``.
-        pwm_return: PWM's published mean episode return, of 1000 at most.
+        pwm_return: PWM's published mean episode return, at most 1000.
         tdmpc2_return: TD-MPC2's, from the same publication.
     """
 
@@ -84,14 +84,10 @@ _PREFIX = re.compile(r"^(dm[_-]?control|dmc|mt30)[-_/]")
 
 
 def task_info(name: str) -> TaskInfo:
-    """The task called ``name``.
+    """The task called ``name``; UserError, naming the closest, if MT30 does not have it.
 
-    Accepts the study's name, the same with underscores or dm_control's domain
-    (``walker_walk``, ``ball_in_cup-catch``), and prefixes such as ``dmcontrol-`` and
-    ``dm_control/``.
-
-    Raises:
-        UserError: no task of MT30 has that name; the remedy names the closest.
+    The name may have underscores or dm_control's domain (``walker_walk``, ``ball_in_cup-catch``),
+    and a prefix such as ``dmcontrol-`` or ``dm_control/``.
     """
     key = _PREFIX.sub("", name.strip().lower()).replace("_", "-").replace("/", "-")
     key = re.sub("^ball-in-cup-", "cup-", key)

@@ -1,4 +1,4 @@
-"""Evaluation episodes in parallel worker processes, stepped in lockstep with one policy call."""
+"""Evaluation episodes in parallel worker processes, in lockstep with one policy call per step."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _ORPHAN_CHECK_SECONDS = 5.0
 class EpisodeRunner:
     """Runs whole episodes of many tasks at once; a context manager.
 
-    Workers start with the first ``run`` and stay, with their environments, for the next. Results
-    do not depend on the number of workers: the policy always sees the full batch.
+    Workers start at the first ``run`` and stay, with their environments, for later ones. Results do
+    not depend on the number of workers: the policy always receives the full batch.
     """
 
     def __init__(self, workers: int) -> None:
@@ -47,7 +47,7 @@ class EpisodeRunner:
         self.close()
 
     def close(self) -> None:
-        """End the workers and drop the environments; a later ``run`` starts new ones."""
+        """End the workers and delete the environments; a later ``run`` starts new ones."""
         workers, self._workers = self._workers, []
         for worker in workers:
             worker.link.close()
@@ -61,27 +61,27 @@ class EpisodeRunner:
         tasks: Sequence[str],
         seeds: Sequence[int],
         steps: int = EPISODE_STEPS,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> NDArray[np.float64]:
-        """Run an episode of ``tasks[r]`` with each seed for each row r; all in lockstep.
+        """Run an episode of ``tasks[r]`` with each seed, for each row r; all in lockstep.
 
         Args:
             act: called once per step with all observations, float32 [R, E, OBS_WIDTH] (padded
-                with zeros; a fresh array), and the step's number 0..steps-1; returns actions
-                [R, E, ACTION_WIDTH], of which a task uses its first ``action_dim``.
+                with zeros; a new array), and the step's number 0..steps-1; returns actions
+                [R, E, ACTION_WIDTH], of which a task uses the first ``action_dim``.
             tasks: the task of each of the R rows; a task may occur in several.
             seeds: the seeds of each row's E episodes.
-            steps: agent steps to run, 500 at most.
-            progress: called after each step with (steps done, steps in all).
+            steps: agent steps to run, at most 500.
+            progress: called after each step with (steps done, all steps).
 
         Returns:
             The episodes' returns, float64 [R, E].
 
         Raises:
             UserError: a task is not one of MT30.
-            ValueError: ``steps`` is out of range, or ``act`` returned another shape.
+            ValueError: ``steps`` is out of range, or ``act`` returned a wrong shape.
             SimulationError: an environment failed (the message names task, step and seed) or a
-                worker died. This ends the workers, as any other exception does.
+                worker died. Any exception ends the workers.
         """
         if not 0 <= steps <= EPISODE_STEPS:
             raise ValueError(f"steps must be within 0..{EPISODE_STEPS}, not {steps}")
@@ -100,15 +100,14 @@ class EpisodeRunner:
                     raise ValueError(f"act returned shape {actions.shape}, not {wanted}")
                 flat = actions.astype(np.float32, copy=False).reshape(-1, ACTION_WIDTH)
                 obs = _ask(workers, "step", flat)
-                if progress is not None:
-                    progress(t + 1, steps)
+                progress(t + 1, steps)
             return _ask(workers, "finish", None).reshape(shape)
         except BaseException:
-            self.close()  # a worker may be anywhere in the exchange
+            self.close()  # a worker may be at any point of the exchange
             raise
 
     def _started(self, episodes: int) -> Sequence[_Worker | EnvBatch]:
-        """The workers for so many episodes."""
+        """The workers for this number of episodes."""
         count = min(self._count, episodes)
         while len(self._workers) < count:
             self._workers.append(_Worker())
@@ -120,7 +119,7 @@ def _ask(
 ) -> NDArray[Any]:
     """The answers of all workers to ``method`` with their part of the values.
 
-    Episode i belongs to worker i % n: each has its share of slow and of fast tasks.
+    Episode i belongs to worker i % n, so that each has a share of slow and fast tasks.
     """
     n = len(workers)
     for w, worker in enumerate(workers):
@@ -133,38 +132,34 @@ def _ask(
 
 
 class _Worker:
-    """A worker process and the socket to it; the protocol is that of `serve`.
+    """A worker process and its socket, with the protocol of `serve`.
 
-    A plain new interpreter, not a ``multiprocessing`` process, which would import the caller's
-    main module again, and with it torch.
+    It is a new interpreter, since a ``multiprocessing`` process would import the caller's main
+    module again, and with it torch.
     """
 
     def __init__(self) -> None:
         self.link, theirs = Pipe()
         command = f"from fmbpo.tasks.vector import serve; serve({theirs.fileno()})"
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "OMP_NUM_THREADS": "1",
-        }
+        paths = os.pathsep.join(path for path in sys.path if path)
         with theirs:
-            # A session of its own: the terminal's Ctrl-C does not reach it even while it starts.
+            # Its own session, so that the terminal's Ctrl-C never reaches it, even while it starts.
             self._process = subprocess.Popen(
                 [sys.executable, "-c", command],
-                env=environment,
+                env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
 
     def send(self, method: str, argument: Any) -> None:
-        """Ask; does not wait. Follow it by one ``receive``."""
-        # A worker that has ended left its reason behind: receive() finds it.
+        """Send a request without waiting; call ``receive`` once afterwards."""
+        # If the worker has ended, receive() reports the reason.
         with contextlib.suppress(ConnectionError):
             self.link.send((method, argument))
 
     def receive(self) -> NDArray[Any]:
-        """The answer; SimulationError if the worker reported an error, or is gone."""
+        """The answer; SimulationError if the worker reported an error or has ended."""
         try:
             answer: NDArray[Any] | str = self.link.recv()
         except (EOFError, ConnectionError):
@@ -174,7 +169,7 @@ class _Worker:
         return answer
 
     def join(self) -> int:
-        """Wait for the process to end, which it does once its socket is closed."""
+        """Wait for the process, which ends when its socket is closed; return its exit status."""
         try:
             return self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
@@ -183,13 +178,13 @@ class _Worker:
 
 
 class EnvBatch:
-    """Environments stepped in lockstep; they are kept for the next start."""
+    """Environments stepped in lockstep, and reused by later starts."""
 
     def __init__(self) -> None:
         self._pool: dict[str, list[TaskEnv]] = {}
 
     def send(self, method: str, argument: Any) -> None:
-        """Call a method below; ``receive`` has its result, as from a worker."""
+        """Call a method below; ``receive`` returns its result, as for a worker."""
         self._answer: NDArray[Any] = getattr(self, method)(argument)
 
     def receive(self) -> NDArray[Any]:
@@ -197,7 +192,7 @@ class EnvBatch:
         return self._answer
 
     def start(self, episodes: Sequence[tuple[str, int]]) -> NDArray[np.float32]:
-        """Begin an episode for each (task, seed), each as if its environment were new; the first
+        """Begin an episode for each (task, seed), each as if in a new environment; return the first
         observations, padded, [n, OBS_WIDTH]."""
         used: dict[str, int] = {}
         self._envs: list[tuple[TaskEnv, int]] = []
@@ -213,10 +208,9 @@ class EnvBatch:
         return self._obs
 
     def step(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Apply ``actions`` [n, ACTION_WIDTH]; the next observations, in the same array.
+        """Apply ``actions`` [n, ACTION_WIDTH]; return the next observations, in the same array.
 
-        Raises:
-            SimulationError: an environment failed; the message names its task, step and seed.
+        Raises `SimulationError`, naming task, step and seed, if an environment fails.
         """
         for i, (env, seed) in enumerate(self._envs):
             try:
@@ -233,19 +227,19 @@ class EnvBatch:
 
 
 def serve(descriptor: int) -> None:
-    """A worker process: serve the parent at the other end of a socket until it is gone.
+    """Run a worker process: serve the parent at the other end of a socket until it is gone.
 
     The socket is inherited as a file ``descriptor``. The parent sends the name of a method of
-    `EnvBatch` with its argument; the worker answers with the result. A failed worker answers with
+    `EnvBatch` and its argument; the worker answers with the result. A failed worker answers with
     the error's text, and ends.
     """
-    # The parent answers Ctrl-C, and signals that a scheduler sends to all processes of a job.
+    # The parent handles Ctrl-C, and signals that a scheduler sends to all processes of a job.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     link, batch, parent = Connection(descriptor), EnvBatch(), os.getppid()
     with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone
         while True:
-            # The socket closes with the parent, unless a fork of it holds it open.
+            # The socket closes with the parent, unless a fork of the parent keeps it open.
             while not link.poll(_ORPHAN_CHECK_SECONDS):
                 if os.getppid() != parent:
                     return

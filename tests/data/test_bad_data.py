@@ -61,12 +61,12 @@ def both(*changes: Change) -> Change:
 KEYS = ("obs", "action", "reward", "task")
 NAN, INF = float("nan"), float("inf")
 CONTENT: dict[str, tuple[Change, list[str]]] = {
-    "no-obs": (drop("obs"), ["bad.pt: no array obs; there is action, reward, task"]),
+    "no-obs": (drop("obs"), ["bad.pt: no array obs; the file has action, reward, task"]),
     "no-action": (drop("action"), ["bad.pt: no array action"]),
     "no-reward": (drop("reward"), ["bad.pt: no array reward"]),
     "no-task": (drop("task"), ["bad.pt: no array task"]),
-    "no-two": (drop("obs", "task"), ["no array obs, task; there is action, reward"]),
-    "nothing": (drop("obs", "action", "reward", "task"), ["there is nothing"]),
+    "no-two": (drop("obs", "task"), ["no array obs, task; the file has action, reward"]),
+    "nothing": (drop("obs", "action", "reward", "task"), ["the file has none"]),
     "obs-narrow": (become("obs", lambda v: v[..., :23]),
                    ["array obs, episode 0: 23 wide, but walker-stand has 24"]),
     "obs-narrow-later": (become("obs", lambda v: torch.cat([v[1:], v[:1]])[..., :20]),
@@ -102,7 +102,7 @@ CONTENT: dict[str, tuple[Change, list[str]]] = {
     "too-large": (both(become("obs", lambda v: v.double()), put("obs", (0, 2, 3), 1e39)),
                   ["array obs, episode 0, row 2", "too large for float32"]),
     "padding": (put("obs", (1, 2, 3), 0.5),
-                ["array obs, episode 1, row 2", "beyond the 3 of pendulum-swingup"]),
+                ["array obs, episode 1, row 2", "beyond the 3 columns of pendulum-swingup"]),
     "padding-nan": (put("obs", (1, 1, 23), NAN), ["array obs, episode 1, row 1", "beyond the 3"]),
     "obs-integers": (become("obs", lambda v: v.int()), ["array obs: type torch.int32"]),
     "reward-complex": (become("reward", lambda v: v.cfloat()), ["reward: type torch.complex64"]),
@@ -176,23 +176,26 @@ HOSTILE = {
 }
 FILES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "empty": (lambda f: f.write_bytes(b""), ["bad.pt: the file is empty"]),
-    "text": (lambda f: f.write_text("no torch"), ["bad.pt: not a file of torch"]),
-    "one-byte": (lambda f: f.write_bytes(b"P"), ["bad.pt: not a file of torch"]),
-    "pickle": (lambda f: f.write_bytes(pickle.dumps({"obs": 1})), ["bad.pt: not a file of torch"]),
+    "text": (lambda f: f.write_text("no torch"), ["bad.pt: not a torch file"]),
+    "one-byte": (lambda f: f.write_bytes(b"P"), ["bad.pt: not a torch file"]),
+    "pickle": (lambda f: f.write_bytes(pickle.dumps({"obs": 1})), ["bad.pt: not a torch file"]),
     "old-format": (
         lambda f: torch.save(tensors(arrays()), f, _use_new_zipfile_serialization=False),
-        ["bad.pt: not a file of torch, or of its format before 1.6", "torch.save it again"],
+        ["bad.pt: not a torch file, or in the format before torch 1.6", "torch.save it again"],
     ),
     "missing": (lambda f: None, ["bad.pt: there is no such file"]),
-    "folder-without": (lambda f: f.mkdir(), ["bad.pt: no .pt file in this folder"]),
-    "folder-in-folder": (lambda f: (f / "x.pt").mkdir(parents=True), ["x.pt: a folder where a"]),
+    "folder-without": (lambda f: f.mkdir(), ["bad.pt: there is no .pt file in this folder"]),
+    "folder-in-folder": (
+        lambda f: (f / "x.pt").mkdir(parents=True),
+        ["x.pt: a folder instead of a"],
+    ),
     "no-permission": (lambda f: save(f, arrays()).chmod(0), ["bad.pt: cannot be read (Permission"]),
     "a-zip": (lambda f: zipfile.ZipFile(f, "w").writestr("x", "y"), ["bad.pt: "]),
     "a-list": (lambda f: torch.save([1, 2], f), ["bad.pt: holds a list, not a dictionary"]),
     "a-tensor": (lambda f: torch.save(torch.zeros(3), f), ["bad.pt: holds a Tensor"]),
     "weights": (
         lambda f: torch.save(OrderedDict(w=torch.zeros(3)), f),
-        ["bad.pt: no array obs, action, reward, task; there is w"],
+        ["bad.pt: no array obs, action, reward, task; the file has w"],
     ),
     "compressed": (compressed, ["bad.pt: ", "is compressed"]),
     "missing-record": (missing_record, ["bad.pt: truncated or damaged"]),
@@ -215,7 +218,7 @@ FILES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     **{
         f"hostile-{name}": (
             lambda f, value=value: torch.save({**tensors(arrays()), "more": value}, f),
-            [f"bad.pt: asks for {word}" if "." in word else word, "refused, not executed"],
+            [f"bad.pt: asks for {word}" if "." in word else word, "it was not executed"],
         )
         for name, (value, word) in HOSTILE.items()
     },
@@ -285,7 +288,7 @@ def test_files_that_do_not_belong_together(tmp_path):
     with pytest.raises(UserError, match=r"a\.pt: given twice"):
         import_files(Import("tdmpc2", [tmp_path / "a.pt", tmp_path]), tmp_path / "x.zarr")
     save(tmp_path / "b.pt", arrays(2, tasks=(40,)))
-    with pytest.raises(UserError, match="no episode of a task of MT30"):
+    with pytest.raises(UserError, match="no episode belongs to an MT30 task"):
         import_files(
             Import("tdmpc2", [tmp_path / "b.pt"], skip_other_tasks=True), tmp_path / "x.zarr"
         )
@@ -299,7 +302,7 @@ def test_a_file_that_changes_meanwhile(tmp_path):
         if (stage, done) == ("episodes", 0):
             os.utime(file, ns=(1, 1))
 
-    with pytest.raises(UserError, match=r"a\.pt: changed while it was being read"):
+    with pytest.raises(UserError, match=r"a\.pt: the file changed while it was being read"):
         import_files(Import("tdmpc2", [file]), tmp_path / "x.zarr", progress=change)
 
 
@@ -332,7 +335,7 @@ def test_a_half_written_store_is_no_data_set(tmp_path, capsys):
         message = capsys.readouterr().err
         assert "x.zarr.partial" in message
         assert "not complete" in message
-        assert "give the same command again" in message
+        assert "run the same command again" in message
 
 
 @pytest.mark.parametrize(

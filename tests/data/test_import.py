@@ -150,7 +150,8 @@ def test_mt80(tmp_path, capsys):
     assert "--skip-other-tasks" in message
     assert main([*words, "--skip-other-tasks"]) == 0
     assert (
-        "6 episodes of 2 tasks from 1 files; 3 of other tasks left out" in capsys.readouterr().err
+        "6 episodes of 2 tasks from 1 files; 3 episodes of other tasks left out"
+        in capsys.readouterr().err
     )
     kept = given["task"][:, 0] != 44
     compare(out, [{name: values[kept] for name, values in given.items()}])
@@ -186,7 +187,7 @@ def test_a_finished_store_is_kept_and_another_refused(files, tmp_path):
     assert "nothing to do" in said[-1]
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
     for change in ({"compress": True}, {"sources": [files / "chunk_0.pt"]}):
-        with pytest.raises(UserError, match="another data set is here"):
+        with pytest.raises(UserError, match="already another data set here"):
             import_files(Import(**{"kind": "tdmpc2", "sources": [files], **change}), out)
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*")}
 
@@ -270,7 +271,9 @@ def test_the_disk_that_is_needed_is_computed_first(files, tmp_path, monkeypatch,
     monkeypatch.setattr("shutil.disk_usage", lambda _: free)
     with pytest.raises(UserError, match=r"1\.06 MB needed on the disk, 1 kB free"):
         import_files(Import("tdmpc2", [files]), tmp_path / "mt30.zarr")
-    with pytest.raises(UserError, match=r"needed on the disk \(estimated: its first rows pack to"):
+    with pytest.raises(
+        UserError, match=r"needed on the disk \(estimate: its first rows compress to"
+    ):
         import_files(Import("tdmpc2", [files], compress=True), tmp_path / "mt30.zarr")
     assert [p.name for p in tmp_path.iterdir()] == ["mt30"]
 

@@ -139,7 +139,7 @@ BAD: dict[str, tuple[Any, list[str]]] = {
     "an-npy": (lambda f: np.save(f.open("wb"), np.zeros(3)), ["bad.npz: truncated or damaged"]),
     "flipped": (lambda f: flipped(f, False), ["damaged", "obs.npy"]),
     "flipped-packed": (lambda f: flipped(f, True), ["array obs: truncated or damaged"]),
-    "no-obs": (content(obs=None), ["no array obs; there is action, episode_ends, reward, task"]),
+    "no-obs": (content(obs=None), ["no array obs; the file has action, episode_ends, reward"]),
     "no-ends": (content(episode_ends=None), ["no array episode_ends", "docs/data.md"]),
     "obs-flat": (content(obs=np.zeros(13)), ["array obs: shape [13], not [N, width of obs]"]),
     "obs-integers": (content(obs=np.zeros((13, 6), int)), ["array obs: type int64, not float32"]),
@@ -150,7 +150,7 @@ BAD: dict[str, tuple[Any, list[str]]] = {
     "obs-nan": (changed("obs", (7, 1), np.nan), ["array obs, episode 2, row 1: ", "not finite"]),
     "action-inf": (changed("action", (5, 0), np.inf), ["array action, episode 1, row 1"]),
     "reward-nan": (changed("reward", 12, np.nan), ["array reward, episode 2, row 6"]),
-    "padding": (changed("obs", (5, 4), 1.0), ["episode 1, row 1", "the 3 of pendulum-swingup"]),
+    "padding": (changed("obs", (5, 4), 1.0), ["episode 1, row 1", "3 columns of pendulum-swingup"]),
     "reward-deep": (content(reward=np.zeros((13, 1))), ["array reward: shape [13, 1], not [N]"]),
     "ends-float": (content(episode_ends=ENDS * 1.0), ["episode_ends: float64 [3], not integers"]),
     "ends-fall": (content(episode_ends=np.array([6, 4, 13])), ["episode 1 has fewer than two"]),
@@ -167,7 +167,7 @@ BAD: dict[str, tuple[Any, list[str]]] = {
     "magic": (lambda f: write_raw(f, "reward", b"hello"), ["array reward: truncated or damaged"]),
     "cut-array": (lambda f: write_raw(f, "obs", member(f, "obs")[:-8]), ["obs: truncated or"]),
     "long-array": (lambda f: write_raw(f, "obs", member(f, "obs") + b"12345678"),
-                   ["array obs: truncated or damaged: 760 bytes where shape [13, 6] needs 752"]),
+                   ["array obs: truncated or damaged: 760 bytes, but shape [13, 6] needs 752"]),
 }  # fmt: skip
 
 

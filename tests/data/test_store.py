@@ -109,7 +109,7 @@ def test_an_interrupted_store_is_refused(tmp_path: Path, store: Path) -> None:
     StoreWriter(tmp_path / "x.zarr", TASKS, BEHAVIOURS)
     with pytest.raises(UserError, match="not complete"):
         open_store(tmp_path / "x.zarr.partial")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         StoreWriter(store, TASKS, BEHAVIOURS)
     with pytest.raises(UserError, match="other tasks"):
         StoreWriter(tmp_path / "x.zarr", TASKS[:1], BEHAVIOURS, resume=True)

@@ -132,7 +132,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert main(["import-checkpoint", str(OLD)]) == 0
     again = capsys.readouterr()
     assert again.out == out
-    assert "is this world model already" in again.err
+    assert "is already this world model" in again.err
     assert main(["import-checkpoint", str(NEW), "--out", "checkpoints/tiny_checkpoint"]) == 2
     assert "choose another --out" in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == files
@@ -192,10 +192,10 @@ def test_a_file_of_another_kind(changes, words, tmp_path):
 def test_nothing_in_a_file_is_executed(tmp_path):
     victim, file = tmp_path / "victim", tmp_path / "x.pt"
     torch.save({"model": state(), "extra": Hostile(victim)}, file)
-    with pytest.raises(UserError, match="refused, not executed"):
+    with pytest.raises(UserError, match="it was not executed"):
         read_world_model(file)
     file.write_bytes(pickle.dumps(Hostile(victim)))
-    with pytest.raises(UserError, match="not a file of torch"):
+    with pytest.raises(UserError, match="not a torch file"):
         read_world_model(file)
     assert not victim.exists()
 
@@ -210,7 +210,7 @@ def test_a_damaged_file(content, tmp_path):
 def test_no_file_and_no_dictionary(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         read_world_model(tmp_path / "x.pt")
-    with pytest.raises(UserError, match="a folder where a file should be"):
+    with pytest.raises(UserError, match="a folder instead of a file"):
         read_world_model(tmp_path)
     torch.save(torch.zeros(3), tmp_path / "x.pt")
     with pytest.raises(UserError, match="holds a Tensor"):

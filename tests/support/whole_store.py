@@ -4,7 +4,7 @@ from attrs import astuple, frozen
 from numpy.typing import NDArray
 
 from fmbpo.data.store import Store, open_store
-from fmbpo.data.store_format import DATA_ARRAYS, check_finite, read
+from fmbpo.data.store_format import DATA_ARRAYS, check_finite, read, starts
 
 
 @frozen(eq=False)
@@ -14,6 +14,10 @@ class Episodes(Store):
     obs: NDArray
     action: NDArray
     reward: NDArray
+
+    @property
+    def episode_starts(self):
+        return starts(self.episode_ends)
 
 
 def load(path):

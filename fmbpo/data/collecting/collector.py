@@ -1,8 +1,8 @@
-"""Data of your own: episodes of planner and random behaviour in the real tasks, into a store.
+"""Collects your own data: episodes of planner and random behaviour in the real tasks.
 
-Every finished episode is kept as a small file beside the store (`Parts`) until all are there, so
-that an interrupted collection continues. Each episode has its own random streams, derived from
-seed, task and number: the result does not depend on the number of workers.
+Each finished episode is a small file next to the store (`Parts`) until all are finished, so an
+interrupted collection can continue. Each episode has its own random streams, derived from seed,
+task and number, so the result does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class Request:
     """What to collect.
 
     Attributes:
-        tasks: names of tasks that the planner knows.
-        episodes: episodes per task; or by task, if some need more start states than others.
+        tasks: names of MT30 tasks.
+        episodes: episodes per task, or a number for each task.
         mix: the behaviours (see `fmbpo.data.collecting.recipes`).
         seed: the seed of all random streams.
-        explore: further episodes per task of `EXPLORE`.
-        recover: further episodes per task of `RECOVER`, after those.
+        explore: additional episodes per task of `EXPLORE`.
+        recover: additional episodes per task of `RECOVER`, after those.
         steps: agent steps per episode.
         compress: see `StoreWriter`.
-        policies: trained policies that act wherever the mix says planner.
+        policies: trained policies that replace the planner.
     """
 
     tasks: Sequence[str]
@@ -72,17 +72,17 @@ def collect(
 ) -> Path:
     """Collect episodes of every task and write the store ``out``.
 
-    The same call after an interruption continues; a finished store is left as it is. Until then
+    After an interruption, the same call continues; a finished store is left unchanged. Until then
     ``<out>.parts`` holds the finished episodes.
 
     Args:
         out: the store's folder.
         request: what to collect.
-        workers: processes, one core each; 1 works in this process.
+        workers: number of processes, one core each; 1 uses this process.
         progress: called with (finished episodes, all episodes).
 
     Raises:
-        UserError: a task that does not exist, a number out of range, a full disk, or ``out`` or
+        UserError: a task does not exist, a number is out of range, the disk is full, or ``out`` or
             its parts belong to a different request.
     """
     out, request = Path(out), _checked(request, workers)
@@ -97,10 +97,10 @@ def collect(
     parts = Parts(out.with_name(out.name + ".parts"))
     there = sum(path.stat().st_size for path in parts.folder.glob("*"))
     check_disk(max(_bytes(request, order) - there, 0), out, "--out")
-    # Without the numbers of episodes: more can be asked for while the parts are there.
+    # Without the numbers of episodes, so that a later request can ask for more.
     kept = {key: asked[key] for key in asked if key not in ("episodes", "explore", "recover")}
     parts.claim({**kept, "planner": planner})
-    # Through all tasks first: an early stop has some episodes of each.
+    # Episode by episode through all tasks, so that an early stop has some episodes of each.
     jobs = [
         (task, episode, order[task][episode])
         for episode in range(max(map(len, order.values())))
@@ -114,11 +114,10 @@ def collect(
     with disk_errors(out, intact=f"all episodes are kept in {parts.folder}"):
         writer = StoreWriter(out, request.tasks, [b.name for b in mix], compress=request.compress)
         returns = _assemble(writer, order, parts)
-        by_planner = "planner" if request.policies is None else None
         writer.finish(
             {
                 "source": "collect",
-                "planner_return": _summary(returns, mix, by_planner),
+                "planner_return": {} if request.policies else _summary(returns, mix, "planner"),
                 "random_return": _summary(returns, mix, "random"),
                 "provenance": {
                     "command": "fmbpo data collect",
@@ -138,7 +137,7 @@ Order = Mapping[str, Sequence[Behaviour]]
 
 
 def _checked(request: Request, workers: int) -> Request:
-    """The request with the tasks' proper names and the episodes of each."""
+    """The request with MT30's task names and the number of episodes for each task."""
     tasks = tuple(task_info(name).name for name in request.tasks)
     if not tasks or len(set(tasks)) < len(tasks):
         raise UserError("name at least one task, and each only once", where="tasks")
@@ -155,7 +154,7 @@ def _checked(request: Request, workers: int) -> Request:
 
 
 def _scheduled(request: Request) -> tuple[list[Behaviour], Order]:
-    """All behaviours of the request, each once, and the order of each task's episodes."""
+    """All behaviours of the request, each once, and the behaviour of each episode by task."""
 
     def named(behaviour: Behaviour) -> Behaviour:
         if request.policies is None:
@@ -165,15 +164,15 @@ def _scheduled(request: Request) -> tuple[list[Behaviour], Order]:
     assert isinstance(request.episodes, Mapping)
     mix = {b.name: named(b) for b in request.mix}
     first = schedule(list(mix.values()), max(request.episodes.values()))
-    further: list[Behaviour] = []
+    extra: list[Behaviour] = []
     for behaviour, count in ((EXPLORE, request.explore), (RECOVER, request.recover)):
         if count:
-            further += [mix.setdefault(behaviour.name, named(behaviour))] * count
-    return list(mix.values()), {t: first[:n] + further for t, n in request.episodes.items()}
+            extra += [mix.setdefault(behaviour.name, named(behaviour))] * count
+    return list(mix.values()), {t: first[:n] + extra for t, n in request.episodes.items()}
 
 
 def _bytes(request: Request, order: Order) -> int:
-    """Most bytes at a time, namely at the end: the parts (compressed) and the store."""
+    """Peak disk use in bytes: the parts (compressed) and the store, at the end."""
     rows = sum(map(len, order.values())) * (request.steps + 1)
     store = ROW_BYTES // 2 if request.compress else ROW_BYTES
     return rows * (ROW_BYTES // 2 + store) + _FIXED
@@ -184,7 +183,7 @@ Job = tuple[str, int, Behaviour]
 
 
 def _do(request: Request, parts: Parts, job: Job) -> None:
-    """Simulate an episode and keep it."""
+    """Simulate an episode and write it to the parts."""
     task, episode, behaviour = job
     expert = None
     if request.policies is not None and behaviour.kind == "planner":
@@ -198,8 +197,8 @@ def _run(request: Request, parts: Parts, jobs: Sequence[Job], workers: int) -> I
     if workers == 1 or len(jobs) < 2:
         yield from map(do, jobs)
         return
-    # Each a fresh interpreter (a fork would copy the threads of numerical libraries) with one
-    # thread, since the processes already fill the cores.
+    # Spawn, since a fork would copy the threads of numerical libraries; one thread per process,
+    # since the processes already use all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _leave_signals)
@@ -208,25 +207,25 @@ def _run(request: Request, parts: Parts, jobs: Sequence[Job], workers: int) -> I
             yield future.result()
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker died, perhaps for lack of memory; finished episodes are kept",
+            "a worker process died, perhaps for lack of memory; finished episodes are kept",
             where="collecting",
-            remedy="give the same command again, with fewer --workers",
+            remedy="run the same command again with fewer --workers",
         ) from error
     finally:
-        # At once: half an episode is of no use.
+        # Kill at once: half an episode is of no use.
         for child in multiprocessing.active_children():
             child.kill()
         pool.shutdown(cancel_futures=True)
 
 
 def _leave_signals() -> None:
-    """A scheduler signals all processes of a job; the parent answers."""
+    """Ignore signals that a scheduler sends to all processes of a job; the parent handles them."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 
 def _assemble(writer: StoreWriter, order: Order, parts: Parts) -> dict[str, dict[str, list[float]]]:
-    """Write all episodes; their returns by task and behaviour."""
+    """Write all episodes; return their returns by task and behaviour."""
     returns: dict[str, dict[str, list[float]]] = {task: {} for task in order}
     for task, behaviours in order.items():
         for episode, behaviour in enumerate(behaviours):
@@ -238,9 +237,9 @@ def _assemble(writer: StoreWriter, order: Order, parts: Parts) -> dict[str, dict
 
 
 def _summary(
-    returns: Mapping[str, Mapping[str, Sequence[float]]], mix: Sequence[Behaviour], kind: str | None
+    returns: Mapping[str, Mapping[str, Sequence[float]]], mix: Sequence[Behaviour], kind: str
 ) -> dict[str, dict[str, float]]:
-    """By task, the returns of the first plain behaviour of this kind."""
+    """Statistics of the returns of the first plain behaviour of this kind, by task."""
     name = next((b.name for b in mix if b.kind == kind and b.plain), "")
     return {
         task: {"mean": float(np.mean(r)), "std": float(np.std(r)), "episodes": len(r)}
@@ -250,7 +249,7 @@ def _summary(
 
 
 def _asked(request: Request, mix: Sequence[Behaviour]) -> dict[str, Any]:
-    """The request as the store's provenance holds it."""
+    """The request as recorded in the store's provenance."""
     recipe = {b.name: {k: v for k, v in asdict(b).items() if k != "name"} for b in mix}
     return {
         "tasks": list(request.tasks),

@@ -1,4 +1,4 @@
-"""One recorded episode in the simulator, and who acts in it: planner, trained policy, noise."""
+"""One recorded episode in the simulator, acted by the planner, a trained policy or noise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Policy = Callable[[TaskEnv, NDArray[np.float32]], NDArray[np.floating]]
 
 
 class TrainedPolicies(Protocol):
-    """Trained policies that take the planner's place; they can be sent to a worker process."""
+    """Trained policies that replace the planner; they can be sent to a worker process."""
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -44,11 +44,8 @@ def collect_episode(
     """One episode of ``steps`` + 1 rows: obs [T, 24], action [T, 6], reward [T], float32.
 
     The action is the executed one (with noise, clipped), the reward the environment's. If the
-    simulation diverges, the episode is drawn anew from equally fixed streams. ``expert`` acts in
-    the planner's place.
-
-    Raises:
-        UserError: the simulation diverged three times.
+    simulation diverges, the episode is drawn again from other, equally fixed random streams; after
+    three failures: UserError. ``expert`` replaces the planner.
     """
     for attempt in range(_ATTEMPTS):
         name = f"{seed}/{task}/{episode}" + (f"/{attempt}" if attempt else "")
@@ -88,14 +85,11 @@ def _simulate(
 def make_policy(
     behaviour: Behaviour, env: TaskEnv, rng: np.random.Generator, expert: Policy | None = None
 ) -> Policy:
-    """A policy for one episode in ``env``; ``expert`` acts in the planner's place."""
+    """A policy for one episode in ``env``; ``expert`` replaces the planner."""
     width = env.action_dim
     if behaviour.kind == "random":
-        actions = _white_noise(width, rng)
-        if behaviour.smooth:
-            actions = _smooth_noise(width, rng)
-        elif behaviour.bursts:
-            actions = _bursts(width, rng)
+        noise = _smooth_noise if behaviour.smooth else _bursts if behaviour.bursts else _white_noise
+        actions = noise(width, rng)
         return lambda _env, _obs: next(actions)
 
     def forget() -> None:
@@ -115,19 +109,19 @@ def _white_noise(width: int, rng: np.random.Generator) -> Iterator[Action]:
 
 
 def _smooth_noise(width: int, rng: np.random.Generator) -> Iterator[Action]:
-    """Noise of a correlation length and size drawn anew for every episode."""
+    """Noise with a random correlation length and scale, drawn once."""
     keep = float(np.exp(-1.0 / rng.uniform(3.0, 40.0)))  # 3 to 40 agent steps
     sigma = rng.uniform(0.4, 1.5)
     noise = rng.standard_normal(width)
     while True:
         action = sigma * noise
-        # Before the action is handed out: whoever draws from ``rng`` next finds it so.
+        # Draw before yielding: the order of draws from the shared ``rng`` is part of the result.
         noise = keep * noise + np.sqrt(1 - keep**2) * rng.standard_normal(width)
         yield action
 
 
 def _bursts(width: int, rng: np.random.Generator) -> Iterator[Action]:
-    """A random action held for 2 to 16 agent steps, then none for up to 40, and again."""
+    """A random action for 2 to 16 agent steps, then zeros for up to 40 steps, repeatedly."""
     while True:
         push = rng.uniform(-1.0, 1.0, width)
         steps = int(rng.integers(2, 17))
@@ -138,7 +132,7 @@ def _bursts(width: int, rng: np.random.Generator) -> Iterator[Action]:
 def _interrupted(
     expert: Policy, forget: Callable[[], None], width: int, rng: np.random.Generator
 ) -> Policy:
-    """An expert and smooth noise in turns of 20 to 60 agent steps each, noise first."""
+    """Smooth noise and an expert in turns of 20 to 60 agent steps each, noise first."""
     noise: Iterator[Action] | None = None
     left = 0
 
@@ -148,7 +142,7 @@ def _interrupted(
             left = int(rng.integers(20, 61))
             noise = None if noise else _smooth_noise(width, rng)
             if noise is None:
-                forget()  # the plan starts from another state
+                forget()  # the old plan belongs to another state
         left -= 1
         return next(noise) if noise else expert(env, obs)
 

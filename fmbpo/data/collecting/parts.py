@@ -1,4 +1,4 @@
-"""Parts: the folder of finished episodes of a collection under way."""
+"""Parts: the folder of finished episodes of an unfinished collection."""
 
 from __future__ import annotations
 
@@ -23,11 +23,7 @@ class Parts:
     folder: Path
 
     def claim(self, request: Mapping[str, Any]) -> None:
-        """Make the folder for a request, or check that it belongs to it.
-
-        Raises:
-            UserError: the folder holds another request's episodes, or cannot be made.
-        """
+        """Make the folder for a request; UserError if it is another request's or cannot be made."""
         path = self.folder / "request.json"
         if path.exists():
             if read_object(path) != request:
@@ -35,7 +31,7 @@ class Parts:
                     "holds episodes of another collection (other tasks, seed, recipe, steps, "
                     "planner or policy)",
                     where=str(self.folder),
-                    remedy="give that command again to finish it, or remove the folder",
+                    remedy="run that command again to finish it, or remove the folder",
                 )
             return
         with disk_errors(self.folder):
@@ -47,22 +43,14 @@ class Parts:
         return self.folder / f"{task}-{episode:06d}-{behaviour}.npz"
 
     def write(self, file: Path, rows: Rows) -> None:
-        """Keep an episode, whole or not at all.
-
-        Raises:
-            UserError: the disk is full, or the folder may not be written.
-        """
+        """Write an episode atomically; UserError if the disk is full or cannot be written."""
         obs, action, reward = rows["obs"], rows["action"], rows["reward"]
         replace_file(
             file, lambda aside: np.savez_compressed(aside, obs=obs, action=action, reward=reward)
         )
 
     def read(self, file: Path) -> dict[str, NDArray[np.float32]]:
-        """Read an episode.
-
-        Raises:
-            UserError: the file is damaged.
-        """
+        """Read an episode; UserError if the file is damaged."""
         try:
             with np.load(file) as rows:
                 return {key: rows[key] for key in ("obs", "action", "reward")}
@@ -70,5 +58,5 @@ class Parts:
             raise UserError(
                 f"a damaged episode file ({type(error).__name__})",
                 where=str(file),
-                remedy="remove the file and give the same command again",
+                remedy="remove the file and run the same command again",
             ) from error

@@ -10,27 +10,24 @@ from fmbpo.data.collecting.planner_model import PlanningModel
 from fmbpo.data.collecting.planner_rewards import Floats
 from fmbpo.data.collecting.planner_tasks import plan_task
 
-# Noise scales of the samples: the small ones refine the plan, the large ones look for another.
+# Noise scales of the samples: small ones refine the plan, large ones search for another.
 _LOG_SCALE_RANGE = (float(np.log(0.15)), 0.0)
-# Periods of the repeating samples, in agent steps: strides, hops and swings lie between.
+# Shortest and longest period of the repeating samples, in agent steps: for strides, hops, swings.
 _PERIODS = (3, 30)
 
 
 class Planner:
-    """Plans anew at every agent step, starting from the last plan moved on by one step.
+    """Replans at every agent step, starting from the previous plan shifted by one step.
 
     Of ``samples`` noisy copies of the plan, the best ``elites`` are averaged with weights
     ``exp((R - max R) / (std(R) temperature))``; the average is the new plan, and its first
     action is executed. A share ``repeats`` of the samples are not noisy copies: they follow the
-    plan for a while and then repeat the preceding actions with some period. This continues a
-    gait that was found by chance; noise alone would have to find every stride anew.
+    plan for a while and then repeat the preceding actions periodically. This continues a gait
+    that was found by chance; noise alone would have to rediscover every stride.
 
     Args:
-        name: a task that `plan_task` knows.
+        name: a task of MT30 (else UserError).
         effort: multiplies the number of samples.
-
-    Raises:
-        UserError: the task is unknown, or the planner has no entry for it.
     """
 
     def __init__(self, name: str, effort: float = 1.0) -> None:
@@ -43,15 +40,15 @@ class Planner:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the plan (start of an episode)."""
+        """Forget the plan, as at the start of an episode."""
         self._plan_HU = np.zeros((self.settings.horizon, self.model.action_dim))
-        self._past_PU = np.zeros((0, self.model.action_dim))  # the last decisions
+        self._past_PU = np.zeros((0, self.model.action_dim))  # the last actions
 
     def act(self, env: control.Environment, rng: np.random.Generator) -> Floats:
         """The action [U] for the current state of a dm_control environment; advances the plan."""
         self.model.sync(env)
         candidates = self._candidates(rng)
-        returns = self.model.returns(candidates)
+        returns = self.model.rewards(candidates, shaped=True).sum(1)
         returns[~np.isfinite(returns)] = -np.inf  # a diverged future is never chosen
         best = np.argsort(-returns, kind="stable")[: self.settings.elites]
         self._plan_HU = _weighted_mean(candidates[best], returns[best], self.settings.temperature)
@@ -74,7 +71,7 @@ class Planner:
         return np.asarray(candidates)
 
     def _repeats(self, count: int, rng: np.random.Generator) -> Floats:
-        """[count, H, U] the plan for a random while, then past and plan repeated periodically."""
+        """[count, H, U]: the plan up to a random step, then past and plan repeated periodically."""
         known = np.concatenate([self._past_PU, self._plan_HU])
         H, now = len(self._plan_HU), len(self._past_PU)
         follow = rng.integers(0, H + 1, (count, 1))

@@ -1,7 +1,7 @@
-"""The simulator as the planner uses it: many futures at once, and rewards from their states.
+"""The planner's simulator: many futures at once, and rewards from their states.
 
-MuJoCo's batched rollout replaces environment steps, and the task's reward is written in numpy
-over all states of the rollout: through dm_control, a reward costs as much as 16 physics steps.
+MuJoCo's batched rollout replaces environment steps, and numpy computes the task's reward for all
+states of the rollout: through dm_control, a reward costs as much as 16 physics steps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RESET_FIELDS = ("geom_pos", "geom_size", "site_pos", "site_size", "dof_damping"
 
 @frozen
 class PlanSettings:
-    """How hard the planner searches in one task.
+    """Settings of the planner's search in one task.
 
     Attributes:
         samples: candidate action sequences per decision.
@@ -35,7 +35,7 @@ class PlanSettings:
         sigma: standard deviation of the noise at the knots, in units of action.
         temperature: of the exponential weights, relative to the returns' standard deviation.
         elites: candidates that are averaged.
-        coarse: multiple of the task's physics time-step used while planning.
+        coarse: the planning time step, in multiples of the task's physics time step.
         repeats: share of the candidates that repeat past actions periodically, below 1.
     """
 
@@ -56,7 +56,7 @@ class PlanTask:
     Attributes:
         settings: the search settings.
         reward: the task's own reward of one control step, [N, K] from `Frames`.
-        shaping: added while planning only, never recorded.
+        shaping: added only while planning, never recorded.
     """
 
     settings: PlanSettings
@@ -65,7 +65,10 @@ class PlanTask:
 
 
 class PlanningModel:
-    """A task's model with the planner's sensors; rolls out batches on one core."""
+    """A task's model with the planner's sensors; rolls out batches on one core.
+
+    ``action_dim`` is the width of an action.
+    """
 
     def __init__(self, name: str, task: PlanTask, coarse: int | None = None) -> None:
         self.task = task
@@ -75,7 +78,7 @@ class PlanningModel:
             source = reacher_three_model
         xml, assets = source()
         spec = mujoco.MjSpec.from_string(xml.decode() if isinstance(xml, bytes) else xml, assets)
-        for sensor in SENSORS:  # they do not change the dynamics
+        for sensor in SENSORS:  # sensors do not change the dynamics
             quantity, kind, found = sensor.split()
             if getattr(spec, kind.removeprefix("x"))(found) is not None:
                 spec.add_sensor(
@@ -88,6 +91,7 @@ class PlanningModel:
             # The cheetah uses an attribute that MuJoCo calls deprecated.
             warnings.filterwarnings("ignore", message=".*settotalmass.*")
             self.model = spec.compile()
+        self.action_dim = int(self.model.nu)
         self.coarse = task.settings.coarse if coarse is None else coarse
         self.model.opt.timestep *= self.coarse
         self._data = mujoco.MjData(self.model)
@@ -95,12 +99,6 @@ class PlanningModel:
         self._spec = mujoco.mjtState.mjSTATE_FULLPHYSICS
         self._state = np.zeros(mujoco.mj_stateSize(self.model, self._spec))
         self._warmstart = np.zeros(self.model.nv)
-        self._per_step = 0
-
-    @property
-    def action_dim(self) -> int:
-        """Width of an action."""
-        return int(self.model.nu)
 
     def sync(self, env: control.Environment) -> None:
         """Copy the current state of a dm_control environment."""
@@ -117,12 +115,12 @@ class PlanningModel:
         """The states that N action sequences of H agent steps lead to.
 
         Returns:
-            `Frames` with K = 2 H (after every control step), or K = H if the coarse time-step
+            `Frames` with K = 2 H (after every control step), or K = H if the coarse time step
             does not divide a control step.
         """
         N, H, _ = actions_NHU.shape
         steps = self._per_step * H
-        # One step more than needed: a sensor row belongs to the state *before* its step.
+        # One extra step: a row of sensor readings belongs to the state *before* its step.
         control = np.repeat(actions_NHU, self._per_step, axis=1)
         control = np.concatenate([control, control[:, -1:]], axis=1)
         state, sensordata = self._rollout.rollout(
@@ -144,16 +142,11 @@ class PlanningModel:
             sensordata=sensordata[:, at],
         )
 
-    def rewards(self, actions_NHU: Floats) -> Floats:
-        """[N, H] the task's own reward of every agent step (sum over its control steps)."""
-        return self._per_agent_step(self.task.reward(self.frames(actions_NHU)), actions_NHU)
-
-    def returns(self, actions_NHU: Floats) -> Floats:
-        """[N] undiscounted returns with shaping, which the planner maximises."""
+    def rewards(self, actions_NHU: Floats, shaped: bool = False) -> Floats:
+        """[N, H] rewards of agent steps (sums over control steps), plus shaping on request."""
         frames = self.frames(actions_NHU)
-        reward = self.task.reward(frames) + self.task.shaping(frames)
-        return np.asarray(self._per_agent_step(reward, actions_NHU).sum(1))
-
-    def _per_agent_step(self, reward_NK: Floats, actions_NHU: Floats) -> Floats:
+        reward_NK = self.task.reward(frames)
+        if shaped:
+            reward_NK = reward_NK + self.task.shaping(frames)
         N, H, _ = actions_NHU.shape
         return np.asarray(reward_NK.reshape(N, H, -1).mean(-1) * ACTION_REPEAT)

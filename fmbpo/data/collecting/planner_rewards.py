@@ -1,7 +1,7 @@
 """The tasks' rewards on batches of states, and the shaping that guides the planner's search.
 
-All take `Frames` and return [N, K], the reward of one control step. The shaping terms are added
-while planning only; recorded rewards are always the environment's.
+Each function maps `Frames` to [N, K], the reward of one control step. Shaping is added only while
+planning; recorded rewards are always the environment's.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-# Sensors of the planning model: "pos" (metres) or "zaxis" (a frame's z axis) in the world, of an
-# "xbody" (a body's frame), "body" (its centre of mass), "geom" or "site", and the object's name.
+# Sensors of the planning model: "pos" (metres) or "zaxis" (a frame's z-axis) in world coordinates;
+# of an "xbody" (a body's frame), a "body" (its centre of mass), a "geom" or a "site"; and its name.
 TORSO, TORSO_UP = "pos xbody torso", "zaxis xbody torso"
 TORSO_MASS, FOOT_MASS = "pos body torso", "pos body foot"
 HIND_FOOT, FORE_FOOT = "pos xbody bfoot", "pos xbody ffoot"
@@ -28,7 +28,7 @@ SENSORS = (TORSO, TORSO_UP, TORSO_MASS, FOOT_MASS, HIND_FOOT, FORE_FOOT, FINGER,
 
 @frozen
 class Frames:
-    """States of N futures at K moments.
+    """States of N simulated futures at K times.
 
     Attributes:
         model: the planning model, a ``mujoco.MjModel`` (sizes, names).
@@ -45,7 +45,7 @@ class Frames:
     sensordata: Floats
 
     def sensor(self, name: str) -> Floats:
-        """[N, K, dim] readings of one of `SENSORS`, or of a sensor that the model has itself."""
+        """[N, K, dim] readings of one of `SENSORS`, or of one of the model's own sensors."""
         found = self.model.sensor(name)
         start = int(found.adr[0])
         return self.sensordata[..., start : start + int(found.dim[0])]
@@ -61,7 +61,7 @@ class Frames:
 
 Reward = Callable[[Frames], Floats]
 
-_G_HALF = 4.905  # pendulum: its energy is v^2 / 8 + this x cos, per unit of mass and length
+_G_HALF = 4.905  # g / 2; the pendulum's energy per unit of mass and length is v^2 / 8 + g / 2 cos
 
 
 def gaussian(distance: Floats, margin: float) -> Floats:
@@ -75,7 +75,7 @@ def linear(distance: Floats, margin: float, at_margin: float) -> Floats:
 
 
 def below(value: Floats, bound: float) -> Floats:
-    """How far ``value`` is under ``bound``, 0 above it."""
+    """The distance of ``value`` below ``bound``; 0 above it."""
     return np.asarray(np.maximum(0.0, bound - value))
 
 
@@ -93,7 +93,7 @@ def _speed(f: Frames) -> Floats:
 
 
 def _progress(f: Frames, speed: float) -> Floats:
-    """Speed as a part of ``speed`` (m/s, backwards if negative), from -1 to 1."""
+    """Speed as a fraction of ``speed`` (m/s, backwards if negative), from -1 to 1."""
     return np.asarray(np.clip(_speed(f) / speed, -1.0, 1.0))
 
 
@@ -102,22 +102,16 @@ def _moving(f: Frames, speed: float, margin: float, at_margin: float) -> Floats:
     return linear(below(np.sign(speed) * _speed(f), abs(speed)), margin, at_margin)
 
 
-# --- reacher: finger at the target ----------------------------------------------------------
-
-
 def reacher(f: Frames) -> Floats:
-    """reacher-easy, -hard, -three-easy, -three-hard."""
+    """The finger at the target; for all four reacher tasks."""
     radii = f.model.geom("target").size[0] + f.model.geom("finger").size[0]
     return _indicator(_distance(f, TARGET_GEOM, FINGER, (0, 1)) <= radii)
 
 
 def reacher_shaping(f: Frames) -> Floats:
-    """Nearer is better, slowly."""
+    """Nearer is better, and so is moving slowly."""
     distance = _distance(f, TARGET_GEOM, FINGER, (0, 1))
     return np.asarray(-3.0 * distance - 0.002 * (f.qvel**2).sum(-1))
-
-
-# --- pendulum, acrobot, cartpole ------------------------------------------------------------
 
 
 def pendulum_swingup(f: Frames) -> Floats:
@@ -126,7 +120,7 @@ def pendulum_swingup(f: Frames) -> Floats:
 
 
 def pendulum_shaping(f: Frames) -> Floats:
-    """The energy of standing upright."""
+    """Near upright, with the energy of standing upright."""
     cos = np.cos(f.position("hinge"))
     energy = f.velocity("hinge") ** 2 / 8 + _G_HALF * cos
     return np.asarray(0.3 * (1 + cos) / 2 - 0.06 * np.abs(energy - _G_HALF))
@@ -163,9 +157,6 @@ def cartpole_sparse_shaping(f: Frames) -> Floats:
     return cartpole(f) - 0.1 * np.abs(f.position("slider")) - cartpole_sparse(f)
 
 
-# --- cup ------------------------------------------------------------------------------------
-
-
 def cup_catch(f: Frames) -> Floats:
     """The ball inside the cup."""
     room = f.model.site("target").size[[0, 2]] - f.model.geom("ball").size[0]
@@ -183,13 +174,10 @@ def cup_catch_shaping(f: Frames) -> Floats:
 
 
 def cup_spin(f: Frames) -> Floats:
-    """The ball fast and away from the cup."""
+    """The ball fast and far from the cup."""
     speed = np.hypot(f.velocity("ball_x"), f.velocity("ball_z"))
     far = linear(below(_distance(f, TARGET_SITE, BALL, (0, 2)), 0.5), 0.25, 0.5)
     return np.asarray((1 - cup_catch(f)) * (far + 2 * linear(below(speed, 6), 3, 0.5)) / 3)
-
-
-# --- walker ---------------------------------------------------------------------------------
 
 
 def walker_stand(f: Frames) -> Floats:
@@ -210,11 +198,8 @@ def walker_move(f: Frames, speed: float) -> Floats:
 
 
 def walker_move_shaping(f: Frames, speed: float, weight: float) -> Floats:
-    """Standing comes first; then progress, where the reward is still flat at low speed."""
+    """Standing first; then progress, since the reward is flat at low speed."""
     return np.asarray((0.05 + weight * _progress(f, speed)) * walker_stand(f))
-
-
-# --- cheetah --------------------------------------------------------------------------------
 
 
 def cheetah_run(f: Frames, speed: float) -> Floats:
@@ -223,7 +208,7 @@ def cheetah_run(f: Frames, speed: float) -> Floats:
 
 
 def cheetah_run_shaping(f: Frames) -> Floats:
-    """Against turning over."""
+    """Penalises turning over."""
     return -np.maximum(0.0, np.abs(f.position("rooty")) - 1.2)
 
 
@@ -238,20 +223,17 @@ def cheetah_lifted(f: Frames, foot: str) -> Floats:
 
 
 def cheetah_lifted_shaping(f: Frames, foot: str, weight: float) -> Floats:
-    """Foot and torso higher; and speed, to which the reward is nearly blind until they are high."""
+    """Higher foot and torso, and speed, which the reward nearly ignores until they are high."""
     heights = 0.1 * f.sensor(foot)[..., 2] + 0.05 * f.sensor(TORSO)[..., 2]
     return 0.15 * _cheetah_up(f, foot) + heights / 1.2 + weight * _progress(f, 6)
 
 
 def cheetah_jump(f: Frames) -> Floats:
-    """Torso and feet high, staying in place."""
+    """Torso and feet high, without travelling."""
     still = linear(np.maximum(0.0, np.abs(_speed(f)) - 0.5), 0.5, 0)
     middle = [(f.sensor(TORSO) + f.sensor(foot))[..., 2] / 2 for foot in (HIND_FOOT, FORE_FOOT)]
     high = [gaussian(below(height, 1.2), 0.6) for height in middle]
     return (5 * high[0] + 5 * high[1] + 2 * still) / 12
-
-
-# --- hopper ---------------------------------------------------------------------------------
 
 
 def _hopper_height(f: Frames) -> Floats:
@@ -274,17 +256,14 @@ def hopper_hop(f: Frames, speed: float) -> Floats:
 
 
 def hopper_shaping(f: Frames) -> Floats:
-    """Torso high above foot and floor, by any path: a lying hopper has to roll first."""
+    """Torso high above foot and floor, by any path: a hopper on its side must roll first."""
     return np.asarray(0.15 * (_hopper_height(f) + f.sensor(TORSO_MASS)[..., 2]))
 
 
 def hopper_hop_shaping(f: Frames, speed: float) -> Floats:
-    """As for standing; and speed in proportion to height, so that the hopper does not crawl."""
+    """As for standing, plus speed in proportion to height, so that the hopper does not crawl."""
     up = np.clip(_hopper_height(f) / 0.6, 0.0, 1.0)
     return np.asarray(hopper_shaping(f) + 0.5 * up * _progress(f, speed))
-
-
-# --- finger, fish ---------------------------------------------------------------------------
 
 
 def _reach(f: Frames) -> Floats:

@@ -1,4 +1,4 @@
-"""Recipes: which behaviours a collected data set mixes, and in which shares."""
+"""Recipes: the behaviours that a collected data set mixes, and their shares."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Behaviour:
         name: its name in the store: letters, digits, ``.``, ``_`` and ``-``.
         kind: ``planner`` or ``random``.
         share: share of the episodes; the shares of a recipe are normalised.
-        noise: standard deviation of the gaussian noise added to the planner's actions.
+        noise: standard deviation of the Gaussian noise added to the planner's actions.
         effort: multiplies the planner's number of samples.
-        smooth: random actions correlated in time (which travel further than white noise).
-        bursts: random actions held for a while, with rests between them.
-        interrupted: smooth random actions take turns with the planner.
+        smooth: random actions are correlated in time, which explores further than white noise.
+        bursts: random actions are held for a while, with rests between them.
+        interrupted: smooth random actions alternate with the planner.
     """
 
     name: str = field(validator=matches_re(r"[\w.-]{1,60}"))
@@ -43,13 +43,13 @@ class Behaviour:
 
     @property
     def plain(self) -> bool:
-        """Whether this is the unmodified planner or white noise, as in reference returns."""
+        """Whether this is the unmodified planner or white noise, as reference returns need."""
         return not (self.noise or self.smooth or self.bursts or self.interrupted)
 
 
 @frozen
 class Recipe:
-    """A mix, with the defaults of a request.
+    """A mix of behaviours, and the defaults of a request.
 
     Attributes:
         mix: the behaviours.
@@ -64,11 +64,11 @@ class Recipe:
 
 EXPLORE = Behaviour("random-bursts", kind="random", share=1.0, bursts=True)
 """Bursts and rests, in states where a planner never stays. Without them a model learns that a body
-at rest is at its goal, since in the planner's episodes it is."""
+at rest is at its goal, as it is in the planner's episodes."""
 
 RECOVER = Behaviour("planner-interrupted", kind="planner", share=1.0, interrupted=True)
-"""The planner, interrupted: it recovers from bad states. Without these episodes a policy that once
-misses its goal is in states that neither its model nor its critics have seen."""
+"""The interrupted planner, which recovers from bad states. Without these episodes a policy that
+misses its goal reaches states that neither its model nor its critics have seen."""
 
 _RANDOM = Behaviour("random", kind="random", share=1.0)
 _SMOOTH = Behaviour("random-smooth", kind="random", share=1.0, smooth=True)
@@ -107,11 +107,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe_named(name: str) -> Recipe:
-    """The recipe of that name.
-
-    Raises:
-        UserError: there is none; the remedy names the closest.
-    """
+    """The recipe of that name; UserError, naming the closest, if it does not exist."""
     if name not in RECIPES:
         raise UserError(f"no recipe {name!r}", remedy=did_you_mean(name, RECIPES))
     return RECIPES[name]
@@ -120,8 +116,7 @@ def recipe_named(name: str) -> Recipe:
 def with_noise(deviations: Sequence[float]) -> tuple[Behaviour, ...]:
     """The planner with each of these standard deviations of action noise, in equal shares.
 
-    Raises:
-        UserError: none is given, one twice, or one that is negative or not finite.
+    UserError if the list is empty, or has a number that is repeated, negative or not finite.
     """
     if not deviations or len(set(deviations)) < len(deviations):
         raise UserError("give at least one, and each only once", where="noise")
@@ -134,8 +129,7 @@ def with_noise(deviations: Sequence[float]) -> tuple[Behaviour, ...]:
 def behaviours(recipe: Mapping[str, Mapping[str, Any]]) -> tuple[Behaviour, ...]:
     """A mix from tables: fields of `Behaviour` by the behaviour's name.
 
-    Raises:
-        UserErrors: unknown fields, values that do not fit, or no behaviour.
+    UserError for no behaviour, UserErrors for unknown fields and bad values.
     """
     named = {name: {**settings, "name": name} for name, settings in recipe.items()}
     if not named:
@@ -150,7 +144,7 @@ def behaviours(recipe: Mapping[str, Mapping[str, Any]]) -> tuple[Behaviour, ...]
 
 
 def schedule(mix: Sequence[Behaviour], episodes: int) -> list[Behaviour]:
-    """[episodes] the behaviour of each, spread evenly; a shorter schedule is a prefix of it."""
+    """[episodes] behaviour of each, spread evenly; a shorter schedule is a prefix of a longer."""
     share = np.array([b.share for b in mix], np.float64)
     share /= share.sum()
     count = np.zeros(len(mix))

@@ -1,6 +1,6 @@
-"""The data set that ships with the package: four tasks, made by ``fmbpo data collect``.
+"""The data set in the package: four tasks, made by ``fmbpo data collect``.
 
-Seed, recipe, planner settings and versions are in the store's attributes (``provenance``).
+The store's attribute ``provenance`` has its seed, recipe, planner settings and versions.
 """
 
 from __future__ import annotations
@@ -9,5 +9,5 @@ from pathlib import Path
 
 
 def store_path(path: str) -> Path:
-    """Folder of a store by its path, or by the word ``embedded``."""
+    """The folder of a store; ``embedded`` names the one in the package."""
     return Path(__file__).parent / "mt30-embedded.zarr" if path == "embedded" else Path(path)

@@ -24,19 +24,19 @@ AGAIN = "fetch or write the file again"
 _PIECE = 2**23
 _DAMAGED = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, EOFError, KeyError,
             ValueError, OverflowError, RuntimeError, SyntaxError, TypeError)  # fmt: skip
-"""The errors that zipfile and numpy's reader of headers raise for damaged files."""
+"""Errors that zipfile and numpy's header reader raise for damaged files."""
 
 
 @frozen(eq=False)
 class Block:
-    """Neighbouring episodes of a file, with the values that it has.
+    """Consecutive episodes of a file, with its values.
 
     Attributes:
         obs: [R, any width] floats.
         action: [R, any width] floats.
         reward: [R] floats.
         lengths: [K] rows of each episode, sum R.
-        task: [K] id of the task (index into MT30's list), below 0 for episodes to leave out.
+        task: [K] task ids (indices into MT30's list), below 0 for episodes to leave out.
         first: number of the first episode in the file.
     """
 
@@ -49,14 +49,14 @@ class Block:
 
 
 class EpisodeFile(ABC):
-    """A file of episodes. Opening reads its structure, ``scan`` the whole file, ``blocks`` rows.
+    """A file of episodes. Opening reads its structure, ``scan`` the file, ``blocks`` its rows.
 
     Attributes:
         path: the file.
         row_bytes: bytes per row in the file.
-        ignored: names of the arrays in the file that are not used.
+        ignored: names of the unused arrays in the file.
         equal_lengths: whether all episodes of a data set of this kind have the same length.
-        ids: [E] task of each episode (index into MT30's list), below 0 if it is left out.
+        ids: [E] task id of each episode (index into MT30's list), below 0 if it is left out.
         lengths: [E] rows of each episode.
     """
 
@@ -72,13 +72,11 @@ class EpisodeFile(ABC):
         """The episodes from number ``first``, about ``rows`` rows at a time, after ``scan``."""
 
     def scan(self, skip_others: bool, progress: Callable[[int], None]) -> None:
-        """Read the whole file once: its SHA-256, the checksum of every part, tasks and lengths.
+        """Read the whole file once: its SHA-256, the checksum of every part, and the tasks.
 
         ``skip_others``: leave out episodes with ids that MT30 does not have. ``progress`` is called
-        with the number of bytes of each piece.
-
-        Raises:
-            UserError: the file is unreadable, a part is damaged, or a task is unknown.
+        with the number of bytes of each piece. Raises `UserError` if the file is unreadable, a part
+        is damaged, or a task is unknown.
         """
         hasher = hashlib.sha256()
         with reading(self.path), self.path.open("rb") as file:
@@ -92,9 +90,9 @@ class EpisodeFile(ABC):
 
             with zipfile.ZipFile(self.path) as archive:
                 for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
-                    with archive.open(member) as part:  # compares the checksum at the end
+                    with archive.open(member) as part:  # checks the checksum at the end
                         while part.read(_PIECE):
-                            hashed()  # about the same place: the disk reads it once
+                            hashed()  # near the same position, so that the disk reads it once
             while hashed():
                 pass
         self.sha256 = hasher.hexdigest()
@@ -105,61 +103,60 @@ class EpisodeFile(ABC):
             status = self.path.stat()
         if (status.st_size, status.st_mtime_ns) != self._state:
             raise UserError(
-                "changed while it was being read",
+                "the file changed while it was being read",
                 where=str(self.path),
-                remedy="give the same command again when it is complete",
+                remedy="run the same command again when the file is complete",
             )
 
     @property
     def taken(self) -> Array:
-        """Numbers of the episodes that are imported."""
+        """Numbers of the imported episodes."""
         return np.flatnonzero(self.ids >= 0)
 
     @property
     def record(self) -> dict[str, Any]:
-        """The file's content, for the store's attributes."""
+        """The file's name, size and checksum, for the store's attributes."""
         return {"file": self.path.name, "bytes": self._state[0], "sha256": self.sha256}
 
 
 def find_files(sources: Sequence[Path], ending: str) -> list[Path]:
     """The given files, and those with this ending in the given folders, sorted by name.
 
-    Raises:
-        UserError: a folder has no such file, or a file is given twice.
+    Raises `UserError` if a folder has no such file, or if a file is given twice.
     """
     found: list[Path] = []
     for source in sources:
         inside = sorted(source.glob(f"*{ending}")) if source.is_dir() else [source]
         if not inside:
-            raise UserError(f"no {ending} file in this folder", where=str(source))
+            raise UserError(f"there is no {ending} file in this folder", where=str(source))
         found += inside
     found.sort(key=lambda path: (path.name, str(path)))
     for one, other in pairwise(found):
         if one.resolve() == other.resolve():
-            raise UserError("given twice", where=str(one), remedy="give every file once")
+            raise UserError("given twice", where=str(one), remedy="give each file only once")
     return found
 
 
 def check_names(wanted: Collection[str], there: Collection[str], path: Path, remedy: str) -> None:
-    """UserError if wanted arrays are not among the file's."""
+    """UserError if the file lacks any of the wanted arrays."""
     missing = [name for name in wanted if name not in there]
     if missing:
-        what = f"no array {', '.join(missing)}; there is {', '.join(sorted(there)) or 'nothing'}"
+        what = f"no array {', '.join(missing)}; the file has {', '.join(sorted(there)) or 'none'}"
         raise UserError(what, where=str(path), remedy=remedy)
 
 
 @contextmanager
 def reading(where: Path | str) -> Iterator[None]:
-    """Turn any error of a file or its zip structure into a `UserError` that names the place."""
+    """Turn any error of a file or of its zip structure into a `UserError` that names ``where``."""
     try:
         yield
     except FileNotFoundError as error:
         raise UserError("there is no such file", where=str(where)) from error
     except IsADirectoryError as error:
-        raise UserError("a folder where a file should be", where=str(where)) from error
+        raise UserError("a folder instead of a file", where=str(where)) from error
     except OSError as error:
         what = f"cannot be read ({error.strerror or error})"
-        remedy = "check its permissions and the disk it lies on"
+        remedy = "check its permissions and its disk"
         raise UserError(what, where=str(where), remedy=remedy) from error
     except _DAMAGED as error:
         what = f"truncated or damaged ({error or type(error).__name__})"

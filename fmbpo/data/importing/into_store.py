@@ -1,4 +1,4 @@
-"""The import: checks needs and existing files, then writes every episode once."""
+"""The import: checks memory, disk and existing stores, then writes each episode once."""
 
 from __future__ import annotations
 
@@ -24,18 +24,16 @@ from fmbpo.data.store_writer import CHUNK_ROWS, StoreWriter, codec
 from fmbpo.errors import UserError
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with a stage, the amount that is done, and the whole amount."""
+"""Called with a stage, the amount done, and the total amount."""
 CHECKING, REREADING, WRITING = "checking the files", "rows read again", "episodes"
-"""The stages, counted in bytes, in rows and in episodes."""
+"""The stages, counted in bytes, rows and episodes."""
 BLOCK_ROWS = 2**20
 """Rows in memory at a time: 130 MB in the store's form."""
 _EPISODE = 11
 _FIXED = 2**20
 _OVERHEAD = 600_000_000  # torch, zarr, and the pieces that are being hashed and written
-_COPIES = 5  # of a block: as in the file, prepared, pending, joined, on its way to the disk
+_COPIES = 5  # of a block: as in the file, prepared, pending, joined, being written
 _SAMPLE_ROWS = 2**16
-BEHAVIOUR = "replay"
-"""The behaviour of imported episodes, whose behaviour is unknown."""
 _KINDS: dict[str, tuple[Callable[[Path], EpisodeFile], str]] = {
     "tdmpc2": (TdmpcFile, ".pt"),
     "npz": (NpzFile, ".npz"),
@@ -44,13 +42,13 @@ _KINDS: dict[str, tuple[Callable[[Path], EpisodeFile], str]] = {
 
 @frozen
 class Import:
-    """What to import, and how to store it.
+    """The files to import, and the options.
 
     Attributes:
         kind: ``"tdmpc2"`` or ``"npz"``, see the modules of that name.
         sources: files, or folders with such files.
         compress: see `StoreWriter`.
-        skip_other_tasks: leave out, and count, the episodes of tasks that MT30 does not have.
+        skip_other_tasks: leave out, and count, the episodes of tasks outside MT30.
         block_rows: rows in memory at a time.
         chunk_rows: rows per chunk of the store.
     """
@@ -73,22 +71,21 @@ def import_files(
 ) -> Path:
     """Write the episodes of files, each once and in the files' order, into the store ``out``.
 
-    The same call after an interruption continues and ends with the same bytes; a finished store
-    of the same files is left as it is. The store holds the tasks that occur, in MT30's order.
+    After an interruption, the same call continues and produces the same bytes; a finished store of
+    the same files is left unchanged. The store has the tasks that occur, in MT30's order.
 
     Args:
         asked: the files and the options.
         out: the store's folder.
-        memory: free bytes, if known.
+        memory: free memory in bytes, if known.
         progress: called with the progress of each stage.
-        say: called with lines for people.
+        say: called with messages for the user.
 
     Raises:
-        UserError: a bad file (naming file, array, episode and row), too little memory or disk,
-            or a store or partial store of something else at ``out``.
+        UserError: a file is bad (naming file, array, episode and row), memory or disk is too small,
+            or ``out`` or its partial store has other content.
     """
     files = _opened(asked, progress)
-    _check_lengths(files)
     request = {
         "kind": asked.kind,
         "skip_other_tasks": asked.skip_other_tasks,
@@ -101,7 +98,7 @@ def import_files(
         return out
     ids = np.concatenate([file.ids[file.taken] for file in files])
     if not len(ids):
-        raise UserError("no episode of a task of MT30", where=str(files[0].path))
+        raise UserError("no episode belongs to an MT30 task", where=str(files[0].path))
     tasks = [TASKS[i].name for i in np.unique(ids)]
     rows = int(sum(file.lengths[file.taken].sum() for file in files))
     _check_memory(files, asked.block_rows, memory)
@@ -114,7 +111,7 @@ def import_files(
         writer = StoreWriter(
             out,
             tasks,
-            [BEHAVIOUR],
+            ["replay"],  # the behaviour of imported episodes is unknown
             compress=asked.compress,
             chunk_rows=asked.chunk_rows,
             resume=True,
@@ -135,7 +132,7 @@ def import_files(
 
 
 def _opened(asked: Import, progress: Progress) -> list[EpisodeFile]:
-    """All files, each read once from end to end."""
+    """All files, each read once from end to end; UserError if they do not belong together."""
     opener, ending = _KINDS[asked.kind]
     files = [opener(path) for path in find_files(asked.sources, ending)]
     total, done = sum(file.path.stat().st_size for file in files), 0
@@ -150,22 +147,18 @@ def _opened(asked: Import, progress: Progress) -> list[EpisodeFile]:
         file.scan(asked.skip_other_tasks, step)
         same = by_content.setdefault(file.sha256, file.path)
         if same != file.path:
-            what, remedy = f"has the same content as {same}", "give every file once"
+            what, remedy = f"has the same content as {same}", "give each file only once"
             raise UserError(what, where=str(file.path), remedy=remedy)
-    return files
-
-
-def _check_lengths(files: Sequence[EpisodeFile]) -> None:
-    """UserError for files with episodes of another length, if a kind's must all be equal."""
     first = files[0]
     for file in files:
         if file.equal_lengths and file.lengths[0] != first.lengths[0]:
             raise UserError(
                 f"episodes of {int(file.lengths[0])} rows, but those of {first.path.name} have "
-                f"{int(first.lengths[0])}",
+                f"{int(first.lengths[0])}, so they belong to different data sets",
                 where=str(file.path),
-                remedy="they belong to different data sets: import each into its own store",
+                remedy="import each data set into its own store",
             )
+    return files
 
 
 def _check_memory(files: Sequence[EpisodeFile], block_rows: int, free: int | None) -> None:
@@ -182,14 +175,14 @@ def _check_memory(files: Sequence[EpisodeFile], block_rows: int, free: int | Non
 
 
 def _disk(out: Path, rows: int, episodes: int, sample: EpisodeFile | None) -> str:
-    """The disk space needed and free, for people; UserError if it is too little.
+    """A message about the needed and free disk space; UserError if it is too little.
 
     ``sample``: a file whose first rows are compressed to estimate the size of a compressed store.
     """
     size, words = rows * ROW_BYTES + episodes * _EPISODE + _FIXED, ""
     if sample is not None:
         share = _compressed_share(sample)
-        size, words = int(size * share), f" (estimated: its first rows pack to {share:.0%})"
+        size, words = int(size * share), f" (estimate: its first rows compress to {share:.0%})"
     partial = Path(f"{out}.partial")
     there = sum(p.stat().st_size for p in partial.rglob("*") if p.is_file())
     return check_disk(max(size - there, 0), out, "--out", f" on the disk{words}")
@@ -214,7 +207,7 @@ def _write(
 ) -> None:
     total = sum(len(file.taken) for file in files)
     index = np.array([tasks.index(t.name) if t.name in tasks else -1 for t in TASKS])
-    before = writer.episodes  # the first of all files' episodes are in the store already
+    before = writer.episodes  # the episodes that are already in the store
     progress(WRITING, before, total)
     for file in files:
         if before >= len(file.taken):
@@ -226,7 +219,7 @@ def _write(
             try:
                 block = prepared(block, str(file.path))
             except UserError:
-                # A file with a bad value is never imported: the partial store is of no use.
+                # A file with a bad value is never imported, so the partial store is useless.
                 remove_tree(writer.partial)
                 raise
             writer.extend(
@@ -238,12 +231,11 @@ def _write(
                 behaviour=np.zeros(len(block.task)),
             )
             progress(WRITING, writer.episodes, total)
-    if writer.episodes != total:
-        raise AssertionError(f"{writer.episodes} of {total} episodes written")
+    assert writer.episodes == total, f"{writer.episodes} of {total} episodes written"
 
 
 def _manifest(files: Sequence[EpisodeFile]) -> list[dict[str, Any]]:
-    """For each file its content, the episodes taken, and their numbers in the store."""
+    """For each file: its record, the episodes imported, and their numbers in the store."""
     found: list[dict[str, Any]] = []
     first = 0
     for file in files:
@@ -267,8 +259,8 @@ def _summary(files: Sequence[EpisodeFile], tasks: Sequence[str]) -> str:
     left_out = sum(len(file.ids) for file in files) - taken
     absent = [task.name for task in TASKS if task.name not in tasks]
     parts = [f"{taken:,} episodes of {len(tasks)} tasks from {len(files)} files"]
-    parts += [f"{left_out:,} of other tasks left out"] if left_out else []
-    parts += [f"none of {', '.join(absent)}"] if 0 < len(absent) <= 10 else []
+    parts += [f"{left_out:,} episodes of other tasks left out"] if left_out else []
+    parts += [f"no episodes of {', '.join(absent)}"] if 0 < len(absent) <= 10 else []
     ignored = sorted({name for file in files for name in file.ignored})
     parts += [f"arrays not used: {', '.join(ignored)}"] if ignored else []
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""Your own data as ``.npz`` files: five arrays, as `numpy.savez` writes them.
+"""Your own data in ``.npz`` files: five arrays, as `numpy.savez` writes them.
 
 | array | shape | |
 | --- | --- | --- |
@@ -25,17 +25,17 @@ from fmbpo.errors import UserError
 from fmbpo.tasks.mt30 import task_info
 
 ROWS = {"reward": 1, "obs": 2, "action": 2}
-"""Names and numbers of dimensions of the arrays with one row per step."""
+"""Numbers of dimensions of the arrays with one row per step."""
 _SMALL = 2**30
-"""Most bytes of an array that is read at once."""
+"""Largest array that is read at once, in bytes."""
 
 
 class NpzFile(EpisodeFile):
-    """One such file, opened: headers, ``episode_ends`` and ``task`` are checked.
+    """An opened file; headers, ``episode_ends`` and ``task`` are checked.
 
     Numbers may be float16, float32 or float64. Pickled objects are never read. The large arrays
-    are read in pieces, also from compressed files (`numpy.savez_compressed`). Unknown tasks are
-    never left out.
+    are read in pieces, also from compressed files (`numpy.savez_compressed`). Unknown tasks are an
+    error, never left out.
 
     Raises:
         UserError: the file is missing, not an ``.npz`` or damaged; an array is missing or has the
@@ -74,10 +74,9 @@ class NpzFile(EpisodeFile):
             arrays = {name: _Array(archive, name, self.path) for name in ROWS}
             at = 0
             while at < len(self._ends):
-                # Episodes before `first` are read too: compressed data can only be read in order.
+                # Read the episodes before `first` too: compressed data can only be read in order.
                 beyond = int(np.searchsorted(self._ends, begin[at] + rows, side="right"))
-                stop = max(at + 1, beyond)
-                stop = min(stop, first) if at < first else stop
+                stop = min(max(at + 1, beyond), first if at < first else len(self._ends))
                 count = int(self._ends[stop - 1] - begin[at])
                 part = {name: array.rows(count) for name, array in arrays.items()}
                 if at >= first:
@@ -101,12 +100,12 @@ class _Array:
             raise self.error(what, "save numpy.ascontiguousarray(array)")
         if self.dtype.hasobject:
             remedy = "save plain numbers and texts: numpy.array(names), not dtype=object"
-            raise self.error("holds pickled objects: refused, not executed", remedy)
+            raise self.error("holds pickled objects, which are never executed", remedy)
         self.row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=int))
         self.bytes = self.row_bytes * int(np.prod(self.shape[:1], dtype=int))
         size, there = self._file.tell() + self.bytes, archive.getinfo(f"{name}.npy").file_size
         if there != size:
-            what = f"{there} bytes where shape {list(self.shape)} needs {size}"
+            what = f"{there} bytes, but shape {list(self.shape)} needs {size}"
             raise self.error(f"truncated or damaged: {what}", AGAIN)
 
     def rows(self, count: int) -> Array:
@@ -115,13 +114,13 @@ class _Array:
         return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
     def whole(self) -> Array:
-        """All of it."""
+        """The whole array."""
         if self.bytes > _SMALL:
             raise self.unfit("one entry per episode")
         return np.frombuffer(self._file.read(self.bytes), self.dtype).reshape(self.shape)
 
     def unfit(self, wanted: str) -> UserError:
-        """The error of another shape."""
+        """The error for a wrong shape."""
         return self.error(f"shape {list(self.shape)}, not {wanted}")
 
     def error(self, what: str, remedy: str = "") -> UserError:
@@ -155,12 +154,13 @@ def _ids(task: Array, episodes: int, where: str) -> NDArray[np.int16]:
             where=where,
             remedy='save numpy.array("walker-run"), or one name per episode',
         )
-    names = np.broadcast_to(task, (episodes,))
-    found = {}
-    for name in np.unique(names):
+    each = np.broadcast_to(task, (episodes,))
+    names, first, which = np.unique(each, return_index=True, return_inverse=True)
+    ids = []
+    for name, episode in zip(names, first, strict=True):
         try:
-            found[str(name)] = task_info(str(name)).index
+            ids.append(task_info(str(name)).index)
         except UserError as error:
-            place = f"{where}, episode {int(np.flatnonzero(names == name)[0])}"
+            place = f"{where}, episode {episode}"
             raise UserError(error.what, where=place, remedy=error.remedy) from None
-    return np.array([found[str(name)] for name in names], np.int16)
+    return np.array(ids, np.int16)[which]

@@ -1,4 +1,4 @@
-"""A file's rows as the store holds them: float32, padded, filler and unused actions 0."""
+"""Converts a file's rows to the store's form: float32, padded, with filler and unused actions 0."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
 TASKS = tuple(MT30.values())
 _OBS_DIMS = np.array([task.obs_dim for task in TASKS])
 _ACTION_DIMS = np.array([task.action_dim for task in TASKS])
-_MEND = "mend the file, or leave it out: no value is guessed"
 
 
 def prepared(block: Block, where: str) -> Block:
     """The block's rows of MT30 tasks: obs [R, 24], action [R, 6], reward [R], float32.
 
-    Action and reward of every episode's first row are filler (NaN in the published files) and
-    become 0. So do actions beyond a task's own width; observations beyond it must be 0.
+    The action and reward of each episode's first row are filler (NaN in the published files) and
+    become 0. So do actions beyond the task's width; observations beyond it must be 0.
 
     Raises:
         UserError: naming file (``where``), array, episode and row: an array too narrow for the
-            task, a value that is not finite, or an observation where there is padding.
+            task, a value that is not finite, or a nonzero observation in the padding.
     """
     block, numbers = _of_mt30(block)
     lengths, task = block.lengths, block.task
@@ -51,7 +50,7 @@ def prepared(block: Block, where: str) -> Block:
                 where=f"{where}, array {name}, episode {int(numbers[e])}",
                 remedy="give the arrays of that task, or the right task",
             )
-    with np.errstate(over="ignore"):  # values too large for float32 become infinite: refused below
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite, an error below
         obs = block.obs.astype(np.float32, copy=False)
         action = _wide(block.action, ACTION_WIDTH)
         reward = block.reward.astype(np.float32)
@@ -60,9 +59,9 @@ def prepared(block: Block, where: str) -> Block:
         bad = outside.any(1)
         info = TASKS[int(row_task[np.flatnonzero(bad)[0]])]
         raise UserError(
-            f"a value that is not 0 beyond the {info.obs_dim} of {info.name}",
+            f"a value other than 0 beyond the {info.obs_dim} columns of {info.name}",
             where=place("obs", bad),
-            remedy="padding must be zeros: is this the right task?",
+            remedy="fill the padding with zeros, or give the right task",
         )
     action[_outside(ACTION_WIDTH, _ACTION_DIMS)[row_task]] = 0.0
     action[first], reward[first] = 0.0, 0.0
@@ -73,13 +72,13 @@ def prepared(block: Block, where: str) -> Block:
             raise UserError(
                 "a value that is not finite (NaN, infinite, or too large for float32)",
                 where=place(name, ~finite.reshape(len(values), -1).all(1)),
-                remedy=_MEND,
+                remedy="correct the file, or leave it out",
             )
     return Block(obs, action, reward, lengths, task, block.first)
 
 
 def mt30_ids(ids: Array, skip_others: bool, where: str) -> NDArray[np.int16]:
-    """Ids [E] as int16; one that MT30 does not have is a UserError, or -1 with ``skip_others``."""
+    """Ids [E] as int16; an id outside MT30 is a UserError, or -1 if ``skip_others``."""
     foreign = (ids < 0) | (ids >= len(TASKS))
     refused = np.flatnonzero(ids < 0 if skip_others else foreign)
     if len(refused):
@@ -87,13 +86,13 @@ def mt30_ids(ids: Array, skip_others: bool, where: str) -> NDArray[np.int16]:
         raise UserError(
             f"unknown task id {int(ids[e])}; MT30 has 0 to {len(TASKS) - 1}",
             where=f"{where}, array task, episode {e}",
-            remedy="--skip-other-tasks leaves out the episodes of tasks that MT30 does not have",
+            remedy="use --skip-other-tasks to leave out the episodes of tasks outside MT30",
         )
     return np.where(foreign, -1, ids).astype(np.int16)
 
 
 def _of_mt30(block: Block) -> tuple[Block, Array]:
-    """The block without the episodes to leave out, and the others' numbers [K] in the file."""
+    """The block without the episodes to leave out, and the file's numbers [K] of the others."""
     kept = block.task >= 0
     numbers = block.first + np.flatnonzero(kept)
     if kept.all():
@@ -104,12 +103,12 @@ def _of_mt30(block: Block) -> tuple[Block, Array]:
 
 
 def _outside(width: int, dims: Array) -> NDArray[np.bool_]:
-    """[tasks, width] whether a column is beyond the task's own."""
+    """[tasks, width] whether a column is beyond the task's width."""
     return np.arange(width) >= dims[:, None]
 
 
 def _wide(values: Array, width: int) -> NDArray[np.float32]:
-    """A float32 copy [R, width], cut or padded with zeros."""
+    """A float32 copy [R, width], truncated or padded with zeros."""
     wide = np.zeros((len(values), width), np.float32)
     wide[:, : values.shape[1]] = values[:, :width]
     return wide

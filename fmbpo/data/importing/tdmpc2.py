@@ -1,4 +1,4 @@
-"""TD-MPC2's data files: a TensorDict [n, T] saved by torch; mapped, never executed.
+"""TD-MPC2's data files: a TensorDict [n, T] saved by torch, which is mapped, never executed.
 
 Keys ``obs`` [n, T, O], ``action`` [n, T, A], ``reward`` [n, T] and ``task`` [n, T] (an index into
 the task list). MT30's files have T = 501; those of MT80, whose first 30 tasks are MT30's, 101.
@@ -20,21 +20,20 @@ from fmbpo.data.store_format import Array
 from fmbpo.errors import UserError
 
 KEYS = {"obs": 3, "action": 3, "reward": 2, "task": 2}
-"""Names and numbers of dimensions."""
+"""Numbers of dimensions of the arrays."""
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
 _TASK_ROWS = 2**23
 
 
 class TdmpcFile(EpisodeFile):
-    """One of the files, opened: its structure is checked, its values are not read yet.
+    """An opened file; its structure is checked, but its values are not read yet.
 
-    Numbers may be float16, bfloat16, float32 or float64; task ids must be integers. Other keys
-    than the four are ignored. A plain dictionary of tensors serves as well as a TensorDict.
+    Numbers may be float16, bfloat16, float32 or float64; task ids must be integers. Keys other than
+    the four are ignored. The file may also hold a plain dictionary of tensors.
 
     Raises:
-        UserError: as `load_mapped`, or the file lacks a key, or has arrays of the wrong type or
-            shape.
+        UserError: as `load_mapped`, or if a key is missing or an array has the wrong type or shape.
     """
 
     equal_lengths = True
@@ -70,7 +69,7 @@ class TdmpcFile(EpisodeFile):
         step = max(1, rows // self._length)
         for at in range(first, len(self.ids), step):
             some = slice(at, at + step)
-            # Mapped anew: pages that were read stay in memory as long as the mapping does.
+            # A new mapping for each block: pages that were read stay in memory while it exists.
             arrays = _arrays(self.path)
             obs, action, reward = (
                 _numpy(arrays[name][some].flatten(0, 1)) for name in ("obs", "action", "reward")
@@ -84,7 +83,7 @@ def _numpy(values: Tensor) -> Array:
 
 
 def _arrays(path: Path) -> dict[str, Tensor]:
-    """The four arrays, mapped, and checked against each other."""
+    """The four arrays, mapped and checked against each other."""
     content = load_mapped(path)
     check_names(KEYS, [str(key) for key in content], path, REFUSED)
     arrays = {}
@@ -106,8 +105,8 @@ def _arrays(path: Path) -> dict[str, Tensor]:
             raise UserError(f"{what} of {length}", where=f"{path}, array {name}", remedy=AGAIN)
     if episodes < 1 or length < 2:
         raise UserError(
-            f"{episodes} episodes of {length} rows: nothing to learn from",
+            f"{episodes} episodes of {length} rows are too few to learn from",
             where=str(path),
-            remedy="give files with at least one episode of two rows",
+            remedy="give files with at least one episode of at least two rows",
         )
     return arrays

@@ -1,4 +1,4 @@
-"""Files that torch saved, as plain data: mapped, never executed."""
+"""Reads files that torch saved as plain data: mapped, never executed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFUSED = "give the file that TD-MPC2 saved; it is only read, never executed"
 
 
 class _TensorDict:
-    """Stands in for a TensorDict while a file is read: holds its state, does nothing."""
+    """Replaces a TensorDict while a file is read: holds its state, does nothing."""
 
     state: Any = None  # pickle need not call __init__
 
@@ -38,7 +38,7 @@ class _TensorDict:
         self.state = state
 
 
-# The names that tensordict's releases write: up to 0.2, since 0.3, all, since 0.13.
+# The names that tensordict's releases write, in order: up to 0.2, since 0.3, all, since 0.13.
 _KNOWN: dict[str, Callable[..., Any]] = {
     "tensordict.tensordict.TensorDict": _TensorDict,
     "tensordict._td.TensorDict": _TensorDict,
@@ -51,8 +51,8 @@ def load_mapped(path: Path) -> Mapping[Any, Any]:
     """The dictionary or TensorDict of a file, its tensors mapped, not read.
 
     Raises:
-        UserError: the file is missing, truncated, in torch's old format, holds something else, or
-            asks for code to be executed.
+        UserError: the file is missing, truncated, in torch's old format, has other content, or
+            requests that code be executed.
     """
     with reading(path):
         sizes = _check_zip(path)
@@ -73,13 +73,13 @@ def load_mapped(path: Path) -> Mapping[Any, Any]:
     tensors = [leaf for leaf in tree_leaves(dict(inner)) if isinstance(leaf, Tensor)]
     dense = [t for t in tensors if t.is_cpu and t.layout == torch.strided]
     if any(t.untyped_storage().nbytes() not in sizes for t in dense):
-        raise UserError("an array is not as long as the file states", where=str(path), remedy=AGAIN)
+        raise UserError("an array has the wrong length", where=str(path), remedy=AGAIN)
     return inner
 
 
 @contextmanager
 def _known_alone() -> Iterator[None]:
-    """Allow plain data and `_KNOWN` alone, whatever other libraries have allowed."""
+    """Allow only plain data and `_KNOWN`, whatever other libraries have allowed."""
     others = get_safe_globals()
     clear_safe_globals()
     add_safe_globals([(value, name) for name, value in _KNOWN.items()])
@@ -91,14 +91,14 @@ def _known_alone() -> Iterator[None]:
 
 
 def _check_zip(path: Path) -> set[int]:
-    """UserError unless it is a zip file as torch writes them; the sizes of its members."""
+    """The sizes of the members of a zip file; UserError unless it is as torch writes them."""
     with path.open("rb") as file:
         start = file.read(4)
     if not start:
         raise UserError("the file is empty", where=str(path), remedy=AGAIN)
     if start != b"PK\3\4":
         raise UserError(
-            "not a file of torch, or of its format before 1.6, which cannot be read in pieces",
+            "not a torch file, or in the format before torch 1.6, which cannot be read in pieces",
             where=str(path),
             remedy="if you trust it, load it and torch.save it again with a newer torch",
         )
@@ -111,23 +111,23 @@ def _check_zip(path: Path) -> set[int]:
                     remedy=REFUSED,
                 )
             if member.filename.endswith("/data.pkl") and member.file_size < 2**26:
-                archive.read(member)  # compares the checksum
+                archive.read(member)  # checks the checksum
         return {member.file_size for member in archive.infolist()}
 
 
 def _refusal(path: Path, error: Exception) -> UserError:
-    """Why torch did not load the file; above all, which functions it wanted to call."""
+    """The reason that torch did not load the file, with the functions that it wanted to call."""
     try:
         unsafe = set(get_unsafe_globals_in_checkpoint(path)) - set(_KNOWN)
-    except Exception:  # a damaged file again
+    except Exception:  # the file is damaged
         unsafe = set()
     if unsafe:
         return UserError(
-            f"asks for {', '.join(sorted(unsafe))}, which is not plain data: refused, not executed",
+            f"asks for {', '.join(sorted(unsafe))}, which is not plain data; it was not executed",
             where=str(path),
             remedy=REFUSED,
         )
     text = (str(error).strip().splitlines() or [""])[0][:120]
     blocked = isinstance(error, pickle.UnpicklingError)
-    kind = "asks for more than plain data need" if blocked else "truncated or damaged"
+    kind = "holds more than plain data" if blocked else "truncated or damaged"
     return UserError(f"{kind} ({type(error).__name__}: {text})", where=str(path), remedy=AGAIN)

@@ -1,7 +1,7 @@
-"""The flow ODE policy: noise is carried along a learned field to ``a = tanh(x_1)``.
+"""The flow ODE policy: a learned velocity field carries noise to x_1, and ``a = tanh(x_1)``.
 
-Trained by first-order gradients through the imagined rollout and through the solver. It offers no
-log-density: PWM's loss needs none.
+It is trained by first-order gradients through the imagined rollout and through the solver. It has
+no log-density, which PWM's loss does not need.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from fmbpo.nn.rollout import policy_rollout
 
 @attrs.frozen(kw_only=True)
 class FlowPolicyConfig:
-    """Settings of the flow policy. Widths and noise scale default to the Gaussian policy's."""
+    """Settings of the flow policy. Default widths and noise scale: the Gaussian policy's."""
 
     units: list[int] = attrs.field(
         factory=lambda: [400, 200, 100],
@@ -41,9 +41,9 @@ class FlowPolicyConfig:
     )
     """Hidden widths of the velocity network."""
     solver: Solver = attrs.field(default="heun", validator=in_(list(STAGES)))
-    """Method that carries x_0 (τ = 0) to x_1 (τ = 1)."""
+    """Method that integrates from x_0 (τ = 0) to x_1 (τ = 1)."""
     substeps: int = attrs.field(default=2, validator=gt(0))
-    """K, equal steps of the solver."""
+    """K, the number of equal solver steps."""
     gate: bool = False
     """Use ``v = σ(g) (c - x)`` instead of ``v = u``: bounds the field's growth along the
     sub-steps (SAC-Flow's Flow-G, arXiv 2509.25756)."""
@@ -52,13 +52,13 @@ class FlowPolicyConfig:
     min_log_std: float = -1.427
     """Floor of the log standard deviation of x_0."""
     task_embedding: bool = False
-    """Whether the policy also sees the world model's task embedding."""
+    """Whether the policy also receives the world model's task embedding."""
     detach: bool = True
-    """Whether the actor's gradient is cut at the policy's input, the latent (PWM)."""
+    """Whether the actor's gradient stops at the policy's input, the latent (PWM)."""
 
 
 GATE_BIAS = 5.0
-"""Initial bias of the gate: σ(5) = 0.993, open."""
+"""Initial bias of the gate, nearly open: σ(5) = 0.993."""
 
 
 class FlowPolicy(nn.Module):
@@ -89,7 +89,7 @@ class FlowPolicy(nn.Module):
         return gate.sigmoid() * (target - x)
 
     def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Parameters after an update, the log standard deviation not below its floor."""
+        """Parameters after an update, with the log standard deviation raised to its floor."""
         return {**params, "log_std.value": self.log_std.project(params["log_std.value"])}
 
     def start(self, noise: Tensor, task: Task) -> Tensor:
@@ -97,7 +97,7 @@ class FlowPolicy(nn.Module):
         return self.log_std.std() * noise * task.mask_BA
 
     def solve(self, start: Tensor, z: Tensor, task: Task) -> Tensor:
-        """x_0 ``[B, A]`` -> x_1."""
+        """x_0 ``[B, A]`` -> x_1 ``[B, A]``."""
         condition = policy_input(z, task, self.config.task_embedding)
         solver, substeps = self.config.solver, self.config.substeps
         return integrate(lambda x, tau: self.velocity(x, condition, tau), start, solver, substeps)
@@ -105,8 +105,8 @@ class FlowPolicy(nn.Module):
     def growth(self, z: Tensor, task: Task, noise: Tensor, vector: Tensor) -> Tensor:
         """Root mean square (0-d) of ``|vᵀ ∂x_1/∂x_0| / |v|`` for the rows of ``vector_BA``.
 
-        The effect of the sub-steps on a gradient that passes through them: 1 leaves its norm alone.
-        Over the action dimensions that the task has.
+        The factor by which the sub-steps scale a gradient that passes through them; 1 keeps its
+        norm. Only the task's action dimensions count.
         """
         vector = vector * task.mask_BA
         found: Any = vjp(lambda x: self.solve(x, z, task), self.start(noise, task))

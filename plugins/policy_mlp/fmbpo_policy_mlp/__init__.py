@@ -39,9 +39,9 @@ class GaussianConfig:
     min_log_std: float = -1.427
     """Floor of the log standard deviation."""
     task_embedding: bool = False
-    """Whether the policy also sees the world model's task embedding."""
+    """Whether the policy also receives the world model's task embedding."""
     detach: bool = True
-    """Whether the actor's gradient is cut at the policy's input, the latent (PWM)."""
+    """Whether the actor's gradient stops at the policy's input, the latent (PWM)."""
 
 
 class GaussianPolicy(nn.Module):
@@ -58,7 +58,7 @@ class GaussianPolicy(nn.Module):
         self.log_std = LogStd(dims.action, config.init_log_std, config.min_log_std)
 
     def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Parameters after an update, the log standard deviation not below its floor."""
+        """Parameters after an update, with the log standard deviation raised to its floor."""
         return {**params, "log_std.value": self.log_std.project(params["log_std.value"])}
 
     def forward(self, z: Tensor, task: Task, noise: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class FlowPlugin:
     def predict(
         self, module: FlowWorldModel, z: Tensor, action: Tensor, task: Task, noise: Tensor
     ) -> Prediction:
-        """Solve the flow for the next latent; one pass of the reward head."""
+        """Solve the flow for the next latent; one pass through the reward head."""
         z_next = module.advance(z, action, task, noise)
         return Prediction(z_next, module.reward_logits(z, action, task))
 
@@ -58,10 +58,10 @@ class FlowPlugin:
         """Flow matching on the straight path to the real next latent, and the solved endpoint.
 
         ``x_τ = (1 - τ) x_s + τ x*``, error ``weight(τ)² |v(x_τ, τ) - v*|²``: with the endpoint
-        parameterisation ``|ê(z_τ) - z*|²``, the MLP model's units. A point of the path
-        at τ > 0 reveals the path's end, and a rollout starts at τ = 0: ``endpoint_coef`` weighs the
-        error of the solution ``|z_{t+1} - z*|²``, which trains the field on the points of rollouts.
-        ``train_solver`` and ``train_substeps`` give the solutions in the loss.
+        parameterisation ``|ê(z_τ) - z*|²``, in the MLP model's units. A point on the path at τ > 0
+        reveals the path's end, but a rollout starts at τ = 0. ``endpoint_coef`` therefore weights
+        the error of the solution ``|z_{t+1} - z*|²``, which trains the field on the points of
+        rollouts. ``train_solver`` and ``train_substeps`` choose the solver in the loss.
         """
         config, field = module.config, module.field
         tau, which, start = noise[..., :1], noise[..., 1:2], noise[..., 2:]

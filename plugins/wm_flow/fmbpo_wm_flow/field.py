@@ -1,6 +1,6 @@
 """Parameterisations of the velocity field: the space of the flow, and the network's output.
 
-A latent is a row of groups of 8, each on the probability simplex. ``x`` is the flow's own state,
+A latent is a row of groups of 8, each on the probability simplex. ``x`` is the flow's state,
 ``z*`` the target, ``v* = x* - x_s`` the velocity of the straight path from the source ``x_s``.
 """
 
@@ -16,16 +16,16 @@ from fmbpo.nn.blocks import SIMPLEX_DIM, simnorm
 Name: TypeAlias = Literal["endpoint", "tangent", "logit"]
 
 _SMALLEST = 1e-4
-"""Smaller probabilities have this one's logit: a bound on the flow's coordinates."""
+"""Smaller probabilities are raised to this value, which bounds the flow's coordinates."""
 
 
 class Parameterisation(Protocol):
-    """All tensors ``[..., D]`` but the times ``[..., 1]``; ``remaining`` is 1 - τ."""
+    """All tensors are ``[..., D]``, except times ``[..., 1]``; ``remaining`` is 1 - τ."""
 
     open_end: bool
     """Whether the field is undefined at τ = 1."""
     linear_head: bool
-    """Whether the network ends in a plain Linear, else in SimNorm."""
+    """Whether the network ends in a plain Linear instead of SimNorm."""
 
     def enter(self, z: Tensor) -> Tensor:
         """Latent -> flow state."""
@@ -50,20 +50,20 @@ class Endpoint:
         return z
 
     def leave(self, x: Tensor) -> Tensor:
-        """Back onto the simplex, which rounding leaves, and midpoint and RK4 (negative weights)."""
+        """Returned to the simplex, which rounding, midpoint and RK4 (negative weights) leave."""
         return onto_simplex(x)
 
     def velocity(self, output: Tensor, x: Tensor, remaining: float) -> Tensor:
-        """Towards the predicted end, to be there at τ = 1."""
+        """Towards the predicted end, reached at τ = 1."""
         return (output - x) / remaining
 
     def residual(self, output: Tensor, x: Tensor, remaining: Tensor, wanted: Tensor) -> Tensor:
-        """``ê - z*`` on the straight path, in the latent's units and without a division."""
+        """``ê - z*`` on the straight path, in the latent's units and without division."""
         return output - x - remaining * wanted
 
 
 class Tangent:
-    """The output is the velocity, each group's mean removed, so that groups keep their sum."""
+    """The output is the velocity minus each group's mean, so that groups keep their sum."""
 
     open_end, linear_head = False, True
 
@@ -72,7 +72,7 @@ class Tangent:
         return z
 
     def leave(self, x: Tensor) -> Tensor:
-        """Clamped and renormalised: a straight step can leave through a face."""
+        """Clamped and renormalised, since a straight step can leave the simplex."""
         return onto_simplex(x)
 
     def velocity(self, output: Tensor, x: Tensor, remaining: float) -> Tensor:
@@ -85,10 +85,10 @@ class Tangent:
 
 
 class Logit(Tangent):
-    """The same in the coordinates before the softmax: ``x = log z``, each group's mean removed."""
+    """As `Tangent`, in coordinates before the softmax: ``x = log z`` minus each group's mean."""
 
     def enter(self, z: Tensor) -> Tensor:
-        """Centred logits, bounded."""
+        """Bounded, centred logits."""
         return centred(z.clamp(min=_SMALLEST).log())
 
     def leave(self, x: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ PARAMETERISATIONS: dict[Name, Parameterisation] = {
 
 
 def centred(x: Tensor) -> Tensor:
-    """Each group's mean removed: ``[..., D]`` -> ``[..., D]``, groups of sum 0."""
+    """Subtract each group's mean: ``[..., D]`` -> ``[..., D]``, with groups of sum 0."""
     groups = _groups(x)
     return (groups - groups.mean(-1, keepdim=True)).flatten(-2)
 

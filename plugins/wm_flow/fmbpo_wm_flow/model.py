@@ -24,15 +24,15 @@ class FlowConfig(WorldModelConfig):
     """The shared settings of a world model, and how the flow is solved and trained."""
 
     solver: Solver = attrs.field(default="heun", validator=in_(list(STAGES)))
-    """Method that carries the source (τ = 0) to z_{t+1} (τ = 1) in every prediction."""
+    """Method that integrates from the source (τ = 0) to z_{t+1} (τ = 1) in every prediction."""
     substeps: int = attrs.field(default=4, validator=gt(0))
-    """K, equal steps of the solver; with Euler, K = 1 is exactly the MLP world model."""
+    """K, the number of equal solver steps; Euler with K = 1 is exactly the MLP world model."""
     parameterisation: Name = attrs.field(default="endpoint", validator=in_(list(PARAMETERISATIONS)))
     """The network's prediction: the path's end, the velocity, or the velocity of the logits."""
     source: Literal["latent", "noise"] = attrs.field(
         default="latent", validator=in_(["latent", "noise"])
     )
-    """Start of the flow: z_t, or a random point (a stochastic model, z_t a further input)."""
+    """Start of the flow: z_t, or a random point (a stochastic model with z_t as another input)."""
     trained_from: Literal["rollout", "teacher", "mixed"] = attrs.field(
         default="rollout", validator=in_(["rollout", "teacher", "mixed"])
     )
@@ -40,21 +40,21 @@ class FlowConfig(WorldModelConfig):
     tau: Literal["uniform", "midpoint", "logit_normal"] = attrs.field(
         default="uniform", validator=in_(["uniform", "midpoint", "logit_normal"])
     )
-    """Where along the path the field is trained."""
+    """Distribution of the times τ at which the field is trained."""
     detach_velocity: bool = False
     """Whether v* = z* - z_s passes no gradient to the source z_s."""
     endpoint_coef: float = attrs.field(default=1.0, validator=ge(0.0))
-    """Weight of the solved endpoint's own error beside the flow-matching error; 0 leaves it out."""
+    """Weight of the solved endpoint's error, added to the flow-matching error; 0 omits it."""
     train_solver: Literal["same", Solver] = attrs.field(
         default="same", validator=in_(["same", *STAGES])
     )
-    """Method of the loss, for its rollout and the solved endpoint; ``same``: that of ``solver``."""
+    """Method in the loss, for its rollout and the solved endpoint; ``same``: as ``solver``."""
     train_substeps: int = attrs.field(default=0, validator=ge(0))
-    """Steps of that method; 0: as many as ``substeps``."""
+    """Number of steps of that method; 0: the same as ``substeps``."""
 
     @property
     def of_training(self) -> tuple[Solver, int]:
-        """The loss's method, and the number of its steps."""
+        """The loss's method and its number of steps."""
         solver = self.solver if self.train_solver == "same" else self.train_solver
         return solver, self.train_substeps or self.substeps
 
@@ -67,7 +67,7 @@ class FlowConfig(WorldModelConfig):
 
 
 class FlowWorldModel(LatentWorldModel):
-    """The MLP model's networks with one more input column, τ, in the dynamics.
+    """The MLP model's networks with an additional input column, τ, in the dynamics.
 
     Input of the dynamics: ``[x, e, a, τ]``, followed by ``z`` if the source is noise.
     """
@@ -85,7 +85,7 @@ class FlowWorldModel(LatentWorldModel):
         columns = first.linear.weight
         nn.init.zeros_(columns[:, columns.shape[1] - behind - 1])  # τ's
         self.noise_dim = behind
-        self.loss_noise_dim = 2 + behind  # for τ, for which source, for the flow's start
+        self.loss_noise_dim = 2 + behind  # for τ, the choice of z_t, and the flow's start
         self.evaluations = evaluations(config.solver, config.substeps, open_end=field.open_end)
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -95,7 +95,7 @@ class FlowWorldModel(LatentWorldModel):
         return super().adopt(weights)
 
     def tail(self, z: Tensor, action: Tensor, task: Task) -> tuple[Tensor, Tensor]:
-        """The input's columns that are constant along the path: before τ's, and behind it."""
+        """The input columns that are constant along the path: those before τ, and those after."""
         step = self.step_input(z, action, task)[..., self.latent_dim :]
         return step, z if self.stochastic else z[..., :0]
 
@@ -121,7 +121,7 @@ class FlowWorldModel(LatentWorldModel):
     def curvature(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
         """``mean_τ |v(x_τ, τ) - (x_1 - x_0)|² / |x_1 - x_0|²`` (0-d) along the learned path.
 
-        The straightness of rectified flow (Liu et al. 2023, arXiv 2209.03003), relative; 0 if
+        The straightness of rectified flow (Liu et al. 2023, arXiv 2209.03003), normalised; 0 if
         one Euler step is exact.
         """
         velocity, start = self.velocity(z, action, task), self.start(z, noise)
@@ -138,7 +138,7 @@ class FlowWorldModel(LatentWorldModel):
         return self._solved(z, action, task, noise, self.config.solver, self.config.substeps)
 
     def advance_in_training(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
-        """The same with the loss's own method."""
+        """The same with the loss's method."""
         return self._solved(z, action, task, noise, *self.config.of_training)
 
     def _solved(

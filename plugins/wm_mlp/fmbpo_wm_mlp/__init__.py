@@ -41,7 +41,7 @@ class MLPWorldModel:
     def predict(
         self, module: LatentWorldModel, z: Tensor, action: Tensor, task: Task, noise: Tensor
     ) -> Prediction:
-        """One pass of the dynamics and of the reward head."""
+        """One pass through the dynamics and the reward head."""
         z_next = module.dynamics(module.step_input(z, action, task))
         return Prediction(z_next, module.reward_logits(z, action, task))
 
@@ -59,7 +59,7 @@ class MLPWorldModel:
 
     @hookimpl
     def loss(self, module: LatentWorldModel, batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
-        """TD-MPC2's: mean squared error of the predicted latents, cross-entropy of the rewards."""
+        """TD-MPC2's loss: mean squared error of predicted latents, cross-entropy of rewards."""
         return sub_trajectory_loss(
             module,
             batch,
