@@ -1,4 +1,4 @@
-"""Pictures of one pixel, written as real ones are; drawing takes a sixth of a tiny run's seconds."""
+"""Pictures of one pixel, since drawing takes a sixth of a tiny run's seconds."""
 
 import io
 from contextlib import contextmanager
