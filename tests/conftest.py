@@ -50,6 +50,24 @@ def short_episodes():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def small_pictures():
+    """Runs draw small pictures (``support/small_pictures.py``), except with ``real_pictures``."""
+    from small_pictures import pictures, small
+
+    with pictures(small):
+        yield
+
+
+@pytest.fixture
+def real_pictures(small_pictures):
+    """Runs draw their pictures."""
+    from small_pictures import pictures, real
+
+    with pictures(real):
+        yield
+
+
 @pytest.fixture
 def whole_episodes(short_episodes):
     """Evaluations of whole episodes, in worker processes."""

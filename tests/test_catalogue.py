@@ -125,7 +125,7 @@ def test_a_factorial_runs_to_its_end(name, go, tmp_path):
 def test_a_sweep_over_epochs_runs_to_its_end(name, go, tmp_path):
     file = tmp_path / "experiments" / f"{name}.toml"
     text = file.read_text()
-    for many, few in zip(EPOCHS["laptop"], (2, 4, 6, 8), strict=True):
+    for many, few in zip(EPOCHS["laptop"], (1, 2, 3, 4), strict=True):
         text, count = re.subn(rf"iterations={many}\"", f'iterations={few}"', text)
         assert count == 1
     file.write_text(text)

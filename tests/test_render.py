@@ -36,6 +36,9 @@ QUADRANTS = {
     "frozen": ("phase8_mlpwm_flowpolicy", ["policy_learning.stack=3"]),
     "finetuned": ("phase8_mlpwm_mlppolicy_finetuned", []),
 }
+# Their episodes are whole ones.
+FEW = ["policy_learning.iterations=2", "policy_learning.evaluate_every=2"]
+FEW += ["evaluation.final_episodes=1"]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def runs(repository, small_store, tiny_policy, tmp_path_factory):
         file = repository / "experiments" / f"{quadrant}.toml"
         words = ["run", str(file), "--scale", "laptop", "--data", str(small_store)]
         words += ["--runs", str(root)]
-        for override in (*tiny_policy, *overrides):
+        for override in (*tiny_policy, *FEW, *overrides):
             words += ["-o", override]
         with episodes(whole):
             assert main(words) == 0

@@ -32,6 +32,7 @@ def test_a_quadrant_runs_to_its_end(
 ):
     if name == QUADRANTS[-1]:
         request.getfixturevalue("whole_episodes")
+        request.getfixturevalue("real_pictures")
     monkeypatch.chdir(tmp_path)
     file = repository / "experiments" / f"{name}.toml"
     command = arguments(file, small_store, runs, tiny_policy)

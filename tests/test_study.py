@@ -37,6 +37,7 @@ def study(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys):
     return study
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_the_demonstration_in_miniature(study, tmp_path):
     status, out, said = study("policy_learning.iterations=24", "protocol.model_learning_rate=3e-3")
     assert status == 0, said
@@ -108,6 +109,7 @@ def written(tmp_path, repository, factors, **cells):
     return file
 
 
+@pytest.mark.usefixtures("real_pictures")
 def test_world_models_side_by_side(repository, small_store, tmp_path, tiny, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     kinds = {kind: (f"phase8_pretrain_{kind}wm",) for kind in ("mlp", "flow")}

@@ -16,7 +16,10 @@ import sys
 import threading
 from pathlib import Path
 
+from small_pictures import small
+
 from fmbpo.cli import main
+from fmbpo.report import run_pictures
 from fmbpo.running import run
 from fmbpo.tasks.vector import EpisodeRunner
 
@@ -186,6 +189,7 @@ def serve():
     for module in IMPORTS:
         importlib.import_module(module)
     run.EpisodeRunner = Episodes
+    run_pictures.draw = small
     told = {}
     for line in sys.stdin:
         request = json.loads(line)

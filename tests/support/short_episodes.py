@@ -1,4 +1,4 @@
-"""Evaluations of 40 steps, simulated in the process that asks for them.
+"""Evaluations of 20 steps, simulated in the process that asks for them.
 
 A whole episode has 500 steps, and two thirds of a tiny run's seconds pass in them. How long an
 episode is, and which process steps it, changes nothing else about a run.
@@ -10,7 +10,7 @@ import pytest
 
 from fmbpo.measure.evaluation import Evaluator
 
-STEPS = 40
+STEPS = 20
 
 whole = Evaluator.run
 
