@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from fmbpo.base.metrics import read_metrics
 from fmbpo.cli import main
 from fmbpo.plugins import load_plugin
-from fmbpo.runs.metrics import read_metrics
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples" / "plugins"

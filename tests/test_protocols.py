@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from fmbpo.base.metrics import read_metrics
 from fmbpo.cli import main
 from fmbpo.runs.checkpoint import load_checkpoint, save_checkpoint
-from fmbpo.runs.metrics import read_metrics
 
 TINY_FILE = Path(__file__).parent / "golden" / "pwm" / "tiny_checkpoint.pt"
 WIDTHS = ["world_model.encoder_units=[48,48,48]", "world_model.units=[48,48]",

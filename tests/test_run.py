@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
+from fmbpo.base.metrics import read_metrics
 from fmbpo.cli import main
 from fmbpo.data.residence import InMemory
 from fmbpo.pwm.pair import HookCall
 from fmbpo.runs.checkpoint import read_manifest
-from fmbpo.runs.metrics import read_metrics
 from fmbpo.runs.summary import Summary
 
 QUADRANTS = [f"phase8_{w}wm_{p}policy" for w in ("mlp", "flow") for p in ("mlp", "flow")]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from slurm import Slurm, missing
 
+from fmbpo.base.metrics import read_metrics
 from fmbpo.cli import main
-from fmbpo.runs.metrics import read_metrics
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,10 +8,10 @@ from pathlib import Path
 import attrs
 import pytest
 
+from fmbpo.base.metrics import read_metrics
 from fmbpo.cli import main
 from fmbpo.report import run_pictures
 from fmbpo.running.study import twins
-from fmbpo.runs.metrics import read_metrics
 from fmbpo.runs.summary import SeedResult, TaskResult
 
 WARNED = "the decoded reward explains nothing"

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from fmbpo.base.files import read_object
+from fmbpo.base.metrics import OBS_ERROR, RETURN, after, by_horizon, cell_series
 from fmbpo.base.structure import fit
 from fmbpo.compare.comparison import Basis, Cell, Record, Score
 from fmbpo.compare.imported import read_imported
 from fmbpo.config.identity import identifying, leaves
 from fmbpo.errors import UserError
 from fmbpo.runs.folder import RunFolder
-from fmbpo.runs.metrics import OBS_ERROR, RETURN, after, by_horizon, cell_series
 from fmbpo.runs.plan import PLAN, STUDY, read_plan
 from fmbpo.runs.status import IMPORTED
 from fmbpo.runs.summary import Numbers, Summary

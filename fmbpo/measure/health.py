@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from fmbpo.base import metrics
 from fmbpo.nn import two_hot
-from fmbpo.runs import metrics
 from fmbpo.runs.findings import Finding
 
 TOLERANCE = 0.02

@@ -14,10 +14,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from fmbpo.base import metrics
 from fmbpo.data.sampler import Rows, SliceSampler
 from fmbpo.hookspecs import Batch, Curved, OnSimplex, Rollout, Task, WorldModel
 from fmbpo.nn import two_hot
-from fmbpo.runs import metrics
 from fmbpo.tasks.mt30 import OBS_WIDTH
 
 HORIZONS = (1, 2, 4, 8, 16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fmbpo.base.metrics import LOSS, RETURN
 from fmbpo.hookspecs import Imagined, Metrics, Task
 
 
@@ -39,4 +40,4 @@ def policy_input(z: Tensor, task: Task, with_embedding: bool) -> Tensor:
 def pwm_actor_loss(imagined: Imagined) -> tuple[Tensor, Metrics]:
     """``-mean_B (Σ_t γ^t r̂_t + γ^H V(z_H)) / scale`` (PWM, arXiv 2407.02466)."""
     loss = -(imagined.return_B / imagined.scale).mean()
-    return loss, {"loss": loss.detach(), "return": imagined.return_B.detach().mean()}
+    return loss, {LOSS: loss.detach(), RETURN: imagined.return_B.detach().mean()}

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from attrs.validators import and_, deep_iterable, ge, gt, in_, instance_of, min_len
 from torch import Tensor, nn
 
+from fmbpo.base.metrics import CONSISTENCY, LOSS, REWARD_LOSS
 from fmbpo.hookspecs import Batch, Metrics, Task, WorldModelDims
 from fmbpo.nn import two_hot
 from fmbpo.nn.blocks import SIMPLEX_DIM, NormedLinear, SimNorm, TaskEmbedding, linear, normed_mlp
@@ -166,7 +167,7 @@ def sub_trajectory_loss(
         error_HB = (logits - batch.reward_HB.unsqueeze(-1)).square().mean(-1)
     reward = (weight_H * error_HB.mean(-1)).mean()
     loss = config.consistency_coef * consistency + config.reward_coef * reward
-    metrics = {"loss": loss, "consistency": consistency, "reward_loss": reward}
+    metrics = {LOSS: loss, CONSISTENCY: consistency, REWARD_LOSS: reward}
     return loss, {name: value.detach() for name, value in metrics.items()}
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 from torch.utils._pytree import tree_map
 
+from fmbpo.base.metrics import ESNR, GROWTH, grad_norm_of, jacobian
 from fmbpo.hookspecs import Grows
 from fmbpo.pwm.optim import Params, gradient
 from fmbpo.pwm.pair import HookCall, Pair
@@ -32,10 +33,10 @@ def diagnose(
     such a vector.
     """
     grads = _part_gradients(update, state, start, models)
-    found = {"esnr": _esnr(grads)}
+    found = {ESNR: _esnr(grads)}
     for part in dict.fromkeys(name.split(".")[0] for name in grads):
         mine = [g.mean(1).flatten(1) for name, g in grads.items() if name.split(".")[0] == part]
-        found[f"grad_norm/{part}"] = torch.cat(mine, 1).norm(dim=1)
+        found[grad_norm_of(part)] = torch.cat(mine, 1).norm(dim=1)
     return {**found, **_jacobians(update.pair, state, start, models, seed)}
 
 
@@ -82,13 +83,13 @@ def _jacobians(
         next_to_z, next_to_action = found[1](v[:, :width])
         growth = {}
         if isinstance(pair.policy, Grows):
-            growth["growth"] = grow.with_params(policy, z, task, noise, v[:, width:])
+            growth[GROWTH] = grow.with_params(policy, z, task, noise, v[:, width:])
         return {
             **growth,
-            "jacobian/latent_to_latent": _rms(next_to_z),
-            "jacobian/action_to_latent": _rms(next_to_action),
-            "jacobian/latent_to_action": _rms(to_z),
-            "jacobian/noise_to_action": _rms(to_noise),
+            jacobian("latent", "latent"): _rms(next_to_z),
+            jacobian("action", "latent"): _rms(next_to_action),
+            jacobian("latent", "action"): _rms(to_z),
+            jacobian("noise", "action"): _rms(to_noise),
         }
 
     with torch.no_grad():

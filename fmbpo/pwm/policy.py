@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from fmbpo.base.metrics import GRAD_NORM, IMAGINED_REWARD, LOSS, of_actor, of_critic
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.schema import PolicyLearningConfig
 from fmbpo.hookspecs import Imagined, Metrics, Prediction
@@ -140,9 +141,9 @@ class PolicyUpdate:
             state.critics, state.critic_adam, z_TMD, target_TM, rates.critic
         )
         metrics = {
-            **{f"actor_{name}": value for name, value in actor_metrics.items()},
-            "actor_grad_norm": actor_norm,
-            "imagined_reward": imagined.reward_HB.mean((1, 2)),
+            **{of_actor(name): value for name, value in actor_metrics.items()},
+            of_actor(GRAD_NORM): actor_norm,
+            IMAGINED_REWARD: imagined.reward_HB.mean((1, 2)),
             **critic_metrics,
         }
         return CellState(policy, policy_adam, critics, critic_adam, scale), metrics
@@ -237,7 +238,7 @@ class PolicyUpdate:
             grads, norm_T = vmap(lambda g: clip(g, learning.critic_grad_clip))(grads)
             critics, adam = self._adam(critics, grads, adam, rate)
             errors.append(error_T)
-        metrics = {"critic_loss": torch.stack(errors).mean(0), "critic_grad_norm": norm_T}
+        metrics = {of_critic(LOSS): torch.stack(errors).mean(0), of_critic(GRAD_NORM): norm_T}
         return critics, adam, metrics
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from fmbpo.base.metrics import GRAD_NORM
 from fmbpo.config.protocols import ModelOptimiser
 from fmbpo.hookspecs import Batch, Metrics, WorldModel
 from fmbpo.pwm.optim import (
@@ -75,7 +76,7 @@ class WorldModelUpdate:
         )
         step = vmap(self._step, in_dims=(0, 0, None)) if self.stacked else self._step
         state, norm = step(state, grads, learning_rate)
-        return state, {**metrics, "grad_norm": norm}
+        return state, {**metrics, GRAD_NORM: norm}
 
     def _step(
         self, state: WorldModelState, grads: Params, learning_rate: Tensor

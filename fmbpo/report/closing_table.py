@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from fmbpo.base import metrics
 from fmbpo.base.text import NONE
 from fmbpo.report.interval import Interval, above, interval_note, planned_sample, sample, t_interval
-from fmbpo.runs import metrics
 from fmbpo.runs.findings import Finding, by_gate
 from fmbpo.runs.summary import Summary, TaskResult
 

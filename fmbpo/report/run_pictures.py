@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fmbpo.base import metrics
 from fmbpo.base.files import read_object
 from fmbpo.report import curves
-from fmbpo.runs import metrics
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.plan import STUDY
 from fmbpo.runs.summary import Summary

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from fmbpo.base.metrics import after, before
 from fmbpo.config.schema import EvaluationConfig
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.health import returns_health
 from fmbpo.runs.findings import Finding
-from fmbpo.runs.metrics import after, before
 from fmbpo.runs.summary import SeedResult, TaskResult
 from fmbpo.tasks.mt30 import task_info
 from fmbpo.training.cells import Cell

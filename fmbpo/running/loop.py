@@ -12,6 +12,7 @@ import torch
 from attrs import define
 from torch import Tensor
 
+from fmbpo.base.metrics import Row
 from fmbpo.errors import UserError
 from fmbpo.measure.health import Watch
 from fmbpo.running.stop import Stop
@@ -24,7 +25,6 @@ from fmbpo.runs.checkpoint import (
 from fmbpo.runs.findings import by_gate
 from fmbpo.runs.folder import RunFolder, checkpoint_of
 from fmbpo.runs.forecast import Forecast, Outlook
-from fmbpo.runs.metrics import Row
 from fmbpo.runs.sinks import MetricSinks
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining

@@ -10,6 +10,7 @@ import attrs
 import torch
 
 from fmbpo.base.files import read_object
+from fmbpo.base.metrics import SHOWN
 from fmbpo.config import identifying, origins, resolved
 from fmbpo.config.schema import Experiment, PluginTable
 from fmbpo.errors import UserError
@@ -26,7 +27,6 @@ from fmbpo.running.stop import Stop
 from fmbpo.runs.checkpoint import checkpoint_exists, save_checkpoint, weights_sha256
 from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
 from fmbpo.runs.forecast import Outlook
-from fmbpo.runs.metrics import SHOWN
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import JsonLines, MetricSinks
 from fmbpo.runs.summary import Part, Summary, WorldModelPart, read_summary, versions

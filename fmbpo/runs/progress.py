@@ -10,8 +10,8 @@ from typing import Any, TextIO
 
 import attrs
 
+from fmbpo.base.metrics import HOST, Row, Value
 from fmbpo.base.text import clock, speed
-from fmbpo.runs.metrics import HOST, Row, Value
 from fmbpo.runs.sinks import sinkimpl
 
 

@@ -20,8 +20,8 @@ import attrs
 import pluggy
 
 from fmbpo.base.files import disk_errors, fsync_path
+from fmbpo.base.metrics import Row, Value, event_line, row_line
 from fmbpo.errors import UserError
-from fmbpo.runs.metrics import Row, Value, event_line, row_line
 
 _PROJECT = "fmbpo.sinks"
 sinkspec = pluggy.HookspecMarker(_PROJECT)
@@ -97,7 +97,7 @@ def _plain(value: Any) -> Value:
 
 
 class JsonLines:
-    """The run's record, ``metrics.jsonl``; ``fmbpo.runs.metrics`` defines its lines."""
+    """The run's record, ``metrics.jsonl``; ``fmbpo.base.metrics`` defines its lines."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

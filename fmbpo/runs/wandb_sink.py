@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from fmbpo.runs.metrics import Row
+from fmbpo.base.metrics import Row
 from fmbpo.runs.sinks import sinkimpl
 
 

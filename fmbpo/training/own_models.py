@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 from torch import Tensor
 
+from fmbpo.base.metrics import of_model
 from fmbpo.config.protocols import Finetuned, Scratch
 from fmbpo.config.schema import Experiment, PluginTable
 from fmbpo.data.sampler import Sampler, SliceSampler, ahead
@@ -18,7 +19,6 @@ from fmbpo.measure.validation import Validator
 from fmbpo.pwm.optim import AdamState, Params
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate, model_rate
 from fmbpo.runs.findings import Finding
-from fmbpo.runs.metrics import of_model
 from fmbpo.tasks.mt30 import task_info
 from fmbpo.training import seeding
 from fmbpo.training.cells import Cell

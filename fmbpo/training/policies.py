@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fmbpo.base.metrics import DIAGNOSTICS_SECONDS, RETURN, Row, held_out
 from fmbpo.config.protocols import Finetuned, Scratch
 from fmbpo.data.sampler import start_samplers
 from fmbpo.hookspecs import WorldModel
@@ -22,7 +23,6 @@ from fmbpo.pwm.optim import AdamState, Params, linear_decay
 from fmbpo.pwm.pair import Pair
 from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates, ReturnScale, Start
 from fmbpo.runs.findings import Finding
-from fmbpo.runs.metrics import DIAGNOSTICS_SECONDS, RETURN, Row, held_out
 from fmbpo.tasks.env import EPISODE_STEPS
 from fmbpo.tasks.mt30 import task_info
 from fmbpo.training import seeding

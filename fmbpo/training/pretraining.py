@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fmbpo.base.metrics import SCORE, Row, held_out
 from fmbpo.data.stream import slice_sampler
 from fmbpo.hookspecs import Batch
 from fmbpo.measure.cost import flops
@@ -16,7 +17,6 @@ from fmbpo.measure.validation import Validator
 from fmbpo.pwm.optim import AdamState, Params
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate, model_rate
 from fmbpo.runs.findings import Finding
-from fmbpo.runs.metrics import SCORE, Row, held_out
 from fmbpo.training import seeding
 from fmbpo.training.context import Context
 from fmbpo.training.dataset import check_horizon

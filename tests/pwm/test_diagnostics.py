@@ -79,9 +79,9 @@ def test_jacobian_norms_agree_with_whole_jacobians(world, policy):
 def test_a_run_logs_them_and_ends_the_same(
     repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys
 ):
+    from fmbpo.base.metrics import read_metrics
     from fmbpo.cli import main
     from fmbpo.runs.checkpoint import load_checkpoint
-    from fmbpo.runs.metrics import read_metrics
 
     monkeypatch.chdir(tmp_path)
     weights, logged = [], []

@@ -2,8 +2,8 @@ import io
 
 import pytest
 
+from fmbpo.base.metrics import Row
 from fmbpo.base.text import clock, speed
-from fmbpo.runs.metrics import Row
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import MetricSinks
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from fmbpo.base.metrics import Row, cell_series, read_metrics
 from fmbpo.errors import UserError
-from fmbpo.runs.metrics import Row, cell_series, read_metrics
 from fmbpo.runs.sinks import JsonLines, MetricSinks, sinkimpl
 from fmbpo.runs.wandb_sink import WandbSink
 
@@ -168,7 +168,7 @@ def test_wandb_disabled_imports_nothing(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from fmbpo.runs.metrics import Row
+from fmbpo.base.metrics import Row
 from fmbpo.runs.wandb_sink import WandbSink
 nothing = {"project": "p", "group": "g", "config": {}, "stages": {"policy": 1}}
 sink = WandbSink(mode="disabled", folder=Path("."), **nothing)

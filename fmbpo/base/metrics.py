@@ -47,8 +47,34 @@ SIMPLEX_ERROR = "simplex_error"
 OBS_ERROR, COPY_ERROR, CONSTANT_ERROR = "obs_error", "copy_error", "constant_error"
 REWARD_RMSE, CONSTANT_REWARD_RMSE = "reward_rmse", "constant_reward_rmse"
 
-# A world-model plugin's loss reports these two.
+# Metrics of updates. The loss of every plugin reports the first, that of a policy also ``RETURN``,
+# that of a world model the next two; policy learning adds the others.
+LOSS = "loss"
 CONSISTENCY, REWARD_LOSS = "consistency", "reward_loss"
+GRAD_NORM = "grad_norm"
+IMAGINED_REWARD = "imagined_reward"
+# Diagnostics of policy learning; ``fmbpo.pwm.diagnostics.diagnose`` defines them.
+ESNR, GROWTH = "esnr", "growth"
+
+
+def of_actor(metric: str) -> str:
+    """A metric of the actor's update."""
+    return f"actor_{metric}"
+
+
+def of_critic(metric: str) -> str:
+    """A metric of the critics' update."""
+    return f"critic_{metric}"
+
+
+def grad_norm_of(part: str) -> str:
+    """The norm of the actor's gradient with respect to a top-level part of the policy."""
+    return f"{GRAD_NORM}/{part}"
+
+
+def jacobian(source: str, target: str) -> str:
+    """The size of the Jacobian of one imagined step."""
+    return f"jacobian/{source}_to_{target}"
 
 
 def held_out(measure: str) -> str:
@@ -86,14 +112,14 @@ def by_horizon(measures: Mapping[str, Any], measure: str) -> dict[int, float]:
 
 SHOWN = (
     RETURN,
-    "actor_return",
-    "imagined_reward",
-    "critic_loss",
-    "esnr",
+    of_actor(RETURN),
+    IMAGINED_REWARD,
+    of_critic(LOSS),
+    ESNR,
     DIAGNOSTICS_SECONDS,
     held_out(SCORE),
     held_out(REWARD_R2),
-    "loss",
+    LOSS,
     CONSISTENCY,
     REWARD_LOSS,
 )

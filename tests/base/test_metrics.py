@@ -1,6 +1,6 @@
 """The names of metrics; ``test_sinks.py`` holds their written form."""
 
-from fmbpo.runs.metrics import (
+from fmbpo.base.metrics import (
     OBS_ERROR,
     POLICY_PANELS,
     PRETRAINING_PANELS,
