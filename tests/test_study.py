@@ -173,7 +173,7 @@ def test_asked_to_stop_between_two_cells(study, monkeypatch, tmp_path):
     drawn = [path for path in pictures if path.name != "comparison.png"]
     assert sorted((tmp_path / "runs").glob("*/*.png")) == drawn
     status, _, said = study()
-    assert (status, "not drawn" in said) == (0, False)
+    assert (status, "cannot draw" in said) == (0, False)
     assert sorted((tmp_path / "runs").glob("*/*.png")) == pictures
 
 

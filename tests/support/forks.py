@@ -19,7 +19,7 @@ from pathlib import Path
 from small_pictures import small
 
 from fmbpo.cli import main
-from fmbpo.report import run_pictures
+from fmbpo.report import curves
 from fmbpo.running import run
 from fmbpo.tasks.vector import EpisodeRunner
 
@@ -189,7 +189,7 @@ def serve():
     for module in IMPORTS:
         importlib.import_module(module)
     run.EpisodeRunner = Episodes
-    run_pictures.draw = small
+    curves.draw = small
     told = {}
     for line in sys.stdin:
         request = json.loads(line)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fmbpo.base.files import replace_file
-from fmbpo.report import curves, run_pictures
+from fmbpo.report import curves
 
 real = curves.draw
 _file = io.BytesIO()
@@ -25,5 +25,5 @@ def small(path, heading, panels, **_):
 def pictures(draw):
     """Runs' pictures by ``draw``: ``small`` or ``real``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_pictures, "draw", draw)
+        patch.setattr(curves, "draw", draw)
         yield
