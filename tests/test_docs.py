@@ -187,11 +187,11 @@ def test_the_readmes_plugin_keeps_the_contract(tmp_path, offer_project, capsys):
     (code,) = re.findall(
         r"^```python\n(.*?)^```$", (REPOSITORY / "README.md").read_text("utf-8"), re.M | re.S
     )
-    assert sum(bool(line) for line in code.splitlines()) <= 21
+    assert sum(bool(line) for line in code.splitlines()) <= 15
     (tmp_path / "linear_policy.py").write_text(code)
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nname = "linear"\nversion = "1"\n'
-        '[project.entry-points."fmbpo.policies"]\nlinear = "linear_policy"\n'
+        '[project.entry-points."fmbpo.policies"]\nlinear = "linear_policy:plugin"\n'
     )
     offer_project(tmp_path)
     assert main(["plugins", "check", "linear"]) == 0, capsys.readouterr()

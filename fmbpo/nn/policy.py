@@ -1,4 +1,4 @@
-"""Shared by the policies of the study: noise scale, input, PWM's actor loss."""
+"""Shared by the policies of the study: the hooks, noise scale, input, PWM's actor loss."""
 
 from __future__ import annotations
 
@@ -6,7 +6,50 @@ import torch
 from torch import Tensor, nn
 
 from fmbpo.base.metrics import LOSS, RETURN
-from fmbpo.hookspecs import Imagined, Metrics, Task
+from fmbpo.hookspecs import (
+    SPEC_VERSION,
+    AnswerAction,
+    Imagined,
+    Metrics,
+    Rollout,
+    Task,
+    hookimpl,
+)
+from fmbpo.nn.blocks import freeze
+from fmbpo.nn.rollout import policy_rollout
+
+
+class PWMPolicy:
+    """The hooks of a policy that learns as PWM's do; a plugin adds ``Config``, ``build`` and
+    ``predict``.
+
+    If the module has an attribute ``detach`` that is false, the actor's gradient also passes
+    through the policy's input.
+    """
+
+    spec_version = SPEC_VERSION
+
+    def predict(self, module: nn.Module, z: Tensor, task: Task, noise: Tensor) -> Tensor:
+        """``z_BD``, ``noise[B, noise_dim]`` -> ``action_BA``."""
+        raise NotImplementedError
+
+    @hookimpl
+    def rollout(
+        self, module: nn.Module, z: Tensor, partner: AnswerAction, task: Task, noise: Tensor
+    ) -> Rollout:
+        """Repeated ``predict``, each answered by the partner."""
+        act = lambda z, n: self.predict(module, z, task, n)  # noqa: E731
+        return policy_rollout(act, z, partner, noise, detach=getattr(module, "detach", True))
+
+    @hookimpl
+    def loss(self, module: nn.Module, imagined: Imagined) -> tuple[Tensor, Metrics]:
+        """PWM's actor loss."""
+        return pwm_actor_loss(imagined)
+
+    @hookimpl
+    def freeze(self, module: nn.Module) -> None:
+        """Stop every parameter from learning."""
+        freeze(module)
 
 
 class LogStd(nn.Module):

@@ -15,20 +15,10 @@ from attrs.validators import and_, deep_iterable, gt, in_, instance_of, min_len
 from torch import Tensor, nn
 from torch.func import vjp
 
-from fmbpo.hookspecs import (
-    SPEC_VERSION,
-    AnswerAction,
-    Imagined,
-    Metrics,
-    PolicyDims,
-    Rollout,
-    Task,
-    hookimpl,
-)
-from fmbpo.nn.blocks import freeze, plain_mlp
+from fmbpo.hookspecs import PolicyDims, Task, hookimpl
+from fmbpo.nn.blocks import plain_mlp
 from fmbpo.nn.ode import STAGES, Solver, evaluations, integrate
-from fmbpo.nn.policy import LogStd, policy_input, pwm_actor_loss
-from fmbpo.nn.rollout import policy_rollout
+from fmbpo.nn.policy import LogStd, PWMPolicy, policy_input
 
 
 @attrs.frozen(kw_only=True)
@@ -67,7 +57,7 @@ class FlowPolicy(nn.Module):
     def __init__(self, config: FlowPolicyConfig, dims: PolicyDims) -> None:
         super().__init__()
         self.config = config
-        self.noise_dim = dims.action
+        self.noise_dim, self.detach = dims.action, config.detach
         self.evaluations = evaluations(config.solver, config.substeps)
         inputs = dims.action + dims.latent + (dims.task if config.task_embedding else 0) + 1
         outputs = dims.action * (2 if config.gate else 1)
@@ -118,10 +108,9 @@ class FlowPolicy(nn.Module):
         return torch.tanh(self.solve(self.start(noise, task), z, task)) * task.mask_BA
 
 
-class FlowPolicyPlugin:
+class FlowPolicyPlugin(PWMPolicy):
     """The plugin."""
 
-    spec_version = SPEC_VERSION
     Config = FlowPolicyConfig
     small: Mapping[str, Any] = {"units": [16, 8]}
 
@@ -130,28 +119,10 @@ class FlowPolicyPlugin:
         return FlowPolicy(config, dims)
 
     @hookimpl
-    def predict(self, module: FlowPolicy, z: Tensor, task: Task, noise: Tensor) -> Tensor:
+    def predict(self, module: nn.Module, z: Tensor, task: Task, noise: Tensor) -> Tensor:
         """Solve the flow from the scaled noise; the mode if the noise is zero."""
         action: Tensor = module(z, task, noise)
         return action
-
-    @hookimpl
-    def rollout(
-        self, module: FlowPolicy, z: Tensor, partner: AnswerAction, task: Task, noise: Tensor
-    ) -> Rollout:
-        """Repeated ``predict``, each answered by the partner."""
-        act = lambda z, n: self.predict(module, z, task, n)  # noqa: E731
-        return policy_rollout(act, z, partner, noise, detach=module.config.detach)
-
-    @hookimpl
-    def loss(self, module: FlowPolicy, imagined: Imagined) -> tuple[Tensor, Metrics]:
-        """PWM's actor loss."""
-        return pwm_actor_loss(imagined)
-
-    @hookimpl
-    def freeze(self, module: FlowPolicy) -> None:
-        """Stop every parameter from learning."""
-        freeze(module)
 
 
 plugin = FlowPolicyPlugin()

@@ -10,19 +10,9 @@ import torch
 from attrs.validators import and_, deep_iterable, gt, instance_of, min_len
 from torch import Tensor, nn
 
-from fmbpo.hookspecs import (
-    SPEC_VERSION,
-    AnswerAction,
-    Imagined,
-    Metrics,
-    PolicyDims,
-    Rollout,
-    Task,
-    hookimpl,
-)
-from fmbpo.nn.blocks import freeze, plain_mlp
-from fmbpo.nn.policy import LogStd, policy_input, pwm_actor_loss
-from fmbpo.nn.rollout import policy_rollout
+from fmbpo.hookspecs import PolicyDims, Task, hookimpl
+from fmbpo.nn.blocks import plain_mlp
+from fmbpo.nn.policy import LogStd, PWMPolicy, policy_input
 
 
 @attrs.frozen(kw_only=True)
@@ -52,7 +42,7 @@ class GaussianPolicy(nn.Module):
     def __init__(self, config: GaussianConfig, dims: PolicyDims) -> None:
         super().__init__()
         self.config = config
-        self.noise_dim = dims.action
+        self.noise_dim, self.detach = dims.action, config.detach
         inputs = dims.latent + (dims.task if config.task_embedding else 0)
         self.mean = plain_mlp(inputs, config.units, dims.action)
         self.log_std = LogStd(dims.action, config.init_log_std, config.min_log_std)
@@ -67,10 +57,9 @@ class GaussianPolicy(nn.Module):
         return torch.tanh(mean + self.log_std.std() * noise) * task.mask_BA
 
 
-class GaussianPlugin:
+class GaussianPlugin(PWMPolicy):
     """The plugin."""
 
-    spec_version = SPEC_VERSION
     Config = GaussianConfig
     small: Mapping[str, Any] = {"units": [16, 8]}
 
@@ -79,28 +68,10 @@ class GaussianPlugin:
         return GaussianPolicy(config, dims)
 
     @hookimpl
-    def predict(self, module: GaussianPolicy, z: Tensor, task: Task, noise: Tensor) -> Tensor:
+    def predict(self, module: nn.Module, z: Tensor, task: Task, noise: Tensor) -> Tensor:
         """A reparameterised sample; the mode if the noise is zero."""
         action: Tensor = module(z, task, noise)
         return action
-
-    @hookimpl
-    def rollout(
-        self, module: GaussianPolicy, z: Tensor, partner: AnswerAction, task: Task, noise: Tensor
-    ) -> Rollout:
-        """Repeated ``predict``, each answered by the partner."""
-        act = lambda z, n: self.predict(module, z, task, n)  # noqa: E731
-        return policy_rollout(act, z, partner, noise, detach=module.config.detach)
-
-    @hookimpl
-    def loss(self, module: GaussianPolicy, imagined: Imagined) -> tuple[Tensor, Metrics]:
-        """PWM's actor loss."""
-        return pwm_actor_loss(imagined)
-
-    @hookimpl
-    def freeze(self, module: GaussianPolicy) -> None:
-        """Stop every parameter from learning."""
-        freeze(module)
 
 
 plugin = GaussianPlugin()
