@@ -95,7 +95,7 @@ def test_checkpoints_that_do_not_fit(run, tmp_path):
     status, _, said = run(quadrant, checkpoint)
     assert status == 2
     assert "does not fit world model 'flow'" in said
-    assert "give [world_model] the checkpoint's sizes" in said
+    assert "set the checkpoint's sizes in [world_model]" in said
     status, _, said = run(quadrant, *WIDTHS, "protocol.checkpoint=nothing/here")
     assert status == 2
     assert "there is no checkpoint here" in said
