@@ -13,8 +13,16 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from dm_control.rl import control
-from dm_control.suite import ball_in_cup, cheetah, common, hopper, pendulum, reacher, walker
+from fmbpo.tasks.simulator import (
+    ball_in_cup,
+    cheetah,
+    common,
+    control,
+    hopper,
+    pendulum,
+    reacher,
+    walker,
+)
 
 
 def gaussian(distance: float, margin: float) -> float:

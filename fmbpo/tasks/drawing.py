@@ -8,13 +8,15 @@ import os
 import sys
 import weakref
 from typing import Any
+from unittest import mock
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from fmbpo.base.text import one_line
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import TaskEnv
+from fmbpo.tasks.simulator import mujoco
 
 PLATFORMS = {"egl": "libegl1", "osmesa": "libosmesa6"}
 """Platforms that draw without a display, by preference, with their Debian packages."""
@@ -69,31 +71,30 @@ class Camera:
 def _context(width: int, height: int) -> Any:
     """A context of the first platform that works; ``MUJOCO_GL`` may name the first one to try.
 
-    MuJoCo reads ``MUJOCO_GL`` only when it is imported, here usually as "disable"; its platform
-    modules do not depend on it.
+    MuJoCo's platform modules do not depend on the renderer that it was imported with.
     """
-    wanted = os.environ.get("MUJOCO_GL", "").lower()
+    wanted, reasons = os.environ.get("MUJOCO_GL", "").lower(), list[str]()
     for platform in sorted(PLATFORMS, key=lambda name: name != wanted):
-        before = os.environ.get("PYOPENGL_PLATFORM")
         try:
-            return importlib.import_module(f"mujoco.{platform}").GLContext(width, height)
-        except Exception:  # each library raises its own errors for a missing part
-            _forget(platform, before)
+            with mock.patch.dict(os.environ):
+                os.environ.pop("PYOPENGL_PLATFORM", None)  # the module sets it, or refuses another
+                return importlib.import_module(f"mujoco.{platform}").GLContext(width, height)
+        except Exception as error:  # each library raises its own errors for a missing part
+            reasons.append(f"{platform}: {one_line(str(error)) or type(error).__name__}")
+            _forget(platform)
     raise UserError(
-        "no library on this machine can draw without a display: neither EGL nor OSMesa works",
+        f"no library on this machine can draw without a display ({'; '.join(reasons)})",
         where="rendering",
         remedy="install one of them; on Debian and Ubuntu: "
         f"apt-get install {' or '.join(PLATFORMS.values())}",
     )
 
 
-def _forget(platform: str, before: str | None) -> None:
+def _forget(platform: str) -> None:
     """Undo a failed import: PyOpenGL takes one platform per process."""
     for name in list(sys.modules):
         if name.split(".")[0] == "OpenGL" or name.startswith(f"mujoco.{platform}"):
             del sys.modules[name]
-    if before is None:
-        os.environ.pop("PYOPENGL_PLATFORM", None)
 
 
 def _free(context: Any, drawer: Any) -> None:

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping
 from unittest import mock
 
 import numpy as np
-from dm_control import suite
-from dm_control.rl.control import PhysicsError
-from dm_control.suite import common
 from numpy.typing import NDArray
 
-from fmbpo.tasks import SET_HERE
 from fmbpo.tasks.custom import BUILDERS
 from fmbpo.tasks.mt30 import task_info
-
-if SET_HERE:  # importing dm_control and MuJoCo has read it
-    os.environ.pop("MUJOCO_GL", None)
+from fmbpo.tasks.simulator import PhysicsError, common, suite
 
 ACTION_REPEAT = 2
 EPISODE_STEPS = 500

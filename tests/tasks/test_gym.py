@@ -69,16 +69,18 @@ def test_bad_arguments() -> None:
         fmbpo.tasks.gym.GymTask("walker-walk", render_mode="human")
 
 
-@pytest.mark.parametrize("before", [None, "disable"])
+@pytest.mark.parametrize("before", [None, "disable", "osmesa", "nonsense"])
 def test_a_name_with_the_module_suffices_and_the_environment_stays_as_it_was(
     before: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``MUJOCO_GL`` would keep other environments of the process from drawing."""
+    """Nothing is drawn, so ``MUJOCO_GL`` does not matter; whatever else draws still finds it."""
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     if before is not None:
         monkeypatch.setenv("MUJOCO_GL", before)
     code = (
         "import os, gymnasium, warnings; warnings.simplefilter('error');"
+        "import fmbpo.data.collecting, fmbpo.tasks.mt30;"
+        f"assert os.environ.get('MUJOCO_GL') == {before!r};"
         "env = gymnasium.make('fmbpo.tasks.gym:fmbpo/cup-spin-v0'); env.reset(seed=1);"
         f"assert os.environ.get('MUJOCO_GL') == {before!r}, os.environ.get('MUJOCO_GL')"
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from attrs import evolve
-from dm_control.rl import control
 
 from fmbpo.data.collecting.planner_model import PlanningModel
 from fmbpo.data.collecting.planner_rewards import Floats
 from fmbpo.data.collecting.planner_tasks import plan_task
+from fmbpo.tasks.simulator import control
 
 # Noise scales of the samples: small ones refine the plan, large ones search for another.
 _LOG_SCALE_RANGE = (float(np.log(0.15)), 0.0)

@@ -9,16 +9,14 @@ from __future__ import annotations
 import importlib
 import warnings
 
-import mujoco
 import numpy as np
 from attrs import frozen
-from dm_control.rl import control
-from mujoco import rollout
 
 from fmbpo.data.collecting.planner_rewards import SENSORS, Floats, Frames, Reward
 from fmbpo.tasks.custom import reacher_three_model
 from fmbpo.tasks.env import ACTION_REPEAT
 from fmbpo.tasks.mt30 import task_info
+from fmbpo.tasks.simulator import control, mujoco, rollout
 
 # The fields of the model that tasks change at a reset (targets, sizes, damping).
 _RESET_FIELDS = ("geom_pos", "geom_size", "site_pos", "site_size", "dof_damping")
