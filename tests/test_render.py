@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -256,7 +257,33 @@ def test_gymnasium_draws():
     env.reset(seed=0)
     assert env.render().shape == (32, 48, 3)
     assert env.metadata["render_fps"] == pytest.approx(12.5)
+    # Copies of an environment that has drawn go on as it would, and draw as it would.
+    copies = [deepcopy(env), pickle.loads(pickle.dumps(env))]
+    action = np.full(5, 0.5, np.float32)
+    found = [(*one.step(action)[:2], one.render()) for one in (env, *copies)]
+    for obs, reward, picture in found[1:]:
+        np.testing.assert_array_equal(obs, found[0][0])
+        assert reward == found[0][1]
+        np.testing.assert_array_equal(picture, found[0][2])
     env.close()
+
+
+@needs_gl
+def test_an_encoder_that_fails_says_why_in_one_line(tmp_path, monkeypatch, capsys):
+    """Even if it takes every frame first, as on a disk that is full at the end."""
+    encoder = tmp_path / "encoder"
+    encoder.write_text("#!/bin/sh\ncat > /dev/null\necho 'No space left' >&2\nexit 1\n")
+    encoder.chmod(0o755)
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(encoder))
+    for out, said in (
+        (tmp_path / "a.mp4", "a.mp4: cannot be written (the encoder says: No space left)"),
+        (Path("/proc/a.mp4"), "/proc/a.mp4: cannot be written (No such file or directory)"),
+    ):
+        assert main(["tasks", "render", "cup-spin", "--steps", "3", "--out", str(out)]) == 2
+        assert capsys.readouterr().err.splitlines()[1:] == [
+            f"error: {out.parent}/{said.removeprefix('/proc/')}", "  -> choose another place"
+        ]  # fmt: skip
+    assert list(tmp_path.iterdir()) == [encoder]
 
 
 @needs_gl

@@ -83,6 +83,10 @@ class GymTask(gymnasium.Env[Observation, Observation]):
             self._camera = Camera(self._task, self._size)
         return self._camera.draw()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles leave the camera out; each makes its own when it draws."""
+        return {**self.__dict__, "_camera": None}
+
     def close(self) -> None:
         """Free the camera."""
         if self._camera is not None:
