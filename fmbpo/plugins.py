@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 import attrs
 import pluggy
 
+from fmbpo.base.structure import takes
 from fmbpo.errors import UserError, did_you_mean
 
 Kind: TypeAlias = Literal["world_model", "policy"]
@@ -26,6 +27,11 @@ Kind: TypeAlias = Literal["world_model", "policy"]
 GROUPS: dict[Kind, str] = {"world_model": "fmbpo.world_models", "policy": "fmbpo.policies"}
 """Entry-point group of each kind of plugin."""
 
+FIELD_TYPES = (
+    "let Config's fields be int, finite float, bool, str, Literal, list[X], tuple[X, ...], "
+    "dict[str, X], X | Y, or attrs classes of them"
+)
+"""The remedy for settings that no file can hold."""
 _WORDS: dict[Kind, str] = {"world_model": "world model", "policy": "policy"}
 
 
@@ -207,7 +213,12 @@ def _config(listing: Listing, plugin: object) -> type[Any]:
         raise _broken(listing, what, "rename the field")
     remedy = "import the names in its annotations, and not under `if TYPE_CHECKING`"
     with _blaming(listing, "the types of its `Config` cannot be resolved", remedy):
-        typing.get_type_hints(config)
+        hints = typing.get_type_hints(config)
+        fields = [field.name for field in attrs.fields(config) if field.init]
+        unknown = [name for name in fields if not takes(hints.get(name, Any))]
+    if unknown:
+        what = f"no experiment file can hold the type of {', '.join(unknown)} in its `Config`"
+        raise _broken(listing, what, FIELD_TYPES)
     return config
 
 

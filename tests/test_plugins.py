@@ -246,6 +246,11 @@ def without(name):
             POLICY.replace("width: int", "width: 'Unheard'"),
             ["'Unheard'", "`Config`", "TYPE_CHECKING"],
         ),
+        (
+            "import enum\nMode = enum.Enum('Mode', ['A', 'B'])\n"
+            + POLICY.replace("width: int = 4", "width: int = 4\n    mode: Mode = Mode.A"),
+            ["can hold the type of mode in its `Config`", "str, Literal"],
+        ),
         (POLICY + "\nsmall = {'depth': 3}\n", ["`small`", "'depth'", "omit it"]),
         (
             POLICY.replace(

@@ -84,6 +84,27 @@ def structure(value: object, cls: type[T]) -> T:
         raise problem(f"{describe(value)}: {_text(error)}", f"wanted: {_name(cls)}") from error
 
 
+def takes(cls: Any, within: tuple[Any, ...] = ()) -> bool:
+    """Whether ``structure`` makes values of this type from TOML, and ``plain`` gives them back.
+
+    ``within``: the classes that it stands in. Raises as ``typing.get_type_hints``.
+    """
+    kind, args = get_origin(cls), get_args(cls)
+    if kind is Literal:
+        return all(type(option) in (int, str, bool) for option in args)
+    if kind in (dict, Mapping):
+        return len(args) == 2 and args[0] is str and takes(args[1], within)
+    if _is_array(cls):
+        return args != () and takes(args[0], within)
+    if kind in (Union, types.UnionType):
+        return all(takes(arg, within) for arg in args)
+    if isinstance(cls, type) and attrs.has(cls):
+        hints, within = _hints(cls), (*within, cls)
+        fields = [hints.get(f.name, Any) for f in attrs.fields(cls) if f.init]
+        return all(hint in within or takes(hint, within) for hint in fields)
+    return cls in (int, float, bool, str, type(None), Any)
+
+
 def fit(value: object, cls: type[T]) -> T | None:
     """``structure(value, cls)``; None if the value does not fit the type."""
     with contextlib.suppress(Problems):

@@ -18,7 +18,7 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
@@ -158,9 +158,9 @@ def _typed(hint: Any) -> Schema:
         return {"type": _SCALARS[hint]}
     if kind is Literal:
         return {"enum": list(args)}
-    if kind is list or (kind is tuple and args[1:] == (Ellipsis,)):
+    if kind in (list, Sequence) or (kind is tuple and args[1:] == (Ellipsis,)):
         return {"type": "array", "items": _typed(args[0])}
-    if kind is dict:
+    if kind in (dict, Mapping):
         return {"type": "object", "additionalProperties": _typed(args[1])}
     if kind in (Union, types.UnionType):
         options = [_typed(arg) for arg in args if arg is not type(None)]

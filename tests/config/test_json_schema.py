@@ -1,9 +1,12 @@
 """The schema of experiment files, held by an independent validator against what fmbpo accepts."""
 
+import datetime
+import enum
 import importlib.util
 import json
 import tomllib
 import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
@@ -12,6 +15,7 @@ import attrs
 import pytest
 from jsonschema import Draft202012Validator
 
+from fmbpo.base.structure import fit, plain, structure, takes
 from fmbpo.cli import main
 from fmbpo.config import json_schema, load_experiment
 from fmbpo.config.json_schema import _table, meanings, schema_text
@@ -313,28 +317,49 @@ class Everything:
     optional: float | None = None
     word: Literal["ab", "c"] = "ab"
     pair: tuple[int, ...] = (1,)
+    sequence: Sequence[int] = attrs.field(factory=list)
+    mapping: Mapping[str, int] = attrs.field(factory=dict)
     either: int | str = 3
     inner: Inner = attrs.field(default=Inner(depth=1))
     several: list[Inner] = attrs.field(factory=list)
     named: dict[str, int] = attrs.field(factory=dict)
     same: typing.Any = None
-    hidden: int = attrs.field(default=0, init=False)
+    hidden: set[int] = attrs.field(factory=set, init=False)
+
+
+class Mode(enum.Enum):
+    A = "a"
+
+
+UNKNOWN = [Mode, Path, datetime.date, set[int], tuple[int, int], list, dict[int, str]]
+
+
+@pytest.mark.parametrize("hint", [hint for one in UNKNOWN for hint in (one, list[one], one | None)])
+def test_a_type_that_no_file_can_hold(hint):
+    assert not takes(hint)
+    assert not takes(attrs.make_class("Config", {"x": attrs.field(type=hint)}))
 
 
 def test_whatever_types_a_plugin_has():
+    assert takes(Everything)
     schema = _table(Everything)
     validator = Draft202012Validator(schema)
     right = [
         {}, {"bounded": 1.5}, {"optional": 1}, {"word": "c"}, {"pair": [1, 2]}, {"either": "x"},
-        {"inner": {}}, {"several": [{"depth": 1}]}, {"named": {"a": 1}}, {"same": [1, "x"]},
+        {"several": [{"depth": 1}]}, {"named": {"a": 1}}, {"same": [1, "x"]}, {"sequence": [2]},
+        {"mapping": {"a": 2}},
     ]  # fmt: skip
     wrong = [
         {"bounded": "x"}, {"optional": "x"}, {"word": "a"}, {"pair": ["x"]}, {"pair": 1},
         {"either": 0.5}, {"inner": {"x": 1}}, {"several": [{"depth": "x"}]},
-        {"named": {"a": "b"}}, {"hidden": 1},
+        {"named": {"a": "b"}}, {"hidden": 1}, {"sequence": ["x"]}, {"mapping": {"a": "b"}},
     ]  # fmt: skip
-    assert [value for value in right if not validator.is_valid(value)] == []
+    assert [value for value in [*right, {"inner": {}}] if not validator.is_valid(value)] == []
     assert [value for value in wrong if validator.is_valid(value)] == []
+    for value in right:
+        again = plain(structure(value, Everything))
+        assert structure(again, Everything) == structure(value, Everything)
+    assert [value for value in wrong if fit(value, Everything)] == []
     assert schema["description"] == "Whatever a plugin may think of."
     assert schema["properties"]["bounded"]["description"] == "Between `0` and 2."
     assert schema["properties"]["inner"]["default"] == {"depth": 1}

@@ -22,7 +22,7 @@ from fmbpo import hookspecs as spec
 from fmbpo.base.structure import plain, structure
 from fmbpo.config.json_schema import plain_default
 from fmbpo.config.show import toml_text
-from fmbpo.plugins import Kind
+from fmbpo.plugins import FIELD_TYPES, Kind
 from fmbpo.testing.contract.subject import (
     ContractError,
     ModelInputs,
@@ -98,7 +98,7 @@ def settings_survive_a_file(subject: Subject) -> None:
     """Settings read from TOML and JSON equal the originals: a record reproduces its run."""
     config, cls = subject.config, subject.component.Config
     values = {key: value for key, value in plain(config).items() if value is not None}
-    remedy = "let Config's fields be int, finite float, bool, str, Literal, lists or tables of them"
+    remedy = FIELD_TYPES
     reads: list[tuple[str, Callable[[str], Any], str]] = [
         ("TOML", tomli.loads, toml_text(values)), ("JSON", json.loads, json.dumps(values))
     ]  # fmt: skip
