@@ -19,7 +19,7 @@ from torch import Tensor
 from zarr.codecs import BytesCodec
 
 from fmbpo.data.store import Store
-from fmbpo.data.store_format import DATA_ARRAYS, LAYOUT, check_finite, damaged, read
+from fmbpo.data.store_format import DATA_ARRAYS, LAYOUT, check_values, damaged, read
 
 Kind: TypeAlias = Literal["device", "host", "stream"]
 
@@ -62,7 +62,7 @@ class Stored:
     ) -> NDArray[np.float32]:
         """Rows ``start`` to ``end`` (exclusive), ``[n, ROW_WIDTH]``, in ``out`` if it is given.
 
-        Raises `UserError` for chunks that cannot be read and values that are not finite.
+        Raises `UserError` for chunks that cannot be read and unfit values (`worst`).
         """
         packed = np.empty((end - start, ROW_WIDTH), np.float32) if out is None else out
         column = 0
@@ -72,7 +72,7 @@ class Stored:
             while row < end:
                 until = min((row // chunk + 1) * chunk, end)
                 values = self._read(name, row // chunk, row % chunk, until - row)
-                check_finite(values, row, name, self.store.episode_ends, self.store.path)
+                check_values(values, row, name, self.store.episode_ends, self.store.path)
                 part = packed[row - start : until - start, column : column + width]
                 part[:] = values.reshape(part.shape)
                 row = until

@@ -24,9 +24,9 @@ from fmbpo.data.store_format import (
     ContentHash,
     check_attributes,
     check_ends,
-    check_finite,
     check_index,
     check_manifest,
+    check_values,
     damaged,
     digest,
     open_array,
@@ -135,12 +135,12 @@ def verify(
 ) -> str:
     """Read every row, one chunk at a time, compare the content with the id, and return the id.
 
-    All values must be finite. The metadata must match their seal (old stores have none), and
+    All values must be fit (`worst`). The metadata must match their seal (old stores have none), and
     their counts of rows and episodes, by task and by source file, must match the arrays.
     ``progress`` is called with (bytes read, all bytes).
 
     Raises:
-        UserError: as `open_store`, for values that are not finite, and if the content has changed
+        UserError: as `open_store`, for unfit values, and if the content has changed
             since the store was written.
     """
     store = open_store(path)
@@ -154,7 +154,7 @@ def verify(
         array = store.arrays[name]
         for start in range(0, store.rows, array.chunks[0]):
             values = read(array, name, store.path, slice(start, start + array.chunks[0]))
-            check_finite(values, start, name, store.episode_ends, store.path)
+            check_values(values, start, name, store.episode_ends, store.path)
             hasher.update(name, values)
             done += values.nbytes
             progress(done, total)
@@ -166,12 +166,12 @@ def verify(
 
 
 def info(path: Path | str) -> dict[str, Any]:
-    """Rows, episodes and mean returns by task and behaviour, and provenance of a store.
+    """Rows, episodes, mean returns by task and behaviour, range of rewards, and provenance of a store.
 
     Raises `UserError` as `open_store` does.
     """
     store = open_store(path)
-    returns = _returns(store)
+    returns, low, high = _returns(store)
     episodes: dict[str, dict[str, int]] = {}
     means: dict[str, dict[str, float]] = {}
     for t, task in enumerate(store.tasks):
@@ -189,6 +189,7 @@ def info(path: Path | str) -> dict[str, Any]:
         "rows": store.rows,
         "episodes": episodes,
         "mean_return": means,
+        "rewards": [low, high],
         "held_out": int(held_out(store).sum()),
         "sources": store.attributes.get("sources", []),
         "bytes": sum(p.stat().st_size for p in store.path.rglob("*") if p.is_file()),
@@ -196,15 +197,19 @@ def info(path: Path | str) -> dict[str, Any]:
     }
 
 
-def _returns(store: Store) -> NDArray[np.float64]:
-    """[E] sum of each episode's rewards, with one piece of the rewards in memory at a time."""
+def _returns(store: Store) -> tuple[NDArray[np.float64], float, float]:
+    """[E] sum of each episode's rewards; the smallest and the largest reward.
+
+    One piece of the rewards is in memory at a time.
+    """
     ends = store.episode_ends
     first, returns = starts(ends), np.zeros(len(ends))
-    at = 0
+    at, low, high = 0, 0.0, 0.0  # every episode's first reward is 0
     while at < len(ends):
         stop = max(at + 1, int(np.searchsorted(ends, first[at] + _PIECE_ROWS, side="right")))
         rows = slice(int(first[at]), int(ends[stop - 1]))
         reward = read(store.arrays["data/reward"], "data/reward", store.path, rows)
         returns[at:stop] = np.add.reduceat(reward.astype(np.float64), first[at:stop] - rows.start)
+        low, high = min(low, float(reward.min())), max(high, float(reward.max()))
         at = stop
-    return returns
+    return returns, low, high

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -36,6 +37,10 @@ DATA_ARRAYS = tuple(name for name in LAYOUT if name.startswith("data/"))
 META_ARRAYS = tuple(name for name in LAYOUT if name.startswith("meta/"))
 ROW_BYTES = sum(np.dtype(LAYOUT[name][0]).itemsize * (LAYOUT[name][1] or 1) for name in DATA_ARRAYS)
 """Bytes per row of the data arrays, uncompressed."""
+LIMITS = {"data/action": 1.0, "data/reward": math.expm1(10.0)}
+"""The largest magnitudes: actions that the simulators take, rewards that a world model's bins reach
+(`fmbpo.nn.two_hot`)."""
+_ROUNDING = 1e-6
 SEAL = "seal"
 """The attribute that holds the `seal` of the metadata."""
 _GIVE = "give the folder of a store that fmbpo wrote"
@@ -218,14 +223,28 @@ def check_manifest(
         raise damaged(f"{at} episodes, but there are {len(ends)}", where)
 
 
-def check_finite(
+def worst(name: str, values: Array) -> tuple[int, str] | None:
+    """The row of the worst value among rows of a data array, and what is wrong with it.
+
+    None if all are finite and, for actions and rewards, within ``LIMITS``.
+    """
+    finite = np.isfinite(values)
+    if not finite.all():
+        what = "a value that is not finite (NaN, infinite, or too large for float32)"
+        return int(np.argmin(finite.reshape(len(values), -1).all(1))), what
+    limit = LIMITS.get(name, math.inf)
+    size = max(values.max(initial=0.0), -values.min(initial=0.0))
+    if size <= limit * (1 + _ROUNDING):
+        return None
+    row = np.unravel_index(np.abs(values).argmax(), values.shape)[0]
+    return int(row), f"a magnitude of {size:g}, the largest, where at most {limit:g} is allowed"
+
+
+def check_values(
     values: Array, first_row: int, name: str, ends: NDArray[np.int64], path: Path
 ) -> None:
-    """UserError naming episode and row if a value is not finite; rows begin at ``first_row``."""
-    if np.isfinite(values).all():
-        return
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
-    row = int(np.flatnonzero(bad)[0]) + first_row
-    episode = int(np.searchsorted(ends, row, side="right"))
-    what = f"a value that is not finite (NaN or infinite) in episode {episode}, row {row}"
-    raise damaged(what, f"{path}, array {name}")
+    """UserError naming episode and row if a value of the rows from ``first_row`` is unfit."""
+    if found := worst(name, values):
+        row = found[0] + first_row
+        episode = int(np.searchsorted(ends, row, side="right"))
+        raise damaged(f"{found[1]} in episode {episode}, row {row}", f"{path}, array {name}")

@@ -27,6 +27,7 @@ from fmbpo.data.store_format import (
     ContentHash,
     counts,
     seal,
+    worst,
 )
 from fmbpo.errors import UserError
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
@@ -105,7 +106,7 @@ class StoreWriter:
         Row 0's action and reward are filler and are written as 0.
 
         Raises:
-            UserError: widths, lengths or names that do not fit, or values not finite.
+            UserError: widths, lengths or names that do not fit, or unfit values (`worst`).
         """
         where = f"{self.out}, episode {self.episodes}"
         rows = {"data/obs": _pad(obs, OBS_WIDTH, f"{where}, obs")}
@@ -119,8 +120,8 @@ class StoreWriter:
                     f"{name} has shape {values.shape} for {length} observations (at least 2)",
                     where=where,
                 )
-            if not np.isfinite(values).all():
-                raise UserError(f"{name} has a value that is not finite", where=where)
+            if found := worst(name, values):
+                raise UserError(f"{name} has {found[1]} in row {found[0]}", where=where)
         for word, known in ((task, self._tasks), (behaviour, self._behaviours)):
             if word not in known:
                 raise UserError(f"{word!r} is not one of {', '.join(known)}", where=where)

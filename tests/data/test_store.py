@@ -12,7 +12,7 @@ from same import same_files
 from whole_store import load
 
 from fmbpo.data.store import Store, held_out, info, open_store, verify
-from fmbpo.data.store_format import DATA_ARRAYS, LAYOUT, seal
+from fmbpo.data.store_format import DATA_ARRAYS, LAYOUT, LIMITS, seal
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
 
@@ -80,8 +80,16 @@ def test_id_is_of_the_content_alone(tmp_path: Path, store: Path) -> None:
         verify(other)
 
 
+def test_rewards_may_be_as_large_as_the_bins_reach() -> None:
+    from fmbpo.nn.two_hot import HIGH
+
+    assert LIMITS["data/reward"] == pytest.approx(np.expm1(HIGH))
+
+
 def test_info(store: Path) -> None:
     found = info(store)
+    rewards = np.concatenate([[0], *(each["reward"][1:] for each in EPISODES)])
+    assert found["rewards"] == [rewards.min(), rewards.max()]
     assert found["rows"] == sum(len(e["obs"]) for e in EPISODES)
     assert found["episodes"]["reacher-easy"] == {"all": 5, "planner": 5}
     returns = [float(e["reward"][1:].sum()) for e in EPISODES[::2]]
@@ -122,6 +130,7 @@ def test_an_interrupted_store_is_refused(tmp_path: Path, store: Path) -> None:
         ({"action": np.zeros((7, 7))}, "episode 0, action"),
         ({"reward": np.zeros(6)}, "data/reward"),
         ({"obs": np.full((7, 6), np.nan)}, "data/obs has a value that is not finite"),
+        ({"action": np.full((7, 2), 1.1)}, "data/action has a magnitude of 1.1"),
         ({"task": "cup-catch"}, "'cup-catch' is not one of"),
         ({"behaviour": "expert"}, "'expert' is not one of"),
     ],
@@ -176,6 +185,11 @@ BROKEN = {
         r"data/obs: .*not finite.* in episode 2, row 20",
     ),
     "inf": (lambda p: put(p, "data/reward", 9, np.inf), "data/reward: .*in episode 1, row 9"),
+    "action": (
+        lambda p: put(p, "data/action", (20, 0), -3.5),
+        r"data/action: a magnitude of 3.5, the largest, .* at most 1 .* in episode 2, row 20",
+    ),
+    "reward": (lambda p: put(p, "data/reward", 20, 3e4), "of 30000, .* at most 22025.5 is allowed"),
     "width": (
         lambda p: replace(p, "data/obs", np.zeros((ENDS[-1], 20), np.float32)),
         r"data/obs: shape \(\d+, 20\), not \[N, 24\]",

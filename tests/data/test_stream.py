@@ -121,7 +121,7 @@ def test_damage_is_named_when_it_is_reached(tmp_path):
     values.tofile(chunk)
     stored = Stored(open_store(path), CPU)
     stored.span(0, 64)
-    with pytest.raises(UserError, match=r"not finite \(NaN or infinite\) in episode 6, row 67"):
+    with pytest.raises(UserError, match=r"not finite \(.*\) in episode 6, row 67"):
         stored.span(50, 80)
     chunk.write_bytes(chunk.read_bytes()[:100])
     with pytest.raises(UserError, match="truncated"):

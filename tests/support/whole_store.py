@@ -4,7 +4,7 @@ from attrs import astuple, frozen
 from numpy.typing import NDArray
 
 from fmbpo.data.store import Store, open_store
-from fmbpo.data.store_format import DATA_ARRAYS, check_finite, read, starts
+from fmbpo.data.store_format import DATA_ARRAYS, check_values, read, starts
 
 
 @frozen(eq=False)
@@ -26,5 +26,5 @@ def load(path):
     rows = []
     for name in DATA_ARRAYS:
         rows.append(read(store.arrays[name], name, store.path))
-        check_finite(rows[-1], 0, name, store.episode_ends, store.path)
+        check_values(rows[-1], 0, name, store.episode_ends, store.path)
     return Episodes(*astuple(store, recurse=False), *rows)

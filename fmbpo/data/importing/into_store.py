@@ -18,7 +18,7 @@ from fmbpo.data.importing.files import EpisodeFile, find_files
 from fmbpo.data.importing.npz import NpzFile
 from fmbpo.data.importing.rows import TASKS, prepared
 from fmbpo.data.importing.tdmpc2 import TdmpcFile
-from fmbpo.data.store import check_request, open_store
+from fmbpo.data.store import check_request, info, open_store
 from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.data.store_writer import CHUNK_ROWS, StoreWriter, codec
 from fmbpo.errors import UserError
@@ -49,6 +49,7 @@ class Import:
         sources: files, or folders with such files.
         compress: see `StoreWriter`.
         skip_other_tasks: leave out, and count, the episodes of tasks outside MT30.
+        action_scale: divides all actions.
         block_rows: rows in memory at a time.
         chunk_rows: rows per chunk of the store.
     """
@@ -57,6 +58,7 @@ class Import:
     sources: Sequence[Path]
     compress: bool = False
     skip_other_tasks: bool = False
+    action_scale: float = 1.0
     block_rows: int = BLOCK_ROWS
     chunk_rows: int = CHUNK_ROWS
 
@@ -91,6 +93,7 @@ def import_files(
         "skip_other_tasks": asked.skip_other_tasks,
         "compress": asked.compress,
         "sources": [file.record for file in files],
+        **({"action_scale": asked.action_scale} if asked.action_scale != 1 else {}),
     }
     if out.exists():
         check_request(open_store(out), request)
@@ -102,7 +105,7 @@ def import_files(
     tasks = [TASKS[i].name for i in np.unique(ids)]
     rows = int(sum(file.lengths[file.taken].sum() for file in files))
     _check_memory(files, asked.block_rows, memory)
-    say(_disk(out, rows, len(ids), files[0] if asked.compress else None))
+    say(_disk(out, rows, len(ids), files[0] if asked.compress else None, asked.action_scale))
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         lock = out.with_name(f".{out.name}.lock")
@@ -122,12 +125,15 @@ def import_files(
             },
             reread=lambda done, total: progress(REREADING, done, total),
         )
-        _write(writer, files, tasks, asked.block_rows, progress)
+        _write(writer, files, tasks, asked, progress)
         writer.finish({"source": asked.kind, "sources": _manifest(files)})
     finally:
         lock.unlink(missing_ok=True)
         held.release()
     say(_summary(files, tasks))
+    low, high = info(out)["rewards"]
+    if max(-low, high - 2) > 1e-5:
+        say(f"WARNING: rewards from {low:g} to {high:g}; the simulators' own lie in [0, 2]")
     return out
 
 
@@ -174,23 +180,25 @@ def _check_memory(files: Sequence[EpisodeFile], block_rows: int, free: int | Non
         )
 
 
-def _disk(out: Path, rows: int, episodes: int, sample: EpisodeFile | None) -> str:
+def _disk(
+    out: Path, rows: int, episodes: int, sample: EpisodeFile | None, action_scale: float
+) -> str:
     """A message about the needed and free disk space; UserError if it is too little.
 
     ``sample``: a file whose first rows are compressed to estimate the size of a compressed store.
     """
     size, words = rows * ROW_BYTES + episodes * _EPISODE + _FIXED, ""
     if sample is not None:
-        share = _compressed_share(sample)
+        share = _compressed_share(sample, action_scale)
         size, words = int(size * share), f" (estimate: its first rows compress to {share:.0%})"
     partial = Path(f"{out}.partial")
     there = sum(p.stat().st_size for p in partial.rglob("*") if p.is_file())
     return check_disk(max(size - there, 0), out, "--out", f" on the disk{words}")
 
 
-def _compressed_share(source: EpisodeFile) -> float:
+def _compressed_share(source: EpisodeFile, action_scale: float) -> float:
     """Size of a compressed store of the first rows, relative to an uncompressed one."""
-    block = prepared(next(source.blocks(0, _SAMPLE_ROWS)), str(source.path))
+    block = prepared(next(source.blocks(0, _SAMPLE_ROWS)), str(source.path), action_scale)
     if not len(block.reward):
         return 1.0
     arrays = (block.obs, block.action, block.reward)
@@ -202,7 +210,7 @@ def _write(
     writer: StoreWriter,
     files: Sequence[EpisodeFile],
     tasks: Sequence[str],
-    block_rows: int,
+    asked: Import,
     progress: Progress,
 ) -> None:
     total = sum(len(file.taken) for file in files)
@@ -214,10 +222,10 @@ def _write(
             before -= len(file.taken)
             continue
         first, before = int(file.taken[before]), 0
-        for block in file.blocks(first, block_rows):
+        for block in file.blocks(first, asked.block_rows):
             file.check_unchanged()
             try:
-                block = prepared(block, str(file.path))
+                block = prepared(block, str(file.path), asked.action_scale)
             except UserError:
                 # A file with a bad value is never imported, so the partial store is useless.
                 remove_tree(writer.partial)

@@ -8,24 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmbpo.data.importing.files import Block
-from fmbpo.data.store_format import Array, starts
+from fmbpo.data.store_format import Array, starts, worst
 from fmbpo.errors import UserError
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
 
 TASKS = tuple(MT30.values())
 _OBS_DIMS = np.array([task.obs_dim for task in TASKS])
 _ACTION_DIMS = np.array([task.action_dim for task in TASKS])
+_RESCALE = {
+    "action": "the simulators take [-1, 1]: --action-scale X divides all actions by X",
+    "reward": "divide all rewards by a constant",
+}
 
 
-def prepared(block: Block, where: str) -> Block:
+def prepared(block: Block, where: str, action_scale: float = 1.0) -> Block:
     """The block's rows of MT30 tasks: obs [R, 24], action [R, 6], reward [R], float32.
 
     The action and reward of each episode's first row are filler (NaN in the published files) and
-    become 0. So do actions beyond the task's width; observations beyond it must be 0.
+    become 0. So do actions beyond the task's width; observations beyond it must be 0. Actions are
+    divided by ``action_scale``.
 
     Raises:
         UserError: naming file (``where``), array, episode and row: an array too narrow for the
-            task, a value that is not finite, or a nonzero observation in the padding.
+            task, an unfit value (`worst`), or a nonzero observation in the padding.
     """
     block, numbers = _of_mt30(block)
     lengths, task = block.lengths, block.task
@@ -65,15 +70,17 @@ def prepared(block: Block, where: str) -> Block:
         )
     action[_outside(ACTION_WIDTH, _ACTION_DIMS)[row_task]] = 0.0
     action[first], reward[first] = 0.0, 0.0
+    action /= np.float32(action_scale)
     obs = _wide(obs, OBS_WIDTH) if obs.shape[1] != OBS_WIDTH else np.ascontiguousarray(obs)
     for name, values in (("obs", obs), ("action", action), ("reward", reward)):
-        finite = np.isfinite(values)
-        if not finite.all():
-            raise UserError(
-                "a value that is not finite (NaN, infinite, or too large for float32)",
-                where=place(name, ~finite.reshape(len(values), -1).all(1)),
-                remedy="correct the file, or leave it out",
+        if found := worst(f"data/{name}", values):
+            row, what = found
+            remedy = (
+                _RESCALE[name]
+                if np.isfinite(values[row]).all()
+                else "correct the file, or leave it out"
             )
+            raise UserError(what, where=place(name, np.arange(len(values)) == row), remedy=remedy)
     return Block(obs, action, reward, lengths, task, block.first)
 
 
