@@ -7,8 +7,11 @@ import struct
 import pytest
 
 from fmbpo.cli import main
+from fmbpo.base.metrics import Row
+from fmbpo.runs.wandb_sink import WandbSink
 from fmbpo.training.policies import PolicyTraining
 
+wandb = pytest.importorskip("wandb")
 wandb_pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
 BLOCK, W_AND_B_HEADER, HEADER = 32768, 7, 7
 
@@ -127,6 +130,38 @@ def test_a_study_as_w_and_b_takes_it_in(go, made, tmp_path):
         assert kinds["results/returns/_type"] == "table-file"
         assert kinds["results/returns/nrows"] == 4
         assert kinds["results/curves/_type"] == "image-file"
+
+
+def test_the_environment_wins_and_without_a_key_nothing_is_lost(tmp_path, monkeypatch, capsys):
+    wandb.teardown()  # it reads the environment once
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.netrc, and no settings
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    given = {"MODE": "online", "PROJECT": "ours", "ENTITY": "us", "DIR": "~/there"}
+    for name, value in given.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    (tmp_path / "there").mkdir()
+    folder = tmp_path / "name__1__00ff"
+    folder.mkdir()
+    about = {"project": "theirs", "group": "g", "folder": folder, "config": {}, "stages": {"s": 2}}
+    sink = WandbSink(mode="disabled", **about)
+    sink.log("s", 1, [Row({"x": 1.0})])
+    sink.close()
+    wandb.teardown()  # the file is complete
+    assert list(folder.iterdir()) == []
+    (file,) = (tmp_path / "there").glob("wandb/offline-run-*/*.wandb")
+    one = Written(file)
+    assert (one.run.project, one.run.entity, one.run.run_id) == ("ours", "us", folder.name)
+    assert one.history[0]["s/x"] == 1.0
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "API key" in said
+    assert f"wandb sync {tmp_path}/there/wandb/offline-run-*" in said
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    WandbSink(mode="online", **about).close()
+    assert capsys.readouterr().err == ""
+    assert list(folder.iterdir()) == []
 
 
 class Killed(BaseException):

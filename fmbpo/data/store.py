@@ -166,7 +166,7 @@ def verify(
 
 
 def info(path: Path | str) -> dict[str, Any]:
-    """Rows, episodes, mean returns by task and behaviour, range of rewards, and provenance of a store.
+    """Rows, episodes and mean returns by task and behaviour, rewards' range, provenance of a store.
 
     Raises `UserError` as `open_store` does.
     """

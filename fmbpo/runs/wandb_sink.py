@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
+import os
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
+from fmbpo.base.files import path_of
 from fmbpo.base.metrics import Row
+from fmbpo.base.text import one_line
 from fmbpo.runs.sinks import sinkimpl
 
 
@@ -34,29 +39,42 @@ class WandbSink:
         stages: Mapping[str, int],
     ) -> None:
         """``group``: the study's name. ``folder``: the run's, which gets a folder ``wandb``.
-        ``stages``: the run's stages and their iterations, in order."""
+        ``stages``: the run's stages and their iterations, in order. Of W&B's own environment,
+        ``WANDB_MODE``, ``_PROJECT``, ``_ENTITY`` and ``_DIR`` win over all this."""
         ends = list(itertools.accumulate((total + 1 for total in stages.values()), initial=0))
         self.begins, self.end = dict(zip(stages, ends, strict=False)), ends[-1]
         self._name = folder.name
         self._run: Any = None
-        if mode == "disabled":
+        wanted: Any = os.environ.get("WANDB_MODE") or mode
+        if wanted == "disabled":
             return
         with self._no_harm():
             import wandb
 
-            # Timeouts: without a network or a key, a run must not wait forever.
-            settings = wandb.Settings(silent=True, console="off", init_timeout=30, login_timeout=30)
-            self._run = wandb.init(
-                project=project,
+            place = path_of(os.environ.get("WANDB_DIR") or str(folder)).resolve()
+            init = functools.partial(
+                wandb.init,
+                project=os.environ.get("WANDB_PROJECT") or project,
                 group=group,
                 name=" ".join(folder.name.split("__")[:-1]),
                 id=folder.name,
                 resume="allow",
-                mode=mode,
-                dir=str(folder.resolve()),
+                dir=str(place),
                 config=dict(config),
-                settings=settings,
+                # Without a network, a run must not wait forever.
+                settings=wandb.Settings(silent=True, console="off", init_timeout=30),
             )
+            try:
+                # Without a key, W&B asks at a terminal; and nobody may be there.
+                with open(os.devnull) as nobody, mock.patch("sys.stdin", nobody):
+                    self._run = init(mode=wanted)
+            except Exception as error:
+                if wanted == "offline":
+                    raise
+                what = one_line(str(error)) or type(error).__name__
+                upload = f"wandb sync {place}/wandb/offline-run-*"
+                print(f"W&B is not online ({what}): `{upload}` uploads the run", file=sys.stderr)
+                self._run = init(mode="offline")
 
     @sinkimpl
     def log(self, stage: str, step: int, rows: Sequence[Row]) -> None:
@@ -123,7 +141,7 @@ class WandbSink:
             yield
         except Exception as error:
             self._run = None
-            what = str(error).strip() or type(error).__name__
+            what = one_line(str(error)) or type(error).__name__
             print(f"warning: W&B failed and is off for this run ({what})", file=sys.stderr)
 
 
