@@ -85,6 +85,8 @@ def mistake(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys)
         ("system.device=quantum", ["system.device", "'quantum'", '"cpu"']),
         ("system.device=cuda:77", ["system.device", "'cuda:77'", '"cpu"']),
         ("system.device=meta", ["system.device", "'meta'", '"cpu"']),
+        ("data.weights={ reacher-easy = 1e30 }", ["data.weights", "[0.001, 1000]"]),
+        ("data.weights={ reacher-easy = 1e-9 }", ["data.weights", "[0.001, 1000]"]),
         ("pretrain.horizon=41", ["41 rows", "slice of 42", "pretrain.horizon"]),
     ],
 )

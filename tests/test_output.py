@@ -1,5 +1,6 @@
 """Problems with the output itself, or with the name of a path."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,35 @@ def test_a_full_disk_under_the_output(words):
     assert ended.stderr.startswith("error: the output: No space left on device\n  -> ")
     assert ended.stderr.count("error: ") == 1
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ("tasks >&-", 0, ""),
+        ("tasks 2>&- >&- <&-", 0, ""),
+        ("taskx 2>&-", 2, ""),
+        ("tasks --help >/dev/full", 0, ""),
+        ("data info nowhere 2>/dev/full", 2, ""),
+        ("runs prune >&-", 0, ""),
+        ("runs prune 2>/dev/full", 0, "nothing to remove\n"),
+        ("runs prune >/dev/full", 0,
+         "warning: the output is incomplete: No space left on device\n"),
+        ("data info nowhere", 2, "error: nowh?re: there is no data set here\n"
+         "  -> check the path, or collect one\n"),
+    ],
+)  # fmt: skip
+def test_streams_that_take_nothing_or_few_characters(words, status, said, tmp_path):
+    """They change the status of no work that is done."""
+    (tmp_path / "runs").mkdir()
+    command = f"exec {sys.executable} -m fmbpo.cli {words}".replace("nowhere", "nowhére")
+    more = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ended = subprocess.run(
+        command, shell=True, capture_output=True, text=True, cwd=tmp_path, env=os.environ | more
+    )
+    assert ended.returncode == status
+    assert ended.stdout + ended.stderr == said
+    assert list(tmp_path.rglob("*")) == [tmp_path / "runs"]
 
 
 def test_a_reader_that_has_gone():

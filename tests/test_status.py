@@ -48,6 +48,12 @@ def test_the_longest_values_fit_and_nothing_is_cut_off():
     assert "…" not in shown(LONGEST, width=40)
 
 
+def test_no_name_is_markup():
+    name = "[/bold][red]x :bug: [0]"
+    text = shown([entry(phase=name, hardware="a", folder=name, state="failed", reason=name)])
+    assert text.count(name) == 2 + text.count(f"failed: {name}")
+
+
 def test_what_is_the_runs_stands_once_and_empty_columns_are_left_out():
     plain = {"job": "", "phase": "", "beat": None, "iteration": 300, "total": 700}
     text = shown([entry(**plain, seed=s) for s in (1, 2, 3)])

@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from fmbpo.cli import main
 from fmbpo.base.metrics import Row
+from fmbpo.cli import main
 from fmbpo.runs.wandb_sink import WandbSink
 from fmbpo.training.policies import PolicyTraining
 

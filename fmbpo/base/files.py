@@ -29,6 +29,20 @@ _MEANING = {
 }
 
 
+def path_of(text: str) -> Path:
+    """A path as a person writes it: ``~`` and ``~NAME`` are home folders.
+
+    Raises ``UserError`` if it is empty, has a NUL character, or no user has the name.
+    """
+    if not text or "\0" in text:
+        raise UserError(f"{text!r} is no path", remedy="name a file or a folder")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        what = f"no home folder is known for {Path(text).parts[0]!r}"
+        raise UserError(what, where=text, remedy=f"write the whole path, or ./{text}") from None
+
+
 @contextmanager
 def disk_errors(where: Path, *, intact: str = "") -> Iterator[None]:
     """Turn any ``OSError`` inside, such as a full disk, into a ``UserError`` that names ``where``.

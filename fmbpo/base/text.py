@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
 NONE = "–"
 """The entry for a missing number."""
 
@@ -32,6 +37,20 @@ def speed(rate: float | None) -> str:
     if rate is None:
         return "- it/s"
     return f"{rate:.3g} it/s" if rate >= 1 else f"{1 / rate:.3g} s/it"
+
+
+def console(stream: TextIO, width: int | None = None, *, terminal: bool | None = None) -> Console:
+    """rich's, which takes nothing in a text for markup, an emoji or a number to colour."""
+    from rich.console import Console
+
+    return Console(
+        file=stream,
+        width=width,
+        force_terminal=terminal,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
 
 
 def one_line(text: str) -> str:

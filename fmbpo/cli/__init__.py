@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
 from fmbpo import __version__
 from fmbpo.cli import checkpoints, data, experiments, plugins, runs, tasks
-from fmbpo.cli.arguments import INTERRUPTED, USER_MISTAKE
+from fmbpo.cli.arguments import INTERRUPTED, USER_MISTAKE, say
+from fmbpo.cli.streams import degrading
 from fmbpo.errors import UserError
 
 
@@ -18,35 +18,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done, 2: a mistake to fix, 75: stopped by a scheduler or a time limit, 130: by Ctrl-C.
     """
-    words = sys.argv[1:] if argv is None else list(argv)
-    arguments = parser().parse_args(words)
-    arguments.words = words
-    try:
-        status: int = arguments.command(arguments)
-        sys.stdout.flush()
-        return status
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_MISTAKE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        _discard_output()
-        return 1
-    except OSError as error:  # not handled by a command: a full disk under stdout, say
-        place = str(error.filename or "the output")[:200]
-        remedy = "free space, or name another place; all saved files are kept"
-        mistake = UserError(error.strerror or str(error), where=place, remedy=remedy)
-        print(f"error: {mistake}", file=sys.stderr)
-        if error.filename is None:
-            _discard_output()
-        return USER_MISTAKE
-
-
-def _discard_output() -> None:
-    """Discard the buffered output, which Python would write again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    with degrading() as output:
+        try:
+            arguments = parser().parse_args(argv)
+            arguments.words = sys.argv[1:] if argv is None else list(argv)
+            status: int = arguments.command(arguments)
+            sys.stdout.flush()
+            if output.failure and arguments.only_prints:
+                raise output.failure
+            if output.failure and not isinstance(output.failure, BrokenPipeError):
+                say(f"warning: the output is incomplete: {output.failure.strerror}")
+            return status
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return USER_MISTAKE
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except BrokenPipeError:
+            return 1
+        except OSError as error:  # not handled by a command: a full disk, say
+            place = str(error.filename or "the output")[:200]
+            remedy = "free space, or name another place; all saved files are kept"
+            mistake = UserError(error.strerror or str(error), where=place, remedy=remedy)
+            print(f"error: {mistake}", file=sys.stderr)
+            return USER_MISTAKE
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from fmbpo.base.files import path_of
+
 if TYPE_CHECKING:
     from fmbpo.running.stop import Stop
 
@@ -24,7 +26,16 @@ def add(
 ) -> argparse.ArgumentParser:
     """Add a command; ``work`` returns the exit status, ``text`` is the help."""
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    parser.set_defaults(command=work)
+    parser.set_defaults(command=work, only_prints=False)
+    return parser
+
+
+def add_query(
+    commands: Commands, name: str, text: str, work: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    """Add a command that only prints: it fails if its output cannot be written."""
+    parser = add(commands, name, text, work)
+    parser.set_defaults(only_prints=True)
     return parser
 
 
@@ -55,7 +66,7 @@ def override_argument(parser: argparse.ArgumentParser, text: str) -> None:
 
 def runs_argument(parser: argparse.ArgumentParser) -> None:
     """``--runs``."""
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR",
+    parser.add_argument("--runs", type=path_of, default=Path("runs"), metavar="DIR",
                         help="the folder of all runs (default: runs)")  # fmt: skip
 
 
@@ -66,7 +77,7 @@ def json_argument(parser: argparse._ActionsContainer, what: str) -> None:
 
 def experiment_file(text: str) -> Path:
     """The path; for a missing TOML file, the file beside it that has its name as an alias."""
-    path = Path(text)
+    path = path_of(text)
     if path.suffix != ".toml" or path.exists() or not path.parent.is_dir():
         return path
     from fmbpo.config.load import of_alias

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from fmbpo.base.files import path_of
 from fmbpo.cli.arguments import Commands, add, say, stoppable_at_once
 
 
@@ -14,15 +15,16 @@ def add_commands(commands: Commands) -> None:
     importing = add(
         commands, "import-checkpoint", "import a world model of TD-MPC2 or PWM", _import_checkpoint
     )
-    importing.add_argument("file", type=Path,
+    importing.add_argument("file", type=path_of,
                            help="the checkpoint file, such as mt30_48M_4900000.pt")  # fmt: skip
-    importing.add_argument("--out", type=Path, metavar="FILE",
+    importing.add_argument("--out", type=path_of, metavar="FILE",
                            help="the checkpoint to write (default: checkpoints/NAME)")  # fmt: skip
     exporting = add(commands, "export-checkpoint", "export a world model in TD-MPC2's format, "
                     "which PWM reads", _export_checkpoint)  # fmt: skip
-    exporting.add_argument("source", type=Path, help="a pretraining run's folder, or a checkpoint")
+    exporting.add_argument("source", type=path_of,
+                           help="a pretraining run's folder, or a checkpoint")  # fmt: skip
     exporting.add_argument("--format", choices=("tdmpc2",), required=True, help="the file's format")
-    exporting.add_argument("--out", type=Path, required=True, metavar="FILE",
+    exporting.add_argument("--out", type=path_of, required=True, metavar="FILE",
                            help="the file to write")  # fmt: skip
 
 

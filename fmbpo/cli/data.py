@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import os
 import re
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fmbpo.base.files import path_of
 from fmbpo.base.text import bytes_text, clock
-from fmbpo.cli.arguments import Commands, add, add_group, say, stoppable_at_once
+from fmbpo.cli.arguments import Commands, add, add_group, add_query, say, stoppable_at_once
 from fmbpo.data.embedded import store_path
 from fmbpo.errors import UserError
 from fmbpo.runs.progress import Pace
@@ -33,11 +34,14 @@ def add_commands(commands: Commands) -> None:
         ("npz", "import your own data from .npz files", "*.npz"),
     ):
         one = add(kinds, f"import-{kind}", text, _import)
-        one.add_argument("sources", nargs="+", type=Path, metavar="SRC",
+        one.add_argument("sources", nargs="+", type=path_of, metavar="SRC",
                          help=f"files, or folders with {files}")  # fmt: skip
-        one.add_argument("--out", required=True, type=Path, metavar="STORE",
+        one.add_argument("--out", required=True, type=path_of, metavar="STORE",
                          help="the store to write")  # fmt: skip
         one.add_argument("--compress", action="store_true", help="a smaller store, slower to write")
+        one.add_argument("--action-scale", type=_positive, metavar="X", default=1.0,
+                         help="divide all actions by X, for recordings whose actions are not in "
+                         "[-1, 1]")  # fmt: skip
         one.set_defaults(kind=kind, skip_other_tasks=False)
         if kind == "tdmpc2":
             one.add_argument("--skip-other-tasks", action="store_true",
@@ -47,14 +51,14 @@ def add_commands(commands: Commands) -> None:
         ("info", _info, "describe a data set as JSON"),
         ("verify", _verify, "read all rows and check them against the data set's id"),
     ):
-        one = add(kinds, name, text, work)
+        one = add_query(kinds, name, text, work)
         one.add_argument("path", type=store_path,
                          help='the store, or "embedded" for the one in the package')  # fmt: skip
 
 
 def _add_collect(kinds: Commands) -> None:
     collect = add(kinds, "collect", "collect data in the simulator with a planner", _collect)
-    collect.add_argument("--out", required=True, type=Path, metavar="STORE",
+    collect.add_argument("--out", required=True, type=path_of, metavar="STORE",
                          help="the store to write")  # fmt: skip
     collect.add_argument("--tasks", metavar="NAME,…",
                          help="tasks; NAME=COUNT gives one its own number of episodes, mt30 "
@@ -75,7 +79,7 @@ def _add_collect(kinds: Commands) -> None:
     mix.add_argument("--noise", metavar="X,Y,…",
                      help="instead of a recipe: only the planner, with these standard deviations "
                      "of action noise in equal shares")  # fmt: skip
-    collect.add_argument("--policy", type=Path, metavar="RUN",
+    collect.add_argument("--policy", type=path_of, metavar="RUN",
                          help="a finished run whose policies replace the planner")  # fmt: skip
     collect.add_argument("--workers", type=int, metavar="N", default=os.cpu_count() or 1,
                          help="worker processes (default: one per core)")  # fmt: skip
@@ -124,7 +128,7 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
         return recipe_named(arguments.recipe)
     from fmbpo.config import toml
 
-    content = toml.read(Path(arguments.recipe)).tree
+    content = toml.read(path_of(arguments.recipe)).tree
     if not all(isinstance(value, dict) for value in content.values()):
         raise UserError(
             "a value is outside the tables of behaviours",
@@ -155,6 +159,16 @@ def _episodes(arguments: argparse.Namespace, recipe: Recipe) -> dict[str, int]:
     return episodes
 
 
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return number
+
+
 def _import(arguments: argparse.Namespace) -> int:
     from fmbpo.base.free_memory import host_free
     from fmbpo.data.importing.into_store import CHECKING, Import, import_files
@@ -164,6 +178,7 @@ def _import(arguments: argparse.Namespace) -> int:
         arguments.sources,
         compress=arguments.compress,
         skip_other_tasks=arguments.skip_other_tasks,
+        action_scale=arguments.action_scale,
     )
     lines, free = Lines(of_bytes=CHECKING), host_free()
     return stoppable_at_once(

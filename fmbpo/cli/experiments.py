@@ -15,6 +15,7 @@ from fmbpo.cli.arguments import (
     Commands,
     add,
     add_group,
+    add_query,
     duration,
     experiment_arguments,
     experiment_file,
@@ -45,13 +46,13 @@ def add_commands(commands: Commands) -> None:
                      help="save and stop (status 75) before this time has passed: 90m, 2h, "
                      "45s, or SLURM's MM, MM:SS, HH:MM:SS, D-HH:MM:SS")  # fmt: skip
 
-    check = add(commands, "check", "check an experiment or a study without training", _check)
+    check = add_query(commands, "check", "check an experiment or a study without training", _check)
     experiment_arguments(check)
     runs_argument(check)
     json_argument(check, "the checks")
 
-    compare = add(commands, "compare", "print the differences between experiments; fail if one is "
-                  "undeclared", _compare)  # fmt: skip
+    compare = add_query(commands, "compare", "print the differences between experiments; fail if "
+                        "one is undeclared", _compare)  # fmt: skip
     compare.add_argument("experiments", type=experiment_file, nargs="+", metavar="FILE",
                          help="two or more TOML files of experiments")  # fmt: skip
     compare.add_argument("--scale", default="paper", metavar="NAME",
@@ -63,12 +64,14 @@ def add_commands(commands: Commands) -> None:
     config = add_group(
         commands, "config", "show a configuration, or the schema of experiment files"
     )
-    show = add(config, "show", "print the resolved configuration of a file as TOML", _config_show)
+    show = add_query(config, "show", "print the resolved configuration of a file as TOML",
+                     _config_show)  # fmt: skip
     experiment_arguments(show)
     show.add_argument("--origin", action="store_true", help="add the origin of each value")
     json_argument(show, "the configuration")
-    add(config, "schema", "print the JSON Schema of experiment files with the installed plugins",
-        _config_schema)  # fmt: skip
+    add_query(config, "schema",
+              "print the JSON Schema of experiment files with the installed plugins",
+              _config_schema)  # fmt: skip
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import attrs
 
-from fmbpo.cli.arguments import Commands, add, json_argument, override_argument, say
+from fmbpo.base.files import path_of
+from fmbpo.cli.arguments import Commands, add, add_query, json_argument, override_argument, say
 from fmbpo.errors import UserError
 from fmbpo.plugins import GROUPS, list_plugins
 
 
 def add_commands(commands: Commands) -> None:
     """Add these commands."""
-    plugins = add(commands, "plugins", "list, check or create plugins", _plugins)
+    plugins = add_query(commands, "plugins", "list, check or create plugins", _plugins)
     json_argument(plugins, "the list")
     kinds = plugins.add_subparsers(metavar="[COMMAND]")
-    checking = add(kinds, "check", "check plugins against the contract", _plugins_check)
+    checking = add_query(kinds, "check", "check plugins against the contract", _plugins_check)
     checking.add_argument("name", nargs="?", help="the plugin's name (default: every plugin)")
     checking.add_argument("--kind", choices=tuple(GROUPS),
                           help="the plugin's kind; needed if plugins of both kinds have this "
@@ -30,7 +31,7 @@ def add_commands(commands: Commands) -> None:
     new = add(kinds, "new", "write a new plugin that passes the contract", _plugins_new)
     new.add_argument("kind", choices=tuple(GROUPS), help="the plugin's kind")
     new.add_argument("name", help="the name of the plugin and its package, for instance my_policy")
-    new.add_argument("--out", type=Path, default=Path(), metavar="DIR",
+    new.add_argument("--out", type=path_of, default=Path(), metavar="DIR",
                      help="the folder in which to create the plugin's folder "
                      "(default: .)")  # fmt: skip
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import attrs
 
+from fmbpo.base.files import path_of
 from fmbpo.cli.arguments import (
     Commands,
     add,
     add_group,
+    add_query,
     experiment_file,
     json_argument,
     runs_argument,
@@ -25,7 +27,9 @@ from fmbpo.errors import UserError
 
 def add_commands(commands: Commands) -> None:
     """Add these commands."""
-    status = add(commands, "status", "show the state, progress and return of every run", _status)
+    status = add_query(
+        commands, "status", "show the state, progress and return of every run", _status
+    )
     runs_argument(status)
     status.add_argument("--phase", metavar="NAME", help="show only the runs of this phase")
     form = status.add_mutually_exclusive_group()
@@ -38,7 +42,7 @@ def add_commands(commands: Commands) -> None:
     runs_argument(prune)
     prune.add_argument("--yes", action="store_true", help="remove these files")
     importing = add(kinds, "import", "import results that were recorded elsewhere", _import)
-    importing.add_argument("file", type=Path, help="a CSV file with the columns that "
+    importing.add_argument("file", type=path_of, help="a CSV file with the columns that "
                            "docs/statistics.md lists")  # fmt: skip
     runs_argument(importing)
 
@@ -46,7 +50,7 @@ def add_commands(commands: Commands) -> None:
     report.add_argument("runs_of", type=experiment_file, nargs="+", metavar="FILE|FOLDER",
                         help="the file of a study or an experiment, or a folder of a study, a run "
                         "or imported results")  # fmt: skip
-    report.add_argument("--out", type=Path, required=True, metavar="DIR",
+    report.add_argument("--out", type=path_of, required=True, metavar="DIR",
                         help="the folder to write")  # fmt: skip
     runs_argument(report)
     report.add_argument("--allow-mixing", action="append", default=[], metavar="FIELD",

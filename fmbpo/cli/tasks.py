@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from fmbpo.cli.arguments import Commands, add, json_argument, say, stoppable_at_once
+from fmbpo.base.files import path_of
+from fmbpo.cli.arguments import Commands, add, add_query, json_argument, say, stoppable_at_once
 from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,12 +28,12 @@ _SMALLEST, _LARGEST = 16, 4096
 
 def add_commands(commands: Commands) -> None:
     """Add these commands."""
-    tasks = add(commands, "tasks", "list the tasks of MT30, or film a policy in one", _tasks)
+    tasks = add_query(commands, "tasks", "list the tasks of MT30, or film a policy in one", _tasks)
     json_argument(tasks, "the list")
     kinds = tasks.add_subparsers(metavar="[COMMAND]")
     render = add(kinds, "render", "write a video of an episode, without a display", _render)
     render.add_argument("task", nargs="?", help="the task (default: every task of the run)")
-    render.add_argument("--policy", type=Path, metavar="RUN",
+    render.add_argument("--policy", type=path_of, metavar="RUN",
                         help="the folder of a finished run whose policy acts (default: random "
                         "actions)")  # fmt: skip
     render.add_argument("--seed", type=int, metavar="N",
@@ -40,7 +41,7 @@ def add_commands(commands: Commands) -> None:
     render.add_argument("--episode", type=_whole_number(0), default=0, metavar="N",
                         help="start from the initial state of the final evaluation's episode N "
                         "(default: 0)")  # fmt: skip
-    render.add_argument("--out", type=Path, metavar="FILE",
+    render.add_argument("--out", type=path_of, metavar="FILE",
                         help="a .mp4, .gif or .webp file (default: RUN/videos/TASK__SEED.mp4, "
                         "which reports show; TASK.mp4 for random actions)")  # fmt: skip
     render.add_argument("--size", type=_size, default=(320, 240), metavar="WxH",
@@ -56,8 +57,9 @@ def _tasks(arguments: argparse.Namespace) -> int:
         print(json.dumps([attrs.asdict(info) for info in MT30.values()], indent=2))
         return 0
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from fmbpo.base.text import console
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("id", "task", "observation", "action", "PWM", "TD-MPC2"):
@@ -65,9 +67,8 @@ def _tasks(arguments: argparse.Namespace) -> int:
     for info in MT30.values():
         scores = (f"{score:.1f}" for score in (info.pwm_return, info.tdmpc2_return))
         table.add_row(str(info.index), info.name, str(info.obs_dim), str(info.action_dim), *scores)
-    console = Console(file=sys.stdout, highlight=False)
-    console.print(table)
-    console.print("PWM, TD-MPC2: published mean returns (maximum 1000).")
+    console(sys.stdout).print(table)
+    print("PWM, TD-MPC2: published mean returns (maximum 1000).")
     return 0
 
 

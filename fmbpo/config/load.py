@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fmbpo.base.files import path_of
 from fmbpo.base.structure import (
     Problem,
     Problems,
@@ -77,11 +78,10 @@ def load_experiment(
         raise UserError(what, where=f"--scale {chosen}", remedy=_HOW_DATA)
     if not store:
         store, origin = EMBEDDED, f"scale {LAPTOP}"
-    if isinstance(store, str):  # ``structured`` reports other types
-        store = os.path.expanduser(store)
-        if store != EMBEDDED and not Path(store).exists():
-            what, where = f"the data set {store!r} does not exist", f"{origin}: data.path"
-            raise UserError(what, where=where, remedy=_HOW_DATA)
+    # ``structured`` reports other types.
+    if isinstance(store, str) and store != EMBEDDED and not path_of(store).exists():
+        what, where = f"the data set {store!r} does not exist", f"{origin}: data.path"
+        raise UserError(what, where=where, remedy=_HOW_DATA)
     if isinstance(document.tree.get("data", {}), dict):
         document.lay({"data": {"path": store}}, origin)
     document.lay({"scale": chosen, "scale_reason": reason}, "--scale" if scale else "data")

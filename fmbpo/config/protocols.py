@@ -8,6 +8,7 @@ from typing import Literal
 import attrs
 from attrs import field
 
+from fmbpo.base.files import path_of
 from fmbpo.config.validators import betas, positive
 
 
@@ -31,11 +32,16 @@ class Protocol:
     kind: Literal["frozen", "finetuned", "scratch"]
 
 
+def _from_home(path: str) -> str:
+    """Written in full, since the path is part of what identifies a run."""
+    return str(path_of(path)) if path.startswith("~") else path
+
+
 @attrs.frozen(kw_only=True, slots=False)
 class _Pretrained(Protocol):
     world_model: str = ""
     """Name of the pretraining experiment whose checkpoint is used."""
-    checkpoint: str = ""
+    checkpoint: str = field(default="", converter=_from_home)
     """A world model's checkpoint file to use instead, such as an imported one."""
 
     def __attrs_post_init__(self) -> None:

@@ -46,8 +46,9 @@ class DataConfig:
     in the package; empty: not configured in the file."""
     tasks: list[str] = field(factory=list, converter=study_names, validator=unique)
     """Tasks to use, in the study's names; empty: all tasks of the store."""
-    weights: dict[str, float] = field(factory=dict, validator=positive)
-    """Average number of slices per epoch and episode in pretraining, by task; by default 1."""
+    weights: dict[str, float] = field(factory=dict, validator=within(0.001, 1000))
+    """Average number of slices per epoch and episode in pretraining, by task, from 0.001 to 1000;
+    by default 1."""
     residence: Literal["auto", "device", "host", "stream"] = "auto"
     """Place of the rows that are sampled: all on the training ``"device"``, all in the ``"host"``'s
     memory, or a ``"stream"`` from the disk; ``"auto"``: the first of these that fits."""
@@ -221,7 +222,8 @@ class PlanningConfig:
 
 @attrs.frozen(kw_only=True)
 class WandbConfig:
-    """``[wandb]``: Weights & Biases, off by default."""
+    """``[wandb]``: Weights & Biases, off by default. ``WANDB_MODE`` and ``WANDB_PROJECT`` in the
+    environment win over this table."""
 
     mode: Literal["online", "offline", "disabled"] = "disabled"
     """``"online"`` uploads, ``"offline"`` writes to the run's folder, ``"disabled"`` is off."""

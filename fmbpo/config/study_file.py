@@ -22,6 +22,7 @@ from typing import Literal
 import attrs
 from attrs import field
 
+from fmbpo.base.files import path_of
 from fmbpo.config import toml
 from fmbpo.config.factors import differences
 from fmbpo.config.identity import config_hash
@@ -105,7 +106,7 @@ def load_study(
     wrong: list[UserError] = []
     for name, cell in config.cells.items():
         try:
-            cells[name] = _load_cell(cell, path.parent, scale, overrides, data)
+            cells[name] = _load_cell(cell, toml.folder_of(path), scale, overrides, data)
         except UserError as error:
             for one in getattr(error, "errors", [error]):
                 where = f"cell {name}: {one.where}" if one.where else f"cell {name}"
@@ -130,7 +131,7 @@ def load_study(
 def _load_cell(
     cell: CellConfig, folder: Path, scale: str | None, overrides: Sequence[str], data: str | None
 ) -> Experiment:
-    file = folder / cell.experiment
+    file = folder / path_of(cell.experiment)
     known = (PAPER, *toml.read(file).tree.get("scale", {}))
     for name in cell.scale:
         if name not in known:

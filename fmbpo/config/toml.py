@@ -1,9 +1,10 @@
 """From experiment files to one tree of plain values, with the origin of every value.
 
 ``extends = ["base/x.toml"]``
-    Paths relative to this file. Tables merge; values and arrays replace. A later file wins over an
-    earlier one, and a file wins over those that it extends. A file reached twice counts once, at
-    its first place. ``name``, ``aliases`` and ``description`` are not inherited. Cycles are errors.
+    Paths relative to this file, or to the file that it links to. Tables merge; values and arrays
+    replace. A later file wins over an earlier one, and a file wins over those that it extends. A
+    file reached twice counts once, at its first place. ``name``, ``aliases`` and ``description``
+    are not inherited. Cycles are errors.
 ``[scale.NAME.table]``
     Values for one scale, which override the rest if this scale is chosen.
 ``-o table.key=value``
@@ -21,6 +22,7 @@ from typing import Any
 import attrs
 import tomli
 
+from fmbpo.base.files import path_of
 from fmbpo.errors import UserError, did_you_mean
 
 OVERRIDE = "override"
@@ -69,6 +71,11 @@ def display(path: Path) -> str:
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
 
 
+def folder_of(path: Path) -> Path:
+    """The folder that paths in a file are relative to; of a link, that of the file itself."""
+    return Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
+
+
 def read(path: Path) -> Document:
     """The file with everything that it extends; ``[scale]`` tables stay as they are.
 
@@ -93,12 +100,13 @@ def _visit(
         return
     table = _parse(path, mentioned)
     label = display(path)
+    where = f"{label}, a link to {display(real)}" if path.is_symlink() else label
     extends = table.pop("extends", [])
     if not isinstance(extends, list) or not all(isinstance(item, str) for item in extends):
         what, remedy = "`extends` must be an array of paths", 'write extends = ["base/NAME.toml"]'
         raise UserError(what, where=f"{label}: extends", remedy=remedy)
     for item in extends:
-        _visit(path.parent / item, document, [*chain, real], done, f"{label}: extends")
+        _visit(folder_of(path) / path_of(item), document, [*chain, real], done, f"{where}: extends")
     done.add(real)
     if chain:
         table = {key: value for key, value in table.items() if key not in _OWN_KEYS}
@@ -110,10 +118,12 @@ def _parse(path: Path, mentioned: str) -> dict[str, Any]:
     try:
         return _loads(path.read_text(encoding="utf-8"), label)
     except FileNotFoundError:
+        if path.is_symlink():
+            mentioned, path = f"{mentioned or label}, a link", Path(os.path.realpath(path))
         known = [p.name for p in path.parent.glob("*.toml")]
         empty = f"{display(path.parent)} has no TOML file"
         remedy = did_you_mean(path.name, known) if known else empty
-        raise UserError(f"no such file: {label}", where=mentioned, remedy=remedy) from None
+        raise UserError(f"no such file: {display(path)}", where=mentioned, remedy=remedy) from None
     except OSError as error:
         raise UserError(f"cannot be read: {error}", where=label, remedy="is it a file?") from None
     except ValueError as error:  # not UTF-8, or not TOML

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from fmbpo.base import metrics
-from fmbpo.base.text import NONE
+from fmbpo.base.text import NONE, console
 from fmbpo.report.interval import Interval, above, interval_note, planned_sample, sample, t_interval
 from fmbpo.runs.findings import Finding, by_gate
 from fmbpo.runs.summary import Summary, TaskResult
@@ -57,11 +57,9 @@ def print_study(
 
 
 def _print(stream: TextIO, width: int | None, parts: Iterable[RenderableType]) -> None:
-    from rich.console import Console
-
-    console = Console(file=stream, width=width, highlight=False, markup=False)
+    printer = console(stream, width)
     for part in parts:
-        console.print(part)
+        printer.print(part)
 
 
 def _table(first: str, columns: Iterable[str]) -> Table:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from fmbpo.base.text import NONE, clock
+from fmbpo.base.text import NONE, clock, console
 from fmbpo.runs.status import Entry
 
 if TYPE_CHECKING:
@@ -61,19 +61,16 @@ _STYLES = {"running": "cyan", "stale": "yellow", "failed": "red", "completed": "
 
 def print_status(entries: Sequence[Entry], stream: TextIO, *, width: int = WIDTH) -> None:
     """Write the table, the number of runs in each state, and each run's reason with its folder."""
-    from rich.console import Console
-
     table = _table(entries)
     # Nothing is cut off: the terminal wraps wider tables.
-    wide = Console(width=1000).measure(table).maximum
-    console = Console(file=stream, width=max(wide, width), highlight=False, markup=False)
+    printer = console(stream, max(console(stream, 1000).measure(table).maximum, width))
     runs = {entry.folder: entry for entry in entries}
     counts = Counter(entry.state for entry in runs.values())
-    console.print(table)
-    console.print(", ".join(f"{count} {state}" for state, count in counts.items()), soft_wrap=True)
+    printer.print(table)
+    printer.print(", ".join(f"{count} {state}" for state, count in counts.items()), soft_wrap=True)
     for folder, entry in runs.items():
         if entry.reason:
-            console.print(f"{entry.state}: {folder}: {entry.reason}", soft_wrap=True)
+            printer.print(f"{entry.state}: {folder}: {entry.reason}", soft_wrap=True)
 
 
 def _table(entries: Sequence[Entry]) -> Table:

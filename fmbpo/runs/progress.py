@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import attrs
 
 from fmbpo.base.metrics import HOST, Row, Value
-from fmbpo.base.text import clock, speed
+from fmbpo.base.text import clock, console, speed
 from fmbpo.runs.sinks import sinkimpl
 
 
@@ -113,7 +113,7 @@ class ProgressDisplay:
 
     def _line(self, text: str) -> None:
         if self._bar:
-            self._bar.progress.console.print(text, markup=False, highlight=False)
+            self._bar.progress.console.print(text)
         else:
             print(text, file=self._stream, flush=True)
 
@@ -122,16 +122,15 @@ class _LiveBar:
     """rich's bar, one line per stage; completed stages remain on the screen."""
 
     def __init__(self, stream: TextIO) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
         self.progress = Progress(
-            TextColumn("[bold]{task.description}", markup=True),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TextColumn("{task.fields[pace]}", style="cyan", markup=False),
             TextColumn("{task.fields[text]}", markup=False),
-            console=Console(file=stream, force_terminal=True),
+            console=console(stream, terminal=True),
             auto_refresh=False,
             redirect_stdout=False,
             redirect_stderr=stream is sys.stderr,
@@ -140,9 +139,7 @@ class _LiveBar:
 
     def begin(self, stage: str, step: int, total: int) -> None:
         self.progress.start()
-        self._task = self.progress.add_task(
-            stage.replace("[", r"\["), completed=step, total=total, text="", pace=""
-        )
+        self._task = self.progress.add_task(stage, completed=step, total=total, text="", pace="")
         self.progress.refresh()
 
     def log(self, step: int, text: str, pace: str) -> None:

@@ -20,6 +20,7 @@ import attrs
 import numpy as np
 import torch
 
+from fmbpo.base.files import path_of
 from fmbpo.errors import UserError
 from fmbpo.testing.pwm_replay import replay
 
@@ -85,7 +86,7 @@ def _error(ours: np.ndarray | None, wanted: np.ndarray) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line per array. Returns 0 if all are within their bounds, 1 if not, 2 on an error."""
     parser = argparse.ArgumentParser(prog="python -m fmbpo.testing.parity", description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=path_of)
     try:
         results = list(compare(parser.parse_args(arguments).folder))
     except UserError as error:

@@ -20,6 +20,7 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
+from fmbpo.base.files import path_of
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import ACTION_REPEAT, TaskEnv, flat
 from fmbpo.tasks.mt30 import task_info
@@ -201,11 +202,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="fmbpo.testing.tasks", description="Check the environments against a recording."
     )
-    parser.add_argument("file", type=Path, help="the recording, an .npz")
-    file = parser.parse_args(arguments).file
+    parser.add_argument("file", type=path_of, help="the recording, an .npz")
     failed = False
     try:
-        seed, tasks = golden_tasks(file)
+        seed, tasks = golden_tasks(parser.parse_args(arguments).file)
         for name, golden in tasks.items():
             report = check_task(name, golden, seed)
             failed |= bool(report.failures)

@@ -49,6 +49,28 @@ def test_paths_are_relative_to_the_file_that_has_them(write):
     assert toml.read(write("c.toml", 'extends = ["base/b.toml"]\n')).tree == {"x": 1}
 
 
+def test_a_link_extends_what_its_file_extends(write, tmp_path):
+    write("base/a.toml", "x = 1\n")
+    file = write("deep/c.toml", 'extends = ["../base/a.toml"]\ny = 2\n')
+    link = tmp_path / "mine" / "here" / "link.toml"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("../../deep/c.toml")
+    assert toml.read(link).tree == toml.read(file).tree == {"x": 1, "y": 2}
+    assert toml.read(link).origin == {"x": "base/a.toml", "y": "mine/here/link.toml"}
+    (tmp_path / "base" / "a.toml").rename(tmp_path / "base" / "b.toml")
+    text = refusal(toml.read, link)
+    assert "link.toml, a link to deep/c.toml: extends: no such file: base/a.toml" in text
+    assert "did you mean 'b.toml'?" in text
+    file.unlink()
+    assert "link.toml, a link: no such file: deep/c.toml" in refusal(toml.read, link)
+
+
+def test_paths_may_begin_at_home(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write("home/a.toml", "x = 1\n")
+    assert toml.read(write("c.toml", 'extends = ["~/a.toml"]\n')).tree == {"x": 1}
+
+
 def test_name_aliases_and_description_are_not_inherited(write):
     write("a.toml", 'name = "a"\naliases = ["old"]\ndescription = "x"\nphase = "8"\n')
     assert toml.read(write("b.toml", 'extends = ["a.toml"]\n')).tree == {"phase": "8"}

@@ -16,7 +16,7 @@ from whole_store import load
 
 from fmbpo.cli import main
 from fmbpo.data.importing.into_store import Import, import_files
-from fmbpo.data.store import verify
+from fmbpo.data.store import info, verify
 from fmbpo.errors import UserError
 
 ENDS = np.array([4, 6, 13])
@@ -85,6 +85,22 @@ def test_padded_arrays_one_name_and_several_files(tmp_path, capsys):
     assert not data.action[:, 2:].any()
 
 
+def test_actions_may_be_rescaled_and_odd_rewards_are_named(tmp_path, capsys):
+    content = arrays()
+    out, words = tmp_path / "own.zarr", ["data", "import-npz", str(tmp_path), "--action-scale"]
+    reward = np.where(np.arange(13) == 8, -500, content["reward"])
+    save(tmp_path / "a.npz", {**content, "action": 4 * content["action"], "reward": reward})
+    for scale in ("0", "nan", "x"):
+        with pytest.raises(SystemExit):
+            main([*words, scale, "--out", str(out)])
+    assert main([*words, "4", "--out", str(out)]) == 0
+    check(out, {**content, "reward": reward})
+    said = capsys.readouterr().err
+    assert f"WARNING: rewards from -500 to {info(out)['rewards'][1]:g}; the simulators' own" in said
+    assert main([*words, "3", "--out", str(out)]) == 2
+    assert "another data set is here" in capsys.readouterr().err
+
+
 def write_raw(file: Path, name: str, text: bytes) -> None:
     """The file with other bytes for one of its arrays."""
     save(file, arrays())
@@ -150,7 +166,11 @@ BAD: dict[str, tuple[Any, list[str]]] = {
     "obs-nan": (changed("obs", (7, 1), np.nan), ["array obs, episode 2, row 1: ", "not finite"]),
     "action-inf": (changed("action", (5, 0), np.inf), ["array action, episode 1, row 1"]),
     "reward-nan": (changed("reward", 12, np.nan), ["array reward, episode 2, row 6"]),
-    "padding": (changed("obs", (5, 4), 1.0), ["episode 1, row 1", "3 columns of pendulum-swingup"]),
+    "action-large": (content(action=np.linspace(-3, 2, 26).reshape(13, 2)),
+                     ["array action, episode 0, row 1", "a magnitude of 2.6, the largest",
+                      "--action-scale"]),
+    "reward-large": (changed("reward", 8, -3e4), ["episode 2, row 2", "of 30000, the largest"]),
+    "padding": (changed("obs", (5, 4), 1.0), ["episode 1, row 1", "the 3 of pendulum-swingup"]),
     "reward-deep": (content(reward=np.zeros((13, 1))), ["array reward: shape [13, 1], not [N]"]),
     "ends-float": (content(episode_ends=ENDS * 1.0), ["episode_ends: float64 [3], not integers"]),
     "ends-fall": (content(episode_ends=np.array([6, 4, 13])), ["episode 1 has fewer than two"]),

@@ -18,10 +18,10 @@ class Clock:
 def run(stream, live, main=()):
     now = Clock()
     with MetricSinks([ProgressDisplay(stream=stream, live=live, now=now, main=main)]) as sinks:
-        sinks.begin("policy/walker-stand [42]", 20, 100)
+        sinks.begin("policy/walker-stand [42] :bug:", 20, 100)
         now.now += 60
         values = {"loss": 0.123456, "return": 512.25, "host/s": 3.0, "note": "ok"}
-        sinks.log("policy/walker-stand [42]", 50, [Row({"loss": 9.0}, "a-b", 1), Row(values)])
+        sinks.log("policy/walker-stand [42] :bug:", 50, [Row({"loss": 9.0}, "a-b", 1), Row(values)])
         sinks.event("evaluated", {"mean": 3})
         sinks.event("host/saved")
         sinks.event("WARNING", {"text": "too good", "by": 2})
@@ -31,8 +31,8 @@ def test_plain_lines():
     stream = io.StringIO()
     run(stream, None)
     assert stream.getvalue().splitlines() == [
-        "policy/walker-stand [42]: continues at 20, 100 iterations",
-        "policy/walker-stand [42]  50/100 (50 %)  loss 0.1235  return 512.2  note ok  "
+        "policy/walker-stand [42] :bug:: continues at 20, 100 iterations",
+        "policy/walker-stand [42] :bug:  50/100 (50 %)  loss 0.1235  return 512.2  note ok  "
         "[2 s/it, elapsed 0:01:00, left 0:01:40]",
         "evaluated: mean 3",
         "saved",
@@ -57,7 +57,7 @@ def test_live_bar(monkeypatch):
     stream = io.StringIO()
     run(stream, True)
     text = stream.getvalue()
-    assert "policy/walker-stand [42]" in text
+    assert "policy/walker-stand [42] :bug:" in text
     assert "50/100" in text
     assert "loss 0.1235" in text
     assert "0:01:40 left" in text

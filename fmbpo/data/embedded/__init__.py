@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fmbpo.base.files import path_of
+
 
 def store_path(path: str) -> Path:
     """The folder of a store; ``embedded`` names the one in the package."""
-    return Path(__file__).parent / "mt30-embedded.zarr" if path == "embedded" else Path(path)
+    return Path(__file__).parent / "mt30-embedded.zarr" if path == "embedded" else path_of(path)

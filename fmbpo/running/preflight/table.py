@@ -7,6 +7,7 @@ from typing import Literal, TextIO, TypeAlias, TypeVar
 
 import attrs
 
+from fmbpo.base.text import console
 from fmbpo.errors import UserError, UserErrors
 
 T = TypeVar("T")
@@ -90,7 +91,6 @@ class Rows:
 def print_rows(rows: Rows, stream: TextIO) -> None:
     """Print the table, each remedy below its finding; in colour if the stream is a terminal."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -104,7 +104,7 @@ def print_rows(rows: Rows, stream: TextIO) -> None:
         detail = f"{row.detail}\n-> {row.remedy}" if row.remedy else row.detail
         cells = [", ".join(row.cells)] if of_cells else []
         table.add_row(*cells, row.subject, Text(row.status, styles[row.status]), Text(detail))
-    Console(file=stream, width=WIDTH, highlight=False, markup=False).print(table)
+    console(stream, WIDTH).print(table)
 
 
 def _cells(cell: str) -> tuple[str, ...]:
