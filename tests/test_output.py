@@ -39,7 +39,7 @@ def test_a_full_disk_under_the_output(words):
         ("runs prune >/dev/full", 0,
          "warning: the output is incomplete: No space left on device\n"),
         ("data info nowhere", 2, "error: nowh?re: there is no data set here\n"
-         "  -> check the path, or collect one\n"),
+         "  -> check the path, or collect a data set\n"),
     ],
 )  # fmt: skip
 def test_streams_that_take_nothing_or_few_characters(words, status, said, tmp_path):

@@ -98,7 +98,7 @@ def test_actions_may_be_rescaled_and_odd_rewards_are_named(tmp_path, capsys):
     said = capsys.readouterr().err
     assert f"WARNING: rewards from -500 to {info(out)['rewards'][1]:g}; the simulators' own" in said
     assert main([*words, "3", "--out", str(out)]) == 2
-    assert "another data set is here" in capsys.readouterr().err
+    assert "another data set here" in capsys.readouterr().err
 
 
 def write_raw(file: Path, name: str, text: bytes) -> None:
@@ -170,7 +170,7 @@ BAD: dict[str, tuple[Any, list[str]]] = {
                      ["array action, episode 0, row 1", "a magnitude of 2.6, the largest",
                       "--action-scale"]),
     "reward-large": (changed("reward", 8, -3e4), ["episode 2, row 2", "of 30000, the largest"]),
-    "padding": (changed("obs", (5, 4), 1.0), ["episode 1, row 1", "the 3 of pendulum-swingup"]),
+    "padding": (changed("obs", (5, 4), 1.0), ["episode 1, row 1", "3 columns of pendulum-swingup"]),
     "reward-deep": (content(reward=np.zeros((13, 1))), ["array reward: shape [13, 1], not [N]"]),
     "ends-float": (content(episode_ends=ENDS * 1.0), ["episode_ends: float64 [3], not integers"]),
     "ends-fall": (content(episode_ends=np.array([6, 4, 13])), ["episode 1 has fewer than two"]),

@@ -146,9 +146,9 @@ def _check_policy(role: _Checked, stage: PolicyTraining) -> None:
 
 
 def _one_update(role: _Checked, stage: Pretraining | PolicyTraining) -> None:
-    """Make one step; every metric must be finite."""
-    metrics: dict[str, Tensor] = stage.step(1)
-    bad = [name for name, value in metrics.items() if not torch.isfinite(value).all()]
+    """Make one step; every metric and every parameter must be finite."""
+    found: dict[str, Tensor] = {**stage.step(1), **stage.weights()}
+    bad = [name for name, value in found.items() if not torch.isfinite(value).all()]
     if bad:
         remedy = "lower the learning rate, or see the plugin's README"
-        raise role.error(f"{', '.join(bad)} not finite after one update", remedy)
+        raise role.error(f"{', '.join(bad[:3])} not finite after one update", remedy)
