@@ -94,6 +94,11 @@ def test_bad_values(override, words, command, mistake):
     mistake(words, override, command=command)
 
 
+def test_a_rate_that_spoils_the_parameters_at_once(mistake):
+    words = ["encoder.0.linear.weight", "not finite after one update", "lower the learning rate"]
+    mistake(words, "pretrain.learning_rate=1e300", command="check")
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

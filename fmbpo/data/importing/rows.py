@@ -75,11 +75,8 @@ def prepared(block: Block, where: str, action_scale: float = 1.0) -> Block:
     for name, values in (("obs", obs), ("action", action), ("reward", reward)):
         if found := worst(f"data/{name}", values):
             row, what = found
-            remedy = (
-                _RESCALE[name]
-                if np.isfinite(values[row]).all()
-                else "correct the file, or leave it out"
-            )
+            finite = np.isfinite(values[row]).all()
+            remedy = _RESCALE[name] if finite else "correct the file, or leave it out"
             raise UserError(what, where=place(name, np.arange(len(values)) == row), remedy=remedy)
     return Block(obs, action, reward, lengths, task, block.first)
 
