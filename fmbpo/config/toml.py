@@ -120,7 +120,7 @@ def _parse(path: Path, mentioned: str) -> dict[str, Any]:
     except FileNotFoundError:
         if path.is_symlink():
             mentioned, path = f"{mentioned or label}, a link", Path(os.path.realpath(path))
-        known = [p.name for p in path.parent.glob("*.toml")]
+        known = [p.name for p in path.parent.glob("*.toml") if p.exists()]
         empty = f"{display(path.parent)} has no TOML file"
         remedy = did_you_mean(path.name, known) if known else empty
         raise UserError(f"no such file: {display(path)}", where=mentioned, remedy=remedy) from None

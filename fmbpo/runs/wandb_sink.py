@@ -74,6 +74,7 @@ class WandbSink:
                 what = one_line(str(error)) or type(error).__name__
                 upload = f"wandb sync {place}/wandb/offline-run-*"
                 print(f"W&B is not online ({what}): `{upload}` uploads the run", file=sys.stderr)
+                wandb.teardown()  # it still holds the run's id
                 self._run = init(mode="offline")
 
     @sinkimpl
