@@ -134,7 +134,7 @@ def spoil_world_model(run):
         (lambda run: (run / "study.json").write_text("{}"), "this is a study"),
         (spoil_version, "made with version 9.9 of its policy plugin"),
         (spoil_plugin, "gone"),
-        (spoil_world_model, "another than the run's policies were trained in"),
+        (spoil_world_model, "trained in a different world model"),
     ],
 )
 def test_a_run_that_cannot_act_ends_in_one_message(spoil, said, copy):
@@ -153,7 +153,7 @@ def test_an_unknown_task_or_seed_and_a_pretraining_are_named(runs):
         with pytest.raises(UserError, match=said):
             load_policy(run, task, seed)
     (pretraining,) = run.parent.glob("phase8_pretrain_mlpwm__*")
-    with pytest.raises(UserError, match="trained a world model and no policy"):
+    with pytest.raises(UserError, match="the run trained no policies"):
         trained_policies(pretraining)
 
 
@@ -308,7 +308,7 @@ def test_a_film_that_fails_leaves_the_old_one(steps, tmp_path, monkeypatch, caps
     [
         ([], "nothing to film"),
         (["walker-wlk"], "did you mean 'walker-walk'"),
-        (["walker-walk", "--seed", "1"], "have no trained policy"),
+        (["walker-walk", "--seed", "1"], "a seed selects a trained policy"),
         (["walker-walk", "--out", "a.avi"], "use .mp4, .gif or .webp"),
         (["walker-walk", "--out", "a"], "no video format"),
         (["walker-walk", "--size", "33x20"], "even width and height"),
