@@ -1,5 +1,6 @@
 """Problems with the output itself, or with the name of a path."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fmbpo.cli import main
+from fmbpo.cli import main, tasks
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, as Linux has it")
@@ -79,3 +80,20 @@ def test_a_name_that_no_file_can_have(words, repository, monkeypatch, capsys, tm
     error = capsys.readouterr().err
     assert "File name too long" in error or "no such" in error.lower()
     assert "  -> " in error
+
+
+def test_only_mistakes_of_the_user_end_in_2(monkeypatch, capsys):
+    """What the user cannot mend is a fault of fmbpo, and keeps its traceback."""
+
+    def fails(number):
+        def command(_):
+            raise OSError(number, os.strerror(number), "somewhere")
+
+        return command
+
+    monkeypatch.setattr(tasks, "_tasks", fails(errno.EDQUOT))
+    assert main(["tasks"]) == 2
+    assert "somewhere: Disk quota exceeded\n  -> free some space" in capsys.readouterr().err
+    monkeypatch.setattr(tasks, "_tasks", fails(errno.ECHILD))
+    with pytest.raises(ChildProcessError):
+        main(["tasks"])

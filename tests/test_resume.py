@@ -157,9 +157,9 @@ def test_killed_and_interrupted_on_the_command_line(place, reference, monkeypatc
         assert cut.wait_for(process, happened), cut.said.read_text()
         if number is signal.SIGTERM:
             monkeypatch.chdir(cut.folder)
-            assert main(cut.arguments) == 2
+            assert main([*cut.arguments, "--no-wait"]) == 75
             message = capsys.readouterr().err
-            assert f"in use by process {process.pid}" in message
+            assert f": in use by process {process.pid}" in message
             assert "Traceback" not in message
             assert process.poll() is None
         process.send_signal(number)

@@ -1,14 +1,21 @@
 """Whole runs through the command line, on a small real data set: every quadrant."""
 
 import json
+import os
+import shutil
+import signal
 
+import attrs
 import pytest
 import torch
 
+from fmbpo import plugins
+from fmbpo.base.lock import RunLock
 from fmbpo.base.metrics import read_metrics
 from fmbpo.cli import main
 from fmbpo.data.residence import InMemory
 from fmbpo.pwm.pair import HookCall
+from fmbpo.running import run
 from fmbpo.runs.checkpoint import read_manifest
 from fmbpo.runs.summary import Summary
 
@@ -116,6 +123,143 @@ def test_pretraining_is_shared_by_every_experiment_that_needs_the_same(
         assert summary["policy"] is None
         assert {"score", "reward_r2", "obs_error_h1"} <= set(summary["wm_validation"])
         assert (folder / "checkpoints" / "best.safetensors").is_file()
+
+
+@pytest.fixture
+def finished(runs, repository, small_store, tiny_policy, tmp_path):
+    """A copy of a finished run and its pretraining, and ``command(*options, what="run")``."""
+    file = repository / "experiments" / f"{QUADRANTS[0]}.toml"
+    assert main(arguments(file, small_store, runs, tiny_policy)) == 0
+    for name in (QUADRANTS[0], "phase8_pretrain_mlpwm"):
+        (folder,) = runs.glob(f"{name}__*")
+        shutil.copytree(folder, tmp_path / "copy" / folder.name)
+
+    def command(*options, what="run", file=file):
+        words = arguments(file, small_store, tmp_path / "copy", tiny_policy)
+        return [what, *words[1:], *options]
+
+    return tmp_path / "copy", command
+
+
+@pytest.mark.parametrize("part", ["phase8_pretrain_mlpwm", QUADRANTS[0]])
+def test_a_run_waits_for_a_part_that_another_process_trains(part, finished, capsys, monkeypatch):
+    root, command = finished
+    (folder,) = root.glob(f"{part}__*")
+    (folder / "summary.json").rename(folder / "not_yet")
+    lock = RunLock(folder / "run.lock", folder)
+    if part == QUADRANTS[0]:
+        (other,) = root.glob("phase8_pretrain_mlpwm__*")
+    else:  # policies that are complete need no world model
+        (other,) = root.glob(f"{QUADRANTS[0]}__*")
+        shutil.rmtree(other)
+    me = f"process {os.getpid()} on "
+    assert main(command("--no-wait")) == 75
+    assert f"{folder}: in use by {me}" in capsys.readouterr().err
+
+    worker = run.worker
+
+    def at_the_second_look(act):
+        looks = []
+
+        def look(path):
+            looks.append(path)
+            if len(looks) == 2:
+                act()
+            return worker(path)
+
+        monkeypatch.setattr(run, "worker", look)
+
+    at_the_second_look(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(command()) == 75
+    assert f"waits for {me}" in capsys.readouterr().err
+
+    def finish():
+        (folder / "not_yet").rename(folder / "summary.json")
+        lock.release()
+
+    at_the_second_look(finish)
+    assert main(command()) == 0
+    said = capsys.readouterr().err
+    assert said.count(f"waits for {me}") == 1
+    assert f"{folder} is complete" in said
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """``install(version)``: every plugin is installed in this version."""
+    find = plugins._find
+
+    def install(version):
+        monkeypatch.setattr(
+            plugins, "_find", lambda *which: attrs.evolve(find(*which), version=version)
+        )
+
+    return install
+
+
+def test_parts_of_other_plugin_versions(finished, install, capsys):
+    root, command = finished
+    accept = "--accept-plugin-versions"
+    install("9.0")
+    for what, options in (("run", []), ("check", ["--runs", str(root)])):
+        assert main(command(*options, what=what)) == 2
+        said = capsys.readouterr().err
+        for word in (
+            "world model plugin 'mlp' 0.1.0; 9.0 is installed",
+            "policy plugin 'mlp' 0.1.0",
+        ):
+            assert word in said
+        assert f"add {accept}" in said
+    assert main(command(accept, "--json")) == 0
+    out = capsys.readouterr()
+    assert "--accept-plugin-versions: it is used" in out.err
+    made = json.loads(out.out)
+    assert (made["world_model"]["version"], made["policy"]["version"]) == ("0.1.0", "0.1.0")
+    # New policies in the old world model: each part has the version that trained it.
+    assert main(command(accept, "--json", "-o", "grid.seeds=[7]")) == 0
+    new = json.loads(capsys.readouterr().out)
+    assert (new["world_model"]["version"], new["policy"]["version"]) == ("0.1.0", "9.0")
+    # A part that is not complete is never continued.
+    (folder,) = root.glob(f"{QUADRANTS[0]}__*__1-2__*")
+    (folder / "summary.json").unlink()
+    assert main(command(accept)) == 2
+    said = capsys.readouterr().err
+    assert "install version 0.1.0, choose another --runs" in said
+    assert f"add {accept}" not in said
+
+
+def test_a_checkpoint_of_another_plugin_version(finished, install, capsys):
+    root, command = finished
+    (best,) = root.glob("phase8_pretrain_mlpwm__*/checkpoints/best.safetensors")
+    options = ["-o", f"protocol.checkpoint={best}", "-o", "grid.seeds=[7]", "--json"]
+    install("9.0")
+    assert main(command(*options)) == 2
+    assert f"{best}: made with world model plugin 'mlp' 0.1.0" in capsys.readouterr().err
+    assert main(command(*options, "--accept-plugin-versions")) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["world_model"]["version"], made["policy"]["version"]) == ("0.1.0", "9.0")
+
+
+def test_policies_without_their_pretraining_run(finished, capsys):
+    """Complete ones are used; others would continue in another world model."""
+    root, command = finished
+    (pretraining,) = root.glob("phase8_pretrain_mlpwm__*")
+    shutil.rmtree(pretraining)
+    assert main(command()) == 0
+    assert "nothing to do" in capsys.readouterr().err
+    assert not pretraining.exists()
+    (folder,) = root.glob(f"{QUADRANTS[0]}__*")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["world_model"]["checkpoint"] = str(pretraining / "checkpoints" / "best")
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert main(["tasks", "render", "--policy", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert f"or copy its run {pretraining.name} to {root}" in said
+    assert "trained again" not in said
+    (folder / "summary.json").unlink()
+    assert main(command("--runs", str(root), what="check")) == 0
+    said = capsys.readouterr().out
+    assert "continues only in an equal one" in " ".join(said.split())
 
 
 @pytest.mark.parametrize("name", QUADRANTS)

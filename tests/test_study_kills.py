@@ -97,23 +97,24 @@ def test_killed_at_random_moments(forks, small_study, whole_study, tmp_path, rec
     assert min(signals.values()) >= MANY // len(SIGNALS)
 
 
-def test_a_second_process_is_refused(forks, small_study, whole_study, tmp_path):
-    """While the first one stands still; the first one goes on as if nothing had happened."""
+def test_a_second_process_waits(forks, small_study, whole_study, tmp_path):
+    """While the first one stands still; when that is stopped, it continues the first one's work."""
     folder, study = small_study.write(tmp_path / "two"), small_study.commands["study"]
-
-    def refused(event, states):
-        first = forks.run(folder, study, event)
-        assert first.stopped
-        second = forks.run(folder, study)
-        assert second.status == 2
-        assert f"in use by process {first.process} on " in second.said
-        assert {entry["state"] for entry in registry(forks, folder)} == states
-        return first
-
-    first = refused(("line@pretraining", 1, "SIGSTOP"), {"running", "queued"})
+    first = forks.run(folder, study, ("step@evaluation", 60, "SIGSTOP"))
+    assert first.stopped
+    waiting = forks.run(folder, study, ("line@study", 2, "SIGTERM"))
+    refused = forks.run(folder, [*study, "--no-wait"])
+    for ended, words in ((waiting, "waits for"), (refused, "in use by")):
+        assert ended.status == 75, ended.said
+        assert f"{words} process {first.process} on " in ended.said
+    states = {entry["state"] for entry in registry(forks, folder)}
+    assert states == {"running", "queued", "completed"}
+    second = forks.run(folder, study, ("line@study", 2, "SIGSTOP"))
+    assert second.stopped
     os.kill(first.process, signal.SIGTERM)
     assert forks.go_on(first).status == 75
-    first = refused(("step@evaluation", 60, "SIGSTOP"), {"running", "queued", "completed"})
-    assert forks.go_on(first).status == 0
+    ended = forks.go_on(second)
+    assert ended.status == 0, ended.said
+    assert "policies: continues at " in ended.said
     small_study.finish(forks, folder, "import", "imported", "report")
     assert_same(forks, folder, whole_study)

@@ -20,12 +20,14 @@ from fmbpo.errors import UserError
 
 _FULL = "the disk is full", "free some space and run the same command again: it continues"
 _FORBIDDEN = "no permission to write here ({0})", "choose a folder that you may write to"
+_LONG = "the name or the path is too long ({0})", "choose a shorter name, or another folder"
 _FILE = "there is a file in place of a folder ({1})", "move it away or choose another folder"
 _OTHER = "cannot be written ({0})", "choose another place"
 _MEANING = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FULL),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _FORBIDDEN),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), _FILE),
+    errno.ENAMETOOLONG: _LONG,
 }
 
 
@@ -41,6 +43,11 @@ def path_of(text: str) -> Path:
     except RuntimeError:
         what = f"no home folder is known for {Path(text).parts[0]!r}"
         raise UserError(what, where=text, remedy=f"write the whole path, or ./{text}") from None
+
+
+def remedy_of(error: OSError) -> str:
+    """How the user mends an error of the system; empty if it is not the user's to mend."""
+    return _MEANING.get(error.errno or 0, ("", ""))[1]
 
 
 @contextmanager
@@ -64,10 +71,10 @@ def check_disk(needed: int, folder: Path, option: str, words: str = "") -> str:
     ``folder`` need not exist yet. Raises ``UserError`` if the space is too small (``option``
     chooses another folder), or if ``folder`` is not, or cannot become, a writable folder.
     """
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
     with disk_errors(folder):
+        place = folder.absolute()
+        while not (place.exists() or place.is_symlink()):
+            place = place.parent
         if not place.is_dir():
             raise OSError(errno.ENOTDIR, "", str(place))
         if not os.access(place, os.W_OK):

@@ -8,9 +8,12 @@ import os
 import socket
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fmbpo.base.files import disk_errors
 from fmbpo.errors import UserError
 
 _TAKEN = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
@@ -18,17 +21,26 @@ _UNKNOWN = "another process"
 _ATTEMPTS, _PAUSE = 5, 0.05  # seconds; ``fmbpo status`` holds a lock for an instant
 
 
+class Taken(Exception):
+    """Another process, the ``holder``, works on ``place``. No mistake: once it has ended, the same
+    command works."""
+
+    def __init__(self, place: Path, holder: str) -> None:
+        self.place = place
+        super().__init__(f"{place}: in use by {holder}")
+
+
 class RunLock:
     """An exclusive lock on a file, held until ``release`` or the end of the process.
 
     The kernel releases it with the process, so a crash leaves no stale lock. The file names the
-    holder. Raises ``UserError``, which names the holder, if another process has the lock.
+    holder. Raises ``Taken``, which names ``place``, if another process has the lock.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, place: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            self._acquire(path)
+            self._acquire(place)
         except BaseException:
             self.forget()
             raise
@@ -37,7 +49,7 @@ class RunLock:
         os.pwrite(self._descriptor, f"process {me['pid']} on {me['host']}\n".encode(), 0)
         _held.add(self)
 
-    def _acquire(self, path: Path) -> None:
+    def _acquire(self, place: Path) -> None:
         for _ in range(_ATTEMPTS):
             try:
                 return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -45,9 +57,9 @@ class RunLock:
                 if error.errno not in _TAKEN:
                     what = f"cannot be locked ({error.strerror})"
                     remedy = "choose an output folder on another disk"
-                    raise UserError(what, where=str(path), remedy=remedy) from error
+                    raise UserError(what, where=str(place), remedy=remedy) from error
             time.sleep(_PAUSE)
-        raise taken(path.parent, _holder(self._descriptor))
+        raise Taken(place, _holder(self._descriptor))
 
     def release(self) -> None:
         """Release the lock; a second call does nothing."""
@@ -73,13 +85,21 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def taken(folder: Path, holder: str) -> UserError:
-    """The error for a second process on a run."""
-    return UserError(
-        f"in use by {holder}",
-        where=str(folder),
-        remedy="wait for it, or stop it: the same command then continues its work",
-    )
+@contextmanager
+def only_writer(out: Path) -> Iterator[None]:
+    """No other process writes ``out`` inside the block; makes its folder.
+
+    Raises ``Taken`` if one does, ``UserError`` if the folder cannot be written.
+    """
+    file = out.with_name(f".{out.name}.lock")
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock = RunLock(file, out)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        lock.release()
 
 
 def holder_of(path: Path) -> str:

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from fmbpo import __version__
+from fmbpo.base.files import remedy_of
+from fmbpo.base.lock import Taken
 from fmbpo.cli import checkpoints, data, experiments, plugins, runs, tasks
-from fmbpo.cli.arguments import INTERRUPTED, USER_MISTAKE, say
+from fmbpo.cli.arguments import INTERRUPTED, TRY_AGAIN, USER_MISTAKE, say
 from fmbpo.cli.streams import degrading
 from fmbpo.errors import UserError
 
@@ -16,7 +18,8 @@ from fmbpo.errors import UserError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status.
 
-    0: done, 2: a mistake to fix, 75: stopped by a scheduler or a time limit, 130: by Ctrl-C.
+    0: done, 2: a mistake to fix, 75: stopped by a scheduler or a time limit, or in use by another
+    process, 130: by Ctrl-C.
     """
     with degrading() as output:
         try:
@@ -32,14 +35,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return USER_MISTAKE
+        except Taken as other:
+            print(f"{other}; run the same command again when that has ended", file=sys.stderr)
+            return TRY_AGAIN
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return INTERRUPTED
         except BrokenPipeError:
             return 1
         except OSError as error:  # not handled by a command: a full disk, say
-            place = str(error.filename or "the output")[:200]
-            remedy = "free space, or name another place; all saved files are kept"
+            place, remedy = str(error.filename or "the output")[:200], remedy_of(error)
+            if not remedy:
+                raise
             mistake = UserError(error.strerror or str(error), where=place, remedy=remedy)
             print(f"error: {mistake}", file=sys.stderr)
             return USER_MISTAKE

@@ -70,6 +70,13 @@ def runs_argument(parser: argparse.ArgumentParser) -> None:
                         help="the folder of all runs (default: runs)")  # fmt: skip
 
 
+def versions_argument(parser: argparse.ArgumentParser) -> None:
+    """``--accept-plugin-versions``."""
+    parser.add_argument("--accept-plugin-versions", action="store_true",
+                        help="use complete runs and checkpoints that other versions of the "
+                        "plugins made")  # fmt: skip
+
+
 def json_argument(parser: argparse._ActionsContainer, what: str) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help=f"print {what} as JSON on stdout")

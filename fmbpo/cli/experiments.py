@@ -24,6 +24,7 @@ from fmbpo.cli.arguments import (
     runs_argument,
     say,
     stoppable,
+    versions_argument,
 )
 from fmbpo.errors import UserError
 
@@ -41,14 +42,19 @@ def add_commands(commands: Commands) -> None:
     run = add(commands, "run", "run or continue an experiment or a study", _run)
     experiment_arguments(run)
     runs_argument(run)
+    versions_argument(run)
     json_argument(run, "the summary")
     run.add_argument("--time-limit", type=duration, metavar="TIME",
                      help="save and stop (status 75) before this time has passed: 90m, 2h, "
                      "45s, or SLURM's MM, MM:SS, HH:MM:SS, D-HH:MM:SS")  # fmt: skip
+    run.add_argument("--no-wait", action="store_true",
+                     help="end with status 75 if another process works on a part of the run "
+                     "(default: wait for it)")  # fmt: skip
 
     check = add_query(commands, "check", "check an experiment or a study without training", _check)
     experiment_arguments(check)
     runs_argument(check)
+    versions_argument(check)
     json_argument(check, "the checks")
 
     compare = add_query(commands, "compare", "print the differences between experiments; fail if "
@@ -92,12 +98,20 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
 
         root, draw = arguments.runs, functools.partial(draw_missing, say=say)
         study, cells = _load(arguments)
-        before = preflight(cells, root, thorough=False, traceback=root)
+        accept = arguments.accept_plugin_versions
+        before = preflight(cells, root, thorough=False, traceback=root, accept_versions=accept)
         if any(row.status != "ok" for row in before.rows):
             before.print(sys.stderr)
         before.raise_failures()
         say(before.line)
-        session = Session(root=root, say=say, draw=draw, expected=before.seconds)
+        session = Session(
+            root=root,
+            say=say,
+            draw=draw,
+            expected=before.seconds,
+            accept_versions=accept,
+            wait=not arguments.no_wait,
+        )
         if study:
             runner: StudyRunner | Runner = StudyRunner(study, session, before.loaded)
         else:
@@ -136,7 +150,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
     study, cells = _load(arguments)
     differences = [] if study is None else study.differences
-    found = preflight(cells, arguments.runs)
+    accept = arguments.accept_plugin_versions
+    found = preflight(cells, arguments.runs, accept_versions=accept)
     if arguments.json:
         rows = [row.to_json() for row in found.rows]
         print(json.dumps({"differences": differences, "checks": rows}, indent=2))

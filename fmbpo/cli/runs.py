@@ -81,6 +81,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _prune(arguments: argparse.Namespace) -> int:
+    from fmbpo.base.lock import Taken
     from fmbpo.base.text import bytes_text
     from fmbpo.runs.prune import find_waste, remove
 
@@ -89,7 +90,7 @@ def _prune(arguments: argparse.Namespace) -> int:
         if arguments.yes:
             try:
                 waste = remove(run, waste)
-            except UserError as error:
+            except (UserError, Taken) as error:
                 say(f"not pruned: {error}")
                 continue
         for one in waste:

@@ -133,7 +133,7 @@ def _record_of_run(folder: RunFolder) -> Record | None:
         health=summary.health,
         settings={
             key: value
-            for key, value in leaves(identifying(config))
+            for key, value in leaves(identifying({**config, "versions": _versions(summary)}))
             if key not in _IN_BASIS and not key.startswith(_STATED)
         },
         videos=_videos(folder.path / "videos"),
@@ -143,6 +143,12 @@ def _record_of_run(folder: RunFolder) -> Record | None:
 def _pretraining(cost: Numbers) -> float:
     """The part of a run's cost that pretrained its world model."""
     return cost.get("pretraining", 0.0) if isinstance(cost, dict) else 0.0
+
+
+def _versions(summary: Summary) -> dict[str, str | None]:
+    """The versions of the plugins that trained the run's parts."""
+    parts = {"world_model": summary.world_model, "policy": summary.policy}
+    return {role: part.version for role, part in parts.items() if part}
 
 
 def _videos(folder: Path) -> dict[tuple[str, str], str]:

@@ -14,7 +14,15 @@ from attrs import field
 
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.protocols import ModelOptimiser, Protocol
-from fmbpo.config.validators import betas, filled, non_negative, positive, unique, within
+from fmbpo.config.validators import (
+    betas,
+    filled,
+    non_negative,
+    positive,
+    project_name,
+    unique,
+    within,
+)
 from fmbpo.errors import UserError
 from fmbpo.plugins import Component
 from fmbpo.tasks.mt30 import task_info
@@ -227,9 +235,9 @@ class WandbConfig:
 
     mode: Literal["online", "offline", "disabled"] = "disabled"
     """``"online"`` uploads, ``"offline"`` writes to the run's folder, ``"disabled"`` is off."""
-    project: str = "MT30-Detailed"
+    project: str = field(default="MT30-Detailed", validator=project_name)
     """Project of policy runs."""
-    pretrain_project: str = "WM-Pretrain"
+    pretrain_project: str = field(default="WM-Pretrain", validator=project_name)
     """Project of pretraining runs."""
 
 

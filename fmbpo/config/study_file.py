@@ -35,7 +35,7 @@ from fmbpo.runs.folder import run_name
 
 def _name(_: object, __: object, value: str) -> None:
     if value:
-        run_name(value, value, [0], "0")
+        run_name(value, "study", [0] * 1000, "0" * 10)
 
 
 @attrs.frozen(kw_only=True)

@@ -5,6 +5,7 @@ Unlike those of attrs, they do not name the key and the value, which every messa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -49,3 +50,9 @@ def filled(_: object, __: object, value: Any) -> None:
     """Not empty."""
     if not value:
         raise ValueError("must not be empty")
+
+
+def project_name(_: object, __: object, value: str) -> None:
+    """A name that W&B takes for a project."""
+    if not re.fullmatch(r"[^/\\#?%:]{0,128}", value):
+        raise ValueError("must have at most 128 characters, and none of / \\ # ? % :")

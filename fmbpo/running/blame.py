@@ -49,7 +49,7 @@ def reporting(folder: Path | None, *roles: Role, otherwise: Role | None = None) 
     """Turn an exception from a plugin's code into a ``UserError``; ``_remedy`` keeps its traceback.
 
     An exception that involves no plugin's code is blamed on ``otherwise``, or passes through if
-    that is None. A ``UserError`` passes through.
+    that is None or the system raised it (``OSError``). A ``UserError`` passes through.
     """
     try:
         yield
@@ -57,7 +57,7 @@ def reporting(folder: Path | None, *roles: Role, otherwise: Role | None = None) 
         raise
     except Exception as error:
         role, sentence = _guilty(error, roles)
-        role = role or otherwise
+        role = role or (None if isinstance(error, OSError) else otherwise)
         if role is None or (otherwise and isinstance(error, torch.OutOfMemoryError)):
             raise
         raise role.error(sentence, _remedy(folder, error)) from error

@@ -21,6 +21,12 @@ def needs_pretraining(experiment: Experiment) -> bool:
     return pretrained or experiment.policy is None
 
 
+def needed_runs(experiment: Experiment, names: tuple[str, str]) -> list[str]:
+    """Those of ``run_names`` that the experiment needs: not the pretraining if it has another
+    world model."""
+    return [name for name in (names if needs_pretraining(experiment) else names[1:]) if name]
+
+
 def run_names(experiment: Experiment, data_identity: str) -> tuple[str, str]:
     """Folder names of the world model's run and of the policies' run (empty if there is none).
 
@@ -40,5 +46,6 @@ def run_names(experiment: Experiment, data_identity: str) -> tuple[str, str]:
         raise UserError(
             str(error),
             where=e.name,
-            remedy="use letters, digits, dots and hyphens, with single underscores between them",
+            remedy="use a short name of letters, digits, dots and hyphens, with single underscores "
+            "between them",
         ) from error

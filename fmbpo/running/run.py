@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,26 +10,27 @@ from pathlib import Path
 import attrs
 import torch
 
-from fmbpo.base.files import read_object
+from fmbpo.base.lock import Taken
 from fmbpo.base.metrics import SHOWN
 from fmbpo.config import identifying, origins, resolved
 from fmbpo.config.schema import Experiment, PluginTable
-from fmbpo.errors import UserError
 from fmbpo.hookspecs import Policy, WorldModel
 from fmbpo.measure.cost import parameters
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.health import size_health, world_model_health
 from fmbpo.measure.sizes import size_line, size_parity
 from fmbpo.running.blame import Role, reporting
+from fmbpo.running.earlier import check_plugins, finished, first_model, versions_in
 from fmbpo.running.final_returns import FinalReturns
 from fmbpo.running.loop import Cadence, Trainer
 from fmbpo.running.names import needs_pretraining, pretraining_name, run_names
 from fmbpo.running.stop import Stop
 from fmbpo.runs.checkpoint import checkpoint_exists, save_checkpoint, weights_sha256
-from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
+from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of, worker
 from fmbpo.runs.forecast import Outlook
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import JsonLines, MetricSinks
+from fmbpo.runs.status import state_of
 from fmbpo.runs.summary import Part, Summary, WorldModelPart, read_summary, versions
 from fmbpo.runs.wandb_sink import WandbSink
 from fmbpo.tasks.vector import EpisodeRunner
@@ -44,6 +46,9 @@ from fmbpo.training.residence_choice import settled
 PRETRAIN_CONVENTIONS = "corrected"
 """PWM took its pretrained models from TD-MPC2, whose training has no departures."""
 
+SAY_EVERY = 60.0
+"""Seconds between two lines of a run that waits."""
+
 
 @attrs.frozen(kw_only=True)
 class Session:
@@ -51,13 +56,17 @@ class Session:
 
     ``root``: the folder of all run folders. ``say`` prints a progress line. ``draw`` draws the
     missing pictures of a complete run or study and returns all of them; it is called when the
-    results are on the disk. ``expected``: seconds per run folder, if known.
+    results are on the disk. ``expected``: seconds per run folder, if known. ``accept_versions``:
+    whether to use complete parts of other plugin versions. ``wait``: whether to wait for another
+    process that works on a part.
     """
 
     root: Path
     say: Callable[[str], None] = lambda line: None
     draw: Callable[[Path], Sequence[Path]] = lambda folder: ()
     expected: Mapping[Path, float] = attrs.field(factory=dict)
+    accept_versions: bool = False
+    wait: bool = True
 
 
 @attrs.frozen
@@ -97,41 +106,68 @@ class Runner:
     def run(self, stop: Stop) -> Result:
         """Run the experiment to its end, or continue an interrupted run.
 
-        Raises ``UserError`` for the user's mistakes, ``Interrupted`` on a request to stop.
+        Waits for another process that works on a part, and uses the result. Raises ``UserError``
+        for the user's mistakes, ``Interrupted`` on a request to stop, ``Taken`` if the session does
+        not wait.
         """
         if self.experiment.system.threads:
             torch.set_num_threads(self.experiment.system.threads)
-        if self.experiment.kind == "pretrain":
+        while True:
+            try:
+                return self._run(stop)
+            except Taken as other:
+                if not self.session.wait:
+                    raise
+                folder = other.place
+            self._wait(folder, stop)
+
+    def _wait(self, folder: Path, stop: Stop) -> None:
+        """Wait until no other process works on the run in ``folder``."""
+        said = -SAY_EVERY
+        with stop.ends_at_once():
+            while other := worker(folder):
+                if time.monotonic() - said >= SAY_EVERY:
+                    said, beat = time.monotonic(), RunFolder(folder).heartbeat()
+                    at = f", at {beat.stage} {beat.iteration}/{beat.total}" if beat else ""
+                    stale = f"; {reason}" if (reason := state_of(folder)[1]) else ""
+                    self.say(f"waits for {other}, which works on {folder}{at}{stale}")
+                time.sleep(1.0)
+
+    def _run(self, stop: Stop) -> Result:
+        e, root, names = self.experiment, self.session.root, (self.pretraining_run, self.policy_run)
+        check_plugins(e, names, root, self.session.accept_versions)
+        if e.policy is None:
             return self._pretrain(stop)
-        pretrained: Summary | None = None
-        named = getattr(self.experiment.protocol, "checkpoint", "")
-        checkpoint = Path(named) if named else None
-        if needs_pretraining(self.experiment):
-            found = self._pretrain(stop)
-            pretrained, checkpoint = found.summary, checkpoint_of(found.folder, BEST)
-        done = self._finished_policies(checkpoint)
+        folder, done = root / self.policy_run, finished(e, names, root)
+        pretrained = None
+        # Complete policies need no world model any more.
+        if needs_pretraining(e) and (done is None or (root / self.pretraining_run).exists()):
+            pretrained = self._pretrain(stop).summary
         if done is not None:
-            return done
-        with reporting(self.session.root, Role("world model", self.experiment.world_model)):
+            return self._found(done, folder, f"policies: {folder} is complete; nothing to do")
+        checkpoint = first_model(e, root / self.pretraining_run)
+        with reporting(root, Role("world model", e.world_model)):
             model = initial_model(self.context, checkpoint, pretrained)
+        if RunFolder(folder).is_complete:
+            what = "complete except for the evaluation with the planner"
+            self.say(f"policies: {folder} is {what}")
         return self._policies(model, stop)
 
     def _pretrain(self, stop: Stop) -> Result:
         """Train the world model of this configuration, or reuse a finished one."""
         e = self.experiment
         name, run = pretraining_name(e), self.pretraining_run
+        version, place = e.world_model.component.version, self.session.root / run
         tables = ("phase", "scale", "data", "world_model", "pretrain", "system")
         config = {
             "name": name,
             **{k: v for k, v in resolved(e).items() if k in tables},
-            "versions": {"world_model": e.world_model.component.version},
+            "versions": {"world_model": version},
             "data_id": self.data.id,
         }
         with ExitStack() as stack:
-            done = self._finished(run)
-            if done is not None:
-                self.say(f"world model: {done.folder} is complete; reusing it")
-                return done
+            if (done := read_summary(place)) is not None:
+                return self._found(done, place, f"world model: {place} is complete; reusing it")
             folder, trainer = self._open(stack, run, config, {"pretrain": []}, stop, "world_model")
             stage = Pretraining(self.context)
             self.say(size_line("world model", e.world_model, stage.module))
@@ -153,7 +189,7 @@ class Runner:
                 scale=e.scale,
                 protocol=None,
                 conventions=PRETRAIN_CONVENTIONS,
-                world_model=self._world_model_part(stage.module, best),
+                world_model=self._world_model_part(stage.module, best, version),
                 policy=None,
                 tasks={},
                 wm_validation=stage.measures,
@@ -168,26 +204,6 @@ class Runner:
             )
             return self._complete(folder, trainer, summary)
 
-    def _finished_policies(self, checkpoint: Path | None) -> Result | None:
-        """The finished run of these policies; ``UserError`` if its world model is different."""
-        done = self._finished(self.policy_run)
-        if done is None:
-            return None
-        made_in = read_object(done.folder / "config.json").get("world_model_weights")
-        if made_in != (checkpoint and weights_sha256(checkpoint)):
-            raise UserError(
-                "the finished run there was made with a different world model",
-                where=str(done.folder),
-                remedy="move it away, or choose another --runs",
-            )
-        wanted = self._planning()
-        if wanted not in (None, done.summary.planning):
-            what = "complete except for the evaluation with the planner"
-            self.say(f"policies: {done.folder} is {what}")
-            return None
-        self.say(f"policies: {done.folder} is complete; nothing to do")
-        return done
-
     def _policies(self, model: InitialModel, stop: Stop) -> Result:
         """Train the grid of policies group by group, evaluate and summarise it."""
         e, tables = self.experiment, self.experiment.of_policies
@@ -198,12 +214,17 @@ class Runner:
         tasks = grid_tasks(e, self.data)
         cells = [Cell(task, seed) for task in tasks for seed in tables.grid.seeds]
         groups = stages(cells, tables.policy_learning.stack)
+        # Of another version only if they are complete, and get a further evaluation.
+        made = versions_in(self.session.root / self.policy_run) or {
+            "world_model": e.world_model.component.version,
+            "policy": tables.policy.component.version,
+        }
+        # Two versions may have trained a model that learned beside the policies.
+        learns = tables.protocol.kind != "frozen"
+        trainers = [model.version, made["world_model"] if learns else None]
         config = {
             **resolved(e),
-            "versions": {
-                "world_model": e.world_model.component.version,
-                "policy": tables.policy.component.version,
-            },
+            "versions": made,
             # A run must not change its world model halfway.
             "world_model_weights": model.checkpoint and weights_sha256(model.checkpoint),
             "data_id": self.data.id,
@@ -230,8 +251,8 @@ class Runner:
                 scale=e.scale,
                 protocol=tables.protocol.kind,
                 conventions=tables.conventions.recorded(),
-                world_model=self._world_model_part(model.module, model.checkpoint),
-                policy=Part(*_part(tables.policy, stage.pair.policy)),
+                world_model=self._world_model_part(model.module, model.checkpoint, *trainers),
+                policy=Part(*_part(tables.policy, stage.pair.policy, made["policy"])),
                 tasks=returns.tasks(self.data.planner_return),
                 wm_validation={**model.validation, **returns.validation()},
                 flops={"pretraining": model.flops, "policy_learning": cost},
@@ -272,12 +293,9 @@ class Runner:
         trainer.sinks.results(content, [*self.session.draw(folder.path), *folder.records])
         return Result(summary, folder.path)
 
-    def _finished(self, run: str) -> Result | None:
-        """The complete run; draws the pictures that a killed process left out."""
-        folder = self.session.root / run
-        summary = read_summary(folder)
-        if summary is None:
-            return None
+    def _found(self, summary: Summary, folder: Path, said: str) -> Result:
+        """A complete run; draws the pictures that a killed process left out."""
+        self.say(said)
         self.session.draw(folder)
         return Result(summary, folder)
 
@@ -326,9 +344,12 @@ class Runner:
         }
         return folder, Trainer(folder, sinks, manifest, stop)
 
-    def _world_model_part(self, module: WorldModel, checkpoint: Path | None) -> WorldModelPart:
+    def _world_model_part(
+        self, module: WorldModel, checkpoint: Path | None, *trainers: str | None
+    ) -> WorldModelPart:
         table, place = self.experiment.world_model, str(checkpoint) if checkpoint else None
-        return WorldModelPart(*_part(table, module), place, size_parity(table))
+        version = ", ".join(dict.fromkeys(filter(None, trainers))) or None
+        return WorldModelPart(*_part(table, module, version), place, size_parity(table))
 
     def _say_cost(self, what: str, an_update: int, iterations: int) -> int:
         """Print the cost of training; returns the floating-point operations of all updates."""
@@ -337,6 +358,7 @@ class Runner:
         return total
 
 
-def _part(table: PluginTable, module: WorldModel | Policy) -> tuple[str, str, dict[str, int], int]:
-    version, evaluations = table.component.version, int(module.evaluations)
-    return table.plugin, version, parameters(module), evaluations
+def _part(
+    table: PluginTable, module: WorldModel | Policy, version: str | None
+) -> tuple[str, str | None, dict[str, int], int]:
+    return table.plugin, version, parameters(module), int(module.evaluations)

@@ -19,6 +19,7 @@ from fmbpo.errors import UserError, did_you_mean
 from fmbpo.hookspecs import Module, WorldModel
 from fmbpo.pwm.acting import Actors
 from fmbpo.pwm.pair import Pair
+from fmbpo.running.earlier import other_versions, versions_in
 from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, weights_sha256
 from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
 from fmbpo.runs.plan import STUDY
@@ -145,11 +146,8 @@ def _finished(run: Path) -> tuple[Summary, Experiment, Mapping[str, Any]]:
         raise wrong("the run trained no policies", "name the folder of a run of policies")
     config = folder.config()
     experiment = from_resolved({k: v for k, v in config.items() if k not in _ADDED})
-    for role, table in (("world_model", experiment.world_model), ("policy", experiment.policy)):
-        made, version = config.get("versions", {}).get(role), table and table.component.version
-        if made != version:
-            what = f"made with version {made} of its {role.replace('_', ' ')} plugin"
-            raise wrong(f"{what}; {version} is installed", "install that version")
+    for version, what in other_versions(versions_in(run), experiment):
+        raise wrong(what, f"install version {version}")
     return summary, experiment, config
 
 
@@ -172,11 +170,14 @@ def _world_model(
     named = Path(summary.world_model.checkpoint)
     moved = checkpoint_of(run.parent / named.parent.parent.name, BEST)
     place = named if checkpoint_exists(named) or not checkpoint_exists(moved) else moved
-    model = load_world_model(e, _CPU, place, adopt=bool(getattr(e.protocol, "checkpoint", "")))
-    if weights_sha256(place) != config.get("world_model_weights"):
-        raise UserError(
-            "the run's policies were trained in a different world model",
-            where=str(place),
-            remedy="restore the run's own world model",
-        )
+    own = not getattr(e.protocol, "checkpoint", "")
+    try:
+        model = load_world_model(e, _CPU, place, adopt=not own)
+        if weights_sha256(place) != config.get("world_model_weights"):
+            what = "the run's policies were trained in a different world model"
+            raise UserError(what, where=str(place))
+    except UserError as error:
+        copy = f", or copy its run {named.parent.parent.name} to {run.parent}" if own else ""
+        remedy = f"restore the world model of {run}{copy}"
+        raise UserError(error.what, where=error.where, remedy=remedy) from error
     return model

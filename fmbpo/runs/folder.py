@@ -15,21 +15,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fmbpo.base.files import disk_errors, fsync_path, read_object, write_json
-from fmbpo.base.lock import RunLock, holder_of, taken
+from fmbpo.base.lock import RunLock, Taken, holder_of
 from fmbpo.errors import UserError
 from fmbpo.runs.heartbeat import Heartbeat, Pulse, beats_elsewhere, read_heartbeat
 from fmbpo.runs.outcome import clear_outcome, write_outcome
 
 _ABSENT = object()
+_DEEPEST = ["x" * 100] * 5
+"""At least as long as every path in a run's folder; W&B's are the longest."""
+LONGEST = 128
+"""Characters of a run's name: W&B takes no longer one, and file systems take 255."""
 BEST = "best"
 """Name of the checkpoint of the world model with the best score on held-out episodes."""
 
@@ -37,14 +43,36 @@ BEST = "best"
 def run_name(experiment: str, cell: str, seeds: Sequence[int], config_hash: str) -> str:
     """``EXPERIMENT__CELL__SEEDS__HASH``, the name of a run's folder and of its W&B run.
 
-    ``-`` joins ``seeds``; ``config_hash`` is cut to 10 characters. Raises ``ValueError`` for a part
-    that does not suit a file name.
+    ``-`` joins ``seeds``; if the name would be too long, their number replaces them (``60seeds``).
+    ``config_hash`` is cut to 10 characters. Raises ``ValueError`` for a part that does not suit a
+    file name, and for a name of more than ``LONGEST`` characters.
     """
-    parts = [experiment, cell, "-".join(map(str, seeds)), config_hash[:10]]
-    for part in parts:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*(_[A-Za-z0-9.+-]+)*", part):
-            raise ValueError(f"{part!r} cannot be part of a run's name")
-    return "__".join(parts)
+    for seen in ("-".join(map(str, seeds)), f"{len(seeds)}seeds"):
+        parts = [experiment, cell, seen, config_hash[:10]]
+        for part in parts:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*(_[A-Za-z0-9.+-]+)*", part):
+                raise ValueError(f"{part!r} cannot be part of a run's name")
+        name = "__".join(parts)
+        if len(name) <= LONGEST:
+            return name
+    raise ValueError(f"{name!r} has more than {LONGEST} characters")
+
+
+def check_place(path: Path) -> None:
+    """Raise ``UserError`` if ``path`` cannot become, or continue as, the folder of a run.
+
+    Nothing is written.
+    """
+    with disk_errors(path):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.stat(path.joinpath(*_DEEPEST))
+        for folder in (path, path / "checkpoints"):
+            if folder.exists() and not folder.is_dir():
+                raise FileExistsError(errno.EEXIST, "", str(folder))
+            if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if path.exists():
+            _check_is_run(path)
 
 
 def checkpoint_of(run: Path, stage: str) -> Path:
@@ -72,7 +100,7 @@ class RunFolder:
         """Create and lock ``root/name``, or lock the folder of an interrupted run.
 
         ``identifying`` picks the part of a configuration that a continued run must share. Raises
-        ``UserError`` if another process works on the run, if the folder holds another
+        ``Taken`` if another process works on the run, ``UserError`` if the folder holds another
         configuration (the message names the keys) or is not a run's, and if it is not writable.
         """
         path = root / name
@@ -84,11 +112,11 @@ class RunFolder:
             except FileExistsError:
                 if not path.is_dir():
                     raise
-            lock = RunLock(path / "run.lock")
+            lock = RunLock(path / "run.lock", path)
         try:
             other = beats_elsewhere(path / "heartbeat.json")
             if other is not None:
-                raise taken(path, other.writer)
+                raise Taken(path, other.writer)
             with disk_errors(path):
                 _check_or_write_config(path, resolved_config, origins, identifying)
                 (path / "checkpoints").mkdir(exist_ok=True)
@@ -206,6 +234,16 @@ def _check_or_write_config(
                 remedy="choose another output folder, or restore these keys",
             )
         return
+    _check_is_run(path)
+    write_json(path / "origins.json", dict(origins))
+    write_json(file, config)
+
+
+def _check_is_run(path: Path) -> None:
+    """Raise ``UserError`` for a folder with anything but a run, begun or about to begin."""
+    if (path / "config.json").exists():
+        read_object(path / "config.json")
+        return
     # Killed between making the folder and writing the configuration, or not a run's folder.
     strange = [p.name for p in path.iterdir() if p.suffix != ".lock" and ".aside" not in p.name]
     if strange and strange != ["origins.json"]:
@@ -214,8 +252,6 @@ def _check_or_write_config(
             where=str(path),
             remedy="move it away or choose another output folder",
         )
-    write_json(path / "origins.json", dict(origins))
-    write_json(file, config)
 
 
 def differing_keys(old: Any, new: Any, path: str = "") -> list[str]:

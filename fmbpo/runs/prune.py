@@ -54,10 +54,11 @@ def waste_of(run: Path) -> list[Waste]:
 def remove(run: Path, wanted: Sequence[Waste]) -> list[Waste]:
     """Remove those of the wanted files that may still go, under the run's lock; returns them.
 
-    Raises ``UserError`` if another process works on the run, or if the folder is not writable.
+    Raises ``Taken`` if another process works on the run, ``UserError`` if the folder is not
+    writable.
     """
     with disk_errors(run):
-        lock = RunLock(run / "run.lock")
+        lock = RunLock(run / "run.lock", run)
     try:
         found = [one for one in _found(run) if one in wanted]
         with disk_errors(run):

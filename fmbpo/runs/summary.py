@@ -103,11 +103,12 @@ class TaskResult:
 
 @attrs.frozen
 class Part:
-    """A plugin in the run. ``parameters``: their number, by part of the network; ``evaluations``:
+    """A plugin in the run. ``version``: the one that trained it, None if the plugin did not (an
+    imported checkpoint); ``parameters``: their number, by part of the network; ``evaluations``:
     passes through the dynamics network (policies: the velocity network) per step."""
 
     plugin: str
-    version: str
+    version: str | None
     parameters: dict[str, int]
     evaluations: int
 

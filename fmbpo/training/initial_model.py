@@ -14,7 +14,7 @@ from fmbpo.errors import UserError
 from fmbpo.hookspecs import Adopts, WorldModel
 from fmbpo.measure.health import world_model_health
 from fmbpo.measure.validation import Validator
-from fmbpo.runs.checkpoint import load_checkpoint
+from fmbpo.runs.checkpoint import load_checkpoint, read_manifest
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import Summary
 from fmbpo.training.context import Context
@@ -27,6 +27,8 @@ class InitialModel:
 
     module: WorldModel
     checkpoint: Path | None = None
+    version: str | None = None
+    """The version of the plugin that trained it, if one did."""
     validation: Mapping[str, float] = attrs.field(factory=dict)
     flops: Any = 0.0
     seconds: Any = 0.0
@@ -45,12 +47,25 @@ def initial_model(
     if checkpoint is None:
         return InitialModel(build_world_model(e.world_model, e.pretrain.seed, context.device))
     model = load_world_model(e, context.device, checkpoint, adopt=pretrained is None)
+    version = trained_by(checkpoint, e.world_model.plugin)
     if pretrained is None:
         validator = Validator(data.train, data.held_out)
         measures = validator(model, e.world_model.component.rollout)
-        return InitialModel(model, checkpoint, measures, health=world_model_health(measures))
+        health = world_model_health(measures)
+        return InitialModel(model, checkpoint, version, measures, health=health)
     p = pretrained
-    return InitialModel(model, checkpoint, p.wm_validation, p.flops, p.seconds, p.health)
+    return InitialModel(model, checkpoint, version, p.wm_validation, p.flops, p.seconds, p.health)
+
+
+def trained_by(checkpoint: Path, plugin: str) -> str | None:
+    """The version of ``plugin`` that trained a world model's checkpoint; None if it did not.
+
+    An imported checkpoint has no such version. Raises ``UserError`` as ``read_manifest``.
+    """
+    config = read_manifest(checkpoint).get("config", {})
+    own = config.get("world_model", {}).get("plugin") == plugin
+    version: str | None = config.get("versions", {}).get("world_model") if own else None
+    return version
 
 
 def load_world_model(

@@ -17,6 +17,7 @@ from same import same_files
 from tdmpc2_files import TASKS, arrays, save, stored, tensors
 from whole_store import load
 
+from fmbpo.base.lock import Taken
 from fmbpo.cli import main
 from fmbpo.data.importing.into_store import Import, import_files
 from fmbpo.data.importing.tdmpc2 import TdmpcFile
@@ -230,7 +231,7 @@ def test_a_second_import_into_the_same_store_waits(files, tmp_path):
 
     def again(stage: str, done: int, total: int) -> None:
         if stage == "episodes" and 0 < done < total:
-            with pytest.raises(UserError, match="in use by process"):
+            with pytest.raises(Taken, match=r"mt30\.zarr: in use by process"):
                 import_files(Import("tdmpc2", [files]), out)
             seen.append(done)
 

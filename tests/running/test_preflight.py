@@ -218,14 +218,32 @@ def test_a_run_that_another_process_holds(held, command, tmp_path):
     (names,) = [row["detail"].split("\n") for row in rows if row["subject"] == "runs"]
     (name,) = [name for name in names if name.startswith(held)]
     (tmp_path / "runs" / name).mkdir(parents=True)
-    lock = RunLock(tmp_path / "runs" / name / "run.lock")
+    lock = RunLock(tmp_path / "runs" / name / "run.lock", tmp_path)
     status, rows, _ = command(POLICY)
     lock.release()
     row = failed(rows)["runs", ()]
     assert (status, row["status"]) == (0, "warning")
     assert row["detail"].startswith(f"{name} is in use by process {os.getpid()} on ")
-    assert row["remedy"].startswith("wait for it")
+    assert row["remedy"].startswith("`fmbpo run` waits for it")
     assert failed(command(POLICY)[1]) == {}
+
+
+@pytest.mark.parametrize("what", ["check", "run"])
+def test_what_is_in_the_way_of_the_policies_is_found_before_pretraining(what, command, tmp_path):
+    _, rows, _ = command(POLICY)
+    (names,) = [row["detail"].split("\n") for row in rows if row["subject"] == "runs"]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / names[1]).write_text("mine")
+    status, _, said = command(POLICY, what=what)
+    assert status == 2
+    assert "there is a file in place of a folder" in said
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == names[1:]
+
+
+def test_a_grid_of_many_seeds(command):
+    status, rows, _ = command(POLICY, f"grid.seeds={list(range(2**62, 2**62 + 11))}")
+    (names,) = [row["detail"].split("\n") for row in rows if row["subject"] == "runs"]
+    assert (status, names[1].split("__")[2]) == (0, "11seeds")
 
 
 def test_a_long_run_is_tried_and_its_results_are_the_same(command, monkeypatch, tmp_path):

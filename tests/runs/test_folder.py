@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fmbpo.base.lock import RunLock, holder_of
+from fmbpo.base.lock import RunLock, Taken, holder_of
 from fmbpo.errors import UserError
-from fmbpo.runs.folder import RunFolder, differing_keys, run_name, worker
+from fmbpo.runs.folder import RunFolder, check_place, differing_keys, run_name, worker
 from fmbpo.runs.summary import Summary
 
 CONFIG = {"policy": {"lr": 5e-4, "sizes": (512, 512)}, "seeds": [1], "device": "cpu"}
@@ -28,6 +29,38 @@ def test_names():
     for bad in ("a/b", "", "a__b", "..", "a b", ".hidden"):
         with pytest.raises(ValueError, match="part of a run's name"):
             run_name(bad, "cell", [1], "ff")
+
+
+@pytest.mark.parametrize("seeds", [range(1, 61), range(2**63, 2**63 + 11)])
+def test_names_stay_short(seeds):
+    """A file system takes 255 characters, W&B 128."""
+    name = run_name("phase8_mlpwm_mlppolicy", "mlp-mlp", list(seeds), "0123456789ab")
+    assert name == f"phase8_mlpwm_mlppolicy__mlp-mlp__{len(seeds)}seeds__0123456789"
+    with pytest.raises(ValueError, match="has more than 128 characters"):
+        run_name("x" * 110, "mlp-mlp", list(seeds), "0123456789ab")
+
+
+def test_a_name_of_allowed_length_has_every_seed():
+    name = run_name("x" * 104, "mlp", [1, 2, 3], "0123456789ab")
+    assert (len(name), name.split("__")[2]) == (128, "1-2-3")
+
+
+def test_a_place_is_tried_without_writing(tmp_path):
+    run, before = tmp_path / NAME, sorted(tmp_path.rglob("*"))
+    check_place(run)
+    assert sorted(tmp_path.rglob("*")) == before
+    make(tmp_path).close()
+    check_place(run)
+    (run / "config.json").write_text("null")
+    with pytest.raises(UserError, match="not a JSON object"):
+        check_place(run)
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").touch()
+    with pytest.raises(UserError, match="there is a file in place of a folder"):
+        check_place(run)
+    deep = tmp_path.joinpath(*["d" * 200] * 20)  # 4096 bytes are the most
+    with pytest.raises(UserError, match=r"too long.*\n  -> choose a shorter name"):
+        check_place(deep / NAME)
 
 
 def test_create_then_resume(tmp_path):
@@ -133,7 +166,7 @@ def test_two_processes_on_one_run(tmp_path):
     )
     assert holder.stdout.readline() == "held\n"
     assert worker(tmp_path / NAME) == f"process {holder.pid} on {socket.gethostname()}"
-    with pytest.raises(UserError, match=f"in use by process {holder.pid} on "):
+    with pytest.raises(Taken, match=f"in use by process {holder.pid} on "):
         make(tmp_path)
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
@@ -142,7 +175,7 @@ def test_two_processes_on_one_run(tmp_path):
 
 
 def test_a_forked_worker_does_not_keep_the_lock(tmp_path):
-    lock = RunLock(tmp_path / "run.lock")
+    lock = RunLock(tmp_path / "run.lock", tmp_path)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 
+from fmbpo.base.lock import Taken
 from fmbpo.cli import main
 from fmbpo.errors import UserError
 from fmbpo.runs.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
@@ -99,7 +100,7 @@ def test_a_run_that_is_taken_up_meanwhile(tmp_path, capsys):
     run = make(tmp_path, "pre")
     waste = waste_of(run)
     holder = RunFolder.create_or_resume(tmp_path, run.name, {"name": "pre"}, {})
-    with holder, pytest.raises(UserError, match="in use by"):
+    with holder, pytest.raises(Taken, match="in use by"):
         remove(run, waste)
     (run / "summary.json").unlink()
     with pytest.raises(UserError, match="no such file"):

@@ -17,6 +17,7 @@ import pytest
 
 from fmbpo.base import structure
 from fmbpo.base.files import write_json
+from fmbpo.base.lock import Taken
 from fmbpo.errors import UserError
 from fmbpo.runs import heartbeat as heartbeat_module
 from fmbpo.runs import status
@@ -295,7 +296,7 @@ def contend(root, at, results):
             run.beat("policies", 1, 700, 0.1)
             time.sleep(3)
         results.put(("ran", os.getpid()))
-    except UserError as error:
+    except Taken as error:
         results.put((str(error), os.getpid()))
 
 
@@ -400,7 +401,7 @@ def test_a_living_process_on_another_host_is_found_where_locks_do_not_reach(tmp_
     other = threading.Thread(target=pulse)
     other.start()
     try:
-        with pytest.raises(UserError, match="in use by process 77 on far"):
+        with pytest.raises(Taken, match="in use by process 77 on far"):
             create(tmp_path, "far")
     finally:
         over.set()

@@ -24,6 +24,7 @@ from attrs import asdict, evolve, frozen
 
 import fmbpo
 from fmbpo.base.files import check_disk, disk_errors
+from fmbpo.base.lock import only_writer
 from fmbpo.data.collecting.episode import TrainedPolicies, collect_episode
 from fmbpo.data.collecting.parts import Parts
 from fmbpo.data.collecting.planner_tasks import plan_task
@@ -84,6 +85,7 @@ def collect(
     Raises:
         UserError: a task does not exist, a number is out of range, the disk is full, or ``out`` or
             its parts belong to a different request.
+        Taken: another process collects into ``out``.
     """
     out, request = Path(out), _checked(request, workers)
     mix, order = _scheduled(request)
@@ -97,38 +99,43 @@ def collect(
     parts = Parts(out.with_name(out.name + ".parts"))
     there = sum(path.stat().st_size for path in parts.folder.glob("*"))
     check_disk(max(_bytes(request, order) - there, 0), out, "--out")
-    # Without the numbers of episodes, so that a later request can ask for more.
-    kept = {key: asked[key] for key in asked if key not in ("episodes", "explore", "recover")}
-    parts.claim({**kept, "planner": planner})
-    # Episode by episode through all tasks, so that an early stop has some episodes of each.
-    jobs = [
-        (task, episode, order[task][episode])
-        for episode in range(max(map(len, order.values())))
-        for task in order
-        if episode < len(order[task])
-    ]
-    missing = [job for job in jobs if not parts.file(job[0], job[1], job[2].name).exists()]
-    progress(len(jobs) - len(missing), len(jobs))
-    for done, _ in enumerate(_run(request, parts, missing, workers), len(jobs) - len(missing) + 1):
-        progress(done, len(jobs))
-    with disk_errors(out, intact=f"all episodes are kept in {parts.folder}"):
-        writer = StoreWriter(out, request.tasks, [b.name for b in mix], compress=request.compress)
-        returns = _assemble(writer, order, parts)
-        writer.finish(
-            {
-                "source": "collect",
-                "planner_return": {} if request.policies else _summary(returns, mix, "planner"),
-                "random_return": _summary(returns, mix, "random"),
-                "provenance": {
-                    "command": "fmbpo data collect",
-                    "request": asked,
-                    "planner": planner,
-                    "fmbpo": fmbpo.__version__,
-                    "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-                },
-            }
-        )
-    shutil.rmtree(parts.folder)
+    with only_writer(out):
+        # Without the numbers of episodes, so that a later request can ask for more.
+        kept = {key: asked[key] for key in asked if key not in ("episodes", "explore", "recover")}
+        parts.claim({**kept, "planner": planner})
+        # Episode by episode through all tasks, so that an early stop has some episodes of each.
+        jobs = [
+            (task, episode, order[task][episode])
+            for episode in range(max(map(len, order.values())))
+            for task in order
+            if episode < len(order[task])
+        ]
+        missing = [job for job in jobs if not parts.file(job[0], job[1], job[2].name).exists()]
+        progress(len(jobs) - len(missing), len(jobs))
+        for done, _ in enumerate(
+            _run(request, parts, missing, workers), len(jobs) - len(missing) + 1
+        ):
+            progress(done, len(jobs))
+        with disk_errors(out, intact=f"all episodes are kept in {parts.folder}"):
+            writer = StoreWriter(
+                out, request.tasks, [b.name for b in mix], compress=request.compress
+            )
+            returns = _assemble(writer, order, parts)
+            writer.finish(
+                {
+                    "source": "collect",
+                    "planner_return": {} if request.policies else _summary(returns, mix, "planner"),
+                    "random_return": _summary(returns, mix, "random"),
+                    "provenance": {
+                        "command": "fmbpo data collect",
+                        "request": asked,
+                        "planner": planner,
+                        "fmbpo": fmbpo.__version__,
+                        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+                    },
+                }
+            )
+        shutil.rmtree(parts.folder)
     return out
 
 

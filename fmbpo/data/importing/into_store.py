@@ -11,8 +11,8 @@ import zarr
 from attrs import frozen
 
 import fmbpo
-from fmbpo.base.files import check_disk, disk_errors, remove_tree
-from fmbpo.base.lock import RunLock
+from fmbpo.base.files import check_disk, remove_tree
+from fmbpo.base.lock import only_writer
 from fmbpo.base.text import bytes_text
 from fmbpo.data.importing.files import EpisodeFile, find_files
 from fmbpo.data.importing.npz import NpzFile
@@ -106,11 +106,7 @@ def import_files(
     rows = int(sum(file.lengths[file.taken].sum() for file in files))
     _check_memory(files, asked.block_rows, memory)
     say(_disk(out, rows, len(ids), files[0] if asked.compress else None, asked.action_scale))
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        lock = out.with_name(f".{out.name}.lock")
-        held = RunLock(lock)
-    try:
+    with only_writer(out):
         writer = StoreWriter(
             out,
             tasks,
@@ -127,9 +123,6 @@ def import_files(
         )
         _write(writer, files, tasks, asked, progress)
         writer.finish({"source": asked.kind, "sources": _manifest(files)})
-    finally:
-        lock.unlink(missing_ok=True)
-        held.release()
     say(_summary(files, tasks))
     low, high = info(out)["rewards"]
     if max(-low, high - 2) > 1e-5:

@@ -21,14 +21,13 @@ from fmbpo.running.preflight.inputs import (
     Candidate,
     Loaded,
     find_data,
+    find_earlier,
     find_store,
     find_tasks,
     find_world_model,
 )
 from fmbpo.running.preflight.needs import Needs
-from fmbpo.running.preflight.remaining import complete
 from fmbpo.running.preflight.table import Rows, print_rows
-from fmbpo.runs.folder import worker
 from fmbpo.training.device import resolve_device
 
 
@@ -86,18 +85,21 @@ def preflight(
     *,
     thorough: bool = True,
     traceback: Path | None = None,
+    accept_versions: bool = False,
 ) -> Report:
     """Check experiments whose runs go under ``root``; a single one is the cell ``""``.
 
     ``thorough``: try tiny updates and measure paces even if a run will be short. ``traceback``:
-    the folder for a plugin's traceback; None: write nothing.
+    the folder for a plugin's traceback; None: write nothing. ``accept_versions``: use complete
+    parts of other plugin versions.
     """
     rows, loaded = Rows(), list[Loaded]()
     needs = Needs(rows, root, traceback)
     known, gpus = True, range(torch.cuda.device_count())
     for cell, e in cells.items():
         with threads(e.system.threads), torch.random.fork_rng(devices=gpus):
-            known &= _check(Candidate(cell, e), root, rows, needs, loaded, thorough)
+            one = Candidate(cell, e, accept_versions)
+            known &= _check(one, root, rows, needs, loaded, thorough)
     if needs.parts:
         needs.disk()
     found = Report(rows, loaded, needs.seconds, known)
@@ -115,15 +117,8 @@ def _check(
     one.device = rows.attempt(cell, "device", lambda: resolve_device(e.system.device))
     one.store = rows.attempt(cell, "data", lambda: find_store(e.data))
     one.name(rows)
-    if names := one.names:
-        if rows.attempt(cell, "runs", lambda: complete(e, names, root)):
-            rows.ok(cell, "runs", f"{names[1] or names[0]} is complete")
-            return True
-        rows.ok(cell, "runs", "\n".join(filter(None, names)))
-        for name in filter(None, names):
-            if at_work := worker(root / name):
-                wait = "wait for it, or stop it: until then this run cannot begin"
-                rows.warn(cell, "runs", f"{name} is in use by {at_work}", wait)
+    if find_earlier(rows, one, root):
+        return True
     find_world_model(rows, one, root, needs.traceback)
     find_data(rows, one, loaded)
     find_tasks(rows, one)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,9 +16,10 @@ from fmbpo.data.embedded import store_path
 from fmbpo.data.store import Store, open_store
 from fmbpo.errors import UserError
 from fmbpo.running.blame import Role, reporting
-from fmbpo.running.names import needs_pretraining, run_names
+from fmbpo.running.earlier import check_plugins, finished
+from fmbpo.running.names import needed_runs, needs_pretraining, run_names
 from fmbpo.running.preflight.table import Rows
-from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
+from fmbpo.runs.folder import BEST, RunFolder, check_place, checkpoint_of, worker
 from fmbpo.tasks.mt30 import MT30
 from fmbpo.training.cells import Cell, grid_tasks
 from fmbpo.training.context import Context
@@ -37,6 +39,8 @@ class Candidate:
 
     cell: str
     experiment: Experiment
+    accept_versions: bool = False
+    """Whether complete parts of other plugin versions are used."""
     device: torch.device | None = None
     store: Store | None = None
     names: tuple[str, str] | None = None
@@ -127,6 +131,31 @@ def find_tasks(rows: Rows, one: Candidate) -> None:
         rows.ok(one.cell, "tasks", ", ".join(one.tasks))
 
 
+def find_earlier(rows: Rows, one: Candidate, root: Path) -> bool:
+    """What earlier runs left in the run's folders; whether nothing remains to do."""
+    cell, e, names = one.cell, one.experiment, one.names
+    if names is None:
+        return False
+
+    def warn(what: str, place: str) -> None:
+        rows.warn(cell, "plugins", f"{place}: {what}", "--accept-plugin-versions: it is used")
+
+    accept = one.accept_versions
+    rows.passes(cell, "plugins", lambda: check_plugins(e, names, root, accept, warn))
+    if rows.attempt(cell, "runs", lambda: finished(e, names, root)):
+        rows.ok(cell, "runs", f"{names[1] or names[0]} is complete")
+        return True
+    needed = needed_runs(e, names)
+    rows.ok(cell, "runs", "\n".join(needed))
+    for name in needed:
+        if name == names[1] or not RunFolder(root / name).is_complete:
+            rows.passes(cell, "runs", partial(check_place, root / name))
+        if at_work := worker(root / name):
+            what = f"{name} is in use by {at_work}"
+            rows.warn(cell, "runs", what, "`fmbpo run` waits for it, or ends if --no-wait is given")
+    return False
+
+
 def find_world_model(rows: Rows, one: Candidate, root: Path, traceback: Path | None) -> None:
     """Find the origin of the world model: a checkpoint that fits, a finished pretraining, or
     training still to come."""
@@ -146,4 +175,10 @@ def find_world_model(rows: Rows, one: Candidate, root: Path, traceback: Path | N
         best, said = checkpoint_of(pretraining, BEST), f"{pretraining.name} is complete"
         rows.found(cell, "world model", lambda: check(best, said, False))
     elif e.policy is not None:
-        rows.ok(cell, "world model", f"is trained first: {e.pretrain.iterations:,} updates")
+        said = f"is trained first: {e.pretrain.iterations:,} updates"
+        if one.names and (root / one.names[1] / "config.json").exists():
+            gone, begun = one.names
+            said += f"; {begun} was begun in an earlier one and continues only in an equal one"
+            rows.warn(cell, "world model", said, f"put {gone} back, or move {begun} away")
+        else:
+            rows.ok(cell, "world model", said)

@@ -20,12 +20,10 @@ import attrs
 
 from fmbpo.config import Frozen
 from fmbpo.config.schema import Experiment
-from fmbpo.running.names import needs_pretraining
 from fmbpo.running.preflight.duration import Pace
 from fmbpo.running.preflight.on_shapes import Cost, policies_cost, pretraining_cost
 from fmbpo.runs.checkpoint import checkpoint_exists, read_manifest
-from fmbpo.runs.folder import BEST, checkpoint_of
-from fmbpo.runs.summary import read_summary
+from fmbpo.runs.folder import checkpoint_of
 from fmbpo.tasks.env import EPISODE_STEPS
 from fmbpo.training.cells import Cell, stages
 
@@ -74,24 +72,6 @@ def disk_need(parts: Collection[Part]) -> int:
     checkpoints = [size for part in parts for size in part.checkpoints]
     kept = sum(part.beside + FIXED for part in parts)
     return sum(checkpoints) + max(checkpoints, default=0) + kept
-
-
-def complete(experiment: Experiment, names: tuple[str, str], root: Path) -> bool:
-    """Whether the whole run is complete, so that nothing remains to train or evaluate.
-
-    Raises ``UserError`` for a summary or a best checkpoint that cannot be read.
-    """
-    e = experiment
-    if needs_pretraining(e):
-        if read_summary(root / names[0]) is None:
-            return False
-        read_manifest(checkpoint_of(root / names[0], BEST))
-    if e.policy is None:
-        return True
-    policies = read_summary(root / names[1])
-    if policies is None:
-        return False
-    return e.evaluation.planner != "mppi" or policies.planning == attrs.asdict(e.planning)
 
 
 def pretraining_part(experiment: Experiment, folder: Path, tasks: Sequence[str]) -> Part:
