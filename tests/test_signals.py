@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from fmbpo.base.worker import SIGNALS
 from fmbpo.cli import main
 from fmbpo.cli.arguments import duration
 from fmbpo.errors import UserError
@@ -25,6 +26,14 @@ PRETRAIN, POLICY, STUDY = (
 
 def kick(number=signal.SIGUSR1):
     os.kill(os.getpid(), number)
+
+
+@pytest.fixture(autouse=True)
+def nothing_ignored():
+    """As in a terminal; in the background these tests' own process ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -64,6 +73,8 @@ def at_iteration(monkeypatch, wanted, act):
         (signal.SIGINT, "SIGINT", 130),
         (signal.SIGTERM, "SIGTERM", 75),
         (signal.SIGUSR1, "SIGUSR1", 75),
+        (signal.SIGUSR2, "SIGUSR2", 75),
+        (signal.SIGHUP, "SIGHUP", 75),
         (signal.SIGALRM, "time limit", 75),
     ],
 )
@@ -216,6 +227,20 @@ def test_a_time_limit_is_no_first_signal():
         assert (stop.requested, stop.why) == (True, "time limit")
         with pytest.raises(Interrupted, match="at once"):
             kick(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_an_ignored_signal_stays_ignored(number):
+    """Under nohup, or for Ctrl-C of a shell's background job."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with Stop().listening() as stop:
+            kick(number)
+            kick(number)
+            assert not stop.requested
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from fmbpo.base.worker import SIGNALS
 from fmbpo.runs.outcome import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C, a scheduler's request to end, and the warning that it can send before."""
 SHARE, MOST = 0.05, 120.0
 """The least margin before a time limit: this share of the limit, at most this many seconds."""
 SAFETY = 1.5
@@ -72,7 +71,9 @@ class Stop:
                 with suppress(OSError):
                     os.write(2, text.encode())
 
-        previous = {s: signal.signal(s, ask) for s in (*SIGNALS, signal.SIGALRM)}
+        # Under nohup, and in the background, some are ignored, and stay so.
+        heard = [s for s in SIGNALS if signal.getsignal(s) not in (signal.SIG_IGN, None)]
+        previous = {s: signal.signal(s, ask) for s in (*heard, signal.SIGALRM)}
         self._listening = True
         self._set_timer()
         try:
