@@ -218,13 +218,18 @@ def test_the_time_limit_asks_by_itself():
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
 
 
-def test_a_time_limit_is_no_first_signal():
-    """What a scheduler sends when the request has been made already must not lose the saving."""
+@pytest.mark.parametrize(
+    ("number", "why"), [(signal.SIGALRM, "time limit"), (signal.SIGHUP, "SIGHUP")]
+)
+def test_a_time_limit_and_a_closed_terminal_are_no_first_signal(number, why):
+    """What a scheduler sends when the request has been made already must not lose the saving; nor
+    must the second SIGHUP of a terminal, one by the kernel and one by the shell."""
     with Stop(time.monotonic() + 3600).listening() as stop:
-        kick(signal.SIGALRM)
+        kick(number)
+        kick(number)
         kick(signal.SIGTERM)
-        kick(signal.SIGALRM)
-        assert (stop.requested, stop.why) == (True, "time limit")
+        kick(number)
+        assert (stop.requested, stop.why) == (True, why)
         with pytest.raises(Interrupted, match="at once"):
             kick(signal.SIGTERM)
 

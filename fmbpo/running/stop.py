@@ -56,16 +56,18 @@ class Stop:
         """Install the handlers and the timer inside the block."""
 
         def ask(number: int, _: FrameType | None) -> None:
-            by_clock = number == signal.SIGALRM
-            if by_clock and self.requested:
+            # The clock is no signal; of a closed terminal, kernel and shell both tell.
+            once = number in (signal.SIGALRM, signal.SIGHUP)
+            if once and self.requested:
                 return
-            again = self._signalled and not by_clock
-            self._signalled |= not by_clock
+            again = self._signalled and not once
+            self._signalled |= not once
+            by_clock = number == signal.SIGALRM
             self.why = self.why or ("time limit" if by_clock else signal.Signals(number).name)
+            first, self.requested = not self.requested, True
             if again or self._at_once:
                 raise Interrupted("stopped at once; everything saved is kept", self.why)
-            if not self.requested:
-                self.requested = True
+            if first:
                 # Not print: the signal may have interrupted one.
                 text = f"{self.why}: stopping after this iteration; once more: at once\n"
                 with suppress(OSError):
