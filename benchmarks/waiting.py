@@ -4,7 +4,8 @@
 
 libgomp's threads spin for a while before they sleep. That is quick on idle cores; beside other work
 it holds the cores from the threads that are waited for. Each way of waiting is measured alone, then
-beside endless loops of lowest and of normal priority; all take turns, and the medians count.
+beside an endless loop of lowest priority in another session, with which Linux shares a core
+equally. All take turns, and the medians count.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from typing import Any
 EXPERIMENT = Path(__file__).parent.parent / "experiments/phase8_pretrain_mlpwm.toml"
 WAYS = {
     "libgomp's default": (2, {"GOMP_SPINCOUNT": "300000"}),
-    "10,000 spins": (2, {"GOMP_SPINCOUNT": "10000"}),
+    "2,000 spins": (2, {"GOMP_SPINCOUNT": "2000"}),
     "1,000 spins": (2, {"GOMP_SPINCOUNT": "1000"}),
     "passive": (2, {"OMP_WAIT_POLICY": "passive"}),
     "one thread": (1, {}),
 }
 """Threads and environment."""
-BESIDE = {"alone": None, "beside nice 19": 19, "beside nice 0": 0}
-"""The priority of another process."""
+LOOP = "import os; os.nice(19)\nwhile True: pass"
+"""Another process."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,19 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.worker:
         return work(options.worker)
     load = os.getloadavg()
-    rates: dict[str, dict[str, list[float]]] = {w: {b: [] for b in BESIDE} for w in options.ways}
+    rates: dict[str, dict[str, list[float]]] = {w: {"alone": [], "busy": []} for w in options.ways}
     workers = {way: start(*WAYS[way]) for way in options.ways}
     for turn in range(options.repeats):
         for way, worker in workers.items():
-            for beside, nice in BESIDE.items():
-                rates[way][beside].append(rate(worker, nice, options.seconds))
+            for beside, found in rates[way].items():
+                found.append(rate(worker, beside == "busy", options.seconds))
         print(f"turn {turn + 1} of {options.repeats}", file=sys.stderr)
     for worker in workers.values():
         worker.kill()
-    for way, found in rates.items():
-        medians = {beside: statistics.median(values) for beside, values in found.items()}
-        said = ", ".join(f"{beside} {value:.2f}" for beside, value in medians.items())
-        print(f"{way}: {said} updates a second")
+    for way, by in rates.items():
+        alone, busy = map(statistics.median, by.values())
+        print(f"{way}: {alone:.1f} updates per second alone, {busy:.1f} beside another process")
     if options.json:
         from update import machine
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "load_average": load,
             "versions": versions(),
             "seconds": options.seconds,
-            "updates_a_second": rates,
+            "updates_per_second": rates,
         }
         options.json.write_text(json.dumps(content, indent=2) + "\n")
     return 0
@@ -84,16 +84,16 @@ def start(threads: int, environment: dict[str, str]) -> subprocess.Popen[str]:
     worker = subprocess.Popen(
         command, env={**plain, **environment}, stdin=pipe, stdout=pipe, text=True
     )
-    rate(worker, None, 0.0)
+    rate(worker, False, 0.0)
     return worker
 
 
-def rate(worker: subprocess.Popen[str], nice: int | None, seconds: float) -> float:
-    """Updates a second, beside an endless loop of this priority if there is one."""
+def rate(worker: subprocess.Popen[str], beside: bool, seconds: float) -> float:
+    """Updates per second, alone or beside a busy process."""
     assert worker.stdin
     assert worker.stdout
-    loop = [sys.executable, "-c", f"import os; os.nice({nice})\nwhile True: pass"]
-    busy = None if nice is None else subprocess.Popen(loop)
+    loop = [sys.executable, "-c", LOOP]
+    busy = subprocess.Popen(loop, start_new_session=True) if beside else None
     worker.send_signal(signal.SIGCONT)
     try:
         print(seconds, file=worker.stdin, flush=True)
@@ -106,7 +106,7 @@ def rate(worker: subprocess.Popen[str], nice: int | None, seconds: float) -> flo
 
 
 def work(threads: int) -> int:
-    """For each line on stdin, a number of seconds, print the updates a second."""
+    """For each line on stdin, a number of seconds, print the updates per second."""
     import torch
 
     from fmbpo.config import load_experiment
