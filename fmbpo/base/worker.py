@@ -100,7 +100,10 @@ class Worker:
 def _search_path() -> str:
     """That of this process, without the working directory, which ``python -c`` and ``-m`` put
     first, unless fmbpo is there."""
-    here = os.getcwd()
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:  # it was removed
+        here = ""
     added = sys.path[0] == here != str(Path(__file__).parents[2]) and not sys.flags.safe_path
     return os.pathsep.join(filter(None, sys.path[added:]))
 

@@ -148,6 +148,10 @@ def test_workers_find_what_this_process_finds(
     assert worker._search_path() == f"{tmp_path}{os.pathsep}{home}"
     sys.path[0] = str(home)  # `python -m fmbpo.cli` in a clone that is not installed
     assert worker._search_path() == f"{home}{os.pathsep}{home}"
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert worker._search_path() == f"{home}{os.pathsep}{home}"
 
 
 def test_a_worker_that_cannot_start_tells_why(
