@@ -25,6 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from fmbpo.base.cores import usable_cores
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.schema import CriticConfig, PluginTable, PolicyLearningConfig, PretrainConfig
 from fmbpo.errors import UserError
@@ -258,7 +259,7 @@ def machine(device: str) -> dict[str, Any]:
     cuda = torch.device(device).type == "cuda"
     return {
         "cpu": cpu_model(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if cuda else None,
         "float32_matmul_precision": torch.get_float32_matmul_precision(),

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from fmbpo.base.worker import SIGNALS
 from fmbpo.cli import main
 from fmbpo.cli.arguments import duration
 from fmbpo.errors import UserError
@@ -25,6 +26,14 @@ PRETRAIN, POLICY, STUDY = (
 
 def kick(number=signal.SIGUSR1):
     os.kill(os.getpid(), number)
+
+
+@pytest.fixture(autouse=True)
+def nothing_ignored():
+    """As in a terminal; in the background these tests' own process ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -64,6 +73,8 @@ def at_iteration(monkeypatch, wanted, act):
         (signal.SIGINT, "SIGINT", 130),
         (signal.SIGTERM, "SIGTERM", 75),
         (signal.SIGUSR1, "SIGUSR1", 75),
+        (signal.SIGUSR2, "SIGUSR2", 75),
+        (signal.SIGHUP, "SIGHUP", 75),
         (signal.SIGALRM, "time limit", 75),
     ],
 )
@@ -207,15 +218,34 @@ def test_the_time_limit_asks_by_itself():
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
 
 
-def test_a_time_limit_is_no_first_signal():
-    """What a scheduler sends when the request has been made already must not lose the saving."""
+@pytest.mark.parametrize(
+    ("number", "why"), [(signal.SIGALRM, "time limit"), (signal.SIGHUP, "SIGHUP")]
+)
+def test_a_time_limit_and_a_closed_terminal_are_no_first_signal(number, why):
+    """What a scheduler sends when the request has been made already must not lose the saving; nor
+    must the second SIGHUP of a terminal, one by the kernel and one by the shell."""
     with Stop(time.monotonic() + 3600).listening() as stop:
-        kick(signal.SIGALRM)
+        kick(number)
+        kick(number)
         kick(signal.SIGTERM)
-        kick(signal.SIGALRM)
-        assert (stop.requested, stop.why) == (True, "time limit")
+        kick(number)
+        assert (stop.requested, stop.why) == (True, why)
         with pytest.raises(Interrupted, match="at once"):
             kick(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_an_ignored_signal_stays_ignored(number):
+    """Under nohup, or for Ctrl-C of a shell's background job."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with Stop().listening() as stop:
+            kick(number)
+            kick(number)
+            assert not stop.requested
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
+from fmbpo.base.control_groups import folders
+
 MEMINFO = Path("/proc/meminfo")
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def host_free() -> int | None:
@@ -46,14 +46,8 @@ def _meminfo(key: str) -> list[int]:
 
 def _groups() -> list[tuple[int, int]]:
     """Limit and use in bytes of the process's control groups (version 2) that have a limit."""
-    try:
-        entry = next(x for x in OWN_CGROUP.read_text().splitlines() if x.startswith("0::"))
-    except (OSError, StopIteration):
-        return []
-    place, found = CGROUPS / entry[3:].lstrip("/"), []
-    for folder in (place, *place.parents):
-        if not folder.is_relative_to(CGROUPS):
-            break
+    found = []
+    for folder in folders("memory"):
         try:
             limit = (folder / "memory.max").read_text().strip()
             used = int((folder / "memory.current").read_text())

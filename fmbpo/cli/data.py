@@ -6,11 +6,11 @@ import argparse
 import functools
 import json
 import math
-import os
 import re
 import time
 from typing import TYPE_CHECKING
 
+from fmbpo.base.cores import usable_cores
 from fmbpo.base.files import path_of
 from fmbpo.base.text import bytes_text, clock
 from fmbpo.cli.arguments import Commands, add, add_group, add_query, say, stoppable_at_once
@@ -81,8 +81,8 @@ def _add_collect(kinds: Commands) -> None:
                      "of action noise in equal shares")  # fmt: skip
     collect.add_argument("--policy", type=path_of, metavar="RUN",
                          help="a finished run whose policies replace the planner")  # fmt: skip
-    collect.add_argument("--workers", type=int, metavar="N", default=os.cpu_count() or 1,
-                         help="worker processes (default: one per core)")  # fmt: skip
+    collect.add_argument("--workers", type=int, metavar="N", default=usable_cores(),
+                         help="worker processes (default: one per usable core)")  # fmt: skip
     collect.add_argument("--compress", action="store_true",
                          help="a smaller store, slower to write")  # fmt: skip
 

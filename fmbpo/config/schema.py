@@ -5,13 +5,13 @@ Every key of a file is a field here or in the ``Config`` of the chosen plugin.
 
 from __future__ import annotations
 
-import os
 import typing
 from typing import Any, Literal
 
 import attrs
 from attrs import field
 
+from fmbpo.base.cores import usable_cores
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.protocols import ModelOptimiser, Protocol
 from fmbpo.config.validators import (
@@ -190,12 +190,12 @@ class EvaluationConfig:
     """``"mppi"``: a second final evaluation plans in the world model at every step (see
     ``[planning]``); its returns are reported beside the policy's own."""
     workers: int = field(default=0, validator=non_negative)
-    """Processes that simulate; 0: one per core."""
+    """Processes that simulate; 0: one per usable core."""
 
     @property
     def processes(self) -> int:
-        """``workers``, or this machine's number of cores for 0."""
-        return self.workers or os.cpu_count() or 1
+        """``workers``, or the number of usable cores for 0."""
+        return self.workers or usable_cores()
 
 
 @attrs.frozen(kw_only=True)
@@ -250,7 +250,7 @@ class SystemConfig:
     compile: bool = False
     """Whether the updates run under ``torch.compile``."""
     threads: int = field(default=0, validator=within(0, 1024))
-    """torch's threads on the CPU; 0: torch's default."""
+    """torch's threads on the CPU; 0: torch's default, at most one per usable core."""
 
 
 @attrs.frozen(kw_only=True)

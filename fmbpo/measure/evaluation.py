@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fmbpo.base.cores import usable_cores
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import EPISODE_STEPS, SimulationError
 from fmbpo.tasks.mt30 import ACTION_WIDTH
@@ -17,9 +18,10 @@ from fmbpo.tasks.vector import Act, EpisodeRunner
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """torch with this number of CPU threads inside the block; 0: unchanged."""
+    """torch with this number of CPU threads inside the block; 0: unchanged, but at most one per
+    usable core."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(count or min(before, usable_cores()))
     try:
         yield
     finally:

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
-import torch
 
 from fmbpo.base.lock import Taken
 from fmbpo.base.metrics import SHOWN
@@ -16,7 +15,7 @@ from fmbpo.config import identifying, origins, resolved
 from fmbpo.config.schema import Experiment, PluginTable
 from fmbpo.hookspecs import Policy, WorldModel
 from fmbpo.measure.cost import parameters
-from fmbpo.measure.evaluation import Evaluator
+from fmbpo.measure.evaluation import Evaluator, threads
 from fmbpo.measure.health import size_health, world_model_health
 from fmbpo.measure.sizes import size_line, size_parity
 from fmbpo.running.blame import Role, reporting
@@ -110,11 +109,10 @@ class Runner:
         for the user's mistakes, ``Interrupted`` on a request to stop, ``Taken`` if the session does
         not wait.
         """
-        if self.experiment.system.threads:
-            torch.set_num_threads(self.experiment.system.threads)
         while True:
             try:
-                return self._run(stop)
+                with threads(self.experiment.system.threads):
+                    return self._run(stop)
             except Taken as other:
                 if not self.session.wait:
                     raise

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from fmbpo.base.worker import SIGNALS
 from fmbpo.runs.outcome import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C, a scheduler's request to end, and the warning that it can send before."""
 SHARE, MOST = 0.05, 120.0
 """The least margin before a time limit: this share of the limit, at most this many seconds."""
 SAFETY = 1.5
@@ -57,22 +56,26 @@ class Stop:
         """Install the handlers and the timer inside the block."""
 
         def ask(number: int, _: FrameType | None) -> None:
-            by_clock = number == signal.SIGALRM
-            if by_clock and self.requested:
+            # The clock is no signal; of a closed terminal, kernel and shell both tell.
+            once = number in (signal.SIGALRM, signal.SIGHUP)
+            if once and self.requested:
                 return
-            again = self._signalled and not by_clock
-            self._signalled |= not by_clock
+            again = self._signalled and not once
+            self._signalled |= not once
+            by_clock = number == signal.SIGALRM
             self.why = self.why or ("time limit" if by_clock else signal.Signals(number).name)
+            first, self.requested = not self.requested, True
             if again or self._at_once:
                 raise Interrupted("stopped at once; everything saved is kept", self.why)
-            if not self.requested:
-                self.requested = True
+            if first:
                 # Not print: the signal may have interrupted one.
                 text = f"{self.why}: stopping after this iteration; once more: at once\n"
                 with suppress(OSError):
                     os.write(2, text.encode())
 
-        previous = {s: signal.signal(s, ask) for s in (*SIGNALS, signal.SIGALRM)}
+        # Under nohup, and in the background, some are ignored, and stay so.
+        heard = [s for s in SIGNALS if signal.getsignal(s) not in (signal.SIG_IGN, None)]
+        previous = {s: signal.signal(s, ask) for s in (*heard, signal.SIGALRM)}
         self._listening = True
         self._set_timer()
         try:

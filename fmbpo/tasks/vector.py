@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fmbpo.base.worker import Worker, answer
 from fmbpo.tasks.env import EPISODE_STEPS, SimulationError, TaskEnv
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
 
 # (observations float32 [R, E, OBS_WIDTH], step) -> actions float32 [R, E, ACTION_WIDTH]
 Act = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
-
-_EXIT_SECONDS = 5.0
-_ORPHAN_CHECK_SECONDS = 5.0
 
 
 class EpisodeRunner:
@@ -37,7 +28,7 @@ class EpisodeRunner:
         if workers < 0:
             raise ValueError(f"workers must be 0 or more, not {workers}")
         self._count = workers
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._inline = EnvBatch()
 
     def __enter__(self) -> EpisodeRunner:
@@ -50,9 +41,7 @@ class EpisodeRunner:
         """End the workers and delete the environments; a later ``run`` starts new ones."""
         workers, self._workers = self._workers, []
         for worker in workers:
-            worker.link.close()
-        for worker in workers:
-            worker.join()
+            worker.close()
         self._inline = EnvBatch()
 
     def run(
@@ -78,10 +67,10 @@ class EpisodeRunner:
             The episodes' returns, float64 [R, E].
 
         Raises:
-            UserError: a task is not one of MT30.
+            UserError: a task is not one of MT30, or a worker ended.
             ValueError: ``steps`` is out of range, or ``act`` returned a wrong shape.
-            SimulationError: an environment failed (the message names task, step and seed) or a
-                worker died. Any exception ends the workers.
+            SimulationError: an environment failed; the message names task, step and seed. Any
+                exception ends the workers.
         """
         if not 0 <= steps <= EPISODE_STEPS:
             raise ValueError(f"steps must be within 0..{EPISODE_STEPS}, not {steps}")
@@ -106,16 +95,16 @@ class EpisodeRunner:
             self.close()  # a worker may be at any point of the exchange
             raise
 
-    def _started(self, episodes: int) -> Sequence[_Worker | EnvBatch]:
+    def _started(self, episodes: int) -> Sequence[Worker | EnvBatch]:
         """The workers for this number of episodes."""
         count = min(self._count, episodes)
         while len(self._workers) < count:
-            self._workers.append(_Worker())
+            self._workers.append(Worker(__name__))
         return self._workers[:count] or [self._inline]
 
 
 def _ask(
-    workers: Sequence[_Worker | EnvBatch], method: str, values: Sequence[Any] | NDArray[Any] | None
+    workers: Sequence[Worker | EnvBatch], method: str, values: Sequence[Any] | NDArray[Any] | None
 ) -> NDArray[Any]:
     """The answers of all workers to ``method`` with their part of the values.
 
@@ -123,58 +112,12 @@ def _ask(
     """
     n = len(workers)
     for w, worker in enumerate(workers):
-        worker.send(method, None if values is None else values[w::n])
+        worker.send((method, None if values is None else values[w::n]))
     answers = [worker.receive() for worker in workers]
     found = np.empty((sum(map(len, answers)), *answers[0].shape[1:]), answers[0].dtype)
-    for w, answer in enumerate(answers):
-        found[w::n] = answer
+    for w, part in enumerate(answers):
+        found[w::n] = part
     return found
-
-
-class _Worker:
-    """A worker process and its socket, with the protocol of `serve`.
-
-    It is a new interpreter, since a ``multiprocessing`` process would import the caller's main
-    module again, and with it torch.
-    """
-
-    def __init__(self) -> None:
-        self.link, theirs = Pipe()
-        command = f"from fmbpo.tasks.vector import serve; serve({theirs.fileno()})"
-        paths = os.pathsep.join(path for path in sys.path if path)
-        with theirs:
-            # Its own session, so that the terminal's Ctrl-C never reaches it, even while it starts.
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", command],
-                env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-
-    def send(self, method: str, argument: Any) -> None:
-        """Send a request without waiting; call ``receive`` once afterwards."""
-        # If the worker has ended, receive() reports the reason.
-        with contextlib.suppress(ConnectionError):
-            self.link.send((method, argument))
-
-    def receive(self) -> NDArray[Any]:
-        """The answer; SimulationError if the worker reported an error or has ended."""
-        try:
-            answer: NDArray[Any] | str = self.link.recv()
-        except (EOFError, ConnectionError):
-            answer = f"an evaluation worker ended unexpectedly (exit status {self.join()})"
-        if isinstance(answer, str):
-            raise SimulationError(answer)
-        return answer
-
-    def join(self) -> int:
-        """Wait for the process, which ends when its socket is closed; return its exit status."""
-        try:
-            return self._process.wait(_EXIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
 
 
 class EnvBatch:
@@ -183,8 +126,9 @@ class EnvBatch:
     def __init__(self) -> None:
         self._pool: dict[str, list[TaskEnv]] = {}
 
-    def send(self, method: str, argument: Any) -> None:
+    def send(self, request: tuple[str, Any]) -> None:
         """Call a method below; ``receive`` returns its result, as for a worker."""
+        method, argument = request
         self._answer: NDArray[Any] = getattr(self, method)(argument)
 
     def receive(self) -> NDArray[Any]:
@@ -227,27 +171,11 @@ class EnvBatch:
 
 
 def serve(descriptor: int) -> None:
-    """Run a worker process: serve the parent at the other end of a socket until it is gone.
+    """Run a worker process; a request is the name of a method of `EnvBatch` and its argument."""
+    batch = EnvBatch()
 
-    The socket is inherited as a file ``descriptor``. The parent sends the name of a method of
-    `EnvBatch` and its argument; the worker answers with the result. A failed worker answers with
-    the error's text, and ends.
-    """
-    # The parent handles Ctrl-C, and signals that a scheduler sends to all processes of a job.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    link, batch, parent = Connection(descriptor), EnvBatch(), os.getppid()
-    with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone
-        while True:
-            # The socket closes with the parent, unless a fork of the parent keeps it open.
-            while not link.poll(_ORPHAN_CHECK_SECONDS):
-                if os.getppid() != parent:
-                    return
-            method, argument = link.recv()
-            try:
-                batch.send(method, argument)
-            except Exception as error:
-                named = isinstance(error, SimulationError)
-                link.send(str(error) if named else f"{type(error).__name__}: {error}")
-                return
-            link.send(batch.receive())
+    def reply(request: tuple[str, Any]) -> NDArray[Any]:
+        batch.send(request)
+        return batch.receive()
+
+    answer(descriptor, reply)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from pathlib import Path
 
 import torch
 
+from fmbpo.base.cores import usable_cores
 from fmbpo.errors import UserError
 
 
@@ -38,5 +38,5 @@ def hardware(device: torch.device) -> str:
         text = ""
     model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
     name = model[1].strip() if model else platform.processor() or platform.machine()
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return f"{name}, {cores} core{'s' if cores > 1 else ''}"

@@ -280,14 +280,13 @@ if __name__ == "__main__":
 
 
 def workers_in(folder: Path) -> list[int]:
-    """Processes of a pool that work there."""
+    """Workers there."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if os.readlink(process / "cwd") != str(folder):
                 continue
-            # Beside the workers there is one that looks after what they share.
-            if b"--multiprocessing-fork" in (process / "cmdline").read_bytes():
+            if b"import serve" in (process / "cmdline").read_bytes():
                 found.append(int(process.name))
         except OSError:
             continue
@@ -313,7 +312,7 @@ def test_workers_end_with_the_collection(tmp_path: Path, by: str) -> None:
         os.kill(workers_in(tmp_path)[0], 9)
     _, said = process.communicate(timeout=60)
     assert process.returncode == (75 if by == "SIGTERM" else 2)
-    assert ("the same command continues" if by == "SIGTERM" else "fewer --workers") in said
+    assert ("the same command continues" if by == "SIGTERM" else "use fewer workers") in said
     assert "Traceback" not in said
     assert "leaked" not in said
     assert workers_in(tmp_path) == []

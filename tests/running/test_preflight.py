@@ -262,6 +262,19 @@ def test_a_long_run_is_tried_and_its_results_are_the_same(command, monkeypatch, 
     assert found[0] == found[1]
 
 
+def test_check_starts_a_worker(command, whole_episodes, tmp_path, monkeypatch):
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "dm_control.py").write_text("raise ImportError('libGL is missing')")
+    monkeypatch.syspath_prepend(str(place))
+    status, rows, said = command(POLICY)
+    assert status == 2
+    (row,) = failed(rows).values()
+    assert row["detail"].endswith("(exit status 1): ImportError: libGL is missing")
+    assert "learning rate" not in said
+    assert "Traceback" not in said
+
+
 def test_generators_and_threads_are_left_alone(repository, small_store, tiny_policy, tmp_path):
     e = load_experiment(
         repository / "experiments" / f"{POLICY}.toml",

@@ -1,14 +1,19 @@
 """What a run takes: the counts on shapes against the real updates, the disk against real files."""
 
+import os
+
 import attrs
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
-from fmbpo.base import free_memory
+from fmbpo import cli
+from fmbpo.base import control_groups, free_memory
+from fmbpo.base.cores import usable_cores
 from fmbpo.base.text import bytes_text
 from fmbpo.config import load_experiment
+from fmbpo.config.schema import EvaluationConfig
 from fmbpo.data.store import open_store
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import threads
@@ -18,6 +23,7 @@ from fmbpo.running.preflight.remaining import policies_part, pretraining_part
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
 from fmbpo.training.dataset import load_dataset
+from fmbpo.training.device import hardware
 from fmbpo.training.networks import build_world_model
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
@@ -150,8 +156,8 @@ def machine(tmp_path, monkeypatch):
     (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable:    8000000 kB\n")
     (tmp_path / "own").write_text("0::/job/step\n")
     monkeypatch.setattr(free_memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(free_memory, "OWN_CGROUP", tmp_path / "own")
-    monkeypatch.setattr(free_memory, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(control_groups, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(control_groups, "CGROUPS", tmp_path / "groups")
 
     def group(path, limit, used, cached=0):
         folder = tmp_path / "groups" / path
@@ -176,6 +182,41 @@ def test_free_memory_is_the_least_that_the_machine_and_its_groups_leave(machine,
     (tmp_path / "meminfo").unlink()
     (tmp_path / "own").unlink()
     assert free_memory.host_free() is None
+
+
+def test_the_usable_cores_are_the_fewest_that_anything_allows(machine, tmp_path, monkeypatch):
+    def write(path, text):
+        (tmp_path / "groups" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / path).write_text(text)
+
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert usable_cores() == 64
+    write("job/step/cpu.max", "max 100000\n")
+    assert usable_cores() == 64
+    write("job/cpu.max", "1250000 100000\n")
+    assert usable_cores() == 12
+    (tmp_path / "own").write_text("5:cpu,cpuacct:/pod/box\n4:memory:/x\n0::/job/step\n")
+    write("cpu/pod/box/cpu.cfs_quota_us", "-1\n")
+    write("cpu/pod/box/cpu.cfs_period_us", "100000\n")
+    assert usable_cores() == 12
+    write("cpu/cpu.cfs_quota_us", "800000\n")  # of a container, which sees no more than this
+    write("cpu/cpu.cfs_period_us", "100000\n")
+    assert usable_cores() == 8
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "6")
+    assert usable_cores() == 6
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
+    assert (usable_cores(), EvaluationConfig().processes) == (3, 3)
+    assert EvaluationConfig(workers=9).processes == 9
+    assert cli.parser().parse_args(["data", "collect", "--out", "x"]).workers == 3
+    assert hardware(CPU).endswith(", 3 cores")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "many")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {7})
+    assert usable_cores() == 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {6, 7})
+    write("job/step/cpu.max", "50000 100000\n")
+    assert usable_cores() == 1
 
 
 def test_the_need_of_host_and_device(load):
@@ -268,6 +309,16 @@ def test_threads_are_put_back():
     with threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+def test_threads_are_no_more_than_the_usable_cores_unless_asked_for(monkeypatch):
+    monkeypatch.setattr("fmbpo.measure.evaluation.usable_cores", lambda: 2)
+    with threads(3):
+        assert torch.get_num_threads() == 3
+        with threads(0):
+            assert torch.get_num_threads() == 2
+    with threads(1), threads(0):
+        assert torch.get_num_threads() == 1
 
 
 @pytest.mark.gpu

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import fmbpo
+from fmbpo.base import worker
 from fmbpo.errors import UserError
 from fmbpo.tasks.env import SimulationError, TaskEnv
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH
@@ -104,17 +106,69 @@ def _interrupted(obs: NDArray[np.float32], t: int) -> NDArray[np.float32]:
 def test_a_killed_worker_is_reported() -> None:
     with EpisodeRunner(2) as runner:
         runner.run(act, TASKS, SEEDS, 1)
-        workers = [worker._process for worker in runner._workers]
+        workers = [one._process for one in runner._workers]
 
         def kill(obs: NDArray[np.float32], t: int) -> NDArray[np.float32]:
             if t == 1:
                 workers[1].kill()
             return act(obs, t)
 
-        with pytest.raises(SimulationError, match=r"ended unexpectedly \(exit status -9\)"):
+        with pytest.raises(UserError, match=r"ended unexpectedly \(exit status -9\)\n.*memory"):
             runner.run(kill, TASKS, SEEDS, STEPS)
         assert workers[0].poll() is not None
         assert runner.run(act, TASKS, SEEDS, 1).shape == (5, 3)
+
+
+def spoilt(folder: Path, *names: str) -> Path:
+    """A folder of modules that cannot be imported."""
+    for name in names:
+        (folder / f"{name}.py").write_text("raise ImportError('the wrong one')")
+    return folder
+
+
+@pytest.mark.parametrize("first", ["", "{here}", "/elsewhere"])
+def test_workers_take_nothing_from_the_working_directory(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(spoilt(tmp_path, "random", "signal", "dm_control", "fmbpo"))
+    ours = [first.format(here=tmp_path), *filter(None, sys.path)]
+    monkeypatch.setattr(sys, "path", ours)  # as of `python -c`, of `python -m`, of a command
+    with EpisodeRunner(1) as runner:
+        assert runner.run(act, TASKS[2:3], SEEDS[:1], 2).shape == (1, 1)
+
+
+def test_workers_find_what_this_process_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Path(fmbpo.__file__).parents[1]
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(home), ""])
+    monkeypatch.chdir(tmp_path)
+    assert worker._search_path() == str(home)
+    monkeypatch.chdir(home)
+    assert worker._search_path() == f"{tmp_path}{os.pathsep}{home}"
+    sys.path[0] = str(home)  # `python -m fmbpo.cli` in a clone that is not installed
+    assert worker._search_path() == f"{home}{os.pathsep}{home}"
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert worker._search_path() == f"{home}{os.pathsep}{home}"
+
+
+def test_a_worker_that_cannot_start_tells_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(spoilt(tmp_path, "dm_control")))
+    with EpisodeRunner(1) as runner, pytest.raises(UserError) as caught:
+        runner.run(act, TASKS, SEEDS, 1)
+    assert str(caught.value).splitlines() == [
+        "a process that simulates ended unexpectedly (exit status 1): ImportError: the wrong one",
+        "  -> mend the cause; if memory ran short, use fewer workers; finished work is kept",
+    ]
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: os.open("/no such", os.O_RDONLY))
+    with EpisodeRunner(1) as runner, pytest.raises(UserError, match=r"cannot be started.*No such"):
+        runner.run(act, TASKS, SEEDS, 1)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(worker.SIGNALS)
 
 
 _PARENT = """
@@ -146,7 +200,7 @@ def _alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_workers_outlive_an_interrupt_but_not_their_parent() -> None:
+def test_workers_outlive_signals_but_not_their_parent() -> None:
     def start() -> tuple[subprocess.Popen[str], list[int]]:
         process = subprocess.Popen(
             [sys.executable, "-c", _PARENT], stdout=subprocess.PIPE, text=True
@@ -156,8 +210,10 @@ def test_workers_outlive_an_interrupt_but_not_their_parent() -> None:
 
     process, workers = start()
     with process:
-        for pid in [*workers, process.pid]:
-            os.kill(pid, signal.SIGINT)
+        for pid in workers:
+            for number in worker.SIGNALS:
+                os.kill(pid, number)
+        os.kill(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=300)
     assert output.splitlines() == ["interrupted", "(1, 3)"]
 

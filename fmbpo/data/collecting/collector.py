@@ -8,14 +8,10 @@ task and number, so the result does not depend on the number of workers.
 from __future__ import annotations
 
 import importlib.metadata
-import multiprocessing
-import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from contextlib import ExitStack
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,7 @@ from attrs import asdict, evolve, frozen
 import fmbpo
 from fmbpo.base.files import check_disk, disk_errors
 from fmbpo.base.lock import only_writer
+from fmbpo.base.worker import Worker, answer
 from fmbpo.data.collecting.episode import TrainedPolicies, collect_episode
 from fmbpo.data.collecting.parts import Parts
 from fmbpo.data.collecting.planner_tasks import plan_task
@@ -199,36 +196,32 @@ def _do(request: Request, parts: Parts, job: Job) -> None:
     parts.write(parts.file(task, episode, behaviour.name), rows)
 
 
+def serve(descriptor: int) -> None:
+    """Run a worker process; a request holds the arguments of `_do`."""
+    answer(descriptor, lambda request: _do(*request))
+
+
 def _run(request: Request, parts: Parts, jobs: Sequence[Job], workers: int) -> Iterator[None]:
-    do = partial(_do, request, parts)
     if workers == 1 or len(jobs) < 2:
-        yield from map(do, jobs)
+        for job in jobs:
+            _do(request, parts, job)
+            yield
         return
-    # Spawn, since a fork would copy the threads of numerical libraries; one thread per process,
-    # since the processes already use all cores.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _leave_signals)
-    try:
-        for future in as_completed([pool.submit(do, job) for job in jobs]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process died, perhaps for lack of memory; finished episodes are kept",
-            where="collecting",
-            remedy="run the same command again with fewer --workers",
-        ) from error
-    finally:
-        # Kill at once: half an episode is of no use.
-        for child in multiprocessing.active_children():
-            child.kill()
-        pool.shutdown(cancel_futures=True)
-
-
-def _leave_signals() -> None:
-    """Ignore signals that a scheduler sends to all processes of a job; the parent handles them."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    left = iter(jobs)
+    with ExitStack() as stack:  # kills them: half an episode is of no use
+        pool = [stack.enter_context(Worker(__name__)) for _ in range(min(workers, len(jobs)))]
+        for worker, job in zip(pool, left, strict=False):
+            worker.send((request, parts, job))
+        busy = list(pool)
+        while busy:
+            ready = wait([worker.link for worker in busy])
+            for worker in [one for one in busy if one.link in ready]:
+                yield worker.receive()
+                next_job = next(left, None)
+                if next_job is None:
+                    busy.remove(worker)
+                else:
+                    worker.send((request, parts, next_job))
 
 
 def _assemble(writer: StoreWriter, order: Order, parts: Parts) -> dict[str, dict[str, list[float]]]:

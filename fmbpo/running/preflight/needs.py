@@ -136,7 +136,7 @@ class Needs:
         roles += [Role("policy", e.policy)] if e.policy else []
 
         def trials() -> None:
-            with reporting(self.traceback, *roles), EpisodeRunner(0) as runner:
+            with reporting(self.traceback, *roles), EpisodeRunner(1) as runner:
                 for subject, done in try_plugins(one.context, one.tasks, runner, self.traceback):
                     self.rows.ok(cell, subject, done)
                 for part in parts or ():

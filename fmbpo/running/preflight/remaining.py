@@ -12,12 +12,12 @@ Only one checkpoint is written at a time, so the second copy counts once, for th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import attrs
 
+from fmbpo.base.cores import usable_cores
 from fmbpo.config import Frozen
 from fmbpo.config.schema import Experiment
 from fmbpo.running.preflight.duration import Pace
@@ -62,7 +62,7 @@ class Part:
 
     def seconds(self, pace: Pace, workers: int) -> float:
         """Expected duration, if ``workers`` processes simulate."""
-        busy = max(min(workers, os.cpu_count() or 1), 1)
+        busy = max(min(workers, usable_cores()), 1)
         simulated = EPISODE_STEPS * pace.step * self.episodes / busy
         return self.updates * pace.update + self.validations * pace.validation + simulated
 
