@@ -90,8 +90,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
     with stop.ends_at_once():  # there is nothing to save yet
-        from fmbpo.report.closing_table import print_run, print_study
-        from fmbpo.report.run_pictures import draw_missing
+        from fmbpo.reporting.closing_table import print_run, print_study
+        from fmbpo.reporting.run_pictures import draw_missing
         from fmbpo.running.preflight import preflight
         from fmbpo.running.run import Runner, Session
         from fmbpo.running.study import StudyRunner

@@ -62,7 +62,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from fmbpo.report.status_table import WIDTH, markdown, print_status
+    from fmbpo.reporting.status_table import WIDTH, markdown, print_status
     from fmbpo.runs.status import scan
 
     entries = scan(arguments.runs)
@@ -117,7 +117,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _write(arguments: argparse.Namespace) -> None:
     from fmbpo.compare.guard import compare
     from fmbpo.compare.reading import records_of
-    from fmbpo.report.pages import check_place, write_report
+    from fmbpo.reporting.pages import check_place, write_report
 
     check_place(arguments.out)  # fails before the work, not after it
     folders = [folder for one in arguments.runs_of for folder in _folders(one, arguments.runs)]
