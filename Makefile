@@ -48,12 +48,12 @@ clean: ## Remove the environment and the caches; runs/ stays
 # One pip command, so that the bound on torch in pyproject.toml holds for everything that is
 # installed. The command repeats the bound, which makes pip resolve torch first.
 $(STAMP): $(PROJECTS)
-	@python=""; candidates="$(or $(PYTHON),python3.11 python3 python3.12 python3.13 python)"; \
+	@python=""; candidates="$(or $(PYTHON),python3.11 python3.12 python3 python)"; \
 	for name in $$candidates; do \
-	  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  if "$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then \
 	    python="$$name"; break; fi; done; \
 	if [ -z "$$python" ]; then \
-	  echo "fmbpo needs Python 3.11 or newer; none of these is: $$candidates" >&2; \
+	  echo "fmbpo needs Python 3.11 or 3.12 (labmaze, which dm_control needs, has no newer wheel); none of these is: $$candidates" >&2; \
 	  echo "Install it, or give its path: make PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
 	echo "Making $(VENV) with $$("$$python" --version) (about two minutes, 2 GB)"; \
 	"$$python" -m venv $(VENV) \

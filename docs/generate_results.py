@@ -10,8 +10,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from fmbpo.report.closing_table import is_above
-from fmbpo.report.interval import sample, t_interval
+from fmbpo.reporting.closing_table import is_above
+from fmbpo.reporting.interval import sample, t_interval
 from fmbpo.runs.summary import Summary, TaskResult
 
 README = Path(__file__).parent.parent / "README.md"

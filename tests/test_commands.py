@@ -11,10 +11,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 from tdmpc2_files import arrays, save
 
 from fmbpo.cli import main, parser
 from fmbpo.config import load_experiment
+from fmbpo.config.catalogue import find
 from fmbpo.config.study_file import is_study, load_study
 
 REPOSITORY = Path(__file__).parent.parent
@@ -78,7 +80,7 @@ def run(clone, small_store, tiny, tiny_policy, offer_project):
     def run(words):
         match words:
             case ["fmbpo", "run" | "check", file, *_] if Path(file).stem.startswith(BY_CATALOGUE):
-                assert is_study(Path(file))  # test_catalogue.py runs it to its end
+                assert is_study(find(file))  # test_catalogue.py runs it to its end
             case ["fmbpo", "run" | "check" as command, file, *options]:
                 check_experiment(command, file, options, small_store, tiny, tiny_policy)
             case ["fmbpo", "data", "info" | "verify", path]:
@@ -154,7 +156,7 @@ def run_other(words):
             if main([*words[1:], "--steps", "2", "--size", "32x32"]):
                 pytest.skip("no OpenGL library: apt-get install libegl1 or libosmesa6")
             assert list(Path().glob("*.mp4"))
-        case ["fmbpo", "plugins" | "config" | "compare" | "tasks", *_]:
+        case ["fmbpo", "plugins" | "config" | "compare" | "tasks" | "experiments", *_]:
             assert main(words[1:]) == 0
         case ["pytest", *rest]:
             call(sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", *rest)
@@ -176,15 +178,15 @@ def call(*words):
 def check_experiment(command, file, options, store, tiny, tiny_policy):
     """As written the file composes; made small, it runs to its end."""
     overrides = [value for key, value in itertools.pairwise(options) if key == "-o"]
-    load = load_study if is_study(Path(file)) else load_experiment
-    found = load(Path(file), scale="laptop", overrides=overrides, data="embedded")
+    load = load_study if is_study(find(file)) else load_experiment
+    found = load(file, scale="laptop", overrides=overrides, data="embedded")
     small = tiny if getattr(found, "kind", "") == "pretrain" else tiny_policy
     changes = [word for override in small for word in ("-o", override)]
     extra = [*changes, "--data", str(store), "--scale", "laptop"]
     assert main([command, file, *options, *extra]) == 0
     if command == "run":
         runs = Path(options[options.index("--runs") + 1] if "--runs" in options else "runs")
-        results = "study.json" if is_study(Path(file)) else "summary.json"
+        results = "study.json" if is_study(find(file)) else "summary.json"
         assert list(runs.glob(f"{found.name}__*/{results}"))
 
 
@@ -225,6 +227,27 @@ def check_make(target):
     again = make(f"VENV={environment}", target)
     assert work in again
     assert "pip" not in again
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("version", [(3, 10), (3, 11), (3, 12), (3, 13)])
+def test_make_takes_the_pythons_that_the_project_does(version, tmp_path):
+    """By a program that says that it is Python of this version, and cannot make environments."""
+    program = tmp_path / "python"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.version_info = {version}\n"
+        "if sys.argv[1] == '-c':\n    exec(sys.argv[2])\n"
+        f"print('Python', *sys.version_info)\nsys.exit(sys.argv[1] == '-m')\n"
+    )
+    program.chmod(0o755)
+    words = ["make", "-s", f"PYTHON={program}", f"VENV={tmp_path / 'env'}", "test"]
+    ended = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    admitted = ".".join(map(str, version)) in SpecifierSet(project["requires-python"])
+    assert ended.returncode == 2
+    said = "venv failed" if admitted else f"needs Python 3.11 or 3.12 .*: {program}\n"
+    assert re.search(said, ended.stderr), ended.stderr
+    assert admitted == (version in ((3, 11), (3, 12)))
 
 
 def project_name(folder):

@@ -109,7 +109,7 @@ def test_an_older_name_in_a_report(repository, imported, tmp_path, capsys):
     # A folder is what its name says, whatever files stand beside it.
     (tmp_path / "mine.toml").write_text('aliases = ["nowhere"]')
     assert main(["report", "nowhere", "--out", "other"]) == 2
-    assert "nowhere: there is no such folder" in capsys.readouterr().err
+    assert "no such path, and no experiment of this name: 'nowhere'" in capsys.readouterr().err
 
 
 def test_where_it_goes_is_looked_at_first(imported, tmp_path, capsys):

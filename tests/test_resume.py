@@ -51,7 +51,7 @@ MORE = [
 
 FORKS = """
 import os, random, signal, sys, time
-import fmbpo.running.run, fmbpo.report.closing_table
+import fmbpo.running.run, fmbpo.reporting.closing_table
 from fmbpo.cli import main
 
 rng, kills, arguments = random.Random(0), int(sys.argv[1]), sys.argv[2:]

@@ -13,7 +13,7 @@ from fmbpo.cli import main
 from fmbpo.cli.arguments import duration
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
-from fmbpo.report import run_pictures
+from fmbpo.reporting import run_pictures
 from fmbpo.running.stop import Stop
 from fmbpo.runs.outcome import Interrupted
 from fmbpo.runs.status import scan

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from fmbpo.cli import main
-from fmbpo.report.status_table import WIDTH, markdown, print_status
+from fmbpo.reporting.status_table import WIDTH, markdown, print_status
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.outcome import Interrupted
 from fmbpo.runs.status import Entry

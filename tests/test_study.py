@@ -10,7 +10,7 @@ import pytest
 
 from fmbpo.base.metrics import read_metrics
 from fmbpo.cli import main
-from fmbpo.report import run_pictures
+from fmbpo.reporting import run_pictures
 from fmbpo.running.study import twins
 from fmbpo.runs.summary import SeedResult, TaskResult
 

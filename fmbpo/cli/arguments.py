@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -46,9 +47,10 @@ def add_group(commands: Commands, name: str, text: str) -> Commands:
 
 
 def experiment_arguments(parser: argparse.ArgumentParser) -> None:
-    """FILE, ``--scale``, ``--data`` and ``-o``."""
-    parser.add_argument("experiment", type=experiment_file, metavar="FILE",
-                        help="the TOML file of an experiment or a study")  # fmt: skip
+    """FILE|NAME, ``--scale``, ``--data`` and ``-o``."""
+    parser.add_argument("experiment", type=experiment_file, metavar="FILE|NAME",
+                        help="the TOML file of an experiment or a study, or the name of one that "
+                        "`fmbpo experiments` lists")  # fmt: skip
     parser.add_argument("--scale", metavar="NAME",
                         help='"paper", or a scale that the file defines, such as "laptop" '
                         "(default: paper if a data set is configured, else laptop)")  # fmt: skip
@@ -83,17 +85,19 @@ def json_argument(parser: argparse._ActionsContainer, what: str) -> None:
 
 
 def experiment_file(text: str) -> Path:
-    """The path; for a missing TOML file, the file beside it that has its name as an alias."""
-    path = path_of(text)
-    if path.suffix != ".toml" or path.exists() or not path.parent.is_dir():
-        return path
-    from fmbpo.config.load import of_alias
+    """The file that a person names, by its path or by a name of the catalogue."""
+    from fmbpo.config.catalogue import find
 
-    found = of_alias(path)
-    if found is None:
-        return path
-    say(f"{path.stem} is an older name of {found}")
+    found = find(text)
+    if found.stem != Path(text).stem and found.is_file():
+        say(f"{Path(text).stem} is an older name of {found}")
     return found
+
+
+def experiment_or_folder(text: str) -> Path:
+    """A folder, if there is one; else ``experiment_file``."""
+    path = path_of(text)
+    return path if os.path.isdir(path) else experiment_file(text)
 
 
 def loading(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,16 +1,19 @@
-"""``run``, ``check``, ``compare``, ``config``: commands about experiment files."""
+"""``run``, ``check``, ``experiments``, ``compare``, ``config``: commands about experiments."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import json
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
+import attrs
+
+from fmbpo.base.files import path_of
 from fmbpo.cli.arguments import (
     Commands,
     add,
@@ -57,10 +60,19 @@ def add_commands(commands: Commands) -> None:
     versions_argument(check)
     json_argument(check, "the checks")
 
+    text = "list the experiments that come with fmbpo, or copy one"
+    catalogue = add_query(commands, "experiments", text, _experiments)
+    json_argument(catalogue, "the list")
+    kinds = catalogue.add_subparsers(metavar="[COMMAND]")
+    copy = add(kinds, "copy", "copy one, with all that it extends, to edit it", _copy)
+    copy.add_argument("name", help="its name, or an older one")
+    copy.add_argument("--out", type=path_of, default=Path("experiments"), metavar="DIR",
+                      help="the folder to write to (default: experiments)")  # fmt: skip
+
     compare = add_query(commands, "compare", "print the differences between experiments; fail if "
                         "one is undeclared", _compare)  # fmt: skip
-    compare.add_argument("experiments", type=experiment_file, nargs="+", metavar="FILE",
-                         help="two or more TOML files of experiments")  # fmt: skip
+    compare.add_argument("experiments", type=experiment_file, nargs="+", metavar="FILE|NAME",
+                         help="two or more experiments")  # fmt: skip
     compare.add_argument("--scale", default="paper", metavar="NAME",
                          help="the scale to compare at (default: paper)")  # fmt: skip
     compare.add_argument("--factor", action="append", metavar="NAME",
@@ -90,68 +102,49 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
     with stop.ends_at_once():  # there is nothing to save yet
-        from fmbpo.report.closing_table import print_run, print_study
-        from fmbpo.report.run_pictures import draw_missing
-        from fmbpo.running.preflight import preflight
-        from fmbpo.running.run import Runner, Session
-        from fmbpo.running.study import StudyRunner
+        from fmbpo.library import run
+        from fmbpo.reporting.closing_table import print_run, print_study
+        from fmbpo.running.study import StudyResult
 
-        root, draw = arguments.runs, functools.partial(draw_missing, say=say)
-        study, cells = _load(arguments)
-        accept = arguments.accept_plugin_versions
-        before = preflight(cells, root, thorough=False, traceback=root, accept_versions=accept)
-        if any(row.status != "ok" for row in before.rows):
-            before.print(sys.stderr)
-        before.raise_failures()
-        say(before.line)
-        session = Session(
-            root=root,
-            say=say,
-            draw=draw,
-            expected=before.seconds,
-            accept_versions=accept,
-            wait=not arguments.no_wait,
-        )
-        if study:
-            runner: StudyRunner | Runner = StudyRunner(study, session, before.loaded)
-        else:
-            runner = Runner(cells[""], session, before.loaded[0][1] if before.loaded else None)
+        experiment = _load(arguments)
+    ended = run(
+        experiment,
+        arguments.runs,
+        accept_versions=arguments.accept_plugin_versions,
+        wait=not arguments.no_wait,
+        say=say,
+        stop=stop,
+    )
     stream = sys.stderr if arguments.json else out
     width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
-    if isinstance(runner, StudyRunner):
-        ended = runner.run(stop)
+    found: dict[str, Any]
+    if isinstance(ended, StudyResult):
         print_study(ended.summaries, ended.findings, stream, width=width)
-        folder = ended.folder
         found = {name: summary.to_json() for name, summary in ended.summaries.items()}
     else:
-        result = runner.run(stop)
-        print_run(result.summary, stream, width=width)
-        folder, found = result.folder, result.summary.to_json()
-    say(f"written to {folder}")
+        print_run(ended.summary, stream, width=width)
+        found = ended.summary.to_json()
+    say(f"written to {ended.folder}")
     if arguments.json:
         print(json.dumps(found), file=out)
     return 0
 
 
-def _load(arguments: argparse.Namespace) -> tuple[Study | None, dict[str, Experiment]]:
-    """The study and its experiments by cell, or None and one experiment under ``""``."""
+def _load(arguments: argparse.Namespace) -> Experiment | Study:
     from fmbpo.config import load_experiment
     from fmbpo.config.study_file import is_study, load_study
 
-    given = loading(arguments)
-    if not is_study(arguments.experiment):
-        return None, {"": load_experiment(**given)}
-    study = load_study(**given)
-    return study, study.cells
+    load = load_study if is_study(arguments.experiment) else load_experiment
+    return load(**loading(arguments))
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from fmbpo.running.preflight import preflight
+    from fmbpo.library import check
 
-    study, cells = _load(arguments)
-    differences = [] if study is None else study.differences
+    experiment = _load(arguments)
+    differences: list[str] = getattr(experiment, "differences", [])
     accept = arguments.accept_plugin_versions
-    found = preflight(cells, arguments.runs, accept_versions=accept)
+    found = check(experiment, arguments.runs, accept_versions=accept)
     if arguments.json:
         rows = [row.to_json() for row in found.rows]
         print(json.dumps({"differences": differences, "checks": rows}, indent=2))
@@ -162,6 +155,35 @@ def _check(arguments: argparse.Namespace) -> int:
     found.raise_failures()
     if not arguments.json:
         print(f"ok: {arguments.experiment} can run")
+    return 0
+
+
+def _experiments(arguments: argparse.Namespace) -> int:
+    from fmbpo.config.catalogue import entries
+
+    if arguments.json:
+        print(json.dumps([attrs.asdict(entry) for entry in entries()], indent=2))
+        return 0
+    from rich import box
+    from rich.table import Table
+
+    from fmbpo.base.text import console
+
+    columns = ("name", "phase", "description", "older names")
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for entry in entries():
+        table.add_row(entry.name, entry.phase, entry.description, ", ".join(entry.aliases))
+    width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
+    console(sys.stdout, width).print(table)
+    return 0
+
+
+def _copy(arguments: argparse.Namespace) -> int:
+    from fmbpo.config.catalogue import copy
+
+    file = copy(arguments.name, arguments.out)
+    print(file)
+    say(f"edit it, then: fmbpo run {file}")
     return 0
 
 

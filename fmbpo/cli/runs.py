@@ -16,7 +16,7 @@ from fmbpo.cli.arguments import (
     add,
     add_group,
     add_query,
-    experiment_file,
+    experiment_or_folder,
     json_argument,
     runs_argument,
     say,
@@ -47,9 +47,9 @@ def add_commands(commands: Commands) -> None:
     runs_argument(importing)
 
     report = add(commands, "report", "compare runs: tables, figures, statistics", _report)
-    report.add_argument("runs_of", type=experiment_file, nargs="+", metavar="FILE|FOLDER",
-                        help="the file of a study or an experiment, or a folder of a study, a run "
-                        "or imported results")  # fmt: skip
+    report.add_argument("runs_of", type=experiment_or_folder, nargs="+", metavar="FILE|NAME|FOLDER",
+                        help="the file or name of a study or an experiment, or a folder of a "
+                        "study, a run or imported results")  # fmt: skip
     report.add_argument("--out", type=path_of, required=True, metavar="DIR",
                         help="the folder to write")  # fmt: skip
     runs_argument(report)
@@ -62,7 +62,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from fmbpo.report.status_table import WIDTH, markdown, print_status
+    from fmbpo.reporting.status_table import WIDTH, markdown, print_status
     from fmbpo.runs.status import scan
 
     entries = scan(arguments.runs)
@@ -115,15 +115,11 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _write(arguments: argparse.Namespace) -> None:
-    from fmbpo.compare.guard import compare
-    from fmbpo.compare.reading import records_of
-    from fmbpo.report.pages import check_place, write_report
+    from fmbpo.library import report
 
-    check_place(arguments.out)  # fails before the work, not after it
-    folders = [folder for one in arguments.runs_of for folder in _folders(one, arguments.runs)]
-    comparison = compare(
-        records_of(folders),
-        name=" and ".join(one.stem.split("__")[0] for one in arguments.runs_of),
+    comparison = report(
+        [folder for one in arguments.runs_of for folder in _folders(one, arguments.runs)],
+        arguments.out,
         mixing=arguments.allow_mixing,
         separate=arguments.separate,
     )
@@ -138,8 +134,7 @@ def _write(arguments: argparse.Namespace) -> None:
             interval = f" [{found.low:.4g}, {found.high:.4g}]" if known else ""
             print(f"  {effect.task or 'all tasks'}: {effect.name}: {effect.verdict}"
                   f" ({found.value:+.4g}{interval})")  # fmt: skip
-    written = write_report(comparison, arguments.out)
-    say(f"written to {arguments.out}: {', '.join(path.name for path in written[:2])}, ...")
+    say(f"written to {arguments.out}: report.html, ...")
 
 
 def _folders(named: Path, root: Path) -> list[Path]:

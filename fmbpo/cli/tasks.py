@@ -19,7 +19,6 @@ from fmbpo.errors import UserError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fmbpo.running.trained_policies import LoadedPolicy
     from fmbpo.tasks.film import ActOnce
 
 _SMALLEST, _LARGEST = 16, 4096
@@ -122,15 +121,10 @@ def _film_run(arguments: argparse.Namespace) -> None:
         )
     for task in tasks:
         policy = load_policy(arguments.policy, task, seed)
-
-        def act(obs: NDArray[Any], policy: LoadedPolicy = policy) -> NDArray[Any]:
-            action: NDArray[Any] = policy.act(obs[None])[0]
-            return action
-
         out = arguments.out or arguments.policy / "videos" / f"{task}__{seed}.mp4"
         initial = policy.evaluation_seed + arguments.episode
         what = f"policy of seed {seed}, episode {arguments.episode}"
-        _film(arguments, task, act, initial, out, what)
+        _film(arguments, task, policy.act, initial, out, what)
 
 
 def _film(

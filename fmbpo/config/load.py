@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from fmbpo.base.structure import (
     structure_class,
 )
 from fmbpo.config import toml
+from fmbpo.config.catalogue import find
 from fmbpo.config.protocols import PROTOCOLS, Protocol
 from fmbpo.config.schema import DEFAULTED_TABLES, POLICY_TABLES, Experiment, PluginTable
 from fmbpo.errors import UserError, UserErrors, did_you_mean
@@ -34,16 +34,6 @@ RESERVED = ("scale_reason", "origin")
 """Fields of ``Experiment`` that a file cannot set."""
 
 
-def of_alias(path: Path) -> Path | None:
-    """The file in the same folder whose ``aliases`` include the name; skips unreadable files."""
-    for file in sorted(path.parent.glob("*.toml")):
-        with contextlib.suppress(UserError):
-            aliases = toml.read(file).tree.get("aliases")
-            if isinstance(aliases, list) and path.stem in aliases:
-                return file
-    return None
-
-
 def load_experiment(
     path: str | Path,
     *,
@@ -51,14 +41,14 @@ def load_experiment(
     overrides: Sequence[str] = (),
     data: str | None = None,
 ) -> Experiment:
-    """Read, merge, structure and check an experiment file.
+    """Read, merge, structure and check an experiment: a file, or a name of the catalogue.
 
     ``scale=None`` chooses ``"paper"`` if a data set is configured (``data``, the environment
     variable ``FMBPO_DATA``, or ``data.path``), else ``"laptop"`` with the embedded data set. Raises
     ``UserErrors`` with every mistake, its file and key path, or ``UserError`` if the file cannot be
     read.
     """
-    path = Path(path)
+    path = find(path)
     document = toml.read(path)
     if document.tree.get("kind") == "study":
         what = "this is a study, not an experiment"

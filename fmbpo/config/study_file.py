@@ -24,6 +24,7 @@ from attrs import field
 
 from fmbpo.base.files import path_of
 from fmbpo.config import toml
+from fmbpo.config.catalogue import find
 from fmbpo.config.factors import differences
 from fmbpo.config.identity import config_hash
 from fmbpo.config.load import PAPER, load_experiment, structured
@@ -92,13 +93,20 @@ def is_study(path: Path) -> bool:
 
 
 def load_study(
-    path: Path, *, scale: str | None = None, overrides: Sequence[str] = (), data: str | None = None
+    path: str | Path,
+    *,
+    scale: str | None = None,
+    overrides: Sequence[str] = (),
+    data: str | None = None,
 ) -> Study:
-    """Read a study and its experiments; scale, overrides and data apply to every cell.
+    """Read a study (a file, or a name of the catalogue) and its experiments.
+
+    Scale, overrides and data apply to every cell.
 
     Raises ``UserErrors`` for mistakes in the file or an experiment, and ``UserError`` if cells
     differ in more than the declared factors.
     """
+    path = find(path)
     document, file = toml.read(path), toml.display(path)
     document.tree.setdefault("name", path.stem)
     config = structured(document.tree, StudyConfig, document.origin, file)

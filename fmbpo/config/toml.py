@@ -39,10 +39,14 @@ _WORD = re.compile(r"[A-Za-z_./~][A-Za-z0-9_./~+:@-]*")
 
 @attrs.define
 class Document:
-    """Merged values: the ``tree`` of tables, and the ``origin`` of each value by its key path."""
+    """Merged values: the ``tree`` of tables, and the ``origin`` of each value by its key path.
+
+    ``files``: those that were read, each behind the files that it extends.
+    """
 
     tree: dict[str, Any] = attrs.field(factory=dict)
     origin: dict[str, str] = attrs.field(factory=dict)
+    files: list[Path] = attrs.field(factory=list)
 
     def lay(self, table: Mapping[str, Any], label: str | Callable[[str], str]) -> None:
         """Lay ``table`` over the tree; ``label``, or its result for a path, is the origin."""
@@ -108,6 +112,7 @@ def _visit(
     for item in extends:
         _visit(folder_of(path) / path_of(item), document, [*chain, real], done, f"{where}: extends")
     done.add(real)
+    document.files.append(path)
     if chain:
         table = {key: value for key, value in table.items() if key not in _OWN_KEYS}
     document.lay(table, label)

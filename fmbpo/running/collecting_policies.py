@@ -8,15 +8,11 @@ from functools import cache
 from pathlib import Path
 
 import attrs
-import numpy as np
-from numpy.typing import NDArray
 
 from fmbpo.data.collecting import Policy
 from fmbpo.errors import UserError, did_you_mean
 from fmbpo.running.trained_policies import TrainedPolicy, trained_policies
 from fmbpo.runs.checkpoint import list_checkpoints, weights_sha256
-from fmbpo.tasks.env import TaskEnv
-from fmbpo.tasks.mt30 import OBS_WIDTH
 
 
 @attrs.frozen
@@ -34,12 +30,7 @@ class RunAgent:
         drawn = int.from_bytes(hashlib.sha256(f"{task}/{episode}".encode()).digest()[:8])
         loaded = _loaded(policies[drawn % len(policies)])
 
-        def act(env: TaskEnv, obs: NDArray[np.float32]) -> NDArray[np.float32]:
-            padded = np.zeros((1, OBS_WIDTH), np.float32)
-            padded[0, : len(obs)] = obs
-            return loaded.act(padded)[0, : env.action_dim]
-
-        return act
+        return lambda _, obs: loaded.act(obs)
 
 
 def run_agent(run: Path, tasks: Sequence[str]) -> RunAgent:

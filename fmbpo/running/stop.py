@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +33,7 @@ class Stop:
     def __init__(self, deadline: float | None = None) -> None:
         """``deadline``: the time by which the process must end, on the ``time.monotonic`` clock."""
         self.requested = False
+        """Whether to save and stop; another thread may set it."""
         self.deadline = deadline
         self.why = ""
         """The origin of the request: the signal's name, or "time limit"."""
@@ -50,10 +52,19 @@ class Stop:
         if seconds > self._longest.get(what, 0.0):
             self._longest[what] = seconds
             self._set_timer()
+        if self.deadline is not None and not self._listening:
+            late = time.monotonic() > self.deadline - self.margin
+            self.requested, self.why = self.requested or late, self.why or late * "time limit"
 
     @contextmanager
     def listening(self) -> Iterator[Stop]:
-        """Install the handlers and the timer inside the block."""
+        """Install the handlers and the timer inside the block, if this is the main thread.
+
+        Python gives signals to no other thread. There, ``took`` watches the time limit.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
 
         def ask(number: int, _: FrameType | None) -> None:
             # The clock is no signal; of a closed terminal, kernel and shell both tell.

@@ -9,9 +9,10 @@ from typing import Any
 import attrs
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from fmbpo.base.files import path_of
 from fmbpo.config import from_resolved
 from fmbpo.config.schema import Experiment
 from fmbpo.data.sampler import action_masks
@@ -24,7 +25,7 @@ from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, weights_sh
 from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
 from fmbpo.runs.plan import STUDY
 from fmbpo.runs.summary import Summary
-from fmbpo.tasks.mt30 import ACTION_WIDTH, task_info
+from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, TaskInfo, task_info
 from fmbpo.training.cells import Cell, stages
 from fmbpo.training.initial_model import load_world_model
 from fmbpo.training.networks import CellNetworks, build_world_model
@@ -58,12 +59,27 @@ class LoadedPolicy:
     """
 
     _actors: Actors
+    task: TaskInfo
     evaluation_seed: int
 
-    def act(self, obs_EO: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Actions ``[E, ACTION_WIDTH]`` for observations ``[E, OBS_WIDTH]`` padded with zeros."""
-        actions: NDArray[np.float32] = self._actors.act(obs_EO[None])[0]
-        return actions
+    def act(self, obs: ArrayLike) -> NDArray[np.float32]:
+        """Actions ``[..., action_dim]`` for observations ``[..., obs_dim]`` of the task.
+
+        For observations padded with zeros, ``[..., OBS_WIDTH]``, they are ``[..., ACTION_WIDTH]``.
+
+        Raises:
+            UserError: the observations have another width.
+        """
+        given = np.asarray(obs, np.float32)
+        width = given.shape[-1] if given.ndim else 0
+        if width not in (self.task.obs_dim, OBS_WIDTH):
+            what = f"an observation has {self.task.obs_dim} numbers, not {width}"
+            raise UserError(what, where=self.task.name, remedy="give observations of this task")
+        padded = np.zeros((1, given.size // width, OBS_WIDTH), np.float32)
+        padded[0, :, :width] = given.reshape(-1, width)
+        action_dim = self.task.action_dim if width == self.task.obs_dim else ACTION_WIDTH
+        actions: NDArray[np.float32] = self._actors.act(padded)[0, :, :action_dim]
+        return actions.reshape(*given.shape[:-1], action_dim)
 
 
 def trained_policies(run: Path) -> list[TrainedPolicy]:
@@ -80,7 +96,7 @@ def trained_policies(run: Path) -> list[TrainedPolicy]:
     ]
 
 
-def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
+def load_policy(run: str | Path, task: str, seed: int) -> LoadedPolicy:
     """The policy that a run trained for ``task`` with ``seed``, as in its final evaluation.
 
     A frozen world model is read from the checkpoint that the summary names (or from the folder next
@@ -90,6 +106,7 @@ def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
         UserError: as ``trained_policies``; also if the run does not have the task or seed, the
             world model is missing or different, or a plugin or its version is not installed.
     """
+    run = path_of(str(run))
     summary, e, config = _finished(run)
     tables = e.of_policies
     cell = _cell(summary, task, seed, run)
@@ -102,9 +119,9 @@ def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
     world_model = _world_model(run, summary, e, config)
     policy = CellNetworks(tables.policy, tables.critic, world_model, _CPU).policy(cell)
     tables.policy.component.freeze(policy)
-    index = task_info(cell.task).index
+    info = task_info(cell.task)
     masked = tables.conventions.action_mask
-    mask_A = action_masks()[index] if masked else torch.ones(ACTION_WIDTH)
+    mask_A = action_masks()[info.index] if masked else torch.ones(ACTION_WIDTH)
 
     def own(name: str, module: Module) -> dict[str, Tensor]:
         """Copies of the cell's parameters ``[1, ...]``; none if the module's own are used."""
@@ -123,10 +140,10 @@ def load_policy(run: Path, task: str, seed: int) -> LoadedPolicy:
         Pair(world_model, e.world_model.component, policy, tables.policy.component),
         own("policy", policy),
         own("world_model", world_model),
-        torch.tensor([index]),
+        torch.tensor([info.index]),
         mask_A[None],
     )
-    return LoadedPolicy(actors, e.evaluation.seed)
+    return LoadedPolicy(actors, info, e.evaluation.seed)
 
 
 def _finished(run: Path) -> tuple[Summary, Experiment, Mapping[str, Any]]:
@@ -155,7 +172,7 @@ def _cell(summary: Summary, task: str, seed: int, run: Path) -> Cell:
     name = task_info(task).name
     seeds = summary.tasks[name].seeds if name in summary.tasks else {}
     if str(seed) in seeds:
-        return Cell(name, seed)
+        return Cell(name, int(seed))
     what = f"the run has no policy for task {name!r}{f' with seed {seed}' if seeds else ''}"
     remedy = f"choose among {', '.join(seeds)}" if seeds else did_you_mean(name, summary.tasks)
     raise UserError(what, where=str(run), remedy=remedy)

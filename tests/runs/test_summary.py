@@ -132,7 +132,7 @@ def test_versions_import_nothing():
 import sys
 from fmbpo.runs.summary import versions
 import fmbpo.runs.folder, fmbpo.runs.checkpoint, fmbpo.runs.sinks, fmbpo.runs.progress
-import fmbpo.report.closing_table, fmbpo.report.curves
+import fmbpo.reporting.closing_table, fmbpo.reporting.curves
 found = versions()
 assert list(found) == ["fmbpo", "torch", "numpy", "mujoco", "dm_control", "python"], found
 assert all(text[0].isdigit() for text in found.values()), found

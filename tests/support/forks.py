@@ -19,7 +19,7 @@ from pathlib import Path
 from small_pictures import small
 
 from fmbpo.cli import main
-from fmbpo.report import curves
+from fmbpo.reporting import curves
 from fmbpo.running import run
 from fmbpo.tasks.vector import EpisodeRunner
 
@@ -29,8 +29,8 @@ IMPORTS = (
     "fmbpo.running.preflight",
     "fmbpo.running.study",
     "fmbpo.interop.checkpoints",
-    "fmbpo.report.pages",
-    "fmbpo.report.closing_table",
+    "fmbpo.reporting.pages",
+    "fmbpo.reporting.closing_table",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     "matplotlib.figure",
@@ -41,7 +41,7 @@ STEPS = 40
 """Of an episode. Its length, and which process steps it, changes nothing about what is saved."""
 WHERE = {
     "fmbpo.interop.checkpoints": "import",
-    "fmbpo.report.pages.write": "report",
+    "fmbpo.reporting.pages.write": "report",
     "fmbpo.cli.runs": "report",
     "fmbpo.runs.heartbeat": "heartbeat",
     "fmbpo.runs.checkpoint": "checkpoint",

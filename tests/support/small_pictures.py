@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fmbpo.base.files import replace_file
-from fmbpo.report import curves
+from fmbpo.reporting import curves
 
 real = curves.draw
 _file = io.BytesIO()

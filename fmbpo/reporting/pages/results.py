@@ -18,8 +18,8 @@ from fmbpo.compare.comparison import (
     Score,
     Section,
 )
-from fmbpo.report.pages import figures
-from fmbpo.report.pages.content import (
+from fmbpo.reporting.pages import figures
+from fmbpo.reporting.pages.content import (
     LEVEL,
     Block,
     Column,

@@ -2,8 +2,8 @@ import io
 
 import pytest
 
-from fmbpo.report.closing_table import is_above, mean_over_tasks, print_run
-from fmbpo.report.interval import above, basis, sample, t_interval
+from fmbpo.reporting.closing_table import is_above, mean_over_tasks, print_run
+from fmbpo.reporting.interval import above, basis, sample, t_interval
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, WorldModelPart
 

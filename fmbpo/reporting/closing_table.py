@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, TextIO
 
 from fmbpo.base import metrics
 from fmbpo.base.text import NONE, console
-from fmbpo.report.interval import Interval, above, interval_note, planned_sample, sample, t_interval
+from fmbpo.reporting.interval import (
+    Interval,
+    above,
+    interval_note,
+    planned_sample,
+    sample,
+    t_interval,
+)
 from fmbpo.runs.findings import Finding, by_gate
 from fmbpo.runs.summary import Summary, TaskResult
 
@@ -23,7 +30,7 @@ _COSTS = ("training, PFLOP", "training, seconds", "mean return per PFLOP", "mean
 def print_run(summary: Summary, stream: TextIO, *, width: int | None = None) -> None:
     """Write a run's table and the notes under it; in colour if the stream is a terminal.
 
-    Tasks are rows; the last row is the mean over tasks. See ``fmbpo.report.interval`` for the ±.
+    Tasks are rows; the last row is the mean over tasks. See ``fmbpo.reporting.interval`` for the ±.
     "MPPI", if the run asked for it, is planning in the world model at every step; "planner" is the
     sampling planner that knows the true simulator; "PWM" is the published return.
     """

@@ -19,7 +19,7 @@ from fmbpo.compare.comparison import (
     Score,
     Section,
 )
-from fmbpo.report.pages.content import clean
+from fmbpo.reporting.pages.content import clean
 
 ALL_TASKS = "(all)"
 """The entry in the column ``task`` of a number over all tasks."""

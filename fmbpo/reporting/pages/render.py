@@ -12,9 +12,9 @@ import jinja2
 from markupsafe import Markup
 
 from fmbpo.compare.comparison import Comparison
-from fmbpo.report.pages import results, training
-from fmbpo.report.pages.content import Part, clean
-from fmbpo.report.pages.figures import styles
+from fmbpo.reporting.pages import results, training
+from fmbpo.reporting.pages.content import Part, clean
+from fmbpo.reporting.pages.figures import styles
 
 
 def parts_of(comparison: Comparison) -> list[Part]:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import attrs
 
 from fmbpo.compare.comparison import OVERALL, Cell, CellResult, Estimate, Profile, Series
-from fmbpo.report.curves import COLOURS, DASHES, columns_of, mean_series
-from fmbpo.report.pages.content import clean
+from fmbpo.reporting.curves import COLOURS, DASHES, columns_of, mean_series
+from fmbpo.reporting.pages.content import clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

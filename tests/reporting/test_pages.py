@@ -13,11 +13,11 @@ import pytest
 from synthetic import CELLS, HOSTILE, comparison, imported_section, main_section
 
 from fmbpo.compare.comparison import OVERALL, CellResult, Comparison, Estimate, Score
-from fmbpo.report.pages import training
-from fmbpo.report.pages.content import clean, decimal, significant
-from fmbpo.report.pages.csv_files import ALL_TASKS, csv_files, csv_text
-from fmbpo.report.pages.figures import styles
-from fmbpo.report.pages.render import html, parts_of, picture_files
+from fmbpo.reporting.pages import training
+from fmbpo.reporting.pages.content import clean, decimal, significant
+from fmbpo.reporting.pages.csv_files import ALL_TASKS, csv_files, csv_text
+from fmbpo.reporting.pages.figures import styles
+from fmbpo.reporting.pages.render import html, parts_of, picture_files
 
 VOID = {"meta", "link", "img", "br"}
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"
@@ -327,5 +327,5 @@ def test_videos_are_in_the_page(made, tmp_path, video, monkeypatch):
     assert found.count('<img src="data:image/gif;base64,R0lGOD') == 2
     assert 'src="data:video/mp4;base64,ZmlsbQ=="' in found
     assert "gone.mp4: not shown: No such file or directory" in found
-    monkeypatch.setattr("fmbpo.report.pages.training.LARGEST_VIDEO", 3)
+    monkeypatch.setattr("fmbpo.reporting.pages.training.LARGEST_VIDEO", 3)
     assert "data:video" not in page(made)

@@ -13,8 +13,8 @@ from pathlib import Path
 from fmbpo.base.files import disk_errors, fsync_path, remove_tree
 from fmbpo.compare.comparison import Comparison
 from fmbpo.errors import UserError
-from fmbpo.report.pages.csv_files import csv_files
-from fmbpo.report.pages.render import html, parts_of, picture_files
+from fmbpo.reporting.pages.csv_files import csv_files
+from fmbpo.reporting.pages.render import html, parts_of, picture_files
 
 _LIST = "report.json"
 """The list of the report's files, which a later report may replace."""

@@ -6,6 +6,6 @@ with figures from ``figures``; ``render`` puts them into the template. ``csv_fil
 numbers unrounded.
 """
 
-from fmbpo.report.pages.write import check_place, write_report
+from fmbpo.reporting.pages.write import check_place, write_report
 
 __all__ = ["check_place", "write_report"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fmbpo.base import metrics
 from fmbpo.base.files import read_object
-from fmbpo.report import curves
+from fmbpo.reporting import curves
 from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.plan import STUDY
 from fmbpo.runs.summary import Summary

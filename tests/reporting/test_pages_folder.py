@@ -12,7 +12,7 @@ import pytest
 from synthetic import comparison, imported_section
 
 from fmbpo.errors import UserError
-from fmbpo.report.pages import write, write_report
+from fmbpo.reporting.pages import write, write_report
 
 FILES = ["report.html", "results.csv", "effects.csv", "seeds.csv"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fmbpo.errors import UserError
-from fmbpo.report.curves import (
+from fmbpo.reporting.curves import (
     Heading,
     draw,
     errors_panel,

@@ -14,9 +14,9 @@ import attrs
 from fmbpo.base.text import NONE
 from fmbpo.compare.comparison import Basis, Cell, Cost, Record, Section, Series
 from fmbpo.compare.reading import VIDEOS
-from fmbpo.report.curves import mean_series
-from fmbpo.report.pages import figures
-from fmbpo.report.pages.content import (
+from fmbpo.reporting.curves import mean_series
+from fmbpo.reporting.pages import figures
+from fmbpo.reporting.pages.content import (
     Block,
     Column,
     Field,

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from synthetic import comparison
 
-from fmbpo.report.pages import write_report
+from fmbpo.reporting.pages import write_report
 
 ARGUMENTS = [
     "--no-sandbox",
