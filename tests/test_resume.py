@@ -142,10 +142,10 @@ def reference(place):
     return whole.runs
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_killed_and_interrupted_on_the_command_line(place, reference, monkeypatch, capsys):
     """SIGINT, SIGTERM, a second process meanwhile, and SIGKILL in the final evaluation, all on one
-    run. ``test_study_kills.py`` kills at every place."""
+    run of processes that import anew; ``test_study_kills.py`` has the same in forked ones."""
     cut = place("cut")
     events = [
         (signal.SIGINT, lambda said: "pretrain  0/30" in said),
