@@ -153,7 +153,7 @@ def test_scales(mistake):
 
 
 def test_usage_mistakes_end_in_2_too(capsys):
-    for arguments in ([], ["runn"], ["run"], ["run", "x", "--scales", "y"], ["data"]):
+    for arguments in ([], ["runn"], ["run"], ["run", "phase8", "--scales", "y"], ["data"]):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 2

@@ -132,7 +132,7 @@ def spoil_world_model(run):
         (lambda run: shutil.rmtree(run), "there is no run here"),
         (lambda run: shutil.rmtree(run / "checkpoints"), "no checkpoint"),
         (lambda run: (run / "study.json").write_text("{}"), "this is a study"),
-        (spoil_version, "made with version 9.9 of its policy plugin"),
+        (spoil_version, "made with policy plugin 'flow' 9.9"),
         (spoil_plugin, "gone"),
         (spoil_world_model, "trained in a different world model"),
     ],

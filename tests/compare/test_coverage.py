@@ -108,7 +108,7 @@ def test_two_seeds_make_no_false_verdicts(coverage, weights):
 
 
 def test_reports_say_what_was_measured(recorded, repository):
-    page = repository / "fmbpo" / "report" / "pages" / "templates" / "report.html.jinja"
+    page = repository / "fmbpo" / "reporting" / "pages" / "templates" / "report.html.jinja"
     text = " ".join(page.read_text(encoding="utf-8").split())
     for name, words in SAID.items():
         values = [row[name] for row in recorded["settings"]]

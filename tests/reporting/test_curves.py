@@ -100,5 +100,5 @@ def test_nothing_to_draw_and_nowhere_to_write(tmp_path):
     with pytest.raises(ValueError, match="nothing to draw"):
         draw(tmp_path / "a.png", HEADING, [])
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="a file stands"):
+    with pytest.raises(UserError, match="there is a file in place of a folder"):
         draw(tmp_path / "file" / "a.png", HEADING, [panel(1)])

@@ -75,7 +75,7 @@ def test_a_file_in_the_way(made, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="is a file"):
         write_report(made, tmp_path / "file")
-    with pytest.raises(UserError, match="a file stands"):
+    with pytest.raises(UserError, match="there is a file in place of a folder"):
         write_report(made, tmp_path / "file" / "report")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -83,7 +83,7 @@ def test_a_file_in_the_way(made, tmp_path):
 def test_places_that_cannot_be(made, tmp_path):
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     for name in ("circle", "x" * 300, "circle/deep"):
-        with pytest.raises(UserError, match=r"cannot be written|a file stands"):
+        with pytest.raises(UserError, match=r"cannot be written|there is a file in place of a folder"):
             write_report(made, tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["circle"]
 

@@ -140,5 +140,5 @@ def test_weights_reach_the_sampler_and_wrong_ones_are_named(tmp_path):
         config = DataConfig(path=path, tasks=tasks, weights={name: 1.0})
         with pytest.raises(UserError, match=f"data.weights names task '{name}'"):
             load_dataset(config, CPU)
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="must be in"):
         DataConfig(weights={TASKS[0]: 0.0})
