@@ -82,8 +82,9 @@ def test_a_file_in_the_way(made, tmp_path):
 
 def test_places_that_cannot_be(made, tmp_path):
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    said = "cannot be written|there is a file in place of a folder|the path is too long"
     for name in ("circle", "x" * 300, "circle/deep"):
-        with pytest.raises(UserError, match=r"cannot be written|there is a file in place of a folder"):
+        with pytest.raises(UserError, match=said):
             write_report(made, tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["circle"]
 
