@@ -121,7 +121,10 @@ def test_a_factorial_runs_to_its_end(name, go, tmp_path):
     assert len(checkpoints) == 2
 
 
-@pytest.mark.parametrize("name", ["phase6_mlp_epochs", "phase6_fullflow_epochs"])
+@pytest.mark.parametrize(
+    "name",
+    ["phase6_mlp_epochs", pytest.param("phase6_fullflow_epochs", marks=pytest.mark.endurance)],
+)
 def test_a_sweep_over_epochs_runs_to_its_end(name, go, tmp_path):
     file = tmp_path / "experiments" / f"{name}.toml"
     text = file.read_text()

@@ -32,7 +32,7 @@ def collected(out, run, *words):
 @pytest.fixture(scope="module")
 def store(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("data") / "own.zarr"
-    words = ["--tasks", ",".join(TASKS), "--episodes", "4", "--noise", "0,0.3", "--workers", "1"]
+    words = ["--tasks", ",".join(TASKS), "--episodes", "2", "--noise", "0,0.3", "--workers", "1"]
     assert collected(out, run, *words) == 0
     return load(out)
 
@@ -62,7 +62,7 @@ def test_the_actions_are_the_policys(run, store):
 
 def test_two_workers_collect_the_same(run, store, tmp_path):
     out = tmp_path / "own.zarr"
-    words = ["--tasks", ",".join(TASKS), "--episodes", "4", "--noise", "0,0.3", "--workers", "2"]
+    words = ["--tasks", ",".join(TASKS), "--episodes", "2", "--noise", "0,0.3", "--workers", "2"]
     assert collected(out, run, *words) == 0
     assert verify(out) == store.id
 

@@ -272,10 +272,11 @@ def train(root, stages, stop):
         (pretraining, "device", EVERY),
         (pretraining, "stream", (3, 4)),
         (policies, "device", (1, 4, ITERATIONS)),
-        (finetuned, "device", EVERY),
+        (finetuned, "device", (1, 4, ITERATIONS)),
         (finetuned, "host", (3, 4)),
         pytest.param(pretraining, "stream", EVERY, marks=pytest.mark.endurance),
         pytest.param(policies, "device", EVERY, marks=pytest.mark.endurance),
+        pytest.param(finetuned, "device", EVERY, marks=pytest.mark.endurance),
         pytest.param(finetuned, "host", EVERY, marks=pytest.mark.endurance),
     ],
 )
