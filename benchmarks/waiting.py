@@ -36,7 +36,7 @@ LOOP = "import os; os.nice(19)\nwhile True: pass"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the JSON where asked for."""
+    """Measure, print, and write the JSON if asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--seconds", type=float, default=4.0, help="of one measurement")

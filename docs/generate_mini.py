@@ -1,7 +1,7 @@
 """Write ``docs/mt30-mini.md``'s table and picture from a finished store.
 
 ``python docs/generate_mini.py mt30-mini.zarr`` reads the store; without it the table and the
-picture are made anew from the numbers that were read before, ``docs/mt30_mini.json``.
+picture are made again from the numbers read earlier, ``docs/mt30_mini.json``.
 """
 
 from __future__ import annotations

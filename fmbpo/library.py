@@ -116,7 +116,7 @@ def _cells(experiment: Experiment | Study | object) -> Mapping[str, Experiment]:
     if isinstance(experiment, Study):
         return experiment.cells
     remedy = "give what fmbpo.load_experiment or fmbpo.load_study returns"
-    raise UserError("this is no experiment", where=repr(experiment)[:100], remedy=remedy)
+    raise UserError("this is not an experiment", where=repr(experiment)[:100], remedy=remedy)
 
 
 def open_data(path: str | Path = "embedded") -> Store:

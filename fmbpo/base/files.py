@@ -37,7 +37,7 @@ def path_of(text: str) -> Path:
     Raises ``UserError`` if it is empty, has a NUL character, or no user has the name.
     """
     if not text or "\0" in text:
-        raise UserError(f"{text!r} is no path", remedy="name a file or a folder")
+        raise UserError(f"{text!r} is not a path", remedy="name a file or a folder")
     try:
         return Path(text).expanduser()
     except RuntimeError:

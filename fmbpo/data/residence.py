@@ -1,4 +1,4 @@
-"""The residence of a data set's rows: where they are kept during sampling.
+"""The residence of a data set's rows: the memory that holds them during sampling.
 
 ``stream`` (`Stored`): on the disk, for data sets larger than memory; `StreamSampler` reads them in
 order, one window at a time. ``host`` (`InMemory`): in the host's memory; batches are made there and

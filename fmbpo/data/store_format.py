@@ -164,7 +164,7 @@ def check_attributes(attributes: Attributes, path: Path) -> None:
         raise UserError(
             "the data set is not complete: the command that makes it was interrupted",
             where=where,
-            remedy="run the same command again; it continues where it stopped",
+            remedy="run the same command again to continue",
         )
     needed = ("id", "tasks", "behaviours", "obs_dims", "action_dims")
     missing = [key for key in needed if key not in attributes]
@@ -224,7 +224,7 @@ def check_manifest(
 
 
 def worst(name: str, values: Array) -> tuple[int, str] | None:
-    """The row of the worst value among rows of a data array, and what is wrong with it.
+    """The row of the worst value among rows of a data array, and its fault.
 
     None if all are finite and, for actions and rewards, within ``LIMITS``.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,7 @@ from fmbpo.nn.blocks import freeze
 from fmbpo.nn.rollout import policy_rollout
 
 
-class PWMPolicy:
+class PWMPolicy(ABC):
     """The hooks of a policy that learns as PWM's do; a plugin adds ``Config``, ``build`` and
     ``predict``.
 
@@ -29,9 +31,9 @@ class PWMPolicy:
 
     spec_version = SPEC_VERSION
 
+    @abstractmethod
     def predict(self, module: nn.Module, z: Tensor, task: Task, noise: Tensor) -> Tensor:
         """``z_BD``, ``noise[B, noise_dim]`` -> ``action_BA``."""
-        raise NotImplementedError
 
     @hookimpl
     def rollout(

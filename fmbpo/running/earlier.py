@@ -100,7 +100,7 @@ def check_plugins(
 
     for folder in (root / name for name in needed_runs(e, names)):
         complete = RunFolder(folder).is_complete
-        check(versions_in(folder), folder, complete, ", choose another --runs to train anew")
+        check(versions_in(folder), folder, complete, ", choose another --runs to train again")
     model = first_model(e, Path())
     if not needs_pretraining(e) and model is not None:
         with suppress(UserError):  # missing or damaged: another check tells

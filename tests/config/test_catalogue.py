@@ -53,7 +53,7 @@ def test_an_alias_beside_a_missing_file_still_counts(elsewhere):
     [
         ("phase9", "no experiment of this name: 'phase9'\n  -> did you mean 'phase8'?"),
         ("pwm_48M_mt_flowm", "did you mean 'pwm_48M_mt_flowwm'?"),
-        ("", "is no path\n  -> name a file or a folder"),
+        ("", "is not a path\n  -> name a file or a folder"),
         ("x" * 300, "no such path, and no experiment of this name: 'xxx"),
         ("experiments/phase8.toml", "give the name alone, phase8: this experiment comes with"),
         (f"{ALIAS}.toml", f"give the name alone, {ALIAS}"),
