@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from fmbpo.base.files import disk_errors
+from fmbpo.base.free_memory import SMALLER, ran_out
 from fmbpo.base.text import one_line
 from fmbpo.config.schema import PluginTable
 from fmbpo.errors import UserError
@@ -49,7 +48,8 @@ def reporting(folder: Path | None, *roles: Role, otherwise: Role | None = None) 
     """Turn an exception from a plugin's code into a ``UserError``; ``_remedy`` keeps its traceback.
 
     An exception that involves no plugin's code is blamed on ``otherwise``, or passes through if
-    that is None or the system raised it (``OSError``). A ``UserError`` passes through.
+    that is None or the system raised it (``OSError``). Nobody is blamed if memory is short. A
+    ``UserError`` passes through.
     """
     try:
         yield
@@ -57,8 +57,11 @@ def reporting(folder: Path | None, *roles: Role, otherwise: Role | None = None) 
         raise
     except Exception as error:
         role, sentence = _guilty(error, roles)
+        if ran_out(error):
+            what, place = f"memory is short: {sentence}", str(folder or "")
+            raise UserError(what, where=place, remedy=SMALLER) from error
         role = role or (None if isinstance(error, OSError) else otherwise)
-        if role is None or (otherwise and isinstance(error, torch.OutOfMemoryError)):
+        if role is None:
             raise
         raise role.error(sentence, _remedy(folder, error)) from error
 

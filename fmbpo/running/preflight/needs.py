@@ -22,6 +22,7 @@ import torch
 
 from fmbpo.base import free_memory
 from fmbpo.base.files import check_disk
+from fmbpo.base.free_memory import SMALLER, ran_out
 from fmbpo.base.text import bytes_text, clock, one_line, speed
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
@@ -31,7 +32,14 @@ from fmbpo.running.preflight import duration
 from fmbpo.running.preflight.duration import Pace
 from fmbpo.running.preflight.inputs import Candidate
 from fmbpo.running.preflight.on_shapes import Cost
-from fmbpo.running.preflight.remaining import Part, disk_need, policies_part, pretraining_part
+from fmbpo.running.preflight.remaining import (
+    Part,
+    disk_need,
+    least_of_policies,
+    least_of_pretraining,
+    policies_part,
+    pretraining_part,
+)
 from fmbpo.running.preflight.table import Rows
 from fmbpo.running.preflight.trial import try_plugins
 from fmbpo.runs.folder import RunFolder
@@ -49,7 +57,6 @@ SIMULATION = 1_000_000
 """One episode's simulation in it."""
 TIGHT = 0.8
 """A need above this share of the free memory is a warning."""
-SMALLER = "lower the batch, the horizon or policy_learning.stack (policies trained at once)"
 
 
 class Needs:
@@ -71,17 +78,21 @@ class Needs:
             parts = []
             if needs_pretraining(e) and not RunFolder(pretraining).is_complete:
                 if pretraining not in self.parts:
+                    self._possible(one, least_of_pretraining(e))
                     self.parts[pretraining] = pretraining_part(e, pretraining, one.data_tasks)
                 parts.append(self.parts[pretraining])
             if e.grid and one.tasks:
                 if policies not in self.parts:
+                    self._possible(one, least_of_policies(e, len(one.cells)))
                     self.parts[policies] = policies_part(e, policies, one.cells)
                 parts.append(self.parts[policies])
         except UserError as error:
             self.rows.fail(cell, "runs", error)
             return None
         except Exception as error:  # a plugin's, whose tiny update will tell more
-            if not self.rows.failed(cell):
+            if ran_out(error):
+                self.rows.fail(cell, "memory", UserError(one_line(str(error)), remedy=SMALLER))
+            elif not self.rows.failed(cell):
                 remedy = "make the hooks use only shapes, so that they run on torch's meta device"
                 what = f"not known: {type(error).__name__}: {one_line(str(error))}"
                 self.rows.warn(cell, "memory", what, remedy)
@@ -89,6 +100,14 @@ class Needs:
         if parts:
             self._memory(one, parts)
         return parts
+
+    def _possible(self, one: Candidate, least: int) -> None:
+        """Raise ``MemoryError`` if an update cannot fit, so that counting it could not end."""
+        assert one.device is not None
+        there = free_memory.total(one.device)
+        if there is not None and least > there:
+            what = f"at least {bytes_text(least)} needed, the machine has {bytes_text(there)}"
+            raise MemoryError(f"{one.device}: {what}")
 
     def _memory(self, one: Candidate, parts: list[Part]) -> None:
         assert one.device is not None
@@ -143,11 +162,7 @@ class Needs:
                     if part.folder not in self.seconds:
                         self._time(one, part, rough[part.folder], runner)
 
-        try:
-            self.rows.attempt(cell, "plugins", trials)
-        except torch.OutOfMemoryError as error:
-            what = f"a real update does not fit: {one_line(str(error))}"
-            self.rows.fail(cell, "memory", UserError(what, remedy=SMALLER))
+        self.rows.attempt(cell, "plugins", trials)
 
     def _time(self, one: Candidate, part: Part, pace: Pace, runner: EpisodeRunner) -> None:
         """Add a part's expected duration: measured, or from ``pace`` if an update is too long."""
