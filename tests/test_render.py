@@ -143,6 +143,17 @@ def test_a_run_that_cannot_act_ends_in_one_message(spoil, said, copy):
         load_policy(copy, "reacher-easy", 1)
 
 
+def test_other_versions_of_the_plugins_act_if_the_user_accepts_them(copy, capsys):
+    spoil_version(copy)
+    command = ["tasks", "render", "reacher-easy", "--policy", str(copy), "--steps", "2"]
+    assert main(command) == 2
+    assert "add --accept-plugin-versions" in capsys.readouterr().err
+    assert main([*command, "--accept-plugin-versions", "--out", str(copy / "a.gif")]) == 0
+    obs = np.zeros(OBS_WIDTH)
+    found = trained_policies(copy, accept_versions=True)
+    assert found[0].load().act(obs).shape == (6,)
+
+
 def test_an_unknown_task_or_seed_and_a_pretraining_are_named(runs):
     run = runs["frozen"]
     for task, seed, said in (
