@@ -82,6 +82,11 @@ def test_a_name_that_no_file_can_have(words, repository, monkeypatch, capsys, tm
     assert "  -> " in error
 
 
+def test_a_terminal_obeys_no_name(capsys):
+    assert main(["status", "--runs", "a\x1b[31m\x85"]) == 2
+    assert capsys.readouterr().err.startswith("error: a\\x1b[31m\\x85: cannot be listed")
+
+
 def test_only_mistakes_of_the_user_end_in_2(monkeypatch, capsys):
     """What the user cannot mend is a fault of fmbpo, and keeps its traceback."""
 

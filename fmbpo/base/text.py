@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+_CONTROLS = ("Cc", "Cs", "Zl", "Zp")
 NONE = "–"
 """The entry for a missing number."""
 
@@ -51,6 +53,16 @@ def console(stream: TextIO, width: int | None = None, *, terminal: bool | None =
         emoji=False,
         highlight=False,
     )
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with its control characters except ``keep`` as ``\\x1b``: a terminal would obey
+    them, and a line end breaks a row."""
+
+    def shown(c: str) -> str:
+        return ascii(c)[1:-1] if unicodedata.category(c) in _CONTROLS and c not in keep else c
+
+    return "".join(map(shown, text))
 
 
 def one_line(text: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fmbpo import __version__
 from fmbpo.base.files import remedy_of
 from fmbpo.base.lock import Taken
+from fmbpo.base.text import printable
 from fmbpo.cli import checkpoints, data, experiments, plugins, runs, tasks
 from fmbpo.cli.arguments import INTERRUPTED, TRY_AGAIN, USER_MISTAKE, say
 from fmbpo.cli.streams import degrading
@@ -33,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 say(f"warning: the output is incomplete: {output.failure.strerror}")
             return status
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return USER_MISTAKE
+            return _mistake(error)
         except Taken as other:
             print(f"{other}; run the same command again when that has ended", file=sys.stderr)
             return TRY_AGAIN
@@ -47,9 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             place, remedy = str(error.filename or "the output")[:200], remedy_of(error)
             if not remedy:
                 raise
-            mistake = UserError(error.strerror or str(error), where=place, remedy=remedy)
-            print(f"error: {mistake}", file=sys.stderr)
-            return USER_MISTAKE
+            return _mistake(UserError(error.strerror or str(error), where=place, remedy=remedy))
+
+
+def _mistake(error: UserError) -> int:
+    say(printable(f"error: {error}", keep="\n"))
+    return USER_MISTAKE
 
 
 def parser() -> argparse.ArgumentParser:
