@@ -334,6 +334,13 @@ def test_mistakes_end_in_one_message(words, said, tmp_path, monkeypatch, capsys)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_with_a_colon_is_a_files(tmp_path, monkeypatch):
+    """Not a protocol of the encoder."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["tasks", "render", "reacher-easy", "--steps", "2", "--out", "pipe:1.mp4"]) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["pipe:1.mp4"]
+
+
 def test_several_films_do_not_fit_into_one_file(runs, tmp_path, capsys):
     out = str(tmp_path / "a.mp4")
     assert main(["tasks", "render", "--policy", str(runs["frozen"]), "--out", out]) == 2
