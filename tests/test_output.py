@@ -82,6 +82,12 @@ def test_a_name_that_no_file_can_have(words, repository, monkeypatch, capsys, tm
     assert "  -> " in error
 
 
+def test_a_narrow_terminal_cuts_nothing_off(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "20")
+    assert main(["tasks"]) == 0
+    assert "cartpole-swingup-sparse             5        1    953.4" in capsys.readouterr().out
+
+
 def test_a_terminal_obeys_no_name(capsys):
     assert main(["status", "--runs", "a\x1b[31m\x85"]) == 2
     assert capsys.readouterr().err.startswith("error: a\\x1b[31m\\x85: cannot be listed")

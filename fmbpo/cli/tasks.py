@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from fmbpo.tasks.film import ActOnce
 
+_WIDTH = 80
+"""Width of the list, in characters."""
 _SMALLEST, _LARGEST = 16, 4096
 """Limits of a video's width and height, in pixels."""
 
@@ -75,7 +77,7 @@ def _tasks(arguments: argparse.Namespace) -> int:
     for info in MT30.values():
         scores = (f"{score:.1f}" for score in (info.pwm_return, info.tdmpc2_return))
         table.add_row(str(info.index), info.name, str(info.obs_dim), str(info.action_dim), *scores)
-    console(sys.stdout).print(table)
+    console(sys.stdout, _WIDTH).print(table)
     print("PWM, TD-MPC2: published mean returns (maximum 1000).")
     return 0
 
