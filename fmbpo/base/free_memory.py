@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from fmbpo.base.control_groups import folders
+from fmbpo.base.text import text_of
 
 MEMINFO = Path("/proc/meminfo")
 SMALLER = (
@@ -22,7 +23,7 @@ _SAID = ("alloc_cpu", "out of memory", "ALLOC_FAILED", "tion overflow")
 def ran_out(error: BaseException) -> bool:
     """Whether an error says that memory is short."""
     if isinstance(error, RuntimeError):
-        return any(words in str(error) for words in _SAID)
+        return any(words in text_of(error) for words in _SAID)
     return isinstance(error, MemoryError)
 
 

@@ -65,6 +65,19 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(map(shown, text))
 
 
+def said(error: BaseException) -> str:
+    """An exception's name, and the first line of its text if it has one."""
+    return ": ".join(filter(None, (type(error).__name__, one_line(text_of(error)))))
+
+
+def text_of(error: BaseException) -> str:
+    """An exception's text; empty if it cannot be had."""
+    try:
+        return str(error)
+    except Exception:  # of a plugin's own exception
+        return ""
+
+
 def one_line(text: str) -> str:
     """The first line that is not empty."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "")

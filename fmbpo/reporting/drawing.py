@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from fmbpo.base.text import one_line
+from fmbpo.base.text import said
 from fmbpo.errors import UserError
 
 
@@ -24,7 +24,7 @@ def own_style(style: Path | None = None) -> Iterator[None]:
             os.environ.pop("MPLBACKEND", None)
             import matplotlib
     except Exception as error:
-        what = f"matplotlib cannot be imported ({type(error).__name__}: {one_line(str(error))})"
+        what = f"matplotlib cannot be imported ({said(error)})"
         remedy = "mend or remove its settings file, matplotlibrc, or install it again"
         raise UserError(what, remedy=remedy) from error
     with matplotlib.rc_context():

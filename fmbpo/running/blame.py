@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fmbpo.base.files import disk_errors
 from fmbpo.base.free_memory import SMALLER, ran_out
-from fmbpo.base.text import one_line
+from fmbpo.base.text import said
 from fmbpo.config.schema import PluginTable
 from fmbpo.errors import UserError
 
@@ -30,9 +30,9 @@ class Role:
         return UserError(what, where=self.name, remedy=remedy)
 
 
-def _guilty(error: Exception, roles: tuple[Role, ...]) -> tuple[Role | None, str]:
+def _guilty(error: BaseException, roles: tuple[Role, ...]) -> tuple[Role | None, str]:
     """The role whose plugin's code ran last before ``error``, if any, and a sentence about it."""
-    sentence = f"{type(error).__name__}: {one_line(str(error))}"
+    sentence = said(error)
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         package = frame.f_globals.get("__name__", "").split(".")[0]
         for role in roles:
@@ -55,7 +55,7 @@ def reporting(folder: Path | None, *roles: Role, otherwise: Role | None = None) 
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         role, sentence = _guilty(error, roles)
         if ran_out(error):
             what, place = f"memory is short: {sentence}", str(folder or "")
@@ -66,7 +66,7 @@ def reporting(folder: Path | None, *roles: Role, otherwise: Role | None = None) 
         raise role.error(sentence, _remedy(folder, error)) from error
 
 
-def _remedy(folder: Path | None, error: Exception) -> str:
+def _remedy(folder: Path | None, error: BaseException) -> str:
     """The remedy for a plugin's failure. Writes the traceback to ``folder/plugin-error.txt``, or
     nowhere if ``folder`` is None."""
     if folder is None:

@@ -145,6 +145,22 @@ def test_memory_that_runs_out_in_a_plugin_is_not_its_fault(error, tmp_path, repo
     assert "-> lower the batch" in str(caught.value)
 
 
+class Unspeakable(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), SystemExit("bye"), Unspeakable()])
+def test_a_plugin_that_exits_or_raises_what_cannot_be_said(error, tmp_path, repository):
+    """It must end neither the command, with the status that it likes, nor the message."""
+    e = load_experiment(repository / "experiments" / f"{POLICY}.toml", scale="laptop")
+    plugin = Role("world model", e.world_model)
+    reported = reporting(tmp_path, plugin, otherwise=plugin)
+    with pytest.raises(UserError, match=f"world model 'mlp': {type(error).__name__}"), reported:
+        raise error
+    assert "Traceback" in (tmp_path / "plugin-error.txt").read_text()
+
+
 def test_a_measure_that_no_longer_converges(command):
     status, rows, _ = command(POLICY, "pretrain.learning_rate=1e18")
     assert status == 2

@@ -23,7 +23,7 @@ import torch
 from fmbpo.base import free_memory
 from fmbpo.base.files import check_disk
 from fmbpo.base.free_memory import SMALLER, ran_out
-from fmbpo.base.text import bytes_text, clock, one_line, speed
+from fmbpo.base.text import bytes_text, clock, said, speed
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.running.blame import Role, reporting
@@ -89,13 +89,12 @@ class Needs:
         except UserError as error:
             self.rows.fail(cell, "runs", error)
             return None
-        except Exception as error:  # a plugin's, whose tiny update will tell more
+        except (Exception, SystemExit) as error:  # a plugin's, whose tiny update will tell more
             if ran_out(error):
-                self.rows.fail(cell, "memory", UserError(one_line(str(error)), remedy=SMALLER))
+                self.rows.fail(cell, "memory", UserError(said(error), remedy=SMALLER))
             elif not self.rows.failed(cell):
                 remedy = "make the hooks use only shapes, so that they run on torch's meta device"
-                what = f"not known: {type(error).__name__}: {one_line(str(error))}"
-                self.rows.warn(cell, "memory", what, remedy)
+                self.rows.warn(cell, "memory", f"not known: {said(error)}", remedy)
             return None
         if parts:
             self._memory(one, parts)
@@ -122,17 +121,17 @@ class Needs:
         if on_gpu:
             places.append((str(one.device), device, free_memory.device_free(one.device)))
         for place, needed, free in places:
-            said, share = f"{place}: {bytes_text(needed)} needed", 0.0
+            what, share = f"{place}: {bytes_text(needed)} needed", 0.0
             if free is None:
-                said += "; free memory is not known here"
+                what += "; free memory is not known here"
             else:
-                said, share = f"{said}, {bytes_text(free)} free", needed / max(free, 1)
+                what, share = f"{what}, {bytes_text(free)} free", needed / max(free, 1)
             if share > 1:
-                self.rows.fail(one.cell, "memory", UserError(said, remedy=SMALLER))
+                self.rows.fail(one.cell, "memory", UserError(what, remedy=SMALLER))
             elif share > TIGHT:
-                self.rows.warn(one.cell, "memory", said, SMALLER)
+                self.rows.warn(one.cell, "memory", what, SMALLER)
             else:
-                self.rows.ok(one.cell, "memory", said)
+                self.rows.ok(one.cell, "memory", what)
 
     def disk(self) -> None:
         """Add a row about the disk for all parts together."""
@@ -178,8 +177,8 @@ class Needs:
                 pace = duration.policies_pace(context, one.cells[: part.cells], evaluator)
         if on_gpu:
             peak = bytes_text(torch.cuda.max_memory_allocated(context.device))
-            said = f"{part.name}: real updates took {peak} of {context.device}"
-            self.rows.ok(one.cell, "memory", said)
+            what = f"{part.name}: real updates took {peak} of {context.device}"
+            self.rows.ok(one.cell, "memory", what)
         seconds = self.seconds[part.folder] = part.seconds(pace, e.evaluation.processes)
         rough = "a rough estimate from operation counts, for updates only"
         how = "measured" if pace.measured else rough
