@@ -39,7 +39,7 @@ def load_experiment(
     *,
     scale: str | None = None,
     overrides: Sequence[str] = (),
-    data: str | None = None,
+    data: str | Path | None = None,
 ) -> Experiment:
     """Read, merge, structure and check an experiment: a file, or a name of the catalogue.
 
@@ -81,10 +81,10 @@ def load_experiment(
     return structured(tree, Experiment, document.origin, toml.display(path))
 
 
-def _data(document: toml.Document, data: str | None) -> tuple[str, str]:
+def _data(document: toml.Document, data: str | Path | None) -> tuple[str, str]:
     """The configured data path (empty if not configured) and its origin."""
     if data:
-        return data, "--data"
+        return str(data), "--data"
     origin = document.origin.get("data.path", "")
     if origin != toml.OVERRIDE and os.environ.get(DATA_VARIABLE):
         return os.environ[DATA_VARIABLE], f"environment variable {DATA_VARIABLE}"

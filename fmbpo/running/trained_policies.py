@@ -80,6 +80,8 @@ class LoadedPolicy:
         padded = np.zeros((1, given.size // width, OBS_WIDTH), np.float32)
         padded[0, :, :width] = given.reshape(-1, width)
         action_dim = self.task.action_dim if width == self.task.obs_dim else ACTION_WIDTH
+        if not given.size:
+            return np.zeros((*given.shape[:-1], action_dim), np.float32)
         actions: NDArray[np.float32] = self._actors.act(padded)[0, :, :action_dim]
         return actions.reshape(*given.shape[:-1], action_dim)
 
@@ -113,7 +115,7 @@ def load_policy(
         UserError: as ``trained_policies``; also if the run does not have the task or seed, the
             world model is missing or different, or a plugin or its version is not installed.
     """
-    run = path_of(str(run))
+    run = path_of(run)
     summary, e, config = _finished(run, accept_versions)
     tables = e.of_policies
     cell = _cell(summary, task, seed, run)
