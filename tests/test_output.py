@@ -88,6 +88,15 @@ def test_a_narrow_terminal_cuts_nothing_off(monkeypatch, capsys):
     assert "cartpole-swingup-sparse             5        1    953.4" in capsys.readouterr().out
 
 
+def test_a_working_directory_that_is_gone(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["experiments"]) == 2
+    said = "the working directory no longer exists\n  -> change to a folder that exists: cd\n"
+    assert capsys.readouterr().err == f"error: {said}"
+
+
 def test_a_terminal_obeys_no_name(capsys):
     assert main(["status", "--runs", "a\x1b[31m\x85"]) == 2
     assert capsys.readouterr().err.startswith("error: a\\x1b[31m\\x85: cannot be listed")

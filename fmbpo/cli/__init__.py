@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -24,10 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     with degrading() as output:
         try:
+            _check_folder()
             arguments = parser().parse_args(argv)
             arguments.words = sys.argv[1:] if argv is None else list(argv)
             status: int = arguments.command(arguments)
-            sys.stdout.flush()
+            print(end="", flush=True)
             if output.failure and arguments.only_prints:
                 raise output.failure
             if output.failure and not isinstance(output.failure, BrokenPipeError):
@@ -48,6 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not remedy:
                 raise
             return _mistake(UserError(error.strerror or str(error), where=place, remedy=remedy))
+
+
+def _check_folder() -> None:
+    """Raise ``UserError`` if the working directory was removed: torch ends the process there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        remedy = "change to a folder that exists: cd"
+        raise UserError("the working directory no longer exists", remedy=remedy) from None
 
 
 def _mistake(error: UserError) -> int:
