@@ -112,7 +112,9 @@ def test_the_commands_work_in_a_thread(notebook, tiny_policy, capsys):
 
 def test_what_is_no_experiment_or_no_seed_is_refused(notebook):
     for work in (fmbpo.run, fmbpo.check):
-        with pytest.raises(fmbpo.UserError, match=f"'{NAME}': this is not an experiment\n  -> give"):
+        with pytest.raises(
+            fmbpo.UserError, match=f"'{NAME}': this is not an experiment\n  -> give"
+        ):
             work(NAME)
     text = fmbpo.load_policy(str(notebook["folder"]), "pendulum-spin", "1")
     zeros = np.zeros(text.task.obs_dim)
