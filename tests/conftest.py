@@ -59,6 +59,25 @@ def small_pictures():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def known_costs():
+    """Runs count costs that are not known (``support/known_costs.py``), except with
+    ``real_costs``."""
+    from known_costs import costs, once
+
+    with costs(once):
+        yield
+
+
+@pytest.fixture
+def real_costs(known_costs):
+    """Every run counts its costs."""
+    from known_costs import always, costs
+
+    with costs(always):
+        yield
+
+
 @pytest.fixture
 def real_pictures(small_pictures):
     """Runs draw their pictures."""

@@ -2,16 +2,20 @@
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 from whole_store import load
 
 from fmbpo.cli import main
+from fmbpo.data import collecting
 from fmbpo.data.store import verify
 from fmbpo.running.trained_policies import load_policy
 
 TASKS = ["cartpole-balance", "reacher-easy"]
+STEPS = 60
+"""Of an episode, in place of 500."""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,9 @@ def run(repository, small_store, tiny_policy, tmp_path_factory):
 
 def collected(out, run, *words):
     command = ["data", "collect", "--out", str(out), "--policy", str(run), *words]
-    return main(command)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collecting, "Request", partial(collecting.Request, steps=STEPS))
+        return main(command)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +48,7 @@ def store(run, tmp_path_factory):
 
 def test_the_actions_are_the_policys(run, store):
     assert store.behaviours == ("policy", "policy-noise-0.3")
+    assert set(np.subtract(store.episode_ends, store.episode_starts)) == {STEPS + 1}
     assert store.attributes["provenance"]["request"]["policy"]["run"] == run.name
     seen, chosen = {}, set()
     for e, (start, end) in enumerate(zip(store.episode_starts, store.episode_ends, strict=True)):

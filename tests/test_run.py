@@ -38,8 +38,8 @@ def test_a_quadrant_runs_to_its_end(
     name, runs, repository, small_store, tiny_policy, capsys, monkeypatch, tmp_path, request
 ):
     if name == QUADRANTS[-1]:
-        request.getfixturevalue("whole_episodes")
-        request.getfixturevalue("real_pictures")
+        for real in ("whole_episodes", "real_costs", "real_pictures"):
+            request.getfixturevalue(real)
     monkeypatch.chdir(tmp_path)
     file = repository / "experiments" / f"{name}.toml"
     command = arguments(file, small_store, runs, tiny_policy)

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtr, stdtrit
 
 from fmbpo.compare.comparison import Estimate
 
@@ -45,8 +45,8 @@ Kind: TypeAlias = Literal["cell", "effect", "share"]
 def tail(sizes: Sequence[int]) -> float:
     """The corrected α/2 for blocks of these numbers of seeds; n is the smallest of them."""
     n, freedom = min(sizes), sum(size - 1 for size in sizes)
-    t = stats.t.ppf((1 + LEVEL) / 2, freedom)
-    return float(stats.norm.cdf(-math.sqrt(n / (n - 1)) * t))
+    t = stdtrit(freedom, (1 + LEVEL) / 2)
+    return float(ndtr(-math.sqrt(n / (n - 1)) * t))
 
 
 def reachable(sizes: Sequence[int]) -> bool:
@@ -65,7 +65,9 @@ def bootstrap_interval(blocks: Sequence[Array], statistic: Statistic) -> Ends | 
     sizes = [block.shape[-1] for block in blocks]
     if min(sizes) < 2:
         return None
-    found = stats.bootstrap(
+    from scipy.stats import bootstrap  # importing scipy.stats takes a second
+
+    found = bootstrap(
         blocks,
         statistic,
         vectorized=True,
@@ -93,7 +95,7 @@ def student_interval(blocks: Sequence[Array], statistic: Statistic) -> Ends | No
     resampled = [block[..., i] for block, i in zip(blocks, chosen, strict=True)]
     error = np.std(statistic(*resampled, axis=-1), axis=-1)
     n, freedom = min(sizes), sum(size - 1 for size in sizes)
-    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * math.sqrt(n / (n - 1)) * error
+    half = stdtrit(freedom, (1 + LEVEL) / 2) * math.sqrt(n / (n - 1)) * error
     value = statistic(*blocks, axis=-1)
     return value - half, value + half
 
@@ -129,7 +131,9 @@ def mean(*blocks: Array, axis: int = -1) -> Any:
 
 def iqm(*blocks: Array, axis: int = -1) -> Any:
     """Interquartile mean: over all runs of all tasks without the lowest and highest quarter."""
-    return stats.trim_mean(np.concatenate([block[0] for block in blocks], axis), 0.25, axis=axis)
+    from scipy.stats import trim_mean
+
+    return trim_mean(np.concatenate([block[0] for block in blocks], axis), 0.25, axis=axis)
 
 
 def contrast(weights: Sequence[Array]) -> Statistic:

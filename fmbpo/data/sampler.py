@@ -102,10 +102,12 @@ class SliceSampler:
     def draw(self) -> tuple[Tensor, Tensor]:
         """First rows and episodes of the next batch, ``[B]`` each."""
         every = torch.arange(len(self.rows.start_E))
-        while len(self.order) < self.batch:
-            epoch = turns(every, self.weight_E, self.generator)
-            self.order = torch.cat([self.order, epoch])
-        episode_B, self.order = self.order[: self.batch], self.order[self.batch :]
+        epochs, count = [self.order], len(self.order)
+        while count < self.batch:
+            epochs.append(turns(every, self.weight_E, self.generator))
+            count += len(epochs[-1])
+        order = torch.cat(epochs) if epochs[1:] else self.order
+        episode_B, self.order = order[: self.batch], order[self.batch :]
         return first_rows(self.rows, episode_B, self.horizon, self.generator), episode_B
 
     def state(self) -> dict[str, Tensor]:

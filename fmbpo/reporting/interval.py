@@ -82,7 +82,10 @@ def above(a_returns: Sequence[float], b_returns: Sequence[float]) -> bool:
     a, b = ((statistics.fmean(x), statistics.stdev(x), len(x)) for x in (a_returns, b_returns))
     if a[1] == b[1] == 0:
         return a[0] > b[0]
-    from scipy.stats import ttest_ind_from_stats
+    from scipy.special import stdtrit
 
-    welch = ttest_ind_from_stats(*a, *b, equal_var=False)
-    return bool(welch.statistic > 0 and welch.pvalue < 1 - LEVEL)
+    shares = [deviation**2 / n for _, deviation, n in (a, b)]
+    of_each = zip(shares, (a, b), strict=True)
+    freedom = sum(shares) ** 2 / sum(share**2 / (n - 1) for share, (_, _, n) in of_each)
+    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(sum(shares))
+    return a[0] - b[0] > half

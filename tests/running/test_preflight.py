@@ -63,6 +63,7 @@ def policies(tmp_path):
     return "protocol.checkpoint=wrong"
 
 
+@pytest.mark.usefixtures("real_costs")
 def test_all_is_well(command, tmp_path):
     status, rows, said = command(POLICY)
     assert (status, failed(rows)) == (0, {})
@@ -100,6 +101,7 @@ def test_too_little_disk(what, command, no_disk, tmp_path):
         assert set(failed(rows)) == {("disk", ())}
 
 
+@pytest.mark.usefixtures("real_costs")
 @pytest.mark.parametrize("what", ["check", "run"])
 def test_too_little_memory(what, command, no_memory, tmp_path):
     status, _, said = command(POLICY, what=what)
@@ -305,6 +307,7 @@ def test_a_grid_of_many_seeds(command):
     assert (status, names[1].split("__")[2]) == (0, "11seeds")
 
 
+@pytest.mark.usefixtures("real_costs")
 def test_a_long_run_is_tried_and_its_results_are_the_same(command, monkeypatch, tmp_path):
     """Bit for bit, whether updates were tried and timed before it or not."""
     found, begun = [], torch.get_rng_state()
@@ -334,6 +337,7 @@ def test_check_starts_a_worker(command, whole_episodes, tmp_path, monkeypatch):
     assert "Traceback" not in said
 
 
+@pytest.mark.usefixtures("real_costs")
 def test_generators_and_threads_are_left_alone(repository, small_store, tiny_policy, tmp_path):
     e = load_experiment(
         repository / "experiments" / f"{POLICY}.toml",

@@ -5,6 +5,7 @@ import os
 import attrs
 import pytest
 import torch
+from known_costs import always, costs, once
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
@@ -28,6 +29,8 @@ from fmbpo.training.networks import build_world_model
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
 from fmbpo.training.residence_choice import check_loading
+
+pytestmark = pytest.mark.usefixtures("real_costs")
 
 CPU = torch.device("cpu")
 TASKS = ["cartpole-balance", "reacher-easy"]
@@ -338,3 +341,15 @@ def test_the_need_of_a_gpu(load):
     measured = torch.cuda.max_memory_allocated() - before
     needed = needs.need([cost_of(e)], 0, 0, on_gpu=True)[1]
     assert 0.8 * measured < needed < 2 * measured
+
+
+def test_a_cost_that_the_tests_know_is_the_one_that_counts(load):
+    """Of ``support/known_costs.py``, with which other tests run."""
+    experiments = [load(FROZEN), load(FROZEN, "policy_learning.horizon=3"), load(SCRATCH)]
+    stages = list(map(stage_of, experiments))
+    counted = list(map(cost_of, experiments))
+    assert len({cost.flops for cost in counted}) == len(experiments)
+    for by in (once, once, always):
+        with costs(by):
+            assert [remaining.policies_cost(e, CELLS) for e in experiments] == counted
+            assert [stage.count_flops() for stage in stages] == [cost.flops for cost in counted]

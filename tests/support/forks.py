@@ -7,15 +7,18 @@ nothing. A request and its answer are lines of JSON (see ``Forks`` in ``forked.p
 import builtins
 import contextlib
 import errno
+import hashlib
 import importlib
 import io
 import json
 import os
+import pickle
 import signal
 import sys
 import threading
 from pathlib import Path
 
+from known_costs import costs, key
 from small_pictures import small
 
 from fmbpo.cli import main
@@ -24,6 +27,7 @@ from fmbpo.running import run
 from fmbpo.tasks.vector import EpisodeRunner
 
 IMPORTS = (
+    "fmbpo.library",
     "fmbpo.compare.guard",
     "fmbpo.compare.reading",
     "fmbpo.running.preflight",
@@ -34,7 +38,11 @@ IMPORTS = (
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     "matplotlib.figure",
+    "matplotlib.style",
+    "rich.table",
     "safetensors.torch",
+    "scipy.stats",
+    "torch._dynamo",
 )
 """What commands import when they need it; here once, so that no process has to."""
 STEPS = 40
@@ -164,6 +172,24 @@ def fill(path):
     os.close(descriptor)
 
 
+class Counted:
+    """For ``costs``: what one process has counted, another one finds in a folder. No event."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, count, *parts):
+        names = repr(key(*parts, hooks=lambda plugin: plugin.value)).encode()
+        file = self.folder / f"cost-{hashlib.sha256(names).hexdigest()}"
+        with contextlib.suppress(FileNotFoundError, EOFError):
+            return pickle.loads(file.read_bytes())
+        found = count()
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
+        os.write(descriptor, pickle.dumps(found))
+        os.close(descriptor)
+        return found
+
+
 def fork(request):
     """Begin what is asked for; its process and where it tells what it was at."""
     told, report = os.pipe()
@@ -177,7 +203,8 @@ def fork(request):
         os.dup2(said, stream)
     if request["event"]:
         Event(*request["event"], report).arm()
-    status = main(request["arguments"])
+    with costs(Counted(Path(request["said"]).parent)):
+        status = main(request["arguments"])
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

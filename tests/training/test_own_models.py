@@ -72,7 +72,7 @@ def test_training_stacked_equals_training_apart(world, policy, stale):
         close(tree_map(lambda t, c=cell: t[c : c + 1], together), alone)
 
 
-@pytest.mark.parametrize("world", ["mlp", "flow"])
+@pytest.mark.parametrize("world", [pytest.param("mlp", marks=pytest.mark.endurance), "flow"])
 def test_the_models_step_compiles_as_one_graph_and_equals_eager(world):
     torch._dynamo.reset()
     model_update, _, (models, _, batches, noise, _) = prepared(world, "mlp")
