@@ -106,9 +106,7 @@ class Stop:
         try:
             yield
         except Exception as error:
-            if (
-                self.requested
-            ):  # code such as a module's in C turns what is raised in it into its own
+            if self.requested:  # a module in C raises ImportError in place of what interrupts it
                 raise Interrupted(_AT_ONCE, self.why) from error
             raise
         finally:
