@@ -72,7 +72,7 @@ def run(
         UserError: a mistake that can be mended, or several.
         Interrupted: the run saved and stopped; it is no ``Exception``. The same call continues.
     """
-    root = path_of(str(runs))
+    root = path_of(runs)
     with nullcontext(stop) if stop else Stop().listening() as stop:
         with stop.ends_at_once():  # there is nothing to save yet
             cells, accept = _cells(experiment), accept_versions
@@ -107,7 +107,7 @@ def check(
     ``runs``: the folder of all run folders. The report's ``raise_failures`` raises ``UserErrors``
     with all that failed.
     """
-    return preflight(_cells(experiment), path_of(str(runs)), accept_versions=accept_versions)
+    return preflight(_cells(experiment), path_of(runs), accept_versions=accept_versions)
 
 
 def _cells(experiment: Experiment | Study | object) -> Mapping[str, Experiment]:
@@ -121,7 +121,7 @@ def _cells(experiment: Experiment | Study | object) -> Mapping[str, Experiment]:
 
 def open_data(path: str | Path = "embedded") -> Store:
     """Open a data set, or the one in the package. Raises ``UserError`` as ``open_store`` does."""
-    return open_store(store_path(str(path)))
+    return open_store(store_path(path))
 
 
 def report(
@@ -142,8 +142,8 @@ def report(
     Raises:
         UserError: the runs may not be compared, or ``out`` cannot be written.
     """
-    place = check_place(path_of(str(out)))  # before the work, not after it
-    paths = [path_of(str(folder)) for folder in folders]
+    place = check_place(path_of(out))  # before the work, not after it
+    paths = [path_of(folder) for folder in folders]
     name = " and ".join(path.name.split("__")[0] for path in paths)
     comparison = compare(records_of(paths), name=name, mixing=mixing, separate=separate)
     write_report(comparison, place)

@@ -20,6 +20,7 @@ import attrs
 import pluggy
 
 from fmbpo.base.structure import takes
+from fmbpo.base.text import text_of
 from fmbpo.errors import UserError, did_you_mean
 
 Kind: TypeAlias = Literal["world_model", "policy"]
@@ -178,7 +179,7 @@ def _blaming(listing: Listing, what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        reason = " ".join(str(error).split())  # pluggy's messages have several lines
+        reason = " ".join(text_of(error).split())  # pluggy's messages have several lines
         raise _broken(listing, f"{what}: {type(error).__name__}: {reason}", remedy) from error
 
 

@@ -103,6 +103,9 @@ def test_a_rate_that_spoils_the_parameters_at_once(mistake):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
+        ("protocol.kind=[1]", ["protocol.kind", "unknown protocol [1] (an array)"]),
+        ("protocol.kind=''", ["protocol.kind: missing", "known: finetuned, frozen, scratch"]),
+        ("policy.plugin=''", ["policy.plugin: missing", "`fmbpo plugins`"]),
         ("protocol.kind=frozne", ["protocol.kind", "unknown protocol 'frozne'", "'frozen'?"]),
         ("policy.plugin=gaussian", ["policy.plugin", "'gaussian'", "installed policy plugins"]),
         ("grid.tasks=['walker-fly']", ["grid.tasks", "walker-fly"]),

@@ -1,5 +1,7 @@
 """``fmbpo data collect --policy RUN``: a trained policy acts in place of the planner."""
 
+import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -72,6 +74,20 @@ def test_two_workers_collect_the_same(run, store, tmp_path):
     out = tmp_path / "own.zarr"
     words = ["--tasks", ",".join(TASKS), "--episodes", "2", "--noise", "0,0.3", "--workers", "2"]
     assert collected(out, run, *words) == 0
+    assert verify(out) == store.id
+
+
+def test_other_versions_of_the_plugins(run, store, tmp_path, capsys):
+    other = shutil.copytree(run, tmp_path / run.name)
+    config = json.loads((other / "config.json").read_text())
+    config["versions"]["policy"] = "9.9"
+    (other / "config.json").write_text(json.dumps(config))
+    words = ["--tasks", ",".join(TASKS), "--episodes", "2", "--noise", "0,0.3", "--workers", "1"]
+    out = tmp_path / "own.zarr"
+    assert collected(out, other, *words) == 2
+    assert "9.9, or add --accept-plugin-versions" in capsys.readouterr().err
+    assert not out.exists()
+    assert collected(out, other, *words, "--accept-plugin-versions") == 0
     assert verify(out) == store.id
 
 

@@ -1,5 +1,6 @@
 """``import fmbpo`` as a library: cheap to import, documented, usable in a notebook and a thread."""
 
+import pickle
 import pkgutil
 import re
 import signal
@@ -8,11 +9,13 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fmbpo
+from fmbpo.base.lock import Taken
 from fmbpo.cli import main
 from fmbpo.config import load_experiment
 from fmbpo.tasks.mt30 import OBS_WIDTH
@@ -117,6 +120,38 @@ def test_what_is_no_experiment_or_no_seed_is_refused(notebook):
     text = fmbpo.load_policy(str(notebook["folder"]), "pendulum-spin", "1")
     zeros = np.zeros(text.task.obs_dim)
     np.testing.assert_array_equal(text.act(zeros), notebook["policy"].act(zeros))
+
+
+def test_what_people_pass_to_functions(notebook, small_store):
+    folder = notebook["folder"]
+    e = fmbpo.load_experiment(
+        NAME, scale="laptop", data=small_store, overrides="policy_learning.iterations=7"
+    )
+    assert (e.data.path, e.policy_learning.iterations) == (str(small_store), 7)
+    for work in (
+        lambda: fmbpo.run(e, None),
+        lambda: fmbpo.check(e, None),
+        lambda: fmbpo.open_data(None),
+        lambda: fmbpo.report([folder], None),
+        lambda: fmbpo.load_policy(None, "pendulum-spin", 1),
+    ):
+        with pytest.raises(fmbpo.UserError, match="None is not a path"):
+            work()
+    assert notebook["policy"].act(np.zeros((0, 3))).shape == (0, 1)
+
+
+def test_exceptions_reach_other_processes():
+    mistake = fmbpo.UserError("what", where="where", remedy="remedy")
+    for error in (mistake, fmbpo.Interrupted("where", "why"), Taken(Path("a"), "process 1")):
+        copy = pickle.loads(pickle.dumps(error))
+        assert (str(copy), copy.__dict__) == (str(error), error.__dict__)
+
+
+def test_a_caller_without_streams(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["status", "--runs", str(tmp_path)]) == 0
+    assert main(["status", "--runs", str(tmp_path / "absent")]) == 2
 
 
 def test_a_thread_is_asked_to_stop_by_its_time_limit_and_by_others():

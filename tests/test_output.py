@@ -82,6 +82,26 @@ def test_a_name_that_no_file_can_have(words, repository, monkeypatch, capsys, tm
     assert "  -> " in error
 
 
+def test_a_narrow_terminal_cuts_nothing_off(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "20")
+    assert main(["tasks"]) == 0
+    assert "cartpole-swingup-sparse             5        1    953.4" in capsys.readouterr().out
+
+
+def test_a_working_directory_that_is_gone(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["experiments"]) == 2
+    said = "the working directory no longer exists\n  -> change to a folder that exists: cd\n"
+    assert capsys.readouterr().err == f"error: {said}"
+
+
+def test_a_terminal_obeys_no_name(capsys):
+    assert main(["status", "--runs", "a\x1b[31m\x85"]) == 2
+    assert capsys.readouterr().err.startswith("error: a\\x1b[31m\\x85: cannot be listed")
+
+
 def test_only_mistakes_of_the_user_end_in_2(monkeypatch, capsys):
     """What the user cannot mend is a fault of fmbpo, and keeps its traceback."""
 

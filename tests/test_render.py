@@ -147,6 +147,17 @@ def test_a_run_that_cannot_act_ends_in_one_message(spoil, said, copy):
         load_policy(copy, "reacher-easy", 1)
 
 
+def test_other_versions_of_the_plugins_act_if_the_user_accepts_them(copy, capsys):
+    spoil_version(copy)
+    command = ["tasks", "render", "reacher-easy", "--policy", str(copy), "--steps", "2"]
+    assert main(command) == 2
+    assert "add --accept-plugin-versions" in capsys.readouterr().err
+    assert main([*command, "--accept-plugin-versions", "--out", str(copy / "a.gif")]) == 0
+    obs = np.zeros(OBS_WIDTH)
+    found = trained_policies(copy, accept_versions=True)
+    assert found[0].load().act(obs).shape == (6,)
+
+
 def test_an_unknown_task_or_seed_and_a_pretraining_are_named(runs):
     run = runs["frozen"]
     for task, seed, said in (
@@ -325,6 +336,13 @@ def test_mistakes_end_in_one_message(words, said, tmp_path, monkeypatch, capsys)
     assert main(["tasks", "render", *words]) == 2
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_with_a_colon_is_a_files(tmp_path, monkeypatch):
+    """Not a protocol of the encoder."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["tasks", "render", "reacher-easy", "--steps", "2", "--out", "pipe:1.mp4"]) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["pipe:1.mp4"]
 
 
 def test_several_films_do_not_fit_into_one_file(runs, tmp_path, capsys):

@@ -78,6 +78,13 @@ def test_mistakes(words, said, imported, repository, tmp_path, capsys):
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.parametrize("name", ["/etc", "*", "[a"])
+def test_a_name_in_a_file_is_no_pattern(name, imported, tmp_path, capsys):
+    (tmp_path / "x.toml").write_text(f'name = "{name}"')
+    assert main(["report", "x.toml", "--out", "report", "--runs", "runs"]) == 2
+    assert f"there is no run of {name}" in capsys.readouterr().err
+
+
 def test_an_older_name_is_an_alias(repository, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(repository)
     words = ["config", "show", "experiments/pwm_48M_mt_fullflow.toml", "--scale", "laptop"]

@@ -1,9 +1,14 @@
 """Requests to stop: who asked decides the exit status, and how early a time limit asks."""
 
 import argparse
+import fcntl
 import os
+import pty
 import shlex
 import signal
+import subprocess
+import sys
+import termios
 import time
 
 import pytest
@@ -181,6 +186,32 @@ def test_everything_that_delays_an_answer_is_measured(run, monkeypatch):
         "iteration": 10, "evaluation": 6, "checkpoint": 6, "diagnosis": 2,
     }  # fmt: skip
     assert min(map(min, seen.values())) > 0
+
+
+def test_a_terminal_that_is_closed(repository, small_store, tiny, tmp_path):
+    """A real one: it sends SIGHUP, and takes no more output."""
+    terminal, inside = pty.openpty()
+    command = ["run", str(repository / "experiments" / f"{PRETRAIN}.toml"), "--scale", "laptop"]
+    command += ["--data", str(small_store), *(x for o in tiny for x in ("-o", o))]
+    command += ["-o", "pretrain.iterations=1000000", "-o", "pretrain.checkpoint_every=1000000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fmbpo.cli", *command],
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        cwd=tmp_path,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(inside)
+    seen = b""
+    while b"loss" not in seen:  # of an iteration
+        seen += os.read(terminal, 1000)
+    os.close(terminal)
+    assert process.wait(60) == 75
+    (entry,) = scan(tmp_path / "runs")
+    assert entry.state == "stopped"
+    assert entry.reason.startswith("SIGHUP (pretrain: saved at iteration")
 
 
 # -- the request itself ----------------------------------------------------------------------

@@ -103,6 +103,17 @@ def runs(tmp_path):
     return tmp_path
 
 
+def test_control_characters_are_shown_and_not_obeyed():
+    found = [entry(phase="a\x1b[31m\nb", reason="c\r\x85d", folder="runs/\x07")]
+    out = io.StringIO()
+    print_status(found, out)
+    for text in (out.getvalue(), markdown(found)):
+        assert not {"\x1b", "\r", "\x85", "\x07"} & set(text)
+        assert r"a\x1b[31m\nb" in text
+        assert r"c\r\x85d" in text
+    assert len(markdown(found).splitlines()) == 3
+
+
 def test_the_command(runs, capsys):
     def status(*words):
         assert main(["status", "--runs", str(runs), *words]) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 
 from fmbpo.base.control_groups import folders
 
@@ -14,7 +15,8 @@ def usable_cores() -> int:
     """The cores that this process may use, at least one: the least of its affinity, of the quotas
     of its control groups (rounded down), and of its SLURM job's share."""
     found: list[float] = [len(os.sched_getaffinity(0)), *_quotas()]
-    found += [int(os.environ[name]) for name in _SLURM if os.environ.get(name, "").isdecimal()]
+    said = (os.environ.get(name, "") for name in _SLURM)
+    found += [int(number) for number in said if re.fullmatch(r"\d{1,9}", number, re.ASCII)]
     return max(1, int(min(found)))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from fmbpo.base.text import bytes_text
 from fmbpo.errors import UserError
 
+_DAMAGED = "it was edited or damaged: restore it"
 _FULL = "the disk is full", "free some space and run the same command again: it continues"
 _FORBIDDEN = "no permission to write here ({0})", "choose a folder that you may write to"
 _LONG = "the name or the path is too long ({0})", "choose a shorter name, or another folder"
@@ -31,13 +32,14 @@ _MEANING = {
 }
 
 
-def path_of(text: str) -> Path:
+def path_of(given: str | Path) -> Path:
     """A path as a person writes it: ``~`` and ``~NAME`` are home folders.
 
-    Raises ``UserError`` if it is empty, has a NUL character, or no user has the name.
+    Raises ``UserError`` if it is no text, is empty, has a NUL character, or no user has the name.
     """
+    text = str(given) if isinstance(given, str | Path) else ""
     if not text or "\0" in text:
-        raise UserError(f"{text!r} is not a path", remedy="name a file or a folder")
+        raise UserError(f"{given!r} is not a path", remedy="name a file or a folder")
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -146,15 +148,14 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", where=str(path)) from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"not valid JSON ({error})", where=str(path)) from error
+        raise UserError(f"not valid JSON ({error})", where=str(path), remedy=_DAMAGED) from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """``read_json`` of a JSON object. Raises ``UserError`` if the file holds another value."""
     content = read_json(path)
     if not isinstance(content, dict):
-        remedy = "it was edited or damaged: restore it"
-        raise UserError("not a JSON object", where=str(path), remedy=remedy)
+        raise UserError("not a JSON object", where=str(path), remedy=_DAMAGED)
     return content
 
 

@@ -8,8 +8,23 @@ from pathlib import Path
 import torch
 
 from fmbpo.base.control_groups import folders
+from fmbpo.base.text import text_of
 
 MEMINFO = Path("/proc/meminfo")
+SMALLER = (
+    "lower the batch, the horizon, the networks' widths, policy_learning.stack (policies trained "
+    "at once), the samples of the planner, or the episodes or workers of the evaluation"
+)
+"""The remedy if memory is short."""
+_SAID = ("alloc_cpu", "out of memory", "ALLOC_FAILED", "tion overflow")
+"""What torch says of tensors too large for the memory, or for the number of their bytes."""
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory is short."""
+    if isinstance(error, RuntimeError):
+        return any(words in text_of(error) for words in _SAID)
+    return isinstance(error, MemoryError)
 
 
 def host_free() -> int | None:
@@ -29,6 +44,11 @@ def device_free(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     reserved, used = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
     return int(free + reserved - used)
+
+
+def total(device: torch.device) -> int | None:
+    """Bytes of all the memory that tensors on a device can have; None if unknown."""
+    return device_total(device) if device.type == "cuda" else host_total()
 
 
 def device_total(device: torch.device) -> int:

@@ -27,7 +27,10 @@ class Taken(Exception):
 
     def __init__(self, place: Path, holder: str) -> None:
         self.place = place
-        super().__init__(f"{place}: in use by {holder}")
+        super().__init__(place, holder)  # as given, so that it can be pickled
+
+    def __str__(self) -> str:
+        return "{}: in use by {}".format(*self.args)
 
 
 class RunLock:

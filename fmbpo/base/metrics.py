@@ -144,6 +144,8 @@ REAL = {held_out(REWARD_STD): held_out(REAL_REWARD_STD)}
 """The metric of the real quantity, by the metric of its prediction; equal in all cells."""
 
 
+_DAMAGED = "it was edited or damaged: restore it"
+
 # -- rows and their written form -------------------------------------------------------------
 
 
@@ -192,7 +194,10 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
         try:
             entry = json.loads(line)
         except ValueError as error:
-            raise UserError("not a line of JSON", where=f"{path}:{number}") from error
+            where = f"{path}:{number}"
+            raise UserError("not a line of JSON", where=where, remedy=_DAMAGED) from error
+        if not isinstance(entry, dict):
+            raise UserError("not a JSON object", where=f"{path}:{number}", remedy=_DAMAGED)
         yield from _rows(
             {k: numbers.get(v, v) if isinstance(v, str) else v for k, v in entry.items()}
         )
@@ -200,13 +205,22 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 
 def cell_series(record: Path, metric: str) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """A metric in a record's file over the iterations, by task and seed; both are empty for a
-    stage's own. Raises ``UserError`` as ``read_metrics``."""
+    stage's own. Raises ``UserError`` as ``read_metrics``, and for a point that is no number."""
     found: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row in read_metrics(record):
         if metric in row:
             series = found.setdefault(row.get("task", ""), {})
-            series.setdefault(str(row.get("seed", "")), []).append((row["step"], row[metric]))
+            point: tuple[Any, Any] = row.get("step"), row[metric]
+            if not all(map(_is_number, point)):
+                what = f"{metric} has a point that is no number"
+                raise UserError(what, where=str(record), remedy=_DAMAGED)
+            series.setdefault(str(row.get("seed", "")), []).append(point)
     return found
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a float, or an integer that fits one."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _line(content: Mapping[str, Any]) -> bytes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+_CONTROLS = ("Cc", "Cs", "Zl", "Zp")
 NONE = "–"
 """The entry for a missing number."""
 
@@ -51,6 +53,29 @@ def console(stream: TextIO, width: int | None = None, *, terminal: bool | None =
         emoji=False,
         highlight=False,
     )
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with its control characters except ``keep`` as ``\\x1b``: a terminal would obey
+    them, and a line end breaks a row."""
+
+    def shown(c: str) -> str:
+        return ascii(c)[1:-1] if unicodedata.category(c) in _CONTROLS and c not in keep else c
+
+    return "".join(map(shown, text))
+
+
+def said(error: BaseException) -> str:
+    """An exception's name, and the first line of its text if it has one."""
+    return ": ".join(filter(None, (type(error).__name__, one_line(text_of(error)))))
+
+
+def text_of(error: BaseException) -> str:
+    """An exception's text; empty if it cannot be had."""
+    try:
+        return str(error)
+    except Exception:  # of a plugin's own exception
+        return ""
 
 
 def one_line(text: str) -> str:

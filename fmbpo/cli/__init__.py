@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from fmbpo import __version__
 from fmbpo.base.files import remedy_of
 from fmbpo.base.lock import Taken
+from fmbpo.base.text import printable
 from fmbpo.cli import checkpoints, data, experiments, plugins, runs, tasks
 from fmbpo.cli.arguments import INTERRUPTED, TRY_AGAIN, USER_MISTAKE, say
 from fmbpo.cli.streams import degrading
@@ -23,18 +25,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     with degrading() as output:
         try:
+            _check_folder()
             arguments = parser().parse_args(argv)
             arguments.words = sys.argv[1:] if argv is None else list(argv)
             status: int = arguments.command(arguments)
-            sys.stdout.flush()
+            print(end="", flush=True)
             if output.failure and arguments.only_prints:
                 raise output.failure
             if output.failure and not isinstance(output.failure, BrokenPipeError):
                 say(f"warning: the output is incomplete: {output.failure.strerror}")
             return status
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return USER_MISTAKE
+            return _mistake(error)
         except Taken as other:
             print(f"{other}; run the same command again when that has ended", file=sys.stderr)
             return TRY_AGAIN
@@ -47,9 +49,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             place, remedy = str(error.filename or "the output")[:200], remedy_of(error)
             if not remedy:
                 raise
-            mistake = UserError(error.strerror or str(error), where=place, remedy=remedy)
-            print(f"error: {mistake}", file=sys.stderr)
-            return USER_MISTAKE
+            return _mistake(UserError(error.strerror or str(error), where=place, remedy=remedy))
+
+
+def _check_folder() -> None:
+    """Raise ``UserError`` if the working directory was removed: torch ends the process there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        remedy = "change to a folder that exists: cd"
+        raise UserError("the working directory no longer exists", remedy=remedy) from None
+
+
+def _mistake(error: UserError) -> int:
+    say(printable(f"error: {error}", keep="\n"))
+    return USER_MISTAKE
 
 
 def parser() -> argparse.ArgumentParser:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 from fmbpo.base.cores import usable_cores
 from fmbpo.base.files import path_of
 from fmbpo.base.text import bytes_text, clock
-from fmbpo.cli.arguments import Commands, add, add_group, add_query, say, stoppable_at_once
+from fmbpo.cli.arguments import (
+    Commands,
+    add,
+    add_group,
+    add_query,
+    say,
+    stoppable_at_once,
+    versions_argument,
+)
 from fmbpo.data.embedded import store_path
 from fmbpo.errors import UserError
 from fmbpo.runs.progress import Pace
@@ -81,6 +89,7 @@ def _add_collect(kinds: Commands) -> None:
                      "of action noise in equal shares")  # fmt: skip
     collect.add_argument("--policy", type=path_of, metavar="RUN",
                          help="a finished run whose policies replace the planner")  # fmt: skip
+    versions_argument(collect)
     collect.add_argument("--workers", type=int, metavar="N", default=usable_cores(),
                          help="worker processes (default: one per usable core)")  # fmt: skip
     collect.add_argument("--compress", action="store_true",
@@ -96,7 +105,8 @@ def _collect(arguments: argparse.Namespace) -> int:
     if arguments.policy is not None:
         from fmbpo.running.collecting_policies import run_agent
 
-        policies = run_agent(arguments.policy, list(episodes))
+        accept = arguments.accept_plugin_versions
+        policies = run_agent(arguments.policy, list(episodes), accept_versions=accept)
     request = Request(
         list(episodes),
         episodes,

@@ -144,7 +144,8 @@ def _folders(named: Path, root: Path) -> list[Path]:
     if named.suffix != ".toml":
         return [named]
     name = toml.read(named).tree.get("name", named.stem)
-    found = sorted(path for path in root.glob(f"{name}__*") if path.is_dir())
+    runs = (path for path in root.glob("*__*") if path.name.startswith(f"{name}__"))
+    found = sorted(path for path in runs if path.is_dir())
     if len(found) == 1:
         return found
     what, remedy = f"there is no run of {name}", f"give --runs DIR, or `fmbpo run {named}` first"

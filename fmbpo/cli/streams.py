@@ -43,8 +43,8 @@ def degrading() -> Iterator[Stream]:
     try:
         yield out
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
         sys.stdout, sys.stderr = before
 
 

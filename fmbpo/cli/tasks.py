@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from fmbpo.base.files import path_of
-from fmbpo.cli.arguments import Commands, add, add_query, json_argument, say, stoppable_at_once
+from fmbpo.cli.arguments import (
+    Commands,
+    add,
+    add_query,
+    json_argument,
+    say,
+    stoppable_at_once,
+    versions_argument,
+)
 from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +29,8 @@ if TYPE_CHECKING:
 
     from fmbpo.tasks.film import ActOnce
 
+_WIDTH = 80
+"""Width of the list, in characters."""
 _SMALLEST, _LARGEST = 16, 4096
 """Limits of a video's width and height, in pixels."""
 
@@ -35,6 +45,7 @@ def add_commands(commands: Commands) -> None:
     render.add_argument("--policy", type=path_of, metavar="RUN",
                         help="the folder of a finished run whose policy acts (default: random "
                         "actions)")  # fmt: skip
+    versions_argument(render)
     render.add_argument("--seed", type=int, metavar="N",
                         help="the seed of the run's policy (default: the run's first)")  # fmt: skip
     render.add_argument("--episode", type=_whole_number(0), default=0, metavar="N",
@@ -66,7 +77,7 @@ def _tasks(arguments: argparse.Namespace) -> int:
     for info in MT30.values():
         scores = (f"{score:.1f}" for score in (info.pwm_return, info.tdmpc2_return))
         table.add_row(str(info.index), info.name, str(info.obs_dim), str(info.action_dim), *scores)
-    console(sys.stdout).print(table)
+    console(sys.stdout, _WIDTH).print(table)
     print("PWM, TD-MPC2: published mean returns (maximum 1000).")
     return 0
 
@@ -108,7 +119,8 @@ def _film_run(arguments: argparse.Namespace) -> None:
     from fmbpo.running.trained_policies import load_policy, trained_policies
     from fmbpo.tasks.mt30 import task_info
 
-    policies = trained_policies(arguments.policy)
+    accept = arguments.accept_plugin_versions
+    policies = trained_policies(arguments.policy, accept_versions=accept)
     seed = policies[0].seed if arguments.seed is None else arguments.seed
     tasks = list(dict.fromkeys(policy.task for policy in policies))
     if arguments.task is not None:
@@ -120,7 +132,7 @@ def _film_run(arguments: argparse.Namespace) -> None:
             remedy=f"name one of {', '.join(tasks)}, or omit --out",
         )
     for task in tasks:
-        policy = load_policy(arguments.policy, task, seed)
+        policy = load_policy(arguments.policy, task, seed, accept_versions=accept)
         out = arguments.out or arguments.policy / "videos" / f"{task}__{seed}.mp4"
         initial = policy.evaluation_seed + arguments.episode
         what = f"policy of seed {seed}, episode {arguments.episode}"

@@ -79,7 +79,8 @@ def _record(path: Path) -> Record | None:
     """The run's record; None for a pretraining run."""
     imported = (path / IMPORTED).is_file()
     if not path.is_dir():
-        raise UserError("there is no such folder", where=str(path))
+        remedy = "name the folder of a study, a run or imported results"
+        raise UserError("there is no such folder", where=str(path), remedy=remedy)
     try:
         return read_imported(path) if imported else _record_of_run(RunFolder.open(path))
     except (KeyError, TypeError, AttributeError, ValueError) as error:

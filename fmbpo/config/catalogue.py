@@ -49,7 +49,7 @@ def find(named: str | Path) -> Path:
         UserError: the catalogue has no such name, or a TOML file of that name lies here, or the
             path leads nowhere and ends in a name of the catalogue.
     """
-    path = path_of(str(named))
+    path = path_of(named)
     if os.path.isfile(path):  # False, and no error, for a name that no file can have
         return path
     if path.suffix == ".toml" or path.name != str(named):

@@ -39,7 +39,7 @@ def load_experiment(
     *,
     scale: str | None = None,
     overrides: Sequence[str] = (),
-    data: str | None = None,
+    data: str | Path | None = None,
 ) -> Experiment:
     """Read, merge, structure and check an experiment: a file, or a name of the catalogue.
 
@@ -81,10 +81,10 @@ def load_experiment(
     return structured(tree, Experiment, document.origin, toml.display(path))
 
 
-def _data(document: toml.Document, data: str | None) -> tuple[str, str]:
+def _data(document: toml.Document, data: str | Path | None) -> tuple[str, str]:
     """The configured data path (empty if not configured) and its origin."""
     if data:
-        return data, "--data"
+        return str(data), "--data"
     origin = document.origin.get("data.path", "")
     if origin != toml.OVERRIDE and os.environ.get(DATA_VARIABLE):
         return os.environ[DATA_VARIABLE], f"environment variable {DATA_VARIABLE}"
@@ -129,6 +129,7 @@ def structured(tree: Mapping[str, Any], cls: type[T], origin: Mapping[str, str],
         raise UserErrors(map(located, error.problems)) from None
 
 
+_PLUGIN_HINT = 'write plugin = "NAME"'
 _TABLE_HINTS = {
     "protocol": 'write [protocol] with kind = "frozen" and world_model = "PRETRAINING EXPERIMENT"',
     "policy": 'write [policy] with plugin = "NAME"',
@@ -162,9 +163,11 @@ def _plugin_table(value: tuple[Kind, Any], cls: type[PluginTable]) -> PluginTabl
     """Loads the plugin, then structures its table with the plugin's ``Config``."""
     kind, table = value
     if not isinstance(table, Mapping):
-        raise problem(f"{describe(table)} instead of a table", 'write plugin = "NAME"')
+        raise problem(f"{describe(table)} instead of a table", _PLUGIN_HINT)
     settings = dict(table)
     name = str(settings.pop("plugin", ""))
+    if not name:
+        raise problem("missing", f"{_PLUGIN_HINT}; `fmbpo plugins` lists them", "plugin")
     try:
         component = load_plugin(kind, name)
     except UserError as error:
@@ -175,9 +178,10 @@ def _plugin_table(value: tuple[Kind, Any], cls: type[PluginTable]) -> PluginTabl
 def _protocol(value: Any, _: type[Protocol]) -> Protocol:
     if not isinstance(value, Mapping):
         raise problem(f"{describe(value)} instead of a table", _TABLE_HINTS["protocol"])
-    kind = str(value.get("kind", "missing"))
-    if kind not in PROTOCOLS:
-        raise problem(f"unknown protocol {kind!r}", did_you_mean(kind, PROTOCOLS), "kind")
+    kind = value.get("kind", "")
+    if not isinstance(kind, str) or kind not in PROTOCOLS:
+        what = f"unknown protocol {describe(kind)}" if kind != "" else "missing"
+        raise problem(what, did_you_mean(str(kind), PROTOCOLS), "kind")
     return structure(value, PROTOCOLS[kind])
 
 

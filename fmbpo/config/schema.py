@@ -214,11 +214,11 @@ class PlanningConfig:
     """Best candidates, which determine the next mean and standard deviation."""
     policy_samples: int = field(default=24, validator=positive)
     """The policy's own sequences among the candidates; the first is deterministic."""
-    temperature: float = field(default=0.5, validator=positive)
+    temperature: float = field(default=0.5, validator=within(0, 1_000_000, open_low=True))
     """Factor of the scores (an inverse temperature): a higher value favours the best more."""
     min_std: float = field(default=0.05, validator=non_negative)
     """Lower bound of the samples' standard deviation."""
-    max_std: float = field(default=2.0, validator=positive)
+    max_std: float = field(default=2.0, validator=within(0, 1000, open_low=True))
     """Upper bound of the same, and the initial value in each plan."""
 
     def __attrs_post_init__(self) -> None:

@@ -97,7 +97,7 @@ def load_study(
     *,
     scale: str | None = None,
     overrides: Sequence[str] = (),
-    data: str | None = None,
+    data: str | Path | None = None,
 ) -> Study:
     """Read a study (a file, or a name of the catalogue) and its experiments.
 
@@ -137,7 +137,11 @@ def load_study(
 
 
 def _load_cell(
-    cell: CellConfig, folder: Path, scale: str | None, overrides: Sequence[str], data: str | None
+    cell: CellConfig,
+    folder: Path,
+    scale: str | None,
+    overrides: Sequence[str],
+    data: str | Path | None,
 ) -> Experiment:
     file = folder / path_of(cell.experiment)
     known = (PAPER, *toml.read(file).tree.get("scale", {}))

@@ -201,7 +201,7 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
     A value is TOML (``3``, ``0.5``, ``true``, ``"text"``, ``[1, 2]``), or a plain word or path,
     which is a string. Raises ``UserError`` for anything else.
     """
-    for text in overrides:
+    for text in [overrides] if isinstance(overrides, str) else overrides:
         path, value = parse_override(text)
         node: Any = document.tree
         for key in path[:-1]:

@@ -13,6 +13,7 @@ import attrs
 
 from fmbpo.base.files import replace_file
 from fmbpo.compare.comparison import Series
+from fmbpo.reporting.drawing import own_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,6 +70,7 @@ class Panel:
     axes: Mapping[str, Any]
 
 
+@own_style()
 def draw(
     path: Path,
     heading: Heading,

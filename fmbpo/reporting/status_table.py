@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from fmbpo.base.text import NONE, clock, console
+import attrs
+
+from fmbpo.base.text import NONE, clock, console, printable
 from fmbpo.runs.status import Entry
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ _STYLES = {"running": "cyan", "stale": "yellow", "failed": "red", "completed": "
 
 def print_status(entries: Sequence[Entry], stream: TextIO, *, width: int = WIDTH) -> None:
     """Write the table, the number of runs in each state, and each run's reason with its folder."""
+    entries = list(map(_shown, entries))
     table = _table(entries)
     # Nothing is cut off: the terminal wraps wider tables.
     printer = console(stream, max(console(stream, 1000).measure(table).maximum, width))
@@ -71,6 +74,13 @@ def print_status(entries: Sequence[Entry], stream: TextIO, *, width: int = WIDTH
     for folder, entry in runs.items():
         if entry.reason:
             printer.print(f"{entry.state}: {folder}: {entry.reason}", soft_wrap=True)
+
+
+def _shown(entry: Entry) -> Entry:
+    """The entry with printable texts."""
+    values = attrs.asdict(entry).items()
+    texts: dict[str, Any] = {key: printable(x) for key, x in values if isinstance(x, str)}
+    return attrs.evolve(entry, **texts)
 
 
 def _table(entries: Sequence[Entry]) -> Table:
@@ -127,6 +137,6 @@ def markdown(entries: Sequence[Entry]) -> str:
     columns = dict(COLUMNS)
     columns |= {"reason": lambda e: e.reason, "folder": lambda e: f"`{e.folder}`"}
     rows = [list(columns), ["---"] * len(columns)]
-    rows += [[text(entry) for text in columns.values()] for entry in entries]
+    rows += [[text(entry) for text in columns.values()] for entry in map(_shown, entries)]
     escaped = ([cell.replace("|", r"\|") for cell in row] for row in rows)
     return "".join(f"| {' | '.join(row)} |\n" for row in escaped)

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from fmbpo.base.files import disk_errors
-from fmbpo.base.text import one_line
+from fmbpo.base.free_memory import SMALLER, ran_out
+from fmbpo.base.text import said
 from fmbpo.config.schema import PluginTable
 from fmbpo.errors import UserError
 
@@ -31,9 +30,9 @@ class Role:
         return UserError(what, where=self.name, remedy=remedy)
 
 
-def _guilty(error: Exception, roles: tuple[Role, ...]) -> tuple[Role | None, str]:
+def _guilty(error: BaseException, roles: tuple[Role, ...]) -> tuple[Role | None, str]:
     """The role whose plugin's code ran last before ``error``, if any, and a sentence about it."""
-    sentence = f"{type(error).__name__}: {one_line(str(error))}"
+    sentence = said(error)
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         package = frame.f_globals.get("__name__", "").split(".")[0]
         for role in roles:
@@ -49,21 +48,25 @@ def reporting(folder: Path | None, *roles: Role, otherwise: Role | None = None) 
     """Turn an exception from a plugin's code into a ``UserError``; ``_remedy`` keeps its traceback.
 
     An exception that involves no plugin's code is blamed on ``otherwise``, or passes through if
-    that is None or the system raised it (``OSError``). A ``UserError`` passes through.
+    that is None or the system raised it (``OSError``). Nobody is blamed if memory is short. A
+    ``UserError`` passes through.
     """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         role, sentence = _guilty(error, roles)
+        if ran_out(error):
+            what, place = f"memory is short: {sentence}", str(folder or "")
+            raise UserError(what, where=place, remedy=SMALLER) from error
         role = role or (None if isinstance(error, OSError) else otherwise)
-        if role is None or (otherwise and isinstance(error, torch.OutOfMemoryError)):
+        if role is None:
             raise
         raise role.error(sentence, _remedy(folder, error)) from error
 
 
-def _remedy(folder: Path | None, error: Exception) -> str:
+def _remedy(folder: Path | None, error: BaseException) -> str:
     """The remedy for a plugin's failure. Writes the traceback to ``folder/plugin-error.txt``, or
     nowhere if ``folder`` is None."""
     if folder is None:

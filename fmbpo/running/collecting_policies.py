@@ -33,15 +33,15 @@ class RunAgent:
         return lambda _, obs: loaded.act(obs)
 
 
-def run_agent(run: Path, tasks: Sequence[str]) -> RunAgent:
-    """The policies that a run trained for these tasks.
+def run_agent(run: Path, tasks: Sequence[str], *, accept_versions: bool = False) -> RunAgent:
+    """The policies that a run trained for these tasks; ``accept_versions``: see ``load_policy``.
 
     Raises:
         UserError: as `trained_policies`; also if it has none for a task.
     """
     run = run.resolve()
     policies: dict[str, list[TrainedPolicy]] = {}
-    for policy in trained_policies(run):
+    for policy in trained_policies(run, accept_versions=accept_versions):
         policies.setdefault(policy.task, []).append(policy)
     for task in tasks:
         if task not in policies:

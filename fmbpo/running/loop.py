@@ -78,7 +78,7 @@ class Trainer:
             self._evaluate(stage, 0, forecast)
         for iteration in range(start + 1, cadence.iterations + 1):
             began = time.monotonic()
-            metrics = self._step(stage, iteration)
+            metrics = stage.step(iteration)
             sums = self._sums  # on the CPU, if they come from a checkpoint
             sums = {k: sums[k].to(v.device) + v if k in sums else v for k, v in metrics.items()}
             self._sums, self._summed = sums, self._summed + 1
@@ -161,16 +161,6 @@ class Trainer:
             state=state,
         )
         self.stop.took("checkpoint", time.monotonic() - began)
-
-    def _step(self, stage: Stage, iteration: int) -> dict[str, Tensor]:
-        try:
-            return stage.step(iteration)
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"an update does not fit in the device's memory: {str(error).splitlines()[0]}",
-                where=f"{self.folder.path} ({stage.name})",
-                remedy="lower the batch, or policy_learning.stack (policies trained at once)",
-            ) from error
 
     def _evaluate(self, stage: Stage, iteration: int, forecast: Forecast) -> None:
         began = time.monotonic()

@@ -44,10 +44,12 @@ class TrainedPolicy:
     run: Path
     task: str
     seed: int
+    accept_versions: bool = False
 
     def load(self) -> LoadedPolicy:
         """Read the networks. Raises ``UserError`` as ``load_policy``."""
-        return load_policy(self.run, self.task, self.seed)
+        accept = self.accept_versions
+        return load_policy(self.run, self.task, self.seed, accept_versions=accept)
 
 
 @attrs.frozen
@@ -78,36 +80,43 @@ class LoadedPolicy:
         padded = np.zeros((1, given.size // width, OBS_WIDTH), np.float32)
         padded[0, :, :width] = given.reshape(-1, width)
         action_dim = self.task.action_dim if width == self.task.obs_dim else ACTION_WIDTH
+        if not given.size:
+            return np.zeros((*given.shape[:-1], action_dim), np.float32)
         actions: NDArray[np.float32] = self._actors.act(padded)[0, :, :action_dim]
         return actions.reshape(*given.shape[:-1], action_dim)
 
 
-def trained_policies(run: Path) -> list[TrainedPolicy]:
+def trained_policies(run: Path, *, accept_versions: bool = False) -> list[TrainedPolicy]:
     """The policies of a finished run, in the order of its tasks and seeds.
+
+    ``accept_versions``: see ``load_policy``.
 
     Raises:
         UserError: there is no run, or it is not complete, or it trained no policies.
     """
-    summary, _, _ = _finished(run)
+    summary, _, _ = _finished(run, accept_versions)
     return [
-        TrainedPolicy(run, task, int(seed))
+        TrainedPolicy(run, task, int(seed), accept_versions)
         for task, result in summary.tasks.items()
         for seed in result.seeds
     ]
 
 
-def load_policy(run: str | Path, task: str, seed: int) -> LoadedPolicy:
+def load_policy(
+    run: str | Path, task: str, seed: int, *, accept_versions: bool = False
+) -> LoadedPolicy:
     """The policy that a run trained for ``task`` with ``seed``, as in its final evaluation.
 
     A frozen world model is read from the checkpoint that the summary names (or from the folder next
-    to the run's, if both were moved), everything else from the run's folder.
+    to the run's, if both were moved), everything else from the run's folder. ``accept_versions``:
+    whether other versions of the plugins than those that trained it may act.
 
     Raises:
         UserError: as ``trained_policies``; also if the run does not have the task or seed, the
             world model is missing or different, or a plugin or its version is not installed.
     """
-    run = path_of(str(run))
-    summary, e, config = _finished(run)
+    run = path_of(run)
+    summary, e, config = _finished(run, accept_versions)
     tables = e.of_policies
     cell = _cell(summary, task, seed, run)
     cells = [Cell(name, s) for name in summary.tasks for s in tables.grid.seeds]
@@ -146,7 +155,7 @@ def load_policy(run: str | Path, task: str, seed: int) -> LoadedPolicy:
     return LoadedPolicy(actors, info, e.evaluation.seed)
 
 
-def _finished(run: Path) -> tuple[Summary, Experiment, Mapping[str, Any]]:
+def _finished(run: Path, accept_versions: bool) -> tuple[Summary, Experiment, Mapping[str, Any]]:
     """A finished run's summary, experiment and whole configuration."""
 
     def wrong(what: str, remedy: str) -> UserError:
@@ -163,8 +172,8 @@ def _finished(run: Path) -> tuple[Summary, Experiment, Mapping[str, Any]]:
         raise wrong("the run trained no policies", "name the folder of a run of policies")
     config = folder.config()
     experiment = from_resolved({k: v for k, v in config.items() if k not in _ADDED})
-    for version, what in other_versions(versions_in(run), experiment):
-        raise wrong(what, f"install version {version}")
+    for version, what in () if accept_versions else other_versions(versions_in(run), experiment):
+        raise wrong(what, f"install version {version}, or add --accept-plugin-versions")
     return summary, experiment, config
 
 

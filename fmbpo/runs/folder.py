@@ -129,7 +129,8 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """An existing run's folder, for reading. ``UserError`` if there is no run in ``path``."""
         if not (path / "config.json").is_file():
-            raise UserError("there is no run here", where=str(path))
+            remedy = "name the folder of a run; `fmbpo status` lists them"
+            raise UserError("there is no run here", where=str(path), remedy=remedy)
         return cls(path)
 
     def __enter__(self) -> RunFolder:

@@ -14,7 +14,7 @@ import attrs
 from fmbpo.base.files import write_json
 from fmbpo.base.lock import this_process
 from fmbpo.base.structure import plain, read_as
-from fmbpo.base.text import one_line
+from fmbpo.base.text import one_line, said
 from fmbpo.errors import UserError
 
 FAILED, STOPPED = "failed.json", "stopped.json"
@@ -53,7 +53,7 @@ def write_outcome(folder: Path, error: BaseException) -> None:
     elif isinstance(error, UserError):
         reason, where = error.what, error.where.removeprefix(str(folder)).strip(" ()")
     else:
-        reason, where = ": ".join(filter(None, (type(error).__name__, str(error)))), ""
+        reason, where = said(error), ""
     note = _Outcome(one_line(reason), where, time.time(), **this_process())
     name = FAILED if isinstance(error, Exception) else STOPPED
     with contextlib.suppress(OSError, UserError):

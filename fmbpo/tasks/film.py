@@ -115,7 +115,7 @@ def _encode_mp4(file: Path, frames: Frames, size: tuple[int, int], rate: float) 
         f"-v error -y -f rawvideo -pix_fmt rgb24 -s {size[0]}x{size[1]} -r {rate:.3f} -i - "
         "-c:v libx264 -pix_fmt yuv420p -crf 26 -preset veryfast -movflags +faststart"
     )
-    command = [get_ffmpeg_exe(), *options.split(), str(file)]
+    command = [get_ffmpeg_exe(), *options.split(), f"file:{file}"]  # a colon is no protocol's
     with TemporaryFile() as said:
         with (
             contextlib.suppress(BrokenPipeError),  # it has ended, and its status says so

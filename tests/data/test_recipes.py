@@ -106,7 +106,9 @@ def test_a_bad_mix(recipe: dict[str, Any], message: str) -> None:
         (["--tasks", "mt30", "--recipe", "gone.toml"], "no such file: gone.toml"),
         (["--tasks", "mt30", "--recipe", "bad.toml"], "bad.toml: not TOML"),
         (["--tasks", "mt30", "--recipe", "flat.toml"], "a table [NAME]"),
+        (["--tasks", "mt30", "--noise", "1e30"], "to less than 1,000,000"),
         (["--tasks", "mt30", "--episodes", "0"], "episodes: 0 is too small"),
+        (["--tasks", "mt30=99999999"], "99,999,999 is too large\n  -> give at most 1,000,000"),
     ],
 )
 def test_bad_words(

@@ -1,4 +1,7 @@
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -51,6 +54,29 @@ def test_equal_numbers_give_equal_files(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     draw(tmp_path / "b.png", HEADING, [panel(1, **{"PWM, published": 50.0})])
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+
+
+def test_the_users_settings_change_nothing(tmp_path):
+    import matplotlib
+
+    draw(tmp_path / "a.png", HEADING, [panel(1)])
+    with matplotlib.rc_context({"text.usetex": True, "axes.facecolor": "red", "savefig.dpi": 9}):
+        draw(tmp_path / "b.png", HEADING, [panel(1)])
+        assert matplotlib.rcParams["text.usetex"]
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_settings_that_matplotlib_refuses(tmp_path):
+    """A backend that is not there does no harm; an unreadable file is one message."""
+    code = "from fmbpo.reporting.drawing import own_style\nwith own_style(): print('drawn')"
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "MPLBACKEND": "nonsense"}
+    ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("drawn\n", "")
+    (tmp_path / "matplotlibrc").write_bytes(b"\xff")
+    ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert "UserError: matplotlib cannot be imported (UnicodeDecodeError" in ended.stderr
+    assert "-> mend or remove its settings file" in ended.stderr
 
 
 def test_the_scale_is_stamped(tmp_path):

@@ -14,7 +14,8 @@ from fmbpo.base.lock import RunLock
 from fmbpo.cli import main
 from fmbpo.config import load_experiment
 from fmbpo.errors import UserError, UserErrors
-from fmbpo.running.preflight import Report, duration, needs, preflight, table
+from fmbpo.running.blame import Role, reporting
+from fmbpo.running.preflight import Report, duration, needs, on_shapes, preflight, table
 from fmbpo.runs.checkpoint import save_checkpoint, weights_sha256
 
 POLICY, STUDY = "phase8_mlpwm_mlppolicy", "demo_reward_loss_finetune"
@@ -108,6 +109,64 @@ def test_too_little_memory(what, command, no_memory, tmp_path):
     assert "1 MB are free" in said or "1 MB free" in said
     assert "lower the batch" in said
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "subject", "words"),
+    [
+        ("pretrain.batch=1000000000000", "memory", "cpu: at least 496 TB needed, the machine has"),
+        ("policy_learning.batch=1000000000000000000", "memory", "at least 6.46e+09 TB needed"),
+        ("policy.units=[1000000000000000000]", "memory", "overflow"),
+        ("policy_learning.horizon=5000", "runs", "an update takes more than 20,000 operations"),
+    ],
+)
+def test_sizes_beyond_every_machine(override, subject, words, command, monkeypatch):
+    """Counting ends at once, and no plugin is blamed."""
+    monkeypatch.setattr(on_shapes, "MOST_OPERATIONS", 20_000)
+    status, rows, said = command(POLICY, override)
+    assert (status, set(failed(rows))) == (2, {(subject, ())})
+    assert words in failed(rows)[subject, ()]["detail"]
+    assert "-> lower the" in said
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory"),
+        MemoryError("Unable to allocate 3 TiB"),
+    ],
+)
+def test_memory_that_runs_out_in_a_plugin_is_not_its_fault(error, tmp_path, repository):
+    e = load_experiment(repository / "experiments" / f"{POLICY}.toml", scale="laptop")
+    plugin = Role("world model", e.world_model)
+    reported = reporting(tmp_path, plugin, otherwise=plugin)
+    with pytest.raises(UserError, match="memory is short") as caught, reported:
+        raise error
+    assert "world model 'mlp'" not in str(caught.value)
+    assert "-> lower the batch" in str(caught.value)
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), SystemExit("bye"), Unspeakable()])
+def test_a_plugin_that_exits_or_raises_what_cannot_be_said(error, tmp_path, repository):
+    """It must end neither the command, with the status that it likes, nor the message."""
+    e = load_experiment(repository / "experiments" / f"{POLICY}.toml", scale="laptop")
+    plugin = Role("world model", e.world_model)
+    reported = reporting(tmp_path, plugin, otherwise=plugin)
+    with pytest.raises(UserError, match=f"world model 'mlp': {type(error).__name__}"), reported:
+        raise error
+    assert "Traceback" in (tmp_path / "plugin-error.txt").read_text()
+
+
+def test_a_measure_that_no_longer_converges(command):
+    status, rows, _ = command(POLICY, "pretrain.learning_rate=1e18")
+    assert status == 2
+    assert "lower the learning rate" in failed(rows)["plugins", ()]["remedy"]
 
 
 def test_memory_that_is_tight_is_a_warning(command, monkeypatch):

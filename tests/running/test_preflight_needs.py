@@ -214,6 +214,8 @@ def test_the_usable_cores_are_the_fewest_that_anything_allows(machine, tmp_path,
     assert EvaluationConfig(workers=9).processes == 9
     assert cli.parser().parse_args(["data", "collect", "--out", "x"]).workers == 3
     assert hardware(CPU).endswith(", 3 cores")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "9" * 5000)  # more digits than Python reads
+    assert usable_cores() == 6
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "many")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {7})
     assert usable_cores() == 1

@@ -34,6 +34,8 @@ from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS
 from fmbpo.tasks.mt30 import task_info
 
 Progress = Callable[[int, int], None]
+MOST_EPISODES = 1_000_000
+"""Per task. Each needs a moment before the first is simulated."""
 _FIXED = 2**20  # bytes that do not depend on the number of rows
 _PACKAGES = ("mujoco", "dm_control", "numpy")
 
@@ -153,6 +155,14 @@ def _checked(request: Request, workers: int) -> Request:
     for name, low in least.items():
         if given[name] < low:
             what, remedy = f"{given[name]} is too small", f"give at least {low}"
+            raise UserError(what, where=name, remedy=remedy)
+    for name, most in (
+        ("episodes", max(episodes.values())),
+        ("explore", request.explore),
+        ("recover", request.recover),
+    ):
+        if most > MOST_EPISODES:
+            what, remedy = f"{most:,} is too large", f"give at most {MOST_EPISODES:,} per task"
             raise UserError(what, where=name, remedy=remedy)
     return evolve(request, tasks=tasks, episodes=episodes)
 

@@ -123,7 +123,9 @@ def with_noise(deviations: Sequence[float]) -> tuple[Behaviour, ...]:
     try:
         return tuple(_planner(1.0, noise) for noise in deviations)
     except ValueError as error:
-        raise UserError(str(error), where="noise", remedy="numbers, 0 or more") from error
+        # attrs' validators raise with the message first and the objects after it.
+        what, remedy = str(error.args[0]), "give numbers from 0 to less than 1,000,000"
+        raise UserError(what, where="noise", remedy=remedy) from error
 
 
 def behaviours(recipe: Mapping[str, Mapping[str, Any]]) -> tuple[Behaviour, ...]:

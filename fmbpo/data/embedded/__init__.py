@@ -10,6 +10,6 @@ from pathlib import Path
 from fmbpo.base.files import path_of
 
 
-def store_path(path: str) -> Path:
+def store_path(path: str | Path) -> Path:
     """The folder of a store; ``embedded`` names the one in the package."""
     return Path(__file__).parent / "mt30-embedded.zarr" if path == "embedded" else path_of(path)

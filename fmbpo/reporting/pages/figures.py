@@ -20,6 +20,7 @@ import attrs
 
 from fmbpo.compare.comparison import OVERALL, Cell, CellResult, Estimate, Profile, Series
 from fmbpo.reporting.curves import COLOURS, DASHES, columns_of, mean_series
+from fmbpo.reporting.drawing import own_style
 from fmbpo.reporting.pages.content import clean
 
 if TYPE_CHECKING:
@@ -207,12 +208,11 @@ def _point(
 
 def _draw(name: str, title: str, description: str, height: float, paint: Draw) -> str:
     """The ``svg`` element of a figure of ``height`` inches; ``name`` is unique on the page."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     stream = io.StringIO()
-    with rc_context(fname=_STYLE), warnings.catch_warnings():
+    with own_style(_STYLE), warnings.catch_warnings():
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+
         # Text stays text, so matplotlib's own font need not have its glyphs.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(WIDTH, height), layout="constrained")

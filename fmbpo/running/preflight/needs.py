@@ -22,7 +22,8 @@ import torch
 
 from fmbpo.base import free_memory
 from fmbpo.base.files import check_disk
-from fmbpo.base.text import bytes_text, clock, one_line, speed
+from fmbpo.base.free_memory import SMALLER, ran_out
+from fmbpo.base.text import bytes_text, clock, said, speed
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.running.blame import Role, reporting
@@ -31,7 +32,14 @@ from fmbpo.running.preflight import duration
 from fmbpo.running.preflight.duration import Pace
 from fmbpo.running.preflight.inputs import Candidate
 from fmbpo.running.preflight.on_shapes import Cost
-from fmbpo.running.preflight.remaining import Part, disk_need, policies_part, pretraining_part
+from fmbpo.running.preflight.remaining import (
+    Part,
+    disk_need,
+    least_of_policies,
+    least_of_pretraining,
+    policies_part,
+    pretraining_part,
+)
 from fmbpo.running.preflight.table import Rows
 from fmbpo.running.preflight.trial import try_plugins
 from fmbpo.runs.folder import RunFolder
@@ -49,7 +57,6 @@ SIMULATION = 1_000_000
 """One episode's simulation in it."""
 TIGHT = 0.8
 """A need above this share of the free memory is a warning."""
-SMALLER = "lower the batch, the horizon or policy_learning.stack (policies trained at once)"
 
 
 class Needs:
@@ -71,24 +78,35 @@ class Needs:
             parts = []
             if needs_pretraining(e) and not RunFolder(pretraining).is_complete:
                 if pretraining not in self.parts:
+                    self._possible(one, least_of_pretraining(e))
                     self.parts[pretraining] = pretraining_part(e, pretraining, one.data_tasks)
                 parts.append(self.parts[pretraining])
             if e.grid and one.tasks:
                 if policies not in self.parts:
+                    self._possible(one, least_of_policies(e, len(one.cells)))
                     self.parts[policies] = policies_part(e, policies, one.cells)
                 parts.append(self.parts[policies])
         except UserError as error:
             self.rows.fail(cell, "runs", error)
             return None
-        except Exception as error:  # a plugin's, whose tiny update will tell more
-            if not self.rows.failed(cell):
+        except (Exception, SystemExit) as error:  # a plugin's, whose tiny update will tell more
+            if ran_out(error):
+                self.rows.fail(cell, "memory", UserError(said(error), remedy=SMALLER))
+            elif not self.rows.failed(cell):
                 remedy = "make the hooks use only shapes, so that they run on torch's meta device"
-                what = f"not known: {type(error).__name__}: {one_line(str(error))}"
-                self.rows.warn(cell, "memory", what, remedy)
+                self.rows.warn(cell, "memory", f"not known: {said(error)}", remedy)
             return None
         if parts:
             self._memory(one, parts)
         return parts
+
+    def _possible(self, one: Candidate, least: int) -> None:
+        """Raise ``MemoryError`` if an update cannot fit, so that counting it could not end."""
+        assert one.device is not None
+        there = free_memory.total(one.device)
+        if there is not None and least > there:
+            what = f"at least {bytes_text(least)} needed, the machine has {bytes_text(there)}"
+            raise MemoryError(f"{one.device}: {what}")
 
     def _memory(self, one: Candidate, parts: list[Part]) -> None:
         assert one.device is not None
@@ -103,17 +121,17 @@ class Needs:
         if on_gpu:
             places.append((str(one.device), device, free_memory.device_free(one.device)))
         for place, needed, free in places:
-            said, share = f"{place}: {bytes_text(needed)} needed", 0.0
+            what, share = f"{place}: {bytes_text(needed)} needed", 0.0
             if free is None:
-                said += "; free memory is not known here"
+                what += "; free memory is not known here"
             else:
-                said, share = f"{said}, {bytes_text(free)} free", needed / max(free, 1)
+                what, share = f"{what}, {bytes_text(free)} free", needed / max(free, 1)
             if share > 1:
-                self.rows.fail(one.cell, "memory", UserError(said, remedy=SMALLER))
+                self.rows.fail(one.cell, "memory", UserError(what, remedy=SMALLER))
             elif share > TIGHT:
-                self.rows.warn(one.cell, "memory", said, SMALLER)
+                self.rows.warn(one.cell, "memory", what, SMALLER)
             else:
-                self.rows.ok(one.cell, "memory", said)
+                self.rows.ok(one.cell, "memory", what)
 
     def disk(self) -> None:
         """Add a row about the disk for all parts together."""
@@ -143,11 +161,7 @@ class Needs:
                     if part.folder not in self.seconds:
                         self._time(one, part, rough[part.folder], runner)
 
-        try:
-            self.rows.attempt(cell, "plugins", trials)
-        except torch.OutOfMemoryError as error:
-            what = f"a real update does not fit: {one_line(str(error))}"
-            self.rows.fail(cell, "memory", UserError(what, remedy=SMALLER))
+        self.rows.attempt(cell, "plugins", trials)
 
     def _time(self, one: Candidate, part: Part, pace: Pace, runner: EpisodeRunner) -> None:
         """Add a part's expected duration: measured, or from ``pace`` if an update is too long."""
@@ -163,8 +177,8 @@ class Needs:
                 pace = duration.policies_pace(context, one.cells[: part.cells], evaluator)
         if on_gpu:
             peak = bytes_text(torch.cuda.max_memory_allocated(context.device))
-            said = f"{part.name}: real updates took {peak} of {context.device}"
-            self.rows.ok(one.cell, "memory", said)
+            what = f"{part.name}: real updates took {peak} of {context.device}"
+            self.rows.ok(one.cell, "memory", what)
         seconds = self.seconds[part.folder] = part.seconds(pace, e.evaluation.processes)
         rough = "a rough estimate from operation counts, for updates only"
         how = "measured" if pace.measured else rough

@@ -25,6 +25,7 @@ from torch.utils.flop_counter import flop_registry
 from fmbpo.config.schema import Experiment
 from fmbpo.data.residence import ROW_WIDTH, Stored
 from fmbpo.data.sampler import Rows, action_masks
+from fmbpo.errors import UserError
 from fmbpo.hookspecs import Task, WorldModel
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.validation import Validator
@@ -98,6 +99,10 @@ def _key(func: OpOverload, args: object, kwargs: Mapping[str, object]) -> Hashab
     return (func, known(args), tuple((name, known(x)) for name, x in kwargs.items()))
 
 
+MOST_OPERATIONS = 500_000
+"""An update of more is not counted: counting would take minutes. The study's largest has 62,000."""
+
+
 class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations, floating-point operations and live bytes on ``meta``.
 
@@ -106,7 +111,7 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.live = self.flops = self.operations = self.peak = 0
+        self.live = self.flops = self.operations = self.peak = self._calls = 0
         self._seen: dict[int, weakref.ref[UntypedStorage]] = {}
 
     def begin(self) -> None:
@@ -126,6 +131,11 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         """Run ``func`` and count it."""
+        self._calls += 1
+        if self._calls > MOST_OPERATIONS:
+            what = f"an update takes more than {MOST_OPERATIONS:,} operations of torch"
+            remedy = "lower the horizon, the critics' number or passes, or the steps of a plugin"
+            raise UserError(what, remedy=remedy)
         kwargs = kwargs or {}
         key = _key(func, args, kwargs)
         if known := _KNOWN.get(key):

@@ -16,10 +16,13 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import attrs
+import torch
 
 from fmbpo.base.cores import usable_cores
 from fmbpo.config import Frozen
 from fmbpo.config.schema import Experiment
+from fmbpo.data.residence import ROW_WIDTH
+from fmbpo.nn import two_hot
 from fmbpo.running.preflight.duration import Pace
 from fmbpo.running.preflight.on_shapes import Cost, policies_cost, pretraining_cost
 from fmbpo.runs.checkpoint import checkpoint_exists, read_manifest
@@ -72,6 +75,19 @@ def disk_need(parts: Collection[Part]) -> int:
     checkpoints = [size for part in parts for size in part.checkpoints]
     kept = sum(part.beside + FIXED for part in parts)
     return sum(checkpoints) + max(checkpoints, default=0) + kept
+
+
+def least_of_pretraining(experiment: Experiment) -> int:
+    """Bytes of a batch, less than an update of pretraining needs."""
+    config = experiment.pretrain
+    return config.batch * (config.horizon + 1) * ROW_WIDTH * torch.float32.itemsize
+
+
+def least_of_policies(experiment: Experiment, cells: int) -> int:
+    """Bytes of the rewards that one update imagines, less than it needs."""
+    config = experiment.of_policies.policy_learning
+    stacked = min(config.stack or cells, cells)
+    return stacked * config.batch * config.horizon * two_hot.BINS * torch.float32.itemsize
 
 
 def pretraining_part(experiment: Experiment, folder: Path, tasks: Sequence[str]) -> Part:

@@ -7,7 +7,7 @@ from typing import Literal, TextIO, TypeAlias, TypeVar
 
 import attrs
 
-from fmbpo.base.text import console
+from fmbpo.base.text import console, printable
 from fmbpo.errors import UserError, UserErrors
 
 T = TypeVar("T")
@@ -103,7 +103,8 @@ def print_rows(rows: Rows, stream: TextIO) -> None:
     for row in rows:
         detail = f"{row.detail}\n-> {row.remedy}" if row.remedy else row.detail
         cells = [", ".join(row.cells)] if of_cells else []
-        table.add_row(*cells, row.subject, Text(row.status, styles[row.status]), Text(detail))
+        text = Text(printable(detail, keep="\n"))
+        table.add_row(*cells, row.subject, Text(row.status, styles[row.status]), text)
     console(stream, WIDTH).print(table)
 
 

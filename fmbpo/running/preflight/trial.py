@@ -25,6 +25,7 @@ from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
 
 BATCH, HORIZON = 4, 3
+LOWER = "lower the learning rate, or see the plugin's README"
 
 
 def try_plugins(
@@ -42,7 +43,10 @@ def try_plugins(
         stage = Pretraining(context)
         _check_world_model(model, stage)
         _one_update(model, stage)
-        stage.evaluate(1)
+        try:
+            stage.evaluate(1)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise model.error("a measure cannot be computed after one update", LOWER) from error
     yield "parameters", size_line("world model", e.world_model, stage.module)
     yield "world model", f"one update and one validation of {e.world_model.plugin!r}"
     if e.policy is None:
@@ -150,5 +154,4 @@ def _one_update(role: _Checked, stage: Pretraining | PolicyTraining) -> None:
     found: dict[str, Tensor] = {**stage.step(1), **stage.weights()}
     bad = [name for name, value in found.items() if not torch.isfinite(value).all()]
     if bad:
-        remedy = "lower the learning rate, or see the plugin's README"
-        raise role.error(f"{', '.join(bad[:3])} not finite after one update", remedy)
+        raise role.error(f"{', '.join(bad[:3])} not finite after one update", LOWER)

@@ -19,11 +19,12 @@ import torch
 
 import fmbpo
 from fmbpo.base.structure import Problems, structure
+from fmbpo.base.text import said
 from fmbpo.config import toml
 from fmbpo.errors import UserError, UserErrors
 from fmbpo.plugins import GROUPS, Component, Kind, Listing, list_plugins, load_plugin, not_offered
 from fmbpo.testing.contract import hooks, learning, modes, plugin
-from fmbpo.testing.contract.subject import SUBJECTS, ContractError, Subject, in_one_line
+from fmbpo.testing.contract.subject import SUBJECTS, ContractError, Subject
 
 Check: TypeAlias = Callable[[Any], None]
 """Takes a subject; raises ``ContractError`` if the subject breaks the contract."""
@@ -84,7 +85,7 @@ def _raised(error: BaseException) -> ContractError:
     if own:
         place = f"see {own[-1].filename}:{own[-1].lineno}, in {own[-1].name}"
     return ContractError(
-        "the plugin completes this check", place, f"the plugin fails: {in_one_line(error)}"
+        "the plugin completes this check", place, f"the plugin fails: {said(error)}"
     )
 
 

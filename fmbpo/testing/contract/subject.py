@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from fmbpo.base.text import one_line
+from fmbpo.base.text import said
 from fmbpo.hookspecs import (
     AnswerAction,
     Batch,
@@ -55,13 +55,8 @@ def expecting(expected: str, remedy: str) -> Iterator[None]:
         yield
     except ContractError:
         raise
-    except Exception as error:
-        raise ContractError(expected, remedy, in_one_line(error)) from error
-
-
-def in_one_line(error: BaseException) -> str:
-    """The exception's type and the first line of its message."""
-    return f"{type(error).__name__}: {one_line(str(error))}"
+    except (Exception, SystemExit) as error:
+        raise ContractError(expected, remedy, said(error)) from error
 
 
 class ModelInputs(NamedTuple):
