@@ -189,10 +189,11 @@ def install(monkeypatch):
     """``install(version)``: every plugin is installed in this version."""
     find = plugins._find
 
-    def install(version):
-        monkeypatch.setattr(
-            plugins, "_find", lambda *which: attrs.evolve(find(*which), version=version)
-        )
+    def install(version, **changes):
+        def changed(*which):
+            return attrs.evolve(find(*which), version=version, **changes)
+
+        monkeypatch.setattr(plugins, "_find", changed)
 
     return install
 
@@ -226,6 +227,20 @@ def test_parts_of_other_plugin_versions(finished, install, capsys):
     said = capsys.readouterr().err
     assert "install version 0.1.0, choose another --runs" in said
     assert f"add {accept}" not in said
+
+
+def test_parts_of_another_distribution(finished, install, capsys):
+    """Whose plugin has the same name and version."""
+    root, command = finished
+    (best,) = root.glob("phase8_pretrain_mlpwm__*/checkpoints/best.safetensors")
+    install("0.1.0", distribution="other-plugins")
+    for options in ([], ["-o", f"protocol.checkpoint={best}", "-o", "grid.seeds=[7]"]):
+        assert main(command(*options)) == 2
+        said = capsys.readouterr().err
+        made = "plugin 'mlp' 0.1.0 of fmbpo-wm-mlp; 0.1.0 of other-plugins is installed"
+        assert f"made with world model {made}" in said
+        assert "install version 0.1.0 of fmbpo-wm-mlp" in said
+    assert main(command("--accept-plugin-versions")) == 0
 
 
 def test_a_checkpoint_of_another_plugin_version(finished, install, capsys):

@@ -265,6 +265,22 @@ def test_a_time_limit_and_a_closed_terminal_are_no_first_signal(number, why):
             kick(signal.SIGTERM)
 
 
+def test_code_that_turns_a_request_into_its_own_exception():
+    """As Python does while a module in C is imported."""
+
+    def imports():
+        try:
+            kick()
+        except Interrupted as request:
+            raise ImportError("initialization failed") from request
+
+    with Stop().listening() as stop:
+        with pytest.raises(ValueError, match="own"), stop.ends_at_once():
+            raise ValueError("own")
+        with pytest.raises(Interrupted, match="stopped at once"), stop.ends_at_once():
+            imports()
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_an_ignored_signal_stays_ignored(number):
     """Under nohup, or for Ctrl-C of a shell's background job."""

@@ -161,6 +161,9 @@ def test_the_environment_wins_and_without_a_key_nothing_is_lost(tmp_path, monkey
     monkeypatch.setenv("WANDB_MODE", "disabled")
     WandbSink(mode="online", **about).close()
     assert capsys.readouterr().err == ""
+    monkeypatch.setenv("WANDB_MODE", "of\x1bline")
+    WandbSink(mode="online", **about).close()
+    assert r"off for this run (WANDB_MODE is 'of\x1bline', not online," in capsys.readouterr().err
     assert list(folder.iterdir()) == []
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from fmbpo.base.text import bytes_text
 from fmbpo.errors import UserError
 
+CHECK_FILE = "check its permissions and its disk"
 _DAMAGED = "it was edited or damaged: restore it"
 _FULL = "the disk is full", "free some space and run the same command again: it continues"
 _FORBIDDEN = "no permission to write here ({0})", "choose a folder that you may write to"
@@ -144,9 +145,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise UserError("no such file", where=str(path)) from error
+        remedy = "check the path, or restore the file"
+        raise UserError("no such file", where=str(path), remedy=remedy) from error
     except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})", where=str(path)) from error
+        what = f"cannot be read ({error.strerror})"
+        raise UserError(what, where=str(path), remedy=CHECK_FILE) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"not valid JSON ({error})", where=str(path), remedy=_DAMAGED) from error
 

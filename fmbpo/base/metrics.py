@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from fmbpo.base.files import CHECK_FILE
 from fmbpo.errors import UserError
 
 Value: TypeAlias = float | int | str
@@ -189,7 +190,8 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})", where=str(path)) from error
+        what = f"cannot be read ({error.strerror})"
+        raise UserError(what, where=str(path), remedy=CHECK_FILE) from error
     for number, line in enumerate(lines[:-1], 1):
         try:
             entry = json.loads(line)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmbpo.base.files import disk_errors, read_json, write_json
+from fmbpo.base.files import CHECK_FILE, disk_errors, read_json, write_json
 from fmbpo.compare.comparison import Basis, Cell, Record, Score
 from fmbpo.errors import UserError, did_you_mean
 from fmbpo.runs.status import IMPORTED
@@ -28,6 +28,7 @@ _STATED = ("conventions", "scale", "data", "evaluation", "budget")
 _SHARED = (*_STATED, "checkpoint", "seeds_ordered")
 _NEEDED = ("phase", "protocol", "world_model", "policy", "task", "seed", "return")
 _COLUMNS = (*_NEEDED, "experiment", *_SHARED, "episodes")
+_FORMAT = "correct the file; docs/statistics.md has its format"
 _FORMS = {
     "seed": (r"\d{1,18}", "is not a whole number of at most 18 digits", ""),
     "return": (
@@ -108,7 +109,8 @@ def _contents(file: Path) -> dict[tuple[str, ...], dict[str, Any]]:
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})", where=str(file)) from error
+        what = f"cannot be read ({error.strerror})"
+        raise UserError(what, where=str(file), remedy=CHECK_FILE) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UserError("not UTF-8", where=f"{file}:{line}", remedy="save it as UTF-8") from error
@@ -123,12 +125,13 @@ def _contents(file: Path) -> dict[tuple[str, ...], dict[str, Any]]:
             if any(cell.strip() for cell in cells):
                 _add(_row(header, cells), contents)
     except csv.Error as error:
-        raise UserError(f"not CSV ({error})", where=f"{file}:{reader.line_num}") from error
+        where = f"{file}:{reader.line_num}"
+        raise UserError(f"not CSV ({error})", where=where, remedy=_FORMAT) from error
     except UserError as error:
         where = f"{file}:{reader.line_num}"
-        raise UserError(error.what, where=where, remedy=error.remedy) from error
+        raise UserError(error.what, where=where, remedy=error.remedy or _FORMAT) from error
     if not contents:
-        raise UserError("has no results", where=str(file))
+        raise UserError("has no results", where=str(file), remedy=_FORMAT)
     return contents
 
 

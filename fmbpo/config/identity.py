@@ -21,6 +21,7 @@ _NOT_RESULTS = (
     "description",
     "aliases",
     "scale_reason",
+    "distributions",  # beside "versions", in newer runs
     "data_id",  # the hash in a run's name covers it separately
     "data.path",  # ``data_identity`` identifies the data
     "pretrain.log_every",

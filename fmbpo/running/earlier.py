@@ -60,19 +60,31 @@ def finished(e: Experiment, names: tuple[str, str], root: Path) -> Summary | Non
     return done if done.planning == attrs.asdict(e.planning) else None
 
 
-def versions_in(folder: Path) -> dict[str, str]:
-    """Versions of the plugins that made the run in a folder, by role; empty if not known."""
-    config = read_as(folder / "config.json", dict[str, Any]) or {}
+def config_in(folder: Path) -> dict[str, Any]:
+    """The configuration of the run in a folder; empty if there is none that can be read."""
+    return read_as(folder / "config.json", dict[str, Any]) or {}
+
+
+def versions_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Versions of the plugins that made a run, by role; empty if not known."""
     return fit(config.get("versions"), dict[str, str]) or {}
 
 
-def other_versions(made: Mapping[str, str], e: Experiment) -> Iterator[tuple[str, str]]:
-    """The version and a sentence for each plugin of ``made`` that is installed in another one."""
+def other_versions(config: Mapping[str, Any], e: Experiment) -> Iterator[tuple[str, str]]:
+    """The version and a sentence for each plugin that made the run or the checkpoint with this
+    configuration, and is installed in another version or from another distribution."""
+    owners = fit(config.get("distributions"), dict[str, str]) or {}
     for role, table in (("world_model", e.world_model), ("policy", e.policy)):
-        version = made.get(role)
-        if table and version not in (None, installed := table.component.version):
+        version = versions_of(config).get(role)
+        if table is None or version is None:
+            continue
+        made, here = version, table.component.version
+        owner = table.component.distribution
+        if owners.get(role, owner) != owner:
+            made, here = f"{made} of {owners[role]}", f"{here} of {owner}"
+        if made != here:
             plugin = f"{role.replace('_', ' ')} plugin {table.plugin!r}"
-            yield version, f"made with {plugin} {version}; {installed} is installed"
+            yield made, f"made with {plugin} {made}; {here} is installed"
 
 
 def check_plugins(
@@ -89,8 +101,8 @@ def check_plugins(
     """
     errors: list[UserError] = []
 
-    def check(made: Mapping[str, str], where: Path, complete: bool, anew: str) -> None:
-        for version, what in other_versions(made, e):
+    def check(config: Mapping[str, Any], where: Path, complete: bool, anew: str) -> None:
+        for version, what in other_versions(config, e):
             if complete and accept:
                 warn(what, str(where))
                 continue
@@ -100,11 +112,11 @@ def check_plugins(
 
     for folder in (root / name for name in needed_runs(e, names)):
         complete = RunFolder(folder).is_complete
-        check(versions_in(folder), folder, complete, ", choose another --runs to train again")
+        check(config_in(folder), folder, complete, ", choose another --runs to train again")
     model = first_model(e, Path())
     if not needs_pretraining(e) and model is not None:
         with suppress(UserError):  # missing or damaged: another check tells
-            version = trained_by(model, e.world_model.plugin)
-            check({"world_model": version} if version else {}, model, True, "")
+            if trained_by(model, e.world_model.plugin):
+                check(read_manifest(model)["config"], model, True, "")
     if errors:
         raise UserErrors(errors)

@@ -19,7 +19,13 @@ from fmbpo.measure.evaluation import Evaluator, threads
 from fmbpo.measure.health import size_health, world_model_health
 from fmbpo.measure.sizes import size_line, size_parity
 from fmbpo.running.blame import Role, reporting
-from fmbpo.running.earlier import check_plugins, finished, first_model, versions_in
+from fmbpo.running.earlier import (
+    check_plugins,
+    config_in,
+    finished,
+    first_model,
+    versions_of,
+)
 from fmbpo.running.final_returns import FinalReturns
 from fmbpo.running.loop import Cadence, Trainer
 from fmbpo.running.names import needs_pretraining, pretraining_name, run_names
@@ -161,6 +167,7 @@ class Runner:
             "name": name,
             **{k: v for k, v in resolved(e).items() if k in tables},
             "versions": {"world_model": version},
+            "distributions": {"world_model": e.world_model.component.distribution},
             "data_id": self.data.id,
         }
         with ExitStack() as stack:
@@ -213,7 +220,7 @@ class Runner:
         cells = [Cell(task, seed) for task in tasks for seed in tables.grid.seeds]
         groups = stages(cells, tables.policy_learning.stack)
         # Of another version only if they are complete, and get a further evaluation.
-        made = versions_in(self.session.root / self.policy_run) or {
+        made = versions_of(config_in(self.session.root / self.policy_run)) or {
             "world_model": e.world_model.component.version,
             "policy": tables.policy.component.version,
         }
@@ -223,6 +230,10 @@ class Runner:
         config = {
             **resolved(e),
             "versions": made,
+            "distributions": {
+                "world_model": e.world_model.component.distribution,
+                "policy": tables.policy.component.distribution,
+            },
             # A run must not change its world model halfway.
             "world_model_weights": model.checkpoint and weights_sha256(model.checkpoint),
             "data_id": self.data.id,

@@ -15,6 +15,7 @@ from fmbpo.runs.outcome import Interrupted
 
 SHARE, MOST = 0.05, 120.0
 """The least margin before a time limit: this share of the limit, at most this many seconds."""
+_AT_ONCE = "stopped at once; everything saved is kept"
 SAFETY = 1.5
 """The margin is at least this multiple of the longest way to a saved state seen so far."""
 
@@ -77,7 +78,7 @@ class Stop:
             self.why = self.why or ("time limit" if by_clock else signal.Signals(number).name)
             first, self.requested = not self.requested, True
             if again or self._at_once:
-                raise Interrupted("stopped at once; everything saved is kept", self.why)
+                raise Interrupted(_AT_ONCE, self.why)
             if first:
                 # Not print: the signal may have interrupted one.
                 text = f"{self.why}: stopping after this iteration; once more: at once\n"
@@ -104,6 +105,10 @@ class Stop:
         self._at_once = True
         try:
             yield
+        except Exception as error:
+            if self.requested:  # a module in C raises ImportError in place of what interrupts it
+                raise Interrupted(_AT_ONCE, self.why) from error
+            raise
         finally:
             self._at_once = False
 

@@ -20,7 +20,7 @@ from fmbpo.errors import UserError, did_you_mean
 from fmbpo.hookspecs import Module, WorldModel
 from fmbpo.pwm.acting import Actors
 from fmbpo.pwm.pair import Pair
-from fmbpo.running.earlier import other_versions, versions_in
+from fmbpo.running.earlier import other_versions
 from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, weights_sha256
 from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
 from fmbpo.runs.plan import STUDY
@@ -32,7 +32,7 @@ from fmbpo.training.networks import CellNetworks, build_world_model
 from fmbpo.training.trees import part
 
 _CPU = torch.device("cpu")
-_ADDED = ("versions", "world_model_weights", "data_id")
+_ADDED = ("versions", "distributions", "world_model_weights", "data_id")
 """Keys of a run's ``config.json`` that are not the experiment's."""
 
 
@@ -172,7 +172,7 @@ def _finished(run: Path, accept_versions: bool) -> tuple[Summary, Experiment, Ma
         raise wrong("the run trained no policies", "name the folder of a run of policies")
     config = folder.config()
     experiment = from_resolved({k: v for k, v in config.items() if k not in _ADDED})
-    for version, what in () if accept_versions else other_versions(versions_in(run), experiment):
+    for version, what in () if accept_versions else other_versions(config, experiment):
         raise wrong(what, f"install version {version}, or add --accept-plugin-versions")
     return summary, experiment, config
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from fmbpo.base.files import asides, disk_errors, replace_file
+from fmbpo.base.files import CHECK_FILE, asides, disk_errors, replace_file
 from fmbpo.errors import UserError
 from fmbpo.runs.tree import flatten, unflatten
 
@@ -197,9 +197,11 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
                 where=str(path),
                 remedy="train again in another folder, or use the fmbpo version that wrote it",
             ) from error
-        raise UserError("there is no checkpoint here", where=where) from error
+        remedy = "name a checkpoint that is there, such as RUN/checkpoints/best"
+        raise UserError("there is no checkpoint here", where=where, remedy=remedy) from error
     except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror or error})", where=where) from error
+        what = f"cannot be read ({error.strerror or error})"
+        raise UserError(what, where=where, remedy=CHECK_FILE) from error
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"corrupt file: {error}", where=where, remedy="use another checkpoint, or train again"

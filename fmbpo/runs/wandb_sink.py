@@ -19,6 +19,9 @@ from fmbpo.base.metrics import Row
 from fmbpo.base.text import one_line
 from fmbpo.runs.sinks import sinkimpl
 
+_MODES = ("online", "offline", "shared", "run", "dryrun")
+"""W&B's own, of which the last two are older names of the first two."""
+
 
 class WandbSink:
     """Weights & Biases. Its failure never stops a run: it warns once and switches itself off.
@@ -49,6 +52,8 @@ class WandbSink:
         if wanted == "disabled":
             return
         with self._no_harm():
+            if wanted not in _MODES:
+                raise ValueError(f"WANDB_MODE is {wanted!r}, not {', '.join(_MODES)} or disabled")
             import wandb
 
             place = path_of(os.environ.get("WANDB_DIR") or str(folder)).resolve()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
+from fmbpo.base.files import CHECK_FILE
 from fmbpo.data.store_format import Array
 from fmbpo.errors import UserError
 
@@ -128,7 +129,8 @@ def find_files(sources: Sequence[Path], ending: str) -> list[Path]:
     for source in sources:
         inside = sorted(source.glob(f"*{ending}")) if source.is_dir() else [source]
         if not inside:
-            raise UserError(f"there is no {ending} file in this folder", where=str(source))
+            what = f"there is no {ending} file in this folder"
+            raise UserError(what, where=str(source), remedy="name the files, or their folder")
         found += inside
     found.sort(key=lambda path: (path.name, str(path)))
     for one, other in pairwise(found):
@@ -151,13 +153,14 @@ def reading(where: Path | str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise UserError("there is no such file", where=str(where)) from error
+        remedy = "check the path"
+        raise UserError("there is no such file", where=str(where), remedy=remedy) from error
     except IsADirectoryError as error:
-        raise UserError("a folder instead of a file", where=str(where)) from error
+        remedy = "move it away, or name the files"
+        raise UserError("a folder instead of a file", where=str(where), remedy=remedy) from error
     except OSError as error:
         what = f"cannot be read ({error.strerror or error})"
-        remedy = "check its permissions and its disk"
-        raise UserError(what, where=str(where), remedy=remedy) from error
+        raise UserError(what, where=str(where), remedy=CHECK_FILE) from error
     except _DAMAGED as error:
         what = f"truncated or damaged ({error or type(error).__name__})"
         raise UserError(what, where=str(where), remedy=AGAIN) from error

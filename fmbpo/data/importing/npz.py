@@ -59,7 +59,8 @@ class NpzFile(EpisodeFile):
             if len(array.shape) != rank:
                 raise array.unfit("[N]" if rank == 1 else f"[N, width of {name}]")
             if array.dtype not in (np.float16, np.float32, np.float64):
-                raise array.error(f"type {array.dtype}, not float32 (or float16, float64)")
+                what = f"type {array.dtype}, not float32 (or float16, float64)"
+                raise array.error(what, "save array.astype(numpy.float32)")
             if array.shape[0] != rows:
                 raise array.error(f"{array.shape[0]} rows, but reward has {rows}")
         self.row_bytes = sum(array.row_bytes for array in arrays.values())
@@ -130,7 +131,8 @@ class _Array:
 
 def _ends(ends: Array, rows: int, where: str) -> NDArray[np.int64]:
     if ends.ndim != 1 or ends.dtype.kind not in "iu":
-        raise UserError(f"{ends.dtype} {list(ends.shape)}, not integers [E]", where=where)
+        what = f"{ends.dtype} {list(ends.shape)}, not integers [E]"
+        raise UserError(what, where=where, remedy="give the row after each episode's last")
     if not len(ends):
         raise UserError("no episode", where=where, remedy="give at least one")
     ends = ends.astype(np.int64)
@@ -143,7 +145,7 @@ def _ends(ends: Array, rows: int, where: str) -> NDArray[np.int64]:
         )
     if int(ends[-1]) != rows:
         what = f"the last episode ends at row {int(ends[-1])}, but there are {rows} rows"
-        raise UserError(what, where=where)
+        raise UserError(what, where=where, remedy="let the last end be the number of rows")
     return ends
 
 
