@@ -114,6 +114,9 @@ def test_only_mistakes_of_the_user_end_in_2(monkeypatch, capsys):
     monkeypatch.setattr(tasks, "_tasks", fails(errno.EDQUOT))
     assert main(["tasks"]) == 2
     assert "somewhere: Disk quota exceeded\n  -> free some space" in capsys.readouterr().err
+    monkeypatch.setattr(tasks, "_tasks", fails(errno.EACCES))
+    assert main(["tasks"]) == 2
+    assert "somewhere: Permission denied\n  -> check its permissions" in capsys.readouterr().err
     monkeypatch.setattr(tasks, "_tasks", fails(errno.ECHILD))
     with pytest.raises(ChildProcessError):
         main(["tasks"])

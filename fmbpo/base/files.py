@@ -50,6 +50,8 @@ def path_of(given: str | Path) -> Path:
 
 def remedy_of(error: OSError) -> str:
     """How the user mends an error of the system; empty if it is not the user's to mend."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return CHECK_FILE  # perhaps it was to be read
     return _MEANING.get(error.errno or 0, ("", ""))[1]
 
 

@@ -58,6 +58,9 @@ def export_checkpoint(source: Path, out: Path) -> Path:
     """
     best = checkpoint_of(source, BEST)
     place = best if checkpoint_exists(best) else source
+    if (place / "config.json").is_file():
+        remedy = "name the folder of a finished pretraining run, or a checkpoint"
+        raise UserError("this run has no pretrained world model", where=str(place), remedy=remedy)
     if out.exists():
         raise UserError("there is already a file here", where=str(out), remedy="choose another")
     weights = load_checkpoint(place, with_state=False, expect_kind="world_model").weights

@@ -73,5 +73,9 @@ def test_what_is_no_world_model(imported, tmp_path, capsys):
     )  # fmt: skip
     assert export(tmp_path / "policies", "--out", tmp_path / "out.pt") == 2
     assert "of kind 'policies'" in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").touch()
+    assert export(tmp_path / "run", "--out", tmp_path / "out.pt") == 2
+    assert "run: this run has no pretrained world model" in capsys.readouterr().err
     assert export(tmp_path / "nothing", "--out", tmp_path / "out.pt") == 2
     assert "nothing" in capsys.readouterr().err
