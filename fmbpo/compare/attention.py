@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from fmbpo.compare.comparison import OVERALL, Cell, Record, Section
+from fmbpo.compare.contrasts import Declared
 from fmbpo.runs.findings import by_gate
 
 _SHOWN = 8
@@ -19,9 +20,14 @@ def in_section(section: Section) -> list[str]:
     return [line for note in notes for line in note(section)]
 
 
-def across_sections(sections: Sequence[Section]) -> list[str]:
-    """Notes on all sections together."""
+def across_sections(sections: Sequence[Section], declared: Declared) -> list[str]:
+    """Notes on all sections together, and on declared contrasts that none of them has."""
     lines = []
+    for name, (factor, a, b) in declared.items():
+        here = [{getattr(cell, factor) for cell in section.cells} for section in sections]
+        if not any({a, b} <= levels for levels in here):
+            absent = ", ".join(sorted({a, b} - set().union(*here))) or "both in one section"
+            lines.append(f"The declared contrast {name!r} ({a} - {b}) has no runs of {absent}.")
     if len(sections) > 1:
         lines.append("The sections have different bases: nothing is ranked between them.")
         budgets = dict.fromkeys(b.budget for section in sections for b in section.bases)

@@ -11,6 +11,8 @@ from fmbpo.runs.findings import Finding
 
 OVERALL = ""
 """The task of a number over all tasks."""
+UNIT = 1000.0
+"""The highest return, by which returns are divided before tasks are averaged."""
 UNDECIDED = "no decision"
 """The verdict if a difference may be due to chance."""
 NO_VERDICT = "no verdict"

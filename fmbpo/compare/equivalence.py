@@ -3,8 +3,7 @@
 Two one-sided tests (TOST, Schuirmann 1987, J. Pharmacokinet. Biopharm. 15) call a difference
 equivalent to none if it is significantly above the margin's lower end and significantly below its
 upper end, each at the level of all other tests (``t_test.LEVEL``). The power of a test follows from
-the noncentral t distribution. Margins have the unit of their difference: over all tasks, returns
-divided by 1000.
+the noncentral t distribution.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from scipy import stats
 
+from fmbpo.compare.comparison import OVERALL, UNIT, Effect
 from fmbpo.compare.t_test import LEVEL, Difference
 
 Expected: TypeAlias = Literal["above", "below", "equivalent"]
@@ -24,24 +24,25 @@ Outcome: TypeAlias = Literal["supported", "contradicted", "equivalent", "undecid
 _POINTS = 2000
 
 
-def outcome(found: Difference, margin: float, expected: Expected) -> Outcome:
-    """What a test says about an expectation.
+def outcome(effect: Effect, margin: float, expected: Expected) -> Outcome:
+    """What the test of an effect says about an expectation; ``margin``: of returns / ``UNIT``.
 
     A difference that is equivalent to none is "equivalent", even if it is significant, because the
     margin says that it does not matter; it supports an expected equivalence. An expected direction
     is contradicted by a significant difference in the other, an expected equivalence by one that is
     significantly beyond the margin. Without a variance everything is undecided.
     """
-    if found.error is None or found.freedom is None:
+    value, error = effect.difference.value, effect.error
+    if error is None or effect.freedom is None:
         return "undecided"
-    one_sided, two_sided = _quantiles(found.freedom)
-    size = abs(found.value)
-    if size + one_sided * found.error < margin:
+    one_sided, two_sided = _quantiles(effect.freedom)
+    limit = margin if effect.task == OVERALL else margin * UNIT
+    if abs(value) + one_sided * error < limit:
         return "supported" if expected == "equivalent" else "equivalent"
-    beyond = margin if expected == "equivalent" else 0.0
-    if size - two_sided * found.error <= beyond:
+    beyond = limit if expected == "equivalent" else 0.0
+    if abs(value) - two_sided * error <= beyond:
         return "undecided"
-    sign = "above" if found.value > 0 else "below"
+    sign = "above" if value > 0 else "below"
     return "supported" if expected == sign else "contradicted"
 
 

@@ -58,7 +58,7 @@ def compare(
         sections.append(section)
         if lines := in_section(section):
             attention[title] = lines
-    if lines := across_sections(sections):
+    if lines := across_sections(sections, declared or {}):
         attention[""] = lines
     return Comparison(name=name, sections=sections, attention=attention)
 

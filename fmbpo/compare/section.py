@@ -12,6 +12,7 @@ import numpy as np
 from fmbpo.compare import statistics
 from fmbpo.compare.comparison import (
     OVERALL,
+    UNIT,
     Cell,
     CellResult,
     Cost,
@@ -26,8 +27,6 @@ from fmbpo.compare.strata import Scores, strata
 from fmbpo.compare.t_test import difference
 from fmbpo.tasks.mt30 import MT30
 
-UNIT = 1000.0
-"""The highest return, by which returns are divided before tasks are averaged."""
 THRESHOLDS = tuple(i / 50 for i in range(51))
 """Thresholds of performance profiles, in returns divided by ``UNIT``."""
 

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from fmbpo.compare.comparison import OVERALL, Effect, Estimate
 from fmbpo.compare.equivalence import design, equivalence_power, outcome, power
-from fmbpo.compare.t_test import Difference
 
 MARGIN = 0.03
+
+
+def effect(value, error=None, freedom=None, task=OVERALL):
+    return Effect(
+        name="", kind="policy", task=task, difference=Estimate(value), error=error,
+        freedom=freedom, improvement=None, paired=True, verdict="",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -32,8 +39,11 @@ MARGIN = 0.03
     ],
 )
 def test_outcomes(value, error, expected, want):
-    assert outcome(Difference(value, error, 8.0), MARGIN, expected) == want
-    assert outcome(Difference(value), MARGIN, expected) == "undecided"
+    assert outcome(effect(value, error, 8.0), MARGIN, expected) == want
+    assert outcome(effect(value), MARGIN, expected) == "undecided"
+    # On one task, differences are returns.
+    one = effect(1000 * value, 1000 * error, 8.0, task="t")
+    assert outcome(one, MARGIN, expected) == want
 
 
 def test_equivalence_is_two_one_sided_tests():
@@ -46,7 +56,7 @@ def test_equivalence_is_two_one_sided_tests():
             stats.ttest_1samp(x, -MARGIN, alternative="greater").pvalue,
             stats.ttest_1samp(x, MARGIN, alternative="less").pvalue,
         )
-        one = Difference(x.mean(), x.std(ddof=1) / math.sqrt(8), 7.0)
+        one = effect(x.mean(), x.std(ddof=1) / math.sqrt(8), 7.0)
         assert (outcome(one, MARGIN, "equivalent") == "supported") == (p < 0.05)
         found.add(p < 0.05)
     assert found == {True, False}

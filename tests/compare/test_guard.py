@@ -275,8 +275,9 @@ def test_what_is_shared_is_flagged_and_not_what_is_replicated(record):
 def test_declared_contrasts_are_the_effects(record):
     records = [record(f"{level} mlp", TASKS, models="replicated") for level in ("a", "b", "c")]
     declared = {"what matters": ("world_model", "b", "a"), "elsewhere": ("world_model", "b", "x")}
-    (section,) = compare(records, name="", declared=declared).sections
-    assert {e.name for e in section.effects} == {"what matters (world model: b - a)"}
+    found = compare(records, name="", declared=declared)
+    assert {e.name for e in found.sections[0].effects} == {"what matters (world model: b - a)"}
+    assert found.attention[""] == ["The declared contrast 'elsewhere' (b - x) has no runs of x."]
     assert len({e.name for e in compare(records, name="").sections[0].effects}) == 3
 
 

@@ -12,6 +12,7 @@ from fmbpo.compare.guard import compare
 from fmbpo.compare.reading import declared_by, records_of
 from fmbpo.config import identifying
 from fmbpo.errors import UserError
+from fmbpo.library import report
 from fmbpo.runs.folder import RunFolder
 
 
@@ -144,7 +145,7 @@ def test_levels_have_the_names_of_their_configuration(copy):
     assert not any(key.endswith(".level") for key in found.settings)
 
 
-def test_a_study_declares_its_contrasts(copy):
+def test_a_study_declares_its_contrasts(copy, tmp_path):
     study = copy("two__study__*")
     file = study / "study.json"
     content = json.loads(file.read_text())
@@ -154,9 +155,8 @@ def test_a_study_declares_its_contrasts(copy):
         with pytest.raises(UserError, match="'mine' is not a factor with two levels"):
             declared_by([study])
     file.write_text(json.dumps({**content, "contrasts": {"mine": {"policy": ["mlp", "flow"]}}}))
-    declared = declared_by([study])
-    assert declared == {"mine": ("policy", "mlp", "flow")}
-    (section,) = compare(records_of([study]), name="two", declared=declared).sections
+    assert declared_by([study]) == {"mine": ("policy", "mlp", "flow")}
+    (section,) = report([study], tmp_path / "report").sections
     assert {e.name for e in section.effects} == {"mine (policy: mlp - flow)"}
     other = study.with_name("other")
     other.mkdir()

@@ -136,6 +136,7 @@ def test_every_result_is_in_page_and_csv(made, text):
             under = f" <small>{interval}" if interval else "</td>"
             assert f'data-value="{estimate.value}">{number}{under}' in text
         for effect in section.effects:
+            assert effect.p is None or f'data-value="{effect.p}">{effect.p:.3f}<' in text
             if effect.improvement:
                 assert f'data-value="{effect.improvement.value}"' in text
     results = [result for section in made.sections for result in section.results]
@@ -230,6 +231,15 @@ def test_where_a_verdict_holds_is_said_beside_it(text):
     )
     assert text.count("<small>in this one world model</small>") == 4
     assert '<strong class="open">no verdict</strong>' in text
+
+
+def test_small_p_values(made):
+    section = made.sections[1]
+    tiny = [attrs.evolve(section.effects[0], p=1e-9), attrs.evolve(section.effects[2], p=0.0006)]
+    found = page(attrs.evolve(made, sections=[attrs.evolve(section, effects=tiny)]))
+    assert 'data-value="1e-09">&lt;0.001<' in found
+    assert 'data-value="0.0006">0.001<' in found
+    assert "p (Holm)" in found
 
 
 def test_a_point_is_filled_only_with_a_verdict(made, parts):

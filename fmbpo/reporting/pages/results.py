@@ -158,9 +158,9 @@ def effects(section: Section, name: str) -> Block | None:
     tables, pictures = [], []
     if overall:
         title = "Effects over all tasks, returns divided by 1000"
-        tables.append(_effect_table(title, overall, 3))
+        tables.append(_effect_table(title, overall, 3, "p"))
     if single:
-        tables.append(_effect_table("Effects by task, in returns", single, 1))
+        tables.append(_effect_table("Effects by task, in returns", single, 1, "p (Holm)"))
     for number, (one, style) in enumerate(figures.styles(by_name).items(), 1):
         # The row over all tasks is on top.
         found = sorted(by_name[one], key=lambda effect: effect.task != OVERALL)
@@ -206,12 +206,13 @@ def _tone(verdict: str) -> Tone:
     return "open" if verdict in _OPEN else "decided"
 
 
-def _effect_table(title: str, effects: Sequence[Effect], digits: int) -> Table:
+def _effect_table(title: str, effects: Sequence[Effect], digits: int, p: str) -> Table:
+    """``p``: the title of the column of p values."""
     columns: list[Column[Effect]] = [
         words("effect", lambda effect: effect.name),
         words("task", lambda effect: effect.task or figures.ALL_TASKS),
         Column("difference", lambda effect: Field.estimate(effect.difference, digits)),
-        Column("p", lambda effect: Field.number(effect.p, 3)),
+        Column(p, lambda effect: _p_value(effect.p)),
         Column("P(better)", lambda effect: Field.estimate(effect.improvement, 2)),
         words("paired", lambda effect: "yes" if effect.paired else "no"),
         Column(
@@ -224,6 +225,10 @@ def _effect_table(title: str, effects: Sequence[Effect], digits: int) -> Table:
     if any(effect.improvement is None for effect in effects):
         notes.append(f"{NONE}: an interaction has no such probability.")
     return Table(title, columns, effects, notes)
+
+
+def _p_value(p: float | None) -> Field:
+    return Field("<0.001", p) if p is not None and p < 0.0005 else Field.number(p, 3)
 
 
 def _per_thousand(effect: Effect) -> Estimate:
