@@ -1,11 +1,14 @@
-"""Measures a comparison's coverage and false verdicts on artificial factorials.
+"""Measures a comparison's false verdicts and coverage on artificial split plots.
 
-    python benchmarks/coverage.py          prints a table, writes benchmarks/results/coverage.json
+    python benchmarks/coverage.py     prints the tables of docs/statistics.md, writes
+                                      benchmarks/results/coverage.json
 
-A 2x2 factorial has a known effect of each factor, a known interaction, and noise over seeds:
-normal, skewed (exponential), or normal with half of its variance shared by all cells of a seed. The
-coverage of an interval is the share of factorials in which it contains the truth (target: 0.95).
-All intervals are those of ``fmbpo.compare.statistics``, for many factorials at a time.
+A 2x2 factorial has kinds of world models (a, b) and policies (p, q), no true difference, and noise:
+each policy's own, and that of the world model in which it was trained, of which a part is shared by
+all tasks. A verdict on such a factorial is false. On single tasks, the rate is that of at least one
+false verdict after Holm's correction. The coverage of an interval is the share of factorials in
+which it contains the truth (target: 0.95). All numbers are those of ``fmbpo.compare``, for many
+factorials at a time.
 """
 
 from __future__ import annotations
@@ -15,76 +18,126 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 from scipy import stats
 
 from fmbpo.compare import statistics
+from fmbpo.compare.t_test import LEVEL, holm, p_value, standard_error
 from fmbpo.runs.summary import versions
 
 RESULTS = Path(__file__).parent / "results" / "coverage.json"
-SETTINGS = [
-    *itertools.product([(3, 3), (4, 5), (10, 3)], ["normal", "skewed"]),
-    ((3, 3), "shared"),
-    *itertools.product([(3, 2)], ["normal", "skewed"]),
-]
-"""(tasks, seeds) and the kind of noise."""
-MAIN, INTERACTION, SPREAD = 40.0, 20.0, 60.0
-"""The policy's effect, the interaction and the noise's standard deviation, in returns."""
-MAIN_WEIGHTS = np.array([-0.5, 0.5, -0.5, 0.5])
-INTERACTION_WEIGHTS = np.array([1.0, -1.0, -1.0, 1.0])
-TWO_WEIGHTS = np.array([-1.0, 1.0, 0.0, 0.0])
-"""Of the cells (model a, policy p), (a, q), (b, p), (b, q); the last for one world model only."""
-_AT_ONCE = 100
+EFFECTS = {
+    "world model": np.array([0.5, 0.5, -0.5, -0.5]),
+    "policy": np.array([0.5, -0.5, 0.5, -0.5]),
+    "interaction": np.array([1.0, -1.0, -1.0, 1.0]),
+}
+"""Weights of the cells (a, p), (a, q), (b, p), (b, q)."""
+COVERAGES = ("cell's mean", "cell's IQM")
+"""What is measured beside the rates of false verdicts."""
+KINDS = (slice(0, 2), slice(2, 4))
+"""The cells of a and of b."""
+SPREAD, UNEQUAL = 60.0, (300.0, 10.0, 10.0)
+"""The standard deviation of the policies' noise, in returns; by task if the noise is "unequal"."""
+LEVELS = (200.0, 700.0)
+"""Mean returns of the first and the last task."""
 
 Array = NDArray[np.float64]
 
 
-def factorials(rng: np.random.Generator, number: int, tasks: int, seeds: int, noise: str) -> Array:
-    """``(cells, tasks, number, seeds)`` returns."""
-    shape = (4, tasks, number, seeds)
-    error = rng.exponential(size=shape) - 1 if noise == "skewed" else rng.standard_normal(shape)
-    if noise == "shared":
-        error = np.sqrt(0.5) * (error + rng.standard_normal((1, *shape[1:])))
-    truth = np.array([0, MAIN - INTERACTION / 2, 0, MAIN + INTERACTION / 2])
-    levels = np.linspace(200, 700, tasks)
-    return truth[:, None, None, None] + levels[:, None, None] + SPREAD * error
+@attrs.frozen
+class Setting:
+    """``design``: "replicated" (a world model for each replicate), "scratch" (one for each policy).
+
+    ``noise``: "normal", "skewed" (exponential), "unequal" (by task), "crossed" (half of a policy's
+    variance is its interaction with the world model, which all tasks share). ``ratio``: standard
+    deviation of world models divided by that of policies; ``shared``: the part of the world models'
+    variance that all tasks share.
+    """
+
+    design: str
+    noise: str
+    tasks: int
+    replicates: int
+    ratio: float = 0.0
+    shared: float = 0.0
+
+    @property
+    def spreads(self) -> Array:
+        """The standard deviation of the policies' noise, by task."""
+        return np.array(UNEQUAL) if self.noise == "unequal" else np.full(self.tasks, SPREAD)
 
 
-def contrast(x: Array, weights: Array, *, paired: bool | None = None) -> tuple[Array, Array]:
-    """Interval of a contrast's mean over tasks; by default paired if a comparison would pair."""
-    _, tasks, _, seeds = x.shape
-    used = np.flatnonzero(weights)
-    w = weights[used] / tasks
-    if paired is None:
-        paired = statistics.reachable([seeds] * tasks)
-    if paired:
-        blocks = [x[used, task] for task in range(tasks)]
-        parts = [w] * tasks
+def settings() -> Iterator[Setting]:
+    """All settings that are measured."""
+    models = [(0.0, 0.0), *itertools.product((0.5, 1.0), (0.0, 0.1, 0.5))]
+    sizes = [
+        *itertools.product(["normal"], [(3, 3), (3, 5), (30, 3)]),
+        *itertools.product(["unequal"], [(3, 3), (3, 5)]),
+        *itertools.product(["skewed"], [(3, 3), (10, 3), (4, 5)]),
+        ("crossed", (30, 3)),
+        ("normal", (3, 2)),
+    ]
+    for (noise, size), model in itertools.product(sizes, models):
+        yield Setting("replicated", noise, *size, *model)
+    for noise, size in sizes:
+        if noise != "crossed":  # no two policies meet the same world model
+            yield Setting("scratch", noise, *size)
+
+
+def factorials(rng: np.random.Generator, number: int, of: Setting) -> Array:
+    """``(cells, tasks, number, replicates)`` returns without any true difference."""
+
+    def noise(kinds: int, tasks: int) -> Array:
+        shape = (kinds, tasks, number, of.replicates)
+        return rng.exponential(size=shape) - 1 if of.noise == "skewed" else rng.normal(size=shape)
+
+    own = noise(4, of.tasks)
+    if of.noise == "crossed":
+        own = np.sqrt(0.5) * (own + noise(4, 1))
+    models = np.sqrt(1 - of.shared) * noise(2, of.tasks) + np.sqrt(of.shared) * noise(2, 1)
+    levels = np.linspace(*LEVELS, of.tasks)[:, None, None]
+    return levels + of.spreads[:, None, None] * (own + of.ratio * np.repeat(models, 2, axis=0))
+
+
+def tested(x: Array, weights: Array, design: str) -> tuple[Array, Array, Array]:
+    """A contrast of cells, averaged over tasks: its value, standard error, degrees of freedom."""
+    weighted = weights[:, None, None, None] * x / x.shape[1]
+    n = x.shape[-1]
+    away = (weighted - weighted.mean(-1, keepdims=True)) / n
+    if design == "scratch":
+        strata = [away[i, t] for i in range(len(away)) for t in range(x.shape[1]) if weights[i]]
     else:
-        blocks = [x[cell : cell + 1, task] for task in range(tasks) for cell in used]
-        parts = [w[i : i + 1] for _ in range(tasks) for i in range(len(used))]
-    return ends(blocks, statistics.contrast(parts), "effect")
+        strata = [away[kind].sum((0, 1)) for kind in KINDS if weights[kind].any()]
+    return weighted.mean(-1).sum((0, 1)), *standard_error([(d, n) for d in strata])
 
 
-def ends(
-    blocks: Sequence[Array],
-    statistic: statistics.Statistic,
-    of: statistics.Kind = "cell",
-) -> tuple[Array, Array]:
-    """Both ends for every factorial; by default as for a cell."""
-    found: list[Any] = []
-    for start in range(0, blocks[0].shape[1], _AT_ONCE):
-        part = [block[:, start : start + _AT_ONCE] for block in blocks]
-        found.append(statistics.interval(part, statistic, of))
-    low, high = (np.concatenate(both) for both in zip(*found, strict=True))
-    return low, high
+def false_verdicts(x: Array, weights: Array, design: str) -> tuple[float, float]:
+    """The share of verdicts over all tasks, and of verdicts on at least one task after Holm."""
+    over = p_value(*tested(x, weights, design))
+    by_task = [p_value(*tested(x[:, t : t + 1], weights, design)) for t in range(x.shape[1])]
+    lowest = holm(by_task).min(axis=0)
+    return float(np.mean(over < 1 - LEVEL)), float(np.mean(lowest < 1 - LEVEL))
+
+
+def cell_mean(x: Array, design: str) -> tuple[Array, Array]:
+    """Both ends of the interval of the first cell's mean, as for a cell."""
+    value, error, freedom = tested(x, np.array([1.0, 0, 0, 0]), design)
+    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * error
+    return value - half, value + half
+
+
+def cell_iqm(x: Array, design: str) -> tuple[Any, Any]:
+    """The same for its interquartile mean."""
+    blocks = [x[0]] if design == "replicated" else [x[0, t : t + 1] for t in range(x.shape[1])]
+    ends = statistics.interval(blocks, statistics.iqm)
+    assert ends is not None
+    return ends
 
 
 def covers(interval: tuple[Any, Any], truth: float) -> float:
@@ -93,54 +146,62 @@ def covers(interval: tuple[Any, Any], truth: float) -> float:
     return float(np.mean((low <= truth) & (truth <= high)))
 
 
-def measure(number: int, tasks: int, seeds: int, noise: str, seed: int = 1) -> dict[str, float]:
-    """Coverage of each kind of interval, and rates of false verdicts on one task."""
-    rng = np.random.default_rng([seed, tasks, seeds, len(noise)])
-    x = factorials(rng, number, tasks, seeds, noise)
-    cell, one = x[0], x[:, :1]
-    many = factorials(rng, 1, tasks, 200_000, noise)[0, :, 0]
-    two = MAIN - INTERACTION / 2
-    main = covers(contrast(one, MAIN_WEIGHTS), MAIN)
+def measure(number: int, few: int, of: Setting, seed: int = 1) -> dict[str, float]:
+    """Rates of false verdicts and coverage; of interquartile means in ``few`` factorials alone."""
+    entropy = [seed, *f"{of}".encode()]
+    rng = np.random.default_rng(entropy)
+    x = factorials(rng, number, of)
+    found = {name: false_verdicts(x, weights, of.design) for name, weights in EFFECTS.items()}
+    many = factorials(rng, 20_000, of)[0]
+    truth = float(stats.trim_mean(many, 0.25, axis=None))
     return {
-        "main effect": covers(contrast(x, MAIN_WEIGHTS), MAIN),
-        "interaction": covers(contrast(x, INTERACTION_WEIGHTS), INTERACTION),
-        "cell's mean": covers(ends([t[None] for t in cell], statistics.mean), 450.0),
-        "cell's IQM": covers(
-            ends([t[None] for t in cell], statistics.iqm), float(stats.trim_mean(many, 0.25, None))
-        ),
-        "one task: cell's mean": covers(ends([one[:1, 0]], statistics.mean), 200.0),
-        "one task: main effect": main,
-        # If there is no true effect, an interval that misses the truth is a false verdict.
-        "one task: false verdict, 2x2": 1 - main,
-        "one task: false verdict, two cells": 1 - covers(contrast(one, TWO_WEIGHTS), two),
-        # The rule of ``statistics.reachable`` avoids this.
-        "one task: false verdict, 2x2, paired": 1
-        - covers(contrast(one, MAIN_WEIGHTS, paired=True), MAIN),
+        **{f"{name}, all tasks": over for name, (over, _) in found.items()},
+        **{f"{name}, single tasks": single for name, (_, single) in found.items()},
+        COVERAGES[0]: covers(cell_mean(x, of.design), sum(LEVELS) / 2),
+        COVERAGES[1]: covers(cell_iqm(x[:, :, :few], of.design), truth),
     }
+
+
+def tables(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """By design, noise and size; and by the world models' variance, from three replicates on."""
+    replicated = [row for row in rows if row["design"] == "replicated" and row["replicates"] > 2]
+    return (
+        _markdown(rows, ("design", "noise", "tasks", "replicates")),
+        _markdown(replicated, ("ratio", "shared")),
+    )
+
+
+def _markdown(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
+    """The highest rates and the lowest coverages of all rows with equal keys."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    names = [name for name in rows[0] if name not in attrs.fields_dict(Setting)]
+    lines = [[*keys, *names], ["---"] * len(keys) + ["--:"] * len(names)]
+    for key, found in groups.items():
+        worst = [(min if name in COVERAGES else max)(row[name] for row in found) for name in names]
+        lines.append([*map(str, key), *(f"{value:.3f}" for value in worst)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--number", type=int, default=1000, help="factorials of each setting")
+    parser.add_argument("--number", type=int, default=10_000, help="factorials of each setting")
+    parser.add_argument("--few", type=int, default=500, help="of these, for interquartile means")
     parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     rows, began = [], time.monotonic()
-    for (tasks, seeds), noise in SETTINGS:
-        found = measure(options.number, tasks, seeds, noise)
-        rows.append({"tasks": tasks, "seeds": seeds, "noise": noise, **found})
-        print(f"{tasks} x {seeds}, {noise}: {time.monotonic() - began:.0f} s", file=sys.stderr)
-    table = Table("")
-    for row in rows:
-        table.add_column(f"{row['tasks']} x {row['seeds']}\n{row['noise']}", justify="right")
-    for name in list(rows[0])[3:]:
-        table.add_row(name, *(f"{row[name]:.3f}" for row in rows))
-    Console(width=130).print(table)
-    found = {name: versions()[name] for name in ("fmbpo", "numpy", "python")}
+    for of in settings():
+        rows.append({**attrs.asdict(of), **measure(options.number, options.few, of)})
+        print(f"{of}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    for table in tables(rows):
+        print(f"{table}\n")
     content = {
         "factorials": options.number,
+        "of interquartile means": options.few,
         "resamples": statistics.RESAMPLES,
-        "versions": found,
+        "versions": {name: versions()[name] for name in ("fmbpo", "numpy", "python")},
         "settings": rows,
     }
     options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

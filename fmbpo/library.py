@@ -12,7 +12,7 @@ from typing import overload
 from fmbpo.base.files import path_of
 from fmbpo.compare.comparison import Comparison
 from fmbpo.compare.guard import compare
-from fmbpo.compare.reading import records_of
+from fmbpo.compare.reading import declared_by, records_of
 from fmbpo.config.schema import Experiment
 from fmbpo.config.study_file import Study
 from fmbpo.data.embedded import store_path
@@ -145,6 +145,12 @@ def report(
     place = check_place(path_of(out))  # before the work, not after it
     paths = [path_of(folder) for folder in folders]
     name = " and ".join(path.name.split("__")[0] for path in paths)
-    comparison = compare(records_of(paths), name=name, mixing=mixing, separate=separate)
+    comparison = compare(
+        records_of(paths),
+        name=name,
+        mixing=mixing,
+        separate=separate,
+        declared=declared_by(paths),
+    )
     write_report(comparison, place)
     return comparison

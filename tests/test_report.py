@@ -22,16 +22,18 @@ def phase(imported, number):
     return [path for path in imported if f"phase{number}" in path]
 
 
-def test_phase_3_reads_as_the_study_read_it(imported, tmp_path, capsys):
+def test_phase_3_decides_nothing(imported, tmp_path, capsys):
     assert main(["report", *phase(imported, 3), "--out", "report"]) == 0
     out, err = capsys.readouterr()
     verdicts = {line.split(":")[0].strip(): line for line in out.splitlines()[1:]}
-    assert "mlp ahead" in verdicts["walker-stand"]
-    assert "no decision" in verdicts["reacher-easy"]
-    assert "no decision" in verdicts["cheetah-run"]
+    assert verdicts.keys() == {"walker-stand", "reacher-easy", "cheetah-run", "all tasks"}
+    assert all("no decision" in line for line in verdicts.values())
+    assert all("; in this one world model)" in line for line in verdicts.values())
     assert "failed replication?" in err
+    assert "One world model of mlp for all its policies" in err
     rows = list(csv.DictReader((tmp_path / "report" / "effects.csv").open(encoding="utf-8")))
-    assert {row["task"]: row["verdict"] for row in rows}["walker-stand"] == "mlp ahead"
+    assert {row["verdict"] for row in rows} == {"no decision"}
+    assert {row["scope"] for row in rows} == {"in this one world model"}
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert page.index("Before you read") < page.index("failed replication?")
 

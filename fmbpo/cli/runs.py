@@ -132,8 +132,9 @@ def _write(arguments: argparse.Namespace) -> None:
             found = effect.difference
             known = found.low is not None and found.high is not None
             interval = f" [{found.low:.4g}, {found.high:.4g}]" if known else ""
+            note = f"; {effect.note}" if effect.note else ""
             print(f"  {effect.task or 'all tasks'}: {effect.name}: {effect.verdict}"
-                  f" ({found.value:+.4g}{interval})")  # fmt: skip
+                  f" ({found.value:+.4g}{interval}{note})")  # fmt: skip
     say(f"written to {arguments.out}: report.html, ...")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from fmbpo.compare.comparison import OVERALL, Record, Section
+from fmbpo.compare.comparison import OVERALL, Cell, Record, Section
+from fmbpo.compare.contrasts import Declared
 from fmbpo.runs.findings import by_gate
 
 _SHOWN = 8
@@ -14,13 +15,19 @@ _SHOWN = 8
 
 def in_section(section: Section) -> list[str]:
     """Notes on one section; the most serious first."""
-    notes = (_mixed, _identical, _health, _settings, _missing, _seeds, _episodes, _replication)
+    notes = (_mixed, _identical, _health, _settings, _world_models, _missing, _seeds, _episodes,
+             _replication)  # fmt: skip
     return [line for note in notes for line in note(section)]
 
 
-def across_sections(sections: Sequence[Section]) -> list[str]:
-    """Notes on all sections together."""
+def across_sections(sections: Sequence[Section], declared: Declared) -> list[str]:
+    """Notes on all sections together, and on declared contrasts that none of them has."""
     lines = []
+    for name, (factor, a, b) in declared.items():
+        here = [{getattr(cell, factor) for cell in section.cells} for section in sections]
+        if not any({a, b} <= levels for levels in here):
+            absent = ", ".join(sorted({a, b} - set().union(*here))) or "both in one section"
+            lines.append(f"The declared contrast {name!r} ({a} - {b}) has no runs of {absent}.")
     if len(sections) > 1:
         lines.append("The sections have different bases: nothing is ranked between them.")
         budgets = dict.fromkeys(b.budget for section in sections for b in section.bases)
@@ -76,9 +83,9 @@ def _is_shared(key: str, records: Sequence[Record]) -> bool:
     """Whether a setting must be the same at all levels.
 
     As between the cells of a study (``fmbpo.config.factors``), a setting may differ only if some
-    plugin lacks it. A plugin's version and a world model's weights may always differ.
+    plugin lacks it. A plugin's version may always differ.
     """
-    if key.startswith("versions.") or key == "world_model_weights":
+    if key.startswith("versions."):
         return False
     return key.startswith("pretrain.") or all(key in record.settings for record in records)
 
@@ -88,6 +95,30 @@ def _level(record: Record, key: str) -> str:
     if key.startswith(("world_model", "versions.world_model")):
         return record.cell.world_model
     return record.cell.policy if key.startswith(("policy.", "versions.policy")) else ""
+
+
+def _world_models(section: Section) -> Iterator[str]:
+    """What is shared although it stands for its kind; and policies that met other world models."""
+    met: dict[str, dict[Cell, set[str]]] = {}
+    for record in section.records:
+        cells = met.setdefault(record.cell.world_model, {})
+        models = {score.world_model for *_, score in record.policies}
+        cells[record.cell] = cells.get(record.cell, set()) | models
+    for kind, cells in met.items():
+        found = set().union(*cells.values())
+        if "" in found:
+            continue
+        if len(found) == 1:
+            yield (
+                f"One world model of {kind} for all its policies: no verdict on world models or "
+                "interactions, and verdicts on policies hold in this one world model."
+            )
+        elif any(models != found for models in cells.values()):
+            numbers = ", ".join(f"{cell} {len(models)}" for cell, models in cells.items())
+            yield (
+                f"The policies in {kind} did not all meet the same world models ({numbers} of "
+                f"{len(found)}), so they are not compared within world models everywhere."
+            )
 
 
 def _missing(section: Section) -> Iterator[str]:
@@ -111,15 +142,6 @@ def _seeds(section: Section) -> Iterator[str]:
     )
     if single:
         yield f"One seed on a task, so no interval: {', '.join(single)}."
-    unordered = dict.fromkeys(str(r.cell) for r in section.records if not r.seeds_ordered)
-    if unordered:
-        yield (
-            "The order of seeds is not certain, so cells are not paired by seed: "
-            f"{', '.join(unordered)}."
-        )
-    seeds = {(r.task, frozenset(r.seeds)) for r in section.results if r.task != OVERALL}
-    if len(seeds) > len({task for task, _ in seeds}):
-        yield "Seeds differ between cells on some tasks, so cells are not paired by seed there."
 
 
 def _episodes(section: Section) -> Iterator[str]:

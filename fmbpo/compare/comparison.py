@@ -11,15 +11,22 @@ from fmbpo.runs.findings import Finding
 
 OVERALL = ""
 """The task of a number over all tasks."""
+UNIT = 1000.0
+"""The highest return, by which returns are divided before tasks are averaged."""
 UNDECIDED = "no decision"
-"""The verdict if an interval contains 0."""
+"""The verdict if a difference may be due to chance."""
+NO_VERDICT = "no verdict"
+"""The verdict if nothing can tell a difference from chance, as from a single world model."""
 Series: TypeAlias = Sequence[tuple[int, float]]
 """(iteration, value) pairs."""
 
 
 @attrs.frozen(order=True)
 class Cell:
-    """A cell of the factorial; plugins by name."""
+    """A cell of the factorial: a level of each factor, by name.
+
+    A level is a named configuration of a plugin; without a name of its own, it has the plugin's.
+    """
 
     world_model: str
     policy: str
@@ -47,11 +54,17 @@ class Basis:
 
 @attrs.frozen
 class Score:
-    """One policy's final evaluation: the mean, and every return and their number if known."""
+    """One policy's final evaluation: the mean, and every return and their number if known.
+
+    ``world_model``: the identity of the world model that the policy was trained in, such as a
+    digest of its weights. Policies with the same identity met the same world model; an empty one
+    says that the policy has its own, as when both are trained from scratch.
+    """
 
     mean: float
     returns: tuple[float, ...] = ()
     episodes: int | None = None
+    world_model: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,9 +74,8 @@ class Record:
     ``model_errors``: horizon in agent steps -> held-out error of observations, in standard
     deviations. ``petaflops`` and ``seconds``: the cost of all training; ``pretraining_*``: the part
     that pretrained the world model, which other runs may share. ``checkpoint``: the world model's
-    origin. ``seeds_ordered``: whether seeds of the same name in two runs may be paired. ``source``:
-    the folder or the imported file. ``videos``: (task, seed) -> file. ``settings``: all other
-    settings that change results, by key path; empty for imported results.
+    origin. ``source``: the folder or the imported file. ``videos``: (task, seed) -> file.
+    ``settings``: all other settings that change results, by key path; empty for imported results.
     """
 
     name: str
@@ -82,7 +94,6 @@ class Record:
     pretraining_seconds: float = 0.0
     hardware: str = ""
     health: Sequence[Finding] = ()
-    seeds_ordered: bool = True
     videos: Mapping[tuple[str, str], str] = attrs.field(factory=dict)
     settings: Mapping[str, Any] = attrs.field(factory=dict)
 
@@ -92,14 +103,14 @@ class Record:
         return ((task, seed, x) for task, by in self.scores.items() for seed, x in by.items())
 
     @property
-    def pretrained(self) -> str:
-        """The identity of the pretrained world model; the run itself if it records none."""
-        return str(self.settings.get("world_model_weights") or self.checkpoint or self.source)
+    def pretrained(self) -> set[str]:
+        """The identities of its world models; of those trained from scratch, the run itself."""
+        return {score.world_model or self.source for *_, score in self.policies}
 
 
 @attrs.frozen
 class Estimate:
-    """A number and its 95 % interval; both ends are None without an interval (one seed)."""
+    """A number and its 95 % interval; both ends are None without one (a single replicate)."""
 
     value: float
     low: float | None = None
@@ -124,23 +135,37 @@ class CellResult:
     tdmpc2: float | None = None
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Effect:
     """A contrast between cells on one task, or over all.
 
     ``name``: for example ``"policy: flow - mlp"``. ``difference``, in the unit of
-    ``CellResult.mean``, is positive if the level named first is better. ``improvement``: the
-    probability that it is better on a random task and seed, None for an interaction. ``paired``: by
-    task and seed. ``verdict``: "flow ahead", "mlp ahead" or "no decision".
+    ``CellResult.mean``, is positive if the level named first is better; its interval takes this
+    number alone. ``error`` and ``freedom``: its standard error and Student's degrees of freedom.
+    ``p``: two-sided; on a single task after Holm's correction for all tasks. ``improvement``: the
+    probability that the level named first is better on a random task and seed, None for an
+    interaction. ``paired``: in the same world models. ``verdict``: "flow ahead", "mlp ahead",
+    "no decision" or "no verdict". ``scope``: where a verdict holds, if not in general. ``reason``:
+    why there is no verdict; without one there is no interval, error or ``p`` either.
     """
 
     name: str
     kind: Literal["world_model", "policy", "interaction"]
     task: str
     difference: Estimate
+    error: float | None = None
+    freedom: float | None = None
+    p: float | None = None
     improvement: Estimate | None
     paired: bool
     verdict: str
+    scope: str = ""
+    reason: str = ""
+
+    @property
+    def note(self) -> str:
+        """What a reader must know beside the verdict."""
+        return self.scope or self.reason
 
 
 @attrs.frozen
@@ -188,7 +213,7 @@ class Section:
     profiles: Sequence[Profile]
     costs: Sequence[Cost]
     model_errors: Mapping[str, Mapping[int, float]]
-    """World model's plugin -> horizon -> error."""
+    """World model's level -> horizon -> error."""
 
 
 @attrs.frozen(kw_only=True)

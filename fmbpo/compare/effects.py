@@ -1,122 +1,139 @@
-"""Effects of the factorial: the change when one factor changes, and its significance.
+"""Effects of the factorial: a contrast's size, its test, and where its verdict holds.
 
-The main effect of a factor is its difference averaged over the other factor's levels; the
-interaction is the difference between two such differences. Every pair of levels that shares a level
-of the other factor has an effect, every complete 2x2 part has an interaction.
+Every effect is tested by Student's t against the variance of the replicates that it rests on
+(``strata``, ``t_test``):
+
+* A world model's effect is judged by the variance between world models of a kind: Welch's t over
+  the replicates' means over policies and tasks.
+* The effect of a policy is judged within world models: where both policies met the same world
+  models, by the variance of their differences in each; otherwise the policies are independent
+  samples. The same holds for an interaction, which compares these differences between two kinds.
+* If every policy has its own world model, each cell and task is a sample of its own.
+
+From one world model of a kind there is no verdict on world models, and none on an interaction,
+which is about two kinds: another one of that kind might differ as much. A verdict on policies then
+holds in this world model.
+
+On single tasks, p values have Holm's correction over all tasks of an effect (Holm 1979). The effect
+over all tasks is one test and has none.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Mapping, Sequence
 
 import attrs
 import numpy as np
 
 from fmbpo.compare import statistics
-from fmbpo.compare.comparison import UNDECIDED, Cell, Effect
-from fmbpo.compare.statistics import Array
-
-Values: TypeAlias = Mapping[Cell, Mapping[str, Mapping[str, float]]]
-"""Mean returns, ``values[cell][task][seed]``."""
-
-
-@attrs.frozen
-class Contrast:
-    """A weighted sum of cells. ``pairs``: (better, worse) cells for the probability of improvement,
-    none for an interaction; ``above`` and ``below``: the verdicts on either side of 0."""
-
-    kind: Literal["world_model", "policy", "interaction"]
-    name: str
-    weights: Mapping[Cell, float]
-    pairs: Sequence[tuple[Cell, Cell]]
-    above: str
-    below: str
+from fmbpo.compare.comparison import NO_VERDICT, OVERALL, UNDECIDED, Cell, Effect
+from fmbpo.compare.contrasts import Contrast, Declared, contrasts
+from fmbpo.compare.strata import Scores, Stratum, single_models, strata
+from fmbpo.compare.t_test import LEVEL, Difference, difference, holm
 
 
-def contrasts(cells: Sequence[Cell]) -> list[Contrast]:
-    """Every effect of these cells; of two levels, the first by name minus the other: "a - b"."""
-    return [*_main("world_model", cells), *_main("policy", cells), *_interactions(cells)]
+def effects(
+    scores: Scores,
+    tasks: Mapping[str, Sequence[str]],
+    units: Mapping[str, float],
+    declared: Declared | None = None,
+) -> list[Effect]:
+    """All effects on single tasks and over all of them, in the order of ``tasks``.
 
-
-def _main(kind: Literal["world_model", "policy"], cells: Sequence[Cell]) -> list[Contrast]:
-    other = "policy" if kind == "world_model" else "world_model"
-    found, across = [], _levels(cells, other)
-    at = {(getattr(cell, kind), getattr(cell, other)): cell for cell in cells}
-    for a, b in itertools.combinations(_levels(cells, kind), 2):
-        pairs = [(at[b, x], at[a, x]) for x in across if (b, x) in at and (a, x) in at]
-        if not pairs:
-            continue
-        weights: dict[Cell, float] = {}
-        for better, worse in pairs:
-            weights |= {better: 1 / len(pairs), worse: -1 / len(pairs)}
-        name = f"{kind.replace('_', ' ')}: {b} - {a}"
-        if len(pairs) < len(across):
-            levels = sorted(getattr(pair[0], other) for pair in pairs)
-            name += f" ({other.replace('_', ' ')} {', '.join(levels)} alone)"
-        found.append(Contrast(kind, name, weights, pairs, f"{b} ahead", f"{a} ahead"))
-    return found
-
-
-def _interactions(cells: Sequence[Cell]) -> list[Contrast]:
-    found = []
-    models, policies = _levels(cells, "world_model"), _levels(cells, "policy")
-    for a, b in itertools.combinations(models, 2):
-        for p, q in itertools.combinations(policies, 2):
-            weights = {Cell(b, q): 1.0, Cell(b, p): -1.0, Cell(a, q): -1.0, Cell(a, p): 1.0}
-            if all(cell in cells for cell in weights):
-                name = f"interaction: policy {q} - {p}, in world model {b} - in {a}"
-                found.append(
-                    Contrast("interaction", name, weights, [], f"larger in {b}", f"larger in {a}")
-                )
-    return found
-
-
-def _levels(cells: Sequence[Cell], factor: str) -> list[str]:
-    """Sorted by name, the last first: of two, the first is subtracted from the second."""
-    return sorted({getattr(cell, factor) for cell in cells}, reverse=True)
+    ``tasks``: the tasks that a result averages, by its name (``OVERALL``, or the task's).
+    ``units``: by what it is divided. A result has the cells that have all of its tasks.
+    """
+    found: list[tuple[Contrast, Effect]] = []
+    for name, averaged in tasks.items():
+        cells = [cell for cell, by_task in scores.items() if by_task.keys() >= set(averaged)]
+        for of in contrasts(cells, declared):
+            one = effect(of, scores, averaged, task=name, unit=units[name])
+            found.append((of, one))
+    return corrected(found)
 
 
 def effect(
-    of: Contrast,
-    values: Values,
-    tasks: Sequence[str],
-    *,
-    task: str,
-    unit: float = 1.0,
-    unordered: Collection[Cell] = (),
+    of: Contrast, scores: Scores, tasks: Sequence[str], *, task: str, unit: float = 1.0
 ) -> Effect:
     """The contrast averaged over ``tasks``; ``task`` is the name of the result.
 
-    ``unit`` divides the difference. ``unordered``: cells whose seeds' names mean nothing. Seeds are
-    paired if all cells have the same seeds and resampling pairs can reach the level
-    (``statistics.reachable``); else each cell's seeds are resampled independently, which is no
-    worse if they are independent.
+    ``unit`` divides the difference. ``p`` and the verdict are those of this test alone.
     """
-    cells, tasks = sorted(of.weights), sorted(tasks)
-    same = all(len({frozenset(values[cell][name]) for cell in cells}) == 1 for name in tasks)
-    sizes = [len(values[cells[0]][name]) for name in tasks]
-    paired = same and not set(cells) & set(unordered) and statistics.reachable(sizes)
-    groups = [cells] if paired else [[cell] for cell in cells]
-    blocks = [_block(values, group, name) for name in tasks for group in groups]
-    weights = [np.array([of.weights[c] for c in group]) / (len(tasks) * unit) for group in groups]
-    difference = statistics.contrast(weights * len(tasks))
-    pairs = [(cells.index(better), cells.index(worse)) for better, worse in of.pairs]
-    if paired:
-        better = statistics.paired_improvement(pairs)
-    else:
-        starts = range(0, len(blocks), len(cells))
-        better = statistics.improvement([(k + i, k + j) for k in starts for i, j in pairs])
-    found = statistics.estimate(blocks, difference, "effect")
-    verdict = UNDECIDED
-    if found.low is not None and found.high is not None:
-        verdict = of.above if found.low > 0 else of.below if found.high < 0 else UNDECIDED
-    chance = statistics.estimate(blocks, better, "share") if of.pairs else None
-    return Effect(of.name, of.kind, task, found, chance, paired, verdict)
+    parts = strata(scores, of.weights, tasks)
+    weights = {cell: weight / unit for cell, weight in of.weights.items()}
+    single = single_models(scores, of.weights, tasks)
+    found, reason = difference(parts, weights), _reason(of, parts, single)
+    if reason:
+        found = Difference(found.value)
+    return Effect(
+        name=of.name,
+        kind=of.kind,
+        task=task,
+        difference=found.estimate,
+        error=found.error,
+        freedom=found.freedom,
+        p=found.p,
+        improvement=statistics.improvement(parts, of.pairs, interval=not reason),
+        paired=all(_cancels(part, of.weights) for part in parts),
+        verdict=_verdict(of, found.value, found.p),
+        scope="" if reason else _scope(of, single),
+        reason=reason,
+    )
 
 
-def _block(values: Values, cells: Sequence[Cell], task: str) -> Array:
-    """``(cells, seeds)``, in an order that does not depend on the names of the seeds."""
-    block = np.array([[values[cell][task][s] for s in values[cells[0]][task]] for cell in cells])
-    return block[:, np.lexsort(block[::-1])]
+def corrected(found: Sequence[tuple[Contrast, Effect]]) -> list[Effect]:
+    """The effects, on single tasks with Holm's p and its verdict: one family for each contrast."""
+    adjusted: dict[tuple[str, str], float] = {}
+    for title in dict.fromkeys(of.title for of, _ in found):
+        family = {
+            one.task: one.p
+            for of, one in found
+            if of.title == title and one.task != OVERALL and one.p is not None
+        }
+        if family:
+            values = holm(list(family.values())).tolist()
+            adjusted |= {(title, task): p for task, p in zip(family, values, strict=True)}
+    effects = []
+    for of, one in found:
+        p = adjusted.get((of.title, one.task), one.p)
+        verdict = _verdict(of, one.difference.value, p)
+        effects.append(attrs.evolve(one, p=p, verdict=verdict))
+    return effects
+
+
+def _verdict(of: Contrast, value: float, p: float | None) -> str:
+    if p is None:
+        return NO_VERDICT
+    if p >= 1 - LEVEL:
+        return UNDECIDED
+    return of.above if value > 0 else of.below
+
+
+def _reason(of: Contrast, parts: Sequence[Stratum], single: Sequence[str]) -> str:
+    """Why there is no verdict; empty if there is one."""
+    if single and of.kind != "policy":
+        kinds = " and one of ".join(single)
+        return f"one world model of {kinds}: another of its kind may differ as much"
+    alone = {
+        str(cell): None
+        for part in parts
+        for cell, task in part.groups
+        if part.having((cell, task)) < 2
+    }
+    return f"a single replicate of {', '.join(alone)}" if alone else ""
+
+
+def _scope(of: Contrast, single: Sequence[str]) -> str:
+    """Where a verdict on policies holds; empty if it is about the kinds of world models."""
+    kinds = {cell.world_model for cell in of.weights}
+    if not single:
+        return ""
+    if len(kinds) == 1:
+        return "in this one world model"
+    return f"in one world model of {' and one of '.join(single)}"
+
+
+def _cancels(part: Stratum, weights: Mapping[Cell, float]) -> bool:
+    """Whether the level of a world model of this stratum has no influence."""
+    cells = {cell for cell, _ in part.groups}
+    return bool(np.isclose(sum(weights[cell] for cell in cells), 0.0))

@@ -8,6 +8,7 @@ import attrs
 
 from fmbpo.compare.attention import across_sections, in_section
 from fmbpo.compare.comparison import Basis, Cell, Comparison, Record
+from fmbpo.compare.contrasts import Declared
 from fmbpo.compare.section import make_section
 from fmbpo.errors import UserError, did_you_mean
 
@@ -23,11 +24,13 @@ def compare(
     name: str,
     mixing: Collection[str] = (),
     separate: bool = False,
+    declared: Declared | None = None,
 ) -> Comparison:
     """Compare records of one basis; nothing is pooled or ranked across different ones.
 
     ``mixing``: fields of the basis that may differ within a section, whose title and records' names
-    then say so. ``separate`` puts each basis into its own section. Raises ``UserError`` for
+    then say so. ``separate`` puts each basis into its own section. ``declared``: the contrasts of
+    the study, by name; without any, all pairs of levels are compared. Raises ``UserError`` for
     differences that neither allows, unknown fields, and two runs of one cell, basis, task and seed.
     """
     for field in mixing:
@@ -51,11 +54,11 @@ def compare(
         _each_once(group)
         title = _title(bases, mixed, told)
         labelled = [_labelled(record, mixed) for record in group] if mixed else group
-        section = make_section(title, labelled, mixed)
+        section = make_section(title, labelled, mixed, declared)
         sections.append(section)
         if lines := in_section(section):
             attention[title] = lines
-    if lines := across_sections(sections):
+    if lines := across_sections(sections, declared or {}):
         attention[""] = lines
     return Comparison(name=name, sections=sections, attention=attention)
 

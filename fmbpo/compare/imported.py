@@ -25,7 +25,7 @@ _LONGEST = 40
 """The most characters of a part of a folder's name, and of a value in a message."""
 _KEY = ("phase", "experiment", "protocol", "world_model", "policy")
 _STATED = ("conventions", "scale", "data", "evaluation", "budget")
-_SHARED = (*_STATED, "checkpoint", "seeds_ordered")
+_SHARED = (*_STATED, "checkpoint")
 _NEEDED = ("phase", "protocol", "world_model", "policy", "task", "seed", "return")
 _COLUMNS = (*_NEEDED, "experiment", *_SHARED, "episodes")
 _FORMAT = "correct the file; docs/statistics.md has its format"
@@ -37,7 +37,6 @@ _FORMS = {
         "write it as 972.5 or 9.725e+02",
     ),
     "episodes": (r"|0*[1-9]\d{0,17}", "is not a number of episodes", ""),
-    "seeds_ordered": ("|true|false", "is not true or false", ""),
 }
 """The columns that are not plain text: the pattern, and the problem and remedy without a match."""
 
@@ -47,8 +46,8 @@ def import_results(file: Path, root: Path) -> list[Path]:
 
     A row is one seed's mean return, from 0 to 1000. Columns: phase, protocol, world_model,
     policy, task, seed, return; optional: experiment, conventions, scale, data, evaluation, budget,
-    checkpoint, episodes, seeds_ordered (true or false: whether seeds of the same name are the same
-    seeds). All optional columns except ``episodes`` must be the same in all rows of a folder.
+    checkpoint, episodes. All optional columns except ``episodes`` must be the same in all rows of a
+    folder. The checkpoint names the world model in which all its policies were trained.
 
     Repeating an import changes nothing. Raises ``UserError`` for a mistake in the file, with its
     line, and for a folder that contains another import; nothing is written then.
@@ -76,6 +75,8 @@ def read_imported(folder: Path) -> Record:
     ``AttributeError`` if its content is not that of an import.
     """
     content = read_json(folder / IMPORTED)
+    scratch = content["protocol"] == "scratch"
+    world_model = "" if scratch else content["checkpoint"] or f"that of {content['world_model']}"
     return Record(
         name=folder.name,
         source=str(folder / IMPORTED),
@@ -86,12 +87,11 @@ def read_imported(folder: Path) -> Record:
         checkpoint=content["checkpoint"],
         scores={
             task: {
-                seed: Score(float(entry["return"]), episodes=entry["episodes"])
+                seed: Score(float(entry["return"]), (), entry["episodes"], world_model)
                 for seed, entry in seeds.items()
             }
             for task, seeds in content["tasks"].items()
         },
-        seeds_ordered=content["seeds_ordered"],
     )
 
 
@@ -183,7 +183,6 @@ def _row(header: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
     row["seed"] = str(int(row["seed"]))
     row["return"] = float(row["return"])
     row["episodes"] = int(row["episodes"]) if row["episodes"] else None
-    row["seeds_ordered"] = row["seeds_ordered"].lower() != "false"
     if not -_TOLERANCE <= row["return"] <= _HIGHEST + _TOLERANCE:
         raise UserError(
             f"return {short['return']} is outside 0..{_HIGHEST:.0f}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from fmbpo.base.files import read_object
 from fmbpo.base.metrics import OBS_ERROR, RETURN, after, by_horizon, cell_series
 from fmbpo.base.structure import fit
 from fmbpo.compare.comparison import Basis, Cell, Record, Score
+from fmbpo.compare.contrasts import FACTORS, Declared, Factor
 from fmbpo.compare.imported import read_imported
 from fmbpo.config.identity import identifying, leaves
 from fmbpo.errors import UserError
@@ -32,8 +33,11 @@ _IN_BASIS = (
     *("evaluation.seed", "evaluation.final_episodes"),
 )
 """Settings that a record's basis states."""
-_STATED = ("kind", "grid.", "conventions.", "world_model.plugin", "policy.plugin")
-"""Prefixes of settings that a record states elsewhere: its cell, tasks, seeds, conventions."""
+_STATED = (
+    *("kind", "grid.", "conventions.", "world_model_weights"),
+    *("world_model.plugin", "world_model.level", "policy.plugin", "policy.level"),
+)
+"""Prefixes of settings that a record states elsewhere: its cell, tasks, replicates, conventions."""
 
 
 def records_of(paths: Sequence[Path]) -> list[Record]:
@@ -53,6 +57,40 @@ def records_of(paths: Sequence[Path]) -> list[Record]:
             remedy="name runs of policies, or a study of them",
         )
     return found
+
+
+def declared_by(paths: Sequence[Path]) -> Declared:
+    """The contrasts that the studies in these folders declare, by name.
+
+    Raises ``UserError`` for a contrast that cannot be read, and for two of one name.
+    """
+    found: dict[str, tuple[Factor, str, str]] = {}
+    for file in (path / STUDY for path in paths if (path / STUDY).is_file()):
+        for name, entry in (read_object(file).get("contrasts") or {}).items():
+            contrast = _contrast(entry)
+            if contrast is None:
+                raise UserError(
+                    f"the contrast {name!r} is not a factor with two levels",
+                    where=str(file),
+                    remedy="run the study again",
+                )
+            if found.setdefault(name, contrast) != contrast:
+                raise UserError(
+                    f"another study declares another contrast {name!r}",
+                    where=str(file),
+                    remedy="report the studies one by one",
+                )
+    return found
+
+
+def _contrast(entry: object) -> tuple[Factor, str, str] | None:
+    """``{"policy": ["flow", "mlp"]}`` as a contrast; None if it is something else."""
+    fitting = fit(entry, dict[str, list[str]]) or {}
+    for factor in FACTORS:
+        if fitting.keys() == {factor} and len(fitting[factor]) == 2:
+            a, b = fitting[factor]
+            return factor, a, b
+    return None
 
 
 def _runs(path: Path) -> list[Path]:
@@ -109,17 +147,23 @@ def _record_of_run(folder: RunFolder) -> Record | None:
             remedy="leave the run out, or run it again",
         )
     petaflops, seconds = summary.training_cost
-    beat = folder.heartbeat()
+    beat, world_model = folder.heartbeat(), _world_models(summary, config)
     return Record(
         name=folder.path.name,
         source=str(folder.path),
         experiment=summary.experiment,
         phase=config["phase"],
-        cell=Cell(summary.world_model.plugin, summary.policy.plugin),
+        cell=Cell(
+            config["world_model"].get("level") or summary.world_model.plugin,
+            config["policy"].get("level") or summary.policy.plugin,
+        ),
         basis=_basis(summary, config),
         checkpoint=summary.world_model.checkpoint or "",
         scores={
-            task: {s: Score(x.return_mean, x.returns, x.episodes) for s, x in result.seeds.items()}
+            task: {
+                seed: Score(x.return_mean, x.returns, x.episodes, world_model(seed))
+                for seed, x in result.seeds.items()
+            }
             for task, result in summary.tasks.items()
         },
         curves={t: seeds for t, seeds in cell_series(folder.metrics, RETURN).items() if t},
@@ -139,6 +183,21 @@ def _record_of_run(folder: RunFolder) -> Record | None:
         },
         videos=_videos(folder.path / "videos"),
     )
+
+
+def _world_models(summary: Summary, config: Mapping[str, Any]) -> Callable[[str], str]:
+    """The identity of the pretrained world model by seed; empty if every policy has its own.
+
+    Seeds "42" and "42.1" are policies of replicate 42. Weights by replicate, or one digest for
+    all, are the identity; without digest, the checkpoint is.
+    """
+    if summary.protocol == "scratch":
+        return lambda seed: ""
+    weights = config.get("world_model_weights")
+    if isinstance(weights, Mapping):
+        return lambda seed: str(weights[seed.partition(".")[0]])
+    shared = str(weights or summary.world_model.checkpoint or "")
+    return lambda seed: shared
 
 
 def _pretraining(cost: Numbers) -> float:

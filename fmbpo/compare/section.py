@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Literal
 
+import attrs
 import numpy as np
 
-from fmbpo.compare import effects, statistics
-from fmbpo.compare.comparison import OVERALL, Cell, CellResult, Cost, Profile, Record, Section
-from fmbpo.compare.effects import Values
+from fmbpo.compare import statistics
+from fmbpo.compare.comparison import (
+    OVERALL,
+    UNIT,
+    Cell,
+    CellResult,
+    Cost,
+    Profile,
+    Record,
+    Score,
+    Section,
+)
+from fmbpo.compare.contrasts import Declared
+from fmbpo.compare.effects import effects
+from fmbpo.compare.strata import Scores, strata
+from fmbpo.compare.t_test import difference
 from fmbpo.tasks.mt30 import MT30
 
-UNIT = 1000.0
-"""The highest return, by which returns are divided before tasks are averaged."""
 THRESHOLDS = tuple(i / 50 for i in range(51))
 """Thresholds of performance profiles, in returns divided by ``UNIT``."""
 
 
-def make_section(title: str, records: Sequence[Record], mixed: Sequence[str]) -> Section:
-    """All numbers about records that may be compared; records of one cell are combined."""
-    table: dict[Cell, dict[str, dict[str, float]]] = {}
+def make_section(
+    title: str,
+    records: Sequence[Record],
+    mixed: Sequence[str],
+    declared: Declared | None = None,
+) -> Section:
+    """All numbers about records that may be compared; records of one cell are combined.
+
+    ``declared``: the contrasts that the study declares.
+    """
+    table: dict[Cell, dict[str, dict[str, Score]]] = {}
     for record in records:
         for task, seed, score in record.policies:
-            table.setdefault(record.cell, {}).setdefault(task, {})[seed] = score.mean
+            table.setdefault(record.cell, {}).setdefault(task, {})[seed] = score
     tasks = dict.fromkeys(task for by_task in table.values() for task in by_task)
     shared = [task for task in tasks if all(task in by_task for by_task in table.values())]
     wanted = {task: [task] for task in tasks} | ({OVERALL: shared} if shared else {})
-    unordered = {record.cell for record in records if not record.seeds_ordered}
     return Section(
         title=title,
         bases=list(dict.fromkeys(record.basis for record in records)),
@@ -42,37 +61,38 @@ def make_section(title: str, records: Sequence[Record], mixed: Sequence[str]) ->
             for name, tasks in wanted.items()
             if table[cell].keys() >= set(tasks)
         ],
-        effects=[
-            effects.effect(one, table, tasks, task=name, unit=_unit(name), unordered=unordered)
-            for name, tasks in wanted.items()
-            for one in effects.contrasts([c for c in table if table[c].keys() >= set(tasks)])
-        ],
+        effects=effects(table, wanted, {name: _unit(name) for name in wanted}, declared),
         profiles=[_profile(cell, table, shared) for cell in table if shared],
         costs=[_cost(cell, records, table) for cell in table],
         model_errors=_model_errors(records),
     )
 
 
-def _blocks(table: Values, cell: Cell, tasks: Iterable[str], unit: float) -> list[statistics.Array]:
-    """One block ``(1, seeds)`` per task, in an order that does not depend on names."""
-    return [np.array([sorted(table[cell][task].values())]) / unit for task in sorted(tasks)]
-
-
-def _result(table: Values, cell: Cell, name: str, tasks: Sequence[str]) -> CellResult:
+def _result(table: Scores, cell: Cell, name: str, tasks: Sequence[str]) -> CellResult:
     unit = _unit(name)
-    blocks = _blocks(table, cell, tasks, unit)
+    parts = strata(_divided(table, cell, unit), [cell], tasks)
     by_seed = [table[cell][task] for task in tasks]
     seeds = [seed for seed in by_seed[0] if all(seed in one for one in by_seed)]
     return CellResult(
         cell=cell,
         task=name,
         seeds=seeds,
-        values=[fmean(one[seed] for one in by_seed) / unit for seed in seeds],
-        mean=statistics.estimate(blocks, statistics.mean),
-        iqm=statistics.estimate(blocks, statistics.iqm),
+        values=[fmean(one[seed].mean for one in by_seed) / unit for seed in seeds],
+        mean=difference(parts, {cell: 1.0}).estimate,
+        iqm=statistics.iqm_of(parts),
         pwm=_published("pwm_return", tasks, unit),
         tdmpc2=_published("tdmpc2_return", tasks, unit),
     )
+
+
+def _divided(table: Scores, cell: Cell, unit: float) -> Scores:
+    """The scores of one cell with returns divided by ``unit``."""
+    return {
+        cell: {
+            task: {seed: attrs.evolve(x, mean=x.mean / unit) for seed, x in seeds.items()}
+            for task, seeds in table[cell].items()
+        }
+    }
 
 
 def _unit(task: str) -> float:
@@ -86,20 +106,18 @@ def _published(name: str, tasks: Sequence[str], unit: float) -> float | None:
     return fmean(getattr(MT30[task], name) for task in tasks) / unit
 
 
-def _profile(cell: Cell, table: Values, tasks: Sequence[str]) -> Profile:
-    thresholds = np.array(THRESHOLDS)[:, None]
-    above = [(block > thresholds).astype(np.float64) for block in _blocks(table, cell, tasks, UNIT)]
-    share = statistics.share_above(*above)
-    low, high = statistics.bootstrap_interval(above, statistics.share_above) or (share, share)
+def _profile(cell: Cell, table: Scores, tasks: Sequence[str]) -> Profile:
+    parts = strata(_divided(table, cell, UNIT), [cell], tasks)
+    share, low, high = statistics.profile(parts, np.array(THRESHOLDS))
     return Profile(cell, THRESHOLDS, share.tolist(), low.tolist(), high.tolist())
 
 
-def _cost(cell: Cell, records: Sequence[Record], table: Values) -> Cost:
+def _cost(cell: Cell, records: Sequence[Record], table: Scores) -> Cost:
     mine = [record for record in records if record.cell == cell]
     petaflops = _total(mine, "petaflops")
     seconds = _total(mine, "seconds")
     hours = None if seconds is None else seconds / 3600
-    mean = fmean(fmean(seeds.values()) for seeds in table[cell].values())
+    mean = fmean(fmean(x.mean for x in seeds.values()) for seeds in table[cell].values())
     hardware = ", ".join(dict.fromkeys(record.hardware for record in mine if record.hardware))
     per = [mean / spent if spent else None for spent in (petaflops, hours)]
     return Cost(cell, petaflops, hours, hardware, *per)
@@ -113,7 +131,8 @@ def _total(records: Sequence[Record], unit: Literal["petaflops", "seconds"]) -> 
         if value is None:
             return None
         total += value - part
-        pretraining[record.pretrained] = part
+        models = record.pretrained
+        pretraining |= dict.fromkeys(models, part / len(models))
     return total + sum(pretraining.values())
 
 

@@ -1,4 +1,5 @@
 import pytest
+from returns import MODELS
 
 from fmbpo.compare.comparison import Basis, Cell, Record, Score
 
@@ -14,13 +15,16 @@ def basis():
 def record():
     """``record("mlp flow", {task: [a seed's return, ...]}, **others)``; seeds are 1, 2, ..."""
 
-    def record(cell, returns, *, seeds=None, basis=BASIS, episodes=2, **others):
+    def record(cell, returns, *, seeds=None, basis=BASIS, episodes=2, models="own", **others):
         world_model, policy = cell.split()
+
+        def score(seed, value):
+            both = (value - 1.0, value + 1.0) if episodes else ()
+            return Score(float(value), both, episodes, MODELS[models](world_model, seed))
+
         scores = {
             task: {
-                str(seed): Score(float(value), (value - 1.0, value + 1.0), episodes)
-                if episodes
-                else Score(float(value))
+                str(seed): score(str(seed), value)
                 for seed, value in zip(seeds or range(1, 99), values, strict=False)
             }
             for task, values in returns.items()

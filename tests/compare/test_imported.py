@@ -29,11 +29,13 @@ def test_known_results(repository, tmp_path):
     file = repository / "tests" / "golden" / "known_results.csv"
     folders = import_results(file, tmp_path)
     records = records_of(folders)
-    assert [(r.phase, r.basis.protocol, str(r.cell), r.seeds_ordered) for r in records] == [
-        ("3", "frozen", "mlp × mlp", False), ("3", "frozen", "mlp × flow", False),
-        ("7", "finetuned", "mlp × mlp", True), ("7", "finetuned", "mlp × flow", True),
+    assert [(r.phase, r.basis.protocol, str(r.cell)) for r in records] == [
+        ("3", "frozen", "mlp × mlp"), ("3", "frozen", "mlp × flow"),
+        ("7", "finetuned", "mlp × mlp"), ("7", "finetuned", "mlp × flow"),
     ]  # fmt: skip
-    assert records[0].scores["walker-stand"]["456"] == Score(923.48)
+    model = "mt30_48M_4900000.pt"
+    assert records[0].scores["walker-stand"]["456"] == Score(923.48, world_model=model)
+    assert {score.world_model for r in records for *_, score in r.policies} == {model}
     assert sum(len(seeds) for r in records for seeds in r.scores.values()) == 36
     before = {folder: (folder / "imported.json").stat().st_mtime_ns for folder in folders}
     assert import_results(file, tmp_path) == folders
@@ -41,17 +43,15 @@ def test_known_results(repository, tmp_path):
 
 
 def test_every_column(load):
-    header = HEADER + (
-        ",experiment,conventions,scale,data,evaluation,budget,checkpoint,episodes,seeds_ordered"
-    )
-    more = ',old,pwm,paper,MT30,"10 episodes, seed 0",10 x 2 x 3,a.pt,10,FALSE'
+    header = HEADER + (",experiment,conventions,scale,data,evaluation,budget,checkpoint,episodes")
+    more = ',old,pwm,paper,MT30,"10 episodes, seed 0",10 x 2 x 3,a.pt,10'
     (folder,) = load(ROW + more, header=header)
     record = read_imported(folder)
     assert record.basis == Basis(
         "frozen", "pwm", "paper", "MT30", "10 episodes, seed 0", "10 x 2 x 3"
     )
-    assert (record.experiment, record.checkpoint, record.seeds_ordered) == ("old", "a.pt", False)
-    assert record.scores == {"walker-stand": {"42": Score(972.5, (), 10)}}
+    assert (record.experiment, record.checkpoint) == ("old", "a.pt")
+    assert record.scores == {"walker-stand": {"42": Score(972.5, (), 10, "a.pt")}}
     assert record.cell == Cell("mlp", "mlp")
 
 
@@ -60,7 +60,13 @@ def test_what_is_left_open(load):
     record = read_imported(folder)
     assert set(record.scores["walker-stand"]) == {"42"}
     assert record.basis.conventions == record.basis.budget == "not stated"
-    assert record.seeds_ordered is True
+    # An unknown world model is one: nothing says that there were several.
+    assert record.scores["walker-stand"]["42"].world_model == "that of mlp"
+
+
+def test_policies_from_scratch_have_their_own_world_models(load):
+    (folder,) = load(ROW.replace("frozen", "scratch") + ",a.pt", header=f"{HEADER},checkpoint")
+    assert read_imported(folder).scores["walker-stand"]["42"].world_model == ""
 
 
 @pytest.mark.parametrize("text", ["0", "0.50", ".5", "1.", "+1e3", "9.725E+02", "1000.0000001"])
@@ -125,7 +131,6 @@ def test_another_import_is_not_overwritten(load, tmp_path):
         ([ROW.replace("stand", "stnad")], HEADER, "(?s)csv:2: .*did you mean 'walker-stand'"),
         ([ROW, ROW.replace("walker-stand", "walker_stand")], HEADER, "csv:3: a second return of"),
         ([ROW + ",0"], HEADER + ",episodes", "episodes '0'"),
-        ([ROW + ",maybe"], HEADER + ",seeds_ordered", "'maybe' is not true or false"),
         ([ROW + ",a", ROW.replace("42", "1") + ",b"], HEADER + ",budget", "csv:3: budget is 'b'"),
         ([ROW + ',"a'], HEADER + ",budget", "not CSV"),
     ],

@@ -9,9 +9,10 @@ from whole_store import load
 from fmbpo.cli import main
 from fmbpo.compare.comparison import Cell
 from fmbpo.compare.guard import compare
-from fmbpo.compare.reading import records_of
+from fmbpo.compare.reading import declared_by, records_of
 from fmbpo.config import identifying
 from fmbpo.errors import UserError
+from fmbpo.library import report
 from fmbpo.runs.folder import RunFolder
 
 
@@ -77,6 +78,92 @@ def test_records_of_a_study(runs, small_store):
     assert first.settings["policy_learning.lam"] == 0.95
     assert "policy_learning.iterations" not in first.settings
     assert "grid.seeds" not in first.settings
+
+
+def weights_of(records):
+    """The world models of each record's policies, by seed."""
+    return [{seed: score.world_model for _, seed, score in r.policies} for r in records]
+
+
+def test_both_policies_met_the_pretrained_world_model(runs):
+    (study,) = runs.glob("two__study__*")
+    first, second = weights_of(records_of([study]))
+    assert first == second
+    assert len(set(first.values())) == 1
+    assert len(first["2"]) == 64  # the digest of its weights
+
+
+def edited(copy, **changes):
+    """The record of a run with another configuration."""
+    run = copy("phase8_mlpwm_mlppolicy__*")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, **changes}))
+    return records_of([run])
+
+
+def test_a_world_model_for_each_replicate(copy):
+    """Seeds 2 and 2.1 are policies of replicate 2."""
+    run = copy("phase8_mlpwm_mlppolicy__*")
+    summary = json.loads((run / "summary.json").read_text())
+    for task in summary["tasks"].values():
+        task["seeds"]["2.1"] = next(iter(task["seeds"].values()))
+        seeds = list(task["seeds"])
+    (run / "summary.json").write_text(json.dumps(summary))
+    weights = {seed: f"sha256 of {seed}" for seed in seeds if "." not in seed}
+    (found,) = records = edited(copy, world_model_weights=weights)
+    assert weights_of(records) == [{seed: weights[seed.partition(".")[0]] for seed in seeds}]
+    assert "2.1" in seeds
+    assert not any("weights" in key for key in found.settings)
+    assert found.pretrained == set(weights.values())
+    with pytest.raises(UserError, match="a key is missing"):
+        edited(copy, world_model_weights={"7": "another"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "want"),
+    [
+        ({"world_model_weights": "ab"}, {"ab"}),
+        ({"world_model_weights": None, "protocol": {"kind": "scratch"}}, {""}),
+    ],
+)
+def test_one_world_model_or_one_for_each_policy(copy, changes, want):
+    if "protocol" in changes:
+        run = copy("phase8_mlpwm_mlppolicy__*")
+        summary = json.loads((run / "summary.json").read_text())
+        (run / "summary.json").write_text(json.dumps({**summary, "protocol": "scratch"}))
+        changes["protocol"]["model_iterations"] = 2
+    (found,) = weights_of(edited(copy, **changes))
+    assert set(found.values()) == want
+
+
+def test_levels_have_the_names_of_their_configuration(copy):
+    run = copy("phase8_mlpwm_mlppolicy__*")
+    config = json.loads((run / "config.json").read_text())
+    model, policy = config["world_model"], config["policy"]
+    (found,) = edited(copy, world_model={**model, "level": "tied"}, policy={**policy, "level": ""})
+    assert found.cell == Cell("tied", "mlp")
+    assert not any(key.endswith(".level") for key in found.settings)
+
+
+def test_a_study_declares_its_contrasts(copy, tmp_path):
+    study = copy("two__study__*")
+    file = study / "study.json"
+    content = json.loads(file.read_text())
+    assert declared_by([study, study.parent]) == {}
+    for wrong in ({"policy": ["flow"]}, {"task": ["a", "b"]}, ["flow", "mlp"], {}):
+        file.write_text(json.dumps({**content, "contrasts": {"mine": wrong}}))
+        with pytest.raises(UserError, match="'mine' is not a factor with two levels"):
+            declared_by([study])
+    file.write_text(json.dumps({**content, "contrasts": {"mine": {"policy": ["mlp", "flow"]}}}))
+    assert declared_by([study]) == {"mine": ("policy", "mlp", "flow")}
+    (section,) = report([study], tmp_path / "report").sections
+    assert {e.name for e in section.effects} == {"mine (policy: mlp - flow)"}
+    other = study.with_name("other")
+    other.mkdir()
+    content["contrasts"] = {"mine": {"policy": ["flow", "mlp"]}}
+    (other / "study.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="declares another contrast 'mine'"):
+        declared_by([study, other])
 
 
 def test_the_same_folder_twice_counts_once(runs):

@@ -5,15 +5,14 @@ import math
 
 import numpy as np
 import pytest
-from returns import blocks
+from returns import blocks, parts, table
 from scipy import stats
 
 from fmbpo.compare import statistics
-from fmbpo.compare.comparison import Estimate
+from fmbpo.compare.comparison import Cell, Estimate
+from fmbpo.compare.strata import strata
 
-
-def test_mean_weighs_tasks_alike():
-    assert statistics.mean(*blocks([1, 2, 3], [10, 20])) == pytest.approx((2 + 15) / 2)
+A, B = Cell("a", "p"), Cell("a", "q")
 
 
 def test_interquartile_mean_by_hand():
@@ -22,10 +21,47 @@ def test_interquartile_mean_by_hand():
     # Of three, a quarter is less than one run.
     assert statistics.iqm(*blocks([0, 0, 9])) == pytest.approx(3.0)
 
+    # Rows of a block are runs like any other.
+    assert statistics.iqm(np.array([[1.0, 2, 3, 4], [5, 6, 7, 100]])) == pytest.approx(4.5)
 
-def test_share_above():
-    above = [np.array([[1.0, 1, 0], [0, 0, 0]]), np.array([[1.0, 1, 1], [0, 0, 1]])]
-    np.testing.assert_allclose(statistics.share_above(*above), [5 / 6, 1 / 6])
+
+def test_profile_by_hand():
+    at = np.array([0.0, 3.5, 6.0])
+    for found in (parts([1, 4, 6], [5, 7]), whole(t=[1, 4, 6], u=[5, 7, 7])):
+        share, low, high = statistics.profile(found, at)
+        assert (low <= share).all()
+        assert (share <= high).all()
+        # Tasks count alike: 2 of 3 and all, 0 of 3 and some.
+        last = 1 / 2 if len(found) == 2 else 2 / 3
+        np.testing.assert_allclose(share, [1, (2 / 3 + 1) / 2, last / 2])
+
+
+def whole(**tasks):
+    """The one stratum of a cell with a world model for each replicate."""
+    return strata(table("replicated", ap=tasks), [A], list(tasks))
+
+
+def test_a_world_model_is_resampled_with_all_its_tasks():
+    """World models that are good or bad on all tasks: three numbers, not nine."""
+    tasks = {name: [400.0, 500.0, 600.0] for name in "tuv"}
+    (part,) = whole(**tasks)
+    assert part.values.shape == (3, 3)
+    found, apart = statistics.iqm_of([part]), statistics.iqm_of(parts(*tasks.values()))
+    assert found.value == apart.value == pytest.approx(500)
+    assert found.high - found.low > 2 * (apart.high - apart.low)
+    at = np.array([450.0])
+    assert [x.tolist() for x in statistics.profile([part], at)] == [
+        pytest.approx([2 / 3]), [0], [1],
+    ]  # fmt: skip
+
+
+def test_without_some_policies_there_is_no_interval():
+    found = whole(t=[1.0, 2, 3], u=[2.0, 3])
+    assert statistics.iqm_of(found) == Estimate(pytest.approx(7 / 3))  # 2, 2, 3
+    share, low, high = statistics.profile(found, np.array([1.5]))
+    assert share == low == high == pytest.approx((2 / 3 + 1) / 2)
+    both = strata(table("replicated", ap={"t": [1.0, 5, 3]}, aq={"t": [2.0, 3]}), [A, B], ["t"])
+    assert statistics.improvement(both, [(A, B)], interval=True) == Estimate(0.5)
 
 
 def test_corrected_level():
@@ -47,50 +83,58 @@ def test_what_resampling_can_reach(sizes, want):
 
 def test_student_interval_of_a_mean_is_the_t_interval():
     values = [972.32, 977.35, 923.48]
-    low, high = statistics.student_interval(blocks(values), statistics.mean)
+    low, high = statistics.student_interval(blocks(values), statistics.total)
     half = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / math.sqrt(3)
-    assert (low, high) == pytest.approx((np.mean(values) - half, np.mean(values) + half))
-    found = statistics.estimate(blocks(values), statistics.mean)
-    assert (found.low, found.high) == pytest.approx((low, high))
+    want = (np.mean(values) - half, np.mean(values) + half)
+    assert (low[0], high[0]) == pytest.approx(want)
+    assert np.ravel(statistics.interval(blocks(values), statistics.total)) == pytest.approx(want)
 
 
 def test_bootstrap_interval_against_all_resamples():
     """Two tasks of three seeds have 729 resamples: their quantiles without chance."""
     data = [[1.0, 4.0, 9.0], [2.0, 3.0, 11.0]]
     means = [[np.mean(draw) for draw in itertools.product(task, repeat=3)] for task in data]
-    every = np.array([(a + b) / 2 for a in means[0] for b in means[1]])
+    every = np.array([a + b for a in means[0] for b in means[1]])
     at = statistics.tail([3, 3])
-    found = statistics.bootstrap_interval(blocks(*data), statistics.mean)
-    assert found == pytest.approx(np.quantile(every, [at, 1 - at]), abs=0.35)
+    found = np.ravel(statistics.bootstrap_interval(blocks(*data), statistics.total))
+    assert found == pytest.approx(np.quantile(every, [at, 1 - at]), abs=0.7)
     # Without the correction it would be this much narrower.
-    assert found[0] < np.quantile(every, 0.025) - 0.3
+    assert found[0] < np.quantile(every, 0.025) - 0.6
 
 
-def test_seeds_of_a_block_are_resampled_together():
-    """Two quantities with the same noise: their difference has no spread."""
+def test_replicates_of_a_block_are_resampled_together():
+    """Two numbers with the same noise: their difference has no spread."""
     block = np.array([[1.0, 5.0, 9.0, 2.0, 7.0, 3.0], [3.0, 7.0, 11.0, 4.0, 9.0, 5.0]])
-    paired = statistics.contrast([np.array([-1.0, 1.0])])
-    assert statistics.bootstrap_interval([block], paired) == pytest.approx((2.0, 2.0))
-    apart = statistics.contrast([np.array([-1.0]), np.array([1.0])])
-    low, high = statistics.bootstrap_interval([block[:1], block[1:]], apart)
+
+    def rise(*blocks, axis=-1):
+        first, *_, last = [row.mean(axis) for block in blocks for row in block]
+        return last - first
+
+    assert statistics.bootstrap_interval([block], rise) == pytest.approx((2.0, 2.0))
+    low, high = statistics.bootstrap_interval([block[:1], block[1:]], rise)
     assert low < 0 < 4 < high
 
 
-def test_one_seed_has_no_interval():
-    assert statistics.estimate(blocks([3], [4]), statistics.mean) == Estimate(3.5)
-    assert statistics.estimate(blocks([3, 5], [4]), statistics.mean) == Estimate(4.0)
+def test_one_replicate_has_no_interval():
+    assert statistics.iqm_of(parts([3], [4])) == Estimate(3.5)
+    assert statistics.iqm_of(parts([3, 5], [4])) == Estimate(4.0)
 
 
 def test_probability_of_improvement_by_hand():
-    a, b = blocks([1, 5, 7], [2, 5, 9])
+    a, b = [1, 5, 7], [2, 5, 9]
+    apart, paired = (
+        strata(table(models, ap={"t": a}, aq={"t": b}), [A, B], ["t"])
+        for models in ("own", "replicated")
+    )
     # 9 pairs: 5 > 2, 5 = 5, 7 > 2, 7 > 5.
-    assert statistics.improvement([(0, 1)])(a, b) == pytest.approx(3.5 / 9)
-    u = stats.mannwhitneyu(a[0], b[0]).statistic
-    assert statistics.improvement([(0, 1)])(a, b) == pytest.approx(u / 9)
-    # Paired: 1 < 2, 5 = 5, 7 < 9.
-    paired = statistics.paired_improvement([(0, 1)])
-    assert paired(np.concatenate([a, b])) == pytest.approx(0.5 / 3)
+    found = statistics.improvement(apart, [(A, B)], interval=False)
+    assert found == Estimate(pytest.approx(3.5 / 9))
+    assert found.value == pytest.approx(stats.mannwhitneyu(a, b).statistic / 9)
+    # In the same world model: 1 < 2, 5 = 5, 7 < 9.
+    found = statistics.improvement(paired, [(A, B)], interval=False)
+    assert found == Estimate(pytest.approx(0.5 / 3))
     # Two tasks count alike.
-    c, d = blocks([3, 4], [1, 2])
-    both = statistics.improvement([(0, 1), (2, 3)])(a, b, c, d)
-    assert both == pytest.approx((3.5 / 9 + 1) / 2)
+    scores = table(ap={"t": a, "u": [3, 4]}, aq={"t": b, "u": [1, 2]})
+    both = statistics.improvement(strata(scores, [A, B], ["t", "u"]), [(A, B)], interval=False)
+    assert both.value == pytest.approx((3.5 / 9 + 1) / 2)
+    assert statistics.improvement(apart, [], interval=True) is None

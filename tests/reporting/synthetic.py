@@ -6,6 +6,7 @@ import random
 import statistics
 
 from fmbpo.compare.comparison import (
+    NO_VERDICT,
     OVERALL,
     Basis,
     Cell,
@@ -93,7 +94,11 @@ def effect(name, kind, task, differences, improvement=None, scale=1.0):
         better, other = KINDS[::-1]
     if found.low is not None and (found.low > 0 or found.high < 0):
         word = f"{better if found.low > 0 else other} ahead"
-    return Effect(name, kind, task, found, improvement, True, word)
+    p = 0.012 if word != "no decision" else 0.4
+    return Effect(
+        name=name, kind=kind, task=task, difference=found, error=1.0, freedom=4.0, p=p,
+        improvement=improvement, paired=kind != "world_model", verdict=word,
+    )  # fmt: skip
 
 
 def effects(values, tasks):
@@ -212,25 +217,35 @@ def imported_section():
             basis=ORIGINAL if cell.policy == "mlp" else FROZEN,
             checkpoint="mt30_48M_4900000.pt",
             scores={
-                t: {s: Score(x) for s, x in zip(SEEDS, values[cell][t], strict=True)} for t in tasks
+                t: {
+                    s: Score(x, world_model="mt30_48M_4900000.pt")
+                    for s, x in zip(SEEDS, values[cell][t], strict=True)
+                }
+                for t in tasks
             },
-            seeds_ordered=False,
         )
         for cell in cells
     ]
-    name = "policy: flow - mlp"
     better = Estimate(0.3148, 0.1112, 0.5556)
+
+    def one(task, difference, p, verdict):
+        return Effect(
+            name="policy: flow - mlp", kind="policy", task=task, difference=Estimate(*difference),
+            error=1.0, freedom=2.5, p=p, improvement=better, paired=False, verdict=verdict,
+            scope="in this one world model",
+        )  # fmt: skip
+
     single = [
-        Effect(name, "policy", "reacher-easy", Estimate(-1.6333, -6.71, 3.44), better, False,
-               "no decision"),
-        Effect(name, "policy", "walker-stand", Estimate(-117.9333, -204.4, -31.5), better, False,
-               "mlp ahead"),
-        Effect(name, "policy", "cheetah-run", Estimate(-13.7400, -54.2, 26.7), better, False,
-               "no decision"),
-    ]  # fmt: skip
-    over = Effect(
-        name, "policy", OVERALL, Estimate(-0.044436, -0.0911, 0.0022), better, False, "no decision"
-    )
+        one("reacher-easy", (-1.6333, -6.71, 3.44), 0.61, "no decision"),
+        one("walker-stand", (-117.9333, -204.4, -31.5), 0.024, "mlp ahead"),
+        one("cheetah-run", (-13.7400, -54.2, 26.7), 0.61, "no decision"),
+    ]
+    over = one(OVERALL, (-0.044436, -0.0911, 0.0022), 0.055, "no decision")
+    models = Effect(
+        name="world model: flow - mlp", kind="world_model", task=OVERALL,
+        difference=Estimate(0.0123), improvement=Estimate(0.6), paired=False, verdict=NO_VERDICT,
+        reason="one world model of mlp: another of its kind may differ as much",
+    )  # fmt: skip
     return Section(
         title="frozen, original checkpoint",
         bases=[ORIGINAL, FROZEN],
@@ -239,7 +254,7 @@ def imported_section():
         cells=cells,
         tasks=tasks,
         results=results(cells, tasks, values, lambda task: TASKS[task][1:]),
-        effects=[over, *single],
+        effects=[over, models, *single],
         profiles=[],
         costs=[Cost(cell, None, None, "", None, None) for cell in cells],
         model_errors={},

@@ -108,9 +108,9 @@ def test_the_page_loads_and_runs_nothing_of_others(text):
 
 def test_figures_are_svg_with_words(parts, text):
     pictures = [p for part in parts for block in part.blocks for p in block.pictures]
-    # Returns, profiles, three effects, four curves, errors; imported: returns and one effect.
-    assert len(pictures) == 12
-    assert len({picture.name for picture in pictures}) == 12
+    # Returns, profiles, three effects, four curves, errors; imported: returns and two effects.
+    assert len(pictures) == 13
+    assert len({picture.name for picture in pictures}) == 13
     for picture in pictures:
         assert picture.svg in text
         root = ET.fromstring(picture.svg)
@@ -133,8 +133,10 @@ def test_every_result_is_in_page_and_csv(made, text):
     for section in made.sections:
         for estimate, task in estimates(section):
             number, interval = shown(estimate, 3 if task == OVERALL else 1)
-            assert f'data-value="{estimate.value}">{number} <small>{interval}' in text
+            under = f" <small>{interval}" if interval else "</td>"
+            assert f'data-value="{estimate.value}">{number}{under}' in text
         for effect in section.effects:
+            assert effect.p is None or f'data-value="{effect.p}">{effect.p:.3f}<' in text
             if effect.improvement:
                 assert f'data-value="{effect.improvement.value}"' in text
     results = [result for section in made.sections for result in section.results]
@@ -156,6 +158,12 @@ def test_every_result_is_in_page_and_csv(made, text):
     for row, effect in zip(files["effects.csv"], effects, strict=True):
         assert float(row["difference"]) == effect.difference.value
         assert row["verdict"] == effect.verdict
+        assert (row["scope"], row["reason"]) == (effect.scope, effect.reason)
+        for name, one in (
+            ("standard_error", effect.error), ("degrees_of_freedom", effect.freedom),
+            ("p", effect.p),
+        ):  # fmt: skip
+            assert row[name] == ("" if one is None else str(one))
         assert row["improvement"] == (
             "" if effect.improvement is None else str(effect.improvement.value)
         )
@@ -178,6 +186,7 @@ def test_every_seed_is_in_page_and_csv(made, text):
         assert row["episodes"] == ("10" if score.returns else "")
         assert [float(x) for x in row["returns"].split()] == list(score.returns)
         assert row["source"] == record.source
+        assert row["trained_in"] == score.world_model
         assert f'data-value="{score.mean}">{score.mean:.1f}<' in text
 
 
@@ -211,6 +220,39 @@ def test_warnings_stand_first(made, text):
             assert first < text.replace("&#39;", "'").index(plain)
     calm = attrs.evolve(made, attention={"": []}, sections=[])
     assert "nothing that needs attention" in page(calm)
+
+
+def test_where_a_verdict_holds_is_said_beside_it(text):
+    lead = " ".join(re.sub(r"<[^>]*>", "", text[: text.index("Before you read")]).split())
+    assert "no decision (−0.044 [−0.091, 0.002]; in this one world model)" in lead
+    assert (
+        "world model: flow - mlp: no verdict (0.012; one world model of mlp: another of its kind "
+        "may differ as much)" in lead
+    )
+    assert text.count("<small>in this one world model</small>") == 4
+    assert '<strong class="open">no verdict</strong>' in text
+
+
+def test_small_p_values(made):
+    section = made.sections[1]
+    tiny = [attrs.evolve(section.effects[0], p=1e-9), attrs.evolve(section.effects[2], p=0.0006)]
+    found = page(attrs.evolve(made, sections=[attrs.evolve(section, effects=tiny)]))
+    assert 'data-value="1e-09">&lt;0.001<' in found
+    assert 'data-value="0.0006">0.001<' in found
+    assert "p (Holm)" in found
+
+
+def test_a_point_is_filled_only_with_a_verdict(made, parts):
+    """On a single task an interval may exclude 0 without one."""
+    (section,) = made.sections[1:]
+    name = "policy: flow - mlp"
+    without = [attrs.evolve(x, verdict="no decision") for x in section.effects if x.name == name]
+    (old, new) = (
+        next(block for block in parts_of(attrs.evolve(made, sections=[one]))[0].blocks
+             if block.title == "Effects").pictures[0].svg
+        for one in (section, attrs.evolve(section, effects=without))
+    )  # fmt: skip
+    assert old != new  # nothing else in a picture depends on the verdict
 
 
 def test_what_was_mixed_is_in_every_title(text):

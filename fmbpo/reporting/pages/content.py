@@ -156,10 +156,14 @@ class Block:
 
 @attrs.frozen
 class Verdict:
-    """An effect in words: verdict and number over all tasks (empty if unknown), counts by task."""
+    """An effect in words: verdict and number over all tasks (empty if unknown), counts by task.
+
+    ``note``: where the verdict holds, or why there is none.
+    """
 
     effect: str
     word: str
+    note: str
     tone: Tone
     number: str
     by_task: str

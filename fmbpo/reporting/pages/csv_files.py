@@ -24,7 +24,10 @@ from fmbpo.reporting.pages.content import clean
 ALL_TASKS = "(all)"
 """The entry in the column ``task`` of a number over all tasks."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_NO_EFFECT = Effect("", "policy", "", Estimate(0.0), None, False, "")
+_NO_EFFECT = Effect(
+    name="", kind="policy", task="", difference=Estimate(0.0), improvement=None, paired=False,
+    verdict="",
+)  # fmt: skip
 
 Row: TypeAlias = Mapping[str, str | float | None]
 
@@ -72,9 +75,14 @@ def _effect(section: Section, effect: Effect) -> Row:
         "kind": effect.kind,
         **_task(effect.task),
         **_estimate("difference", effect.difference),
+        "standard_error": effect.error,
+        "degrees_of_freedom": effect.freedom,
+        "p": effect.p,
         **_estimate("improvement", effect.improvement),
         "paired": "yes" if effect.paired else "no",
         "verdict": effect.verdict,
+        "scope": effect.scope,
+        "reason": effect.reason,
         **_runs(section.records),
     }
 
@@ -87,6 +95,7 @@ def _seed(section: Section, record: Record, task: str, seed: str, score: Score) 
         **attrs.asdict(record.cell),
         "task": task,
         "seed": seed,
+        "trained_in": score.world_model,
         "mean": score.mean,
         "episodes": score.episodes,
         "returns": " ".join(repr(float(value)) for value in score.returns),

@@ -12,7 +12,7 @@ import math
 import re
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -112,16 +112,24 @@ def returns(name: str, title: str, tasks: Mapping[str, Sequence[CellResult]], st
     return _draw(name, title, words, 1.2 + len(tasks) * row, paint)
 
 
-def forest(name: str, title: str, differences: Mapping[str, Estimate], style: Style) -> str:
-    """Differences of returns / 1000 with their intervals by task; ``OVERALL`` is all tasks."""
+def forest(
+    name: str,
+    title: str,
+    differences: Mapping[str, Estimate],
+    style: Style,
+    decided: Collection[str],
+) -> str:
+    """Differences of returns / 1000 with their intervals by task; ``OVERALL`` is all tasks.
+
+    ``decided``: the tasks with a verdict, which are filled.
+    """
 
     def paint(figure: Figure, axes: Axes) -> None:
         _rows(axes, [task or ALL_TASKS for task in differences])
         axes.axvline(0.0, color=INK, lw=0.9)
         for row, (task, found) in enumerate(differences.items()):
             look, size = attrs.evolve(style, marker="o" if task else "D"), 6.5 if task else 8.0
-            open_ = found.low is None or found.high is None or found.low <= 0 <= found.high
-            _point(axes, found, row, look, size, hollow=open_)
+            _point(axes, found, row, look, size, hollow=task not in decided)
             if task == OVERALL and len(differences) > 1:
                 axes.axhline(row + 0.5, color=MUTED, lw=0.6)
         low, high = axes.get_xlim()
@@ -131,7 +139,7 @@ def forest(name: str, title: str, differences: Mapping[str, Estimate], style: St
 
     words = (
         "Differences with 95 % intervals, over all tasks (diamond) and for each task. "
-        "Filled if the interval excludes 0."
+        "Filled if one level is ahead."
     )
     return _draw(name, title, words, 0.85 + 0.31 * len(differences), paint)
 

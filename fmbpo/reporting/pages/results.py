@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fmbpo.base.text import NONE
 from fmbpo.compare.comparison import (
+    NO_VERDICT,
     OVERALL,
     UNDECIDED,
     Cell,
@@ -35,7 +36,8 @@ from fmbpo.reporting.pages.content import (
 )
 
 _PUBLISHED = {"PWM": "pwm", "TD-MPC2": "tdmpc2"}
-_BRACKETS = f"IQM: interquartile mean over seeds. In brackets: {LEVEL} intervals."
+_BRACKETS = f"IQM: interquartile mean over policies. In brackets: {LEVEL} intervals."
+_OPEN = (UNDECIDED, NO_VERDICT)
 
 
 def returns(section: Section, name: str, style: figures.Looks) -> Block | None:
@@ -129,7 +131,7 @@ def _profiles(found: Sequence[Profile], name: str, style: figures.Looks) -> Pict
     data = Table("Share of runs with a score above τ", columns, range(len(scores)))
     svg = figures.profiles(name, title, found, style)
     caption = (
-        "A run is one task and seed. A cell whose line is above another everywhere is better, "
+        "A run is one task and policy. A cell whose line is above another everywhere is better, "
         "whichever score matters."
     )
     return Picture(name, title, caption, svg, data)
@@ -156,21 +158,24 @@ def effects(section: Section, name: str) -> Block | None:
     tables, pictures = [], []
     if overall:
         title = "Effects over all tasks, returns divided by 1000"
-        tables.append(_effect_table(title, overall, 3))
+        tables.append(_effect_table(title, overall, 3, "p"))
     if single:
-        tables.append(_effect_table("Effects by task, in returns", single, 1))
+        tables.append(_effect_table("Effects by task, in returns", single, 1, "p (Holm)"))
     for number, (one, style) in enumerate(figures.styles(by_name).items(), 1):
         # The row over all tasks is on top.
         found = sorted(by_name[one], key=lambda effect: effect.task != OVERALL)
         key = f"{name}-effect-{number}"
         shown = {effect.task: _per_thousand(effect) for effect in found}
-        svg = figures.forest(key, one, shown, style)
+        decided = [effect.task for effect in found if effect.verdict not in _OPEN]
+        svg = figures.forest(key, one, shown, style, decided)
         pictures.append(Picture(key, one, _sentence(found), svg, _numbers(one, shown)))
     text = [
-        f"A difference above 0 favours the level named first. The verdict follows from the {LEVEL} "
-        "interval alone: if the interval contains 0, there is no decision. P(better) is the "
-        "probability that the level named first is better on a task and seed drawn at random; 0.5 "
-        "means no difference."
+        "A difference above 0 favours the level named first. A verdict follows from p: below 0.05, "
+        "one level is ahead; otherwise there is no decision. On single tasks, p has Holm's "
+        f"correction for the number of tasks. Each {LEVEL} interval stands for itself, so it may "
+        "exclude 0 without a verdict. The tasks are fixed: a verdict over all tasks is about these "
+        "tasks. P(better) is the probability that the level named first is better on a task and "
+        "replicate drawn at random; 0.5 means no difference."
     ]
     return Block(title="Effects", text=text, tables=tables, pictures=pictures)
 
@@ -182,10 +187,11 @@ def verdicts(section: Section) -> list[Verdict]:
         over = next((effect for effect in found if effect.task == OVERALL), None)
         by_task = _by_task(found)
         if over is None:
-            verdicts.append(Verdict(name, "", "", "", by_task))
+            verdicts.append(Verdict(name, "", "", "", "", by_task))
             continue
         number = f"{decimal(over.difference.value, 3)} {interval(over.difference, 3)}".rstrip()
-        verdicts.append(Verdict(name, over.verdict, _tone(over.verdict), number, by_task))
+        tone = _tone(over.verdict)
+        verdicts.append(Verdict(name, over.verdict, over.note, tone, number, by_task))
     return verdicts
 
 
@@ -197,22 +203,32 @@ def _by_name(section: Section) -> dict[str, list[Effect]]:
 
 
 def _tone(verdict: str) -> Tone:
-    return "open" if verdict == UNDECIDED else "decided"
+    return "open" if verdict in _OPEN else "decided"
 
 
-def _effect_table(title: str, effects: Sequence[Effect], digits: int) -> Table:
+def _effect_table(title: str, effects: Sequence[Effect], digits: int, p: str) -> Table:
+    """``p``: the title of the column of p values."""
     columns: list[Column[Effect]] = [
         words("effect", lambda effect: effect.name),
         words("task", lambda effect: effect.task or figures.ALL_TASKS),
         Column("difference", lambda effect: Field.estimate(effect.difference, digits)),
+        Column(p, lambda effect: _p_value(effect.p)),
         Column("P(better)", lambda effect: Field.estimate(effect.improvement, 2)),
         words("paired", lambda effect: "yes" if effect.paired else "no"),
-        Column("verdict", lambda e: Field(e.verdict, tone=_tone(e.verdict)), numeric=False),
+        Column(
+            "verdict",
+            lambda e: Field(e.verdict, note=e.note, tone=_tone(e.verdict)),
+            numeric=False,
+        ),
     ]
-    notes = [f"In brackets: {LEVEL} intervals. Paired: by task and seed."]
+    notes = [f"In brackets: {LEVEL} intervals. Paired: within the same world models."]
     if any(effect.improvement is None for effect in effects):
         notes.append(f"{NONE}: an interaction has no such probability.")
     return Table(title, columns, effects, notes)
+
+
+def _p_value(p: float | None) -> Field:
+    return Field("<0.001", p) if p is not None and p < 0.0005 else Field.number(p, 3)
 
 
 def _per_thousand(effect: Effect) -> Estimate:
