@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import math
@@ -12,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.core import sync
 
 from fmbpo.errors import UserError
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
@@ -44,6 +46,16 @@ _ROUNDING = 1e-6
 SEAL = "seal"
 """The attribute that holds the `seal` of the metadata."""
 _GIVE = "give the folder of a store that fmbpo wrote"
+
+
+@atexit.register
+def _stop_zarr() -> None:
+    """Stop zarr's event loop. Zarr gives its thread 0.2 s, and on a busy machine closes a loop that
+    still runs, which ends in a traceback."""
+    loop, thread = sync.loop[0], sync.iothread[0]
+    if loop is not None and thread is not None:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=30)
 
 
 def starts(episode_ends: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -373,3 +375,13 @@ def test_rows_read_again_are_told_and_partial_stores_of_other_requests_refused(
     assert seen == [(min(at, rows), rows) for at in range(16, rows + 16, 16)]
     with pytest.raises(UserError, match="another request"):
         StoreWriter(out, TASKS, BEHAVIOURS, resume=True, provenance={"request": {"files": 2}})
+
+
+def test_a_busy_machine_ends_without_a_traceback():
+    """Zarr waits 0.2 s for its thread, which may take longer."""
+    code = (
+        "import time, fmbpo; from zarr.core import sync; print(fmbpo.open_data().rows); "
+        "sync.loop[0].call_soon_threadsafe(time.sleep, 1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "298596\n", "")
