@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 VENV       ?= .venv
 PYTHON     ?=
-EXPERIMENT ?= experiments/phase8_flowwm_mlppolicy.toml
+EXPERIMENT ?= experiments/quickstart.toml
 WORKERS    ?= 2
 
 PLUGINS  := plugins/wm_mlp plugins/wm_flow plugins/policy_mlp plugins/policy_flow

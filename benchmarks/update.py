@@ -191,7 +191,8 @@ def policy_jobs(
 def plugin_table(component: Component, settings: dict[str, Any]) -> PluginTable:
     """A plugin's table as in an experiment, with these settings."""
     config = component.Config(**settings)
-    return PluginTable(plugin=component.name, config=config, component=component)
+    name = component.name
+    return PluginTable(plugin=name, level=name, config=config, component=component)
 
 
 def modes(

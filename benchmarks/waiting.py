@@ -117,7 +117,7 @@ def work(threads: int) -> int:
     cpu = torch.device("cpu")
     e: Any = load_experiment(EXPERIMENT, scale="laptop", data="embedded")
     torch.set_num_threads(threads)
-    stage = Pretraining(Context(e, load_dataset(e.data, cpu), cpu))
+    stage = Pretraining(Context(e, load_dataset(e.data, cpu), cpu), 42)
     stage.step(1)
     done = 1
     for line in sys.stdin:

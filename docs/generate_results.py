@@ -10,13 +10,14 @@ import shutil
 import sys
 from pathlib import Path
 
+from fmbpo.base.metrics import replicate_of
 from fmbpo.reporting.closing_table import is_above
 from fmbpo.reporting.interval import sample, t_interval
 from fmbpo.runs.summary import Summary, TaskResult
 
 README = Path(__file__).parent.parent / "README.md"
 PICTURE = README.parent / "docs" / "images" / "learning_curves.png"
-DRAWN = "phase8_flowwm_mlppolicy"
+DRAWN = "quickstart"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -52,12 +53,15 @@ def table(results: dict[str, tuple[Path, Summary]]) -> str:
     for summary in summaries:  # one table holds one protocol, scale, grid and kind of evaluation
         assert described(summary) == described(summaries[0]), summary.experiment
     heads = [f"{s.world_model.plugin} × {s.policy.plugin}" for s in summaries if s.policy]
-    seeds = len(next(iter(summaries[0].tasks.values())).seeds)
+    seeds = list(next(iter(summaries[0].tasks.values())).seeds)
+    one = len({replicate_of(seed) for seed in seeds}) == 1
+    sample = f"{len(seeds)} policies in one world model" if one else f"{len(seeds)} seeds"
     episodes = len(next(iter(next(iter(summaries[0].tasks.values())).seeds.values())).returns)
     lines = [
         f"Scale `{summaries[0].scale}`, protocol `{summaries[0].protocol}`, conventions "
-        f"`{summaries[0].conventions}`. Mean return of {seeds} seeds × {episodes} episodes ± 95 % "
-        "interval over seeds (share of the planner's return); world model × policy:",
+        f"`{summaries[0].conventions}`. Mean return of {sample} × {episodes} episodes ± 95 % "
+        f"interval over {'policies' if one else 'seeds'} (share of the planner's return); world "
+        "model × policy:",
         "",
         "| task | " + " | ".join(heads) + " | planner | random |",
         "| --- |" + " --: |" * (len(heads) + 2),

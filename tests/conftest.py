@@ -109,10 +109,12 @@ TINY = [
     "pretrain.checkpoint_every=2",
     "system.device=cpu",
     "system.threads=1",
+    "grid.seeds=[1]",
 ]
 TINY_POLICY = [
     "grid.tasks=[]",
-    "grid.seeds=[1, 2]",
+    "grid.seeds=[1]",
+    "grid.policies_per_model=2",
     "policy.units=[16]",
     "critic.units=[16]",
     "policy_learning.iterations=6",

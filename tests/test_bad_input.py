@@ -38,7 +38,7 @@ def mistake(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys)
         tidy=True,
     ):
         path = file if isinstance(file, Path) else repository / "experiments" / f"{file}.toml"
-        tiny = tiny_policy + SHORT if "policy" in str(file) else tiny_policy[:12]
+        tiny = tiny_policy + SHORT if "policy" in str(file) else tiny_policy[:13]
         arguments = [command, str(path), *(["--runs", str(runs)] if command == "run" else [])]
         arguments += ["--scale", scale] if scale else []
         arguments += ["--data", str(data)] if data else []
@@ -290,7 +290,7 @@ def test_no_permission(mistake, monkeypatch):
 def pretrained(repository, small_store, tiny_policy, tmp_path_factory):
     """A folder with one complete pretraining run."""
     runs = tmp_path_factory.mktemp("pretrained") / "runs"
-    options = [x for o in tiny_policy[:12] for x in ("-o", o)]
+    options = [x for o in tiny_policy[:13] for x in ("-o", o)]
     file = repository / "experiments" / f"{PRETRAIN}.toml"
     where = ["--scale", "laptop", "--data", str(small_store), "--runs", str(runs)]
     assert main(["run", str(file), *where, *options]) == 0

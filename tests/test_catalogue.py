@@ -8,6 +8,7 @@ import pytest
 
 from fmbpo.cli import main
 from fmbpo.config import load_experiment
+from fmbpo.config.factors import differences
 from fmbpo.config.study_file import load_study
 
 PAIRS = [(w, p) for w in ("mlp", "flow") for p in ("mlp", "flow")]
@@ -59,7 +60,18 @@ def test_a_policy_experiment_is_that_of_the_table(name, scale, repository):
         )  # fmt: skip
         assert (e.world_model.config.latent_dim, e.critic.count) == (768, 3)
         assert e.grid.tasks == ["reacher-easy", "walker-stand", "cheetah-run"]
-    assert e.grid.seeds == [42, 123, 456]
+    assert e.grid.seeds == [42, 123, 456, 789, 1011][: 5 if scale == "paper" else 3]
+    assert e.grid.policies_per_model == 1
+
+
+def test_the_quickstart_differs_in_its_replicates_alone(scale, repository):
+    whole, quick = (
+        load_experiment(repository / f"experiments/{name}.toml", scale=scale, data="embedded")
+        for name in ("phase8_flowwm_mlppolicy", "quickstart")
+    )
+    declared, undeclared = differences([whole, quick], ["grid.seeds", "grid.policies_per_model"])
+    assert undeclared == []
+    assert bool(declared) == (scale == "laptop")
 
 
 @pytest.mark.parametrize("name", STUDIES)

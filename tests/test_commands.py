@@ -21,7 +21,7 @@ from fmbpo.config.study_file import is_study, load_study
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-FIRST = "experiments/phase8_flowwm_mlppolicy.toml"
+FIRST = "experiments/quickstart.toml"
 BY_CATALOGUE = ("phase3", "phase6", "phase7", "phase8_finetuned")
 """Studies that ``test_catalogue.py`` runs: most need an imported checkpoint, or their own numbers
 of iterations."""

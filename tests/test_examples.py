@@ -242,6 +242,7 @@ def test_the_example_experiment_can_run(installed, small_store, tiny_policy, cap
 
 
 PRETRAIN = [
+    "grid.seeds=[1]",
     'data.tasks=["pendulum-spin"]',
     "world_model.encoder_units=[64]",
     "world_model.units=[64, 64]",
@@ -256,7 +257,7 @@ PRETRAIN = [
 LEARN = [
     *PRETRAIN,
     'grid.tasks=["pendulum-spin"]',
-    "grid.seeds=[1, 2]",
+    "grid.policies_per_model=2",
     "policy.units=[32]",
     "critic.units=[32]",
     "policy_learning.iterations=60",

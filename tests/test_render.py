@@ -79,7 +79,7 @@ def test_a_loaded_policy_has_the_returns_of_the_summary(name, runs):
     run = runs[name]
     specs = trained_policies(run)
     tasks = summary_of(run)["tasks"]
-    assert [(s.task, str(s.seed)) for s in specs] == [(t, s) for t in tasks for s in ("1", "2")]
+    assert [(s.task, str(s.seed)) for s in specs] == [(t, s) for t in tasks for s in ("1", "1.1")]
     for spec in (specs[0], specs[-1]):
         policy = pickle.loads(pickle.dumps(spec)).load()
 
@@ -163,7 +163,7 @@ def test_an_unknown_task_or_seed_and_a_pretraining_are_named(runs):
     for task, seed, said in (
         ("reacher-esy", 1, "did you mean 'reacher-easy'"),
         ("walker-walk", 1, "no policy for task 'walker-walk'"),
-        ("reacher_easy", 7, "choose among 1, 2"),
+        ("reacher_easy", 7, "choose among 1, 1.1"),
     ):
         with pytest.raises(UserError, match=said):
             load_policy(run, task, seed)
@@ -201,14 +201,14 @@ def frames_of(file):
 
 @needs_gl
 def test_a_run_is_filmed_and_its_report_shows_it(copy, tmp_path, capsys):
-    assert main(["tasks", "render", "--policy", str(copy), "--seed", "2", "--size", "64x48"]) == 0
+    assert main(["tasks", "render", "--policy", str(copy), "--seed", "1.1", "--size", "64x48"]) == 0
     out = capsys.readouterr().out
     tasks = summary_of(copy)["tasks"]
     files = sorted((copy / "videos").iterdir())
-    assert [file.name for file in files] == sorted(f"{task}__2.mp4" for task in tasks)
+    assert [file.name for file in files] == sorted(f"{task}__1.1.mp4" for task in tasks)
     for task, found in tasks.items():
-        assert f"return {found['seeds']['2']['returns'][0]:.1f} in 500 steps" in out
-        frames, seconds = frames_of(copy / "videos" / f"{task}__2.mp4")
+        assert f"return {found['seeds']['1.1']['returns'][0]:.1f} in 500 steps" in out
+        frames, seconds = frames_of(copy / "videos" / f"{task}__1.1.mp4")
         # cartpole has 50 steps a second, of which every other one is drawn.
         steps = {"cartpole-balance": EPISODE_STEPS // 2}.get(task, EPISODE_STEPS)
         assert frames.shape == (steps + 1, 48, 64, 3)

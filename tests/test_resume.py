@@ -230,7 +230,7 @@ CADENCE = Cadence(ITERATIONS, log_every=3, evaluate_every=2, checkpoint_every=4)
 
 
 def pretraining(e, data):
-    return [Pretraining(Context(e, data, torch.device("cpu")))]
+    return [Pretraining(Context(e, data, torch.device("cpu")), 42)]
 
 
 def policies(e, data):

@@ -49,7 +49,7 @@ def run(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys):
     def run(file, *words):
         arguments = ["run", str(repository / "experiments" / f"{file}.toml"), "--scale", "laptop"]
         arguments += ["--data", str(small_store), *words]
-        tiny = [*tiny_policy, "grid.seeds=[1]"] if file != PRETRAIN else tiny_policy[:12]
+        tiny = [*tiny_policy, "grid.policies_per_model=1"] if file != PRETRAIN else tiny_policy[:13]
         for override in tiny:
             arguments += ["-o", override]
         capsys.readouterr()

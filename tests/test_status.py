@@ -126,8 +126,9 @@ def test_the_command(runs, capsys):
     (one,) = json.loads(status("--json", "--phase", "9").out)
     assert one == {
         "phase": "9", "experiment": "b", "cell": "mlp-mlp", "task": "reacher-easy", "seed": 7,
-        "state": "stopped", "reason": "SIGTERM (p: saved at iteration 30)", "iteration": 30,
-        "total": 70, "runtime": 65.0, "final_return": None, "beat": None, "progress": None,
+        "policy": 0, "state": "stopped", "reason": "SIGTERM (p: saved at iteration 30)",
+        "iteration": 30, "total": 70, "runtime": 65.0, "final_return": None, "beat": None,
+        "progress": None,
         "job": one["job"], "hardware": "Abacus", "folder": f"{runs}/b__mlp-mlp__7__00",
     }  # fmt: skip
     assert "| b | mlp-mlp | reacher-easy | 7 |" in status("--markdown", "--phase", "9").out

@@ -113,7 +113,7 @@ def test_a_study_as_w_and_b_takes_it_in(go, made, tmp_path):
     assert {one.run.run_group for runs in found.values() for one in runs} == {"phase3"}
     assert {one.run.project for runs in found.values() for one in runs} == {"MT30-Detailed"}
     assert sorted(runs[0].run.display_name for runs in found.values()) == [
-        "phase3_flowpolicy mlp-flow 1-2", "phase3_mlppolicy mlp-mlp 1-2",
+        "phase3_flowpolicy mlp-flow 1", "phase3_mlppolicy mlp-mlp 1",
     ]  # fmt: skip
     for name, (one,) in found.items():
         steps = one.steps

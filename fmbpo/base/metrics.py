@@ -4,7 +4,8 @@ The record has one JSON object per line. A row of metrics belongs to one cell::
 
     {"stage": "policies", "step": 100, "task": "cartpole-balance", "seed": 42, "return": 812.5}
 
-or, without task and seed, to the whole stage: means over its cells, or measures of a world model
+with ``"policy": N`` if the replicate with this seed has several, and it is not the first (0), or,
+without task and seed, to the whole stage: means over its cells, or measures of a world model
 that has no cell. Events are ``{"event": NAME, "payload": {...}}``. NaN and infinities, which JSON
 lacks, are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
 """
@@ -157,10 +158,21 @@ class Row:
     values: Mapping[str, Any]
     task: str = ""
     seed: int | None = None
+    policy: int = 0
 
     def full_name(self, name: str) -> str:
         """``TASK/SEED/NAME`` of a cell's metric, ``NAME`` of the stage's."""
-        return f"{self.task}/{self.seed}/{name}" if self.task else name
+        return f"{self.task}/{seed_label(self.seed, self.policy)}/{name}" if self.task else name
+
+
+def seed_label(seed: object, policy: int) -> str:
+    """A policy's seed in tables: ``42``, and ``42.1``, ``42.2`` for further ones of a replicate."""
+    return f"{seed}.{policy}" if policy else str(seed)
+
+
+def replicate_of(label: str) -> str:
+    """The seed of the replicate that a policy's ``seed_label`` names."""
+    return label.partition(".")[0]
 
 
 def row_line(stage: str, step: int, row: Row) -> bytes:
@@ -169,10 +181,11 @@ def row_line(stage: str, step: int, row: Row) -> bytes:
     Raises ``ValueError`` for a metric that has the name of another field.
     """
     kept = {name: value for name, value in row.values.items() if not name.startswith(HOST)}
-    clash = {"stage", "step", "task", "seed", "event", "payload"} & kept.keys()
+    clash = {"stage", "step", "task", "seed", "policy", "event", "payload"} & kept.keys()
     if clash:
         raise ValueError(f"metrics may not be called {sorted(clash)}")
-    cell = {"task": row.task, "seed": row.seed} if row.task else {}
+    cell: dict[str, Any] = {"task": row.task, "seed": row.seed} if row.task else {}
+    cell |= {"policy": row.policy} if row.policy else {}
     return _line({"stage": stage, "step": step, **cell, **kept}) if kept else b""
 
 
@@ -216,7 +229,8 @@ def cell_series(record: Path, metric: str) -> dict[str, dict[str, list[tuple[int
             if not all(map(_is_number, point)):
                 what = f"{metric} has a point that is no number"
                 raise UserError(what, where=str(record), remedy=_DAMAGED)
-            series.setdefault(str(row.get("seed", "")), []).append(point)
+            seed = seed_label(row.get("seed", ""), row.get("policy", 0))
+            series.setdefault(seed, []).append(point)
     return found
 
 

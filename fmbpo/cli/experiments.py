@@ -121,6 +121,10 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
     if isinstance(ended, StudyResult):
         print_study(ended.summaries, ended.findings, stream, width=width)
         found = {name: summary.to_json() for name, summary in ended.summaries.items()}
+    elif len(ended.models) > 1:
+        replicates = {str(seed): summary for seed, summary in ended.models.items()}
+        print_study(replicates, [], stream, width=width)
+        found = {name: summary.to_json() for name, summary in replicates.items()}
     else:
         print_run(ended.summary, stream, width=width)
         found = ended.summary.to_json()

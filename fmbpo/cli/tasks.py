@@ -46,7 +46,7 @@ def add_commands(commands: Commands) -> None:
                         help="the folder of a finished run whose policy acts (default: random "
                         "actions)")  # fmt: skip
     versions_argument(render)
-    render.add_argument("--seed", type=int, metavar="N",
+    render.add_argument("--seed", metavar="N",
                         help="the seed of the run's policy (default: the run's first)")  # fmt: skip
     render.add_argument("--episode", type=_whole_number(0), default=0, metavar="N",
                         help="start from the initial state of the final evaluation's episode N "

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from fmbpo.base.files import read_object
-from fmbpo.base.metrics import OBS_ERROR, RETURN, after, by_horizon, cell_series
+from fmbpo.base.metrics import (
+    OBS_ERROR,
+    RETURN,
+    after,
+    by_horizon,
+    cell_series,
+    replicate_of,
+)
 from fmbpo.base.structure import fit
 from fmbpo.compare.comparison import Basis, Cell, Record, Score
 from fmbpo.compare.contrasts import FACTORS, Declared, Factor
@@ -195,7 +202,7 @@ def _world_models(summary: Summary, config: Mapping[str, Any]) -> Callable[[str]
         return lambda seed: ""
     weights = config.get("world_model_weights")
     if isinstance(weights, Mapping):
-        return lambda seed: str(weights[seed.partition(".")[0]])
+        return lambda seed: str(weights[replicate_of(seed)])
     shared = str(weights or summary.world_model.checkpoint or "")
     return lambda seed: shared
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from fmbpo.config.identity import config_hash, from_resolved, identifying, origins, resolved
+from fmbpo.config.identity import (
+    config_hash,
+    from_resolved,
+    identifying,
+    origins,
+    pretraining,
+    resolved,
+)
 from fmbpo.config.load import load_experiment
 from fmbpo.config.protocols import Finetuned, Frozen, Scratch
 
@@ -15,5 +22,6 @@ __all__ = [
     "identifying",
     "load_experiment",
     "origins",
+    "pretraining",
     "resolved",
 ]

@@ -11,7 +11,7 @@ from fmbpo.config.schema import Experiment
 from fmbpo.errors import UserError, did_you_mean
 
 FACTORS = ("world_model", "policy")
-"""The study's factors: the plugin, and with it the settings that the other plugin lacks."""
+"""The study's factors: the plugin or level, and settings that the other plugin lacks."""
 _NAMES = ("name", "description", "aliases", "protocol.world_model")
 """Keys that name or describe an experiment."""
 _ABSENT = object()
@@ -41,7 +41,7 @@ def differences(
         if key in _NAMES or all(value == values[0] for value in values):
             continue
         table, _, setting = key.partition(".")
-        own = table in factors and (setting == "plugin" or _ABSENT in values)
+        own = table in factors and (setting in ("plugin", "level") or _ABSENT in values)
         shown = ["–" if value is _ABSENT else json.dumps(value) for value in values]
         (declared if own or key in factors else undeclared).append(f"{key}: {' | '.join(shown)}")
     return declared, undeclared

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
@@ -35,6 +35,8 @@ _NOT_RESULTS = (
     "wandb",
     "system.device",
     "system.threads",
+    "world_model.level",
+    "policy.level",
 )
 """Keys that change no result: names, write intervals, and settings of the machine."""
 _UNSAID: tuple[object, ...] = (None, {}, "auto", "device", "host")
@@ -42,12 +44,16 @@ _UNSAID: tuple[object, ...] = (None, {}, "auto", "device", "host")
 
 
 def resolved(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as JSON values, with defaults and without the tables that it does not use."""
+    """The experiment as JSON values, with defaults and without the tables that it does not use.
+
+    A factor's level is left out if it is the plugin's name.
+    """
     result: dict[str, Any] = {}
     for key in (field.name for field in attrs.fields(Experiment)):
         value = getattr(experiment, key)
         if isinstance(value, PluginTable):
-            result[key] = {"plugin": value.plugin, **plain(value.config)}
+            level = {} if value.level == value.plugin else {"level": value.level}
+            result[key] = {"plugin": value.plugin, **level, **plain(value.config)}
         elif value is not None and key != "origin":
             result[key] = plain(value)
     return result
@@ -66,20 +72,31 @@ def origins(experiment: Experiment) -> dict[str, str]:
     return {path: experiment.origin.get(path, "default") for path, _ in values}
 
 
+def pretraining(experiment: Experiment, seed: int) -> dict[str, Any]:
+    """The part of ``resolved`` that identifies the world model of the replicate ``seed``.
+
+    A pretraining experiment and every policy experiment with the same tables share it.
+    """
+    values = resolved(experiment)
+    tables = {key: values[key] for key in _PRETRAIN}
+    return {**tables, "pretrain": {"seed": seed, **tables["pretrain"]}}
+
+
 def config_hash(
-    experiment: Experiment, part: Literal["all", "pretrain"] = "all", *, data_identity: str = ""
+    experiment: Experiment, model: int | None = None, *, data_identity: str = ""
 ) -> str:
     """Twelve hexadecimal digits of the SHA-256 of the values that identify the results.
 
-    ``part="pretrain"`` covers scale, data, world model and pretraining only, so a pretraining
-    experiment and every policy experiment with the same tables share the hash. ``data_identity`` is
-    the data store's id; the path to it does not count.
+    ``model``: the seed of a replicate, for the hash of its ``pretraining`` alone. ``data_identity``
+    is the data store's id; the path to it does not count.
     """
-    values = resolved(experiment)
-    if part == "pretrain":
-        values = {key: values[key] for key in _PRETRAIN}
-    values = identifying(values)
-    content = {"part": part, "data_identity": data_identity, "values": _canonical(values)}
+    values = resolved(experiment) if model is None else pretraining(experiment, model)
+    part = "all" if model is None else "pretrain"
+    content = {
+        "part": part,
+        "data_identity": data_identity,
+        "values": _canonical(identifying(values)),
+    }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -119,8 +119,12 @@ def _plugin(listing: Listing, say: Callable[[str], None]) -> Schema | None:
         what = f"{type(error).__name__}: {error}"
         say(f"left out of the schema: {listing.kind} {listing.name} ({listing.value}): {what}")
         return None
-    which = {"const": listing.name, "description": meanings(PluginTable)["plugin"]}
-    table["properties"] = {"plugin": which, **table["properties"]}
+    means = meanings(PluginTable)
+    own = {
+        "plugin": {"const": listing.name, "description": means["plugin"]},
+        "level": {"type": "string", "description": means["level"]},
+    }
+    table["properties"] = {**own, **table["properties"]}
     return {"title": f"{listing.kind} {listing.name}", **table}
 
 

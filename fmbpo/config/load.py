@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ DATA_VARIABLE = "FMBPO_DATA"
 _HOW_DATA = f"give the data set's folder: --data PATH, or {DATA_VARIABLE}=PATH in the environment"
 RESERVED = ("scale_reason", "origin")
 """Fields of ``Experiment`` that a file cannot set."""
+LEVEL = r"[A-Za-z0-9][A-Za-z0-9.+-]*(_[A-Za-z0-9.+-]+)*"
+"""The name of a factor's level, which is part of file names."""
 
 
 def load_experiment(
@@ -133,7 +136,6 @@ _PLUGIN_HINT = 'write plugin = "NAME"'
 _TABLE_HINTS = {
     "protocol": 'write [protocol] with kind = "frozen" and world_model = "PRETRAINING EXPERIMENT"',
     "policy": 'write [policy] with plugin = "NAME"',
-    "grid": "write [grid] with tasks and seeds",
 }
 
 
@@ -141,9 +143,19 @@ def _experiment(value: Mapping[str, Any], cls: type[Experiment]) -> Experiment:
     """Checks that the tables fit ``kind``, and adds the plugin's kind to each plugin's table."""
     tree = {k: v for k, v in value.items() if v is not None}
     found: list[Problem] = []
+    pretrain = tree.get("pretrain")
+    if isinstance(pretrain, Mapping) and "seed" in pretrain:
+        what, remedy = "unknown key", "each replicate has its own world model: set grid.seeds"
+        found.append(Problem(("pretrain", "seed"), what, remedy))
+        tree["pretrain"] = {key: value for key, value in pretrain.items() if key != "seed"}
     if tree.get("kind") == "pretrain":
         what, remedy = "an experiment of kind 'pretrain' takes no table", "remove it"
         found += [Problem((t,), f"{what} [{t}]", remedy) for t in POLICY_TABLES if t in tree]
+        grid = tree.get("grid")
+        for key, none in (("tasks", []), ("policies_per_model", 1)):
+            if isinstance(grid, Mapping) and grid.get(key, none) != none:
+                what = "an experiment of kind 'pretrain' has no policies"
+                found.append(Problem(("grid", key), what, "remove it"))
     if tree.get("kind") == "policy":
         tree = {key: {} for key in DEFAULTED_TABLES} | tree
         what = "an experiment of kind 'policy' needs a table"
@@ -168,11 +180,16 @@ def _plugin_table(value: tuple[Kind, Any], cls: type[PluginTable]) -> PluginTabl
     name = str(settings.pop("plugin", ""))
     if not name:
         raise problem("missing", f"{_PLUGIN_HINT}; `fmbpo plugins` lists them", "plugin")
+    level = settings.pop("level", None)
+    if level is not None and not (isinstance(level, str) and re.fullmatch(LEVEL, level)):
+        what = f"{describe(level)} does not name a level"
+        raise problem(what, "use letters, digits, dots, hyphens and single underscores", "level")
     try:
         component = load_plugin(kind, name)
     except UserError as error:
         raise problem(error.what, error.remedy, "plugin") from error
-    return cls(plugin=name, config=structure(settings, component.Config), component=component)
+    config = structure(settings, component.Config)
+    return cls(plugin=name, level=level or name, config=config, component=component)
 
 
 def _protocol(value: Any, _: type[Protocol]) -> Protocol:

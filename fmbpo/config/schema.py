@@ -13,7 +13,7 @@ from attrs import field
 
 from fmbpo.base.cores import usable_cores
 from fmbpo.config.conventions import ConventionsConfig
-from fmbpo.config.protocols import ModelOptimiser, Protocol
+from fmbpo.config.protocols import Finetuned, Frozen, ModelOptimiser, Protocol
 from fmbpo.config.validators import (
     betas,
     filled,
@@ -35,10 +35,13 @@ def study_names(tasks: list[str]) -> list[str]:
 
 @attrs.frozen(kw_only=True)
 class PluginTable:
-    """``[world_model]`` or ``[policy]``: ``plugin = "NAME"`` and the fields of its ``Config``."""
+    """``[world_model]`` or ``[policy]``: ``plugin = "NAME"``, ``level`` if it is not the plugin's
+    name, and the fields of its ``Config``."""
 
     plugin: str
     """The plugin's entry-point name."""
+    level: str
+    """The level of the factor: this configuration's name in tables, figures and run names."""
     config: Any
     """An instance of the plugin's ``Config``."""
     component: Component = field(eq=False, repr=False)
@@ -66,8 +69,6 @@ class DataConfig:
 class PretrainConfig:
     """``[pretrain]``: training of the world model on recorded data."""
 
-    seed: int = field(default=42, validator=non_negative)
-    """Seed of initialisation, sampling and noise."""
     iterations: int = field(default=200_000, validator=positive)
     """Gradient steps."""
     batch: int = field(default=256, validator=positive)
@@ -166,14 +167,20 @@ class CriticConfig:
 
 @attrs.frozen(kw_only=True)
 class GridConfig:
-    """``[grid]``: the policies to train, one per task and seed."""
+    """``[grid]``: the replicates, and the policies to train in each.
+
+    A replicate is a world model and, for every task, ``policies_per_model`` policies trained in it.
+    All replicates share the world model if ``protocol.checkpoint`` names one.
+    """
 
     tasks: list[str] = field(factory=list, converter=study_names, validator=unique)
-    """Tasks, in the study's names; empty: all tasks of the data."""
+    """Tasks of the policies, in the study's names; empty: all tasks of the data."""
     seeds: list[int] = field(
         factory=lambda: [42, 123, 456], validator=[filled, unique, non_negative]
     )
-    """Seeds of initialisation, sampling and noise, one per policy of a task."""
+    """Seeds of initialisation, sampling and noise, one per replicate."""
+    policies_per_model: int = field(default=1, validator=positive)
+    """Policies of a task in each replicate."""
 
 
 @attrs.frozen(kw_only=True)
@@ -281,7 +288,7 @@ class Experiment:
     policy: PluginTable | None = None
     policy_learning: PolicyLearningConfig | None = None
     critic: CriticConfig | None = None
-    grid: GridConfig | None = field(default=None)
+    grid: GridConfig = field(factory=GridConfig)
     evaluation: EvaluationConfig = field(factory=EvaluationConfig)
     planning: PlanningConfig = field(factory=PlanningConfig)
     wandb: WandbConfig = field(factory=WandbConfig)
@@ -295,9 +302,15 @@ class Experiment:
         assert self.kind == "policy"
         return PolicyTables(*(getattr(self, name) for name in POLICY_TABLES))
 
+    @property
+    def needs_pretraining(self) -> bool:
+        """Whether each replicate takes its world model from a pretraining run, or is one."""
+        pretrained = isinstance(self.protocol, Frozen | Finetuned) and not self.protocol.checkpoint
+        return pretrained or self.policy is None
+
     @grid.validator
-    def _in_data(self, _: object, grid: GridConfig | None) -> None:
-        for task in grid.tasks if grid and self.data.tasks else ():
+    def _in_data(self, _: object, grid: GridConfig) -> None:
+        for task in grid.tasks if self.data.tasks else ():
             if task not in self.data.tasks:
                 raise UserError(f"the task {task!r} is not among data.tasks", remedy="add it there")
 
@@ -329,7 +342,6 @@ class PolicyTables:
     policy: PluginTable
     policy_learning: PolicyLearningConfig
     critic: CriticConfig
-    grid: GridConfig
 
 
 POLICY_TABLES = tuple(field.name for field in attrs.fields(PolicyTables))

@@ -11,6 +11,11 @@
     [cells.pwm]
     experiment = "base/demo.toml"
     overrides = ["conventions.model_loss=logit_mse"]
+
+A study may declare its contrasts by name, each as a factor and the two levels of a difference::
+
+    [contrasts]
+    "flow matching" = { world_model = ["flow", "tied"] }  # flow minus tied
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from attrs import field
 from fmbpo.base.files import path_of
 from fmbpo.config import toml
 from fmbpo.config.catalogue import find
-from fmbpo.config.factors import differences
+from fmbpo.config.factors import FACTORS, differences
 from fmbpo.config.identity import config_hash
 from fmbpo.config.load import PAPER, load_experiment, structured
 from fmbpo.config.schema import Experiment
@@ -66,6 +71,9 @@ class StudyConfig:
     """Allowed differences between cells: ``world_model``, ``policy``, or keys (``table.key``)."""
     cells: dict[str, CellConfig] = field()
     """The experiments, by their names in tables and figures."""
+    contrasts: dict[str, dict[str, list[str]]] = field(factory=dict)
+    """The differences to report, by name: ``{ FACTOR = ["LEVEL", "LEVEL"] }``, the first minus the
+    second; by default, those of all pairs of levels."""
 
     @cells.validator
     def _several(self, _: object, value: dict[str, CellConfig]) -> None:
@@ -73,6 +81,15 @@ class StudyConfig:
             raise ValueError("a study needs at least two cells")
         for name in value:
             _name(self, None, name)
+
+    @contrasts.validator
+    def _of_two_levels(self, _: object, value: dict[str, dict[str, list[str]]]) -> None:
+        for name, contrast in value.items():
+            ((factor, levels),) = contrast.items() if len(contrast) == 1 else [("", [])]
+            if factor not in FACTORS or len(set(levels)) != 2 or len(levels) != 2:
+                raise ValueError(
+                    f"{name!r} must name one factor, {' or '.join(FACTORS)}, and two of its levels"
+                )
 
 
 @attrs.frozen(kw_only=True)
@@ -85,6 +102,7 @@ class Study:
     factors: list[str]
     cells: dict[str, Experiment]
     differences: list[str]
+    contrasts: dict[str, dict[str, list[str]]]
 
 
 def is_study(path: Path) -> bool:
@@ -132,8 +150,23 @@ def load_study(
         what = "two cells are the same run: they differ in no key that changes results"
         remedy = "remove one of them, or let them differ in a factor"
         raise UserError(what, where=where, remedy=remedy)
-    own = {key: getattr(config, key) for key in ("name", "phase", "description", "factors")}
+    _check_levels(config, experiments, file)
+    keys = ("name", "phase", "description", "factors", "contrasts")
+    own = {key: getattr(config, key) for key in keys}
     return Study(**own, cells=cells, differences=declared)
+
+
+def _check_levels(config: StudyConfig, experiments: Sequence[Experiment], file: str) -> None:
+    """Raise ``UserError`` for a contrast with a level that no cell has."""
+    for name, contrast in config.contrasts.items():
+        for factor, levels in contrast.items():
+            tables = [getattr(e, factor) for e in experiments]
+            known = list(dict.fromkeys(table.level for table in tables if table is not None))
+            for level in levels:
+                if level not in known:
+                    what = f"no cell has the {factor.replace('_', ' ')} {level!r}"
+                    where = f"{file}: contrasts.{name}"
+                    raise UserError(what, where=where, remedy=did_you_mean(level, known))
 
 
 def _load_cell(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from fmbpo.base import metrics
+from fmbpo.base.metrics import replicate_of
 from fmbpo.base.text import NONE, console
 from fmbpo.reporting.interval import (
     Interval,
@@ -146,6 +147,9 @@ def _notes(summary: Summary) -> list[str]:
                 "MPPI: {samples} sequences of {horizon} steps, {iterations} refinements, at every "
                 "step; {episodes} episodes per seed.".format(**summary.planning)
             )
+        shared = summary.world_model.checkpoint is not None
+        if shared and any(len(task.seeds) > 1 for task in summary.tasks.values()):
+            lines.append("All policies were trained in one world model: others may differ from it.")
         if any(len(task.seeds) < 2 for task in summary.tasks.values()):
             lines.append("One seed: the interval covers the noise of evaluation, not of training.")
         lines += _verdict(summary, "random") + _verdict(summary, "untrained")
@@ -165,14 +169,17 @@ def is_above(task: TaskResult, baseline: str) -> bool | None:
 
 
 def mean_over_tasks(tasks: Sequence[TaskResult]) -> Interval:
-    """The mean over tasks, with an interval over seeds if all tasks have the same seeds."""
+    """The mean over tasks, with an interval over replicates (of one, over its policies) if all
+    tasks have the same seeds."""
     names = set(tasks[0].seeds)
     if any(set(task.seeds) != names for task in tasks):
         return Interval(statistics.fmean(task.return_mean for task in tasks), None)
-    per_seed = [
-        statistics.fmean(task.seeds[name].return_mean for task in tasks) for name in sorted(names)
-    ]
-    return t_interval(per_seed)
+    by_replicate: dict[str, list[float]] = {}
+    for name in sorted(names):
+        mean = statistics.fmean(task.seeds[name].return_mean for task in tasks)
+        by_replicate.setdefault(replicate_of(name), []).append(mean)
+    policies = list(by_replicate.values())
+    return t_interval(policies[0] if len(policies) == 1 else list(map(statistics.fmean, policies)))
 
 
 def _planned(tasks: Sequence[TaskResult]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
 
+from fmbpo.base.metrics import seed_label
 from fmbpo.base.text import NONE, clock, console, printable
 from fmbpo.runs.status import Entry
 
@@ -44,7 +45,7 @@ COLUMNS: dict[str, Callable[[Entry], str]] = {
     "experiment": lambda e: e.experiment,
     "cell": lambda e: e.cell,
     "task": lambda e: e.task,
-    "seed": lambda e: "" if e.seed is None else str(e.seed),
+    "seed": lambda e: "" if e.seed is None else seed_label(e.seed, e.policy),
     "job": lambda e: e.job,
     "hardware": lambda e: e.hardware,
     "state": lambda e: e.state,

@@ -13,43 +13,57 @@ from fmbpo.base.files import read_object
 from fmbpo.base.structure import fit, read_as
 from fmbpo.config.schema import Experiment
 from fmbpo.errors import UserError, UserErrors
-from fmbpo.running.names import needed_runs, needs_pretraining
+from fmbpo.running.names import RunNames
 from fmbpo.runs.checkpoint import checkpoint_exists, read_manifest, weights_sha256
 from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
 from fmbpo.runs.summary import Summary, read_summary
 from fmbpo.training.initial_model import trained_by
 
 
-def first_model(e: Experiment, pretraining: Path) -> Path | None:
-    """The checkpoint that policies begin with, whether it is there or not; None: from scratch.
-
-    ``pretraining``: the folder of the pretraining run.
-    """
-    if needs_pretraining(e):
-        return checkpoint_of(pretraining, BEST)
-    checkpoint = getattr(e.protocol, "checkpoint", "")
-    return Path(checkpoint) if checkpoint else None
+def first_models(e: Experiment, names: RunNames, root: Path) -> dict[int, Path | None]:
+    """By replicate, the checkpoint that its policies begin with, whether it is there or not; None:
+    from scratch."""
+    if e.needs_pretraining:
+        return {seed: checkpoint_of(root / run, BEST) for seed, run in names.pretraining.items()}
+    shared = getattr(e.protocol, "checkpoint", "")
+    return dict.fromkeys(e.grid.seeds, Path(shared) if shared else None)
 
 
-def finished(e: Experiment, names: tuple[str, str], root: Path) -> Summary | None:
+def weights_of(e: Experiment, models: Mapping[int, Path | None]) -> dict[str, str] | str | None:
+    """The identity of the world models: by replicate, or of the one that all share; None: from
+    scratch."""
+    if e.needs_pretraining:
+        return {str(seed): weights_sha256(path) for seed, path in models.items() if path}
+    shared = next(iter(models.values()))
+    return weights_sha256(shared) if shared else None
+
+
+def finished(e: Experiment, names: RunNames, root: Path) -> Summary | None:
     """The results of the whole experiment; None if something is still to train or to evaluate.
 
     Raises ``UserError`` for records that cannot be read, and if the policies there, complete or
-    not, belong to another world model. A world model that is gone contradicts nothing.
+    not, belong to other world models. A world model that is gone contradicts nothing.
     """
-    pretraining, policies = (root / name for name in names)
-    model = first_model(e, pretraining)
-    pretrained = read_summary(pretraining) if needs_pretraining(e) else None
+    models = first_models(e, names, root)
+    pretrained = [read_summary(root / run) for run in names.pretraining.values()]
     if e.policy is None:
-        if pretrained is not None:
-            read_manifest(checkpoint_of(pretraining, BEST))
-        return pretrained
-    if needs_pretraining(e) and pretrained is None and pretraining.exists():
+        if None in pretrained:
+            return None
+        for checkpoint in filter(None, models.values()):
+            read_manifest(checkpoint)
+        return pretrained[-1]
+    begun = [(root / run).exists() for run in names.pretraining.values()]
+    if any(there and done is None for there, done in zip(begun, pretrained, strict=True)):
         return None
+    policies = root / names.policies
     done = read_summary(policies)
-    if (policies / "config.json").exists() and (model is None or checkpoint_exists(model)):
+    if (policies / "config.json").exists():
         made_in = read_object(policies / "config.json").get("world_model_weights")
-        if made_in != (model and weights_sha256(model)):
+        there = {s: path for s, path in models.items() if not path or checkpoint_exists(path)}
+        found = weights_of(e, there) if there else made_in
+        if isinstance(found, dict) and isinstance(made_in, dict):
+            made_in = {seed: made_in.get(seed) for seed in found}
+        if made_in != found:
             raise UserError(
                 "the run there was made with a different world model",
                 where=str(policies),
@@ -89,7 +103,7 @@ def other_versions(config: Mapping[str, Any], e: Experiment) -> Iterator[tuple[s
 
 def check_plugins(
     e: Experiment,
-    names: tuple[str, str],
+    names: RunNames,
     root: Path,
     accept: bool,
     warn: Callable[[str, str], None] = lambda what, place: None,
@@ -110,13 +124,13 @@ def check_plugins(
             remedy = f"install version {version}{anew}{use}"
             errors.append(UserError(what, where=str(where), remedy=remedy))
 
-    for folder in (root / name for name in needed_runs(e, names)):
+    for folder in (root / name for name in names):
         complete = RunFolder(folder).is_complete
         check(config_in(folder), folder, complete, ", choose another --runs to train again")
-    model = first_model(e, Path())
-    if not needs_pretraining(e) and model is not None:
+    shared = getattr(e.protocol, "checkpoint", "")
+    if shared and not e.needs_pretraining:
         with suppress(UserError):  # missing or damaged: another check tells
-            if trained_by(model, e.world_model.plugin):
-                check(read_manifest(model)["config"], model, True, "")
+            if trained_by(Path(shared), e.world_model.plugin):
+                check(read_manifest(Path(shared))["config"], Path(shared), True, "")
     if errors:
         raise UserErrors(errors)

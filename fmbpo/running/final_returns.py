@@ -77,7 +77,7 @@ class FinalReturns:
             untrained = np.concatenate([self.untrained[i] for i in mine])
             result[task] = TaskResult(
                 {
-                    str(self.cells[i].seed): SeedResult(self.trained[i].tolist(), planned[i])
+                    self.cells[i].label: SeedResult(self.trained[i].tolist(), planned[i])
                     for i in mine
                 },
                 random_return_mean=float(random.mean()),

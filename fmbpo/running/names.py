@@ -1,11 +1,35 @@
-"""The names of an experiment's runs, and whether it needs pretraining."""
+"""The names of an experiment's runs."""
 
 from __future__ import annotations
 
-from fmbpo.config import Finetuned, Frozen, config_hash
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+from fmbpo.config import config_hash
 from fmbpo.config.schema import Experiment
 from fmbpo.errors import UserError
 from fmbpo.runs.folder import run_name
+
+
+@attrs.frozen
+class RunNames:
+    """Folder names. ``pretraining``: of each replicate's world model, by its seed; empty if the
+    experiment has other world models. ``policies``: empty for a pretraining experiment."""
+
+    pretraining: Mapping[int, str]
+    policies: str
+
+    def __iter__(self) -> Iterator[str]:
+        """All names, in the order of the work."""
+        yield from self.pretraining.values()
+        if self.policies:
+            yield self.policies
+
+    @property
+    def result(self) -> str:
+        """The run that has the experiment's results."""
+        return list(self)[-1]
 
 
 def pretraining_name(experiment: Experiment) -> str:
@@ -14,34 +38,18 @@ def pretraining_name(experiment: Experiment) -> str:
     return named or experiment.name
 
 
-def needs_pretraining(experiment: Experiment) -> bool:
-    """Whether the experiment takes its world model from a pretraining run, or is one."""
-    protocol = experiment.protocol
-    pretrained = isinstance(protocol, Frozen | Finetuned) and not protocol.checkpoint
-    return pretrained or experiment.policy is None
-
-
-def needed_runs(experiment: Experiment, names: tuple[str, str]) -> list[str]:
-    """Those of ``run_names`` that the experiment needs: not the pretraining if it has another
-    world model."""
-    return [name for name in (names if needs_pretraining(experiment) else names[1:]) if name]
-
-
-def run_names(experiment: Experiment, data_identity: str) -> tuple[str, str]:
-    """Folder names of the world model's run and of the policies' run (empty if there is none).
-
-    Raises ``UserError`` for a name that a folder cannot have.
-    """
-    e = experiment
-    digest = config_hash(e, "pretrain", data_identity=data_identity)
+def run_names(experiment: Experiment, data_identity: str) -> RunNames:
+    """The names of the run folders. Raises ``UserError`` for a name that a folder cannot have."""
+    e, model, pretraining = experiment, experiment.world_model.level, {}
     try:
-        name = pretraining_name(e)
-        pretraining = run_name(name, e.world_model.plugin, [e.pretrain.seed], digest)
-        if e.policy is None or e.grid is None:
-            return pretraining, ""
-        cell = f"{e.world_model.plugin}-{e.policy.plugin}"
+        for seed in e.grid.seeds if e.needs_pretraining else ():
+            digest = config_hash(e, seed, data_identity=data_identity)
+            pretraining[seed] = run_name(pretraining_name(e), model, [seed], digest)
+        if e.policy is None:
+            return RunNames(pretraining, "")
+        cell = f"{model}-{e.policy.level}"
         digest = config_hash(e, data_identity=data_identity)
-        return pretraining, run_name(e.name, cell, e.grid.seeds, digest)
+        return RunNames(pretraining, run_name(e.name, cell, e.grid.seeds, digest))
     except ValueError as error:
         raise UserError(
             str(error),

@@ -11,7 +11,7 @@ import attrs
 
 from fmbpo.base.lock import Taken
 from fmbpo.base.metrics import SHOWN
-from fmbpo.config import identifying, origins, resolved
+from fmbpo.config import identifying, origins, pretraining, resolved
 from fmbpo.config.schema import Experiment, PluginTable
 from fmbpo.hookspecs import Policy, WorldModel
 from fmbpo.measure.cost import parameters
@@ -23,14 +23,15 @@ from fmbpo.running.earlier import (
     check_plugins,
     config_in,
     finished,
-    first_model,
+    first_models,
     versions_of,
+    weights_of,
 )
 from fmbpo.running.final_returns import FinalReturns
 from fmbpo.running.loop import Cadence, Trainer
-from fmbpo.running.names import needs_pretraining, pretraining_name, run_names
+from fmbpo.running.names import pretraining_name, run_names
 from fmbpo.running.stop import Stop
-from fmbpo.runs.checkpoint import checkpoint_exists, save_checkpoint, weights_sha256
+from fmbpo.runs.checkpoint import checkpoint_exists, save_checkpoint
 from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of, worker
 from fmbpo.runs.forecast import Outlook
 from fmbpo.runs.progress import ProgressDisplay
@@ -39,11 +40,17 @@ from fmbpo.runs.status import state_of
 from fmbpo.runs.summary import Part, Summary, WorldModelPart, read_summary, versions
 from fmbpo.runs.wandb_sink import WandbSink
 from fmbpo.tasks.vector import EpisodeRunner
-from fmbpo.training.cells import Cell, grid_tasks, stages
+from fmbpo.training.cells import grid_cells, grid_tasks, stages
 from fmbpo.training.context import Context
 from fmbpo.training.dataset import Dataset, load_dataset
 from fmbpo.training.device import hardware, resolve_device
-from fmbpo.training.initial_model import InitialModel, initial_model
+from fmbpo.training.initial_model import (
+    InitialModel,
+    distinct,
+    health_of,
+    initial_models,
+    mean_validation,
+)
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
 from fmbpo.training.residence_choice import settled
@@ -76,10 +83,12 @@ class Session:
 
 @attrs.frozen
 class Result:
-    """The results of a run."""
+    """The results of a run. ``models``: of a pretraining experiment, the summaries of its
+    replicates; ``summary`` and ``folder`` are the last one's."""
 
     summary: Summary
     folder: Path
+    models: Mapping[int, Summary] = attrs.field(factory=dict)
 
 
 class Runner:
@@ -106,7 +115,7 @@ class Runner:
             f"{len(self.data.held_out.start_E)} held-out episodes of {len(self.data.tasks)} tasks "
             f"({self.data.id[:19]}), device {self.device}, residence {residence}"
         )
-        self.pretraining_run, self.policy_run = run_names(experiment, self.data.id)
+        self.names = run_names(experiment, self.data.id)
 
     def run(self, stop: Stop) -> Result:
         """Run the experiment to its end, or continue an interrupted run.
@@ -138,34 +147,36 @@ class Runner:
                 time.sleep(1.0)
 
     def _run(self, stop: Stop) -> Result:
-        e, root, names = self.experiment, self.session.root, (self.pretraining_run, self.policy_run)
+        e, root, names = self.experiment, self.session.root, self.names
         check_plugins(e, names, root, self.session.accept_versions)
+        done, pretrained = finished(e, names, root), dict[int, Result]()
+        for seed, run in names.pretraining.items():
+            # Complete policies need no world model any more.
+            if e.policy is None or done is None or (root / run).exists():
+                stop.check(f"before the world model with seed {seed}")
+                pretrained[seed] = self._pretrain(seed, stop)
+        summaries = {seed: result.summary for seed, result in pretrained.items()}
         if e.policy is None:
-            return self._pretrain(stop)
-        folder, done = root / self.policy_run, finished(e, names, root)
-        pretrained = None
-        # Complete policies need no world model any more.
-        if needs_pretraining(e) and (done is None or (root / self.pretraining_run).exists()):
-            pretrained = self._pretrain(stop).summary
+            return attrs.evolve(pretrained[e.grid.seeds[-1]], models=summaries)
+        folder = root / names.policies
         if done is not None:
             return self._found(done, folder, f"policies: {folder} is complete; nothing to do")
-        checkpoint = first_model(e, root / self.pretraining_run)
         with reporting(root, Role("world model", e.world_model)):
-            model = initial_model(self.context, checkpoint, pretrained)
+            models = initial_models(self.context, first_models(e, names, root), summaries)
         if RunFolder(folder).is_complete:
             what = "complete except for the evaluation with the planner"
             self.say(f"policies: {folder} is {what}")
-        return self._policies(model, stop)
+        return self._policies(models, stop)
 
-    def _pretrain(self, stop: Stop) -> Result:
-        """Train the world model of this configuration, or reuse a finished one."""
+    def _pretrain(self, seed: int, stop: Stop) -> Result:
+        """Train the world model of a replicate, or reuse a finished one."""
         e = self.experiment
-        name, run = pretraining_name(e), self.pretraining_run
+        name, run = pretraining_name(e), self.names.pretraining[seed]
         version, place = e.world_model.component.version, self.session.root / run
-        tables = ("phase", "scale", "data", "world_model", "pretrain", "system")
         config = {
             "name": name,
-            **{k: v for k, v in resolved(e).items() if k in tables},
+            "phase": e.phase,
+            **pretraining(e, seed),
             "versions": {"world_model": version},
             "distributions": {"world_model": e.world_model.component.distribution},
             "data_id": self.data.id,
@@ -174,14 +185,12 @@ class Runner:
             if (done := read_summary(place)) is not None:
                 return self._found(done, place, f"world model: {place} is complete; reusing it")
             folder, trainer = self._open(stack, run, config, {"pretrain": []}, stop, "world_model")
-            stage = Pretraining(self.context)
+            stage = Pretraining(self.context, seed)
             self.say(size_line("world model", e.world_model, stage.module))
             p = e.pretrain
             cost = self._say_cost("pretraining", stage.count_flops(), p.iterations)
             cadence = Cadence(p.iterations, p.log_every, p.validate_every, p.checkpoint_every)
-            policies = self.session.root / self.policy_run
-            then = self.session.expected.get(policies) if self.policy_run else 0.0
-            trainer.train(stage, cadence, Outlook(seconds=then))
+            trainer.train(stage, cadence, Outlook(seconds=self._expected_after(run)))
             best = checkpoint_of(folder.path, BEST)
             save_checkpoint(
                 best,
@@ -194,7 +203,7 @@ class Runner:
                 scale=e.scale,
                 protocol=None,
                 conventions=PRETRAIN_CONVENTIONS,
-                world_model=self._world_model_part(stage.module, best, version),
+                world_model=self._world_model_part(stage.module, {seed: best}, version),
                 policy=None,
                 tasks={},
                 wm_validation=stage.measures,
@@ -209,24 +218,31 @@ class Runner:
             )
             return self._complete(folder, trainer, summary)
 
-    def _policies(self, model: InitialModel, stop: Stop) -> Result:
+    def _expected_after(self, run: str) -> float | None:
+        """Expected seconds of the runs behind ``run``; None if they are not known."""
+        names = list(self.names)
+        behind = [self.session.root / name for name in names[names.index(run) + 1 :]]
+        known = [self.session.expected[path] for path in behind if path in self.session.expected]
+        return sum(known) if len(known) == len(behind) else None
+
+    def _policies(self, models: Mapping[int, InitialModel], stop: Stop) -> Result:
         """Train the grid of policies group by group, evaluate and summarise it."""
         e, tables = self.experiment, self.experiment.of_policies
-        self.say(size_line("world model", e.world_model, model.module))
         parity = size_health(size_parity(e.world_model))
         for finding in parity:
             self.say(f"WARNING: {finding.message}: {finding.detail}")
         tasks = grid_tasks(e, self.data)
-        cells = [Cell(task, seed) for task in tasks for seed in tables.grid.seeds]
-        groups = stages(cells, tables.policy_learning.stack)
+        groups = stages(e, grid_cells(e, tasks))
         # Of another version only if they are complete, and get a further evaluation.
-        made = versions_of(config_in(self.session.root / self.policy_run)) or {
+        made = versions_of(config_in(self.session.root / self.names.policies)) or {
             "world_model": e.world_model.component.version,
             "policy": tables.policy.component.version,
         }
         # Two versions may have trained a model that learned beside the policies.
         learns = tables.protocol.kind != "frozen"
-        trainers = [model.version, made["world_model"] if learns else None]
+        trainers = [model.version for model in models.values()]
+        trainers += [made["world_model"]] if learns else []
+        checkpoints = {seed: model.checkpoint for seed, model in models.items()}
         config = {
             **resolved(e),
             "versions": made,
@@ -234,19 +250,24 @@ class Runner:
                 "world_model": e.world_model.component.distribution,
                 "policy": tables.policy.component.distribution,
             },
-            # A run must not change its world model halfway.
-            "world_model_weights": model.checkpoint and weights_sha256(model.checkpoint),
+            # A run must not change its world models halfway.
+            "world_model_weights": weights_of(e, checkpoints),
             "data_id": self.data.id,
         }
         names = {name: [str(cell) for cell in group] for name, group in groups.items()}
         with ExitStack() as stack:
-            folder, trainer = self._open(stack, self.policy_run, config, names, stop, "policies")
+            run = self.names.policies
+            folder, trainer = self._open(stack, run, config, names, stop, "policies")
             runner = stack.enter_context(EpisodeRunner(e.evaluation.processes))
             evaluator = Evaluator(runner, e.evaluation.seed, folder.moved)
             returns = FinalReturns(self.say, e.evaluation)
-            cost, health = 0, [*model.health, *parity]
+            cost, health, begun_with = 0, [*health_of(models), *parity], None
             for number, (name, group) in enumerate(groups.items(), 1):
-                stage = PolicyTraining(name, group, self.context, model.module, evaluator)
+                if models[group[0].seed] is not begun_with:  # one module at a time in memory
+                    begun_with = models[group[0].seed]
+                    module = begun_with.build(self.context)
+                    self.say(size_line("world model", e.world_model, module))
+                stage = PolicyTraining(name, group, self.context, module, evaluator)
                 cost += self._train(stage, trainer, len(groups) - number)
                 self.say(f"{name}: final evaluation, {e.evaluation.final_episodes} episodes each")
                 tables.policy.component.freeze(stage.pair.policy)
@@ -260,13 +281,16 @@ class Runner:
                 scale=e.scale,
                 protocol=tables.protocol.kind,
                 conventions=tables.conventions.recorded(),
-                world_model=self._world_model_part(model.module, model.checkpoint, *trainers),
+                world_model=self._world_model_part(module, checkpoints, *trainers),
                 policy=Part(*_part(tables.policy, stage.pair.policy, made["policy"])),
                 tasks=returns.tasks(self.data.planner_return),
-                wm_validation={**model.validation, **returns.validation()},
-                flops={"pretraining": model.flops, "policy_learning": cost},
+                wm_validation={**mean_validation(models), **returns.validation()},
+                flops={
+                    "pretraining": sum(model.flops for model in distinct(models)),
+                    "policy_learning": cost,
+                },
                 seconds={
-                    "pretraining": model.seconds,
+                    "pretraining": sum(model.seconds for model in distinct(models)),
                     "policy_learning": sum(trainer.seconds(name) for name in groups),
                 },
                 versions=versions(),
@@ -354,11 +378,14 @@ class Runner:
         return folder, Trainer(folder, sinks, manifest, stop)
 
     def _world_model_part(
-        self, module: WorldModel, checkpoint: Path | None, *trainers: str | None
+        self, module: WorldModel, checkpoints: Mapping[int, Path | None], *trainers: str | None
     ) -> WorldModelPart:
-        table, place = self.experiment.world_model, str(checkpoint) if checkpoint else None
+        table = self.experiment.world_model
+        places = {str(seed): str(path) for seed, path in checkpoints.items() if path}
+        one = next(iter(places.values())) if len(set(places.values())) == 1 else None
         version = ", ".join(dict.fromkeys(filter(None, trainers))) or None
-        return WorldModelPart(*_part(table, module, version), place, size_parity(table))
+        part = _part(table, module, version)
+        return WorldModelPart(*part, one, size_parity(table), None if one else places or None)
 
     def _say_cost(self, what: str, an_update: int, iterations: int) -> int:
         """Print the cost of training; returns the floating-point operations of all updates."""

@@ -14,7 +14,6 @@ from fmbpo.base.structure import plain
 from fmbpo.config.study_file import Study
 from fmbpo.measure.health import returns_health
 from fmbpo.measure.sizes import sizes
-from fmbpo.running.names import needs_pretraining
 from fmbpo.running.preflight.inputs import Loaded
 from fmbpo.running.run import Result, Runner, Session
 from fmbpo.running.stop import Stop
@@ -68,11 +67,9 @@ class StudyRunner:
 
         Raises as ``Runner.run``; the same command continues the study.
         """
-        names = {name: r.policy_run or r.pretraining_run for name, r in self.runners.items()}
+        names = {name: runner.names.result for name, runner in self.runners.items()}
         digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
-        cells = self.study.cells.values()
-        all_seeds = [s for e in cells for s in (e.grid.seeds if e.grid else [e.pretrain.seed])]
-        seeds = list(dict.fromkeys(all_seeds))
+        seeds = list(dict.fromkeys(s for e in self.study.cells.values() for s in e.grid.seeds))
         folder = self.session.root / run_name(self.study.name, "study", seeds, digest)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +86,7 @@ class StudyRunner:
             "name": self.study.name,
             "factors": self.study.factors,
             "differences": self.study.differences,
+            "contrasts": self.study.contrasts,
             "sizes": self.sizes,
             "cells": names,
             "health": plain(findings),
@@ -99,15 +97,16 @@ class StudyRunner:
 
 
 def planned(cell: str, runner: Runner) -> list[PlannedRun]:
-    """The runs of a cell: its pretraining, if it needs one, and its policies."""
-    e, p, runs = runner.experiment, runner.experiment.pretrain, []
-    if needs_pretraining(e):
-        name = runner.pretraining_run
-        runs.append(PlannedRun(name, cell, e.phase, [], [p.seed], p.iterations))
+    """The runs of a cell: the pretraining of its replicates, if they need it, and its policies."""
+    e, names = runner.experiment, runner.names
+    runs = [
+        PlannedRun(run, cell, e.phase, [], [seed], e.pretrain.iterations)
+        for seed, run in names.pretraining.items()
+    ]
     if e.policy is not None:
-        name, tasks, tables = runner.policy_run, grid_tasks(e, runner.data), e.of_policies
-        seeds, iterations = tables.grid.seeds, tables.policy_learning.iterations
-        runs.append(PlannedRun(name, cell, e.phase, tasks, seeds, iterations))
+        tasks, iterations = grid_tasks(e, runner.data), e.of_policies.policy_learning.iterations
+        seeds, each = e.grid.seeds, e.grid.policies_per_model
+        runs.append(PlannedRun(names.policies, cell, e.phase, tasks, seeds, iterations, each))
     return runs
 
 

@@ -26,7 +26,7 @@ from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
 from fmbpo.runs.plan import STUDY
 from fmbpo.runs.summary import Summary
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, TaskInfo, task_info
-from fmbpo.training.cells import Cell, stages
+from fmbpo.training.cells import grid_cells, stages
 from fmbpo.training.initial_model import load_world_model
 from fmbpo.training.networks import CellNetworks, build_world_model
 from fmbpo.training.trees import part
@@ -43,7 +43,7 @@ class TrainedPolicy:
 
     run: Path
     task: str
-    seed: int
+    seed: str
     accept_versions: bool = False
 
     def load(self) -> LoadedPolicy:
@@ -96,18 +96,19 @@ def trained_policies(run: Path, *, accept_versions: bool = False) -> list[Traine
     """
     summary, _, _ = _finished(run, accept_versions)
     return [
-        TrainedPolicy(run, task, int(seed), accept_versions)
+        TrainedPolicy(run, task, seed, accept_versions)
         for task, result in summary.tasks.items()
         for seed in result.seeds
     ]
 
 
 def load_policy(
-    run: str | Path, task: str, seed: int, *, accept_versions: bool = False
+    run: str | Path, task: str, seed: int | str, *, accept_versions: bool = False
 ) -> LoadedPolicy:
     """The policy that a run trained for ``task`` with ``seed``, as in its final evaluation.
 
-    A frozen world model is read from the checkpoint that the summary names (or from the folder next
+    ``seed``: as in the run's tables: 42, or ``"42.1"`` for the second policy in a replicate. A
+    frozen world model is read from the checkpoint that the summary names (or from the folder next
     to the run's, if both were moved), everything else from the run's folder. ``accept_versions``:
     whether other versions of the plugins than those that trained it may act.
 
@@ -118,14 +119,16 @@ def load_policy(
     run = path_of(run)
     summary, e, config = _finished(run, accept_versions)
     tables = e.of_policies
-    cell = _cell(summary, task, seed, run)
-    cells = [Cell(name, s) for name in summary.tasks for s in tables.grid.seeds]
-    ((stage, group),) = (
-        item for item in stages(cells, tables.policy_learning.stack).items() if cell in item[1]
+    name = _task(summary, task, seed, run)
+    ((stage, group, cell),) = (
+        (stage, group, cell)
+        for stage, group in stages(e, grid_cells(e, list(summary.tasks))).items()
+        for cell in group
+        if (cell.task, cell.label) == (name, str(seed))
     )
     place = checkpoint_of(run, stage)
     weights = load_checkpoint(place, with_state=False, expect_kind="policies").weights
-    world_model = _world_model(run, summary, e, config)
+    world_model = _world_model(run, summary, e, config, str(cell.seed))
     policy = CellNetworks(tables.policy, tables.critic, world_model, _CPU).policy(cell)
     tables.policy.component.freeze(policy)
     info = task_info(cell.task)
@@ -177,33 +180,36 @@ def _finished(run: Path, accept_versions: bool) -> tuple[Summary, Experiment, Ma
     return summary, experiment, config
 
 
-def _cell(summary: Summary, task: str, seed: int, run: Path) -> Cell:
+def _task(summary: Summary, task: str, seed: int | str, run: Path) -> str:
+    """The study's name of the task, for which there is a policy with this seed."""
     name = task_info(task).name
     seeds = summary.tasks[name].seeds if name in summary.tasks else {}
     if str(seed) in seeds:
-        return Cell(name, int(seed))
+        return name
     what = f"the run has no policy for task {name!r}{f' with seed {seed}' if seeds else ''}"
     remedy = f"choose among {', '.join(seeds)}" if seeds else did_you_mean(name, summary.tasks)
     raise UserError(what, where=str(run), remedy=remedy)
 
 
 def _world_model(
-    run: Path, summary: Summary, e: Experiment, config: Mapping[str, Any]
+    run: Path, summary: Summary, e: Experiment, config: Mapping[str, Any], replicate: str
 ) -> WorldModel:
-    """The module whose encoder the policies use."""
-    if summary.world_model.checkpoint is None:  # each policy's checkpoint has its own
+    """The module whose encoder the policies of a replicate use."""
+    model, made_in = summary.world_model, config.get("world_model_weights")
+    checkpoint = (model.checkpoints or {}).get(replicate, model.checkpoint)
+    if checkpoint is None:  # each policy's checkpoint has its own
         return build_world_model(e.world_model, 0, _CPU)
-    named = Path(summary.world_model.checkpoint)
+    named = Path(checkpoint)
     moved = checkpoint_of(run.parent / named.parent.parent.name, BEST)
     place = named if checkpoint_exists(named) or not checkpoint_exists(moved) else moved
     own = not getattr(e.protocol, "checkpoint", "")
     try:
-        model = load_world_model(e, _CPU, place, adopt=not own)
-        if weights_sha256(place) != config.get("world_model_weights"):
+        module = load_world_model(e, _CPU, place, adopt=not own)
+        if weights_sha256(place) != (made_in.get(replicate) if own and made_in else made_in):
             what = "the run's policies were trained in a different world model"
             raise UserError(what, where=str(place))
     except UserError as error:
         copy = f", or copy its run {named.parent.parent.name} to {run.parent}" if own else ""
         remedy = f"restore the world model of {run}{copy}"
         raise UserError(error.what, where=error.where, remedy=remedy) from error
-    return model
+    return module

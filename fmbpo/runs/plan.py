@@ -20,7 +20,7 @@ PLAN, STUDY = "plan.json", "study.json"
 @attrs.frozen
 class PlannedRun:
     """A run by the name of its folder; a pretraining run has no tasks. ``of``: the study's name for
-    its cell; ``iterations`` of a stage."""
+    its cell; ``policies`` of a task and seed; ``iterations`` of a stage."""
 
     run: str
     of: str
@@ -28,6 +28,7 @@ class PlannedRun:
     tasks: Sequence[str]
     seeds: Sequence[int]
     iterations: int
+    policies: int = 1
 
 
 @attrs.frozen

@@ -21,6 +21,7 @@ only the lock decides: it lives exactly as long as the process.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ import attrs
 
 from fmbpo.base.files import read_json
 from fmbpo.base.lock import holder_of
+from fmbpo.base.metrics import seed_label
 from fmbpo.base.structure import T, fit, read_as
 from fmbpo.base.text import clock, one_line
 from fmbpo.errors import UserError
@@ -57,6 +59,7 @@ class Entry:
     cell: str
     task: str
     seed: int | None
+    policy: int = 0
     state: State
     reason: str = ""
     iteration: int | None = None
@@ -168,11 +171,14 @@ class _Run:
             hardware=beat.hardware if beat else "",
             folder=str(self.path),
         )
-        seeds: Sequence[int | None] = self._setting(list[int], "grid", "seeds") or named_seeds
+        replicates: Sequence[int | None] = self._setting(list[int], "grid", "seeds") or named_seeds
+        numbers = range(self._setting(int, "grid", "policies_per_model") or 1)
         return [
-            attrs.evolve(run, task=task, seed=seed, **self._cell(task, seed))
+            attrs.evolve(run, task=task, seed=seed, policy=number, **self._cell(task, label))
             for task in self._tasks()
-            for seed in seeds or [None]
+            for seed in replicates or [None]
+            for number in numbers
+            for label in [seed_label(seed, number)]
         ]
 
     def _setting(self, cls: type[T], *keys: str) -> T | None:
@@ -191,10 +197,10 @@ class _Run:
         tasks = self._setting(list[str], "grid", "tasks")
         return tasks or (self.planned.tasks if self.planned else ()) or [""]
 
-    def _cell(self, task: str, seed: int | None) -> dict[str, Any]:
+    def _cell(self, task: str, seed: str) -> dict[str, Any]:
         """The cell's progress, and its final return."""
         result = self.summary.tasks.get(task) if self.summary is not None else None
-        one = result.seeds.get(str(seed)) if result is not None else None
+        one = result.seeds.get(seed) if result is not None else None
         table = "policy_learning" if "policy_learning" in self.config else "pretrain"
         iteration, total = None, self._setting(int, table, "iterations")
         if self.state == "completed":
@@ -216,13 +222,14 @@ class _Run:
 def _queued(path: Path, run: PlannedRun) -> Iterator[Entry]:
     experiment, cell, _ = _name(run.run)
     for task in run.tasks or [""]:
-        for seed in run.seeds:
+        for seed, number in itertools.product(run.seeds, range(run.policies)):
             yield Entry(
                 phase=run.phase,
                 experiment=experiment,
                 cell=cell,
                 task=task,
                 seed=seed,
+                policy=number,
                 state="queued",
                 iteration=0,
                 total=run.iterations,
@@ -232,7 +239,7 @@ def _queued(path: Path, run: PlannedRun) -> Iterator[Entry]:
 
 def _order(entry: Entry) -> tuple[Any, ...]:
     number = int(entry.phase) if entry.phase.isdecimal() else -1
-    seed = -1 if entry.seed is None else entry.seed
+    seed = -1 if entry.seed is None else entry.seed, entry.policy
     return (number, entry.phase, entry.experiment, entry.cell, entry.folder, entry.task, seed)
 
 

@@ -91,14 +91,9 @@ class TaskResult:
                 raise ValueError(f"{name}_return_mean {mean} is not the mean of {name}_returns")
 
     @property
-    def seed_means(self) -> list[float]:
-        """The mean return of every seed."""
-        return [seed.return_mean for seed in self.seeds.values()]
-
-    @property
     def return_mean(self) -> float:
-        """Mean of the seeds' means."""
-        return statistics.fmean(self.seed_means)
+        """Mean of the policies' means."""
+        return statistics.fmean(seed.return_mean for seed in self.seeds.values())
 
 
 @attrs.frozen
@@ -116,10 +111,11 @@ class Part:
 @attrs.frozen
 class WorldModelPart(Part):
     """The world model: its ``checkpoint``, and ``size_parity``, its size divided by that of an MLP
-    model of the same widths, minus 1."""
+    model of the same widths, minus 1. ``checkpoints``: by replicate, if each has its own."""
 
     checkpoint: str | None = None
     size_parity: float | None = None
+    checkpoints: dict[str, str] | None = attrs.field(default=None, metadata=IF_KNOWN)
 
 
 @attrs.frozen
@@ -127,9 +123,10 @@ class Summary:
     """A run's results. A pretraining run has no policy, no protocol and no tasks.
 
     ``conventions``: the bundle's name, or every option. ``wm_validation``: the world model's
-    held-out measures. ``flops`` and ``seconds``: of all training updates, by part if there are two;
-    ``seconds`` include the evaluations during training. ``health``: the gates that did not pass.
-    ``planning``: the settings of planning at test time, if any.
+    held-out measures, means over the replicates. ``flops`` and ``seconds``: of all training
+    updates, by part if there are two; ``seconds`` include the evaluations during training.
+    ``health``: the gates that did not pass. ``planning``: the settings of planning at test time, if
+    any.
     """
 
     experiment: str

@@ -1,7 +1,8 @@
-"""The world model that policies begin with: its module and its origin."""
+"""The world models that policies begin with: their modules and their origins."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,38 +24,77 @@ from fmbpo.training.networks import build_world_model
 
 @attrs.frozen
 class InitialModel:
-    """The world model that policies begin with; everything except the module may be unknown."""
+    """The origin of the world model that a replicate's policies begin with; all may be unknown.
 
-    module: WorldModel
+    ``checkpoint``: None for a fresh model. ``adopt``: whether it may be of another kind that fits.
+    ``version``: that of the plugin that trained it, if one did.
+    """
+
     checkpoint: Path | None = None
+    adopt: bool = False
     version: str | None = None
-    """The version of the plugin that trained it, if one did."""
     validation: Mapping[str, float] = attrs.field(factory=dict)
     flops: Any = 0.0
     seconds: Any = 0.0
     health: Sequence[Finding] = ()
 
+    def build(self, context: Context) -> WorldModel:
+        """The module: frozen, with the checkpoint's weights, or fresh without a checkpoint."""
+        if self.checkpoint is None:
+            return build_world_model(context.experiment.world_model, 0, context.device)
+        return load_world_model(context.experiment, context.device, self.checkpoint, self.adopt)
 
-def initial_model(
+
+def initial_models(
+    context: Context, checkpoints: Mapping[int, Path | None], pretrained: Mapping[int, Summary]
+) -> dict[int, InitialModel]:
+    """The world models by replicate; replicates with the same checkpoint share one.
+
+    ``pretrained``: the summaries of the runs that made the checkpoints. An imported checkpoint has
+    none: its module is measured here. Raises ``UserError`` as ``load_world_model``.
+    """
+    made: dict[Path | None, InitialModel] = {}
+    for seed, checkpoint in checkpoints.items():
+        if checkpoint not in made:
+            made[checkpoint] = _initial_model(context, checkpoint, pretrained.get(seed))
+    return {seed: made[checkpoint] for seed, checkpoint in checkpoints.items()}
+
+
+def _initial_model(
     context: Context, checkpoint: Path | None, pretrained: Summary | None
 ) -> InitialModel:
-    """A frozen module from a checkpoint, or a fresh one without a checkpoint.
-
-    ``pretrained``: the summary of the run that made the checkpoint. Without it (an imported
-    checkpoint) the module is measured here, and may be of another kind if it fits.
-    """
     e, data = context.experiment, context.data
     if checkpoint is None:
-        return InitialModel(build_world_model(e.world_model, e.pretrain.seed, context.device))
-    model = load_world_model(e, context.device, checkpoint, adopt=pretrained is None)
+        return InitialModel()
     version = trained_by(checkpoint, e.world_model.plugin)
-    if pretrained is None:
-        validator = Validator(data.train, data.held_out)
-        measures = validator(model, e.world_model.component.rollout)
-        health = world_model_health(measures)
-        return InitialModel(model, checkpoint, version, measures, health=health)
-    p = pretrained
-    return InitialModel(model, checkpoint, version, p.wm_validation, p.flops, p.seconds, p.health)
+    if (p := pretrained) is not None:
+        return InitialModel(
+            checkpoint, False, version, p.wm_validation, p.flops, p.seconds, p.health
+        )
+    model = load_world_model(e, context.device, checkpoint, adopt=True)
+    measures = Validator(data.train, data.held_out)(model, e.world_model.component.rollout)
+    health = world_model_health(measures)
+    return InitialModel(checkpoint, True, version, measures, health=health)
+
+
+def distinct(models: Mapping[int, InitialModel]) -> list[InitialModel]:
+    """The models, each once."""
+    return list({id(model): model for model in models.values()}.values())
+
+
+def mean_validation(models: Mapping[int, InitialModel]) -> dict[str, float]:
+    """The mean of each held-out measure over the models."""
+    found = [model.validation for model in distinct(models)]
+    shared = [name for name in found[0] if all(name in each for each in found)]
+    return {name: statistics.fmean(each[name] for each in found) for name in shared}
+
+
+def health_of(models: Mapping[int, InitialModel]) -> list[Finding]:
+    """The gates that the models fail, each with its replicate if there are several models."""
+    if len(each := distinct(models)) == 1:
+        return list(each[0].health)
+    places = [(f"replicate {seed}", finding) for seed, m in models.items() for finding in m.health]
+    return [attrs.evolve(finding, where=place) for place, finding in places]
 
 
 def trained_by(checkpoint: Path, plugin: str) -> str | None:

@@ -39,7 +39,7 @@ class CellNetworks:
         build = self._table.component.build
         made: Policy = seeding.built(
             lambda: build(self._table.config, self._dims),
-            self._device, cell.seed, cell.task, purpose,
+            self._device, cell.seed, *cell.purpose, purpose,
         )  # fmt: skip
         return made
 
@@ -47,7 +47,11 @@ class CellNetworks:
         """One member of an ensemble."""
         units = self._critic.units
         return seeding.built(
-            lambda: Critic(self._dims.latent, units), self._device, cell.seed, cell.task, purpose
+            lambda: Critic(self._dims.latent, units),
+            self._device,
+            cell.seed,
+            *cell.purpose,
+            purpose,
         )
 
     def critics(self, cell: Cell) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ def check_learning(experiment: Experiment, data: Dataset) -> None:
             where=str(residence.store.path),
             remedy="make the data set without compression, or use a machine whose memory holds it",
         )
-    wanted = set(tables.grid.tasks or data.tasks)
+    wanted = set(experiment.grid.tasks or data.tasks)
     for task in [task for task in data.tasks if task in wanted]:
         if not (data.held_out.task_E == task_info(task).index).any():
             raise UserError(
@@ -77,7 +77,7 @@ class OwnModels:
         self.component = table.component
         fresh = isinstance(protocol, Scratch)
         modules = [
-            build_world_model(table, c.seed, self.device, c.task) if fresh else begun_from
+            build_world_model(table, c.seed, self.device, *c.purpose) if fresh else begun_from
             for c in cells
         ]
         stale = tables.conventions.task_embedding == "stale"
@@ -92,11 +92,13 @@ class OwnModels:
 
         def sampler(cell: Cell) -> Sampler:
             rows = data.train.of_task(task_info(cell.task).index)
-            seed = seeding.derive(cell.seed, cell.task, "slices")
+            seed = seeding.derive(cell.seed, *cell.purpose, "slices")
             return ahead(SliceSampler(rows, horizon, batch, seed))
 
         self.samplers = [sampler(cell) for cell in cells]
-        self.generators = [seeding.generator(c.seed, c.task, "world model noise") for c in cells]
+        self.generators = [
+            seeding.generator(c.seed, *c.purpose, "world model noise") for c in cells
+        ]
         whole = context.data.train, context.data.held_out
         validators = {
             task: Validator(*(rows.of_task(task_info(task).index) for rows in whole))

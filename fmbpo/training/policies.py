@@ -57,7 +57,7 @@ class PolicyTraining:
         self.mask_TA = data.train.mask_KA[self.index_T]
         of_task = start_samplers(data.train, sorted(set(index)))
         self.starts = [of_task[i] for i in index]
-        self.generators = [seeding.generator(c.seed, c.task, "imagination") for c in cells]
+        self.generators = [seeding.generator(c.seed, *c.purpose, "imagination") for c in cells]
 
         networks = CellNetworks(tables.policy, tables.critic, world_model, device)
         states = [
@@ -123,7 +123,9 @@ class PolicyTraining:
         values = torch.stack(list(metrics.values())).tolist()
         means = [sum(row) / len(row) for row in values]
         cells = zip(zip(*values, strict=True), self.cells, strict=True)
-        named = [Row(dict(zip(metrics, own, strict=True)), c.task, c.seed) for own, c in cells]
+        named = [
+            Row(dict(zip(metrics, own, strict=True)), c.task, c.seed, c.number) for own, c in cells
+        ]
         return [Row(dict(zip(metrics, means, strict=True))), *named]
 
     def evaluate(self, iteration: int) -> list[Row]:
@@ -133,7 +135,7 @@ class PolicyTraining:
         measured = self.models.evaluate() if self.models else [{}] * len(self.cells)
         for cell, mean, measures in zip(self.cells, means, measured, strict=True):
             values = {RETURN: float(mean), **{held_out(k): v for k, v in measures.items()}}
-            rows.append(Row(values, cell.task, cell.seed))
+            rows.append(Row(values, cell.task, cell.seed, cell.number))
         return rows
 
     def health(self) -> list[Finding]:

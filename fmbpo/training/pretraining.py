@@ -29,15 +29,16 @@ class Pretraining:
 
     name = "pretrain"
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, replicate: int) -> None:
+        """``replicate``: the seed of initialisation, sampling and noise."""
         table, config = context.experiment.world_model, context.experiment.pretrain
         data, self.device = context.data, context.device
         check_horizon(data.train, config.horizon)
         self.config, self.component = config, table.component
-        self.module = build_world_model(table, config.seed, self.device)
-        seed = seeding.derive(config.seed, "slices")
+        self.module = build_world_model(table, replicate, self.device)
+        seed = seeding.derive(replicate, "slices")
         self.sampler = slice_sampler(data.train, config.horizon, config.batch, seed, data.weight_K)
-        self.noise = seeding.generator(config.seed, "world model noise")
+        self.noise = seeding.generator(replicate, "world model noise")
         self.validator = Validator(data.train, data.held_out)
         self.eager_update = WorldModelUpdate(self.module, self.component.loss, config.optimiser)
         self.update = context.compiled(self.eager_update.__call__)

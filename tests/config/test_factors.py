@@ -60,7 +60,7 @@ def test_world_models_of_other_sizes_are_named(file, tmp_path, capsys):
         ),
         ("[policy_learning]\nlam = 0.9", "UNDECLARED  policy_learning.lam: 0.95 | 0.9"),
         ("[conventions]\nbundle = 'pwm'", "UNDECLARED  conventions.critic_targets"),
-        ("[grid]\nseeds = [1]", "UNDECLARED  grid.seeds: [42, 123, 456] | [1]"),
+        ("[grid]\nseeds = [1]", "UNDECLARED  grid.seeds: [42, 123, 456, 789, 1011] | [1]"),
     ],
 )
 def test_an_undeclared_difference(line, said, file, tmp_path, capsys):

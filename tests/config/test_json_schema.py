@@ -140,7 +140,7 @@ MISTAKES = {
     "unknown key of a table": ("iterations = 10", "iteration = 10", "pretrain.iteration"),
     "unknown key of a plugin": ("substeps = 2", "sub_steps = 2", "world_model.sub_steps"),
     "another plugin's key": ("init_log_std = -1.0", "substeps = 2", "policy.substeps"),
-    "a pretraining with a grid": ('kind = "policy"', 'kind = "pretrain"', "grid"),
+    "a pretraining with a policy": ('kind = "policy"', 'kind = "pretrain"', "policy"),
     # wrong types
     "string for integer": ("iterations = 10", 'iterations = "10"', "pretrain.iterations"),
     "float for integer": ("iterations = 10", "iterations = 10.5", "pretrain.iterations"),
@@ -191,7 +191,7 @@ RULES = {
     "zero": ("iterations = 10", "iterations = 0", "pretrain.iterations"),
     "above one": ("lam = 0.9", "lam = 1.5", "policy_learning.lam"),
     "open bound": ("lam = 0.9", "discount = 0", "policy_learning.discount"),
-    "negative": ("iterations = 10", "seed = -1", "pretrain.seed"),
+    "negative": ("seeds = [1, 2]", "seeds = [1, -2]", "grid.seeds"),
     "one decay rate": ("betas = [0.9, 0.99]", "betas = [0.9]", "pretrain.betas"),
     "decay rate of one": ("betas = [0.9, 0.99]", "betas = [0.9, 1]", "pretrain.betas"),
     "empty array": ("[critic]\nunits = [8]", "[critic]\nunits = []", "critic.units"),

@@ -55,7 +55,7 @@ def test_a_pretrained_protocol_needs_a_world_model(policy):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("pretrain.seed=3.7", ["pretrain.seed", "3.7 (a float)", "instead of an integer"]),
+        ("pretrain.batch=3.7", ["pretrain.batch", "3.7 (a float)", "instead of an integer"]),
         ('pretrain.iterations="10"', ["pretrain.iterations", "'10' (a string)"]),
         ("pretrain.iterations=true", ["pretrain.iterations", "true (a boolean)"]),
         ('system.compile="false"', ["system.compile", "instead of true or false"]),
@@ -64,7 +64,7 @@ def test_a_pretrained_protocol_needs_a_world_model(policy):
         ("pretrain.learning_rate=nan", ["pretrain.learning_rate", "finite"]),
         ("pretrain.learning_rate=0", ["pretrain.learning_rate", "must be positive"]),
         ("pretrain.batch=-1", ["pretrain.batch", "must be positive"]),
-        ("pretrain.seed=-1", ["pretrain.seed", "must not be negative"]),
+        ("grid.seeds=[-1]", ["grid.seeds", "must not be negative"]),
         ("pretrain.betas=[0.9]", ["pretrain.betas", "two numbers in [0, 1)"]),
         ("pretrain.betas=[0.9, 1]", ["pretrain.betas", "two numbers in [0, 1)"]),
         ("policy_learning.lam=1.5", ["policy_learning.lam", "[0, 1]"]),
@@ -117,20 +117,20 @@ def test_a_mistake_that_an_override_brings_to_light_names_the_file(policy):
 
 
 def test_a_mistake_in_a_base_names_the_base(write):
-    write("base/b.toml", 'kind = "pretrain"\n[pretrain]\nseed = "x"\n')
+    write("base/b.toml", 'kind = "pretrain"\n[pretrain]\nbatch = "x"\n')
     path = write(
         "a.toml",
         'extends = ["base/b.toml"]\n[world_model]\nplugin = "toy-wm"\nlatnt_dim = 3\n'
-        "[scale.laptop.pretrain]\nbatch = 0\n",
+        "[scale.laptop.pretrain]\nhorizon = 0\n",
     )
     text = refusal(path)
-    assert "base/b.toml: pretrain.seed: 'x' (a string)" in text
+    assert "base/b.toml: pretrain.batch: 'x' (a string)" in text
     assert "a.toml: world_model.latnt_dim: unknown key\n  -> did you mean 'latent_dim'?" in text
-    assert "scale laptop (a.toml): pretrain.batch: 0 (an integer): must be positive" in text
+    assert "scale laptop (a.toml): pretrain.horizon: 0 (an integer): must be positive" in text
 
 
 def test_all_mistakes_are_reported_at_once(policy):
-    overrides = ["pretrain.seed=1.5", "policy.gaet=1", "grid.tasks=['x']", "critic.count=0"]
+    overrides = ["pretrain.batch=1.5", "policy.gaet=1", "grid.tasks=['x']", "critic.count=0"]
     with pytest.raises(UserErrors) as caught:
         load_experiment(policy, overrides=[*overrides, "world_model.plugin=none", "bogus.x=1"])
     assert len(caught.value.errors) == 6
@@ -138,16 +138,16 @@ def test_all_mistakes_are_reported_at_once(policy):
 
 
 @pytest.mark.parametrize(
-    "table", ["protocol", "conventions", "policy", "policy_learning", "critic", "grid"]
+    "table", ["protocol", "conventions", "policy", "policy_learning", "critic"]
 )
 def test_a_pretraining_has_no_policy_tables(pretrain, table):
     override = {"protocol": "{kind='frozen', world_model='x'}", "policy": "{plugin='toy-policy'}"}
-    text = refusal(pretrain, f"{table}={override.get(table, '{}')}", "pretrain.seed=1.5")
+    text = refusal(pretrain, f"{table}={override.get(table, '{}')}", "pretrain.batch=1.5")
     assert f"an experiment of kind 'pretrain' takes no table [{table}]" in text
-    assert "pretrain.seed" in text
+    assert "pretrain.batch" in text
 
 
-@pytest.mark.parametrize("table", ["protocol", "policy", "grid"])
+@pytest.mark.parametrize("table", ["protocol", "policy"])
 def test_a_policy_experiment_needs_its_tables(write, policy, table):
     text = policy.read_text().replace(f"[{table}]", "[gone]")
     message = refusal(write("x.toml", text))
@@ -156,7 +156,7 @@ def test_a_policy_experiment_needs_its_tables(write, policy, table):
 
 
 def test_a_base_is_no_experiment(write):
-    text = refusal(write("b.toml", "[scale.laptop.pretrain]\nseed = 3\n"))
+    text = refusal(write("b.toml", "[scale.laptop.pretrain]\nbatch = 3\n"))
     assert "b.toml: kind: missing\n  -> wanted: 'pretrain' or 'policy'" in text
     assert "b.toml: world_model: missing" in text
 
@@ -227,8 +227,8 @@ def test_resolved_is_json_and_has_an_inverse(policy, pretrain):
         assert from_resolved(values) == experiment
         assert values["world_model"]["units"] == [3, 4]
         assert "origin" not in values
-    with pytest.raises(UserErrors, match=r"pretrain\.seed"):
-        from_resolved({**values, "pretrain": {**values["pretrain"], "seed": "x"}})
+    with pytest.raises(UserErrors, match=r"pretrain\.batch"):
+        from_resolved({**values, "pretrain": {**values["pretrain"], "batch": "x"}})
 
 
 def test_every_value_has_an_origin(policy):
@@ -242,7 +242,7 @@ def test_every_value_has_an_origin(policy):
 def test_an_experiment_is_frozen(policy):
     experiment = load_experiment(policy)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        experiment.pretrain.seed = 3
+        experiment.pretrain.batch = 3
 
 
 INSTALLED = {(item.kind, item.name) for item in list_plugins()}

@@ -75,6 +75,45 @@ def test_mistakes_are_named(old, new, said, study):
     assert said in str(raised.value)
 
 
+LEVELS = """
+kind = "study"
+factors = ["policy", "policy.std"]
+[cells.high]
+experiment = "toy_policy.toml"
+[cells.low]
+experiment = "toy_policy.toml"
+overrides = ["policy.std=0.1", "policy.level=quiet"]
+[contrasts]
+noise = { policy = ["toy-policy", "quiet"] }
+"""
+
+
+def test_contrasts_of_named_levels(study):
+    found = load_study(study(LEVELS))
+    assert found.contrasts == {"noise": {"policy": ["toy-policy", "quiet"]}}
+    assert [e.policy.level for e in found.cells.values()] == ["toy-policy", "quiet"]
+    assert found.differences == ["policy.std: 0.5 | 0.1", 'policy.level: – | "quiet"']
+
+
+@pytest.mark.parametrize(
+    ("contrast", "said"),
+    [
+        ('{ policy = ["toy-policy", "quite"] }', "noise: no cell has the policy 'quite'"),
+        ('{ world_model = ["quiet", "toy-wm"] }', "no cell has the world model 'quiet'"),
+        ('{ policy = ["quiet", "quiet"] }', "must name one factor, world_model or policy"),
+        ('{ policy = ["quiet"] }', "must name one factor"),
+        ('{ critic = ["a", "b"] }', "must name one factor"),
+        ("{}", "must name one factor"),
+        ('["quiet", "toy-policy"]', "contrasts"),
+    ],
+)
+def test_mistakes_in_contrasts(contrast, said, study):
+    text = LEVELS.replace('{ policy = ["toy-policy", "quiet"] }', contrast)
+    with pytest.raises((UserError, UserErrors)) as raised:
+        load_study(study(text))
+    assert said in str(raised.value)
+
+
 def test_every_study_of_the_repository_loads(repository):
     files = [p for p in (repository / "experiments").glob("*.toml") if is_study(p)]
     assert len(files) >= 2

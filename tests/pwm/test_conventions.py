@@ -99,7 +99,7 @@ def test_a_world_model_without_the_other_loss_is_refused(experiment):
 
     plain = attrs.evolve(
         experiment,
-        world_model=PluginTable(plugin="other", config=Other(), component=None),
+        world_model=PluginTable(plugin="other", level="other", config=Other(), component=None),
         conventions=ConventionsConfig(bundle="pwm"),
     )
     with pytest.raises(UserError, match="'other' has no setting consistency_coef"):

@@ -412,7 +412,7 @@ def test_decides_in_the_simulator():
         ({"iterations": 0}, "must be positive"),
         ({"samples": 0}, "must be positive"),
         ({"policy_samples": 0}, "must be positive"),
-        ({"temperature": 0.0}, "must be positive"),
+        ({"temperature": 0.0}, r"must be in \(0, 1000000\]"),
         ({"elites": 537}, "elites must be at most samples"),
         ({"min_std": 2.1}, "min_std must be at most max_std"),
     ],

@@ -160,7 +160,7 @@ def test_the_best_world_model_is_that_of_the_held_out_episodes(kind, small_store
     file = repository / f"experiments/phase8_pretrain_{kind}wm.toml"
     e = load_experiment(file, scale="laptop", data=str(small_store), overrides=tiny)
     data = load_dataset(e.data, torch.device("cpu"))
-    stage = Pretraining(Context(e, data, torch.device("cpu")))
+    stage = Pretraining(Context(e, data, torch.device("cpu")), 42)
     measure, scores = stage.validator, iter([9.0, 3.0, 1.0, 2.0])
     stage.validator = lambda *a: {**measure(*a), "score": next(scores)}
     stage.evaluate(0)

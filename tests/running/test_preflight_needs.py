@@ -20,7 +20,7 @@ from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import threads
 from fmbpo.running.preflight import duration, needs, remaining
 from fmbpo.running.preflight.on_shapes import META, Tally, policies_cost, pretraining_cost
-from fmbpo.running.preflight.remaining import policies_part, pretraining_part
+from fmbpo.running.preflight.remaining import policies_part, pretraining_parts
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
 from fmbpo.training.dataset import load_dataset
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("real_costs")
 
 CPU = torch.device("cpu")
 TASKS = ["cartpole-balance", "reacher-easy"]
-CELLS = [Cell(task, seed) for task in TASKS for seed in (1, 2)]
+CELLS = [Cell(task, 1, number) for task in TASKS for number in (0, 1)]
 """The grid of the small store and ``tiny_policy``."""
 PRETRAIN, FROZEN, SCRATCH = "phase8_pretrain_flowwm", "phase8_mlpwm_flowpolicy", "base/demo_scratch"
 SIZES = {
@@ -61,7 +61,7 @@ def stage_of(e):
     """The real stage of an experiment, all cells of its grid."""
     context = Context(e, load_dataset(e.data, CPU), CPU)
     if e.policy is None:
-        return Pretraining(context)
+        return Pretraining(context, 42)
     module = build_world_model(e.world_model, 0, CPU)
     e.world_model.component.freeze(module)
     return PolicyTraining("x", CELLS, context, module, None)
@@ -266,7 +266,7 @@ def test_a_checkpoint_is_as_large_as_said(load, tmp_path):
         part = (
             policies_part(e, tmp_path / "none", CELLS)
             if e.policy
-            else pretraining_part(e, tmp_path / "none", TASKS)
+            else pretraining_parts(e, [tmp_path / "none"], TASKS)[0]
         )
         path = tmp_path / name.replace("/", "-")
         manifest = {"kind": "x", "step": 0}
@@ -335,7 +335,7 @@ def test_the_need_of_a_gpu(load):
     data = load_dataset(e.data, device)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    stage = Pretraining(Context(e, data, device))
+    stage = Pretraining(Context(e, data, device), 42)
     for i in (1, 2):
         stage.step(i)
     measured = torch.cuda.max_memory_allocated() - before

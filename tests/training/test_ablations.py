@@ -56,6 +56,7 @@ MODEL_SWITCHES = [
     ({}, {"trained_from": "mixed"}, False, True),
     ({}, {"detach_velocity": True}, False, True),
     ({}, {"endpoint_coef": 0.0}, False, True),
+    ({}, {"matching_coef": 0.0}, False, True),
     ({}, {"solver": "euler"}, True, True),
     ({}, {"solver": "midpoint"}, True, True),
     ({}, {"solver": "rk4"}, True, True),

@@ -70,8 +70,7 @@ def disturbed():
 
 def pretraining(experiment, data, seed):
     disturbed()
-    seeded = attrs.evolve(experiment, pretrain=attrs.evolve(experiment.pretrain, seed=seed))
-    return Pretraining(Context(seeded, data, CPU))
+    return Pretraining(Context(experiment, data, CPU), seed)
 
 
 def policies(experiment, data, cells, scratch=False, evaluation_seed=7):

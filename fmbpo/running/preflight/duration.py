@@ -64,7 +64,7 @@ def matmul_rate(device: torch.device) -> float:
 
 def pretraining_pace(context: Context) -> Pace:
     """Time real updates at the experiment's shape, and one validation, of a discarded model."""
-    stage = Pretraining(_eager(context))
+    stage = Pretraining(_eager(context), 0)
     update = _median(lambda: stage.step(1), context.device)
     return Pace(update, _seconds(lambda: stage.evaluate(0), context.device), measured=True)
 
@@ -72,7 +72,7 @@ def pretraining_pace(context: Context) -> Pace:
 def policies_pace(context: Context, cells: Sequence[Cell], evaluator: Evaluator) -> Pace:
     """The same for policies in an untrained world model, with some steps in the simulator."""
     e, device = context.experiment, context.device
-    module = build_world_model(e.world_model, e.pretrain.seed, device)
+    module = build_world_model(e.world_model, 0, device)
     e.world_model.component.freeze(module)
     stage = PolicyTraining("preflight", cells, _eager(context), module, evaluator)
     update = _median(lambda: stage.step(1), device)

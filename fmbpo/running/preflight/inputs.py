@@ -16,12 +16,12 @@ from fmbpo.data.embedded import store_path
 from fmbpo.data.store import Store, open_store
 from fmbpo.errors import UserError
 from fmbpo.running.blame import Role, reporting
-from fmbpo.running.earlier import check_plugins, finished
-from fmbpo.running.names import needed_runs, needs_pretraining, run_names
+from fmbpo.running.earlier import check_plugins, finished, first_models
+from fmbpo.running.names import RunNames, run_names
 from fmbpo.running.preflight.table import Rows
 from fmbpo.runs.folder import BEST, RunFolder, check_place, checkpoint_of, worker
 from fmbpo.tasks.mt30 import MT30
-from fmbpo.training.cells import Cell, grid_tasks
+from fmbpo.training.cells import Cell, grid_cells, grid_tasks
 from fmbpo.training.context import Context
 from fmbpo.training.dataset import Dataset, check_horizon, load_dataset
 from fmbpo.training.initial_model import load_world_model
@@ -43,8 +43,8 @@ class Candidate:
     """Whether complete parts of other plugin versions are used."""
     device: torch.device | None = None
     store: Store | None = None
-    names: tuple[str, str] | None = None
-    """Names of the run folders: the pretraining's and the policies'."""
+    names: RunNames | None = None
+    """Names of the run folders."""
     data: Dataset | None = None
     tasks: list[str] = attrs.field(factory=list)
     """The grid's tasks."""
@@ -58,9 +58,8 @@ class Candidate:
 
     @property
     def cells(self) -> list[Cell]:
-        """The grid's cells; none without a grid."""
-        grid = self.experiment.grid
-        return [Cell(task, seed) for task in self.tasks for seed in grid.seeds] if grid else []
+        """The grid's cells; none without policies."""
+        return grid_cells(self.experiment, self.tasks) if self.experiment.policy else []
 
     @property
     def data_tasks(self) -> list[str]:
@@ -116,14 +115,14 @@ def find_data(rows: Rows, one: Candidate, known: list[Loaded]) -> None:
 def find_tasks(rows: Rows, one: Candidate) -> None:
     """Set the grid's tasks, or all of the data's; without data only those that the grid names."""
     e, data = one.experiment, one.data
-    one.tasks = e.grid.tasks if e.grid else []
+    one.tasks = e.grid.tasks
     if data is None:
         return
     checks: list[Callable[[], object]] = [
         lambda: check_horizon(data.train, e.pretrain.horizon),
         lambda: check_learning(e, data),
     ]
-    if e.grid is not None:
+    if e.policy is not None:
         checks.append(lambda: grid_tasks(e, data))
     passed = [rows.passes(one.cell, "tasks", check) for check in checks]
     one.tasks = one.tasks or data.tasks
@@ -143,12 +142,11 @@ def find_earlier(rows: Rows, one: Candidate, root: Path) -> bool:
     accept = one.accept_versions
     rows.passes(cell, "plugins", lambda: check_plugins(e, names, root, accept, warn))
     if rows.attempt(cell, "runs", lambda: finished(e, names, root)):
-        rows.ok(cell, "runs", f"{names[1] or names[0]} is complete")
+        rows.ok(cell, "runs", f"{names.result} is complete")
         return True
-    needed = needed_runs(e, names)
-    rows.ok(cell, "runs", "\n".join(needed))
-    for name in needed:
-        if name == names[1] or not RunFolder(root / name).is_complete:
+    rows.ok(cell, "runs", "\n".join(names))
+    for name in names:
+        if name == names.policies or not RunFolder(root / name).is_complete:
             rows.passes(cell, "runs", partial(check_place, root / name))
         if at_work := worker(root / name):
             what = f"{name} is in use by {at_work}"
@@ -166,19 +164,28 @@ def find_world_model(rows: Rows, one: Candidate, root: Path, traceback: Path | N
             load_world_model(e, torch.device("meta"), path, adopt)
         return said
 
-    pretraining = root / one.names[0] if one.names else None
     if checkpoint := getattr(e.protocol, "checkpoint", ""):
         rows.found(cell, "world model", lambda: check(Path(checkpoint), f"from {checkpoint}", True))
-    elif not needs_pretraining(e):
+        return
+    if not e.needs_pretraining:
         rows.ok(cell, "world model", "learns from scratch beside each policy")
-    elif pretraining is not None and RunFolder(pretraining).is_complete:
-        best, said = checkpoint_of(pretraining, BEST), f"{pretraining.name} is complete"
-        rows.found(cell, "world model", lambda: check(best, said, False))
-    elif e.policy is not None:
-        said = f"is trained first: {e.pretrain.iterations:,} updates"
-        if one.names and (root / one.names[1] / "config.json").exists():
-            gone, begun = one.names
-            said += f"; {begun} was begun in an earlier one and continues only in an equal one"
-            rows.warn(cell, "world model", said, f"put {gone} back, or move {begun} away")
-        else:
-            rows.ok(cell, "world model", said)
+        return
+    names = one.names
+    models = first_models(e, names, root) if names else {}
+    runs = {seed: path.parent.parent for seed, path in models.items() if path}
+    complete = {seed: run for seed, run in runs.items() if RunFolder(run).is_complete}
+    for run in complete.values():
+        best, said = checkpoint_of(run, BEST), f"{run.name} is complete"
+        rows.found(cell, "world model", partial(check, best, said, False))
+    missing = [seed for seed in e.grid.seeds if seed not in complete]
+    if e.policy is None or not missing:
+        return
+    first = "is" if len(e.grid.seeds) == 1 else f"{len(missing)} of {len(e.grid.seeds)} are"
+    said = f"{first} trained first: {e.pretrain.iterations:,} updates"
+    if names and (root / names.policies / "config.json").exists():
+        gone = " and ".join(names.pretraining[seed] for seed in missing)
+        said += f"; {names.policies} was begun earlier and continues only in equal world models"
+        remedy = f"put {gone} back, or move {names.policies} away"
+        rows.warn(cell, "world model", said, remedy)
+    else:
+        rows.ok(cell, "world model", said)

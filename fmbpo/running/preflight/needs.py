@@ -27,7 +27,7 @@ from fmbpo.base.text import bytes_text, clock, said, speed
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.running.blame import Role, reporting
-from fmbpo.running.names import needs_pretraining
+from fmbpo.running.names import RunNames
 from fmbpo.running.preflight import duration
 from fmbpo.running.preflight.duration import Pace
 from fmbpo.running.preflight.inputs import Candidate
@@ -38,7 +38,7 @@ from fmbpo.running.preflight.remaining import (
     least_of_policies,
     least_of_pretraining,
     policies_part,
-    pretraining_part,
+    pretraining_parts,
 )
 from fmbpo.running.preflight.table import Rows
 from fmbpo.running.preflight.trial import try_plugins
@@ -72,18 +72,22 @@ class Needs:
         """The parts of one experiment that are still to train, with their memory checked; None if
         a plugin's needs cannot be counted."""
         cell, e = one.cell, one.experiment
-        names = one.names or (f"{cell}/pretraining", f"{cell}/policies")  # not known: unique ones
-        pretraining, policies = (self.root / name for name in names)
+        # If they are not known: unique ones.
+        seeds = e.grid.seeds if e.needs_pretraining else ()
+        unknown = RunNames({seed: f"{cell}/{seed}" for seed in seeds}, f"{cell}/policies")
+        names = one.names or unknown
+        policies = self.root / names.policies
         try:
-            parts = []
-            if needs_pretraining(e) and not RunFolder(pretraining).is_complete:
-                if pretraining not in self.parts:
-                    self._possible(one, least_of_pretraining(e))
-                    self.parts[pretraining] = pretraining_part(e, pretraining, one.data_tasks)
-                parts.append(self.parts[pretraining])
-            if e.grid and one.tasks:
+            models = [self.root / name for name in names.pretraining.values()]
+            models = [folder for folder in models if not RunFolder(folder).is_complete]
+            if new := [folder for folder in models if folder not in self.parts]:
+                self._possible(one, least_of_pretraining(e))
+                found = pretraining_parts(e, new, one.data_tasks)
+                self.parts |= {part.folder: part for part in found}
+            parts = [self.parts[folder] for folder in models]
+            if e.policy and one.tasks:
                 if policies not in self.parts:
-                    self._possible(one, least_of_policies(e, len(one.cells)))
+                    self._possible(one, least_of_policies(e, one.cells))
                     self.parts[policies] = policies_part(e, policies, one.cells)
                 parts.append(self.parts[policies])
         except UserError as error:
@@ -157,14 +161,19 @@ class Needs:
             with reporting(self.traceback, *roles), EpisodeRunner(1) as runner:
                 for subject, done in try_plugins(one.context, one.tasks, runner, self.traceback):
                     self.rows.ok(cell, subject, done)
+                paces: dict[str, Pace] = {}  # replicates share one
                 for part in parts or ():
                     if part.folder not in self.seconds:
-                        self._time(one, part, rough[part.folder], runner)
+                        pace = paces.get(part.name) or self._pace(
+                            one, part, rough[part.folder], runner
+                        )
+                        paces[part.name] = pace
+                        self._expect(one, part, pace)
 
         self.rows.attempt(cell, "plugins", trials)
 
-    def _time(self, one: Candidate, part: Part, pace: Pace, runner: EpisodeRunner) -> None:
-        """Add a part's expected duration: measured, or from ``pace`` if an update is too long."""
+    def _pace(self, one: Candidate, part: Part, pace: Pace, runner: EpisodeRunner) -> Pace:
+        """A part's measured pace, or ``pace`` if an update is too long to be measured."""
         e, context = one.experiment, one.context
         on_gpu = context.device.type == "cuda"
         if on_gpu:
@@ -179,6 +188,11 @@ class Needs:
             peak = bytes_text(torch.cuda.max_memory_allocated(context.device))
             what = f"{part.name}: real updates took {peak} of {context.device}"
             self.rows.ok(one.cell, "memory", what)
+        return pace
+
+    def _expect(self, one: Candidate, part: Part, pace: Pace) -> None:
+        """Add a part's expected duration."""
+        e = one.experiment
         seconds = self.seconds[part.folder] = part.seconds(pace, e.evaluation.processes)
         rough = "a rough estimate from operation counts, for updates only"
         how = "measured" if pace.measured else rough

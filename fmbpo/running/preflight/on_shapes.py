@@ -195,7 +195,7 @@ class Cost:
 def pretraining_cost(experiment: Experiment, tasks: Sequence[str]) -> Cost:
     """The cost of pretraining a world model on data of these tasks."""
     with Tally() as tally:
-        stage = Pretraining(_context(experiment, tasks))
+        stage = Pretraining(_context(experiment, tasks), 0)
         # The parameters with the best score so far soon differ from the last ones.
         beside = size(stage.best)
         return _cost(tally, stage, stage.validator, stage.module, stage.component, beside)

@@ -83,30 +83,39 @@ def least_of_pretraining(experiment: Experiment) -> int:
     return config.batch * (config.horizon + 1) * ROW_WIDTH * torch.float32.itemsize
 
 
-def least_of_policies(experiment: Experiment, cells: int) -> int:
+def least_of_policies(experiment: Experiment, cells: Sequence[Cell]) -> int:
     """Bytes of the rewards that one update imagines, less than it needs."""
     config = experiment.of_policies.policy_learning
-    stacked = min(config.stack or cells, cells)
+    stacked = max(map(len, stages(experiment, cells).values()))
     return stacked * config.batch * config.horizon * two_hot.BINS * torch.float32.itemsize
 
 
-def pretraining_part(experiment: Experiment, folder: Path, tasks: Sequence[str]) -> Part:
-    """The pretraining on data of these tasks. Raises ``UserError`` for a damaged checkpoint."""
+def pretraining_parts(
+    experiment: Experiment, folders: Sequence[Path], tasks: Sequence[str]
+) -> list[Part]:
+    """The pretraining of replicates, one per folder, on data of these tasks.
+
+    Raises ``UserError`` for a damaged checkpoint.
+    """
     config, cost = experiment.pretrain, pretraining_cost(experiment, tasks)
-    done = _step(folder, "pretrain", config.iterations)
-    left = config.iterations - done
     values = _times(config.iterations, config.log_every) * METRICS
     values += (_times(config.iterations, config.validate_every) + 1) * MEASURES
-    validations = _times(left, config.validate_every) + (done == 0)
     checkpoint, beside = cost.weights + cost.training, cost.weights + VALUE * values
-    return Part("pretraining", folder, cost, left, [checkpoint], beside, validations)
+
+    def part(folder: Path) -> Part:
+        done = _step(folder, "pretrain", config.iterations)
+        left = config.iterations - done
+        validations = _times(left, config.validate_every) + (done == 0)
+        return Part("pretraining", folder, cost, left, [checkpoint], beside, validations)
+
+    return [part(folder) for folder in folders]
 
 
 def policies_part(experiment: Experiment, folder: Path, cells: Sequence[Cell]) -> Part:
     """The policies of these cells, in groups if ``policy_learning.stack`` requires them."""
     e = experiment
     config = e.of_policies.policy_learning
-    groups = stages(cells, config.stack)
+    groups = stages(e, cells)
     largest = max(groups.values(), key=len)
     cost = policies_cost(e, largest)
     learns = not isinstance(e.protocol, Frozen)

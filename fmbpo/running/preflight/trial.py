@@ -19,7 +19,7 @@ from fmbpo.nn import two_hot
 from fmbpo.running.blame import Role, reporting
 from fmbpo.tasks.mt30 import ACTION_WIDTH
 from fmbpo.tasks.vector import EpisodeRunner
-from fmbpo.training.cells import Cell
+from fmbpo.training.cells import grid_cells, stages
 from fmbpo.training.context import Context
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
@@ -40,7 +40,7 @@ def try_plugins(
     context = attrs.evolve(context, experiment=e)
     model = _Checked("world model", e.world_model)
     with reporting(traceback, model, otherwise=model):
-        stage = Pretraining(context)
+        stage = Pretraining(context, e.grid.seeds[0])
         _check_world_model(model, stage)
         _one_update(model, stage)
         try:
@@ -56,7 +56,7 @@ def try_plugins(
         model.component.freeze(stage.module)
         if any(p.requires_grad for p in stage.module.parameters()):
             raise model.error("the hook `freeze` leaves parameters that learn")
-        cells = [Cell(task, seed) for task in tasks for seed in e.of_policies.grid.seeds]
+        cells = next(iter(stages(e, grid_cells(e, tasks)).values()))
         if not isinstance(e.protocol, Frozen):  # each has its own world model: one is enough
             cells = cells[:1]
         evaluator = Evaluator(runner, e.evaluation.seed)

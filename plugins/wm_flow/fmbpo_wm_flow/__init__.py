@@ -58,15 +58,21 @@ class FlowPlugin:
         """Flow matching on the straight path to the real next latent, and the solved endpoint.
 
         ``x_τ = (1 - τ) x_s + τ x*``, error ``weight(τ)² |v(x_τ, τ) - v*|²``: with the endpoint
-        parameterisation ``|ê(z_τ) - z*|²``, in the MLP model's units. A point on the path at τ > 0
-        reveals the path's end, but a rollout starts at τ = 0. ``endpoint_coef`` therefore weights
-        the error of the solution ``|z_{t+1} - z*|²``, which trains the field on the points of
-        rollouts. ``train_solver`` and ``train_substeps`` choose the solver in the loss.
+        parameterisation ``|ê(z_τ) - z*|²``, in the MLP model's units; ``matching_coef`` weights it.
+        A point on the path at τ > 0 reveals the path's end, but a rollout starts at τ = 0.
+        ``endpoint_coef`` therefore weights the error of the solution ``|z_{t+1} - z*|²``, which
+        trains the field on the points of rollouts. ``train_solver`` and ``train_substeps`` choose
+        the solver in the loss.
         """
         config, field = module.config, module.field
         tau, which, start = noise[..., :1], noise[..., 1:2], noise[..., 2:]
 
         def errors(own: Tensor, predicted: Tensor, target: Tensor, task: Task) -> Tensor:
+            endpoint = own.new_zeros(len(own))
+            if config.endpoint_coef:
+                endpoint = config.endpoint_coef * mean_squared(predicted - target)
+            if not config.matching_coef:
+                return endpoint
             z = own
             if config.trained_from != "rollout":
                 recorded = module.encode(batch.obs_HBO[:-1], task.embedding_BE)
@@ -78,9 +84,7 @@ class FlowPlugin:
             output = module.output(x, time, module.tail(z, batch.action_HBA, task))
             velocity = wanted - (source.detach() if config.detach_velocity else source)
             matching = mean_squared(field.residual(output, x, 1.0 - time, velocity))
-            if not config.endpoint_coef:
-                return matching
-            return matching + config.endpoint_coef * mean_squared(predicted - target)
+            return config.matching_coef * matching + endpoint
 
         return sub_trajectory_loss(
             module,

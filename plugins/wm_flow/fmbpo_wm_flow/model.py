@@ -43,6 +43,9 @@ class FlowConfig(WorldModelConfig):
     """Distribution of the times τ at which the field is trained."""
     detach_velocity: bool = False
     """Whether v* = z* - z_s passes no gradient to the source z_s."""
+    matching_coef: float = attrs.field(default=1.0, validator=ge(0.0))
+    """Weight of the flow-matching error; 0 omits it, which leaves a network that is applied several
+    times with tied weights and learns from the solved endpoint alone."""
     endpoint_coef: float = attrs.field(default=1.0, validator=ge(0.0))
     """Weight of the solved endpoint's error, added to the flow-matching error; 0 omits it."""
     train_solver: Literal["same", Solver] = attrs.field(
@@ -64,6 +67,8 @@ class FlowConfig(WorldModelConfig):
                 'endpoint_coef must be 0 if source is "noise": it would pull every sample to '
                 "the mean"
             )
+        if not (self.matching_coef or self.endpoint_coef):
+            raise ValueError("matching_coef and endpoint_coef must not both be 0")
 
 
 class FlowWorldModel(LatentWorldModel):
@@ -85,7 +90,8 @@ class FlowWorldModel(LatentWorldModel):
         columns = first.linear.weight
         nn.init.zeros_(columns[:, columns.shape[1] - behind - 1])  # τ's
         self.noise_dim = behind
-        self.loss_noise_dim = 2 + behind  # for τ, the choice of z_t, and the flow's start
+        # For τ, the choice of z_t, and the flow's start.
+        self.loss_noise_dim = 2 + behind if config.matching_coef else 0
         self.evaluations = evaluations(config.solver, config.substeps, open_end=field.open_end)
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ CONFIGS = [
     | {"train_solver": "rk4", "train_substeps": 1},
     {"parameterisation": "logit", "trained_from": "teacher"},
     {"source": "noise", "endpoint_coef": 0.0},
+    {"matching_coef": 0.0},
 ]
 
 

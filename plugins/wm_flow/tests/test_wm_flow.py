@@ -160,6 +160,24 @@ def test_a_random_source_and_the_solved_endpoint_exclude_each_other():
             plugin().Config(**wrong)
 
 
+def test_the_loss_is_the_weighted_sum_of_its_two_errors():
+    batch, noise = real_batch()
+
+    def consistency(matching, endpoint):
+        module = build(matching_coef=matching, endpoint_coef=endpoint)
+        return plugin().loss(module, batch, noise)[1]["consistency"]
+
+    both = 0.25 * consistency(1.0, 0.0) + 3.0 * consistency(0.0, 1.0)
+    torch.testing.assert_close(consistency(0.25, 3.0), both)
+    with pytest.raises(ValueError, match="must not both be 0"):
+        build(matching_coef=0.0, endpoint_coef=0.0)
+
+
+def test_without_flow_matching_the_time_is_not_drawn():
+    assert build(matching_coef=0.0).loss_noise_dim == 0
+    assert build().loss_noise_dim == 2
+
+
 def test_sources_of_flow_matching():
     """Own predictions, recorded latents, or by the noise's sign one of them."""
     batch, noise = real_batch()
