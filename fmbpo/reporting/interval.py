@@ -1,19 +1,20 @@
 """Student's t intervals and comparisons of returns, for the tables that close runs and studies.
 
-Episodes of one seed share its trained policy, so with two or more seeds the sample is the seeds'
-means. With one seed only its episodes are left; the interval then covers the noise of the
-evaluation, not of training, and the table must say so (``basis``). Reports on several runs use
-the bootstrap of ``fmbpo.compare.statistics``.
+Policies of one replicate share its world model, and episodes share their policy. So the sample is
+that of the replicates' means if there are several, else of the policies' means, else of the
+episodes. An interval over policies says nothing about other world models, one over episodes
+nothing about training; the table must say which it is (``basis``).
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
+from fmbpo.base.metrics import replicate_of
 from fmbpo.runs.summary import TaskResult
 
 LEVEL = 0.95
@@ -32,26 +33,34 @@ class Interval:
 
 
 def sample(task: TaskResult) -> list[float]:
-    """The independent values of a task: the means of two or more seeds, else the episodes."""
-    if len(task.seeds) >= 2:
-        return task.seed_means
-    return list(next(iter(task.seeds.values())).returns)
+    """The independent values of a task: means of replicates, else of policies, else episodes."""
+    return _sample({seed: one.returns for seed, one in task.seeds.items()})
 
 
 def planned_sample(task: TaskResult) -> list[float]:
-    """The same for planning at test time; empty unless every seed was evaluated with planning."""
-    found = [list(seed.planned_returns or ()) for seed in task.seeds.values()]
-    if not all(found):
-        return []
-    return [statistics.fmean(returns) for returns in found] if len(found) >= 2 else found[0]
+    """The same for planning at test time; empty unless every policy was evaluated with planning."""
+    found = {seed: one.planned_returns or () for seed, one in task.seeds.items()}
+    return _sample(found) if all(found.values()) else []
+
+
+def _sample(returns: Mapping[str, Sequence[float]]) -> list[float]:
+    if len(returns) == 1:
+        return list(*returns.values())
+    means: dict[str, list[float]] = {}
+    for seed, episodes in returns.items():
+        means.setdefault(replicate_of(seed), []).append(statistics.fmean(episodes))
+    policies = list(means.values())
+    return policies[0] if len(policies) == 1 else [statistics.fmean(one) for one in policies]
 
 
 def basis(task: TaskResult) -> str:
-    """The sample behind the interval of this task: ``3 seeds`` or ``10 episodes of 1 seed``."""
-    if len(task.seeds) >= 2:
-        return f"{len(task.seeds)} seeds"
-    episodes = len(sample(task))
-    return f"{episodes} episode{'s' if episodes > 1 else ''} of 1 seed"
+    """The sample behind the interval of this task: ``3 seeds``, ``3 policies of 1 seed`` or
+    ``10 episodes of 1 seed``."""
+    size = len(sample(task))
+    if len({replicate_of(seed) for seed in task.seeds}) > 1:
+        return f"{size} seeds"
+    what = "policies" if len(task.seeds) > 1 else "episodes" if size > 1 else "episode"
+    return f"{size} {what} of 1 seed"
 
 
 def interval_note(tasks: Iterable[TaskResult]) -> str:

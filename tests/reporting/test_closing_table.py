@@ -3,7 +3,7 @@ import io
 import pytest
 
 from fmbpo.reporting.closing_table import is_above, mean_over_tasks, print_run
-from fmbpo.reporting.interval import above, basis, sample, t_interval
+from fmbpo.reporting.interval import above, basis, planned_sample, sample, t_interval
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, WorldModelPart
 
@@ -72,6 +72,36 @@ def test_the_seed_is_the_unit():
     one = TaskResult({"42": SeedResult([1.0, 2.0])})
     assert sample(one) == [1, 2]
     assert basis(one) == "2 episodes of 1 seed"
+
+
+def test_the_replicate_is_the_unit():
+    def of(means):
+        return TaskResult({s: SeedResult([m - 1, m + 1], [m, m]) for s, m in means.items()})
+
+    several = of({"42": 10.0, "42.1": 20.0, "7": 40.0, "7.1": 60.0})
+    assert sample(several) == planned_sample(several) == [15, 50]
+    assert basis(several) == "2 seeds"
+    assert mean_over_tasks([several]).half == pytest.approx(12.706205 * 17.5, rel=1e-6)
+    one = of({"42": 10.0, "42.1": 20.0, "42.2": 30.0})
+    assert sample(one) == planned_sample(one) == [10, 20, 30]
+    assert basis(one) == "3 policies of 1 seed"
+    assert mean_over_tasks([one]).half == pytest.approx(4.302653 * 10 / 3**0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "checkpoint", "said"),
+    [
+        (("42", "42.1"), "a/checkpoints/best", True),
+        (("42", "7"), "imported", True),  # all begin with one checkpoint
+        (("42", "7"), None, False),
+        (("42",), "a/checkpoints/best", False),
+    ],
+)
+def test_one_world_model_is_said(seeds, checkpoint, said):
+    tasks = {"walker-run": TaskResult({seed: SeedResult([1.0, 2.0]) for seed in seeds})}
+    model = WorldModelPart("mlp", "1", {"a": 1}, 1, checkpoint)
+    text = " ".join(run_text(summary(tasks, world_model=model)).split())
+    assert ("trained in one world model" in text) == said
 
 
 def test_mean_over_tasks():
