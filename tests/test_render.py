@@ -74,6 +74,14 @@ def summary_of(run):
     return json.loads((run / "summary.json").read_text())
 
 
+def test_a_run_of_an_earlier_version_is_named(copy):
+    config = json.loads((copy / "config.json").read_text())
+    config["pretrain"]["seed"] = 42
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="an earlier version of fmbpo trained these policies"):
+        trained_policies(copy)
+
+
 @pytest.mark.parametrize("name", list(QUADRANTS))
 def test_a_loaded_policy_has_the_returns_of_the_summary(name, runs):
     run = runs[name]

@@ -174,6 +174,9 @@ def _finished(run: Path, accept_versions: bool) -> tuple[Summary, Experiment, Ma
     if summary.policy is None:
         raise wrong("the run trained no policies", "name the folder of a run of policies")
     config = folder.config()
+    if "seed" in config.get("pretrain", {}):
+        what = "an earlier version of fmbpo trained these policies, all in one world model"
+        raise wrong(what, "use them with that version, or run the experiment again")
     experiment = from_resolved({k: v for k, v in config.items() if k not in _ADDED})
     for version, what in () if accept_versions else other_versions(config, experiment):
         raise wrong(what, f"install version {version}, or add --accept-plugin-versions")
