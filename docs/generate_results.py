@@ -55,13 +55,13 @@ def table(results: dict[str, tuple[Path, Summary]]) -> str:
     heads = [f"{s.world_model.plugin} × {s.policy.plugin}" for s in summaries if s.policy]
     seeds = list(next(iter(summaries[0].tasks.values())).seeds)
     one = len({replicate_of(seed) for seed in seeds}) == 1
-    sample = f"{len(seeds)} policies in one world model" if one else f"{len(seeds)} seeds"
+    sample, where = ("policies", " in one world model") if one else ("seeds", "")
     episodes = len(next(iter(next(iter(summaries[0].tasks.values())).seeds.values())).returns)
     lines = [
         f"Scale `{summaries[0].scale}`, protocol `{summaries[0].protocol}`, conventions "
-        f"`{summaries[0].conventions}`. Mean return of {sample} × {episodes} episodes ± 95 % "
-        f"interval over {'policies' if one else 'seeds'} (share of the planner's return); world "
-        "model × policy:",
+        f"`{summaries[0].conventions}`. Mean return of {len(seeds)} {sample} × {episodes} episodes"
+        f"{where} ± 95 % interval over {sample} (share of the planner's return); world model × "
+        "policy:",
         "",
         "| task | " + " | ".join(heads) + " | planner | random |",
         "| --- |" + " --: |" * (len(heads) + 2),
