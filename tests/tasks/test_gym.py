@@ -18,10 +18,14 @@ from fmbpo.errors import UserError
 from fmbpo.tasks.env import EPISODE_STEPS, TaskEnv
 from fmbpo.tasks.mt30 import MT30, task_info
 
+NUMPY_OF_DM_CONTROL = "Setting the shape on a NumPy array"
+"""dm_control does what NumPy 2.5, which needs Python 3.12, deprecates."""
+
 
 def test_gymnasiums_checker_passes(task: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=NUMPY_OF_DM_CONTROL)
         # Velocities and distances have no bounds.
         warnings.filterwarnings("ignore", message=r".*Box observation space m\w+ value is -?inf")
         env = gymnasium.make(f"fmbpo/{task}-v0")
@@ -79,6 +83,7 @@ def test_a_name_with_the_module_suffices_and_the_environment_stays_as_it_was(
         monkeypatch.setenv("MUJOCO_GL", before)
     code = (
         "import os, gymnasium, warnings; warnings.simplefilter('error');"
+        f"warnings.filterwarnings('ignore', message={NUMPY_OF_DM_CONTROL!r});"
         "import fmbpo.data.collecting, fmbpo.tasks.mt30;"
         f"assert os.environ.get('MUJOCO_GL') == {before!r};"
         "env = gymnasium.make('fmbpo.tasks.gym:fmbpo/cup-spin-v0'); env.reset(seed=1);"
