@@ -39,7 +39,7 @@ EFFECTS = {
 }
 """Weights of the cells (a, p), (a, q), (b, p), (b, q)."""
 COVERAGES = ("cell's mean", "cell's IQM")
-"""What is measured beside the rates of false verdicts."""
+"""The measures beside the rates of false verdicts."""
 KINDS = (slice(0, 2), slice(2, 4))
 """The cells of a and of b."""
 SPREAD, UNEQUAL = 60.0, (300.0, 10.0, 10.0)

@@ -98,7 +98,7 @@ def _level(record: Record, key: str) -> str:
 
 
 def _world_models(section: Section) -> Iterator[str]:
-    """What is shared although it stands for its kind; and policies that met other world models."""
+    """Single world models that stand for their kind; policies that met other world models."""
     met: dict[str, dict[Cell, set[str]]] = {}
     for record in section.records:
         cells = met.setdefault(record.cell.world_model, {})

@@ -164,7 +164,7 @@ class Effect:
 
     @property
     def note(self) -> str:
-        """What a reader must know beside the verdict."""
+        """The scope of the verdict, or the reason why there is none."""
         return self.scope or self.reason
 
 

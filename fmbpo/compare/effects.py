@@ -1,4 +1,4 @@
-"""Effects of the factorial: a contrast's size, its test, and where its verdict holds.
+"""Effects of the factorial: a contrast's size, its test, its verdict and its scope.
 
 Every effect is tested by Student's t against the variance of the replicates that it rests on
 (``strata``, ``t_test``):
