@@ -19,7 +19,7 @@ from fmbpo.base.text import bytes_text
 from fmbpo.errors import UserError
 
 CHECK_FILE = "check its permissions and its disk"
-_DAMAGED = "it was edited or damaged: restore it"
+DAMAGED = "it was edited or damaged: restore it"
 _FULL = "the disk is full", "free some space and run the same command again: it continues"
 _FORBIDDEN = "no permission to write here ({0})", "choose a folder that you may write to"
 _LONG = "the name or the path is too long ({0})", "choose a shorter name, or another folder"
@@ -153,14 +153,14 @@ def read_json(path: Path) -> Any:
         what = f"cannot be read ({error.strerror})"
         raise UserError(what, where=str(path), remedy=CHECK_FILE) from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"not valid JSON ({error})", where=str(path), remedy=_DAMAGED) from error
+        raise UserError(f"not valid JSON ({error})", where=str(path), remedy=DAMAGED) from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """``read_json`` of a JSON object. Raises ``UserError`` if the file holds another value."""
     content = read_json(path)
     if not isinstance(content, dict):
-        raise UserError("not a JSON object", where=str(path), remedy=_DAMAGED)
+        raise UserError("not a JSON object", where=str(path), remedy=DAMAGED)
     return content
 
 

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from fmbpo.base.files import CHECK_FILE
+from fmbpo.base.files import CHECK_FILE, DAMAGED
 from fmbpo.errors import UserError
 
 Value: TypeAlias = float | int | str
@@ -146,8 +146,6 @@ REAL = {held_out(REWARD_STD): held_out(REAL_REWARD_STD)}
 """The metric of the real quantity, by the metric of its prediction; equal in all cells."""
 
 
-_DAMAGED = "it was edited or damaged: restore it"
-
 # -- rows and their written form -------------------------------------------------------------
 
 
@@ -210,9 +208,9 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
             entry = json.loads(line)
         except ValueError as error:
             where = f"{path}:{number}"
-            raise UserError("not a line of JSON", where=where, remedy=_DAMAGED) from error
+            raise UserError("not a line of JSON", where=where, remedy=DAMAGED) from error
         if not isinstance(entry, dict):
-            raise UserError("not a JSON object", where=f"{path}:{number}", remedy=_DAMAGED)
+            raise UserError("not a JSON object", where=f"{path}:{number}", remedy=DAMAGED)
         yield from _rows(
             {k: numbers.get(v, v) if isinstance(v, str) else v for k, v in entry.items()}
         )
@@ -228,7 +226,7 @@ def cell_series(record: Path, metric: str) -> dict[str, dict[str, list[tuple[int
             point: tuple[Any, Any] = row.get("step"), row[metric]
             if not all(map(_is_number, point)):
                 what = f"{metric} has a point that is no number"
-                raise UserError(what, where=str(record), remedy=_DAMAGED)
+                raise UserError(what, where=str(record), remedy=DAMAGED)
             seed = seed_label(row.get("seed", ""), row.get("policy", 0))
             series.setdefault(seed, []).append(point)
     return found

@@ -16,10 +16,8 @@ from typing import Literal, TypeAlias
 import attrs
 
 from fmbpo.compare.comparison import Cell
+from fmbpo.config.factors import FACTORS, Factor
 
-Factor: TypeAlias = Literal["world_model", "policy"]
-FACTORS: tuple[Factor, Factor] = ("world_model", "policy")
-"""The factors, in the order of a cell's name."""
 Declared: TypeAlias = Mapping[str, tuple[Factor, str, str]]
 """Name -> (factor, level a, level b), which means a minus b."""
 

@@ -17,8 +17,9 @@ from fmbpo.base.metrics import (
 )
 from fmbpo.base.structure import fit
 from fmbpo.compare.comparison import Basis, Cell, Record, Score
-from fmbpo.compare.contrasts import FACTORS, Declared, Factor
+from fmbpo.compare.contrasts import Declared
 from fmbpo.compare.imported import read_imported
+from fmbpo.config.factors import FACTORS, Factor
 from fmbpo.config.identity import identifying, leaves
 from fmbpo.errors import UserError
 from fmbpo.runs.folder import RunFolder

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from fmbpo.config.identity import leaves, resolved
 from fmbpo.config.schema import Experiment
 from fmbpo.errors import UserError, did_you_mean
 
-FACTORS = ("world_model", "policy")
+Factor: TypeAlias = Literal["world_model", "policy"]
+FACTORS: tuple[Factor, Factor] = ("world_model", "policy")
 """The study's factors: the plugin or level, and settings that the other plugin lacks."""
 _NAMES = ("name", "description", "aliases", "protocol.world_model")
 """Keys that name or describe an experiment."""

@@ -25,6 +25,7 @@ from fmbpo.config.protocols import PROTOCOLS, Protocol
 from fmbpo.config.schema import DEFAULTED_TABLES, POLICY_TABLES, Experiment, PluginTable
 from fmbpo.errors import UserError, UserErrors, did_you_mean
 from fmbpo.plugins import GROUPS, Kind, load_plugin
+from fmbpo.runs.folder import PART
 
 PAPER, LAPTOP, EMBEDDED = "paper", "laptop", "embedded"
 DATA_VARIABLE = "FMBPO_DATA"
@@ -33,8 +34,6 @@ DATA_VARIABLE = "FMBPO_DATA"
 _HOW_DATA = f"give the data set's folder: --data PATH, or {DATA_VARIABLE}=PATH in the environment"
 RESERVED = ("scale_reason", "origin")
 """Fields of ``Experiment`` that a file cannot set."""
-LEVEL = r"[A-Za-z0-9][A-Za-z0-9.+-]*(_[A-Za-z0-9.+-]+)*"
-"""The name of a factor's level, which is part of file names."""
 
 
 def load_experiment(
@@ -181,7 +180,7 @@ def _plugin_table(value: tuple[Kind, Any], cls: type[PluginTable]) -> PluginTabl
     if not name:
         raise problem("missing", f"{_PLUGIN_HINT}; `fmbpo plugins` lists them", "plugin")
     level = settings.pop("level", None)
-    if level is not None and not (isinstance(level, str) and re.fullmatch(LEVEL, level)):
+    if level is not None and not (isinstance(level, str) and re.fullmatch(PART, level)):
         what = f"{describe(level)} does not name a level"
         raise problem(what, "use letters, digits, dots, hyphens and single underscores", "level")
     try:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from fmbpo.base import metrics
-from fmbpo.base.metrics import replicate_of
 from fmbpo.base.text import NONE, console
 from fmbpo.reporting.interval import (
     Interval,
     above,
+    independent,
     interval_note,
     planned_sample,
     sample,
@@ -174,12 +174,11 @@ def mean_over_tasks(tasks: Sequence[TaskResult]) -> Interval:
     names = set(tasks[0].seeds)
     if any(set(task.seeds) != names for task in tasks):
         return Interval(statistics.fmean(task.return_mean for task in tasks), None)
-    by_replicate: dict[str, list[float]] = {}
-    for name in sorted(names):
-        mean = statistics.fmean(task.seeds[name].return_mean for task in tasks)
-        by_replicate.setdefault(replicate_of(name), []).append(mean)
-    policies = list(by_replicate.values())
-    return t_interval(policies[0] if len(policies) == 1 else list(map(statistics.fmean, policies)))
+    means = {
+        name: statistics.fmean(task.seeds[name].return_mean for task in tasks)
+        for name in sorted(names)
+    }
+    return t_interval(independent(means))
 
 
 def _planned(tasks: Sequence[TaskResult]) -> str:

@@ -46,10 +46,15 @@ def planned_sample(task: TaskResult) -> list[float]:
 def _sample(returns: Mapping[str, Sequence[float]]) -> list[float]:
     if len(returns) == 1:
         return list(*returns.values())
-    means: dict[str, list[float]] = {}
-    for seed, episodes in returns.items():
-        means.setdefault(replicate_of(seed), []).append(statistics.fmean(episodes))
-    policies = list(means.values())
+    return independent({seed: statistics.fmean(episodes) for seed, episodes in returns.items()})
+
+
+def independent(means: Mapping[str, float]) -> list[float]:
+    """The replicates' means of the policies' means by seed; of one replicate, the policies'."""
+    by_replicate: dict[str, list[float]] = {}
+    for seed, mean in means.items():
+        by_replicate.setdefault(replicate_of(seed), []).append(mean)
+    policies = list(by_replicate.values())
     return policies[0] if len(policies) == 1 else [statistics.fmean(one) for one in policies]
 
 

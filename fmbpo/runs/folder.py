@@ -36,6 +36,8 @@ _DEEPEST = ["x" * 100] * 5
 """At least as long as every path in a run's folder; W&B's are the longest."""
 LONGEST = 128
 """Characters of a run's name: W&B takes no longer one, and file systems take 255."""
+PART = r"[A-Za-z0-9][A-Za-z0-9.+-]*(_[A-Za-z0-9.+-]+)*"
+"""A part of a run's name, which is part of file names."""
 BEST = "best"
 """Name of the checkpoint of the world model with the best score on held-out episodes."""
 
@@ -50,7 +52,7 @@ def run_name(experiment: str, cell: str, seeds: Sequence[int], config_hash: str)
     for seen in ("-".join(map(str, seeds)), f"{len(seeds)}seeds"):
         parts = [experiment, cell, seen, config_hash[:10]]
         for part in parts:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*(_[A-Za-z0-9.+-]+)*", part):
+            if not re.fullmatch(PART, part):
                 raise ValueError(f"{part!r} cannot be part of a run's name")
         name = "__".join(parts)
         if len(name) <= LONGEST:
