@@ -104,7 +104,8 @@ def test_padded_action_dimensions_are_0_and_have_no_part_in_the_update(world_kin
     for of_padding in (True, False):
         where_THBA = padded_THBA if of_padding else ~padded_THBA
         noise = starts.policy_noise_HBN
-        louder = starts._replace(policy_noise_HBN=torch.where(where_THBA, noise + 9, noise))
+        where_THBN = where_THBA.repeat(1, 1, 1, noise.shape[-1] // where_THBA.shape[-1])
+        louder = starts._replace(policy_noise_HBN=torch.where(where_THBN, noise + 9, noise))
         handed = handing_over(world_kind, policy_kind, of_padding)
         for found in (update(states, louder, RATES), handed(states, starts, RATES)):
             same = all(map(torch.equal, tree_leaves(found), tree_leaves(expected)))

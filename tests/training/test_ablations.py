@@ -82,6 +82,7 @@ POLICY_SWITCHES = [
     ("flow", {"solver": "rk4"}, True, True),
     ("flow", {"substeps": 1}, True, True),
     ("flow", {"substeps": 4}, True, True),
+    ("flow", {"source_std": 1.0}, True, True),
     ("flow", {"detach": False}, False, True),
 ]
 NOT_ABLATED = {"units", "init_log_std", "min_log_std"}

@@ -1,4 +1,7 @@
-"""The flow ODE policy: a learned velocity field carries noise to x_1, and ``a = tanh(x_1)``.
+"""The flow ODE policy: a learned velocity field carries noise to x_1, and ``a = tanh(x_1 + σ ε)``.
+
+The field may contract the noise of its source to nothing. The noise ε after the solver does not
+pass through it, so the action's noise has the Gaussian policy's floor.
 
 It is trained by first-order gradients through the imagined rollout and through the solver. It has
 no log-density, which PWM's loss does not need.
@@ -11,7 +14,7 @@ from typing import Any
 
 import attrs
 import torch
-from attrs.validators import and_, deep_iterable, gt, in_, instance_of, min_len
+from attrs.validators import and_, deep_iterable, ge, gt, in_, instance_of, min_len
 from torch import Tensor, nn
 from torch.func import vjp
 
@@ -23,7 +26,7 @@ from fmbpo.nn.policy import LogStd, PWMPolicy, policy_input
 
 @attrs.frozen(kw_only=True)
 class FlowPolicyConfig:
-    """Settings of the flow policy. Default widths and noise scale: the Gaussian policy's."""
+    """Settings of the flow policy. Default widths and noise: the Gaussian policy's."""
 
     units: list[int] = attrs.field(
         factory=lambda: [400, 200, 100],
@@ -37,10 +40,12 @@ class FlowPolicyConfig:
     gate: bool = False
     """Use ``v = σ(g) (c - x)`` instead of ``v = u``: bounds the field's growth along the
     sub-steps (SAC-Flow's Flow-G, arXiv 2509.25756)."""
+    source_std: float = attrs.field(default=0.37, validator=ge(0))
+    """Standard deviation of x_0; the default is the noise that the Gaussian policy starts with."""
     init_log_std: float = -1.0
-    """Initial log standard deviation of x_0."""
+    """Initial log standard deviation, before tanh, of the noise after the solver."""
     min_log_std: float = -1.427
-    """Floor of the log standard deviation of x_0."""
+    """Floor of the log standard deviation."""
     task_embedding: bool = False
     """Whether the policy also receives the world model's task embedding."""
     detach: bool = True
@@ -52,12 +57,15 @@ GATE_BIAS = 5.0
 
 
 class FlowPolicy(nn.Module):
-    """Velocity network ``u(x, z, e, τ)`` and the noise scale of its source."""
+    """Velocity network ``u(x, z, e, τ)`` and the scale of the noise after the solver.
+
+    The first half of a step's noise is the source's, the second the action's own.
+    """
 
     def __init__(self, config: FlowPolicyConfig, dims: PolicyDims) -> None:
         super().__init__()
         self.config = config
-        self.noise_dim, self.detach = dims.action, config.detach
+        self.noise_dim, self.detach = 2 * dims.action, config.detach
         self.evaluations = evaluations(config.solver, config.substeps)
         inputs = dims.action + dims.latent + (dims.task if config.task_embedding else 0) + 1
         outputs = dims.action * (2 if config.gate else 1)
@@ -83,8 +91,9 @@ class FlowPolicy(nn.Module):
         return {**params, "log_std.value": self.log_std.project(params["log_std.value"])}
 
     def start(self, noise: Tensor, task: Task) -> Tensor:
-        """x_0 ``[B, A]`` from standard normals."""
-        return self.log_std.std() * noise * task.mask_BA
+        """x_0 ``[B, A]`` from a step's standard normals ``[B, 2 A]``."""
+        source, _ = noise.chunk(2, -1)
+        return self.config.source_std * source * task.mask_BA
 
     def solve(self, start: Tensor, z: Tensor, task: Task) -> Tensor:
         """x_0 ``[B, A]`` -> x_1 ``[B, A]``."""
@@ -104,8 +113,10 @@ class FlowPolicy(nn.Module):
         return (back.square().sum(-1) / vector.square().sum(-1).clamp(min=1e-12)).mean().sqrt()
 
     def forward(self, z: Tensor, task: Task, noise: Tensor) -> Tensor:
-        """``z_BD``, ``noise_BA`` -> ``action_BA``."""
-        return torch.tanh(self.solve(self.start(noise, task), z, task)) * task.mask_BA
+        """``z_BD``, ``noise[B, 2 A]`` -> ``action_BA``."""
+        _, own = noise.chunk(2, -1)
+        end = self.solve(self.start(noise, task), z, task)
+        return torch.tanh(end + self.log_std.std() * own) * task.mask_BA
 
 
 class FlowPolicyPlugin(PWMPolicy):
@@ -120,7 +131,7 @@ class FlowPolicyPlugin(PWMPolicy):
 
     @hookimpl
     def predict(self, module: nn.Module, z: Tensor, task: Task, noise: Tensor) -> Tensor:
-        """Solve the flow from the scaled noise; the mode if the noise is zero."""
+        """A reparameterised sample; from x_0 = 0 and without noise if the noise is zero."""
         action: Tensor = module(z, task, noise)
         return action
 

@@ -23,7 +23,7 @@ def build(**settings):
 def step_inputs():
     torch.manual_seed(1)
     task = Task(torch.zeros(B, dtype=torch.int64), MASK, torch.randn(B, 4))
-    return torch.randn(B, LATENT), task, torch.randn(B, ACTION)
+    return torch.randn(B, LATENT), task, torch.randn(B, 2 * ACTION)
 
 
 def act(module, z, task, noise):
@@ -32,7 +32,7 @@ def act(module, z, task, noise):
 
 def test_entry_point():
     assert plugin().distribution == "fmbpo-policy-flow"
-    for wrong in ({"units": []}, {"solver": "leapfrog"}, {"substeps": 0}):
+    for wrong in ({"units": []}, {"solver": "leapfrog"}, {"substeps": 0}, {"source_std": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             plugin().Config(**wrong)
 
@@ -40,7 +40,7 @@ def test_entry_point():
 def test_masked_noise_is_inert():
     module = build()
     z, task, noise = step_inputs()
-    other = torch.where(MASK == 1, noise, 100.0)
+    other = torch.where(MASK.repeat(1, 2) == 1, noise, 100.0)
     assert torch.equal(act(module, z, task, noise), act(module, z, task, other))
 
 

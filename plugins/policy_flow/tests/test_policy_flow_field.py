@@ -12,6 +12,7 @@ from fmbpo.plugins import load_plugin
 torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
 B, LATENT, ACTION = 32, 16, 3
 STD = math.exp(-1.0)
+SOURCE_STD = 0.37
 OPEN = 1 / (1 + math.exp(-5.0))
 
 
@@ -30,22 +31,22 @@ def blind_to_x(module):
 def step_inputs():
     torch.manual_seed(1)
     task = Task(torch.zeros(B, dtype=torch.int64), torch.ones(B, ACTION), torch.randn(B, 4))
-    return torch.randn(B, LATENT), task, torch.randn(B, ACTION)
+    return torch.randn(B, LATENT), task, torch.randn(B, 2 * ACTION)
 
 
 def test_one_euler_step_of_a_field_blind_to_x_is_the_gaussian_policy():
-    component, module = build(solver="euler", substeps=1)
+    component, module = build(solver="euler", substeps=1, source_std=0)
     z, task, noise = step_inputs()
     zeros = torch.zeros(B, ACTION + 1)
     mean = blind_to_x(module).velocity_net(torch.cat([zeros[:, 1:], z, zeros[:, :1]], -1))
     action = component.predict(module, z, task, noise)
-    torch.testing.assert_close(action, torch.tanh(mean + STD * noise))
+    torch.testing.assert_close(action, torch.tanh(mean + STD * noise[:, ACTION:]))
 
 
 @pytest.mark.parametrize("solver", STAGES)
 @pytest.mark.parametrize("substeps", [1, 2, 3])
 def test_action_is_the_end_of_the_ode(solver, substeps):
-    """``a = tanh(x_1)``, ``x_0 = σ ε``; ``evaluations`` counts the passes on the way."""
+    """``a = tanh(x_1 + σ ε)``; ``evaluations`` counts the passes on the way."""
     component, module = build(solver=solver, substeps=substeps)
     z, task, noise = step_inputs()
     taus = []
@@ -59,14 +60,15 @@ def test_action_is_the_end_of_the_ode(solver, substeps):
     def field(x, tau):
         return module.velocity_net(torch.cat([x, z, torch.full((B, 1), tau)], -1))
 
-    end = integrate(field, STD * noise, solver, substeps)
-    torch.testing.assert_close(action, torch.tanh(end))
+    end = integrate(field, SOURCE_STD * noise[:, :ACTION], solver, substeps)
+    torch.testing.assert_close(action, torch.tanh(end + STD * noise[:, ACTION:]))
 
 
 def test_gate_starts_open():
     """``v = σ(5) (c - x)``, and the gate learns from there."""
     _, module = build(gate=True)
-    z, _, x = step_inputs()
+    z, _, noise = step_inputs()
+    x = noise[:, :ACTION]
     target, gate = module.velocity_net(torch.cat([x, z, torch.full((B, 1), 0.5)], -1)).chunk(2, -1)
     assert (gate == 5).all()
     torch.testing.assert_close(module.velocity(x, z, 0.5), OPEN * (target - x))
@@ -78,7 +80,8 @@ def test_gate_starts_open():
 def test_a_new_gated_field_contracts(tau):
     """At the default widths: any two points approach each other, ``(x - y)·(v(x) - v(y)) < 0``."""
     _, module = build(units=(400, 200, 100), gate=True)
-    z, _, x = step_inputs()
+    z, _, noise = step_inputs()
+    x = noise[:, :ACTION]
     y = torch.randn_like(x)
     approach = ((x - y) * (module.velocity(x, z, tau) - module.velocity(y, z, tau))).sum(-1)
     assert (approach < -0.5 * (x - y).square().sum(-1)).all()
@@ -95,15 +98,32 @@ FACTORS = {
 
 @pytest.mark.parametrize("solver", STAGES)
 @pytest.mark.parametrize("substeps", [1, 2])
-def test_gate_shrinks_the_noise(solver, substeps):
-    """With c blind to x, what is left of the noise at τ = 1 is known in closed form."""
+def test_gate_shrinks_the_source_alone(solver, substeps):
+    """With c blind to x, the share of the source's noise that is left at τ = 1 is known in closed
+    form; the action's own noise does not pass through the field."""
     component, module = build(solver=solver, substeps=substeps, gate=True)
     blind_to_x(module)
     z, task, noise = step_inputs()
     spread = component.predict(module, z, task, noise).atanh()
     spread = spread - component.predict(module, z, task, torch.zeros_like(noise)).atanh()
     left = FACTORS[solver](OPEN / substeps) ** substeps
-    torch.testing.assert_close(spread, left * STD * noise, rtol=1e-3, atol=1e-5)
+    expected = left * SOURCE_STD * noise[:, :ACTION] + STD * noise[:, ACTION:]
+    torch.testing.assert_close(spread, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_no_field_takes_the_action_below_its_noise():
+    """A field that leads every source to one point leaves the Gaussian policy's floor."""
+    component, module = build(solver="euler", substeps=1, gate=True, init_log_std=-9.0)
+    last = module.velocity_net[-1]
+    with torch.no_grad():
+        last.weight[ACTION:].zero_()
+        last.bias[ACTION:].fill_(50.0)  # x_1 = c
+    z, task, _ = step_inputs()
+    z, task = z[:1].expand(2000, -1), Task(*(x[:1].expand(2000, *x.shape[1:]) for x in task))
+    action = component.predict(blind_to_x(module), z, task, torch.randn(2000, 2 * ACTION))
+    spread = action.atanh().std(0)
+    floor = torch.full((ACTION,), math.exp(-1.427))
+    torch.testing.assert_close(spread, floor, rtol=0.1, atol=0.0)
 
 
 def test_growth_through_the_sub_steps():
