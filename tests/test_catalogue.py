@@ -5,13 +5,22 @@ import re
 import shutil
 
 import pytest
+import torch
 
 from fmbpo.cli import main
 from fmbpo.config import load_experiment
 from fmbpo.config.factors import differences
 from fmbpo.config.study_file import load_study
+from fmbpo.hookspecs import Task
+from fmbpo.measure.cost import flops
+from fmbpo.measure.sizes import DIMS
 
 PAIRS = [(w, p) for w in ("mlp", "flow") for p in ("mlp", "flow")]
+ARMS = {  # of the studies of causes and of equal operations: plugin, level
+    "tied": ("flow", "tied"),
+    "flownoise": ("flow", "flow_noise"),
+    "mlpwide": ("mlp", "mlp_wide"),
+}
 NAMES = {
     ("mlp", "mlp"): "pwm_48M_mt_baseline",
     ("mlp", "flow"): "pwm_48M_mt_flowpolicy",
@@ -20,12 +29,25 @@ NAMES = {
 }
 POLICIES = {  # name: (phase, world model, policy, protocol)
     **{f"phase8_{w}wm_{p}policy": ("8", w, p, "frozen") for w, p in PAIRS},
+    **{
+        f"phase8_{a}wm_{p}policy": ("8", w, p, "frozen")
+        for a, (w, _) in ARMS.items()
+        for p in ("mlp", "flow")
+    },
     **{f"phase8_{w}wm_{p}policy_finetuned": ("8", w, p, "finetuned") for w, p in PAIRS},
     **{f"phase7_{p}policy": ("7", "mlp", p, "finetuned") for p in ("mlp", "flow")},
     **{f"phase3_{p}policy": ("3", "mlp", p, "frozen") for p in ("mlp", "flow")},
 }
 STUDIES = {  # name: its cells
     "phase8": [f"phase8_{w}wm_{p}policy" for w, p in PAIRS],
+    "phase8_causes": [
+        f"phase8_{a}wm_{p}policy"
+        for a in ("mlp", "tied", "flow", "flownoise")
+        for p in ("mlp", "flow")
+    ],
+    "phase8_equal_compute": [
+        f"phase8_{a}wm_{p}policy" for a in ("mlp", "mlpwide", "flow") for p in ("mlp", "flow")
+    ],
     "phase8_finetuned": [f"phase8_{w}wm_{p}policy_finetuned" for w, p in PAIRS],
     "phase7": ["phase7_mlppolicy", "phase7_flowpolicy"],
     "phase3": ["phase3_mlppolicy", "phase3_flowpolicy"],
@@ -43,15 +65,17 @@ def scale(request):
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_policy_experiment_is_that_of_the_table(name, scale, repository):
     e = load_experiment(repository / f"experiments/{name}.toml", scale=scale, data="embedded")
+    arm = name.removeprefix("phase8_").split("wm_")[0]
     assert (e.phase, e.world_model.plugin, e.policy.plugin, e.protocol.kind) == POLICIES[name]
     assert (e.conventions.recorded(), e.aliases) == (
         "corrected",
         [NAMES[e.world_model.plugin, e.policy.plugin]]
-        if e.phase == "8" and e.protocol.kind == "frozen"
+        if e.phase == "8" and e.protocol.kind == "frozen" and arm not in ARMS
         else [],
     )
+    assert e.world_model.level == ARMS.get(arm, (None, e.world_model.plugin))[1]
     if e.phase == "8":
-        assert e.protocol.world_model == f"phase8_pretrain_{e.world_model.plugin}wm"
+        assert e.protocol.world_model == f"phase8_pretrain_{arm}wm"
     elif scale == "paper":
         assert e.protocol.checkpoint == "checkpoints/mt30_48M_4900000"
     if scale == "paper":
@@ -88,13 +112,41 @@ def test_a_study_has_its_cells_and_they_differ_in_its_factors_alone(name, scale,
         }
 
 
-@pytest.mark.parametrize("kind", ["mlp", "flow"])
-def test_the_two_pretrainings_differ_in_the_world_model_alone(kind, repository):
-    e = load_experiment(repository / f"experiments/phase8_pretrain_{kind}wm.toml", scale="paper",
+@pytest.mark.parametrize("arm", ["mlp", "flow", *ARMS])
+def test_the_pretrainings_differ_in_the_world_model_alone(arm, repository):
+    e = load_experiment(repository / f"experiments/phase8_pretrain_{arm}wm.toml", scale="paper",
                         data="embedded")  # fmt: skip
-    assert (e.kind, e.phase, e.world_model.plugin, e.pretrain.iterations) == (
-        "pretrain", "8", kind, 200_000,
+    kind, level = ARMS.get(arm, (arm, arm))
+    assert (e.kind, e.phase, e.world_model.plugin, e.world_model.level, e.pretrain.iterations) == (
+        "pretrain", "8", kind, level, 200_000,
     )  # fmt: skip
+
+
+def test_every_arm_weighs_the_error_of_the_dynamics_alike(scale, repository):
+    """The terms of the flow's loss add up to the MLP's one."""
+    study = load_study(repository / "experiments/phase8_causes.toml", scale=scale, data="embedded")
+    configs = [e.world_model.config for e in study.cells.values()]
+    assert len({(c.consistency_coef, c.reward_coef, c.rho) for c in configs}) == 1
+    flows = [c for c in configs if hasattr(c, "matching_coef")]
+    assert len(flows) == 6
+    assert {c.matching_coef + c.endpoint_coef for c in flows} == {1.0}
+
+
+def test_the_wide_mlp_has_the_operations_of_the_flow(scale, repository):
+    """Per predicted step, within 1 %."""
+
+    def operations(arm):
+        file = repository / f"experiments/phase8_pretrain_{arm}wm.toml"
+        table = load_experiment(file, scale=scale, data="embedded").world_model
+        with torch.device("meta"):
+            module = table.component.build(table.config, DIMS)
+            task = Task(torch.zeros(1, dtype=torch.int64), torch.ones(1, 6), module.embed(
+                torch.zeros(1, dtype=torch.int64)))  # fmt: skip
+            inputs = torch.zeros(1, module.latent_dim), torch.zeros(1, 6), task, torch.zeros(1, 0)
+            return flops(table.component.predict, module, *inputs)
+
+    assert operations("mlpwide") == pytest.approx(operations("flow"), rel=0.01)
+    assert operations("mlpwide") > 1.5 * operations("mlp")
 
 
 @pytest.fixture
