@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
-from fmbpo.config import conventions, load_experiment, resolved, schema
+from fmbpo.config import conventions, load_experiment, registration, resolved, schema
 from fmbpo.config import study_file as study
 from fmbpo.config.identity import leaves
 from fmbpo.config.json_schema import meanings, schema_text, summary
@@ -93,6 +93,15 @@ def _configuration() -> Iterator[str]:
     yield "## `[cells.NAME]`\n"
     yield _first_line(study.CellConfig, "cells.NAME")
     yield _table(study.CellConfig, "cells")
+    for name, cls in (
+        ("registration", registration.RegistrationConfig),
+        ("registration.spread", registration.SpreadConfig),
+        ("registration.hypotheses", registration.HypothesisConfig),
+    ):
+        yield f"## `[{name}]`\n"
+        yield _first_line(cls, name)
+        key = f"{name}.NAME" if cls is registration.HypothesisConfig else name
+        yield _table(cls, key)
     yield "## What the scale `laptop` changes\n"
     yield "A policy experiment with the flow world model and the flow policy, at both scales:\n"
     yield _scales()
@@ -176,7 +185,7 @@ def _type(hint: Any) -> str:
         return f"array of {_type(get_args(hint)[0])}s"
     if get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_type(item) for item in get_args(hint) if item is not type(None))
-    return names[hint]
+    return "table" if attrs.has(hint) else names[hint]
 
 
 def _default(field: attrs.Attribute[Any]) -> str:

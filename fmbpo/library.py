@@ -13,6 +13,7 @@ from fmbpo.base.files import path_of
 from fmbpo.compare.comparison import Comparison
 from fmbpo.compare.guard import compare
 from fmbpo.compare.reading import declared_by, records_of
+from fmbpo.compare.registered import registered_in
 from fmbpo.config.schema import Experiment
 from fmbpo.config.study_file import Study
 from fmbpo.data.embedded import store_path
@@ -76,7 +77,14 @@ def run(
     with nullcontext(stop) if stop else Stop().listening() as stop:
         with stop.ends_at_once():  # there is nothing to save yet
             cells, accept = _cells(experiment), accept_versions
-            before = preflight(cells, root, thorough=False, traceback=root, accept_versions=accept)
+            before = preflight(
+                cells,
+                root,
+                study=experiment if isinstance(experiment, Study) else None,
+                thorough=False,
+                traceback=root,
+                accept_versions=accept,
+            )
             if any(row.status != "ok" for row in before.rows):
                 before.print(sys.stderr)
             before.raise_failures()
@@ -107,7 +115,10 @@ def check(
     ``runs``: the folder of all run folders. The report's ``raise_failures`` raises ``UserErrors``
     with all that failed.
     """
-    return preflight(_cells(experiment), path_of(runs), accept_versions=accept_versions)
+    study = experiment if isinstance(experiment, Study) else None
+    return preflight(
+        _cells(experiment), path_of(runs), study=study, accept_versions=accept_versions
+    )
 
 
 def _cells(experiment: Experiment | Study | object) -> Mapping[str, Experiment]:
@@ -145,12 +156,14 @@ def report(
     place = check_place(path_of(out))  # before the work, not after it
     paths = [path_of(folder) for folder in folders]
     name = " and ".join(path.name.split("__")[0] for path in paths)
+    records = records_of(paths)
     comparison = compare(
-        records_of(paths),
+        records,
         name=name,
         mixing=mixing,
         separate=separate,
         declared=declared_by(paths),
+        registered=registered_in(paths, records),
     )
     write_report(comparison, place)
     return comparison

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import attrs
 
 from fmbpo.base.files import path_of
+from fmbpo.base.text import printable
 from fmbpo.cli.arguments import (
     Commands,
     add,
@@ -120,6 +121,8 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
     found: dict[str, Any]
     if isinstance(ended, StudyResult):
         print_study(ended.summaries, ended.findings, stream, width=width)
+        for hypothesis in ended.hypotheses:
+            print(printable(hypothesis.sentence), file=stream)
         found = {name: summary.to_json() for name, summary in ended.summaries.items()}
     elif len(ended.models) > 1:
         replicates = {str(seed): summary for seed, summary in ended.models.items()}

@@ -115,6 +115,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _write(arguments: argparse.Namespace) -> None:
+    from fmbpo.compare.comparison import EXPLORATORY
     from fmbpo.library import report
 
     comparison = report(
@@ -126,6 +127,14 @@ def _write(arguments: argparse.Namespace) -> None:
     for title, lines in comparison.attention.items():
         for line in lines:
             say(f"ATTENTION: {f'{title}: ' if title else ''}{line}")
+    for study in comparison.registered:
+        print(f"registered hypotheses of {study.study}")
+        for hypothesis in study.hypotheses:
+            print(f"  {hypothesis.sentence}")
+    if comparison.hypotheses:
+        print("exploratory")
+    else:
+        say(EXPLORATORY)
     for section in comparison.sections:
         print(section.title)
         for effect in section.effects:

@@ -7,7 +7,9 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
+from fmbpo.config.registration import Expected
 from fmbpo.runs.findings import Finding
+from fmbpo.runs.registration import Version
 
 OVERALL = ""
 """The task of a number over all tasks."""
@@ -17,6 +19,10 @@ UNDECIDED = "no decision"
 """The verdict if a difference may be due to chance."""
 NO_VERDICT = "no verdict"
 """The verdict if nothing can tell a difference from chance, as from a single world model."""
+EXPLORATORY = "Everything here is exploratory: it tests no registered hypothesis."
+"""What a comparison without registered hypotheses says."""
+Outcome: TypeAlias = Literal["supported", "contradicted", "equivalent", "undecided"]
+"""The verdict on a hypothesis."""
 Series: TypeAlias = Sequence[tuple[int, float]]
 """(iteration, value) pairs."""
 
@@ -217,9 +223,63 @@ class Section:
 
 
 @attrs.frozen(kw_only=True)
+class Hypothesis:
+    """A registered hypothesis and its verdict, which ``sentence`` says in words.
+
+    ``contrast``: its title. ``effect``: over the registered tasks; its own ``p`` and verdict have
+    no correction. ``p_difference`` and ``p_equivalence``: of both tests, corrected for the number
+    of hypotheses. ``development``: the same contrast over the development tasks, None if none was
+    run.
+    """
+
+    name: str
+    contrast: str
+    expected: Expected
+    outcome: Outcome
+    sentence: str
+    effect: Effect
+    p_difference: float
+    p_equivalence: float
+    development: Effect | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Registered:
+    """A study that was registered: its hypotheses, and the history of its registration.
+
+    ``tasks``: those of the endpoint. ``margin``: of returns / ``UNIT``. ``rules``: how verdicts are
+    reached. ``history``: the registration and its amendments, oldest first. ``warnings``: what a
+    reader must know first, such as amendments.
+    """
+
+    study: str
+    hypotheses: Sequence[Hypothesis] = ()
+    tasks: Sequence[str] = ()
+    development_tasks: Sequence[str] = ()
+    margin: float = 0.0
+    rules: Sequence[str] = ()
+    history: Sequence[Version]
+    warnings: Sequence[str] = ()
+
+    @property
+    def amendments(self) -> Sequence[Version]:
+        """All versions but the first."""
+        return self.history[1:]
+
+
+@attrs.frozen(kw_only=True)
 class Comparison:
-    """All sections. ``attention``: warnings to read first, by section title ("": all sections)."""
+    """All sections. ``attention``: warnings to read first, by section title ("": all sections).
+
+    ``registered``: the registered studies; everything in the sections is exploratory.
+    """
 
     name: str
     sections: Sequence[Section]
     attention: Mapping[str, Sequence[str]]
+    registered: Sequence[Registered] = ()
+
+    @property
+    def hypotheses(self) -> list[Hypothesis]:
+        """The hypotheses of all registered studies."""
+        return [one for study in self.registered for one in study.hypotheses]

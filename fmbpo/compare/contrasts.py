@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from fmbpo.base.structure import fit
 from fmbpo.compare.comparison import Cell
 from fmbpo.config.factors import FACTORS, Factor
 
@@ -28,7 +29,8 @@ class Contrast:
 
     ``title``: for example ``"policy: flow - mlp"``. ``part``: the other factor's levels, if not all
     have both. ``pairs``: (better, worse) cells for the probability of improvement, none for an
-    interaction. ``above`` and ``below``: the verdicts on either side of 0.
+    interaction. ``above`` and ``below``: the verdicts on either side of 0. ``declared``: the
+    study's name for it, if it has one.
     """
 
     kind: Literal["world_model", "policy", "interaction"]
@@ -38,11 +40,22 @@ class Contrast:
     pairs: Sequence[tuple[Cell, Cell]]
     above: str
     below: str
+    declared: str = ""
 
     @property
     def name(self) -> str:
         """The title, and to which part it is limited."""
         return f"{self.title} ({self.part} alone)" if self.part else self.title
+
+
+def declaration(entry: object) -> tuple[Factor, str, str] | None:
+    """``{"policy": ["flow", "mlp"]}`` of a study as a contrast; None if it is something else."""
+    fitting = fit(entry, dict[str, list[str]]) or {}
+    for factor in FACTORS:
+        if fitting.keys() == {factor} and len(fitting[factor]) == 2:
+            a, b = fitting[factor]
+            return factor, a, b
+    return None
 
 
 def contrasts(cells: Sequence[Cell], declared: Declared | None = None) -> list[Contrast]:
@@ -86,7 +99,7 @@ def _main(cells: Sequence[Cell], factor: Factor, name: str, a: str, b: str) -> C
         levels = sorted(getattr(better, other) for better, _ in pairs)
         part = f"{_words(other)} {', '.join(levels)}"
     title = f"{name} ({_words(factor)}: {a} - {b})" if name else f"{_words(factor)}: {a} - {b}"
-    return Contrast(factor, title, part, weights, pairs, f"{a} ahead", f"{b} ahead")
+    return Contrast(factor, title, part, weights, pairs, f"{a} ahead", f"{b} ahead", name)
 
 
 def _interaction(

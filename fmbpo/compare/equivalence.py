@@ -1,86 +1,78 @@
-"""Verdicts on an expected difference with an equivalence margin, and the power to reach them.
+"""Verdicts on expected differences with an equivalence margin.
 
-Two one-sided tests (TOST, Schuirmann 1987, J. Pharmacokinet. Biopharm. 15) call a difference
-equivalent to none if it is significantly above the margin's lower end and significantly below its
-upper end, each at the level of all other tests (``t_test.LEVEL``). The power of a test follows from
-the noncentral t distribution.
+Each hypothesis has two tests at the level of all other tests (``t_test.LEVEL``):
+
+* of a *difference*: two-sided, from 0; if equivalence is expected, from the nearer end of the
+  margin.
+* of *equivalence*: two one-sided tests (TOST, Schuirmann 1987, J. Pharmacokinet. Biopharm. 15): the
+  difference is significantly above the margin's lower end and below its upper end.
+
+Several hypotheses are corrected by Holm's procedure. The null hypotheses of one hypothesis's two
+tests exclude each other, so at most one of them can be true, and the number of hypotheses takes the
+place of the number of tests (Shaffer 1986, J. Am. Stat. Assoc. 81).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
 
-import numpy as np
-from scipy import stats
+import attrs
+from scipy.special import stdtr
 
-from fmbpo.compare.comparison import OVERALL, UNIT, Effect
-from fmbpo.compare.t_test import LEVEL, Difference
-
-Expected: TypeAlias = Literal["above", "below", "equivalent"]
-"""A difference above 0, below 0, or within the margin."""
-Outcome: TypeAlias = Literal["supported", "contradicted", "equivalent", "undecided"]
-_POINTS = 2000
+from fmbpo.compare.comparison import OVERALL, UNIT, Effect, Outcome
+from fmbpo.compare.t_test import LEVEL, p_value
+from fmbpo.config.registration import Expected
 
 
-def outcome(effect: Effect, margin: float, expected: Expected) -> Outcome:
-    """What the test of an effect says about an expectation; ``margin``: of returns / ``UNIT``.
+@attrs.frozen
+class PValues:
+    """p values of a hypothesis's two tests; 1 without a variance."""
+
+    difference: float
+    equivalence: float
+
+
+def p_values(effect: Effect, margin: float, expected: Expected) -> PValues:
+    """The p values of this hypothesis alone; ``margin``: of returns / ``UNIT``."""
+    error, freedom = effect.error, effect.freedom
+    if error is None or freedom is None:
+        return PValues(1.0, 1.0)
+    size = abs(effect.difference.value)
+    limit = margin if effect.task == OVERALL else margin * UNIT
+    beyond = max(size - limit, 0.0) if expected == "equivalent" else size
+    inside = limit - size
+    equivalence = float(stdtr(freedom, -inside / error)) if error else float(inside <= 0)
+    return PValues(float(p_value(beyond, error, freedom)), equivalence)
+
+
+def corrected(found: Sequence[PValues]) -> list[PValues]:
+    """The p values of all hypotheses together, by Holm's procedure with Shaffer's factors.
+
+    The factor of a p value is the number of hypotheses of which a test is left.
+    """
+    ordered = sorted(
+        (p, place, name) for place, one in enumerate(found) for name, p in attrs.asdict(one).items()
+    )
+    left, adjusted, highest = [2] * len(found), [dict[str, float]() for _ in found], 0.0
+    for p, place, name in ordered:
+        highest = max(highest, min(1.0, p * sum(map(bool, left))))
+        adjusted[place][name] = highest
+        left[place] -= 1
+    return [PValues(**one) for one in adjusted]
+
+
+def outcome(value: float, p: PValues, expected: Expected) -> Outcome:
+    """What the tests say about an expectation of a difference, whose estimate is ``value``.
 
     A difference that is equivalent to none is "equivalent", even if it is significant, because the
     margin says that it does not matter; it supports an expected equivalence. An expected direction
     is contradicted by a significant difference in the other, an expected equivalence by one that is
-    significantly beyond the margin. Without a variance everything is undecided.
+    significantly beyond the margin.
     """
-    value, error = effect.difference.value, effect.error
-    if error is None or effect.freedom is None:
-        return "undecided"
-    one_sided, two_sided = _quantiles(effect.freedom)
-    limit = margin if effect.task == OVERALL else margin * UNIT
-    if abs(value) + one_sided * error < limit:
+    level = 1 - LEVEL
+    if p.equivalence < level:
         return "supported" if expected == "equivalent" else "equivalent"
-    beyond = limit if expected == "equivalent" else 0.0
-    if abs(value) - two_sided * error <= beyond:
+    if p.difference >= level:
         return "undecided"
     sign = "above" if value > 0 else "below"
     return "supported" if expected == sign else "contradicted"
-
-
-def design(spread: float, replicates: int, weights: Sequence[float] = (1.0, -1.0)) -> Difference:
-    """The test of no difference that ``replicates`` in each kind of world model will allow.
-
-    ``spread``: the standard deviation between the replicates of a kind, of what ``weights`` adds
-    up. For a world model's effect that is a replicate's mean, with the weights 1 and -1; for a
-    policy's effect it is the difference within a replicate, with a weight of 1 / kinds for each.
-    """
-    error = spread * math.sqrt(math.fsum(w**2 for w in weights) / replicates)
-    return Difference(0.0, error, len(weights) * (replicates - 1))
-
-
-def power(test: Difference, difference: float) -> float:
-    """The probability that a true difference is found significant, with its own sign."""
-    if not test.error or not test.freedom:
-        return float(bool(test.freedom) and difference != 0)
-    _, two_sided = _quantiles(test.freedom)
-    return float(stats.nct.sf(two_sided, test.freedom, abs(difference) / test.error))
-
-
-def equivalence_power(test: Difference, margin: float, difference: float = 0.0) -> float:
-    """The probability that a true difference is found equivalent to none.
-
-    The normal probability that the estimate lies far enough inside the margin, averaged over the
-    distribution of its standard error (a chi), at ``_POINTS`` equally likely values.
-    """
-    if not test.error or not test.freedom:
-        return float(bool(test.freedom) and abs(difference) < margin)
-    t, _ = _quantiles(test.freedom)
-    likely = (np.arange(_POINTS) + 0.5) / _POINTS
-    far = t * np.sqrt(stats.chi2.ppf(likely, test.freedom) / test.freedom)
-    upper = stats.norm.cdf((margin - difference) / test.error - far)
-    lower = stats.norm.cdf(far - (margin + difference) / test.error)
-    return float(np.maximum(upper - lower, 0.0).mean())
-
-
-def _quantiles(freedom: float) -> tuple[float, float]:
-    """Student's t of a one-sided and of a two-sided test."""
-    return float(stats.t.ppf(LEVEL, freedom)), float(stats.t.ppf((1 + LEVEL) / 2, freedom))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import attrs
 
 from fmbpo.compare.attention import across_sections, in_section
-from fmbpo.compare.comparison import Basis, Cell, Comparison, Record
+from fmbpo.compare.comparison import Basis, Cell, Comparison, Record, Registered
 from fmbpo.compare.contrasts import Declared
 from fmbpo.compare.section import make_section
 from fmbpo.errors import UserError, did_you_mean
@@ -25,12 +25,14 @@ def compare(
     mixing: Collection[str] = (),
     separate: bool = False,
     declared: Declared | None = None,
+    registered: Sequence[Registered] = (),
 ) -> Comparison:
     """Compare records of one basis; nothing is pooled or ranked across different ones.
 
     ``mixing``: fields of the basis that may differ within a section, whose title and records' names
     then say so. ``separate`` puts each basis into its own section. ``declared``: the contrasts of
-    the study, by name; without any, all pairs of levels are compared. Raises ``UserError`` for
+    the study, by name; without any, all pairs of levels are compared. ``registered``: the
+    registered studies, whose warnings come first. Raises ``UserError`` for
     differences that neither allows, unknown fields, and two runs of one cell, basis, task and seed.
     """
     for field in mixing:
@@ -58,9 +60,10 @@ def compare(
         sections.append(section)
         if lines := in_section(section):
             attention[title] = lines
-    if lines := across_sections(sections, declared or {}):
-        attention[""] = lines
-    return Comparison(name=name, sections=sections, attention=attention)
+    warnings = [line for study in registered for line in study.warnings]
+    if lines := [*warnings, *across_sections(sections, declared or {})]:
+        attention = {"": lines, **attention}
+    return Comparison(name=name, sections=sections, attention=attention, registered=registered)
 
 
 def _differing(bases: Sequence[Basis]) -> dict[str, list[str]]:

@@ -17,9 +17,9 @@ from fmbpo.base.metrics import (
 )
 from fmbpo.base.structure import fit
 from fmbpo.compare.comparison import Basis, Cell, Record, Score
-from fmbpo.compare.contrasts import Declared
+from fmbpo.compare.contrasts import Declared, declaration
 from fmbpo.compare.imported import read_imported
-from fmbpo.config.factors import FACTORS, Factor
+from fmbpo.config.factors import Factor
 from fmbpo.config.identity import identifying, leaves
 from fmbpo.errors import UserError
 from fmbpo.runs.folder import RunFolder
@@ -75,7 +75,7 @@ def declared_by(paths: Sequence[Path]) -> Declared:
     found: dict[str, tuple[Factor, str, str]] = {}
     for file in (path / STUDY for path in paths if (path / STUDY).is_file()):
         for name, entry in (read_object(file).get("contrasts") or {}).items():
-            contrast = _contrast(entry)
+            contrast = declaration(entry)
             if contrast is None:
                 raise UserError(
                     f"the contrast {name!r} is not a factor with two levels",
@@ -89,16 +89,6 @@ def declared_by(paths: Sequence[Path]) -> Declared:
                     remedy="report the studies one by one",
                 )
     return found
-
-
-def _contrast(entry: object) -> tuple[Factor, str, str] | None:
-    """``{"policy": ["flow", "mlp"]}`` as a contrast; None if it is something else."""
-    fitting = fit(entry, dict[str, list[str]]) or {}
-    for factor in FACTORS:
-        if fitting.keys() == {factor} and len(fitting[factor]) == 2:
-            a, b = fitting[factor]
-            return factor, a, b
-    return None
 
 
 def _runs(path: Path) -> list[Path]:

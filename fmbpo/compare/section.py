@@ -41,10 +41,7 @@ def make_section(
 
     ``declared``: the contrasts that the study declares.
     """
-    table: dict[Cell, dict[str, dict[str, Score]]] = {}
-    for record in records:
-        for task, seed, score in record.policies:
-            table.setdefault(record.cell, {}).setdefault(task, {})[seed] = score
+    table = scores_of(records)
     tasks = dict.fromkeys(task for by_task in table.values() for task in by_task)
     shared = [task for task in tasks if all(task in by_task for by_task in table.values())]
     wanted = {task: [task] for task in tasks} | ({OVERALL: shared} if shared else {})
@@ -66,6 +63,15 @@ def make_section(
         costs=[_cost(cell, records, table) for cell in table],
         model_errors=_model_errors(records),
     )
+
+
+def scores_of(records: Sequence[Record]) -> Scores:
+    """The scores of the records' policies; records of one cell are combined."""
+    table: dict[Cell, dict[str, dict[str, Score]]] = {}
+    for record in records:
+        for task, seed, score in record.policies:
+            table.setdefault(record.cell, {}).setdefault(task, {})[seed] = score
+    return table
 
 
 def _result(table: Scores, cell: Cell, name: str, tasks: Sequence[str]) -> CellResult:

@@ -95,7 +95,7 @@ def config_hash(
     content = {
         "part": part,
         "data_identity": data_identity,
-        "values": _canonical(identifying(values)),
+        "values": canonical(identifying(values)),
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -116,12 +116,12 @@ def identifying(values: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _canonical(value: Any) -> Any:
+def canonical(value: Any) -> Any:
     """20.0 as 20, so that an integer and an equal float have the same hash."""
     if isinstance(value, Mapping):
-        return {key: _canonical(item) for key, item in value.items()}
+        return {key: canonical(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_canonical(item) for item in value]
+        return [canonical(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -16,6 +16,8 @@ A study may declare its contrasts by name, each as a factor and the two levels o
 
     [contrasts]
     "flow matching" = { world_model = ["flow", "tied"] }  # flow minus tied
+
+It may register hypotheses on them (``fmbpo.config.registration``).
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from fmbpo.config.catalogue import find
 from fmbpo.config.factors import FACTORS, differences
 from fmbpo.config.identity import config_hash
 from fmbpo.config.load import PAPER, load_experiment, structured
+from fmbpo.config.registration import RegistrationConfig
 from fmbpo.config.schema import Experiment
 from fmbpo.config.validators import filled, unique
 from fmbpo.errors import UserError, UserErrors, did_you_mean
@@ -74,6 +77,9 @@ class StudyConfig:
     contrasts: dict[str, dict[str, list[str]]] = field(factory=dict)
     """The differences to report, by name: ``{ FACTOR = ["LEVEL", "LEVEL"] }``, the first minus the
     second; by default, those of all pairs of levels."""
+    registration: RegistrationConfig | None = None
+    """Hypotheses that are fixed before the first run; by default none: all results are
+    exploratory."""
 
     @cells.validator
     def _several(self, _: object, value: dict[str, CellConfig]) -> None:
@@ -94,7 +100,10 @@ class StudyConfig:
 
 @attrs.frozen(kw_only=True)
 class Study:
-    """A checked study, its experiments by cell; ``differences`` are the declared ones."""
+    """A checked study, its experiments by cell; ``differences`` are the declared ones.
+
+    ``fmbpo.running.registration`` checks the hypotheses. ``file``: the study's, for messages.
+    """
 
     name: str
     phase: str
@@ -103,6 +112,8 @@ class Study:
     cells: dict[str, Experiment]
     differences: list[str]
     contrasts: dict[str, dict[str, list[str]]]
+    registration: RegistrationConfig | None
+    file: str
 
 
 def is_study(path: Path) -> bool:
@@ -151,9 +162,9 @@ def load_study(
         remedy = "remove one of them, or let them differ in a factor"
         raise UserError(what, where=where, remedy=remedy)
     _check_levels(config, experiments, file)
-    keys = ("name", "phase", "description", "factors", "contrasts")
+    keys = ("name", "phase", "description", "factors", "contrasts", "registration")
     own = {key: getattr(config, key) for key in keys}
-    return Study(**own, cells=cells, differences=declared)
+    return Study(**own, cells=cells, differences=declared, file=file)
 
 
 def _check_levels(config: StudyConfig, experiments: Sequence[Experiment], file: str) -> None:

@@ -11,15 +11,20 @@ import attrs
 
 from fmbpo.base.files import disk_errors, write_json
 from fmbpo.base.structure import plain
+from fmbpo.compare.comparison import Hypothesis
+from fmbpo.compare.reading import records_of
+from fmbpo.compare.registered import registered
 from fmbpo.config.study_file import Study
 from fmbpo.measure.health import returns_health
 from fmbpo.measure.sizes import sizes
 from fmbpo.running.preflight.inputs import Loaded
+from fmbpo.running.registration import PlannedCell, register_study
 from fmbpo.running.run import Result, Runner, Session
 from fmbpo.running.stop import Stop
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.folder import run_name
 from fmbpo.runs.plan import STUDY, PlannedRun, write_plan
+from fmbpo.runs.registration import REGISTRATION
 from fmbpo.runs.summary import Summary
 from fmbpo.training.cells import grid_tasks
 from fmbpo.training.dataset import load_dataset
@@ -28,11 +33,13 @@ from fmbpo.training.device import resolve_device
 
 @attrs.frozen
 class StudyResult:
-    """The results of a study; ``findings`` are about the cells together."""
+    """The results of a study; ``findings`` are about the cells together, ``hypotheses`` are the
+    registered ones."""
 
     summaries: dict[str, Summary]
     findings: list[Finding]
     folder: Path
+    hypotheses: Sequence[Hypothesis] = ()
 
 
 class StudyRunner:
@@ -63,7 +70,7 @@ class StudyRunner:
             self.say(f"WARNING: {warning}")
 
     def run(self, stop: Stop) -> StudyResult:
-        """All cells to their ends, then ``study.json`` and ``comparison.png``.
+        """Register the study, run all cells to their ends, write ``study.json`` and its picture.
 
         Raises as ``Runner.run``; the same command continues the study.
         """
@@ -75,6 +82,9 @@ class StudyRunner:
             folder.mkdir(parents=True, exist_ok=True)
         plan = [run for name, runner in self.runners.items() for run in planned(name, runner)]
         write_plan(folder, self.study.name, plan)
+        sha256, versions = register_study(self.study, self._planned_cells(), folder)
+        if versions:
+            self.say(f"registration: SHA-256 {sha256}, {folder / REGISTRATION}")
         results: dict[str, Result] = {}
         for number, (name, runner) in enumerate(self.runners.items(), 1):
             stop.check(f"before cell {name}")
@@ -91,9 +101,26 @@ class StudyRunner:
             "cells": names,
             "health": plain(findings),
         }
+        hypotheses: Sequence[Hypothesis] = ()
+        if versions:
+            runs = [self.session.root / run for run in names.values()]
+            records = records_of(runs) if self.study.registration else []
+            hypotheses = registered(self.study.name, sha256, versions, records, folder).hypotheses
+            content["registration"] = {"sha256": sha256, "hypotheses": plain(hypotheses)}
         write_json(folder / STUDY, content)
         self.session.draw(folder)
-        return StudyResult(summaries, findings, folder)
+        return StudyResult(summaries, findings, folder, hypotheses)
+
+    def _planned_cells(self) -> dict[str, PlannedCell]:
+        return {
+            name: PlannedCell(
+                runner.experiment,
+                runner.data.id,
+                grid_tasks(runner.experiment, runner.data),
+                runner.names,
+            )
+            for name, runner in self.runners.items()
+        }
 
 
 def planned(cell: str, runner: Runner) -> list[PlannedRun]:

@@ -40,7 +40,7 @@ def load_dataset(config: DataConfig, device: torch.device) -> Dataset:
     Raises ``UserError`` as ``open_store``, and if there is nothing to train or validate on.
     """
     store = open_store(store_path(config.path))
-    tasks = _chosen(store, config)
+    tasks = chosen_tasks(store, config)
     index_E = torch.tensor([task_info(t).index for t in store.tasks])[
         torch.from_numpy(store.episode_task.astype(np.int64))
     ]
@@ -78,7 +78,7 @@ def by_conventions(data: Dataset, conventions: ConventionsConfig) -> Dataset:
     return attrs.evolve(data, train=train)
 
 
-def _chosen(store: Store, config: DataConfig) -> list[str]:
+def chosen_tasks(store: Store, config: DataConfig) -> list[str]:
     """The tasks to use. ``UserError`` for a key that names a task without episodes."""
     present = [store.tasks[i] for i in np.unique(store.episode_task)]
     tasks = [t for t in MT30 if t in (config.tasks or present)]

@@ -15,7 +15,9 @@ from fmbpo.compare.comparison import (
     Comparison,
     Effect,
     Estimate,
+    Hypothesis,
     Record,
+    Registered,
     Score,
     Section,
 )
@@ -34,13 +36,17 @@ Row: TypeAlias = Mapping[str, str | float | None]
 
 def csv_files(comparison: Comparison) -> dict[str, str]:
     """The files' contents by name. A missing number is an empty field; several runs, or several
-    values of a basis, are joined by ``"; "``."""
+    values of a basis, are joined by ``"; "``. Hypotheses have a file if any are registered."""
     sections = comparison.sections
     seeds = [_seed(s, record, *found) for s in sections for record in s.records
              for found in record.policies]  # fmt: skip
     results = [_result(section, result) for section in sections for result in section.results]
     effects = [_effect(section, effect) for section in sections for effect in section.effects]
+    hypotheses = [
+        _hypothesis(study, one) for study in comparison.registered for one in study.hypotheses
+    ]
     return {
+        **({"hypotheses.csv": _text(hypotheses[0], hypotheses)} if hypotheses else {}),
         "results.csv": _text(results[0], results),
         "effects.csv": _text(_effect(sections[0], _NO_EFFECT), effects),  # may have no row
         "seeds.csv": _text(seeds[0], seeds),
@@ -84,6 +90,25 @@ def _effect(section: Section, effect: Effect) -> Row:
         "scope": effect.scope,
         "reason": effect.reason,
         **_runs(section.records),
+    }
+
+
+def _hypothesis(study: Registered, one: Hypothesis) -> Row:
+    return {
+        "study": study.study,
+        "hypothesis": one.name,
+        "contrast": one.contrast,
+        "expected": one.expected,
+        "margin": study.margin,
+        **_estimate("difference", one.effect.difference),
+        "standard_error": one.effect.error,
+        "degrees_of_freedom": one.effect.freedom,
+        "p_difference": one.p_difference,
+        "p_equivalence": one.p_equivalence,
+        "outcome": one.outcome,
+        "scope": one.effect.scope,
+        "reason": one.effect.reason,
+        **_estimate("development", one.development.difference if one.development else None),
     }
 
 

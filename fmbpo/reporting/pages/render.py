@@ -11,8 +11,8 @@ from importlib.resources import files
 import jinja2
 from markupsafe import Markup
 
-from fmbpo.compare.comparison import Comparison
-from fmbpo.reporting.pages import results, training
+from fmbpo.compare.comparison import EXPLORATORY, Comparison
+from fmbpo.reporting.pages import registered, results, training
 from fmbpo.reporting.pages.content import Part, clean
 from fmbpo.reporting.pages.figures import styles
 
@@ -54,6 +54,8 @@ def html(comparison: Comparison, parts: Sequence[Part]) -> str:
     )
     return environment.from_string(_template("report.html.jinja")).render(
         comparison=comparison,
+        registered=registered.blocks(comparison),
+        exploratory="" if comparison.hypotheses else EXPLORATORY,
         parts=parts,
         runs=sum(len(section.records) for section in comparison.sections),
         style=Markup(_template("style.css")),

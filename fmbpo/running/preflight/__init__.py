@@ -14,6 +14,7 @@ import torch
 
 from fmbpo.base.text import clock
 from fmbpo.config.schema import Experiment
+from fmbpo.config.study_file import Study
 from fmbpo.errors import UserError, UserErrors
 from fmbpo.measure.evaluation import threads
 from fmbpo.running.preflight import duration
@@ -27,6 +28,7 @@ from fmbpo.running.preflight.inputs import (
     find_world_model,
 )
 from fmbpo.running.preflight.needs import Needs
+from fmbpo.running.preflight.registration import check_registration
 from fmbpo.running.preflight.table import Rows, print_rows
 from fmbpo.training.device import resolve_device
 
@@ -83,23 +85,28 @@ def preflight(
     cells: Mapping[str, Experiment],
     root: Path,
     *,
+    study: Study | None = None,
     thorough: bool = True,
     traceback: Path | None = None,
     accept_versions: bool = False,
 ) -> Report:
     """Check experiments whose runs go under ``root``; a single one is the cell ``""``.
 
-    ``thorough``: try tiny updates and measure paces even if a run will be short. ``traceback``:
-    the folder for a plugin's traceback; None: write nothing. ``accept_versions``: use complete
-    parts of other plugin versions.
+    ``study``: the study whose cells they are. ``thorough``: try tiny updates and measure paces even
+    if a run will be short. ``traceback``: the folder for a plugin's traceback; None: write nothing.
+    ``accept_versions``: use complete parts of other plugin versions.
     """
     rows, loaded = Rows(), list[Loaded]()
     needs = Needs(rows, root, traceback)
     known, gpus = True, range(torch.cuda.device_count())
+    candidates: list[Candidate] = []
     for cell, e in cells.items():
         with threads(e.system.threads), torch.random.fork_rng(devices=gpus):
             one = Candidate(cell, e, accept_versions)
             known &= _check(one, root, rows, needs, loaded, thorough)
+            candidates.append(one)
+    if study is not None:
+        check_registration(rows, study, candidates, root)
     if needs.parts:
         needs.disk()
     found = Report(rows, loaded, needs.seconds, known)

@@ -43,6 +43,8 @@ class Candidate:
     """Whether complete parts of other plugin versions are used."""
     device: torch.device | None = None
     store: Store | None = None
+    recorded: Experiment | None = None
+    """The experiment with the residence of its data settled."""
     names: RunNames | None = None
     """Names of the run folders."""
     data: Dataset | None = None
@@ -53,7 +55,8 @@ class Candidate:
         """Set the names of the run folders, which depend on the residence of the data."""
         e, store, device = self.experiment, self.store, self.device
         if store is not None:
-            recorded = settled(e, choose(e.data, store, device)) if device else e
+            self.recorded = settled(e, choose(e.data, store, device)) if device else e
+            recorded = self.recorded
             self.names = rows.attempt(self.cell, "runs", lambda: run_names(recorded, store.id))
 
     @property
