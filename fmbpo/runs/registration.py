@@ -103,7 +103,8 @@ def register(
                 write_json(file, plain(_File(study, versions)))
             return versions
         planned = (run.run for other in _folders(root, study) for run in read_plan(other))
-        known = dict.fromkeys([*runs, *planned])
+        earlier = (run for version in versions for run in version.runs)
+        known = dict.fromkeys([*runs, *earlier, *planned])
         new = Version(
             sha256=digest(content),
             date=datetime.now(UTC).isoformat(),

@@ -1,6 +1,9 @@
+import shutil
+
 import pytest
 from returns import MODELS
 
+from fmbpo.cli import main
 from fmbpo.compare.comparison import Basis, Cell, Record, Score
 
 BASIS = Basis("frozen", "corrected", "laptop", "sha256:0123456789abcdef", "2 episodes", "7 x 4 x 4")
@@ -36,3 +39,45 @@ def record():
         return Record(**{**content, **others}, basis=basis, scores=scores)
 
     return record
+
+
+@pytest.fixture(scope="session")
+def study_of_two(repository, small_store, tiny_policy):
+    """``study_of_two(folder, text="")``: the command that runs a study of two cells in ``folder``.
+
+    ``text``: more of its file.
+    """
+
+    def study_of_two(folder, text=""):
+        experiments = repository / "experiments"
+        file = folder / "two.toml"
+        file.write_text(
+            'kind = "study"\nfactors = ["policy"]\n'
+            f'[cells.one]\nexperiment = "{experiments}/phase8_mlpwm_flowpolicy.toml"\n'
+            f'[cells.other]\nexperiment = "{experiments}/phase8_mlpwm_mlppolicy.toml"\n{text}'
+        )
+        command = ["run", str(file), "--scale", "laptop", "--data", str(small_store)]
+        command += ["--runs", str(folder / "runs")]
+        return [*command, *(word for override in tiny_policy for word in ("-o", override))]
+
+    return study_of_two
+
+
+@pytest.fixture(scope="session")
+def runs(study_of_two, tmp_path_factory):
+    """The folder of a study's two cells, their world model and the study."""
+    folder = tmp_path_factory.mktemp("study")
+    assert main(study_of_two(folder)) == 0
+    return folder / "runs"
+
+
+@pytest.fixture
+def copy(runs, tmp_path):
+    """The same, to be damaged: ``copy(pattern)`` is the one folder of that name."""
+    shutil.copytree(runs, tmp_path / "runs")
+
+    def copy(pattern):
+        (found,) = (tmp_path / "runs").glob(pattern)
+        return found
+
+    return copy

@@ -1,4 +1,4 @@
-"""Verdicts with a margin, and the power to reach them."""
+"""Verdicts on expectations with a margin, of one hypothesis and of several."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from fmbpo.compare.comparison import OVERALL, Effect, Estimate
-from fmbpo.compare.equivalence import design, equivalence_power, outcome, power
+from fmbpo.compare.equivalence import PValues, corrected, outcome, p_values
 
 MARGIN = 0.03
 
@@ -17,6 +17,12 @@ def effect(value, error=None, freedom=None, task=OVERALL):
         name="", kind="policy", task=task, difference=Estimate(value), error=error,
         freedom=freedom, improvement=None, paired=True, verdict="",
     )  # fmt: skip
+
+
+def verdict(one, expected):
+    """Of a single hypothesis."""
+    (p,) = corrected([p_values(one, MARGIN, expected)])
+    return outcome(one.difference.value, p, expected)
 
 
 @pytest.mark.parametrize(
@@ -39,11 +45,11 @@ def effect(value, error=None, freedom=None, task=OVERALL):
     ],
 )
 def test_outcomes(value, error, expected, want):
-    assert outcome(effect(value, error, 8.0), MARGIN, expected) == want
-    assert outcome(effect(value), MARGIN, expected) == "undecided"
+    assert verdict(effect(value, error, 8.0), expected) == want
+    assert verdict(effect(value), expected) == "undecided"
     # On one task, differences are returns.
     one = effect(1000 * value, 1000 * error, 8.0, task="t")
-    assert outcome(one, MARGIN, expected) == want
+    assert verdict(one, expected) == want
 
 
 def test_equivalence_is_two_one_sided_tests():
@@ -57,33 +63,41 @@ def test_equivalence_is_two_one_sided_tests():
             stats.ttest_1samp(x, MARGIN, alternative="less").pvalue,
         )
         one = effect(x.mean(), x.std(ddof=1) / math.sqrt(8), 7.0)
-        assert (outcome(one, MARGIN, "equivalent") == "supported") == (p < 0.05)
+        assert p_values(one, MARGIN, "above").equivalence == pytest.approx(p)
+        assert (verdict(one, "equivalent") == "supported") == (p < 0.05)
         found.add(p < 0.05)
     assert found == {True, False}
 
 
-def test_power_against_simulation():
-    """Five replicates of two kinds: the share of significant and of equivalent tests."""
-    rng, n, spread = np.random.default_rng(1), 5, 0.02
-    test = design(spread, n)
-    assert (test.error, test.freedom) == (pytest.approx(spread * math.sqrt(2 / n)), 8)
-    for true in (0.0, 0.03):
-        x = rng.normal(0, spread, (2, 20_000, n)) + np.array([true, 0])[:, None, None]
-        p = stats.ttest_ind(*x, axis=-1).pvalue
-        ahead = (p < 0.05) & (x[0].mean(-1) > x[1].mean(-1))
-        assert power(test, true) == pytest.approx(ahead.mean(), abs=0.01)
-        error = np.sqrt(x.var(-1, ddof=1).sum(0) / n)
-        size = np.abs(x[0].mean(-1) - x[1].mean(-1))
-        equivalent = size + stats.t.ppf(0.95, 8) * error < MARGIN
-        assert equivalence_power(test, MARGIN, true) == pytest.approx(equivalent.mean(), abs=0.01)
+def test_without_any_spread():
+    assert p_values(effect(0.02, 0.0, 4.0), MARGIN, "above") == PValues(0.0, 0.0)
+    assert p_values(effect(0.04, 0.0, 4.0), MARGIN, "above") == PValues(0.0, 1.0)
+    assert p_values(effect(0.02, 0.0, 4.0), MARGIN, "equivalent") == PValues(1.0, 0.0)
 
 
-def test_power_grows_with_replicates_and_needs_two():
-    found = [power(design(1.0, n), 1.5) for n in (2, 3, 5, 10)]
-    assert found == sorted(found)
-    assert power(design(1.0, 1), 9.0) == equivalence_power(design(1.0, 1), 9.0) == 0
-    # A policy's effect, the mean of the differences in two kinds of world models.
-    policy = design(1.0, 3, weights=(0.5, 0.5))
-    assert (policy.error, policy.freedom) == (pytest.approx(1 / math.sqrt(6)), 4)
-    assert power(policy, -1.5) == power(policy, 1.5) > power(design(1.0, 3), 1.5)
-    assert (power(design(0.0, 3), 1.0), equivalence_power(design(0.0, 3), 0.1)) == (1, 1)
+def test_several_hypotheses():
+    """Holm's factors count hypotheses, and one counts until both its tests are decided."""
+    found = corrected([PValues(0.001, 0.9), PValues(0.01, 0.03), PValues(0.04, 0.5)])
+    # 0.001 · 3, 0.01 · 3, 0.03 · 3 (a test of each is left), 0.04 · 2, ...
+    assert found[0].difference == pytest.approx(0.003)
+    assert found[1].difference == pytest.approx(0.03)
+    assert found[1].equivalence == found[2].difference == pytest.approx(0.09)
+    assert found[2].equivalence == 1.0
+    assert corrected([PValues(0.2, 0.01)]) == [PValues(0.2, 0.01)]
+    assert corrected([]) == []
+
+
+@pytest.mark.parametrize("truths", [(0.0, 0.0, 0.0), (0.03, 0.03, -0.03), (0.0, 0.03, 0.03)])
+def test_at_most_5_percent_of_studies_have_a_false_verdict(truths):
+    """1500 studies of three hypotheses, at the truths that are hardest to tell from others."""
+    rng, error, false = np.random.default_rng(2), 0.012, 0
+    for _ in range(1500):
+        values = rng.normal(truths, error)
+        errors = error * np.sqrt(rng.chisquare(8, 3) / 8)
+        effects = [effect(v, e, 8.0) for v, e in zip(values, errors, strict=True)]
+        found = corrected([p_values(one, MARGIN, "above") for one in effects])
+        false += any(
+            (p.difference if true == 0 else p.equivalence) < 0.05
+            for p, true in zip(found, truths, strict=True)
+        )
+    assert false / 1500 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1500)

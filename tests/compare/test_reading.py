@@ -6,7 +6,6 @@ import shutil
 import pytest
 from whole_store import load
 
-from fmbpo.cli import main
 from fmbpo.compare.comparison import Cell
 from fmbpo.compare.guard import compare
 from fmbpo.compare.reading import declared_by, records_of
@@ -14,37 +13,6 @@ from fmbpo.config import identifying
 from fmbpo.errors import UserError
 from fmbpo.library import report
 from fmbpo.runs.folder import RunFolder
-
-
-@pytest.fixture(scope="module")
-def runs(repository, small_store, tiny_policy, tmp_path_factory):
-    """The folder of a study's two cells, their world model and the study."""
-    folder = tmp_path_factory.mktemp("study")
-    experiments = repository / "experiments"
-    file = folder / "two.toml"
-    file.write_text(
-        'kind = "study"\nfactors = ["policy"]\n'
-        f'[cells.one]\nexperiment = "{experiments}/phase8_mlpwm_flowpolicy.toml"\n'
-        f'[cells.other]\nexperiment = "{experiments}/phase8_mlpwm_mlppolicy.toml"\n'
-    )
-    command = ["run", str(file), "--scale", "laptop", "--data", str(small_store)]
-    command += ["--runs", str(folder / "runs")]
-    for override in tiny_policy:
-        command += ["-o", override]
-    assert main(command) == 0
-    return folder / "runs"
-
-
-@pytest.fixture
-def copy(runs, tmp_path):
-    """The same, to be damaged: ``copy(pattern)`` is the one folder of that name."""
-    shutil.copytree(runs, tmp_path / "runs")
-
-    def copy(pattern):
-        (found,) = (tmp_path / "runs").glob(pattern)
-        return found
-
-    return copy
 
 
 def test_records_of_a_study(runs, small_store):

@@ -114,6 +114,50 @@ def test_mistakes_in_contrasts(contrast, said, study):
     assert said in str(raised.value)
 
 
+REGISTERED = (
+    LEVELS
+    + """
+[registration]
+margin = 0.03
+replicates = 5
+development_tasks = ["walker_walk"]
+spread = { world_model = 0.05, policy = 0.02 }
+[registration.hypotheses]
+"noise helps" = { contrast = "noise", expected = "above" }
+"""
+)
+
+
+def test_a_registration(study):
+    assert load_study(study()).registration is None
+    found = load_study(study(REGISTERED)).registration
+    assert (found.endpoint, found.margin, found.replicates) == ("mean", 0.03, 5)
+    assert found.development_tasks == ["walker-walk"]
+    assert (found.spread.world_model, found.spread.policy) == (0.05, 0.02)
+    assert found.hypotheses["noise helps"].expected == "above"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("margin = 0.03", "margin = 0", "registration.margin: 0 (an integer): must be positive"),
+        ("margin = 0.03", "", "registration.margin: missing"),
+        ("replicates = 5", "replicates = 1", "a test needs at least two replicates"),
+        ("walker_walk", "walker_wlak", "did you mean 'walker-walk'?"),
+        ("policy = 0.02", "policy = -1", "registration.spread.policy"),
+        ('"above"', '"abov"', "did you mean 'above'?"),
+        ('"noise helps" = { contrast = "noise", expected = "above" }', "", "must not be empty"),
+        ('"noise helps"', '"noise\\u001b"', "does not name a hypothesis in one line"),
+        ("margin", "margins", "did you mean 'margin'?"),
+    ],
+)
+def test_mistakes_in_a_registration(old, new, said, study):
+    assert old in REGISTERED
+    with pytest.raises((UserError, UserErrors)) as raised:
+        load_study(study(REGISTERED.replace(old, new)))
+    assert said in str(raised.value)
+
+
 def test_every_study_of_the_repository_loads(repository):
     files = [p for p in (repository / "experiments").glob("*.toml") if is_study(p)]
     assert len(files) >= 2
