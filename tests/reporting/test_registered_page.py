@@ -42,7 +42,7 @@ def test_hypotheses_come_first_with_their_history(section, study):
     before, after = text.split('<h2 id="exploratory">')
     assert "Registered hypotheses: s" in before
     for words in (
-        "0.055", "0.751", "±0.03", "undecided", "walker-run", "the number of hypotheses, 1.",
+        "0.055", "0.751", "±0.03", "undecided", "walker-run", "for all hypotheses together",
         "Settings were chosen on cup-catch", "in this one world model",
         "Registered on 2026-01-02 03:04 UTC, before the first run (SHA-256 aaaaaaaaaaaa).",
         "Amended on 2026-02-03 04:05 UTC, after 1 of 1 runs of the study had begun",

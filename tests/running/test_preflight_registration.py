@@ -1,6 +1,10 @@
 """``fmbpo check`` of a registered study: its mistakes, its changes, the power of its tests."""
 
+import math
+import re
+
 import pytest
+from scipy import stats
 
 from fmbpo.config.study_file import load_study
 from fmbpo.running.preflight.inputs import Candidate, find_store
@@ -53,15 +57,17 @@ def details(rows, subject, status):
 def test_power_of_each_hypothesis(checked):
     rows, *_ = checked()
     models, policies = details(rows, "power", "warning")
-    # 0.05 · √(2/3) with 4 degrees of freedom, at 2.5 % (two hypotheses): statsmodels' power of a
-    # t test of two samples gives the same.
     assert models.startswith("models differ (world model: flow - mlp above 0): 3 replicates find")
-    power = pytest.importorskip("statsmodels.stats.power")
-    solve = power.TTestIndPower().solve_power
-    smallest = 0.05 * solve(nobs1=3, alpha=0.025, power=0.8)
-    assert f"a difference of {smallest:.3f} with a probability of 80%" in models
-    assert f"one of 0.03 (the margin) with {solve(0.6, 3, 0.025):.0%}" in models
-    needed = next(n for n in range(2, 200) if solve(0.6, n, 0.025) >= 0.8)
+
+    def power(difference, n):
+        """Of Student's t of two samples, at 2.5 %, since there are two hypotheses."""
+        critical, error = stats.t.ppf(1 - 0.0125, 2 * n - 2), 0.05 * math.sqrt(2 / n)
+        return stats.nct.sf(critical, 2 * n - 2, difference / error)
+
+    smallest = float(re.search("find a difference of ([0-9.]+) with", models)[1])
+    assert power(smallest, 3) == pytest.approx(0.8, abs=0.005)
+    assert f"one of 0.03 (the margin) with {power(0.03, 3):.0%}" in models
+    needed = next(n for n in range(2, 200) if power(0.03, n) >= 0.8)
     assert f"-> {needed} replicates find a difference of 0.03 with 80%" in models
     assert "policies do not (policy: flow - mlp within ±0.03)" in policies
     assert "replicates show equivalence with 80%" in policies

@@ -34,7 +34,7 @@ def _table(study: Registered) -> Table:
     ]
     notes = [
         f"Returns divided by 1000, over {', '.join(study.tasks)}. In brackets: {LEVEL} intervals. "
-        f"Margin: ±{study.margin:g}. p values are corrected for the number of hypotheses, {len(study.hypotheses)}."
+        f"Margin: ±{study.margin:g}. p values are corrected for all hypotheses together."
     ]
     if any(one.development for one in study.hypotheses):
         columns.append(Column("development tasks", _development))
