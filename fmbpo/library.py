@@ -12,7 +12,7 @@ from typing import overload
 from fmbpo.base.files import path_of
 from fmbpo.compare.comparison import Comparison
 from fmbpo.compare.guard import compare
-from fmbpo.compare.reading import declared_by, records_of
+from fmbpo.compare.reading import declared_by, description_of, records_of
 from fmbpo.compare.registered import registered_in
 from fmbpo.config.schema import Experiment
 from fmbpo.config.study_file import Study
@@ -163,6 +163,7 @@ def report(
         mixing=mixing,
         separate=separate,
         declared=declared_by(paths),
+        description=description_of(paths),
         registered=registered_in(paths, records),
     )
     write_report(comparison, place)

@@ -27,15 +27,15 @@ def test_phase_3_decides_nothing(imported, tmp_path, capsys):
     out, err = capsys.readouterr()
     verdicts = {line.split(":")[0].strip(): line for line in out.splitlines()[1:]}
     assert verdicts.keys() == {"walker-stand", "reacher-easy", "cheetah-run", "all tasks"}
-    assert all("no decision" in line for line in verdicts.values())
+    assert all("undecided" in line for line in verdicts.values())
     assert all("; in this one world model)" in line for line in verdicts.values())
     assert "failed replication?" in err
     assert "One world model of mlp for all its policies" in err
     rows = list(csv.DictReader((tmp_path / "report" / "effects.csv").open(encoding="utf-8")))
-    assert {row["verdict"] for row in rows} == {"no decision"}
+    assert {row["verdict"] for row in rows} == {"undecided"}
     assert {row["scope"] for row in rows} == {"in this one world model"}
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert page.index("Before you read") < page.index("failed replication?")
+    assert page.index('id="attention"') < page.index("failed replication?")
 
 
 def test_phase_3_is_not_ranked_against_phase_7(imported, tmp_path, capsys):
@@ -114,7 +114,7 @@ def test_an_older_name_in_a_report(repository, imported, tmp_path, capsys):
     assert main(["report", file, "--out", "report"]) == 0
     assert "pwm_48M_mt_fullflow is an older name of experiments/phase8_" in capsys.readouterr().err
     text = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert "<h1>phase8_flowwm_flowpolicy</h1>" in text
+    assert "<title>phase8_flowwm_flowpolicy: " in text
     # A folder is what its name says, whatever files stand beside it.
     (tmp_path / "mine.toml").write_text('aliases = ["nowhere"]')
     assert main(["report", "nowhere", "--out", "other"]) == 2

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
+from fmbpo.config.factors import Factor
 from fmbpo.config.registration import Expected
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.registration import Version
@@ -15,10 +16,12 @@ OVERALL = ""
 """The task of a number over all tasks."""
 UNIT = 1000.0
 """The highest return, by which returns are divided before tasks are averaged."""
-UNDECIDED = "no decision"
+UNDECIDED = "undecided"
 """The verdict if a difference may be due to chance."""
 NO_VERDICT = "no verdict"
 """The verdict if nothing can tell a difference from chance, as from a single world model."""
+PLANNER, RANDOM = "planner", "random"
+"""The names of the returns that a run measures beside its policies'."""
 EXPLORATORY = "Everything here is exploratory: it tests no registered hypothesis."
 """What a comparison without registered hypotheses says."""
 Outcome: TypeAlias = Literal["supported", "contradicted", "equivalent", "undecided"]
@@ -81,6 +84,7 @@ class Record:
     deviations. ``petaflops`` and ``seconds``: the cost of all training; ``pretraining_*``: the part
     that pretrained the world model, which other runs may share. ``checkpoint``: the world model's
     origin. ``source``: the folder or the imported file. ``videos``: (task, seed) -> file.
+    ``references[name][task]``: other returns that the run knows, such as the planner's.
     ``settings``: all other settings that change results, by key path; empty for imported results.
     """
 
@@ -101,6 +105,7 @@ class Record:
     hardware: str = ""
     health: Sequence[Finding] = ()
     videos: Mapping[tuple[str, str], str] = attrs.field(factory=dict)
+    references: Mapping[str, Mapping[str, float]] = attrs.field(factory=dict)
     settings: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property
@@ -128,7 +133,9 @@ class CellResult:
     """One cell on one task, or over all (``task == OVERALL``).
 
     ``mean`` and ``iqm`` (interquartile mean) over seeds: returns (0 to 1000) on one task, returns
-    divided by 1000 over all. ``pwm`` and ``tdmpc2``: published returns or their mean, if known.
+    divided by 1000 over all. ``policies``: their number, and ``world_models`` that of the world
+    models they were trained in, 0 if each has its own. ``pwm`` and ``tdmpc2``: published returns or
+    their mean, if known.
     """
 
     cell: Cell
@@ -137,6 +144,8 @@ class CellResult:
     values: Sequence[float]
     mean: Estimate
     iqm: Estimate
+    policies: int
+    world_models: int
     pwm: float | None = None
     tdmpc2: float | None = None
 
@@ -145,19 +154,23 @@ class CellResult:
 class Effect:
     """A contrast between cells on one task, or over all.
 
-    ``name``: for example ``"policy: flow - mlp"``. ``difference``, in the unit of
+    ``name``: for example ``"policy: flow - mlp"``. ``levels``: the two levels of the factor that it
+    compares; of an interaction those of both factors. ``label``: the name that the study gives it.
+    ``difference``, in the unit of
     ``CellResult.mean``, is positive if the level named first is better; its interval takes this
     number alone. ``error`` and ``freedom``: its standard error and Student's degrees of freedom.
     ``p``: two-sided; on a single task after Holm's correction for all tasks. ``improvement``: the
     probability that the level named first is better on a random task and seed, None for an
     interaction. ``paired``: in the same world models. ``verdict``: "flow ahead", "mlp ahead",
-    "no decision" or "no verdict". ``scope``: where a verdict holds, if not in general. ``reason``:
+    "undecided" or "no verdict". ``scope``: where a verdict holds, if not in general. ``reason``:
     why there is no verdict; without one there is no interval, error or ``p`` either.
     """
 
     name: str
     kind: Literal["world_model", "policy", "interaction"]
     task: str
+    levels: Mapping[Factor, tuple[str, str]] = attrs.field(factory=dict)
+    label: str = ""
     difference: Estimate
     error: float | None = None
     freedom: float | None = None
@@ -172,6 +185,26 @@ class Effect:
     def note(self) -> str:
         """The scope of the verdict, or the reason why there is none."""
         return self.scope or self.reason
+
+
+@attrs.frozen
+class Failures:
+    """Policies of a cell whose return is below a share of the planner's.
+
+    ``policies``: the number on tasks with a planner's return above 0. ``by_task``: the failed ones
+    of each task that has any. ``rate``: their share with its exact (Clopper-Pearson) interval,
+    which takes policies as independent.
+    """
+
+    cell: Cell
+    policies: int
+    by_task: Mapping[str, int]
+    rate: Estimate
+
+    @property
+    def failed(self) -> int:
+        """The number of failed policies."""
+        return sum(self.by_task.values())
 
 
 @attrs.frozen
@@ -206,6 +239,8 @@ class Section:
 
     ``title`` names the basis and the mixed fields. Only ``tasks``, which all cells have, enter
     overall numbers. All lists are in the order of ``cells``, tasks in the study's order.
+    ``world_models``: the number of each kind, 0 if every policy has its own. ``references``: as in
+    ``Record``, means over the runs.
     """
 
     title: str
@@ -214,7 +249,10 @@ class Section:
     records: Sequence[Record]
     cells: Sequence[Cell]
     tasks: Sequence[str]
+    world_models: Mapping[str, int]
+    references: Mapping[str, Mapping[str, float]]
     results: Sequence[CellResult]
+    failures: Sequence[Failures]
     effects: Sequence[Effect]
     profiles: Sequence[Profile]
     costs: Sequence[Cost]
@@ -271,10 +309,12 @@ class Registered:
 class Comparison:
     """All sections. ``attention``: warnings to read first, by section title ("": all sections).
 
-    ``registered``: the registered studies; everything in the sections is exploratory.
+    ``description``: that of the study, if it is one. ``registered``: the registered studies;
+    everything in the sections is exploratory.
     """
 
     name: str
+    description: str = ""
     sections: Sequence[Section]
     attention: Mapping[str, Sequence[str]]
     registered: Sequence[Registered] = ()

@@ -27,14 +27,15 @@ Declared: TypeAlias = Mapping[str, tuple[Factor, str, str]]
 class Contrast:
     """A weighted sum of cells.
 
-    ``title``: for example ``"policy: flow - mlp"``. ``part``: the other factor's levels, if not all
-    have both. ``pairs``: (better, worse) cells for the probability of improvement, none for an
-    interaction. ``above`` and ``below``: the verdicts on either side of 0. ``declared``: the
-    study's name for it, if it has one.
+    ``title``: for example ``"policy: flow - mlp"``. ``levels``: the pair of each factor that it is
+    about. ``part``: the other factor's levels, if not all have both. ``pairs``: (better, worse)
+    cells for the probability of improvement, none for an interaction. ``above`` and ``below``: the
+    verdicts on either side of 0. ``declared``: the study's name for it, if it has one.
     """
 
     kind: Literal["world_model", "policy", "interaction"]
     title: str
+    levels: Mapping[Factor, tuple[str, str]]
     part: str
     weights: Mapping[Cell, float]
     pairs: Sequence[tuple[Cell, Cell]]
@@ -96,10 +97,12 @@ def _main(cells: Sequence[Cell], factor: Factor, name: str, a: str, b: str) -> C
         weights |= {better: 1 / len(pairs), worse: -1 / len(pairs)}
     part = ""
     if len(pairs) < len(across):
-        levels = sorted(getattr(better, other) for better, _ in pairs)
-        part = f"{_words(other)} {', '.join(levels)}"
+        at_levels = sorted(getattr(better, other) for better, _ in pairs)
+        part = f"{_words(other)} {', '.join(at_levels)}"
     title = f"{name} ({_words(factor)}: {a} - {b})" if name else f"{_words(factor)}: {a} - {b}"
-    return Contrast(factor, title, part, weights, pairs, f"{a} ahead", f"{b} ahead", name)
+    levels: dict[Factor, tuple[str, str]] = {factor: (a, b)}
+    verdicts = f"{a} ahead", f"{b} ahead"
+    return Contrast(factor, title, levels, part, weights, pairs, *verdicts, name)
 
 
 def _interaction(
@@ -110,7 +113,9 @@ def _interaction(
     if not all(cell in cells for cell in weights):
         return None
     title = f"interaction: policy {p} - {q}, in world model {a} - in {b}"
-    return Contrast("interaction", title, "", weights, [], f"larger in {a}", f"larger in {b}")
+    levels: dict[Factor, tuple[str, str]] = {"world_model": (a, b), "policy": (p, q)}
+    verdicts = f"larger in {a}", f"larger in {b}"
+    return Contrast("interaction", title, levels, "", weights, [], *verdicts)
 
 
 def _words(factor: str) -> str:

@@ -69,6 +69,8 @@ def effect(
         name=of.name,
         kind=of.kind,
         task=task,
+        levels=of.levels,
+        label=of.declared,
         difference=found.estimate,
         error=found.error,
         freedom=found.freedom,

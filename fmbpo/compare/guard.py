@@ -25,15 +25,17 @@ def compare(
     mixing: Collection[str] = (),
     separate: bool = False,
     declared: Declared | None = None,
+    description: str = "",
     registered: Sequence[Registered] = (),
 ) -> Comparison:
     """Compare records of one basis; nothing is pooled or ranked across different ones.
 
     ``mixing``: fields of the basis that may differ within a section, whose title and records' names
     then say so. ``separate`` puts each basis into its own section. ``declared``: the contrasts of
-    the study, by name; without any, all pairs of levels are compared. ``registered``: the
-    registered studies, whose warnings come first. Raises ``UserError`` for
-    differences that neither allows, unknown fields, and two runs of one cell, basis, task and seed.
+    the study, by name; without any, all pairs of levels are compared. ``description``: that of the
+    study. ``registered``: the registered studies, whose warnings come first. Raises ``UserError``
+    for differences that neither allows, unknown fields, and two runs of one cell, basis, task and
+    seed.
     """
     for field in mixing:
         if field not in FIELDS:
@@ -63,7 +65,13 @@ def compare(
     warnings = [line for study in registered for line in study.warnings]
     if lines := [*warnings, *across_sections(sections, declared or {})]:
         attention = {"": lines, **attention}
-    return Comparison(name=name, sections=sections, attention=attention, registered=registered)
+    return Comparison(
+        name=name,
+        description=description,
+        sections=sections,
+        attention=attention,
+        registered=registered,
+    )
 
 
 def _differing(bases: Sequence[Basis]) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ from fmbpo.base.metrics import (
     replicate_of,
 )
 from fmbpo.base.structure import fit
-from fmbpo.compare.comparison import Basis, Cell, Record, Score
+from fmbpo.compare.comparison import PLANNER, RANDOM, Basis, Cell, Record, Score
 from fmbpo.compare.contrasts import Declared, declaration
 from fmbpo.compare.imported import read_imported
 from fmbpo.config.factors import Factor
@@ -34,6 +34,8 @@ VIDEOS = {
     ".webp": "image/webp",
 }
 """Media types of the video files that a report shows, by extension."""
+_REFERENCES = {PLANNER: "reference_return", RANDOM: "random_return_mean"}
+"""The results of a task that are no policy's of the run, by name."""
 _IN_BASIS = (
     *("scale", "data_id", "protocol.kind", "protocol.world_model", "protocol.checkpoint"),
     *("policy_learning.iterations", "policy_learning.batch", "policy_learning.horizon"),
@@ -89,6 +91,12 @@ def declared_by(paths: Sequence[Path]) -> Declared:
                     remedy="report the studies one by one",
                 )
     return found
+
+
+def description_of(paths: Sequence[Path]) -> str:
+    """What the study in these folders asks or does; empty without one, and for several."""
+    files = [path / STUDY for path in paths if (path / STUDY).is_file()]
+    return str(read_object(files[0]).get("description") or "") if len(files) == 1 else ""
 
 
 def _runs(path: Path) -> list[Path]:
@@ -180,6 +188,14 @@ def _record_of_run(folder: RunFolder) -> Record | None:
             if key not in _IN_BASIS and not key.startswith(_STATED)
         },
         videos=_videos(folder.path / "videos"),
+        references={
+            name: {
+                task: value
+                for task, result in summary.tasks.items()
+                if (value := getattr(result, field)) is not None
+            }
+            for name, field in _REFERENCES.items()
+        },
     )
 
 

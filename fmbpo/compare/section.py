@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 from fmbpo.compare import statistics
 from fmbpo.compare.comparison import (
     OVERALL,
+    PLANNER,
     UNIT,
     Cell,
     CellResult,
@@ -23,6 +24,7 @@ from fmbpo.compare.comparison import (
 )
 from fmbpo.compare.contrasts import Declared
 from fmbpo.compare.effects import effects
+from fmbpo.compare.failures import failures
 from fmbpo.compare.strata import Scores, strata
 from fmbpo.compare.t_test import difference
 from fmbpo.tasks.mt30 import MT30
@@ -45,6 +47,7 @@ def make_section(
     tasks = dict.fromkeys(task for by_task in table.values() for task in by_task)
     shared = [task for task in tasks if all(task in by_task for by_task in table.values())]
     wanted = {task: [task] for task in tasks} | ({OVERALL: shared} if shared else {})
+    references = _references(records)
     return Section(
         title=title,
         bases=list(dict.fromkeys(record.basis for record in records)),
@@ -52,12 +55,15 @@ def make_section(
         records=list(records),
         cells=list(table),
         tasks=shared,
+        world_models=_world_models(records),
+        references=references,
         results=[
             _result(table, cell, name, tasks)
             for cell in table
             for name, tasks in wanted.items()
             if table[cell].keys() >= set(tasks)
         ],
+        failures=failures(table, references.get(PLANNER, {})),
         effects=effects(table, wanted, {name: _unit(name) for name in wanted}, declared),
         profiles=[_profile(cell, table, shared) for cell in table if shared],
         costs=[_cost(cell, records, table) for cell in table],
@@ -86,9 +92,40 @@ def _result(table: Scores, cell: Cell, name: str, tasks: Sequence[str]) -> CellR
         values=[fmean(one[seed].mean for one in by_seed) / unit for seed in seeds],
         mean=difference(parts, {cell: 1.0}).estimate,
         iqm=statistics.iqm_of(parts),
+        policies=sum(map(len, by_seed)),
+        world_models=_number(score for one in by_seed for score in one.values()),
         pwm=_published("pwm_return", tasks, unit),
         tdmpc2=_published("tdmpc2_return", tasks, unit),
     )
+
+
+def _number(scores: Iterable[Score]) -> int:
+    """The number of world models that these policies were trained in, 0 if each has its own."""
+    found = {score.world_model for score in scores}
+    return 0 if "" in found else len(found)
+
+
+def _world_models(records: Sequence[Record]) -> dict[str, int]:
+    kinds = dict.fromkeys(record.cell.world_model for record in records)
+    return {
+        kind: _number(
+            score for r in records if r.cell.world_model == kind for *_, score in r.policies
+        )
+        for kind in kinds
+    }
+
+
+def _references(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """Means over the runs that know a return, by name and task."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for record in records:
+        for name, by_task in record.references.items():
+            for task, value in by_task.items():
+                found.setdefault(name, {}).setdefault(task, []).append(value)
+    return {
+        name: {task: fmean(values) for task, values in by_task.items()}
+        for name, by_task in found.items()
+    }
 
 
 def _divided(table: Scores, cell: Cell, unit: float) -> Scores:

@@ -94,6 +94,7 @@ class StudyRunner:
         findings = twins(summaries)
         content = {
             "name": self.study.name,
+            "description": self.study.description,
             "factors": self.study.factors,
             "differences": self.study.differences,
             "contrasts": self.study.contrasts,

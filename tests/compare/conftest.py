@@ -52,7 +52,7 @@ def study_of_two(repository, small_store, tiny_policy):
         experiments = repository / "experiments"
         file = folder / "two.toml"
         file.write_text(
-            'kind = "study"\nfactors = ["policy"]\n'
+            'kind = "study"\nfactors = ["policy"]\ndescription = "which policy?"\n'
             f'[cells.one]\nexperiment = "{experiments}/phase8_mlpwm_flowpolicy.toml"\n'
             f'[cells.other]\nexperiment = "{experiments}/phase8_mlpwm_mlppolicy.toml"\n{text}'
         )

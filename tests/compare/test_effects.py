@@ -42,7 +42,7 @@ NOISE = [0.3, -0.2, 0.1, -0.4, 0.2, 0.0]
 def test_verdicts():
     low = {"t": [1 + e for e in NOISE]}
     high = {"t": [5 - e for e in NOISE]}
-    for p, q, want in ((low, high, "q ahead"), (high, low, "p ahead"), (low, low, "no decision")):
+    for p, q, want in ((low, high, "q ahead"), (high, low, "p ahead"), (low, low, "undecided")):
         (one,) = found_in(table(ap=p, aq=q)).values()
         assert (one.verdict, one.scope, one.reason) == (want, "", "")
     found = found_in(table(ap=low, aq=high, bp=high, bq=low))[INTERACTION]
@@ -61,7 +61,7 @@ def test_what_policies_share_in_a_world_model_cancels():
     assert inside.improvement.value == 0.0
     for models in ("own", "one"):
         (apart,) = found_in(table(models, **COMMON)).values()
-        assert (apart.paired, apart.verdict) == (False, "no decision")
+        assert (apart.paired, apart.verdict) == (False, "undecided")
         assert apart.difference.value == pytest.approx(inside.difference.value)
         # Of 36 pairs p is better where its seed is a later one.
         assert apart.improvement.value == pytest.approx(15 / 36)
@@ -76,7 +76,7 @@ def test_what_tasks_share_in_a_world_model_does_not_count_twice():
         for models in ("replicated", "own")
     )
     assert one.difference.value == other.difference.value == pytest.approx(150)
-    assert (one.verdict, other.verdict) == ("no decision", "a ahead")
+    assert (one.verdict, other.verdict) == ("undecided", "a ahead")
     assert one.freedom == pytest.approx(4)
     assert not one.paired
 
@@ -95,7 +95,7 @@ def test_one_world_model_of_a_kind_is_no_answer_about_kinds():
         assert (one[name].p, one[name].error, one[name].freedom, one[name].scope) == (
             None, None, None, "",
         )  # fmt: skip
-    assert one["policy: p - q"].verdict == "no decision"
+    assert one["policy: p - q"].verdict == "undecided"
     assert one["policy: p - q"].scope == "in one world model of a and one of b"
     (alone,) = found_in(table("one", ap=high, aq=low)).values()
     assert (alone.verdict, alone.scope) == ("p ahead", "in this one world model")
@@ -108,7 +108,7 @@ def test_one_world_model_of_a_kind_is_no_answer_about_kinds():
     # With several of both there are verdicts.
     found = found_in(table("replicated", **both))
     assert found[INTERACTION].verdict == "larger in a"
-    assert found["world model: a - b"].verdict == "no decision"
+    assert found["world model: a - b"].verdict == "undecided"
 
 
 def test_policies_in_one_world_model_each_are_not_compared():
@@ -131,7 +131,7 @@ def test_two_seeds_decide_seldom():
     (one,) = found_in(table(ap={"t": p}, aq={"t": q})).values()
     want = stats.ttest_ind(p, q, equal_var=False).confidence_interval(0.95)
     assert (one.difference.low, one.difference.high) == pytest.approx((want.low, want.high))
-    assert one.verdict == "no decision"
+    assert one.verdict == "undecided"
     (far,) = found_in(table(ap={"t": p}, aq={"t": [930.0, 935.0]})).values()
     assert far.verdict == "q ahead"
 
@@ -144,7 +144,7 @@ def test_single_tasks_are_corrected_for_their_number():
     scores, units = table(ap=high, aq=low), dict.fromkeys(tasks, 1.0)
     found = {one.task: one for one in effects(scores, tasks, units)}
     alone = effect(contrasts([A, B])[0], scores, ["t0"], task="t0")
-    assert (alone.verdict, found["t0"].verdict) == ("p ahead", "no decision")
+    assert (alone.verdict, found["t0"].verdict) == ("p ahead", "undecided")
     assert found["t0"].p == pytest.approx(5 * alone.p)
     assert alone.difference == found["t0"].difference  # its interval stands for itself
     assert alone.difference.low > 0
@@ -155,7 +155,7 @@ def test_single_tasks_are_corrected_for_their_number():
     further = table(ap={**low, "t0": [x + 60 for x in flat]}, aq=low)
     verdicts = {one.task: one.verdict for one in effects(further, tasks, units)}
     assert verdicts["t0"] == "p ahead"
-    assert verdicts["t1"] == "no decision"
+    assert verdicts["t1"] == "undecided"
 
 
 def test_a_task_that_not_all_cells_have_is_in_the_same_family():

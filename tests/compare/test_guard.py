@@ -46,7 +46,7 @@ def test_phase_3_decides_nothing(known):
     found = compare(known["3"], name="phase 3")
     (section,) = found.sections
     effects = {e.task: e for e in section.effects}
-    assert {e.verdict for e in effects.values()} == {"no decision"}
+    assert {e.verdict for e in effects.values()} == {"undecided"}
     assert {e.kind for e in section.effects} == {"policy"}
     assert not any(e.paired for e in section.effects)
     assert {e.scope for e in section.effects} == {"in this one world model"}
@@ -178,6 +178,7 @@ def test_numbers_of_a_section(record):
     ).sections  # fmt: skip
     assert section.cells == [Cell("mlp", "mlp"), Cell("mlp", "flow")]
     assert section.tasks == ["walker-stand", "walker-walk"]
+    assert section.world_models == {"mlp": 0}
     results = {(str(r.cell), r.task): r for r in section.results}
     assert ("mlp × mlp", "cheetah-run") not in results
     assert results["mlp × flow", "cheetah-run"].mean.value == pytest.approx(600)
@@ -191,6 +192,25 @@ def test_numbers_of_a_section(record):
     assert cost.return_per_petaflop == cost.return_per_hour == pytest.approx(935 / 2)
     assert section.costs[1].petaflops is None
     assert section.model_errors == {"mlp": {1: 0.5}}
+
+
+def test_policies_are_counted_by_world_model(record):
+    """Seeds 2 and 2.1 are policies in one world model."""
+    seeds, returns = ["1", "2", "2.1"], {t: values[:2] for t, values in OTHER.items()}
+    records = [
+        record("mlp mlp", TASKS, models="replicated", seeds=seeds, references={"random": {"a": 1}}),
+        record("mlp flow", returns, models="replicated", seeds=["2", "3"],
+               references={"random": {"a": 4, "b": 3}}),
+        record("flow mlp", OTHER, models="one"),
+    ]  # fmt: skip
+    (section,) = compare(records, name="").sections
+    assert section.world_models == {"mlp": 3, "flow": 1}
+    assert section.references == {"random": {"a": 2.5, "b": 3}}
+    counts = {(str(r.cell), r.task): (r.policies, r.world_models) for r in section.results}
+    assert counts["mlp × mlp", "walker-stand"] == (3, 2)
+    assert counts["mlp × mlp", OVERALL] == (6, 2)
+    assert counts["mlp × flow", OVERALL] == (4, 2)
+    assert counts["flow × mlp", OVERALL] == (6, 1)
 
 
 def test_profile_by_hand(record):

@@ -8,7 +8,7 @@ from whole_store import load
 
 from fmbpo.compare.comparison import Cell
 from fmbpo.compare.guard import compare
-from fmbpo.compare.reading import declared_by, records_of
+from fmbpo.compare.reading import declared_by, description_of, records_of
 from fmbpo.config import identifying
 from fmbpo.errors import UserError
 from fmbpo.library import report
@@ -46,6 +46,9 @@ def test_records_of_a_study(runs, small_store):
     assert first.settings["policy_learning.lam"] == 0.95
     assert "policy_learning.iterations" not in first.settings
     assert "grid.seeds" not in first.settings
+    task = summary["tasks"]["reacher-easy"]
+    assert first.references["random"]["reacher-easy"] == task["random_return_mean"]
+    assert first.references["planner"].get("reacher-easy") == task["reference_return"]
 
 
 def weights_of(records):
@@ -127,12 +130,22 @@ def test_a_study_declares_its_contrasts(copy, tmp_path):
     assert declared_by([study]) == {"mine": ("policy", "mlp", "flow")}
     (section,) = report([study], tmp_path / "report").sections
     assert {e.name for e in section.effects} == {"mine (policy: mlp - flow)"}
+    assert {e.label for e in section.effects} == {"mine"}
     other = study.with_name("other")
     other.mkdir()
     content["contrasts"] = {"mine": {"policy": ["flow", "mlp"]}}
     (other / "study.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="declares another contrast 'mine'"):
         declared_by([study, other])
+
+
+def test_a_study_asks_its_question(copy, tmp_path):
+    study = copy("two__study__*")
+    content = json.loads((study / "study.json").read_text())
+    assert content.pop("description") == "which policy?"
+    assert report([study], tmp_path / "report").description == "which policy?"
+    (study / "study.json").write_text(json.dumps(content))  # as of an earlier version
+    assert description_of([study, study.parent]) == ""
 
 
 def test_the_same_folder_twice_counts_once(runs):

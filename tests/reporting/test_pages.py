@@ -10,14 +10,14 @@ from html.parser import HTMLParser
 
 import attrs
 import pytest
-from synthetic import CELLS, HOSTILE, comparison, imported_section, main_section
+from synthetic import CELLS, HOSTILE, PLANNER, comparison, imported_section, main_section
 
 from fmbpo.compare.comparison import OVERALL, CellResult, Comparison, Estimate, Score
 from fmbpo.reporting.pages import training
 from fmbpo.reporting.pages.content import clean, decimal, significant
 from fmbpo.reporting.pages.csv_files import ALL_TASKS, csv_files, csv_text
-from fmbpo.reporting.pages.figures import styles
-from fmbpo.reporting.pages.render import html, parts_of, picture_files
+from fmbpo.reporting.pages.render import html, parts_of, picture_files, pictures
+from fmbpo.reporting.pages.svg import styles
 
 VOID = {"meta", "link", "img", "br"}
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"
@@ -107,11 +107,11 @@ def test_the_page_loads_and_runs_nothing_of_others(text):
 
 
 def test_figures_are_svg_with_words(parts, text):
-    pictures = [p for part in parts for block in part.blocks for p in block.pictures]
-    # Returns, profiles, three effects, four curves, errors; imported: returns and two effects.
-    assert len(pictures) == 13
-    assert len({picture.name for picture in pictures}) == 13
-    for picture in pictures:
+    found = list(pictures(parts))
+    # Differences, returns, profiles, four curves, errors; imported: differences and returns.
+    assert len(found) == 10
+    assert len({picture.name for picture in found}) == 10
+    for picture in found:
         assert picture.svg in text
         root = ET.fromstring(picture.svg)
         assert root.get("role") == "img"
@@ -151,6 +151,10 @@ def test_every_result_is_in_page_and_csv(made, text):
             assert found == ["" if x is None else str(x) for x in attrs.astuple(one)]
         assert row["pwm"] == ("" if result.pwm is None else str(result.pwm))
         assert int(row["seeds"]) == len(result.values)
+        assert int(row["policies"]) == result.policies
+        assert int(row["world_models"]) == result.world_models
+        planned = result.world_models == 3 and result.task in PLANNER
+        assert row["planner"] == (str(PLANNER[result.task]) if planned else "")
         assert row["protocol"] == "frozen"
         assert row["runs"]
         assert row["checkpoint"]
@@ -212,25 +216,22 @@ def test_costs_of_unequal_work_say_so(made):
 
 
 def test_warnings_stand_first(made, text):
-    first = text.index("Before you read")
+    first = text.index('id="attention"')
     assert first < text.index("Basis of the numbers")
     for notes in made.attention.values():
         for note in notes:
             plain = note.replace(HOSTILE, ESCAPED)
             assert first < text.replace("&#39;", "'").index(plain)
-    calm = attrs.evolve(made, attention={"": []}, sections=[])
+    calm = attrs.evolve(made, attention={"": []}, sections=made.sections[1:])
     assert "nothing that needs attention" in page(calm)
 
 
 def test_where_a_verdict_holds_is_said_beside_it(text):
-    lead = " ".join(re.sub(r"<[^>]*>", "", text[: text.index("Before you read")]).split())
-    assert "no decision (−0.044 [−0.091, 0.002]; in this one world model)" in lead
-    assert (
-        "world model: flow - mlp: no verdict (0.012; one world model of mlp: another of its kind "
-        "may differ as much)" in lead
-    )
+    lead = " ".join(re.sub(r"<[^>]*>", "", text[: text.index('id="attention"')]).split())
+    assert "Undecided in this one world model: flow policies returned 44 less" in lead
+    assert "There is one world model of mlp: another of its kind may differ as much." in lead
     assert text.count("<small>in this one world model</small>") == 4
-    assert '<strong class="open">no verdict</strong>' in text
+    assert '<strong class="open">No verdict</strong>' in text
 
 
 def test_small_p_values(made):
@@ -246,19 +247,20 @@ def test_a_point_is_filled_only_with_a_verdict(made, parts):
     """On a single task an interval may exclude 0 without one."""
     (section,) = made.sections[1:]
     name = "policy: flow - mlp"
-    without = [attrs.evolve(x, verdict="no decision") for x in section.effects if x.name == name]
+    without = [attrs.evolve(x, verdict="undecided") for x in section.effects if x.name == name]
     (old, new) = (
-        next(block for block in parts_of(attrs.evolve(made, sections=[one]))[0].blocks
-             if block.title == "Effects").pictures[0].svg
+        parts_of(attrs.evolve(made, sections=[one]))[0].first.pictures[0].svg
         for one in (section, attrs.evolve(section, effects=without))
     )  # fmt: skip
     assert old != new  # nothing else in a picture depends on the verdict
 
 
 def test_what_was_mixed_is_in_every_title(text):
-    part = text[text.index('<section id="s2"') : text.index('<section id="method"')]
+    first = text.index('aria-label="frozen, original checkpoint"')
+    part = text[first : text.index('id="attention"')] + text[text.index('<section id="s2"') :]
     captions = re.findall(r'(?s)<(?:figcaption|p class="caption")>.*?</(?:figcaption|p)>', part)
     assert len(captions) > 8
+    assert sum("<figcaption" in caption for caption in captions) == 2
     assert all("mixed: conventions; data; budget" in caption for caption in captions)
     assert "mixed:" not in text[text.index('<section id="s1"') : text.index('<section id="s2"')]
 
@@ -309,10 +311,10 @@ def test_what_is_not_there_is_left_out(made, parts):
     comparison = Comparison(name="bare", sections=[bare], attention={})
     (part,) = parts_of(comparison)
     assert [block.title for block in part.blocks] == ["Returns", "Health", "Provenance"]
+    assert [picture.title for picture in part.first.pictures] == ["Returns by task"]
     found = html(comparison, [part])
     assert not [name for name in HEADINGS if f"<h3>{name}</h3>" in found]
     assert "No two cells can be compared." in found
-    assert "<nav" not in found
     assert {block.title for block in parts[0].blocks} > set(HEADINGS) - {"Videos"}
 
 
@@ -341,8 +343,8 @@ def test_one_seed_and_numbers_that_are_none(made):
     nan = Estimate(math.nan, math.nan, math.nan)
     one = Estimate(500.0)
     results = [
-        CellResult(CELLS[0], "a", ["1"], [500.0], one, one),
-        CellResult(CELLS[1], "a", ["1"], [math.nan], nan, nan),
+        CellResult(CELLS[0], "a", ["1"], [500.0], one, one, 1, 0),
+        CellResult(CELLS[1], "a", ["1"], [math.nan], nan, nan, 1, 0),
     ]
     record = attrs.evolve(imported_section().records[0], scores={"a": {"1": Score(500.0)}})
     section = attrs.evolve(

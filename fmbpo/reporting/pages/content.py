@@ -1,4 +1,4 @@
-"""The report's content as data: numbers as readers see them, tables, pictures, videos, blocks."""
+"""The report's content as data: numbers as readers see them, sentences, tables, pictures."""
 
 from __future__ import annotations
 
@@ -51,6 +51,16 @@ def interval(estimate: Estimate, digits: int) -> str:
     if estimate.low is None or estimate.high is None:
         return ""
     return f"[{decimal(estimate.low, digits)}, {decimal(estimate.high, digits)}]"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """``60 %``, never split at the end of a line."""
+    return f"{decimal(100 * share, digits)}\N{NO-BREAK SPACE}%"
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 task``, ``2 tasks``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 @attrs.frozen
@@ -155,18 +165,33 @@ class Block:
 
 
 @attrs.frozen
-class Verdict:
-    """An effect in words: verdict and number over all tasks (empty if unknown), counts by task.
+class Answer:
+    """An effect in plain words: the contrast, its verdict, a sentence, the verdicts by task."""
 
-    ``note``: where the verdict holds, or why there is none.
-    """
-
-    effect: str
+    topic: str
     word: str
-    note: str
     tone: Tone
-    number: str
+    text: str
     by_task: str
+
+
+@attrs.frozen
+class Caveat:
+    """A limit of the answers, and its subject in a word or two."""
+
+    topic: str
+    text: str
+    tone: Tone = ""
+
+
+@attrs.frozen
+class First:
+    """The first screen of a section: what was run, answers, figures, caveats."""
+
+    facts: str
+    answers: Sequence[Answer]
+    pictures: Sequence[Picture]
+    caveats: Sequence[Caveat]
 
 
 @attrs.frozen
@@ -175,6 +200,6 @@ class Part:
 
     section: Section
     anchor: str
+    first: First
     basis: Table
-    verdicts: Sequence[Verdict]
     blocks: Sequence[Block]

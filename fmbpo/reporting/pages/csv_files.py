@@ -11,6 +11,8 @@ import attrs
 
 from fmbpo.compare.comparison import (
     OVERALL,
+    PLANNER,
+    RANDOM,
     CellResult,
     Comparison,
     Effect,
@@ -66,12 +68,20 @@ def _result(section: Section, result: CellResult) -> Row:
         **attrs.asdict(result.cell),
         **_task(result.task),
         "seeds": len(result.seeds),
+        "policies": result.policies,
+        "world_models": result.world_models,
         **_estimate("mean", result.mean),
         **_estimate("iqm", result.iqm),
         "pwm": result.pwm,
         "tdmpc2": result.tdmpc2,
+        **_references(section, result.task),
         **_runs([r for r in records if result.task == OVERALL or result.task in r.scores]),
     }
+
+
+def _references(section: Section, task: str) -> Row:
+    """The returns of planner and random policy on a task, empty over all tasks."""
+    return {name: section.references.get(name, {}).get(task) for name in (PLANNER, RANDOM)}
 
 
 def _effect(section: Section, effect: Effect) -> Row:

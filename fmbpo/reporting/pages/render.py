@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 
 import jinja2
@@ -13,8 +13,10 @@ from markupsafe import Markup
 
 from fmbpo.compare.comparison import EXPLORATORY, Comparison
 from fmbpo.reporting.pages import registered, results, training
-from fmbpo.reporting.pages.content import Part, clean
-from fmbpo.reporting.pages.figures import styles
+from fmbpo.reporting.pages.answers import origin, question
+from fmbpo.reporting.pages.content import Part, Picture, clean
+from fmbpo.reporting.pages.first_screen import first_screen
+from fmbpo.reporting.pages.svg import styles
 
 
 def parts_of(comparison: Comparison) -> list[Part]:
@@ -36,8 +38,8 @@ def parts_of(comparison: Comparison) -> list[Part]:
             training.provenance(section),
         ]
         shown = [block for block in blocks if block]
-        basis, verdicts = training.basis(section), results.verdicts(section)
-        parts.append(Part(section, anchor, basis, verdicts, shown))
+        first = first_screen(section, anchor, cells)
+        parts.append(Part(section, anchor, first, training.basis(section), shown))
     return parts
 
 
@@ -46,18 +48,20 @@ def html(comparison: Comparison, parts: Sequence[Part]) -> str:
     script = _template("sort.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: clean(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.from_string(_template("report.html.jinja")).render(
+    return environment.get_template("report.html.jinja").render(
         comparison=comparison,
         registered=registered.blocks(comparison),
         exploratory="" if comparison.hypotheses else EXPLORATORY,
         parts=parts,
-        runs=sum(len(section.records) for section in comparison.sections),
+        question=question(comparison),
+        origin=origin(comparison),
         style=Markup(_template("style.css")),
         script=Markup(script),
         script_hash=digest,
@@ -69,10 +73,15 @@ def picture_files(parts: Sequence[Part]) -> dict[str, str]:
     own = "<style>:root { color: #1c1c1a; background: #ffffff }</style>"
     return {
         f"{picture.name}.svg": re.sub("(<svg[^>]*>)", lambda m: m[0] + own, picture.svg, count=1)
-        for part in parts
-        for block in part.blocks
-        for picture in block.pictures
+        for picture in pictures(parts)
     }
+
+
+def pictures(parts: Sequence[Part]) -> Iterator[Picture]:
+    """All figures, in the page's order."""
+    yield from (picture for part in parts for picture in part.first.pictures)
+    blocks = (block for part in parts for block in part.blocks)
+    yield from (picture for block in blocks for picture in block.pictures)
 
 
 def _template(name: str) -> str:

@@ -26,6 +26,7 @@ from fmbpo.reporting.pages.content import (
     significant,
     words,
 )
+from fmbpo.reporting.pages.svg import Looks, Style
 from fmbpo.runs.findings import Finding
 
 _BASIS = tuple(field.name for field in attrs.fields(Basis))
@@ -33,7 +34,7 @@ LARGEST_VIDEO = 20 * 2**20
 """The size in bytes of the largest video that the page holds."""
 
 
-def curves(section: Section, name: str, style: figures.Looks) -> Block | None:
+def curves(section: Section, name: str, style: Looks) -> Block | None:
     """A figure for each task; None if no run has curves."""
     known = [task for record in section.records for task in record.scores]
     pictures: list[Picture] = []
@@ -86,7 +87,7 @@ def costs(section: Section) -> Block | None:
     return Block(title="Cost", tables=[Table(title, columns, recorded, notes)])
 
 
-def model_errors(section: Section, name: str, style: Mapping[str, figures.Style]) -> Block | None:
+def model_errors(section: Section, name: str, style: Mapping[str, Style]) -> Block | None:
     """The world models' errors by horizon; None if none is recorded."""
     errors = {kind: dict(sorted(by.items())) for kind, by in section.model_errors.items() if by}
     if not errors:

@@ -1,0 +1,90 @@
+"""The limits of a section's answers in short; the comparison's warnings say more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fmbpo.compare.comparison import OVERALL, Section
+from fmbpo.compare.failures import SHARE
+from fmbpo.reporting.pages.content import Caveat, percent
+
+_FEW = 4
+"""Up to this number of world models of a kind, only large differences can be found."""
+
+
+def caveats(section: Section) -> list[Caveat]:
+    """The most general first."""
+    found = (_mixed, _scale, _replicates, _registration, _failures, _missing, _health)
+    return [caveat for one in found for caveat in one(section)]
+
+
+def _mixed(section: Section) -> Iterator[Caveat]:
+    if section.mixed:
+        text = f"cells may differ because the runs differ in {', '.join(section.mixed)}."
+        yield Caveat("Mixed", text, "warning")
+
+
+def _scale(section: Section) -> Iterator[Caveat]:
+    if any(basis.scale == "laptop" for basis in section.bases):
+        yield Caveat(
+            "Laptop scale",
+            "small networks and short training; at full scale the answer may differ.",
+        )
+
+
+def _replicates(section: Section) -> Iterator[Caveat]:
+    numbers = set(section.world_models.values())
+    fewest = min(numbers)
+    if fewest == 0:
+        yield Caveat("World models", "every policy has its own, trained beside it.")
+        return
+    listed = " and ".join(f"{number} of {kind}" for kind, number in section.world_models.items())
+    one = len(section.world_models) == 1
+    if len(numbers) == 1 and not one:
+        listed = f"{fewest} of each kind"
+    if fewest == 1:
+        yield Caveat(
+            "World models",
+            f"{listed}, so nothing can be said about kinds of world models.",
+            "warning",
+        )
+    else:
+        limit = "; so few find only large differences" if fewest <= _FEW else ""
+        yield Caveat("World models", f"{listed}{limit}.")
+
+
+def _registration(section: Section) -> Iterator[Caveat]:
+    if section.effects:
+        yield Caveat("Exploratory", "no hypothesis was registered before the runs.")
+
+
+def _failures(section: Section) -> Iterator[Caveat]:
+    policies = sum(found.policies for found in section.failures)
+    failed = sum(found.failed for found in section.failures)
+    if not policies:
+        return
+    listed = ", ".join(f"{x.cell} {x.failed}" for x in section.failures if x.failed)
+    text = f"{failed} of {policies} policies returned less than {percent(SHARE)} of the planner"
+    yield Caveat("Failures", f"{text} ({listed})." if failed else f"{text}.")
+
+
+def _missing(section: Section) -> Iterator[Caveat]:
+    have = {(r.cell, r.task): set(r.seeds) for r in section.results if r.task != OVERALL}
+    seeds = {task: set().union(*(have[key] for key in have if key[1] == task)) for _, task in have}
+    missing = sum(
+        len(of_all - have.get((cell, task), set()))
+        for task, of_all in seeds.items()
+        for cell in section.cells
+    )
+    if missing:
+        text = f"{missing} polic{'y is' if missing == 1 else 'ies are'} missing."
+        yield Caveat("Incomplete", text, "warning")
+
+
+def _health(section: Section) -> Iterator[Caveat]:
+    unhealthy = [len(record.health) for record in section.records if record.health]
+    if unhealthy:
+        runs = f"{len(unhealthy)} of {len(section.records)} runs"
+        number = sum(unhealthy)
+        text = f"{number} finding{'' if number == 1 else 's'} in {runs}."
+        yield Caveat("Health", text, "warning")
