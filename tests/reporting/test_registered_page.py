@@ -55,6 +55,30 @@ def test_hypotheses_come_first_with_their_history(section, study):
     assert "0.7512" in files["hypotheses.csv"]
 
 
+def test_the_first_screen_answers_hypotheses(section, study):
+    """In place of the exploratory sentence about the same contrast."""
+    made = Comparison(name="x", sections=[section] * 2, attention={}, registered=[study])
+    (first, second) = (part.first for part in parts_of(made))
+    (answer,) = first.registered
+    assert (answer.topic, answer.word, answer.tone) == (
+        f"it helps {HOSTILE} (Policy: flow − mlp)", "Undecided", "open",
+    )  # fmt: skip
+    assert "Expected: flow ahead. Over 1 task, without those of development." in answer.text
+    assert "mlp ahead on walker-stand" in answer.by_task
+    assert [one.topic for one in first.answers] == ["World model: flow − mlp"]
+    (hypothesis,) = study.hypotheses
+    equal = attrs.evolve(hypothesis, expected="equivalent", outcome="supported")
+    made = attrs.evolve(made, registered=[attrs.evolve(study, hypotheses=[equal])])
+    (other,) = parts_of(made)[0].first.registered
+    assert (other.word, other.tone) == ("Supported", "decided")
+    assert "Expected: no difference beyond ±30." in other.text
+    assert "margin of equivalence, ±30" in first.pictures[0].description
+    assert first.caveats[0].text == "1 hypothesis, amended once; all else is exploratory."
+    # A study's hypotheses stand once.
+    assert second.registered == []
+    assert "margin" not in second.pictures[0].description
+
+
 def test_a_page_without_hypotheses_is_exploratory(section, study):
     text, files = page(section)
     assert EXPLORATORY in text

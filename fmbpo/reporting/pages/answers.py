@@ -11,12 +11,15 @@ from fmbpo.compare.comparison import (
     NO_VERDICT,
     OVERALL,
     UNDECIDED,
+    UNIT,
     Comparison,
     Effect,
+    Hypothesis,
+    Registered,
     Section,
 )
 from fmbpo.config.factors import FACTORS, Factor
-from fmbpo.reporting.pages.content import LEVEL, Answer, decimal
+from fmbpo.reporting.pages.content import LEVEL, Answer, Tone, counted, decimal
 from fmbpo.reporting.pages.dots import OPEN, in_returns
 
 _NAMED = 3
@@ -78,9 +81,42 @@ def main_contrasts(section: Section) -> dict[str, list[Effect]]:
     return {name: one for name, one in found.items() if one[0].task == OVERALL} or found
 
 
-def answers(section: Section) -> list[Answer]:
-    """A sentence for each contrast; interactions of which none is found share one."""
-    contrasts = main_contrasts(section)
+def registered_answers(section: Section, studies: Sequence[Registered]) -> list[Answer]:
+    """A sentence for each registered hypothesis."""
+    found = []
+    for study in studies:
+        for one in study.hypotheses:
+            effect = one.effect
+            _, text = _interaction(effect) if effect.kind == "interaction" else _main(effect)
+            basis = "" if effect.reason else f" {_basis(effect, section)}"
+            text = f"{basis}: {text}. Expected: {_expected(one, study.margin)}."
+            if study.development_tasks:
+                text += f" Over {counted(len(study.tasks), 'task')}, without those of development."
+            if effect.reason:
+                text += f" No test: {effect.reason}."
+            tasks = _by_task([e for e in section.effects if e.name == one.contrast])
+            tone: Tone = "open" if one.outcome == UNDECIDED else "decided"
+            topic = f"{one.name} ({heading(effect)})"
+            found.append(Answer(topic, one.outcome.capitalize(), tone, text, tasks))
+    return found
+
+
+def _expected(one: Hypothesis, margin: float) -> str:
+    if one.expected == "equivalent":
+        return f"no difference beyond ±{UNIT * margin:g}"
+    a, b = next(iter(one.effect.levels.values()))
+    first = a if one.expected == "above" else b
+    return f"a larger lead in {first}" if one.effect.kind == "interaction" else f"{first} ahead"
+
+
+def answers(section: Section, studies: Sequence[Registered] = ()) -> list[Answer]:
+    """A sentence for each contrast; interactions of which none is found share one.
+
+    ``studies``: those whose hypotheses have sentences of their own.
+    """
+    told = {one.contrast for study in studies for one in study.hypotheses}
+    contrasts = {n: found for n, found in main_contrasts(section).items()
+                 if found[0].name not in told}  # fmt: skip
     crossed = [found for found in contrasts.values() if found[0].kind == "interaction"]
     over = [found[0] for found in crossed if found[0].task == OVERALL]
     together = len(crossed) > 1 and all(effect.verdict in OPEN for effect in over)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from fmbpo.compare.comparison import OVERALL, Section
+from fmbpo.compare.comparison import OVERALL, Registered, Section
 from fmbpo.compare.failures import SHARE
 from fmbpo.reporting.pages.content import Caveat, percent
 
@@ -12,10 +12,11 @@ _FEW = 4
 """Up to this number of world models of a kind, only large differences can be found."""
 
 
-def caveats(section: Section) -> list[Caveat]:
-    """The most general first."""
-    found = (_mixed, _scale, _replicates, _registration, _failures, _missing, _health)
-    return [caveat for one in found for caveat in one(section)]
+def caveats(section: Section, studies: Sequence[Registered] = ()) -> list[Caveat]:
+    """The most general first. ``studies``: the registered ones whose answers stand beside."""
+    found = (_mixed, _scale, _replicates, _failures, _missing, _health)
+    registration = list(_registration(section, studies))
+    return [*registration, *(caveat for one in found for caveat in one(section))]
 
 
 def _mixed(section: Section) -> Iterator[Caveat]:
@@ -53,8 +54,15 @@ def _replicates(section: Section) -> Iterator[Caveat]:
         yield Caveat("World models", f"{listed}{limit}.")
 
 
-def _registration(section: Section) -> Iterator[Caveat]:
-    if section.effects:
+def _registration(section: Section, studies: Sequence[Registered]) -> Iterator[Caveat]:
+    number = sum(len(study.hypotheses) for study in studies)
+    amended = sum(len(study.amendments) for study in studies)
+    if number:
+        what = f"{number} hypothes{'is' if number == 1 else 'es'}"
+        later = f", amended {'once' if amended == 1 else f'{amended} times'}" if amended else ""
+        text = f"{what}{later}; all else is exploratory."
+        yield Caveat("Registered", text, "warning" if amended else "")
+    elif section.effects:
         yield Caveat("Exploratory", "no hypothesis was registered before the runs.")
 
 

@@ -186,9 +186,13 @@ class Caveat:
 
 @attrs.frozen
 class First:
-    """The first screen of a section: what was run, answers, figures, caveats."""
+    """The first screen of a section: what was run, answers, figures, caveats.
+
+    ``registered``: the answers to registered hypotheses; the other ``answers`` are exploratory.
+    """
 
     facts: str
+    registered: Sequence[Answer]
     answers: Sequence[Answer]
     pictures: Sequence[Picture]
     caveats: Sequence[Caveat]

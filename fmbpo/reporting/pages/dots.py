@@ -21,7 +21,7 @@ from fmbpo.compare.comparison import (
     Effect,
     Estimate,
 )
-from fmbpo.reporting.pages.svg import INK, MUTED, PAPER, Looks, Style, draw, label, legend
+from fmbpo.reporting.pages.svg import GRID, INK, MUTED, PAPER, Looks, Style, draw, label, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,11 +117,13 @@ def forest(
     style: Mapping[str, Style],
     *,
     strip: bool,
+    margin: float = 0.0,
 ) -> str:
     """Differences with their intervals, under the heading of each contrast.
 
     The rows are all tasks and each task, or, as a ``strip``, all tasks and the differences of all
-    single tasks side by side. A point is filled if its verdict names a level.
+    single tasks side by side. A point is filled if its verdict names a level. ``margin``, of
+    returns / ``UNIT``: half the width of a band around 0.
     """
     rows = list(_forest_rows(effects, strip))
 
@@ -132,6 +134,8 @@ def forest(
         low, high = _range([effect for row in rows for effect in row.effects])
         axes.set_xlim(low, high)
         axes.axvline(0.0, color=INK, lw=0.9)
+        if margin:
+            axes.axvspan(-margin * UNIT, margin * UNIT, color=GRID, alpha=0.7, lw=0, zorder=0)
         across = blended_transform_factory(figure.transFigure, axes.transData)
         for y, row in enumerate(rows):
             look = style[row.heading]

@@ -12,11 +12,12 @@ from fmbpo.compare.comparison import (
     Effect,
     Estimate,
     Record,
+    Registered,
     Score,
     Section,
 )
 from fmbpo.reporting.pages import dots
-from fmbpo.reporting.pages.answers import answers, main_contrasts
+from fmbpo.reporting.pages.answers import answers, main_contrasts, registered_answers
 from fmbpo.reporting.pages.caveats import caveats
 from fmbpo.reporting.pages.content import (
     LEVEL,
@@ -35,13 +36,25 @@ _MOST_ROWS = 24
 _PUBLISHED = {"PWM, published": "pwm", "TD-MPC2, published": "tdmpc2"}
 
 
-def first_screen(section: Section, name: str, style: Looks) -> First:
-    """``name`` begins the names of its figures; ``style``: the looks of the cells."""
+def first_screen(
+    section: Section, name: str, style: Looks, studies: Sequence[Registered] = ()
+) -> First:
+    """``name`` begins the names of its figures; ``style``: the looks of the cells.
+
+    ``studies``: the registered ones that it answers.
+    """
     effects = main_contrasts(section)
-    pictures = [_contrasts(effects, name)] if effects else []
+    margin = max((study.margin for study in studies), default=0.0)
+    pictures = [_contrasts(effects, name, margin)] if effects else []
     if section.results:
         pictures.append(_returns(section, name, style))
-    return First(_facts(section), answers(section), pictures, caveats(section))
+    return First(
+        facts=_facts(section),
+        registered=registered_answers(section, studies),
+        answers=answers(section, studies),
+        pictures=pictures,
+        caveats=caveats(section, studies),
+    )
 
 
 def collapsed(effects: Mapping[str, Sequence[Effect]]) -> bool:
@@ -59,16 +72,18 @@ def _facts(section: Section) -> str:
     return f"{section.title} · {size}"
 
 
-def _contrasts(effects: Mapping[str, Sequence[Effect]], name: str) -> Picture:
+def _contrasts(effects: Mapping[str, Sequence[Effect]], name: str, margin: float) -> Picture:
     key, title = f"{name}-contrasts", "Differences in return"
     strip = collapsed(effects)
-    svg = dots.forest(key, title, effects, styles(effects), strip=strip)
+    svg = dots.forest(key, title, effects, styles(effects), strip=strip, margin=margin)
     single = any(effect.task != OVERALL for found in effects.values() for effect in found)
     holm = ", on single tasks after Holm's correction" if single else ""
     caption = (
         f"Right of 0, the level named first is ahead. Bars: {LEVEL} intervals. Filled: a verdict"
         f"{holm}."
     )
+    if margin:
+        caption += f" Band: the margin of equivalence, ±{UNIT * margin:g}."
     return Picture(key, title, caption, svg, numbers(title, effects))
 
 

@@ -24,7 +24,7 @@ def parts_of(comparison: Comparison) -> list[Part]:
     sections = comparison.sections
     cells = styles(cell for section in sections for cell in section.cells)
     models = styles(kind for section in sections for kind in section.model_errors)
-    parts = []
+    parts: list[Part] = []
     for number, section in enumerate(sections, 1):
         anchor = f"s{number}"
         blocks = [
@@ -38,7 +38,8 @@ def parts_of(comparison: Comparison) -> list[Part]:
             training.provenance(section),
         ]
         shown = [block for block in blocks if block]
-        first = first_screen(section, anchor, cells)
+        # The hypotheses of a study are about all of its runs: they stand once, at the top.
+        first = first_screen(section, anchor, cells, [] if parts else comparison.registered)
         parts.append(Part(section, anchor, first, training.basis(section), shown))
     return parts
 
