@@ -69,7 +69,8 @@ class StudyConfig:
     phase: str = ""
     """Phase of the study."""
     description: str = ""
-    """A one-line description."""
+    """A one-line description. A question at its end, behind a colon if words precede it, is the
+    report's title."""
     factors: list[str] = field(validator=[filled, unique])
     """Allowed differences between cells: ``world_model``, ``policy``, or keys (``table.key``)."""
     cells: dict[str, CellConfig] = field()
