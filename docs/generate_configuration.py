@@ -124,7 +124,9 @@ def _top_level() -> list[str]:
 
 def _plugins(kind: Literal["world_model", "policy"]) -> Iterator[str]:
     yield "| key | type | default | meaning |\n| --- | --- | --- | --- |"
-    yield "| `plugin` | string | required | The plugin's entry-point name. |\n"
+    yield "| `plugin` | string | required | The plugin's entry-point name. |"
+    level = meanings(schema.PluginTable)["level"]
+    yield f"| `level` | string | the plugin's name | {level} |\n"
     shown: set[tuple[type[Any], str]] = set()
     for listing in sorted(_ours(), key=lambda item: item.name != "mlp"):
         if listing.kind != kind:

@@ -267,7 +267,7 @@ def test_the_studys_files_load(path, scale):
 
 
 @studies
-def test_the_quadrants_differ_in_the_declared_factors_alone():
+def test_the_policy_experiments_differ_in_the_declared_factors_alone():
     def rest(path):
         experiment = load_experiment(path, data=".")
         values = resolved(experiment)
@@ -277,7 +277,7 @@ def test_the_quadrants_differ_in_the_declared_factors_alone():
         return values
 
     quadrants = [path for path in EXPERIMENTS if "policy" in path.stem]
-    assert len(quadrants) == 12
+    assert len(quadrants) == 18
     assert all(rest(path) == rest(quadrants[0]) for path in quadrants)
 
 
