@@ -65,6 +65,8 @@ def test_every_key_of_every_experiment_file_is_in_the_configuration_page():
         content = tomllib.loads(file.read_text(encoding="utf-8"))
         for cell in content.pop("cells", {}).values():
             assert all(f"| `{key}` |" in sections["cells"] for key in cell), file.name
+        if content.pop("contrasts", None):
+            assert "| `contrasts` |" in text
         for scale in [content, *content.pop("scale", {}).values()]:
             for table, values in scale.items():
                 for key in values if isinstance(values, dict) else ():
