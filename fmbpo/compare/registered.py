@@ -54,7 +54,7 @@ def registered(
     numbers, notes = replicates_in(records), list[str]()
     if numbers != [plan.replicates]:
         have = " or ".join(map(str, numbers))
-        notes.append(f"Cells have {have} replicates, {plan.replicates} were registered.")
+        notes.append(f"Replicates per cell: {have}; registered: {plan.replicates}.")
     return Registered(
         study=study,
         hypotheses=judged(plan, records),

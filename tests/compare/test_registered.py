@@ -101,7 +101,7 @@ def test_the_report_on_a_registered_study(study_of_two, starts, copy, tmp_path, 
     assert f"registered hypotheses of two\n  {hypothesis['sentence']}\nexploratory\n" in out
     assert "ATTENTION: two: Registered on" in said
     assert "after 3 of 3 runs of the study had begun" in said
-    assert "ATTENTION: two: Cells have 1 replicates, 2 were registered." in said
+    assert "ATTENTION: two: Replicates per cell: 1; registered: 2." in said
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.index("Registered hypotheses: two") < page.index(">Exploratory<")
     assert "all results are exploratory" not in page
