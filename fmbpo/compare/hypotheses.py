@@ -101,7 +101,9 @@ def _known(cells: Sequence[Cell], declared: Mapping[str, object]) -> dict[str, C
     crossed = [one for one in all_of_them if one.kind == "interaction"]
     known = {"interaction": crossed[0]} if len(crossed) == 1 else {}
     for one in all_of_them:
-        known |= dict.fromkeys(filter(None, (one.title, one.name, one.declared)), one)
+        bare = one.title.removeprefix(f"{one.declared} (").removesuffix(")")
+        names = [one.declared, bare if one.declared else one.title, one.title, one.name]
+        known |= dict.fromkeys(filter(None, names), one)
     return known
 
 

@@ -44,6 +44,10 @@ def test_the_names_of_contrasts():
     assert {name: of.kind for name, (of, _) in found.items()} == {
         "one": "world_model", "two": "policy", "three": "interaction",
     }  # fmt: skip
+    both = {"matching": {"world_model": ["flow", "mlp"]}}
+    for name in (WORLD, f"matching ({WORLD})"):  # its title, with and without the declared name
+        again = plan(contrasts=both, one=(name, "above")).hypotheses
+        assert again["one"] == found["one"]
     assert found["one"][0].weights[Cell("flow", "mlp")] == 0.5
     assert [expected for _, expected in found.values()] == ["above", "below", "equivalent"]
 
