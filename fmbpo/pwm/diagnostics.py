@@ -24,8 +24,8 @@ def diagnose(
 ) -> dict[str, Tensor]:
     """Measures ``[T]``, one per cell. Changes no parameter and draws from no generator of the run.
 
-    ``esnr``: expected signal-to-noise ratio ``Σ E[g]² / Σ Var[g]`` of the actor's gradient over
-    mini-batches of the start states. ``grad_norm/PART``: norms of its top-level parts.
+    ``esnr``: ``signal_to_noise`` of the actor's gradient over mini-batches of the start states,
+    left out if the batch has a single row. ``grad_norm/PART``: norms of its top-level parts.
     ``jacobian/...``: root mean squares over the batch of the Frobenius norms of the first imagined
     step's Jacobians, estimated by vector-Jacobian products with random normal vectors: of the next
     latent with respect to latent and action, and of the action with respect to latent and noise.
@@ -33,7 +33,8 @@ def diagnose(
     such a vector.
     """
     grads = _part_gradients(update, state, start, models)
-    found = {ESNR: _esnr(grads)}
+    parts = next(iter(grads.values())).shape[1]
+    found = {ESNR: signal_to_noise(grads)} if parts > 1 else {}
     for part in dict.fromkeys(name.split(".")[0] for name in grads):
         mine = [g.mean(1).flatten(1) for name, g in grads.items() if name.split(".")[0] == part]
         found[grad_norm_of(part)] = torch.cat(mine, 1).norm(dim=1)
@@ -56,11 +57,18 @@ def _part_gradients(update: PolicyUpdate, state: CellState, start: Start, models
     return {name: torch.stack([g[name] for g in found], 1) for name in found[0]}
 
 
-def _esnr(grads: Params) -> Tensor:
-    """``[T]`` ratios with the unbiased variance; 0 if the variance is 0."""
+def signal_to_noise(grads: Params) -> Tensor:
+    """``[T]`` expected signal-to-noise ratios ``|E g|² / Σ Var[g]`` of gradients ``[T, P, ...]`` on
+    P > 1 mini-batches; 0 if the variance is 0.
+
+    ``(|mean_P g|² - s / P) / s`` with the unbiased variance ``s``: the mean over P mini-batches
+    still has a P-th of their noise, since ``E |mean_P g|² = |E g|² + Σ Var[g] / P``. Pure noise
+    has a mean of 0, and single values of both signs. They are not clipped at 0: averages over
+    iterations and cells would be too high again.
+    """
     flat = torch.cat([g.flatten(2) for g in grads.values()], 2)
-    spread = flat.var(1).sum(1) if flat.shape[1] > 1 else flat.new_zeros(len(flat))
-    signal = flat.mean(1).square().sum(1)
+    spread = flat.var(1).sum(1)
+    signal = flat.mean(1).square().sum(1) - spread / flat.shape[1]
     return torch.where(spread > 0, signal / spread.clamp(min=1e-30), torch.zeros_like(signal))
 
 

@@ -6,7 +6,7 @@ from pairs import PAIRS, one_cell, problem
 from torch.func import jacrev
 from torch.utils._pytree import tree_map
 
-from fmbpo.pwm.diagnostics import PARTS, diagnose
+from fmbpo.pwm.diagnostics import PARTS, diagnose, signal_to_noise
 from fmbpo.pwm.optim import gradient
 
 each_pair = pytest.mark.parametrize(("world", "policy"), PAIRS)
@@ -28,7 +28,7 @@ def test_every_measure_is_a_finite_number_a_cell(world, policy):
     for name, value in found.items():
         assert value.shape == (2,), name
         assert torch.isfinite(value).all(), name
-        assert (value > 0).all(), name
+        assert (value > 0).all() or name == "esnr", name
     same = diagnose(*given, {}, seed=0)
     assert all(torch.equal(found[name], same[name]) for name in found)
 
@@ -44,10 +44,29 @@ def test_signal_to_noise_and_norms_are_those_of_the_mini_batches():
         grads, _ = gradient(update.actor_loss, state.policy, *args)
         rows.append(torch.cat([g.flatten() for g in grads.values()]))
     grads = torch.stack(rows)
-    ratio = grads.mean(0).square().sum() / grads.var(0).sum()
+    spread = grads.var(0).sum()
+    ratio = (grads.mean(0).square().sum() - spread / PARTS) / spread
     torch.testing.assert_close(found["esnr"][0], ratio, rtol=1e-4, atol=0)
     parts = [v[0] for k, v in found.items() if k.startswith("grad_norm/")]
     torch.testing.assert_close(torch.stack(parts).norm(), grads.mean(0).norm(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("signal", [0.0, 0.3])
+def test_the_signal_to_noise_ratio_is_that_of_the_distribution(signal):
+    """Without the correction, the ratio of pure noise would be 1 / PARTS."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2000, PARTS, 200, generator=generator)
+    ratios = signal_to_noise({"a": noise[..., :20] + signal, "b": noise[..., 20:] + signal})
+    assert float(ratios.mean()) == pytest.approx(signal**2, abs=0.003)
+    assert (ratios < 0).any() or signal
+
+
+def test_one_start_has_no_signal_to_noise_ratio():
+    update, states, starts = problem("mlp", "mlp", cells=2)
+    one = type(starts)(*(x[:, :1] for x in starts[:3]), *(x[:, :, :1] for x in starts[3:]))
+    found = diagnose(update, states, one, {}, seed=0)
+    assert "esnr" not in found
+    assert "jacobian/latent_to_latent" in found
 
 
 @each_pair
