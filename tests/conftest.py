@@ -38,7 +38,7 @@ def small_store(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("data") / "small.zarr"
     tasks = ["cartpole-balance", "reacher-easy"]
     mix = recipe_named("random").mix
-    return collect(out, Request(tasks, episodes=6, mix=mix, seed=1, steps=40), workers=1)
+    return collect(out, Request(tasks, episodes=8, mix=mix, seed=1, steps=40), workers=1)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -38,7 +38,7 @@ from fmbpo.data.store_format import (
 from fmbpo.errors import UserError
 
 HELD_OUT_SHARE = 0.02
-HELD_OUT_MIN = 2
+HELD_OUT_MIN = 4
 _PIECE_ROWS = 2**24
 
 
@@ -118,15 +118,16 @@ def check_request(store: Store, request: Attributes) -> None:
 def held_out(store: Store) -> NDArray[np.bool_]:
     """[E] whether an episode is held out from training; fixed by the data set's id.
 
-    Of each task's E_t episodes, the ``max(2, floor(E_t / 50))`` with the smallest SHA-256 of
-    ``"<data-set id>/<episode index>"``, but never all of them.
+    Of each task's E_t episodes, the ``max(4, floor(E_t / 50))`` with the smallest SHA-256 of
+    ``"<data-set id>/<episode index>"``, but never more than half: ``floor(E_t / 2)``. A task's only
+    episode is trained on.
     """
     chosen = np.zeros(len(store.episode_ends), bool)
     for task in np.unique(store.episode_task):
         episodes = np.flatnonzero(store.episode_task == task)
         count = max(HELD_OUT_MIN, int(len(episodes) * HELD_OUT_SHARE))
         ranked = sorted(episodes, key=lambda e: digest(f"{store.id}/{int(e)}"))
-        chosen[ranked[: min(count, len(episodes) - 1)]] = True
+        chosen[ranked[: min(count, len(episodes) // 2)]] = True
     return chosen
 
 

@@ -34,7 +34,11 @@ from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
 
 CHUNK_ROWS = 262_144
 _CHUNK_EPISODES = 65_536
-_SPLIT_RULE = "per task max(2, floor(2 %)) episodes with the smallest sha256('<id>/<episode>')"
+_SPLIT_RULE = (
+    "per task the max(4, floor(2 %)) episodes with the smallest sha256('<id>/<episode>'), "
+    "at most half"
+)
+"""The rule of ``fmbpo.data.store.held_out`` in words, for readers of the store."""
 
 
 class StoreWriter:

@@ -21,7 +21,8 @@ from fmbpo.nn import two_hot
 from fmbpo.tasks.mt30 import OBS_WIDTH
 
 HORIZONS = (1, 2, 4, 8, 16)
-SLICES = 512
+SLICES, SLICES_PER_TASK = 512, 64
+"""Held-out slices in all, the same number of each task, but at least the second number of each."""
 FIT_SLICES = 1024
 """Slices of two rows per task that fit the read-out."""
 RIDGE = 1e-4
@@ -34,15 +35,9 @@ class Validator:
     def __init__(self, train: Rows, held_out: Rows) -> None:
         longest = int((held_out.end_E - held_out.start_E).min()) - 1
         self.horizons = [h for h in HORIZONS if h <= longest]
-        self.batch = SliceSampler(held_out, self.horizons[-1], SLICES, seed=0).sample()
-        fits = []
-        for task in torch.unique(train.task_E):
-            (mine,) = torch.nonzero(train.task_E == task, as_tuple=True)
-            row, episode = SliceSampler(train.select(mine), 1, FIT_SLICES, seed=1).draw()
-            fits.append((row, mine[episode]))
-        row, episode = (torch.cat(x) for x in zip(*fits, strict=True))
-        fit = train.batch(row, episode, 1)  # one pass over the rows, which may be on the disk
-        self.fit = Batch(*(part.contiguous() for part in fit))
+        each = max(SLICES_PER_TASK, -(-SLICES // len(torch.unique(held_out.task_E))))
+        self.batch = _slices(held_out, self.horizons[-1], each, seed=0)
+        self.fit = _slices(train, 1, FIT_SLICES, seed=1)
 
     @torch.no_grad()
     def __call__(
@@ -156,6 +151,18 @@ class Validator:
         for task in torch.unique(index):
             found[index == task] = statistic(fit_HN[:, self.fit.index_B == task])
         return found
+
+
+def _slices(rows: Rows, horizon: int, each: int, seed: int) -> Batch:
+    """``each`` slices of every task, from its episodes in turn."""
+    drawn = []
+    for task in torch.unique(rows.task_E):
+        (mine,) = torch.nonzero(rows.task_E == task, as_tuple=True)
+        row, episode = SliceSampler(rows.select(mine), horizon, each, seed).draw()
+        drawn.append((row, mine[episode]))
+    row, episode = (torch.cat(x) for x in zip(*drawn, strict=True))
+    batch = rows.batch(row, episode, horizon)  # one pass over the rows, which may be on the disk
+    return Batch(*(part.contiguous() for part in batch))
 
 
 def _rmse(predicted: Tensor, real: Tensor, scale: Tensor) -> float:

@@ -244,14 +244,22 @@ def split(episodes: int, name: str = "sha256:0", tasks: int = 2) -> np.ndarray[A
     return held_out(Store(Path("none"), attributes, {}, ends, index, index.astype(np.int8) * 0))
 
 
-def test_the_split_is_two_percent_of_every_task_and_fixed() -> None:
+@pytest.mark.parametrize(
+    ("episodes", "held"),
+    [(1000, 20), (500, 10), (249, 4), (9, 4), (8, 4), (7, 3), (4, 2), (3, 1), (2, 1), (1, 0)],
+)
+def test_four_episodes_of_every_task_are_held_out_or_two_percent_but_never_more_than_half(
+    episodes: int, held: int
+) -> None:
+    chosen = split(2 * episodes)
+    assert [int(chosen[t::2].sum()) for t in range(2)] == [held, held]
+    assert split(episodes, tasks=1).sum() == held
+
+
+def test_the_split_is_fixed_by_the_id() -> None:
     chosen = split(1000)
-    assert [int(chosen[t::2].sum()) for t in range(2)] == [10, 10]
     np.testing.assert_array_equal(chosen, split(1000))
     assert (chosen != split(1000, "sha256:1")).any()
-    assert np.flatnonzero(split(20))[:4].tolist() == np.flatnonzero(split(20)).tolist()
-    assert [int(split(20)[t::2].sum()) for t in range(2)] == [2, 2]
-    assert [int(split(4)[t::2].sum()) for t in range(2)] == [1, 1]
 
 
 def flipped(path: Path, name: str, at: int) -> None:

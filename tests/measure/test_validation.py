@@ -3,11 +3,14 @@
 import copy
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from pairs import KINDS, world_model
 
 from fmbpo.config.schema import DataConfig
+from fmbpo.data.residence import ROW_WIDTH
+from fmbpo.data.sampler import Rows, action_masks
 from fmbpo.hookspecs import Rollout
 from fmbpo.measure.health import (
     Watch,
@@ -54,6 +57,24 @@ def perfect(validator):
     return rollout
 
 
+@pytest.mark.parametrize(("tasks", "each"), [(1, 512), (3, 171), (30, 64)])
+def test_every_task_has_the_same_number_of_held_out_slices(tasks, each):
+    """512 slices of all episodes were 17 of each of 30 tasks, and fewer of a task with few."""
+    task_E = torch.arange(tasks).repeat_interleave(4 + torch.arange(tasks))
+
+    def gather(row_B, horizon):
+        return row_B.expand(horizon + 1, -1).unsqueeze(-1).repeat(1, 1, ROW_WIDTH).float()
+
+    place = SimpleNamespace(device=torch.device("cpu"), gather=gather)
+    rows = Rows(20 * np.arange(1, len(task_E) + 1), place, task_E, action_masks())
+    batch = Validator(rows, rows).batch
+    assert batch.index_B.bincount().tolist() == [each] * tasks
+    # Every episode has its turn, and none another task's index.
+    episode_B = batch.obs_HBO[0, :, 0].long() // 20
+    assert len(episode_B.unique()) == len(task_E)
+    assert torch.equal(task_E[episode_B], batch.index_B)
+
+
 def test_a_perfect_model(validator):
     measures = validator(model(lambda obs: obs), perfect(validator))
     assert measures["reward_r2"] > 0.999
@@ -91,6 +112,7 @@ def test_a_constant_model(validator):
         "latent_collapsed",
         "off_simplex",
         "reward_no_better_than_mean",
+        "worse_than_copy",
     }
 
 
