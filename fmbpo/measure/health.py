@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from fmbpo.base import metrics
+from fmbpo.measure.validation import OVERALL, Measures
 from fmbpo.nn import two_hot
 from fmbpo.runs.findings import Finding
 
@@ -17,21 +18,44 @@ UNIFORM = math.log(two_hot.BINS)
 """The reward's cross-entropy under equal logits: a constant that looks like a loss."""
 
 
-def world_model_health(measures: Mapping[str, float], where: str = "") -> list[Finding]:
-    """The gates that a world model's held-out measures fail (see ``Validator``)."""
+def world_model_health(measures: Measures, where: str = "") -> list[Finding]:
+    """The gates that a world model's held-out measures fail (see ``Validator``).
+
+    ``where``: the model's cell, if it has one; else a finding about one task names the task.
+    """
+    found = [
+        finding
+        for task, own in measures.items()
+        if task != OVERALL
+        for finding in _task_health(own, where or task)
+    ]
+    whole = measures[OVERALL]
+    entropy, rank = whole[metrics.REWARD_CROSS_ENTROPY], whole[metrics.EFFECTIVE_RANK]
+    off = whole.get(metrics.SIMPLEX_ERROR, 0.0)
+    gates = {
+        Finding("loss_at_floor",
+                f"the reward's cross-entropy is that of equal logits, ln {two_hot.BINS}",
+                f"{entropy:.3f}", where): abs(entropy - UNIFORM) < 1e-3 * UNIFORM,
+        Finding("latent_collapsed", "the latent has collapsed",
+                f"effective rank {rank:.2f}", where): rank < 2,
+        Finding("off_simplex", "latents leave the simplex", f"by {off:.3g}", where): off > 1e-3,
+    }  # fmt: skip
+    return [*found, *(finding for finding, failed in gates.items() if failed)]
+
+
+def _task_health(measures: Mapping[str, float], where: str) -> list[Finding]:
+    """The gates that the measures of one task fail."""
     longest = max(metrics.by_horizon(measures, metrics.OBS_ERROR))
 
     def ahead(measure: str) -> float:
         return measures[metrics.at_horizon(measure, longest)]
 
-    r2, slope = measures[metrics.REWARD_R2], measures[metrics.REWARD_ACTION_GRADIENT]
+    slope = measures[metrics.REWARD_ACTION_GRADIENT]
     spread, real = measures[metrics.REWARD_STD], measures[metrics.REAL_REWARD_STD]
     rmse, constant = ahead(metrics.REWARD_RMSE), ahead(metrics.CONSTANT_REWARD_RMSE)
     error, copy = ahead(metrics.OBS_ERROR), ahead(metrics.COPY_ERROR)
-    entropy, rank = measures[metrics.REWARD_CROSS_ENTROPY], measures[metrics.EFFECTIVE_RANK]
-    off = measures.get(metrics.SIMPLEX_ERROR, 0.0)
-    # If the real reward does not vary, a constant one is right.
-    varies = real > 1e-6
+    # If the real reward does not vary, it has no R², and a constant reward is right.
+    varies, r2 = metrics.REWARD_R2 in measures, measures.get(metrics.REWARD_R2, 0.0)
     gates = {
         Finding("reward_unexplained", "the decoded reward explains nothing on held-out episodes",
                 f"R² {r2:.3f}", where): r2 <= 0 and varies,
@@ -42,14 +66,8 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
                 "the decoded reward has no gradient with respect to the action",
                 f"{slope:.2g}", where): slope < 1e-6 and varies,
         Finding("reward_no_better_than_mean",
-                f"the decoded reward {longest} steps ahead is worse than each task's mean",
+                f"the decoded reward {longest} steps ahead is worse than the task's mean",
                 f"{rmse:.3f} against {constant:.3f}", where): rmse > constant and varies,
-        Finding("loss_at_floor",
-                f"the reward's cross-entropy is that of equal logits, ln {two_hot.BINS}",
-                f"{entropy:.3f}", where): abs(entropy - UNIFORM) < 1e-3 * UNIFORM,
-        Finding("latent_collapsed", "the latent has collapsed",
-                f"effective rank {rank:.2f}", where): rank < 2,
-        Finding("off_simplex", "latents leave the simplex", f"by {off:.3g}", where): off > 1e-3,
         Finding("worse_than_copy",
                 f"the predicted observations {longest} steps ahead are worse than no change",
                 f"{error:.3f} against {copy:.3f} standard deviations", where): error > copy,
@@ -57,11 +75,9 @@ def world_model_health(measures: Mapping[str, float], where: str = "") -> list[F
     return [finding for finding, failed in gates.items() if failed]
 
 
-def learning_health(
-    before: Mapping[str, float], after: Mapping[str, float], where: str = ""
-) -> list[Finding]:
+def learning_health(before: Measures, after: Measures, where: str = "") -> list[Finding]:
     """Whether a world model's score got worse by a half while it learned beside a policy."""
-    old, new = before[metrics.SCORE], after[metrics.SCORE]
+    old, new = before[OVERALL][metrics.SCORE], after[OVERALL][metrics.SCORE]
     if new <= 1.5 * old:
         return []
     message = "the world model got worse while the policy learned"

@@ -8,8 +8,10 @@ not depend on a model's latent scale.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from statistics import fmean
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ from fmbpo.base import metrics
 from fmbpo.data.sampler import Rows, SliceSampler
 from fmbpo.hookspecs import Batch, Curved, OnSimplex, Rollout, Task, WorldModel
 from fmbpo.nn import two_hot
-from fmbpo.tasks.mt30 import OBS_WIDTH
+from fmbpo.tasks.mt30 import MT30
 
 HORIZONS = (1, 2, 4, 8, 16)
 SLICES, SLICES_PER_TASK = 512, 64
@@ -27,74 +29,118 @@ FIT_SLICES = 1024
 """Slices of two rows per task that fit the read-out."""
 RIDGE = 1e-4
 """In units of the mean square of a latent entry."""
+VARIES = 1e-3
+"""A reward with a smaller standard deviation on a task's slices counts as constant."""
+OVERALL = ""
+"""The place of the measures of all tasks."""
+BY_TASK = "by_task"
+"""The key of some measures by task among those of all tasks in a summary."""
+
+Measures: TypeAlias = dict[str, dict[str, float]]
+"""Measures by task and name; ``OVERALL``: those of all tasks."""
 
 
 class Validator:
-    """Fixed held-out and training slices, and the measures of a model on them."""
+    """Fixed held-out and training slices, and the measures of a model on them.
+
+    K tasks have episodes to train on and held-out ones. Slices are grouped by task: rows
+    ``[K, N]`` of a batch, in the order of ``tasks``.
+    """
 
     def __init__(self, train: Rows, held_out: Rows) -> None:
         longest = int((held_out.end_E - held_out.start_E).min()) - 1
         self.horizons = [h for h in HORIZONS if h <= longest]
-        each = max(SLICES_PER_TASK, -(-SLICES // len(torch.unique(held_out.task_E))))
+        index_K = torch.unique(held_out.task_E)
+        self.tasks = [list(MT30)[index] for index in index_K.tolist()]
+        each = max(SLICES_PER_TASK, -(-SLICES // len(self.tasks)))
         self.batch = _slices(held_out, self.horizons[-1], each, seed=0)
-        self.fit = _slices(train, 1, FIT_SLICES, seed=1)
+        known = train.select(torch.isin(train.task_E, index_K))
+        self.fit = _slices(known, 1, FIT_SLICES, seed=1)
 
     @torch.no_grad()
-    def __call__(
-        self, module: WorldModel, rollout_hook: Callable[..., Rollout]
-    ) -> dict[str, float]:
-        """Measures by name; ``score`` (lower is better) chooses the best checkpoint.
+    def __call__(self, module: WorldModel, rollout_hook: Callable[..., Rollout]) -> Measures:
+        """Measures by task and name; those of ``OVERALL`` are means over tasks.
 
-        ``reward_r2``: share of the held-out reward's variance explained by the decoded rewards of
-        the rollout; ``reward_std`` and ``real_reward_std``: the spread of both;
-        ``reward_cross_entropy`` of the two-hot bins; ``reward_action_gradient``: root mean square
-        over rows of ``|∂r̂/∂a|`` at the first step; ``reward_rmse_hN``, ``obs_error_hN``: root mean
-        squared error N steps ahead; ``copy_error_hN``: the same for predicting no change;
-        ``constant_error_hN`` and ``constant_reward_rmse_hN``: for predicting each task's mean;
-        ``effective_rank`` of the latents; ``curvature`` of a learned flow (if ``Curved``), 0 if
-        paths are straight; ``simplex_error`` (if ``OnSimplex``): largest distance of a latent
-        group's sum from 1 over the rollout; ``score``: mean over horizons of the observation error,
-        plus 1 - ``reward_r2``.
+        ``score`` (lower is better) chooses the best checkpoint: the mean over horizons of the
+        observation error, plus 1 - ``reward_r2``. ``reward_r2``: share of the held-out reward's
+        variance in this task that the decoded rewards of the rollout explain; left out if the
+        reward does not vary (``VARIES``), also from the score. ``reward_std`` and
+        ``real_reward_std``: the spread of both; ``reward_cross_entropy`` of the two-hot bins;
+        ``reward_action_gradient``: root mean square over rows of ``|∂r̂/∂a|`` at the first step;
+        ``reward_rmse_hN``, ``obs_error_hN``: root mean squared error N steps ahead;
+        ``copy_error_hN``: the same for predicting no change; ``constant_error_hN`` and
+        ``constant_reward_rmse_hN``: for predicting the task's mean.
+
+        Of all tasks together: ``effective_rank`` of the latents; ``curvature`` of a learned flow
+        (if ``Curved``), 0 if paths are straight; ``simplex_error`` (if ``OnSimplex``): largest
+        distance of a latent group's sum from 1 over the rollout.
         """
-        batch, scale, (mean_BO, mean_B) = self.batch, self._scale, self._means
+        batch, (mean_KO, mean_K) = self.batch, self._means
         task, rollout = self._rollout(module, rollout_hook)
         readout = self._readout(module)
-        logits, real = rollout.reward_logits_HBR, batch.reward_HB
+        real, obs = self._by_task(batch.reward_HB), self._by_task(batch.obs_HBO)
+        logits = self._by_task(rollout.reward_logits_HBR)
         reward = two_hot.decode(logits)
-        error, slope = reward - real, self._action_gradient(module, rollout_hook, task, rollout)
-        r2 = float(1 - error.square().mean() / real.var().clamp(min=1e-6))
-        measures = {
-            metrics.REWARD_R2: r2,
-            metrics.REWARD_STD: float(reward.std()),
-            metrics.REAL_REWARD_STD: float(real.std()),
-            metrics.REWARD_CROSS_ENTROPY: float(two_hot.cross_entropy(logits, real).mean()),
-            metrics.REWARD_ACTION_GRADIENT: slope,
+        variance_K = real.var((0, 2), correction=0)  # a head that knows the mean has R² = 0
+        varies_K = variance_K > VARIES**2
+        unexplained_K = (reward - real).square().mean((0, 2)) / variance_K.clamp(min=VARIES**2)
+        slope = self._action_gradient(module, rollout_hook, task, rollout)
+        found = {
+            metrics.REWARD_R2: 1 - unexplained_K,
+            metrics.REWARD_STD: reward.std((0, 2)),
+            metrics.REAL_REWARD_STD: real.std((0, 2)),
+            metrics.REWARD_CROSS_ENTROPY: two_hot.cross_entropy(logits, real).mean((0, 2)),
+            metrics.REWARD_ACTION_GRADIENT: self._by_task(slope, 0).square().mean(1).sqrt(),
         }
         obs_errors = []
         for h in self.horizons:
-            obs = batch.obs_HBO[h]
-            obs_errors.append(_rmse(readout(rollout.z_HBD[h]), obs, scale))
+            obs_errors.append(self._obs_error(readout(rollout.z_HBD[h]), obs[h]))
             at_h = {
-                metrics.REWARD_RMSE: _rms(error[h - 1]),
-                metrics.CONSTANT_REWARD_RMSE: _rms(mean_B - real[h - 1]),
-                metrics.CONSTANT_ERROR: _rmse(mean_BO, obs, scale),
+                metrics.REWARD_RMSE: _rms(reward[h - 1] - real[h - 1]),
+                metrics.CONSTANT_REWARD_RMSE: _rms(mean_K.unsqueeze(1) - real[h - 1]),
+                metrics.CONSTANT_ERROR: self._obs_error(mean_KO.unsqueeze(1), obs[h]),
                 metrics.OBS_ERROR: obs_errors[-1],
-                metrics.COPY_ERROR: _rmse(batch.obs_HBO[0], obs, scale),
+                metrics.COPY_ERROR: self._obs_error(obs[0], obs[h]),
             }
-            measures |= {metrics.at_horizon(name, h): value for name, value in at_h.items()}
+            found |= {metrics.at_horizon(name, h): value for name, value in at_h.items()}
+        found[metrics.SCORE] = torch.stack(obs_errors).mean(0) + varies_K * unexplained_K
+        values = torch.stack(list(found.values()), 1).tolist()  # one transfer from the device
+        by_task = {
+            name: dict(zip(found, row, strict=True))
+            for name, row in zip(self.tasks, values, strict=True)
+        }
+        for measures, varies in zip(by_task.values(), varies_K.tolist(), strict=True):
+            if not varies:
+                del measures[metrics.REWARD_R2]
+        whole = self._whole(module, task, rollout)
+        return {OVERALL: {**_means_over(by_task.values()), **whole}, **by_task}
+
+    def _whole(self, module: WorldModel, task: Task, rollout: Rollout) -> dict[str, float]:
+        """The measures of all tasks together."""
+        batch, z = self.batch, rollout.z_HBD[0]
         latents = module.encode(batch.obs_HBO, task.embedding_BE).flatten(0, 1)
-        measures[metrics.EFFECTIVE_RANK] = _effective_rank(latents)
+        measures = {metrics.EFFECTIVE_RANK: _effective_rank(latents)}
         if isinstance(module, Curved):
-            z = rollout.z_HBD[0]
             noise = _noise(1, len(z), module.noise_dim).to(z)[0]
             curvature = module.curvature(z, batch.action_HBA[0], task, noise)
             measures[metrics.CURVATURE] = float(curvature)
         if isinstance(module, OnSimplex):
-            shape = (*rollout.z_HBD.shape[:-1], -1, module.simplex_dim)
-            sums = rollout.z_HBD.reshape(shape).sum(-1)
+            groups = rollout.z_HBD.reshape(*rollout.z_HBD.shape[:-1], -1, module.simplex_dim)
+            sums = groups.sum(-1)
             measures[metrics.SIMPLEX_ERROR] = float((sums - 1).abs().max())
-        measures[metrics.SCORE] = sum(obs_errors) / len(obs_errors) + 1 - r2
         return measures
+
+    def _by_task(self, rows: Tensor, dim: int = 1) -> Tensor:
+        """``[..., B, ...]`` -> ``[..., K, N, ...]``."""
+        return rows.reshape(*rows.shape[:dim], len(self.tasks), -1, *rows.shape[dim + 1 :])
+
+    def _obs_error(self, predicted_KNO: Tensor, real_KNO: Tensor) -> Tensor:
+        """``[K]`` root mean squared errors in standard deviations, over the entries that vary."""
+        scale_KO = self._scale
+        varies_KO = scale_KO > 1e-6
+        unit_KNO = torch.where(varies_KO, scale_KO, torch.inf).unsqueeze(1)
+        error_KO = ((predicted_KNO - real_KNO) / unit_KNO).square().mean(1)
+        return (error_KO.sum(1) / varies_KO.sum(1).clamp(min=1)).sqrt()
 
     def _rollout(self, module: WorldModel, hook: Callable[..., Rollout]) -> tuple[Task, Rollout]:
         batch = self.batch
@@ -105,52 +151,67 @@ class Validator:
 
     def _action_gradient(
         self, module: WorldModel, hook: Callable[..., Rollout], task: Task, rollout: Rollout
-    ) -> float:
+    ) -> Tensor:
+        """``|∂r̂/∂a|`` at the first step, ``[B]``."""
         z = rollout.z_HBD[0]
         noise = _noise(1, len(z), module.noise_dim).to(z)
         with torch.enable_grad():
             action = self.batch.action_HBA[0].clone().requires_grad_()
             first = hook(module, z, lambda *_: action, task, noise)
             total = two_hot.decode(first.reward_logits_HBR).sum()
-            if not total.requires_grad:  # it does not depend on the action
-                return 0.0
-            (slope,) = torch.autograd.grad(total, action, allow_unused=True)
-        return 0.0 if slope is None else float(slope.square().sum(-1).mean().sqrt())
+            slope = None
+            if total.requires_grad:  # else it does not depend on the action
+                (slope,) = torch.autograd.grad(total, action, allow_unused=True)
+        return torch.zeros_like(action[:, 0]) if slope is None else slope.norm(dim=-1)
 
     def _readout(self, module: WorldModel) -> Callable[[Tensor], Tensor]:
-        """``[B, D]`` latents of the held-out slices -> observations ``[B, O]``: a ridge regression
-        (with a constant) per task, fitted on training latents."""
-        z_NBD = module.encode(self.fit.obs_HBO, module.embed(self.fit.index_B))
-        weight = z_NBD.new_zeros(len(self.batch.index_B), z_NBD.shape[-1] + 1, OBS_WIDTH)
-        for task in torch.unique(self.batch.index_B):
-            mine = self.fit.index_B == task
-            x = _with_one(z_NBD[:, mine].flatten(0, 1)).double()
-            y = self.fit.obs_HBO[:, mine].flatten(0, 1).double()
+        """Latents of the held-out slices ``[B, D]`` -> observations ``[K, N, O]``: a ridge
+        regression (with a constant) per task, fitted on training latents."""
+        z = module.encode(self.fit.obs_HBO, module.embed(self.fit.index_B))
+        weights = []
+        for latent, obs in zip(
+            self._by_task(z).unbind(1), self._by_task(self.fit.obs_HBO).unbind(1), strict=True
+        ):
+            x, y = _with_one(latent.flatten(0, 1)).double(), obs.flatten(0, 1).double()
             gram = x.T @ x / len(x)
             gram.diagonal().add_(RIDGE * gram.diagonal().mean())
-            solution = torch.linalg.solve(gram, x.T @ y / len(x))
-            weight[self.batch.index_B == task] = solution.to(z_NBD)
-        return lambda z: (_with_one(z).unsqueeze(1) @ weight).squeeze(1)
+            weights.append(torch.linalg.solve(gram, x.T @ y / len(x)).to(z))
+        weight_KDO = torch.stack(weights)
+        return lambda z: self._by_task(_with_one(z), 0) @ weight_KDO
 
     @cached_property
     def _means(self) -> tuple[Tensor, Tensor]:
-        """Mean observation ``[B, O]`` and reward ``[B]`` in training, of each row's task."""
-        obs = self._of_own_task(self.fit.obs_HBO, lambda x: x.mean((0, 1)))
-        return obs, self._of_own_task(self.fit.reward_HB, torch.mean)
+        """Each task's mean observation ``[K, O]`` and reward ``[K]`` in training."""
+        obs, reward = self._by_task(self.fit.obs_HBO), self._by_task(self.fit.reward_HB)
+        return obs.mean((0, 2)), reward.mean((0, 2))
 
     @cached_property
     def _scale(self) -> Tensor:
-        """Standard deviation per observation entry ``[B, O]`` of each row's task, 0 for padding and
+        """Each task's standard deviation per observation entry ``[K, O]``, 0 for padding and
         constants."""
-        return self._of_own_task(self.fit.obs_HBO[:1], lambda x: x[0].std(0))
+        return self._by_task(self.fit.obs_HBO)[0].std(1)
 
-    def _of_own_task(self, fit_HN: Tensor, statistic: Callable[[Tensor], Tensor]) -> Tensor:
-        """``statistic`` of the training slices of each held-out row's task, ``[B, ...]``."""
-        index = self.batch.index_B
-        found = torch.zeros((len(index), *fit_HN.shape[2:]), device=fit_HN.device)
-        for task in torch.unique(index):
-            found[index == task] = statistic(fit_HN[:, self.fit.index_B == task])
-        return found
+
+def summarised(measures: Measures) -> dict[str, Any]:
+    """Measures as a summary records them: all of ``OVERALL``, and R² and score ``BY_TASK``."""
+    kept = (metrics.REWARD_R2, metrics.SCORE)
+    by_task = {
+        task: {name: own[name] for name in kept if name in own}
+        for task, own in measures.items()
+        if task != OVERALL
+    }
+    return {**measures[OVERALL], BY_TASK: by_task}
+
+
+def mean_summarised(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of each measure, also by task, over all that have it."""
+    by_task: dict[str, list[Mapping[str, float]]] = {}
+    for each in found:
+        for task, own in each.get(BY_TASK, {}).items():
+            by_task.setdefault(task, []).append(own)
+    whole = [{name: x for name, x in each.items() if name != BY_TASK} for each in found]
+    tasks = {task: _means_over(own) for task, own in by_task.items()}
+    return {**_means_over(whole), **({BY_TASK: tasks} if tasks else {})}
 
 
 def _slices(rows: Rows, horizon: int, each: int, seed: int) -> Batch:
@@ -165,14 +226,18 @@ def _slices(rows: Rows, horizon: int, each: int, seed: int) -> Batch:
     return Batch(*(part.contiguous() for part in batch))
 
 
-def _rmse(predicted: Tensor, real: Tensor, scale: Tensor) -> float:
-    """Root mean squared error in units of ``scale``, over the entries that vary."""
-    varies = scale > 1e-6
-    return _rms((predicted - real)[varies] / scale[varies])
+def _means_over(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each measure over those that have it."""
+    found: dict[str, list[float]] = {}
+    for measures in several:
+        for name, value in measures.items():
+            found.setdefault(name, []).append(value)
+    return {name: fmean(values) for name, values in found.items()}
 
 
-def _rms(x: Tensor) -> float:
-    return float(x.square().mean().sqrt())
+def _rms(x_KN: Tensor) -> Tensor:
+    """``[K]``."""
+    return x_KN.square().mean(1).sqrt()
 
 
 def _noise(*shape: int) -> Tensor:

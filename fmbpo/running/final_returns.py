@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from fmbpo.config.schema import EvaluationConfig
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.health import returns_health
+from fmbpo.measure.validation import Measures, mean_summarised, summarised
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import SeedResult, TaskResult
 from fmbpo.tasks.mt30 import task_info
@@ -32,7 +34,7 @@ class FinalReturns:
         self.unplanned: UserError | None = None
         """The failure of planning, if any; the policies' own results are kept."""
         self.random: dict[str, NDArray[np.float64]] = {}
-        self.measures: list[tuple[dict[str, float], dict[str, float]]] = []
+        self.measures: list[tuple[Measures, Measures]] = []
         """Held-out measures of each cell's own world model, before and after it learned."""
 
     def add(self, stage: PolicyTraining) -> None:
@@ -89,13 +91,13 @@ class FinalReturns:
             )
         return result
 
-    def validation(self) -> dict[str, float]:
+    def validation(self) -> dict[str, Any]:
         """Held-out measures of the cells' own world models, each on its cell's task: means over
         the cells, ``before_...`` and ``after_...`` learning beside the policies."""
         found = {}
         for named, cells in zip((before, after), zip(*self.measures, strict=True), strict=False):
-            shared = [name for name in cells[0] if all(name in cell for cell in cells)]
-            found.update({named(n): float(np.mean([cell[n] for cell in cells])) for n in shared})
+            means = mean_summarised([summarised(cell) for cell in cells])
+            found.update({named(name): value for name, value in means.items()})
         return found
 
     def health(self) -> list[Finding]:

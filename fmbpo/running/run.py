@@ -18,6 +18,7 @@ from fmbpo.measure.cost import parameters
 from fmbpo.measure.evaluation import Evaluator, threads
 from fmbpo.measure.health import size_health, world_model_health
 from fmbpo.measure.sizes import size_line, size_parity
+from fmbpo.measure.validation import summarised
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.earlier import (
     check_plugins,
@@ -191,10 +192,10 @@ class Runner:
             cost = self._say_cost("pretraining", stage.count_flops(), p.iterations)
             cadence = Cadence(p.iterations, p.log_every, p.validate_every, p.checkpoint_every)
             trainer.train(stage, cadence, Outlook(seconds=self._expected_after(run)))
-            best = checkpoint_of(folder.path, BEST)
+            best, measures = checkpoint_of(folder.path, BEST), summarised(stage.measures)
             save_checkpoint(
                 best,
-                manifest={**trainer.manifest, "step": stage.best_step, "measures": stage.measures},
+                manifest={**trainer.manifest, "step": stage.best_step, "measures": measures},
                 weights=stage.best,
                 state=None,
             )
@@ -206,7 +207,7 @@ class Runner:
                 world_model=self._world_model_part(stage.module, {seed: best}, version),
                 policy=None,
                 tasks={},
-                wm_validation=stage.measures,
+                wm_validation=measures,
                 flops=cost,
                 seconds=trainer.seconds("pretrain"),
                 versions=versions(),

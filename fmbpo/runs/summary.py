@@ -123,10 +123,11 @@ class Summary:
     """A run's results. A pretraining run has no policy, no protocol and no tasks.
 
     ``conventions``: the bundle's name, or every option. ``wm_validation``: the world model's
-    held-out measures, means over the replicates. ``flops`` and ``seconds``: of all training
-    updates, by part if there are two; ``seconds`` include the evaluations during training.
-    ``health``: the gates that did not pass. ``planning``: the settings of planning at test time, if
-    any.
+    held-out measures, means over the replicates, with R² and score of each task under ``by_task``;
+    ``before_...`` and ``after_...``: of models that learned beside policies. ``flops`` and
+    ``seconds``: of all training updates, by part if there are two; ``seconds`` include the
+    evaluations during training. ``health``: the gates that did not pass. ``planning``: the settings
+    of planning at test time, if any.
     """
 
     experiment: str

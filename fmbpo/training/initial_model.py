@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from fmbpo.config.schema import Experiment
 from fmbpo.errors import UserError
 from fmbpo.hookspecs import Adopts, WorldModel
 from fmbpo.measure.health import world_model_health
-from fmbpo.measure.validation import Validator
+from fmbpo.measure.validation import Validator, mean_summarised, summarised
 from fmbpo.runs.checkpoint import load_checkpoint, read_manifest
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import Summary
@@ -33,7 +32,7 @@ class InitialModel:
     checkpoint: Path | None = None
     adopt: bool = False
     version: str | None = None
-    validation: Mapping[str, float] = attrs.field(factory=dict)
+    validation: Mapping[str, Any] = attrs.field(factory=dict)
     flops: Any = 0.0
     seconds: Any = 0.0
     health: Sequence[Finding] = ()
@@ -74,7 +73,7 @@ def _initial_model(
     model = load_world_model(e, context.device, checkpoint, adopt=True)
     measures = Validator(data.train, data.held_out)(model, e.world_model.component.rollout)
     health = world_model_health(measures)
-    return InitialModel(checkpoint, True, version, measures, health=health)
+    return InitialModel(checkpoint, True, version, summarised(measures), health=health)
 
 
 def distinct(models: Mapping[int, InitialModel]) -> list[InitialModel]:
@@ -82,19 +81,20 @@ def distinct(models: Mapping[int, InitialModel]) -> list[InitialModel]:
     return list({id(model): model for model in models.values()}.values())
 
 
-def mean_validation(models: Mapping[int, InitialModel]) -> dict[str, float]:
+def mean_validation(models: Mapping[int, InitialModel]) -> dict[str, Any]:
     """The mean of each held-out measure over the models."""
-    found = [model.validation for model in distinct(models)]
-    shared = [name for name in found[0] if all(name in each for each in found)]
-    return {name: statistics.fmean(each[name] for each in found) for name in shared}
+    return mean_summarised([model.validation for model in distinct(models)])
 
 
 def health_of(models: Mapping[int, InitialModel]) -> list[Finding]:
     """The gates that the models fail, each with its replicate if there are several models."""
     if len(each := distinct(models)) == 1:
         return list(each[0].health)
-    places = [(f"replicate {seed}", finding) for seed, m in models.items() for finding in m.health]
-    return [attrs.evolve(finding, where=place) for place, finding in places]
+    return [
+        attrs.evolve(f, where=", ".join(filter(None, (f"replicate {seed}", f.where))))
+        for seed, model in models.items()
+        for f in model.health
+    ]
 
 
 def trained_by(checkpoint: Path, plugin: str) -> str | None:

@@ -15,7 +15,7 @@ from fmbpo.errors import UserError
 from fmbpo.hookspecs import Batch, WorldModel
 from fmbpo.measure.cost import flops
 from fmbpo.measure.health import learning_health, world_model_health
-from fmbpo.measure.validation import Validator
+from fmbpo.measure.validation import Measures, Validator
 from fmbpo.pwm.optim import AdamState, Params
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate, model_rate
 from fmbpo.runs.findings import Finding
@@ -105,9 +105,9 @@ class OwnModels:
             for task in dict.fromkeys(tasks)
         }
         self.validators = [validators[task] for task in tasks]
-        self.before: list[dict[str, float]] = []
+        self.before: list[Measures] = []
         """Each cell's held-out measures at the first evaluation, before its model learns."""
-        self.after: list[dict[str, float]] = []
+        self.after: list[Measures] = []
         """The same at the last evaluation."""
 
     @property
@@ -137,7 +137,7 @@ class OwnModels:
         done = (iteration - 1) / self.learning.iterations
         return batch, drawn, model_rate(self.protocol.optimiser, done, self.device)
 
-    def evaluate(self) -> list[dict[str, float]]:
+    def evaluate(self) -> list[Measures]:
         """Each cell's held-out measures on its own task; see ``Validator``."""
         found = []
         for i, validator in enumerate(self.validators):

@@ -16,6 +16,7 @@ from fmbpo.data.sampler import start_samplers
 from fmbpo.hookspecs import WorldModel
 from fmbpo.measure.cost import flops
 from fmbpo.measure.evaluation import Evaluator
+from fmbpo.measure.validation import OVERALL
 from fmbpo.pwm.acting import Actors
 from fmbpo.pwm.diagnostics import diagnose
 from fmbpo.pwm.mppi import MPPI, mppi_act
@@ -132,7 +133,8 @@ class PolicyTraining:
         """Mean returns in the simulator, of all cells and of each."""
         means = self.returns(self.evaluation.episodes).mean(1)
         rows = [Row({RETURN: float(means.mean())})]
-        measured = self.models.evaluate() if self.models else [{}] * len(self.cells)
+        found = self.models.evaluate() if self.models else []
+        measured = [measures[OVERALL] for measures in found] or [{}] * len(self.cells)
         for cell, mean, measures in zip(self.cells, means, measured, strict=True):
             values = {RETURN: float(mean), **{held_out(k): v for k, v in measures.items()}}
             rows.append(Row(values, cell.task, cell.seed, cell.number))

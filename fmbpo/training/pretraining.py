@@ -13,7 +13,7 @@ from fmbpo.data.stream import slice_sampler
 from fmbpo.hookspecs import Batch
 from fmbpo.measure.cost import flops
 from fmbpo.measure.health import world_model_health
-from fmbpo.measure.validation import Validator
+from fmbpo.measure.validation import OVERALL, Measures, Validator
 from fmbpo.pwm.optim import AdamState, Params
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate, model_rate
 from fmbpo.runs.findings import Finding
@@ -45,8 +45,8 @@ class Pretraining:
         self.best: Params = own_params(self.module)
         self.training = WorldModelState.initial(self.best)
         self.best_score, self.best_step = math.inf, 0
-        self.measures: dict[str, float] = {}
-        self.last: dict[str, float] = {}
+        self.measures: Measures = {}
+        self.last: Measures = {}
 
     def step(self, iteration: int) -> dict[str, Tensor]:
         """One update on the next batch."""
@@ -81,10 +81,11 @@ class Pretraining:
         """Held-out measures; keeps the parameters with the best score."""
         self.module.load_state_dict(self.training.params)
         measures = self.last = self.validator(self.module, self.component.rollout)
-        if measures[SCORE] < self.best_score and iteration:
-            self.best_score, self.best_step = measures[SCORE], iteration
+        score = measures[OVERALL][SCORE]
+        if score < self.best_score and iteration:
+            self.best_score, self.best_step = score, iteration
             self.best, self.measures = self.training.params, measures
-        return [Row({held_out(name): value for name, value in measures.items()})]
+        return [Row({held_out(name): value for name, value in measures[OVERALL].items()})]
 
     def health(self) -> list[Finding]:
         """Gates that the last measures did not pass."""

@@ -19,11 +19,14 @@ from fmbpo.measure.health import (
     size_health,
     world_model_health,
 )
-from fmbpo.measure.validation import Validator
+from fmbpo.measure.validation import OVERALL, Validator, mean_summarised, summarised
 from fmbpo.nn import two_hot
 from fmbpo.runs.findings import Finding
-from fmbpo.tasks.mt30 import OBS_WIDTH
+from fmbpo.tasks.mt30 import OBS_WIDTH, task_info
 from fmbpo.training.dataset import load_dataset
+
+TASKS = ("reacher-easy", "cartpole-balance")
+"""Those of the small store, in the order of MT30."""
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,13 @@ def perfect(validator):
     return rollout
 
 
+def rewarded(validator, reward_HB):
+    """The validator with other recorded rewards. In the small store, one task's are all 0."""
+    other = copy.copy(validator)
+    other.batch = validator.batch._replace(reward_HB=reward_HB)
+    return other
+
+
 @pytest.mark.parametrize(("tasks", "each"), [(1, 512), (3, 171), (30, 64)])
 def test_every_task_has_the_same_number_of_held_out_slices(tasks, each):
     """512 slices of all episodes were 17 of each of 30 tasks, and fewer of a task with few."""
@@ -76,7 +86,7 @@ def test_every_task_has_the_same_number_of_held_out_slices(tasks, each):
 
 
 def test_a_perfect_model(validator):
-    measures = validator(model(lambda obs: obs), perfect(validator))
+    measures = validator(model(lambda obs: obs), perfect(validator))[OVERALL]
     assert measures["reward_r2"] > 0.999
     for h in validator.horizons:
         assert measures[f"obs_error_h{h}"] < 0.03
@@ -97,14 +107,15 @@ def test_a_constant_model(validator):
             reward_logits_HBR=logits(torch.full_like(validator.batch.reward_HB, float(mean)))
         )
 
-    measures = validator(model(lambda obs: torch.ones(*obs.shape[:-1], OBS_WIDTH)), constant)
+    found = validator(model(lambda obs: torch.ones(*obs.shape[:-1], OBS_WIDTH)), constant)
+    measures = found[OVERALL]
     assert measures["reward_r2"] < 0
     assert measures["effective_rank"] < 1.01
     for h in validator.horizons:
         assert measures[f"obs_error_h{h}"] == pytest.approx(
             measures[f"constant_error_h{h}"], rel=0.02
         )
-    gates = {finding.gate for finding in world_model_health(measures)}
+    gates = {finding.gate for finding in world_model_health(found)}
     assert gates == {
         "reward_unexplained",
         "reward_constant",
@@ -116,17 +127,75 @@ def test_a_constant_model(validator):
     }
 
 
-def test_worse_than_no_change(validator):
+def test_a_head_that_knows_only_the_mean_of_each_task_explains_nothing(validator):
+    """Pooled over tasks of unlike rewards, it explained most of the variance."""
+    one, other = TASKS
+    shift = 5.0 * (validator.batch.index_B == task_info(other).index)
+    unlike = rewarded(validator, validator.batch.action_HBA[..., 0] + shift)
+    real = unlike._by_task(unlike.batch.reward_HB)
+    mean = real.mean((0, 2), keepdim=True).expand_as(real).flatten(1)
+    pooled = 1 - (mean - unlike.batch.reward_HB).square().mean() / unlike.batch.reward_HB.var()
+    assert pooled > 0.9
+    hook = perfect(unlike)
+
+    def means(*args):
+        return hook(*args)._replace(reward_logits_HBR=logits(mean))
+
+    found = unlike(model(lambda obs: obs), means)
+    for task in (OVERALL, one, other):
+        assert found[task]["reward_r2"] == pytest.approx(0.0, abs=1e-3)
+    places = {f.where for f in world_model_health(found) if f.gate == "reward_constant"}
+    assert places == {one, other}
+
+
+def test_one_bad_task_among_good_ones_is_named(validator):
+    """Its R² and its errors are its own, and the mean over tasks is that of the tasks."""
+    good, bad = TASKS
+    validator = rewarded(validator, validator.batch.action_HBA[..., 0])
     hook = perfect(validator)
+    wrong = validator.batch.index_B == task_info(bad).index
 
     def off(module, *rest):
         found = hook(module, *rest)
-        return found._replace(z_HBD=found.z_HBD + 10.0)
+        reward = torch.where(wrong, 3.0, validator.batch.reward_HB)
+        z = torch.where(wrong.unsqueeze(-1), found.z_HBD + 10.0, found.z_HBD)
+        return found._replace(z_HBD=z, reward_logits_HBR=logits(reward))
 
-    found = world_model_health(validator(model(lambda obs: obs), off), "reacher-easy/1")
-    (finding,) = (f for f in found if f.gate == "worse_than_copy")
-    assert "worse than no change" in finding.message
-    assert finding.where == "reacher-easy/1"
+    found = validator(model(lambda obs: obs), off)
+    assert list(found) == [OVERALL, good, bad]
+    assert found[good]["score"] < 0.03
+    assert found[bad]["reward_r2"] < 0
+    for name in ("reward_r2", "score", "obs_error_h4", "reward_rmse_h4"):
+        mean = (found[good][name] + found[bad][name]) / 2
+        assert found[OVERALL][name] == pytest.approx(mean), name
+    recorded = ("off_simplex", "reward_ignores_action")  # the recorded future fails these anyway
+    of_task = [f for f in world_model_health(found) if f.gate not in recorded]
+    assert {f.where for f in of_task} == {bad}
+    gates = {"reward_unexplained", "reward_constant", "reward_no_better_than_mean"}
+    assert {f.gate for f in of_task} >= {*gates, "worse_than_copy"}
+    (copied,) = (f for f in world_model_health(found, f"{bad}/1") if f.gate == "worse_than_copy")
+    assert "worse than no change" in copied.message
+    assert copied.where == f"{bad}/1"
+
+
+def test_a_summary_has_r2_and_score_of_every_task():
+    one = {OVERALL: {"score": 2.0, "obs_error_h1": 0.5},
+           "a": {"score": 1.0, "reward_r2": 0.5, "obs_error_h1": 0.1},
+           "b": {"score": 3.0, "obs_error_h1": 0.9}}  # fmt: skip
+    first = summarised(one)
+    assert first == {
+        "score": 2.0,
+        "obs_error_h1": 0.5,
+        "by_task": {"a": {"score": 1.0, "reward_r2": 0.5}, "b": {"score": 3.0}},
+    }
+    second = {"score": 4.0, "by_task": {"a": {"score": 4.0, "reward_r2": 1.0}, "c": {"score": 4.0}}}
+    assert mean_summarised([first, second]) == {
+        "score": 3.0,
+        "obs_error_h1": 0.5,
+        "by_task": {
+            "a": {"score": 2.5, "reward_r2": 0.75}, "b": {"score": 3.0}, "c": {"score": 4.0}
+        },
+    }  # fmt: skip
 
 
 def test_two_policies_that_behave_identically():
@@ -136,13 +205,22 @@ def test_two_policies_that_behave_identically():
 
 
 def test_a_constant_reward_is_rightly_constant(validator):
-    still = copy.copy(validator)
-    still.batch = validator.batch._replace(reward_HB=torch.zeros_like(validator.batch.reward_HB))
+    """It has no R², in its task and in the mean over tasks, and no gate warns of it."""
+    one, other = TASKS
+    moves = validator.batch.index_B == task_info(other).index
     component, module = world_model("mlp")
     torch.nn.init.zeros_(module.reward[-1].weight)
-    gates = {f.gate for f in world_model_health(still(module, component.rollout))}
-    assert gates & {"reward_constant", "reward_unexplained", "reward_ignores_action"} == set()
-    assert "reward_no_better_than_mean" not in gates
+    gates = {"reward_constant", "reward_unexplained", "reward_ignores_action"}
+    real = validator.batch.reward_HB
+    for reward, varying in ((real * moves, {other}), (0.0 * real, set())):
+        still = rewarded(validator, reward)
+        found = still(module, component.rollout)
+        assert {task for task in TASKS if "reward_r2" in found[task]} == varying
+        assert ("reward_r2" in found[OVERALL]) == bool(varying)
+        errors = [found[one][f"obs_error_h{h}"] for h in still.horizons]
+        assert found[one]["score"] == pytest.approx(sum(errors) / len(errors))
+        warned = {f.where for f in world_model_health(found) if f.gate in gates}
+        assert warned == varying
 
 
 def test_a_size_beyond_two_percent_is_a_factor():
@@ -153,8 +231,9 @@ def test_a_size_beyond_two_percent_is_a_factor():
 
 
 def test_a_world_model_that_gets_worse():
-    assert learning_health({"score": 0.2}, {"score": 0.29}) == []
-    (finding,) = learning_health({"score": 0.2}, {"score": 0.31})
+    old, same, worse = ({OVERALL: {"score": score}} for score in (0.2, 0.29, 0.31))
+    assert learning_health(old, same) == []
+    (finding,) = learning_health(old, worse)
     assert "got worse while the policy learned" in finding.message
     assert finding.detail == "score 0.200 -> 0.310"
 
@@ -180,16 +259,19 @@ def test_the_slope_to_the_action_is_the_gradients_norm(validator):
         weight = torch.sigmoid(action[..., :1])
         probabilities = torch.cat([weight, 1 - weight, torch.zeros(len(z), two_hot.BINS - 2)], -1)
         found = hook(module, z, partner, task, noise)
-        return found._replace(reward_logits_HBR=(probabilities + 1e-12).log().unsqueeze(0))
+        steps = (probabilities + 1e-12).log().expand(len(noise), -1, -1)
+        return found._replace(reward_logits_HBR=steps)
 
     measures = validator(model(lambda obs: obs), sloped)
     action = validator.batch.action_HBA[0].clone().requires_grad_()
     found = sloped(model(lambda obs: obs), action.new_zeros(len(action), 24), lambda *_: action,
-                   None, None)  # fmt: skip
+                   None, [None])  # fmt: skip
     rewards = two_hot.decode(found.reward_logits_HBR[0])
     slopes = torch.autograd.grad(rewards.sum(), action)[0][:, 0]
     wanted = slopes.square().mean().sqrt()
-    assert measures["reward_action_gradient"] == pytest.approx(float(wanted), rel=1e-5)
+    by_task = [measures[task]["reward_action_gradient"] for task in TASKS]
+    rms = (sum(x**2 for x in by_task) / len(by_task)) ** 0.5
+    assert rms == pytest.approx(float(wanted), rel=1e-5)
     assert wanted > 0.1
 
 
