@@ -48,6 +48,7 @@ SIMPLEX_ERROR = "simplex_error"
 # One measure per horizon; see ``at_horizon``.
 OBS_ERROR, COPY_ERROR, CONSTANT_ERROR = "obs_error", "copy_error", "constant_error"
 REWARD_RMSE, CONSTANT_REWARD_RMSE = "reward_rmse", "constant_reward_rmse"
+OBS_CRPS, REWARD_CRPS = "obs_crps", "reward_crps"
 
 # Metrics of updates. The loss of every plugin reports the first, that of a policy also ``RETURN``,
 # that of a world model the next two; policy learning adds the others.

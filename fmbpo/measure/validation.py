@@ -13,6 +13,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, TypeAlias
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -29,8 +30,12 @@ FIT_SLICES = 1024
 """Slices of two rows per task that fit the read-out."""
 RIDGE = 1e-4
 """In units of the mean square of a latent entry."""
+DRAWS = 8
+"""Draws of noise for the rollouts of a stochastic model."""
 VARIES = 1e-3
 """A reward with a smaller standard deviation on a task's slices counts as constant."""
+SMALLEST = 1e-6
+"""An observation entry with a smaller standard deviation is padding, or constant."""
 OVERALL = ""
 """The place of the measures of all tasks."""
 BY_TASK = "by_task"
@@ -38,6 +43,17 @@ BY_TASK = "by_task"
 
 Measures: TypeAlias = dict[str, dict[str, float]]
 """Measures by task and name; ``OVERALL``: those of all tasks."""
+
+
+@attrs.frozen
+class _Draws:
+    """Predictions with M draws of noise, at X horizons for observations."""
+
+    reward_MHKN: Tensor
+    obs_MXKNO: Tensor
+    entropy_K: Tensor
+    """The reward's cross-entropy."""
+    off_simplex: float
 
 
 class Validator:
@@ -61,49 +77,60 @@ class Validator:
     def __call__(self, module: WorldModel, rollout_hook: Callable[..., Rollout]) -> Measures:
         """Measures by task and name; those of ``OVERALL`` are means over tasks.
 
-        ``score`` (lower is better) chooses the best checkpoint: the mean over horizons of the
-        observation error, plus 1 - ``reward_r2``. ``reward_r2``: share of the held-out reward's
-        variance in this task that the decoded rewards of the rollout explain; left out if the
-        reward does not vary (``VARIES``), also from the score. ``reward_std`` and
-        ``real_reward_std``: the spread of both; ``reward_cross_entropy`` of the two-hot bins;
+        ``reward_r2``: share of the held-out reward's variance in this task that the decoded rewards
+        of the rollout explain; left out if the reward does not vary (``VARIES``). ``reward_std``
+        and ``real_reward_std``: the spread of both; ``reward_cross_entropy`` of the two-hot bins;
         ``reward_action_gradient``: root mean square over rows of ``|∂r̂/∂a|`` at the first step;
-        ``reward_rmse_hN``, ``obs_error_hN``: root mean squared error N steps ahead;
-        ``copy_error_hN``: the same for predicting no change; ``constant_error_hN`` and
-        ``constant_reward_rmse_hN``: for predicting the task's mean.
+        ``reward_rmse_hN``, ``obs_error_hN``: root mean squared error N steps ahead, of the mean
+        prediction; ``reward_crps_hN``, ``obs_crps_hN``: the CRPS; ``copy_error_hN``: the root mean
+        squared error of predicting no change; ``constant_error_hN`` and
+        ``constant_reward_rmse_hN``: of predicting the task's mean.
+
+        ``score`` (lower is better) chooses the best checkpoint: the mean over horizons of
+        ``obs_crps_hN``, plus 1 - ``reward_r2`` if there is one. A return adds up expected rewards,
+        so of rewards the mean prediction counts. The states that follow, and the actions in them,
+        depend on a state in a nonlinear way, so of states the whole distribution counts.
 
         Of all tasks together: ``effective_rank`` of the latents; ``curvature`` of a learned flow
         (if ``Curved``), 0 if paths are straight; ``simplex_error`` (if ``OnSimplex``): largest
         distance of a latent group's sum from 1 over the rollout.
         """
         batch, (mean_KO, mean_K) = self.batch, self._means
-        task, rollout = self._rollout(module, rollout_hook)
-        readout = self._readout(module)
+        task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
+        drawn = self._predicted(module, rollout_hook, task)
         real, obs = self._by_task(batch.reward_HB), self._by_task(batch.obs_HBO)
-        logits = self._by_task(rollout.reward_logits_HBR)
-        reward = two_hot.decode(logits)
+        reward = drawn.reward_MHKN.mean(0)
+        square_HKN = _squared_error(drawn.reward_MHKN, real)
+        reward_crps_HKN = crps(drawn.reward_MHKN, real)
         variance_K = real.var((0, 2), correction=0)  # a head that knows the mean has R² = 0
         varies_K = variance_K > VARIES**2
-        unexplained_K = (reward - real).square().mean((0, 2)) / variance_K.clamp(min=VARIES**2)
-        slope = self._action_gradient(module, rollout_hook, task, rollout)
+        unexplained_K = square_HKN.mean((0, 2)) / variance_K.clamp(min=VARIES**2)
+        slope = self._action_gradient(module, rollout_hook, task)
         found = {
             metrics.REWARD_R2: 1 - unexplained_K,
             metrics.REWARD_STD: reward.std((0, 2)),
             metrics.REAL_REWARD_STD: real.std((0, 2)),
-            metrics.REWARD_CROSS_ENTROPY: two_hot.cross_entropy(logits, real).mean((0, 2)),
+            metrics.REWARD_CROSS_ENTROPY: drawn.entropy_K,
             metrics.REWARD_ACTION_GRADIENT: self._by_task(slope, 0).square().mean(1).sqrt(),
         }
-        obs_errors = []
-        for h in self.horizons:
-            obs_errors.append(self._obs_error(readout(rollout.z_HBD[h]), obs[h]))
+        scores = []
+        for at, h in enumerate(self.horizons):
+            obs_MKNO = drawn.obs_MXKNO[:, at]
+            scores.append(self._over_entries(crps(self._scaled(obs_MKNO), self._scaled(obs[h]))))
+            constant, copied = (self._scaled(x)[None] for x in (mean_KO.unsqueeze(1), obs[0]))
             at_h = {
-                metrics.REWARD_RMSE: _rms(reward[h - 1] - real[h - 1]),
-                metrics.CONSTANT_REWARD_RMSE: _rms(mean_K.unsqueeze(1) - real[h - 1]),
-                metrics.CONSTANT_ERROR: self._obs_error(mean_KO.unsqueeze(1), obs[h]),
-                metrics.OBS_ERROR: obs_errors[-1],
-                metrics.COPY_ERROR: self._obs_error(obs[0], obs[h]),
+                metrics.REWARD_RMSE: _root(square_HKN[h - 1].mean(1)),
+                metrics.REWARD_CRPS: reward_crps_HKN[h - 1].mean(1),
+                metrics.CONSTANT_REWARD_RMSE: _root(
+                    (mean_K[:, None] - real[h - 1]).square().mean(1)
+                ),
+                metrics.CONSTANT_ERROR: self._obs_error(constant, obs[h]),
+                metrics.OBS_ERROR: self._obs_error(self._scaled(obs_MKNO), obs[h]),
+                metrics.OBS_CRPS: scores[-1],
+                metrics.COPY_ERROR: self._obs_error(copied, obs[h]),
             }
             found |= {metrics.at_horizon(name, h): value for name, value in at_h.items()}
-        found[metrics.SCORE] = torch.stack(obs_errors).mean(0) + varies_K * unexplained_K
+        found[metrics.SCORE] = torch.stack(scores).mean(0) + varies_K * unexplained_K
         values = torch.stack(list(found.values()), 1).tolist()  # one transfer from the device
         by_task = {
             name: dict(zip(found, row, strict=True))
@@ -112,49 +139,66 @@ class Validator:
         for measures, varies in zip(by_task.values(), varies_K.tolist(), strict=True):
             if not varies:
                 del measures[metrics.REWARD_R2]
-        whole = self._whole(module, task, rollout)
+        whole = self._whole(module, task, drawn)
         return {OVERALL: {**_means_over(by_task.values()), **whole}, **by_task}
 
-    def _whole(self, module: WorldModel, task: Task, rollout: Rollout) -> dict[str, float]:
+    def _predicted(self, module: WorldModel, hook: Callable[..., Rollout], task: Task) -> _Draws:
+        """Rollouts with recorded actions: one, or ``DRAWS`` of a stochastic model."""
+        batch, readout = self.batch, self._readout(module)
+        z = module.encode(batch.obs_HBO[0], task.embedding_BE)
+        rewards, observations, entropies, off = [], [], [], 0.0
+        for seed in range(DRAWS if module.noise_dim else 1):
+            noise = _noise(seed, len(batch.action_HBA), len(z), module.noise_dim).to(z)
+            rollout = hook(module, z, lambda t, _: batch.action_HBA[t], task, noise)
+            logits = rollout.reward_logits_HBR
+            rewards.append(self._by_task(two_hot.decode(logits)))
+            entropy_HB = two_hot.cross_entropy(logits, batch.reward_HB)
+            entropies.append(self._by_task(entropy_HB).mean((0, 2)))
+            observations.append(torch.stack([readout(rollout.z_HBD[h]) for h in self.horizons]))
+            if isinstance(module, OnSimplex):
+                groups = rollout.z_HBD.reshape(*rollout.z_HBD.shape[:-1], -1, module.simplex_dim)
+                off = max(off, float((groups.sum(-1) - 1).abs().max()))
+        entropy_K = torch.stack(entropies).mean(0)
+        return _Draws(torch.stack(rewards), torch.stack(observations), entropy_K, off)
+
+    def _whole(self, module: WorldModel, task: Task, drawn: _Draws) -> dict[str, float]:
         """The measures of all tasks together."""
-        batch, z = self.batch, rollout.z_HBD[0]
-        latents = module.encode(batch.obs_HBO, task.embedding_BE).flatten(0, 1)
-        measures = {metrics.EFFECTIVE_RANK: _effective_rank(latents)}
+        batch = self.batch
+        latents = module.encode(batch.obs_HBO, task.embedding_BE)
+        measures = {metrics.EFFECTIVE_RANK: _effective_rank(latents.flatten(0, 1))}
         if isinstance(module, Curved):
-            noise = _noise(1, len(z), module.noise_dim).to(z)[0]
+            z = latents[0]
+            noise = _noise(0, 1, len(z), module.noise_dim).to(z)[0]
             curvature = module.curvature(z, batch.action_HBA[0], task, noise)
             measures[metrics.CURVATURE] = float(curvature)
         if isinstance(module, OnSimplex):
-            groups = rollout.z_HBD.reshape(*rollout.z_HBD.shape[:-1], -1, module.simplex_dim)
-            sums = groups.sum(-1)
-            measures[metrics.SIMPLEX_ERROR] = float((sums - 1).abs().max())
+            measures[metrics.SIMPLEX_ERROR] = drawn.off_simplex
         return measures
 
     def _by_task(self, rows: Tensor, dim: int = 1) -> Tensor:
         """``[..., B, ...]`` -> ``[..., K, N, ...]``."""
         return rows.reshape(*rows.shape[:dim], len(self.tasks), -1, *rows.shape[dim + 1 :])
 
-    def _obs_error(self, predicted_KNO: Tensor, real_KNO: Tensor) -> Tensor:
-        """``[K]`` root mean squared errors in standard deviations, over the entries that vary."""
-        scale_KO = self._scale
-        varies_KO = scale_KO > 1e-6
-        unit_KNO = torch.where(varies_KO, scale_KO, torch.inf).unsqueeze(1)
-        error_KO = ((predicted_KNO - real_KNO) / unit_KNO).square().mean(1)
-        return (error_KO.sum(1) / varies_KO.sum(1).clamp(min=1)).sqrt()
+    def _scaled(self, obs: Tensor) -> Tensor:
+        """``[..., K, N, O]`` in standard deviations; entries that do not vary are 0."""
+        varies_KO = self._scale > SMALLEST
+        return obs / torch.where(varies_KO, self._scale, torch.inf).unsqueeze(1)
 
-    def _rollout(self, module: WorldModel, hook: Callable[..., Rollout]) -> tuple[Task, Rollout]:
-        batch = self.batch
-        task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
-        z = module.encode(batch.obs_HBO[0], task.embedding_BE)
-        noise = _noise(len(batch.action_HBA), len(z), module.noise_dim).to(z)
-        return task, hook(module, z, lambda t, _: batch.action_HBA[t], task, noise)
+    def _over_entries(self, error_KNO: Tensor) -> Tensor:
+        """The mean over rows and over the entries that vary, ``[K]``."""
+        entries_K = (self._scale > SMALLEST).sum(1).clamp(min=1)
+        return error_KNO.mean(1).sum(1) / entries_K
+
+    def _obs_error(self, scaled_MKNO: Tensor, real_KNO: Tensor) -> Tensor:
+        """``[K]`` root mean squared errors of the mean of M draws, in standard deviations."""
+        return _root(self._over_entries(_squared_error(scaled_MKNO, self._scaled(real_KNO))))
 
     def _action_gradient(
-        self, module: WorldModel, hook: Callable[..., Rollout], task: Task, rollout: Rollout
+        self, module: WorldModel, hook: Callable[..., Rollout], task: Task
     ) -> Tensor:
         """``|∂r̂/∂a|`` at the first step, ``[B]``."""
-        z = rollout.z_HBD[0]
-        noise = _noise(1, len(z), module.noise_dim).to(z)
+        z = module.encode(self.batch.obs_HBO[0], task.embedding_BE)
+        noise = _noise(0, 1, len(z), module.noise_dim).to(z)
         with torch.enable_grad():
             action = self.batch.action_HBA[0].clone().requires_grad_()
             first = hook(module, z, lambda *_: action, task, noise)
@@ -235,14 +279,38 @@ def _means_over(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return {name: fmean(values) for name, values in found.items()}
 
 
-def _rms(x_KN: Tensor) -> Tensor:
-    """``[K]``."""
-    return x_KN.square().mean(1).sqrt()
+def crps(draws_M: Tensor, real: Tensor) -> Tensor:
+    """The continuous ranked probability score of M draws ``[M, ...]``, for each entry of ``real``.
+
+    ``mean_i |x_i - y| - Σ_{i,j} |x_i - x_j| / (2 M (M - 1))``: Gneiting & Raftery 2007
+    (doi:10.1198/016214506000001437), equation 21, in the fair form of Ferro 2014
+    (doi:10.1002/qj.2270), which is that of infinitely many draws on average. Of one draw, as of a
+    deterministic model: the absolute error.
+    """
+    error, count = (draws_M - real).abs().mean(0), len(draws_M)
+    if count == 1:
+        return error
+    # Sorted, the sum of all |x_i - x_j| is 2 Σ_i (2 i - M + 1) x_i, with i from 0.
+    weight_M = 2 * torch.arange(count, device=draws_M.device) - count + 1
+    spread = torch.einsum("m,m...->...", weight_M.to(draws_M), draws_M.sort(0).values)
+    return error - spread / (count * (count - 1))
 
 
-def _noise(*shape: int) -> Tensor:
+def _squared_error(draws_M: Tensor, real: Tensor) -> Tensor:
+    """The squared error of the mean prediction, for each entry of ``real``; unbiased: the mean of M
+    draws still has an M-th of their variance."""
+    square, count = (draws_M.mean(0) - real).square(), len(draws_M)
+    return square if count == 1 else square - draws_M.var(0) / count
+
+
+def _root(x: Tensor) -> Tensor:
+    """The square root, 0 of an unbiased estimate below 0."""
+    return x.clamp(min=0.0).sqrt()
+
+
+def _noise(seed: int, *shape: int) -> Tensor:
     """The same standard normals at every call."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _effective_rank(z: Tensor) -> float:

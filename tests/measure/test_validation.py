@@ -1,6 +1,7 @@
 """Held-out measures: what a perfect, a collapsed and a constant model score, and the warnings."""
 
 import copy
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,14 @@ from fmbpo.measure.health import (
     size_health,
     world_model_health,
 )
-from fmbpo.measure.validation import OVERALL, Validator, mean_summarised, summarised
+from fmbpo.measure.validation import (
+    DRAWS,
+    OVERALL,
+    Validator,
+    crps,
+    mean_summarised,
+    summarised,
+)
 from fmbpo.nn import two_hot
 from fmbpo.runs.findings import Finding
 from fmbpo.tasks.mt30 import OBS_WIDTH, task_info
@@ -198,6 +206,72 @@ def test_a_summary_has_r2_and_score_of_every_task():
     }  # fmt: skip
 
 
+def test_the_crps_is_that_of_infinitely_many_draws():
+    """Three draws of the true distribution, against Gneiting & Raftery's closed form for a normal;
+    without Ferro's correction the score would be 1 / (3 sqrt(pi)) = 0.19 higher."""
+    draws = torch.randn(3, 200_000, generator=torch.Generator().manual_seed(0))
+    for real in (0.0, 1.5):
+        pairs = (draws.unsqueeze(0) - draws.unsqueeze(1)).abs().sum((0, 1)) / (2 * 3 * 2)
+        found = crps(draws, torch.full((200_000,), real))
+        torch.testing.assert_close(found, (draws - real).abs().mean(0) - pairs, rtol=0, atol=1e-5)
+        normal = torch.distributions.Normal(0.0, 1.0)
+        y = torch.tensor(real)
+        wanted = y * (2 * normal.cdf(y) - 1) + 2 * normal.log_prob(y).exp() - torch.pi**-0.5
+        assert float(found.mean()) == pytest.approx(float(wanted), abs=0.01)
+    one = torch.tensor([[2.0, -1.0]])
+    assert crps(one, torch.tensor([0.5, 0.5])).tolist() == [1.5, 1.5]
+    assert crps(one.expand(4, 2), torch.tensor([0.5, 0.5])).tolist() == [1.5, 1.5]
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_noise_around_the_truth_costs_its_crps_and_no_error_of_the_mean(validator, noisy):
+    """One draw would have twice the error: its own noise beside the real one."""
+    validator = rewarded(validator, validator.batch.action_HBA[..., 0])
+    hook, spread, calls = perfect(validator), 0.3, []
+    noise_dim = OBS_WIDTH + 1 if noisy else 0
+    scale_KO = validator._scale
+    units = scale_KO[(validator.batch.index_B != validator.batch.index_B[0]).long()]
+
+    def around(module, z, partner, task, noise):
+        calls.append(noise)
+        found = hook(module, z, partner, task, noise)
+        if not noisy:
+            return found
+        far = spread * noise[:, :, :-1] * units
+        latents = torch.cat([found.z_HBD[:1], found.z_HBD[1:] + far[: len(found.z_HBD) - 1]])
+        reward = validator.batch.reward_HB[: len(noise)] + spread * noise[:, :, -1]
+        return found._replace(z_HBD=latents, reward_logits_HBR=logits(reward))
+
+    module = model(lambda obs: obs)
+    module.noise_dim = noise_dim
+    found = validator(module, around)[OVERALL]
+    assert len(calls) == (DRAWS + 1 if noisy else 2)  # the last one is for the action's gradient
+    assert not noisy or not torch.equal(calls[0], calls[1])
+    score = spread * (torch.pi**-0.5) * (2**0.5 - 1) if noisy else 0.0  # at the centre of a normal
+    for h in validator.horizons:
+        assert found[f"obs_error_h{h}"] < 0.05
+        assert found[f"reward_rmse_h{h}"] < 0.03
+        for name in ("obs_crps", "reward_crps"):
+            assert found[f"{name}_h{h}"] == pytest.approx(score, abs=0.006)
+    assert found["reward_r2"] > 0.99
+    assert found["score"] == pytest.approx(score, abs=0.02)
+
+
+@pytest.mark.parametrize("settings", [{}, {"source": "noise", "endpoint_coef": 0.0}])
+def test_only_a_stochastic_model_is_rolled_out_several_times(validator, settings):
+    component, module = world_model("flow", **settings)
+    calls = []
+
+    def counted(*arguments):
+        calls.append(arguments[-1])
+        return component.rollout(*arguments)
+
+    found = validator(module, counted)
+    assert (module.noise_dim > 0) == bool(settings)
+    assert len(calls) == (DRAWS + 1 if settings else 2)
+    assert all(math.isfinite(x) for measures in found.values() for x in measures.values())
+
+
 def test_two_policies_that_behave_identically():
     rows = {"a": [1, 2], "b": [3, 4], "c": [1, 2], "d": [0, 0], "e": [0, 0]}
     (finding,) = returns_health(rows)
@@ -217,7 +291,7 @@ def test_a_constant_reward_is_rightly_constant(validator):
         found = still(module, component.rollout)
         assert {task for task in TASKS if "reward_r2" in found[task]} == varying
         assert ("reward_r2" in found[OVERALL]) == bool(varying)
-        errors = [found[one][f"obs_error_h{h}"] for h in still.horizons]
+        errors = [found[one][f"obs_crps_h{h}"] for h in still.horizons]
         assert found[one]["score"] == pytest.approx(sum(errors) / len(errors))
         warned = {f.where for f in world_model_health(found) if f.gate in gates}
         assert warned == varying

@@ -34,7 +34,7 @@ VALUE = 56
 """Bytes per metric in a row of JSON: name, number, its share of stage, step, task and seed."""
 FIXED = 1_500_000
 """Bytes of a run folder's pictures, configuration, summary and manifests."""
-MEASURES = 36
+MEASURES = 46
 """Number of held-out measures of a world model (``fmbpo.measure.validation.Validator``)."""
 METRICS = 12
 """Number of metrics of an update of a world model or a policy."""
