@@ -79,6 +79,11 @@ def table(results: dict[str, tuple[Path, Summary]]) -> str:
             + " | ".join(f"{x:.0f}" for x in flops)
             + " | | |"
         )
+    parts = {"world model": [s.world_model for s in summaries]}
+    parts["policy"] = [s.policy for s in summaries if s.policy]
+    for name, found in parts.items():
+        counts = " | ".join(str(part.evaluations) for part in found)
+        lines.append(f"| network evaluations per step, {name} | {counts} | | |")
     lines.append("")
     if any("†" in line for line in lines):
         lines += ["† not above the random and the untrained policy beyond the 95 % interval.", ""]

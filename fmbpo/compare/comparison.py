@@ -81,9 +81,10 @@ class Record:
     """One run of policies. ``scores[task][seed]``; ``curves[task][seed]`` during training.
 
     ``model_errors``: horizon in agent steps -> held-out error of observations, in standard
-    deviations. ``petaflops`` and ``seconds``: the cost of all training; ``pretraining_*``: the part
-    that pretrained the world model, which other runs may share. ``checkpoint``: the world model's
-    origin. ``source``: the folder or the imported file. ``videos``: (task, seed) -> file.
+    deviations. ``evaluations``: passes through the networks of the world model and of the policy
+    per imagined step. ``petaflops`` and ``seconds``: the cost of all training; ``pretraining_*``:
+    the part that pretrained the world model, which other runs may share. ``checkpoint``: the world
+    model's origin. ``source``: the folder or the imported file. ``videos``: (task, seed) -> file.
     ``references[name][task]``: other returns that the run knows, such as the planner's.
     ``settings``: all other settings that change results, by key path; empty for imported results.
     """
@@ -98,6 +99,7 @@ class Record:
     scores: Mapping[str, Mapping[str, Score]]
     curves: Mapping[str, Mapping[str, Series]] = attrs.field(factory=dict)
     model_errors: Mapping[int, float] = attrs.field(factory=dict)
+    evaluations: tuple[int, int] | None = None
     petaflops: float | None = None
     seconds: float | None = None
     pretraining_petaflops: float = 0.0
@@ -220,17 +222,27 @@ class Profile:
 
 @attrs.frozen
 class Cost:
-    """The cost of a cell's training, each pretraining once; mean returns of the tasks per cost.
+    """The cost of a cell's training, each pretraining once; None if it is not recorded.
 
-    None if it is not recorded.
+    ``evaluations``: as in ``Record``.
     """
 
     cell: Cell
     petaflops: float | None
     hours: float | None
     hardware: str
-    return_per_petaflop: float | None
-    return_per_hour: float | None
+    evaluations: tuple[int, int] | None
+
+
+@attrs.frozen
+class Progress:
+    """Mean returns / 1000 over all tasks, at the operations (PFLOP) that a cell had taken.
+
+    Operations cover all its tasks and seeds, and begin with those of the pretraining.
+    """
+
+    cell: Cell
+    points: Sequence[tuple[float, Estimate]]
 
 
 @attrs.frozen(kw_only=True)
@@ -256,6 +268,7 @@ class Section:
     effects: Sequence[Effect]
     profiles: Sequence[Profile]
     costs: Sequence[Cost]
+    progress: Sequence[Progress] = ()
     model_errors: Mapping[str, Mapping[int, float]]
     """World model's level -> horizon -> error."""
 

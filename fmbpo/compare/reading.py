@@ -176,6 +176,7 @@ def _record_of_run(folder: RunFolder) -> Record | None:
         # The errors after learning, if the model learned beside the policies.
         model_errors=by_horizon(summary.wm_validation, after(OBS_ERROR))
         or by_horizon(summary.wm_validation, OBS_ERROR),
+        evaluations=(summary.world_model.evaluations, summary.policy.evaluations),
         petaflops=petaflops or None,
         seconds=seconds or None,
         pretraining_petaflops=_pretraining(summary.flops) / 1e15,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from statistics import fmean
 from typing import Literal
 
@@ -17,7 +18,9 @@ from fmbpo.compare.comparison import (
     Cell,
     CellResult,
     Cost,
+    Estimate,
     Profile,
+    Progress,
     Record,
     Score,
     Section,
@@ -66,7 +69,8 @@ def make_section(
         failures=failures(table, references.get(PLANNER, {})),
         effects=effects(table, wanted, {name: _unit(name) for name in wanted}, declared),
         profiles=[_profile(cell, table, shared) for cell in table if shared],
-        costs=[_cost(cell, records, table) for cell in table],
+        costs=[_cost(cell, records) for cell in table],
+        progress=[found for cell in table if (found := _progress(cell, records, table, shared))],
         model_errors=_model_errors(records),
     )
 
@@ -155,28 +159,72 @@ def _profile(cell: Cell, table: Scores, tasks: Sequence[str]) -> Profile:
     return Profile(cell, THRESHOLDS, share.tolist(), low.tolist(), high.tolist())
 
 
-def _cost(cell: Cell, records: Sequence[Record], table: Scores) -> Cost:
+def _cost(cell: Cell, records: Sequence[Record]) -> Cost:
     mine = [record for record in records if record.cell == cell]
-    petaflops = _total(mine, "petaflops")
-    seconds = _total(mine, "seconds")
-    hours = None if seconds is None else seconds / 3600
-    mean = fmean(fmean(x.mean for x in seeds.values()) for seeds in table[cell].values())
+    petaflops, seconds = _spent(mine, "petaflops"), _spent(mine, "seconds")
     hardware = ", ".join(dict.fromkeys(record.hardware for record in mine if record.hardware))
-    per = [mean / spent if spent else None for spent in (petaflops, hours)]
-    return Cost(cell, petaflops, hours, hardware, *per)
+    evaluations = {record.evaluations for record in mine}
+    return Cost(
+        cell,
+        sum(petaflops) if petaflops else None,
+        sum(seconds) / 3600 if seconds else None,
+        hardware,
+        evaluations.pop() if len(evaluations) == 1 else None,
+    )
 
 
-def _total(records: Sequence[Record], unit: Literal["petaflops", "seconds"]) -> float | None:
-    """The cost of all training, each pretraining once; None if a run does not record it."""
-    total, pretraining = 0.0, dict[str, float]()
+def _progress(
+    cell: Cell, records: Sequence[Record], table: Scores, tasks: Sequence[str]
+) -> Progress | None:
+    """At the iterations that all its policies were evaluated at; None without curves or cost.
+
+    Every iteration costs the same, and the last one of the curves ends the training.
+    """
+    mine = [record for record in records if record.cell == cell]
+    curves: dict[tuple[str, str], dict[int, float]] = {
+        (task, seed): dict(series)
+        for record in mine
+        for task, seeds in record.curves.items()
+        for seed, series in seeds.items()
+    }
+    wanted = [curves.get((task, seed), {}) for task in tasks for seed in table[cell][task]]
+    shared = set.intersection(*(set(one) for one in wanted)) if wanted else set()
+    iterations = sorted(x for x in shared if all(isfinite(one[x]) for one in wanted))
+    spent = _spent(mine, "petaflops")
+    if not spent or not iterations or iterations[-1] <= 0:
+        return None
+
+    def at(iteration: int) -> Estimate:
+        scores = {
+            cell: {
+                task: {
+                    seed: attrs.evolve(x, mean=curves[task, seed][iteration] / UNIT)
+                    for seed, x in table[cell][task].items()
+                }
+                for task in tasks
+            }
+        }
+        return difference(strata(scores, [cell], tasks), {cell: 1.0}).estimate
+
+    learning, pretraining = spent
+    share = learning / iterations[-1]
+    return Progress(cell, [(pretraining + share * x, at(x)) for x in iterations])
+
+
+def _spent(
+    records: Sequence[Record], unit: Literal["petaflops", "seconds"]
+) -> tuple[float, float] | None:
+    """The cost of policy learning and of pretraining, each world model's once; None if a run does
+    not record it."""
+    learning, pretraining = 0.0, dict[str, float]()
     for record in records:
         value, part = getattr(record, unit), getattr(record, f"pretraining_{unit}")
         if value is None:
             return None
-        total += value - part
+        learning += value - part
         models = record.pretrained
         pretraining |= dict.fromkeys(models, part / len(models))
-    return total + sum(pretraining.values())
+    return learning, sum(pretraining.values())
 
 
 def _model_errors(records: Sequence[Record]) -> dict[str, dict[int, float]]:

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _MEASURES = (metrics.REWARD_R2, metrics.REWARD_STD, metrics.REAL_REWARD_STD, metrics.SCORE)
-_COSTS = ("training, PFLOP", "training, seconds", "mean return per PFLOP", "mean return per second")
+_COSTS = (
+    "training, PFLOP",
+    "training, seconds",
+    "network evaluations per step, world model",
+    "network evaluations per step, policy",
+)
 
 
 def print_run(summary: Summary, stream: TextIO, *, width: int | None = None) -> None:
@@ -153,12 +158,11 @@ def _notes(summary: Summary) -> list[str]:
         if any(len(task.seeds) < 2 for task in summary.tasks.values()):
             lines.append("One seed: the interval covers the noise of evaluation, not of training.")
         lines += _verdict(summary, "random") + _verdict(summary, "untrained")
-        petaflop, seconds, *per = _cost(summary)
-        if NONE not in per:
-            lines.append(
-                f"Training took {petaflop} PFLOP and {seconds} s: a mean return of {per[0]} per "
-                f"PFLOP, {per[1]} per second."
-            )
+        petaflop, seconds, model, policy = _cost(summary)
+        lines.append(
+            f"Training took {petaflop} PFLOP and {seconds} s. Network evaluations per step: "
+            f"world model {model}, policy {policy}."
+        )
     return [*lines, *(f"WARNING: {text}" for text in by_gate(summary.health))]
 
 
@@ -224,8 +228,6 @@ def _measure(summary: Summary, name: str) -> str:
 def _cost(summary: Summary) -> list[str]:
     """The entries in the order of ``_COSTS``."""
     petaflop, seconds = summary.training_cost
-    texts = [f"{petaflop:.3g}", f"{seconds:.0f}"]
-    if not summary.tasks or min(petaflop, seconds) <= 0:
-        return [*texts, NONE, NONE]
-    mean = statistics.fmean(task.return_mean for task in summary.tasks.values())
-    return [*texts, f"{mean / petaflop:.3g}", f"{mean / seconds:.3g}"]
+    parts = (summary.world_model, summary.policy)
+    evaluations = [str(part.evaluations) if part else NONE for part in parts]
+    return [f"{petaflop:.3g}", f"{seconds:.0f}", *evaluations]

@@ -143,10 +143,27 @@ def test_pretraining_costs_once(record):
     runs = [run(1, "a", 1.0, 8.0), run(2, "a", 2.0, 8.0), run(3, "b", 4.0, 16.0)]
     (cost,) = compare(runs, name="").sections[0].costs
     assert (cost.petaflops, cost.hours) == pytest.approx((7 + 24, 7 + 24))
-    assert cost.return_per_petaflop == pytest.approx((950 + 900) / 2 / 31)
     # Where each policy has its own world model, nothing is shared.
     apart = [trained_in(one, "") for one in runs]
     assert compare(apart, name="").sections[0].costs[0].petaflops == pytest.approx(7 + 32)
+
+
+def test_returns_against_operations(record):
+    """From the cost of the pretraining to that of all training, with the interval of the mean."""
+    seeds = {"1": [0.0, 300.0, 850.0], "2": [0.0, 500.0, 950.0], "3": [100.0, 700.0, 1050.0]}
+    curves = {t: {s: list(zip((0, 50, 200), y, strict=True)) for s, y in seeds.items()}
+              for t in TASKS}  # fmt: skip
+    curves["walker-walk"]["3"].insert(2, (100, 750.0))  # the others were not evaluated there
+    whole = record("mlp mlp", TASKS, curves=curves, petaflops=10.0, pretraining_petaflops=2.0)
+    other = record("mlp flow", TASKS, petaflops=10.0)
+    (found,) = compare([whole, other], name="").sections[0].progress
+    assert [x for x, _ in found.points] == [2.0, 4.0, 10.0]
+    assert [y.value for _, y in found.points] == pytest.approx([0.1 / 3, 0.5, 0.95])
+    last = found.points[-1][1]
+    assert None not in (last.low, last.high)
+    assert last.low < 0.95 < last.high
+    without = attrs.evolve(whole, petaflops=None)
+    assert not compare([without, other], name="").sections[0].progress
 
 
 def test_each_of_several_world_models_costs_once(record):
@@ -172,7 +189,8 @@ def test_runs_of_one_cell_are_put_together(record):
 
 def test_numbers_of_a_section(record):
     (section,) = compare(
-        [record("mlp mlp", TASKS, petaflops=2.0, seconds=7200.0, hardware="cuda"),
+        [record("mlp mlp", TASKS, petaflops=2.0, seconds=7200.0, hardware="cuda",
+                evaluations=(7, 1)),
          record("mlp flow", {**OTHER, "cheetah-run": [500, 600, 700]}, model_errors={1: 0.5})],
         name="",
     ).sections  # fmt: skip
@@ -189,8 +207,8 @@ def test_numbers_of_a_section(record):
     assert [e.task for e in section.effects] == ["walker-stand", "walker-walk", OVERALL]
     cost = section.costs[0]
     assert (cost.petaflops, cost.hours, cost.hardware) == (2.0, 2.0, "cuda")
-    assert cost.return_per_petaflop == cost.return_per_hour == pytest.approx(935 / 2)
-    assert section.costs[1].petaflops is None
+    assert cost.evaluations == (7, 1)
+    assert section.costs[1].petaflops is section.costs[1].evaluations is None
     assert section.model_errors == {"mlp": {1: 0.5}}
 
 

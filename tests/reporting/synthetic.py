@@ -17,6 +17,7 @@ from fmbpo.compare.comparison import (
     Estimate,
     Failures,
     Profile,
+    Progress,
     Record,
     Score,
     Section,
@@ -192,7 +193,17 @@ def main_section(video=None):
         effects=effects(values, list(TASKS)),
         profiles=[profile(cell) for cell in CELLS],
         costs=[
-            Cost(r.cell, r.petaflops, r.seconds / 3600, r.hardware, 685.43 / r.petaflops, 212.7 - i)
+            Cost(r.cell, r.petaflops, r.seconds / 3600, r.hardware, (7, i + 1))
+            for i, r in enumerate(records)
+        ],
+        progress=[
+            Progress(
+                r.cell,
+                [
+                    (41.73 + 3 * x, estimate([9 * x, 9.5 * x + i, 8 * x], 1000))
+                    for x in (0, 10, 40, 80)
+                ],
+            )
             for i, r in enumerate(records)
         ],
         model_errors={
@@ -297,7 +308,7 @@ def imported_section():
         failures=[],
         effects=[over, models, *single],
         profiles=[],
-        costs=[Cost(cell, None, None, "", None, None) for cell in cells],
+        costs=[Cost(cell, None, None, "", None) for cell in cells],
         model_errors={},
     )
 

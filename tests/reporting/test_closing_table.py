@@ -1,8 +1,9 @@
 import io
 
+import attrs
 import pytest
 
-from fmbpo.reporting.closing_table import is_above, mean_over_tasks, print_run
+from fmbpo.reporting.closing_table import is_above, mean_over_tasks, print_run, print_study
 from fmbpo.reporting.interval import above, basis, planned_sample, sample, t_interval
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, WorldModelPart
@@ -179,6 +180,24 @@ def test_markup_in_names_is_plain_text():
     text = run_text(summary({"a[b]": task([1.0, 2.0])}, experiment="x[red]"))
     assert "a[b]" in text
     assert "x[red]" in text
+
+
+def test_cost_is_stated_with_network_evaluations_and_returns_are_not_divided_by_it():
+    """A random policy costs nothing: its return per operation would be infinite."""
+    one = summary(
+        {"a": task([1.0, 2.0])}, flops={"pretraining": 2e15, "policy_learning": 3e15}, seconds=60.0,
+        world_model=WorldModelPart("flow", "1", {"a": 1}, 7),
+    )  # fmt: skip
+    text = " ".join(run_text(one).split())
+    assert "Training took 5 PFLOP and 60 s." in text
+    assert "Network evaluations per step: world model 7, policy 1." in text
+    alone = attrs.evolve(one, policy=None, tasks={}, protocol=None)
+    stream = io.StringIO()
+    print_study({"both": one, "world model": alone}, [], stream, width=120)
+    rows = [" ".join(row.split()) for row in stream.getvalue().splitlines()]
+    assert "network evaluations per step, world model 7 7" in rows
+    assert "network evaluations per step, policy 1 –" in rows
+    assert not any("return per" in row for row in (text, *rows))
 
 
 def test_planning_stands_beside_the_policys_own_return():

@@ -108,9 +108,10 @@ def test_the_page_loads_and_runs_nothing_of_others(text):
 
 def test_figures_are_svg_with_words(parts, text):
     found = list(pictures(parts))
-    # Differences, returns, profiles, four curves, errors; imported: differences and returns.
-    assert len(found) == 10
-    assert len({picture.name for picture in found}) == 10
+    # Differences, returns, profiles, four curves, operations,
+    # errors; imported: differences and returns.
+    assert len(found) == 11
+    assert len({picture.name for picture in found}) == 11
     for picture in found:
         assert picture.svg in text
         root = ET.fromstring(picture.svg)
@@ -197,8 +198,10 @@ def test_every_seed_is_in_page_and_csv(made, text):
 def test_costs_errors_and_gates(made, text):
     section = made.sections[0]
     values = [value for errors in section.model_errors.values() for value in errors.values()]
+    values += [x for found in section.progress for x, _ in found.points]
     for cost in section.costs:
-        values += [cost.petaflops, cost.hours, cost.return_per_petaflop, cost.return_per_hour]
+        values += [cost.petaflops, cost.hours]
+        assert all(f'data-value="{count}">{count}<' in text for count in cost.evaluations)
     for value in values:
         assert f'data-value="{value}">{significant(value)}<' in text
     assert "the decoded reward explains nothing on held-out episodes" in text
@@ -211,7 +214,7 @@ def test_costs_of_unequal_work_say_so(made):
     section = made.sections[0]  # a cell lacks a seed of a task
     one = attrs.evolve(section, costs=section.costs[:1])
     for shown, want in ((section, True), (one, False)):
-        (table,) = training.costs(shown).tables
+        (table,) = training.costs(shown, "s1", styles(section.cells)).tables
         assert any("Cells differ in tasks or seeds" in note for note in table.notes) is want
 
 

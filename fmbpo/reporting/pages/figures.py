@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fmbpo.compare.comparison import Cell, Profile, Series
+from fmbpo.compare.comparison import Cell, Profile, Progress, Series
 from fmbpo.reporting.curves import columns_of, mean_series
 from fmbpo.reporting.pages.svg import PAPER, Looks, Style, draw, label, legend
 
@@ -55,6 +55,32 @@ def curves(name: str, title: str, cells: Mapping[Cell, Sequence[Series]], style:
     words = (
         "Return in evaluation against the iteration of training: a thin line for each seed, "
         "a thick one for their mean."
+    )
+    return draw(name, title, words, 3.6, paint)
+
+
+def operations(name: str, title: str, found: Sequence[Progress], style: Looks) -> str:
+    """Mean return over all tasks against operations: a line for each cell, with its interval."""
+
+    def paint(figure: Figure, axes: Axes) -> None:
+        top = [0.0]
+        for one in found:
+            look, x = style[one.cell], [petaflops for petaflops, _ in one.points]
+            y = [estimate.value for _, estimate in one.points]
+            low, high = ([getattr(e, end) for _, e in one.points] for end in ("low", "high"))
+            if None not in low:
+                axes.fill_between(x, low, high, color=look.colour, alpha=0.13, lw=0)
+            _line(axes, x, y, look, str(one.cell), markevery=max(1, len(x) // 6))
+            top += y
+        # With few seeds an interval can be wider than all returns.
+        axes.set_ylim(min(0.0, *top) - 0.02, max(top) * 1.25 or 1.0)
+        axes.set_xlim(left=0)
+        axes.locator_params(axis="x", nbins=5)
+        _frame(figure, axes, "operations of training (PFLOP)", "mean return / 1000")
+
+    words = (
+        "The mean return over all tasks against the floating-point operations of training, with "
+        "95 % intervals. A line begins at the operations of its pretraining."
     )
     return draw(name, title, words, 3.6, paint)
 

@@ -31,7 +31,7 @@ def parts_of(comparison: Comparison) -> list[Part]:
             results.returns(section, anchor, cells),
             results.effects(section, anchor),
             training.curves(section, anchor, cells),
-            training.costs(section),
+            training.costs(section, anchor, cells),
             training.model_errors(section, anchor, models),
             training.health(section),
             training.videos(section),

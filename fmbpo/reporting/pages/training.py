@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 
 from fmbpo.base.text import NONE
-from fmbpo.compare.comparison import Basis, Cell, Cost, Record, Section, Series
+from fmbpo.compare.comparison import Basis, Cell, Cost, Estimate, Record, Section, Series
 from fmbpo.compare.reading import VIDEOS
 from fmbpo.reporting.curves import mean_series
 from fmbpo.reporting.pages import figures
@@ -23,6 +23,7 @@ from fmbpo.reporting.pages.content import (
     Picture,
     Table,
     Video,
+    decimal,
     significant,
     words,
 )
@@ -57,14 +58,21 @@ def curves(section: Section, name: str, style: Looks) -> Block | None:
     return Block(title="Learning curves", text=text, pictures=pictures)
 
 
-def costs(section: Section) -> Block | None:
-    """The cost of training by cell; None if none is recorded."""
+def costs(section: Section, name: str, style: figures.Looks) -> Block | None:
+    """The cost of training by cell, and returns against it; None if none is recorded."""
+
+    def evaluations(title: str, place: int) -> Column[Cost]:
+        def field(cost: Cost) -> Field:
+            return Field.number(cost.evaluations[place] if cost.evaluations else None, 0)
+
+        return Column(title, field, group="network evaluations per step")
+
     columns: list[Column[Cost]] = [
         words("cell", lambda cost: str(cost.cell)),
         Column("PFLOP", lambda cost: Field.rough(cost.petaflops)),
         Column("hours", lambda cost: Field.rough(cost.hours)),
-        Column("return per PFLOP", lambda cost: Field.rough(cost.return_per_petaflop)),
-        Column("return per hour", lambda cost: Field.rough(cost.return_per_hour)),
+        evaluations("world model", 0),
+        evaluations("policy", 1),
         words("hardware", lambda cost: cost.hardware),
     ]
     recorded = [c for c in section.costs if c.petaflops is not None or c.hours is not None]
@@ -80,11 +88,31 @@ def costs(section: Section) -> Block | None:
     }
     if len(work) > 1:
         notes.append(
-            "Cells differ in tasks or seeds: the cost of each cell, and its return for that cost, "
-            "cover its own tasks and seeds."
+            "Cells differ in tasks or seeds: the cost of each cell covers its own tasks and seeds."
         )
     title = "Cost of training, all tasks and seeds of a cell"
-    return Block(title="Cost", tables=[Table(title, columns, recorded, notes)])
+    table = Table(title, columns, recorded, notes)
+    return Block(title="Cost", tables=[table], pictures=_progress(section, name, style))
+
+
+def _progress(section: Section, name: str, style: figures.Looks) -> list[Picture]:
+    """A figure of returns against operations; none if no cell has curves and a recorded cost."""
+    if not section.progress:
+        return []
+    key, title = f"{name}-operations", "Return against operations"
+    rows = [(found.cell, *point) for found in section.progress for point in found.points]
+    columns: list[Column[tuple[Cell, float, Estimate]]] = [
+        words("cell", lambda row: str(row[0])),
+        Column("PFLOP", lambda row: Field.rough(row[1])),
+        Column("return / 1000", lambda row: Field.estimate(row[2], 3)),
+    ]
+    ends = "; ".join(
+        f"{found.cell} {decimal(found.points[-1][1].value, 3)} "
+        f"at {significant(found.points[-1][0])} PFLOP"
+        for found in section.progress
+    )
+    svg = figures.operations(key, title, section.progress, style)
+    return [Picture(key, title, f"At the end: {ends}.", svg, Table(title, columns, rows))]
 
 
 def model_errors(section: Section, name: str, style: Mapping[str, Style]) -> Block | None:
