@@ -282,3 +282,41 @@ class ProjectsItsOwnParameters(P):
 class KnowsHowWideActionsAre(P):
     def predict(self, module, z, task, noise):
         return super().predict(module, z, task, noise) * z.new_ones(3)
+
+
+# -- measures of a policy --------------------------------------------------------------------------
+
+
+@mutant("evaluations_are_counted_right", "per `rollout` step")
+class RolloutActsTwice(P):
+    def rollout(self, module, z, partner, task, noise):
+        super().rollout(module, z, partner, task, noise)
+        return super().rollout(module, z, partner, task, noise)
+
+
+@mutant("rows_do_not_see_each_other", "do not depend on the other rows")
+class OneNoiseForAllRows(P):
+    def predict(self, module, z, task, noise):
+        return super().predict(module, z, task, noise[:1].expand_as(noise))
+
+
+@mutant("growth_is_a_mean_over_rows", "does not depend on the vector's length")
+class GrowthOfAVectorThatIsNotScaled(FlowP):
+    class Module(FlowPolicy):
+        def growth(self, z, task, noise, vector):
+            return super().growth(z, task, noise, vector) * vector.norm(dim=-1).mean()
+
+
+@mutant("growth_is_a_mean_over_rows", "of each row twice")
+class GrowthSummedOverRows(FlowP):
+    class Module(FlowPolicy):
+        def growth(self, z, task, noise, vector):
+            return super().growth(z, task, noise, vector) * len(z)
+
+
+@mutant("growth_is_a_mean_over_rows", "maps over stacked parameters")
+class GrowthReadsItsValue(FlowP):
+    class Module(FlowPolicy):
+        def growth(self, z, task, noise, vector):
+            found = super().growth(z, task, noise, vector)
+            return found.new_tensor(float(found))

@@ -367,3 +367,56 @@ class GroupsThatDoNotFit(WM):
 class KnowsHowManyTasksThereAre(WM):
     def build(self, config, dims):
         return super().build(config, attrs.evolve(dims, tasks=3))
+
+
+# -- measures of a model ---------------------------------------------------------------------------
+
+
+@mutant("evaluations_are_counted_right", "per `rollout` step")
+class RolloutLooksAhead(WM):
+    """It predicts every step twice, and throws the first away."""
+
+    def rollout(self, module, z, partner, task, noise):
+        super().rollout(module, z, partner, task, noise)
+        return super().rollout(module, z, partner, task, noise)
+
+
+@mutant("evaluations_are_counted_right", "a layer is used 2 times in 1 step")
+class TwoHalfStepsWithAWeightMadeAnew(WM):
+    """The second pass uses its first weight normalised: it is the same layer."""
+
+    def predict(self, module, z, action, task, noise):
+        half, logits = super().predict(module, z, action, task, noise)
+        first, *rest = module.dynamics
+        weight = first.linear.weight.T
+        x = module.step_input(half, action, task) @ (weight / weight.norm())
+        for layer in rest:
+            x = layer(x)
+        return Prediction(x, logits)
+
+
+@mutant("rows_do_not_see_each_other", "do not depend on the other rows", **RANDOM_SOURCE)
+class OneNoiseForAllRows(FlowWM):
+    def predict(self, module, z, action, task, noise):
+        return super().predict(module, z, action, task, noise[:1].expand_as(noise))
+
+
+@mutant("curvature_is_a_mean_over_rows", "`curvature`'s result has shape []")
+class CurvatureOfEveryRow(FlowWM):
+    class Module(FlowWorldModel):
+        def curvature(self, z, action, task, noise):
+            return super().curvature(z, action, task, noise).expand(len(z))
+
+
+@mutant("curvature_is_a_mean_over_rows", "of each row twice")
+class CurvatureSummedOverRows(FlowWM):
+    class Module(FlowWorldModel):
+        def curvature(self, z, action, task, noise):
+            return len(z) * (super().curvature(z, action, task, noise) + 0.1)
+
+
+@mutant("curvature_is_a_mean_over_rows", "finite and not negative")
+class CurvatureBelowZero(FlowWM):
+    class Module(FlowWorldModel):
+        def curvature(self, z, action, task, noise):
+            return -super().curvature(z, action, task, noise) - 0.1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -123,32 +123,49 @@ def bfloat16_stays_close(subject: Subject) -> None:
 @torch.no_grad()
 def evaluations_are_counted_right(subject: Subject) -> None:
     """The module declares its passes through the network, the cost that studies report."""
-    inputs, declared = subject.inputs(), subject.module.evaluations
-    with _Products() as products:
-        subject.predict(inputs)
-    most = max(products.uses.values(), default=0)
-    expected = f"module.evaluations = {declared} passes through the network per step"
+    inputs, noise, declared = subject.inputs(), subject.noise(), subject.module.evaluations
     remedy = "declare the uses of the most used layer per `predict`: 2 K for K sub-steps of Heun"
-    expect(most == declared, expected, remedy, f"a layer is used {most} times")
+    calls: dict[str, tuple[int, Callable[[], object]]] = {
+        "predict": (1, lambda: subject.predict(inputs)),
+        "rollout": (len(noise), lambda: subject.rollout(inputs, noise)),
+    }
+    for hook, (steps, call) in calls.items():
+        with _Products(subject.module.parameters()) as products:
+            call()
+        most = max(products.uses.values(), default=0)
+        expected = f"module.evaluations = {declared} passes through the network per `{hook}` step"
+        found = f"a layer is used {most} times in {steps} step{'s' * (steps > 1)}"
+        expect(most == declared * steps, expected, remedy, found)
 
 
 class _Products(TorchFunctionMode):
-    """Counts the matrix products of each parameter."""
+    """Counts the products of each parameter with data, also as a part or a function of it: a
+    transpose, a slice, a normalised weight."""
 
     NAMES = frozenset(
-        ("linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "einsum")
-    )
+        ("linear", "bilinear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm",
+         "baddbmm", "einsum", "conv1d", "conv2d", "conv3d", "gru_cell", "lstm_cell")
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         super().__init__()
         self.uses: Counter[int] = Counter()
+        matrices: list[Tensor] = [x for x in parameters if x.ndim > 1]
+        # The tensors stay alive, so that no other gets the id of one.
+        self._made_of = {id(x): (x, frozenset([id(x)])) for x in matrices}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in self.NAMES:
-            leaves = tree_leaves((args, kwargs or {}))
-            matrices = {id(x) for x in leaves if isinstance(x, nn.Parameter) and x.ndim > 1}
-            self.uses.update(matrices)
-        return func(*args, **(kwargs or {}))
+        leaves = [x for x in tree_leaves((args, kwargs or {})) if isinstance(x, Tensor)]
+        known = [self._made_of[id(x)][1] for x in leaves if id(x) in self._made_of]
+        own = frozenset[int]().union(*known)
+        made = func(*args, **(kwargs or {}))
+        if len(known) == len(leaves):
+            for x in tree_leaves(made) if own else ():
+                if isinstance(x, Tensor):
+                    self._made_of[id(x)] = x, own
+        elif getattr(func, "__name__", "") in self.NAMES:
+            self.uses.update(own)
+        return made
 
 
 @torch.no_grad()
