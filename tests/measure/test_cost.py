@@ -220,10 +220,11 @@ def test_evaluations_of_an_mlp_world_model():
 def test_evaluations_of_a_policy(kind, settings):
     real = batch()
     task = Task(real.index_B, real.mask_BA, torch.zeros(B, TASK))
-    z, noise = torch.zeros(B, LATENT), torch.zeros(B, ACTION)
+    z = torch.zeros(B, LATENT)
     for gate in ({}, {"gate": True}) if kind == "flow" else ({},):
         component, module = policy(kind, **settings, **gate)
         network = module.velocity_net if kind == "flow" else module.mean
-        act = lambda c=component, m=module: c.predict(m, z, task, noise)  # noqa: E731
+        noise = torch.zeros(B, module.noise_dim)
+        act = lambda c=component, m=module, n=noise: c.predict(m, z, task, n)  # noqa: E731
         made = counted_passes(network, act)
         assert made == module.evaluations == passes(settings, open_end=False)

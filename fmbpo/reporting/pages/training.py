@@ -58,7 +58,7 @@ def curves(section: Section, name: str, style: Looks) -> Block | None:
     return Block(title="Learning curves", text=text, pictures=pictures)
 
 
-def costs(section: Section, name: str, style: figures.Looks) -> Block | None:
+def costs(section: Section, name: str, style: Looks) -> Block | None:
     """The cost of training by cell, and returns against it; None if none is recorded."""
 
     def evaluations(title: str, place: int) -> Column[Cost]:
@@ -95,7 +95,7 @@ def costs(section: Section, name: str, style: figures.Looks) -> Block | None:
     return Block(title="Cost", tables=[table], pictures=_progress(section, name, style))
 
 
-def _progress(section: Section, name: str, style: figures.Looks) -> list[Picture]:
+def _progress(section: Section, name: str, style: Looks) -> list[Picture]:
     """A figure of returns against operations; none if no cell has curves and a recorded cost."""
     if not section.progress:
         return []
