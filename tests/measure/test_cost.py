@@ -88,9 +88,8 @@ def policy_update_cost(world, kind, world_settings, policy_settings):
     total += 2 * B * H * (passes(world_settings) * dynamics + reward)
     tau = 1 + ACTION if kind == "flow" else 0
     actor, first = macs(LATENT + tau, 16, 8, ACTION), macs(LATENT + tau, 16)
-    # The Gaussian policy's own input has no gradient; the flow's has: x_0 = σ ε, and σ learns.
-    without = 0 if kind == "flow" else first
-    total += B * H * passes(policy_settings, open_end=False) * (3 * actor - without)
+    # The policy's own input has no gradient, but those of a flow's later passes have.
+    total += B * H * (3 * passes(policy_settings, open_end=False) * actor - first)
     critic, first = macs(LATENT, 16, 1), macs(LATENT, 16)
     total += 2 * CRITICS * B * critic  # V(z_H), and the actor's gradient through it
     total += CRITICS * B * H * critic  # the targets
