@@ -57,10 +57,15 @@ def test_a_quadrant_runs_to_its_end(
     assert (summary["scale"], summary["protocol"]) == ("laptop", "frozen")
     assert summary["conventions"] == "corrected"
     assert set(summary["tasks"]) == {"cartpole-balance", "reacher-easy"}
-    for task in summary["tasks"].values():
+    for name_of_task, task in summary["tasks"].items():
         assert set(task["seeds"]) == {"1", "1.1"}
         for seed in task["seeds"].values():
             assert seed["episodes"] == len(seed["returns"]) == 2
+            drawn = seed["stochastic_returns"]
+            assert len(drawn) == 2
+            assert drawn != seed["returns"] or name_of_task == "reacher-easy"  # both 0
+            assert seed["stochastic_return_mean"] == sum(drawn) / 2
+            assert 0 < seed["action_noise"] < 1
         assert len(task["random_returns"]) == 2
         assert len(task["untrained_returns"]) == 4
     for measure in ("flops", "seconds"):

@@ -58,6 +58,8 @@ GRAD_NORM = "grad_norm"
 IMAGINED_REWARD = "imagined_reward"
 # Diagnostics of policy learning; ``fmbpo.pwm.diagnostics.diagnose`` defines them.
 ESNR, GROWTH = "esnr", "growth"
+ACTION_NOISE = "action_noise"
+"""The actions' standard deviation over the policy's noise (``fmbpo.pwm.acting``)."""
 
 
 def of_actor(metric: str) -> str:

@@ -67,13 +67,16 @@ class Score:
 
     ``world_model``: the identity of the world model that the policy was trained in, such as a
     digest of its weights. Policies with the same identity met the same world model; an empty one
-    says that the policy has its own, as when both are trained from scratch.
+    says that the policy has its own, as when both are trained from scratch. ``stochastic``: the
+    mean with the policy's noise drawn; ``action_noise``: the standard deviation of its actions.
     """
 
     mean: float
     returns: tuple[float, ...] = ()
     episodes: int | None = None
     world_model: str = ""
+    stochastic: float | None = None
+    action_noise: float | None = None
 
 
 @attrs.frozen(kw_only=True)

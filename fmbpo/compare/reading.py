@@ -167,7 +167,14 @@ def _record_of_run(folder: RunFolder) -> Record | None:
         checkpoint=summary.world_model.checkpoint or "",
         scores={
             task: {
-                seed: Score(x.return_mean, x.returns, x.episodes, world_model(seed))
+                seed: Score(
+                    x.return_mean,
+                    x.returns,
+                    x.episodes,
+                    world_model(seed),
+                    x.stochastic_return_mean,
+                    x.action_noise,
+                )
                 for seed, x in result.seeds.items()
             }
             for task, result in summary.tasks.items()

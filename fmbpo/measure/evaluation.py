@@ -28,6 +28,20 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+class Recorded:
+    """An ``Act`` that keeps the observations ``[T, E, O]`` of every ``every``-th step."""
+
+    def __init__(self, act: Act, every: int) -> None:
+        self.act, self.every = act, every
+        self.obs: list[NDArray[np.float32]] = []
+
+    def __call__(self, obs_TEO: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+        """The actions of ``act``."""
+        if step % self.every == 0:
+            self.obs.append(obs_TEO)
+        return self.act(obs_TEO, step)
+
+
 class Evaluator:
     """Runs episodes with the same seeds for every policy, so that policies compare in pairs."""
 

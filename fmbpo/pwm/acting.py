@@ -9,8 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import vmap
 
+from fmbpo.data.sampler import action_masks
 from fmbpo.pwm.optim import Params
 from fmbpo.pwm.pair import Pair
+from fmbpo.tasks.vector import Act
+
+DRAWS = 16
+"""Draws of noise per observation, for the actions' standard deviation."""
 
 
 @attrs.frozen(eq=False)
@@ -26,21 +31,65 @@ class Actors:
     index_T: Tensor
     mask_TA: Tensor
 
-    @torch.no_grad()
     def act(self, obs_TEO: NDArray[np.float32], _step: int = 0) -> NDArray[np.float32]:
         """Deterministic actions ``[T, E, A]``: an ``Act`` of ``fmbpo.tasks.vector``."""
-        obs = torch.from_numpy(obs_TEO).to(self.index_T.device)
-        action = vmap(self._one)(self.policy, self.model, obs, *self.rows(obs_TEO.shape[1]))
-        result: NDArray[np.float32] = action.cpu().numpy()
-        return result
+        return self._act(obs_TEO, torch.zeros(obs_TEO.shape[1], self.pair.policy.noise_dim))
+
+    def stochastic(self, seed: int) -> Act:
+        """An ``Act`` with drawn noise.
+
+        Step 0 restarts the noise from ``seed``. All T policies get the same noise, as they get the
+        same initial states: their returns can be paired, and do not depend on each other.
+        """
+        generator = torch.Generator()
+
+        def act(obs_TEO: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+            if step == 0:
+                generator.manual_seed(seed)
+            return self._act(obs_TEO, self._drawn(obs_TEO.shape[1], generator))
+
+        return act
+
+    def action_noise(self, obs_TBO: Tensor, seed: int) -> Tensor:
+        """``[T]`` standard deviations of the actions over ``DRAWS`` draws of the policy's noise:
+        root mean squares over the observations and the task's action dimensions."""
+        generator = torch.Generator().manual_seed(seed)
+        drawn = (self._drawn(obs_TBO.shape[1], generator) for _ in range(DRAWS))
+        action_STBA = torch.stack([self._actions(obs_TBO, noise) for noise in drawn])
+        real_TA = action_masks()[self.index_T.cpu()].to(action_STBA.device)
+        variance_TA = action_STBA.var(0).mean(1)
+        return ((variance_TA * real_TA).sum(1) / real_TA.sum(1)).sqrt()
 
     def rows(self, count: int) -> tuple[Tensor, Tensor]:
         """Indices ``[T, E]`` and masks ``[T, E, A]``, for E = ``count`` episodes of each policy."""
         index, mask = self.index_T.unsqueeze(1), self.mask_TA.unsqueeze(1)
         return index.expand(-1, count), mask.expand(-1, count, -1)
 
+    def _drawn(self, count: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(count, self.pair.policy.noise_dim, generator=generator)
+
+    def _act(self, obs_TEO: NDArray[np.float32], noise_EN: Tensor) -> NDArray[np.float32]:
+        obs = torch.from_numpy(obs_TEO).to(self.index_T.device)
+        result: NDArray[np.float32] = self._actions(obs, noise_EN).cpu().numpy()
+        return result
+
+    @torch.no_grad()
+    def _actions(self, obs_TEO: Tensor, noise_EN: Tensor) -> Tensor:
+        """``[T, E, A]``; all policies get the same noise."""
+        rows, noise = self.rows(obs_TEO.shape[1]), noise_EN.to(obs_TEO.device)
+        actions: Tensor = vmap(self._one, in_dims=(0, 0, 0, 0, 0, None))(
+            self.policy, self.model, obs_TEO, *rows, noise
+        )
+        return actions
+
     def _one(
-        self, policy: Params, model: Params, obs_EO: Tensor, index_E: Tensor, mask_EA: Tensor
+        self,
+        policy: Params,
+        model: Params,
+        obs_EO: Tensor,
+        index_E: Tensor,
+        mask_EA: Tensor,
+        noise_EN: Tensor,
     ) -> Tensor:
         z, task = self.pair.begin(model, obs_EO, index_E, mask_EA)
-        return self.pair.act(policy, z, task, z.new_zeros(len(z), self.pair.policy.noise_dim))
+        return self.pair.act(policy, z, task, noise_EN)

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.func import vjp, vmap
 from torch.utils._pytree import tree_map
 
-from fmbpo.base.metrics import ESNR, GROWTH, grad_norm_of, jacobian
+from fmbpo.base.metrics import ACTION_NOISE, ESNR, GROWTH, grad_norm_of, jacobian
 from fmbpo.hookspecs import Grows
+from fmbpo.pwm.acting import Actors
 from fmbpo.pwm.optim import Params, gradient
 from fmbpo.pwm.pair import HookCall, Pair
 from fmbpo.pwm.policy import CellState, PolicyUpdate, Start
@@ -30,7 +31,7 @@ def diagnose(
     step's Jacobians, estimated by vector-Jacobian products with random normal vectors: of the next
     latent with respect to latent and action, and of the action with respect to latent and noise.
     ``growth``, if the policy is ``Grows``: the factor by which its sub-steps change the norm of
-    such a vector.
+    such a vector. ``action_noise``: see ``Actors.action_noise``.
     """
     grads = _part_gradients(update, state, start, models)
     parts = next(iter(grads.values())).shape[1]
@@ -38,6 +39,9 @@ def diagnose(
     for part in dict.fromkeys(name.split(".")[0] for name in grads):
         mine = [g.mean(1).flatten(1) for name, g in grads.items() if name.split(".")[0] == part]
         found[grad_norm_of(part)] = torch.cat(mine, 1).norm(dim=1)
+    tasks = start.index_B[:, 0], start.mask_BA[:, 0]
+    actors = Actors(update.pair, state.policy, models, *tasks)
+    found[ACTION_NOISE] = actors.action_noise(start.obs_BO, seed)
     return {**found, **_jacobians(update.pair, state, start, models, seed)}
 
 

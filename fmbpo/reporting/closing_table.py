@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from fmbpo.base import metrics
@@ -15,6 +15,7 @@ from fmbpo.reporting.interval import (
     interval_note,
     planned_sample,
     sample,
+    stochastic_sample,
     t_interval,
 )
 from fmbpo.runs.findings import Finding, by_gate
@@ -114,11 +115,13 @@ def _study_table(summaries: Mapping[str, Summary]) -> Table:
         found = [s.tasks.get(task) for s in every]
         row(f"return, {task}", [_mean(sample(x)) if x else NONE for x in found])
         row(f"  with MPPI, {task}", [_mean(planned_sample(x)) if x else NONE for x in found])
+        row(f"  with noise, {task}", [_mean(stochastic_sample(x)) if x else NONE for x in found])
     shared = [t for t in every[0].tasks if all(t in s.tasks for s in every)]
     if len(shared) > 1:
         means = [str(mean_over_tasks([s.tasks[t] for t in shared])) for s in every]
         row(f"return, mean of {len(shared)}", means, "bold")
     table.add_section()
+    row("noise of the actions", [_text(action_noise(s), ".3f") for s in every])
     for measure in _MEASURES:
         row(metrics.TITLES[measure], [_measure(summary, measure) for summary in every])
     table.add_section()
@@ -152,6 +155,7 @@ def _notes(summary: Summary) -> list[str]:
                 "MPPI: {samples} sequences of {horizon} steps, {iterations} refinements, at every "
                 "step; {episodes} episodes per seed.".format(**summary.planning)
             )
+        lines += _noise(summary)
         shared = summary.world_model.checkpoint is not None
         if shared and any(len(task.seeds) > 1 for task in summary.tasks.values()):
             lines.append("All policies were trained in one world model: others may differ from it.")
@@ -185,10 +189,41 @@ def mean_over_tasks(tasks: Sequence[TaskResult]) -> Interval:
     return t_interval(independent(means))
 
 
+def action_noise(summary: Summary) -> float | None:
+    """The standard deviation of the actions over the policies' noise: mean over the policies."""
+    found = [x.action_noise for task in summary.tasks.values() for x in task.seeds.values()]
+    known = [noise for noise in found if noise is not None]
+    return statistics.fmean(known) if found and len(known) == len(found) else None
+
+
+def _noise(summary: Summary) -> list[str]:
+    tasks = list(summary.tasks.values())
+    drawn, noise = _over_tasks(tasks, stochastic_sample), action_noise(summary)
+    if drawn is None or noise is None:
+        return []
+    mean = statistics.fmean(task.return_mean for task in tasks)
+    of = f", mean of {len(tasks)} tasks" if len(tasks) > 1 else ""
+    return [
+        f"With the policies' noise drawn, the return is {drawn:.1f} instead of {mean:.1f}{of}; "
+        f"the standard deviation of their actions is {noise:.2f}."
+    ]
+
+
+def _over_tasks(
+    tasks: Sequence[TaskResult], of: Callable[[TaskResult], list[float]]
+) -> float | None:
+    """The mean of a sample over tasks; None unless every task has one."""
+    samples = [of(task) for task in tasks]
+    return statistics.fmean(map(statistics.fmean, samples)) if all(samples) else None
+
+
 def _planned(tasks: Sequence[TaskResult]) -> str:
     """The mean return with planning."""
-    samples = [planned_sample(task) for task in tasks]
-    return f"{statistics.fmean(map(statistics.fmean, samples)):.1f}" if all(samples) else NONE
+    return _text(_over_tasks(tasks, planned_sample), ".1f")
+
+
+def _text(value: float | None, form: str) -> str:
+    return NONE if value is None else format(value, form)
 
 
 def _references(tasks: Sequence[TaskResult]) -> list[str]:

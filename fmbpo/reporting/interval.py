@@ -39,8 +39,16 @@ def sample(task: TaskResult) -> list[float]:
 
 def planned_sample(task: TaskResult) -> list[float]:
     """The same for planning at test time; empty unless every policy was evaluated with planning."""
-    found = {seed: one.planned_returns or () for seed, one in task.seeds.items()}
-    return _sample(found) if all(found.values()) else []
+    return _known({seed: one.planned_returns or () for seed, one in task.seeds.items()})
+
+
+def stochastic_sample(task: TaskResult) -> list[float]:
+    """The same with the policies' noise drawn; empty unless every policy was evaluated with it."""
+    return _known({seed: one.stochastic_returns or () for seed, one in task.seeds.items()})
+
+
+def _known(returns: Mapping[str, Sequence[float]]) -> list[float]:
+    return _sample(returns) if all(returns.values()) else []
 
 
 def _sample(returns: Mapping[str, Sequence[float]]) -> list[float]:

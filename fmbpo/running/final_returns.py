@@ -31,6 +31,9 @@ class FinalReturns:
         self.untrained: list[NDArray[np.float64]] = []
         self.planned: list[NDArray[np.float64]] = []
         """Returns of planning with each policy, if requested."""
+        self.stochastic: list[NDArray[np.float64]] = []
+        self.noise: list[float] = []
+        """Standard deviation of each policy's actions."""
         self.unplanned: UserError | None = None
         """The failure of planning, if any; the policies' own results are kept."""
         self.random: dict[str, NDArray[np.float64]] = {}
@@ -43,7 +46,10 @@ class FinalReturns:
         if stage.models is not None:
             self.measures += zip(stage.models.before, stage.models.after, strict=True)
         self.cells += stage.cells
-        self.trained += list(stage.returns(episodes))
+        returns, visited = stage.visited(episodes)
+        self.trained += list(returns)
+        self.stochastic += list(stage.stochastic_returns(episodes))
+        self.noise += stage.action_noise(visited)
         self.untrained += list(stage.returns(episodes, stage.untrained))
         if self.evaluation.planner == "mppi" and self.unplanned is None:
             self._plan(stage)
@@ -79,7 +85,12 @@ class FinalReturns:
             untrained = np.concatenate([self.untrained[i] for i in mine])
             result[task] = TaskResult(
                 {
-                    self.cells[i].label: SeedResult(self.trained[i].tolist(), planned[i])
+                    self.cells[i].label: SeedResult(
+                        self.trained[i].tolist(),
+                        planned[i],
+                        stochastic_returns=self.stochastic[i].tolist(),
+                        action_noise=self.noise[i],
+                    )
                     for i in mine
                 },
                 random_return_mean=float(random.mean()),

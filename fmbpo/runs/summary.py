@@ -40,16 +40,41 @@ def _optional(kw_only: bool = True, **options: Any) -> Any:
     return attrs.field(default=None, validator=_measured, kw_only=kw_only, **options)
 
 
+def _mean_of(name: str) -> Any:
+    """A field with the mean of the returns in another field; None without them."""
+
+    def mean(result: Any) -> float | None:
+        returns = getattr(result, name)
+        return statistics.fmean(returns) if returns else None
+
+    def check(result: Any, field: attrs.Attribute[Any], value: float | None) -> None:
+        wanted = mean(result)
+        known = value is not None and wanted is not None
+        if not (agree(value or 0.0, wanted or 0.0) if known else value is wanted):
+            raise ValueError(f"{field.name} {value} is not the mean of {name}")
+
+    default = attrs.Factory(mean, takes_self=True)
+    return attrs.field(default=default, validator=check, kw_only=True, metadata=IF_KNOWN)
+
+
 @derived("return_mean", "return_std", "episodes")
 @attrs.frozen
 class SeedResult:
-    """The final evaluation of one seed: the return of every episode. ``planned_returns``: those of
-    planning in the world model at every step, if requested."""
+    """The final evaluation of one seed: the return of every episode of the deterministic policy.
+
+    ``planned_returns``: those of planning in the world model at every step, if requested.
+    ``stochastic_returns``: those of the same episodes with the policy's noise drawn.
+    ``action_noise``: the standard deviation of the actions over that noise, root mean square over
+    states of the deterministic episodes and the action's dimensions.
+    """
 
     returns: tuple[float, ...] = attrs.field(converter=_returns, validator=_measured)
     planned_returns: tuple[float, ...] | None = _optional(
         kw_only=False, converter=_returns, metadata=IF_KNOWN
     )
+    stochastic_returns: tuple[float, ...] | None = _optional(converter=_returns, metadata=IF_KNOWN)
+    stochastic_return_mean: float | None = _mean_of("stochastic_returns")
+    action_noise: float | None = _optional(metadata=IF_KNOWN)
 
     @property
     def return_mean(self) -> float:

@@ -15,7 +15,7 @@ from fmbpo.config.protocols import Finetuned, Scratch
 from fmbpo.data.sampler import start_samplers
 from fmbpo.hookspecs import WorldModel
 from fmbpo.measure.cost import flops
-from fmbpo.measure.evaluation import Evaluator
+from fmbpo.measure.evaluation import Evaluator, Recorded
 from fmbpo.measure.validation import OVERALL
 from fmbpo.pwm.acting import Actors
 from fmbpo.pwm.diagnostics import diagnose
@@ -32,6 +32,9 @@ from fmbpo.training.context import Context
 from fmbpo.training.networks import CellNetworks
 from fmbpo.training.own_models import OwnModels
 from fmbpo.training.trees import Saved, noise, own_params, part, set_states, stack, to_device
+
+EVERY = 50
+"""Steps between the states of an episode at which the final evaluation measures the policies."""
 
 
 class PolicyTraining:
@@ -162,6 +165,23 @@ class PolicyTraining:
         """``[cells, episodes]`` returns of the deterministic policies, or of those with ``params``,
         such as ``untrained``."""
         return self.evaluator.run(self._actors(params).act, self.tasks, episodes, steps)
+
+    def stochastic_returns(self, episodes: int) -> NDArray[np.float64]:
+        """The same with the policies' noise drawn."""
+        act = self._actors().stochastic(self.evaluation.seed)
+        return self.evaluator.run(act, self.tasks, episodes, EPISODE_STEPS)
+
+    def visited(self, episodes: int) -> tuple[NDArray[np.float64], Tensor]:
+        """``returns``, and the observations ``[cells, M, O]`` of every ``EVERY``-th step."""
+        act = Recorded(self._actors().act, EVERY)
+        found = self.evaluator.run(act, self.tasks, episodes, EPISODE_STEPS)
+        obs_TMO = torch.from_numpy(np.concatenate(act.obs, 1))
+        return found, obs_TMO.to(self.device)
+
+    def action_noise(self, obs_TMO: Tensor) -> list[float]:
+        """Each policy's noise of the action in these states (``Actors.action_noise``)."""
+        found: list[float] = self._actors().action_noise(obs_TMO, self.evaluation.seed).tolist()
+        return found
 
     def planned_returns(
         self, progress: Callable[[int, int], None], steps: int = EPISODE_STEPS

@@ -21,7 +21,8 @@ def measured(world, policy):
 @each_pair
 def test_every_measure_is_a_finite_number_a_cell(world, policy):
     found, given = measured(world, policy)
-    assert {"esnr", "jacobian/latent_to_latent", "jacobian/noise_to_action"} <= found.keys()
+    names = {"esnr", "jacobian/latent_to_latent", "jacobian/noise_to_action", "action_noise"}
+    assert names <= found.keys()
     assert ("growth" in found) == (policy == "flow")
     parts = {name.split(".")[0] for name in given[1].policy}
     assert {f"grad_norm/{part}" for part in parts} <= found.keys()

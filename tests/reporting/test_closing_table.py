@@ -148,6 +148,24 @@ def test_table():
     assert max(map(len, lines)) <= 100
 
 
+def test_drawn_noise_stands_beside_the_modes_return():
+    def noisy(mean):
+        return SeedResult([mean], stochastic_returns=[mean - 4], action_noise=mean / 100)
+
+    drawn = {"a": TaskResult({"1": noisy(10.0)}), "b": TaskResult({"1": noisy(20.0)})}
+    said = (
+        "With the policies' noise drawn, the return is 11.0 instead of 15.0, mean of 2 tasks; the "
+        "standard deviation of their actions is 0.15."
+    )
+    assert said in " ".join(run_text(summary(drawn)).split())
+    assert "noise drawn" not in run_text(summary({**drawn, "b": task([1.0])}))
+    stream = io.StringIO()
+    print_study({"x": summary(drawn), "y": summary({"a": task([1.0])})}, (), stream, width=100)
+    rows = [" ".join(row.split()) for row in stream.getvalue().splitlines()]
+    assert "with noise, a 6.0 –" in rows
+    assert "noise of the actions 0.150 –" in rows
+
+
 def test_not_beyond_is_said():
     noisy = task([10.0, 90.0], random_return_mean=20.0, random_returns=[19.0, 21.0])
     assert is_above(noisy, "random") is False

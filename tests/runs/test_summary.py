@@ -56,6 +56,19 @@ def test_shape():
     assert task["untrained_return_mean"] is None
 
 
+def test_returns_have_their_mean():
+    seed = SeedResult([1.0, 3.0], stochastic_returns=[0.0, 1.0], action_noise=0.2)
+    task = TaskResult({"42": seed})
+    content = make(tasks={"walker-stand": task}).to_json()
+    given = content["tasks"]["walker-stand"]["seeds"]["42"]
+    assert given["stochastic_returns"] == [0.0, 1.0]
+    assert (given["stochastic_return_mean"], given["action_noise"]) == (0.5, 0.2)
+    assert Summary.from_json(content).tasks["walker-stand"] == task
+    given["stochastic_return_mean"] = 0.0
+    with pytest.raises(UserError, match=r"0\.0 is not the mean of stochastic_returns"):
+        Summary.from_json(content)
+
+
 def test_round_trip():
     summary = make(
         health=[Finding("worse_than_copy", "worse", "2 against 1", "a/1", 100)],
@@ -116,6 +129,8 @@ SEED = "tasks/walker-stand/seeds/42"
         (f"{SEED}/best", 9.0, "best: unknown key"),
         ("tasks/walker-stand/seeds", {}, "tasks.walker-stand: a task without seeds"),
         ("tasks/walker-stand/random_return_mean", 0.7, "not the mean of random_returns"),
+        (f"{SEED}/stochastic_return_mean", 2.0, "not the mean of stochastic_returns"),
+        (f"{SEED}/action_noise", math.nan, "action_noise: nan.* instead of a finite"),
         ("tasks/walker-stand/pwm_return", math.inf, "pwm_return: inf.* instead of a finite"),
         ("tasks", [], "tasks: .* instead of a table"),
     ],

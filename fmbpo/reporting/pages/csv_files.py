@@ -133,6 +133,8 @@ def _seed(section: Section, record: Record, task: str, seed: str, score: Score) 
         "trained_in": score.world_model,
         "mean": score.mean,
         "episodes": score.episodes,
+        "stochastic_mean": score.stochastic,
+        "action_noise": score.action_noise,
         "returns": " ".join(repr(float(value)) for value in score.returns),
         "experiment": record.experiment,
         "phase": record.phase,

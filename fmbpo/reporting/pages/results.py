@@ -16,7 +16,7 @@ from fmbpo.compare.comparison import (
     Section,
 )
 from fmbpo.compare.failures import SHARE
-from fmbpo.reporting.pages import dots, figures
+from fmbpo.reporting.pages import dots, figures, final
 from fmbpo.reporting.pages.answers import by_heading, main_contrasts
 from fmbpo.reporting.pages.content import (
     LEVEL,
@@ -46,7 +46,7 @@ def returns(section: Section, name: str, style: Looks) -> Block | None:
     if not tasks:
         return None
     tables = [_overall_table(section, overall)] if overall else []
-    tables.append(_task_table(section, tasks))
+    tables += [_task_table(section, tasks), *final.noise(section)]
     if section.failures:
         tables.append(_failure_table(section.failures))
     pictures = [_profiles(section.profiles, f"{name}-profiles", style)] if section.profiles else []

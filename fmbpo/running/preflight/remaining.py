@@ -128,8 +128,8 @@ def policies_part(experiment: Experiment, folder: Path, cells: Sequence[Cell]) -
         to_evaluate = _times(left, config.evaluate_every) + (done == 0)
         updates += round(left * share)
         validations += to_evaluate * learns
-        # At the end: the trained and the untrained policies, and the random one.
-        last = 3 * e.evaluation.final_episodes
+        # At the end: the trained policies with and without noise, the untrained, the random one.
+        last = 4 * e.evaluation.final_episodes
         episodes += share * (to_evaluate * e.evaluation.episodes + last)
         logged = (len(group) + 1) * METRICS * (1 + learns)
         values += _times(config.iterations, config.log_every) * logged
