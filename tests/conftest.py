@@ -69,6 +69,16 @@ def known_costs():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_cloning():
+    """Behaviour cloning makes few updates; its own tests ask for more."""
+    from fmbpo.training import behaviour_cloning
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(behaviour_cloning, "UPDATES", 2)
+        yield
+
+
 @pytest.fixture
 def real_costs(known_costs):
     """Every run counts its costs."""

@@ -20,8 +20,8 @@ UNDECIDED = "undecided"
 """The verdict if a difference may be due to chance."""
 NO_VERDICT = "no verdict"
 """The verdict if nothing can tell a difference from chance, as from a single world model."""
-PLANNER, RANDOM = "planner", "random"
-"""The names of the returns that a run measures beside its policies'."""
+PLANNER, RANDOM, CLONED = "planner", "random", "cloned"
+"""The names of the returns that a run measures beside its policies'; cloned: behaviour cloning."""
 EXPLORATORY = "Everything here is exploratory: it tests no registered hypothesis."
 """What a comparison without registered hypotheses says."""
 Outcome: TypeAlias = Literal["supported", "contradicted", "equivalent", "undecided"]
@@ -68,7 +68,8 @@ class Score:
     ``world_model``: the identity of the world model that the policy was trained in, such as a
     digest of its weights. Policies with the same identity met the same world model; an empty one
     says that the policy has its own, as when both are trained from scratch. ``stochastic``: the
-    mean with the policy's noise drawn; ``action_noise``: the standard deviation of its actions.
+    mean with the policy's noise drawn; ``action_noise``: the standard deviation of its actions;
+    ``untrained``: the mean return on its task of the run's policies before training.
     """
 
     mean: float
@@ -77,6 +78,7 @@ class Score:
     world_model: str = ""
     stochastic: float | None = None
     action_noise: float | None = None
+    untrained: float | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -16,7 +16,7 @@ from fmbpo.base.metrics import (
     replicate_of,
 )
 from fmbpo.base.structure import fit
-from fmbpo.compare.comparison import PLANNER, RANDOM, Basis, Cell, Record, Score
+from fmbpo.compare.comparison import CLONED, PLANNER, RANDOM, Basis, Cell, Record, Score
 from fmbpo.compare.contrasts import Declared, declaration
 from fmbpo.compare.imported import read_imported
 from fmbpo.config.factors import Factor
@@ -34,7 +34,11 @@ VIDEOS = {
     ".webp": "image/webp",
 }
 """Media types of the video files that a report shows, by extension."""
-_REFERENCES = {PLANNER: "reference_return", RANDOM: "random_return_mean"}
+_REFERENCES = {
+    PLANNER: "reference_return",
+    RANDOM: "random_return_mean",
+    CLONED: "cloned_return_mean",
+}
 """The results of a task that are no policy's of the run, by name."""
 _IN_BASIS = (
     *("scale", "data_id", "protocol.kind", "protocol.world_model", "protocol.checkpoint"),
@@ -174,6 +178,7 @@ def _record_of_run(folder: RunFolder) -> Record | None:
                     world_model(seed),
                     x.stochastic_return_mean,
                     x.action_noise,
+                    result.untrained_return_mean,
                 )
                 for seed, x in result.seeds.items()
             }

@@ -32,14 +32,16 @@ _COSTS = (
     "network evaluations per step, world model",
     "network evaluations per step, policy",
 )
+_BASELINES = {"random": "random", "untrained": "untrained", "cloned": "behaviour cloning"}
 
 
 def print_run(summary: Summary, stream: TextIO, *, width: int | None = None) -> None:
     """Write a run's table and the notes under it; in colour if the stream is a terminal.
 
     Tasks are rows; the last row is the mean over tasks. See ``fmbpo.reporting.interval`` for the ±.
-    "MPPI", if the run asked for it, is planning in the world model at every step; "planner" is the
-    sampling planner that knows the true simulator; "PWM" is the published return.
+    "MPPI", if the run asked for it, is planning in the world model at every step; "cloned" is
+    behaviour cloning on the same data; "planner" is the sampling planner that knows the true
+    simulator; "PWM" is the published return.
     """
     from rich.text import Text
 
@@ -89,7 +91,8 @@ def _table(first: str, columns: Iterable[str]) -> Table:
 
 def _run_table(summary: Summary) -> Table:
     planning = ["MPPI ± 95 %"] if summary.planning else []
-    columns = ("return ± 95 %", *planning, "random", "untrained", "planner", "PWM", "of planner")
+    references = "random", "untrained", "cloned", "planner", "PWM", "of planner"
+    columns = ("return ± 95 %", *planning, *references)
     table = _table("task", columns)
     for name, task in summary.tasks.items():
         planned = [_mean(planned_sample(task))] if planning else []
@@ -115,6 +118,8 @@ def _study_table(summaries: Mapping[str, Summary]) -> Table:
         found = [s.tasks.get(task) for s in every]
         row(f"return, {task}", [_mean(sample(x)) if x else NONE for x in found])
         row(f"  with MPPI, {task}", [_mean(planned_sample(x)) if x else NONE for x in found])
+        cloned = [x.cloned_return_mean if x else None for x in found]
+        row(f"  behaviour cloning, {task}", [_text(value, ".1f") for value in cloned])
         row(f"  with noise, {task}", [_mean(stochastic_sample(x)) if x else NONE for x in found])
     shared = [t for t in every[0].tasks if all(t in s.tasks for s in every)]
     if len(shared) > 1:
@@ -161,7 +166,8 @@ def _notes(summary: Summary) -> list[str]:
             lines.append("All policies were trained in one world model: others may differ from it.")
         if any(len(task.seeds) < 2 for task in summary.tasks.values()):
             lines.append("One seed: the interval covers the noise of evaluation, not of training.")
-        lines += _verdict(summary, "random") + _verdict(summary, "untrained")
+        for baseline, name in _BASELINES.items():
+            lines += _verdict(summary, baseline, name)
         petaflop, seconds, model, policy = _cost(summary)
         lines.append(
             f"Training took {petaflop} PFLOP and {seconds} s. Network evaluations per step: "
@@ -171,7 +177,8 @@ def _notes(summary: Summary) -> list[str]:
 
 
 def is_above(task: TaskResult, baseline: str) -> bool | None:
-    """Whether a task is ``above`` its random or untrained baseline; None without its episodes."""
+    """Whether a task is ``above`` its baseline random, untrained or cloned; None without its
+    episodes."""
     returns: tuple[float, ...] | None = getattr(task, f"{baseline}_returns")
     return above(sample(task), returns) if returns else None
 
@@ -229,7 +236,10 @@ def _text(value: float | None, form: str) -> str:
 def _references(tasks: Sequence[TaskResult]) -> list[str]:
     """The other columns; a mean only if every task has the number."""
     cells = []
-    for name in ("random_return_mean", "untrained_return_mean", "reference_return", "pwm_return"):
+    for name in (
+        *(f"{baseline}_return_mean" for baseline in ("random", "untrained", "cloned")),
+        *("reference_return", "pwm_return"),
+    ):
         values = [getattr(task, name) for task in tasks]
         cells.append(NONE if None in values else f"{statistics.fmean(values):.1f}")
     planner = [task.reference_return for task in tasks if task.reference_return]
@@ -239,12 +249,12 @@ def _references(tasks: Sequence[TaskResult]) -> list[str]:
     return cells
 
 
-def _verdict(summary: Summary, baseline: str) -> list[str]:
+def _verdict(summary: Summary, baseline: str, title: str) -> list[str]:
     found = {name: is_above(task, baseline) for name, task in summary.tasks.items()}
     yes, no = ([name for name, x in found.items() if x is wanted] for wanted in (True, False))
     if not yes and not no:
         return []
-    text = f"Above {baseline} beyond the 95 % interval: {', '.join(yes) or 'none'}"
+    text = f"Above {title} beyond the 95 % interval: {', '.join(yes) or 'none'}"
     return [f"{text}; not: {', '.join(no)}." if no else f"{text}."]
 
 

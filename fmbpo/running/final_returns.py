@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,15 +11,21 @@ from numpy.typing import NDArray
 
 from fmbpo.base.metrics import after, before
 from fmbpo.config.schema import EvaluationConfig
+from fmbpo.data.sampler import Rows
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.health import returns_health
 from fmbpo.measure.validation import Measures, mean_summarised, summarised
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import SeedResult, TaskResult
+from fmbpo.tasks.env import EPISODE_STEPS
 from fmbpo.tasks.mt30 import task_info
+from fmbpo.training.behaviour_cloning import act_of, clone
 from fmbpo.training.cells import Cell
 from fmbpo.training.policies import PolicyTraining
+
+SAY_EVERY = 10.0
+"""Seconds between two lines about the progress of behaviour cloning."""
 
 
 class FinalReturns:
@@ -37,6 +44,8 @@ class FinalReturns:
         self.unplanned: UserError | None = None
         """The failure of planning, if any; the policies' own results are kept."""
         self.random: dict[str, NDArray[np.float64]] = {}
+        self.cloned: dict[str, NDArray[np.float64]] = {}
+        """Returns of behaviour cloning, of the tasks whose data have actions."""
         self.measures: list[tuple[Measures, Measures]] = []
         """Held-out measures of each cell's own world model, before and after it learned."""
 
@@ -70,11 +79,22 @@ class FinalReturns:
             )
             self.unplanned.__cause__ = error
 
-    def add_random(self, evaluator: Evaluator) -> None:
-        """Evaluate the random policy on every task."""
+    def add_baselines(self, evaluator: Evaluator, rows: Rows) -> None:
+        """Evaluate the random policy on every task, and behaviour cloning on the training rows."""
         tasks = list(dict.fromkeys(cell.task for cell in self.cells))
-        returns = evaluator.random(tasks, self.evaluation.final_episodes)
+        episodes = self.evaluation.final_episodes
+        returns = evaluator.random(tasks, episodes)
         self.random = dict(zip(tasks, returns, strict=True))
+        policies, said = {}, -SAY_EVERY
+        for number, task in enumerate(tasks, 1):
+            if time.monotonic() - said >= SAY_EVERY:
+                said = time.monotonic()
+                self.say(f"behaviour cloning: {task}, {number} of {len(tasks)}")
+            if (policy := clone(rows, task, evaluator.moved)) is not None:
+                policies[task] = policy
+        act = act_of(list(policies.values()))
+        returns = evaluator.run(act, list(policies), episodes, EPISODE_STEPS)
+        self.cloned = dict(zip(policies, returns, strict=True))
 
     def tasks(self, planner_return: Mapping[str, float]) -> dict[str, TaskResult]:
         """The summary's table."""
@@ -99,6 +119,7 @@ class FinalReturns:
                 pwm_return=task_info(task).pwm_return,
                 random_returns=random.tolist(),
                 untrained_returns=untrained.tolist(),
+                cloned_returns=self.cloned[task].tolist() if task in self.cloned else None,
             )
         return result
 

@@ -276,7 +276,7 @@ class Runner:
                     returns.add(stage)
                 health += trainer.watch(stage).dated(stage.health())
             with stop.ends_at_once():
-                returns.add_random(evaluator)
+                returns.add_baselines(evaluator, self.data.train)
             summary = Summary(
                 experiment=e.name,
                 scale=e.scale,

@@ -96,7 +96,8 @@ class SeedResult:
 class TaskResult:
     """One task: its seeds, and the returns to compare them with; None if not measured or published.
 
-    ``reference_return``: the planner's, on the true simulator; ``pwm_return``: the published one.
+    ``cloned_returns``: those of behaviour cloning on the same data; ``reference_return``: the
+    planner's, on the true simulator; ``pwm_return``: the published one.
     """
 
     seeds: dict[str, SeedResult]
@@ -105,6 +106,8 @@ class TaskResult:
     reference_return: float | None = _optional()
     random_returns: tuple[float, ...] | None = _optional(converter=_returns, metadata=IF_KNOWN)
     untrained_returns: tuple[float, ...] | None = _optional(converter=_returns, metadata=IF_KNOWN)
+    cloned_returns: tuple[float, ...] | None = _optional(converter=_returns, metadata=IF_KNOWN)
+    cloned_return_mean: float | None = _mean_of("cloned_returns")
     pwm_return: float | None = _optional(metadata=IF_KNOWN)
 
     def __attrs_post_init__(self) -> None:

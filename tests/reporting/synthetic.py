@@ -187,7 +187,11 @@ def main_section(video=None):
         cells=CELLS,
         tasks=list(TASKS),
         world_models={"mlp": 3, "flow": 3},
-        references={"planner": PLANNER, "random": dict.fromkeys(PLANNER, 31.25)},
+        references={
+            "planner": PLANNER,
+            "random": dict.fromkeys(PLANNER, 31.25),
+            "cloned": dict.fromkeys(PLANNER, 321.5),
+        },
         results=results(CELLS, list(TASKS), values, lambda task: TASKS[task][1:], 3),
         failures=failures(values),
         effects=effects(values, list(TASKS)),

@@ -120,6 +120,7 @@ def test_table():
             means[0],
             **levels,
             untrained_return_mean=60.0,
+            cloned_returns=[89.0, 91.0],
             reference_return=900.0 if name != "cheetah-run" else None,
             pwm_return=990.0,
         )
@@ -133,14 +134,16 @@ def test_table():
     lines = [line.rstrip() for line in text.splitlines()]
     assert lines[0].startswith("phase3_mlppolicy · scale full · frozen · conventions corrected ·")
     rows = [" ".join(line.split()) for line in lines]
-    assert "walker-stand 957.7 ± 73.9 50.0 60.0 900.0 990.0 106 %" in rows
-    assert "cheetah-run 112.5 ± 51.9 50.0 60.0 – 990.0 –" in rows
-    assert "mean of 3 684.2 ± 40.5 50.0 60.0 – 990.0 –" in rows
+    assert "walker-stand 957.7 ± 73.9 50.0 60.0 90.0 900.0 990.0 106 %" in rows
+    assert "cheetah-run 112.5 ± 51.9 50.0 60.0 90.0 – 990.0 –" in rows
+    assert "mean of 3 684.2 ± 40.5 50.0 60.0 90.0 – 990.0 –" in rows
     assert "±: 95 % t interval over 3 seeds." in lines
     assert (
         "Above random beyond the 95 % interval: reacher-easy, walker-stand, cheetah-run." in lines
     )
     assert not any("untrained beyond" in line for line in lines)
+    cloned = "Above behaviour cloning beyond the 95 % interval: reacher-easy, walker-stand; not: "
+    assert f"{cloned}cheetah-run." in " ".join(lines)
     said = " ".join(lines[-4:])
     assert said.startswith("WARNING: worse than the copy baseline WARNING: constant: a/0 (by 0, ")
     assert "a/1 (by 1, since iteration 29)" in said
@@ -152,7 +155,8 @@ def test_drawn_noise_stands_beside_the_modes_return():
     def noisy(mean):
         return SeedResult([mean], stochastic_returns=[mean - 4], action_noise=mean / 100)
 
-    drawn = {"a": TaskResult({"1": noisy(10.0)}), "b": TaskResult({"1": noisy(20.0)})}
+    cloned = {"cloned_returns": [2.0, 3.0]}
+    drawn = {"a": TaskResult({"1": noisy(10.0)}, **cloned), "b": TaskResult({"1": noisy(20.0)})}
     said = (
         "With the policies' noise drawn, the return is 11.0 instead of 15.0, mean of 2 tasks; the "
         "standard deviation of their actions is 0.15."
@@ -163,6 +167,7 @@ def test_drawn_noise_stands_beside_the_modes_return():
     print_study({"x": summary(drawn), "y": summary({"a": task([1.0])})}, (), stream, width=100)
     rows = [" ".join(row.split()) for row in stream.getvalue().splitlines()]
     assert "with noise, a 6.0 –" in rows
+    assert "behaviour cloning, a 2.5 –" in rows
     assert "noise of the actions 0.150 –" in rows
 
 
@@ -226,8 +231,8 @@ def test_planning_stands_beside_the_policys_own_return():
     assert not any("MPPI" in row for row in rows)
     text = run_text(summary(tasks, planning=planning))
     rows = [" ".join(row.split()) for row in text.splitlines()]
-    assert "a 11.0 ± 2.5 22.0 ± 2.5 – – – – –" in rows
-    assert "b 2.0 ± 2.5 – – – – – –" in rows
+    assert "a 11.0 ± 2.5 22.0 ± 2.5 – – – – – –" in rows
+    assert "b 2.0 ± 2.5 – – – – – – –" in rows
     assert (
         "MPPI: 64 sequences of 3 steps, 2 refinements, at every step; 2 episodes per seed." in rows
     )

@@ -167,7 +167,14 @@ def test_returns_are_beside_their_references(section):
     section = attrs.evolve(section, effects=[])
     first = first_screen(section, "s1", styles(CELLS))
     drawn = first.pictures[0].svg
-    for words in ("planner", "random", "PWM, published", "TD-MPC2, published", "all tasks"):
+    for words in (
+        "planner",
+        "random",
+        "cloned",
+        "PWM, published",
+        "TD-MPC2, published",
+        "all tasks",
+    ):
         assert words in drawn
     bare = attrs.evolve(section, references={})
     assert "planner" not in first_screen(bare, "s1", styles(CELLS)).pictures[0].svg

@@ -301,6 +301,8 @@ def test_seconds_are_updates_validations_and_simulated_steps(load, tmp_path):
     )
     pace = duration.Pace(0.5, validation=2.0, step=0.01)
     assert part.seconds(pace, 1) == pytest.approx(10 * 0.5 + 3 * 2 + 500 * 0.01 * 4)
+    cloning = attrs.evolve(pace, cloning=3.0)  # of each of the two tasks
+    assert part.seconds(cloning, 1) == pytest.approx(part.seconds(pace, 1) + 2 * 3.0)
     assert part.validations + part.updates > 0
 
 

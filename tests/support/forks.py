@@ -25,6 +25,7 @@ from fmbpo.cli import main
 from fmbpo.reporting import curves
 from fmbpo.running import run
 from fmbpo.tasks.vector import EpisodeRunner
+from fmbpo.training import behaviour_cloning
 
 IMPORTS = (
     "fmbpo.library",
@@ -217,6 +218,7 @@ def serve():
         importlib.import_module(module)
     run.EpisodeRunner = Episodes
     curves.draw = small
+    behaviour_cloning.UPDATES = 2
     told = {}
     for line in sys.stdin:
         request = json.loads(line)

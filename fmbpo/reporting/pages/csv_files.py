@@ -10,6 +10,7 @@ from typing import TypeAlias
 import attrs
 
 from fmbpo.compare.comparison import (
+    CLONED,
     OVERALL,
     PLANNER,
     RANDOM,
@@ -80,8 +81,9 @@ def _result(section: Section, result: CellResult) -> Row:
 
 
 def _references(section: Section, task: str) -> Row:
-    """The returns of planner and random policy on a task, empty over all tasks."""
-    return {name: section.references.get(name, {}).get(task) for name in (PLANNER, RANDOM)}
+    """The returns of planner, random policy and behaviour cloning on a task, empty over all."""
+    names = PLANNER, RANDOM, CLONED
+    return {name: section.references.get(name, {}).get(task) for name in names}
 
 
 def _effect(section: Section, effect: Effect) -> Row:

@@ -45,6 +45,7 @@ _MARKS = (
     (INK, (0, (3, 1))),
     (INK, (0, (3, 1, 1, 1))),
     (MUTED, "-"),
+    (MUTED, "-"),
 )
 """Colour and dash of each reference's mark."""
 

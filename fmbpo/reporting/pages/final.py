@@ -1,4 +1,4 @@
-"""What else the final evaluations measured, as readers see it: noise."""
+"""What else the final evaluations measured, as readers see it: baselines, noise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from statistics import fmean
 
 from fmbpo.base.text import NONE
-from fmbpo.compare.comparison import Cell, Score, Section
+from fmbpo.compare.comparison import CLONED, PLANNER, RANDOM, Cell, Score, Section
 from fmbpo.reporting.pages.content import Column, Field, Table, words
 
 
@@ -35,8 +35,38 @@ def noise(section: Section) -> list[Table]:
     return [table] if known else []
 
 
+def baselines(section: Section) -> list[Table]:
+    """Returns of the policies to compare with, by task; no table if none was measured."""
+
+    def column(title: str, name: str) -> Column[str]:
+        by_task = section.references.get(name, {})
+        return Column(title, lambda task: Field.number(by_task.get(task), 1))
+
+    def untrained(cell: Cell) -> Column[str]:
+        return _mean(section, cell, str(cell), 1, lambda score: score.untrained, "untrained")
+
+    columns: list[Column[str]] = [
+        words("task", str),
+        column("random", RANDOM),
+        *map(untrained, section.cells),
+        column("behaviour cloning", CLONED),
+        column("planner", PLANNER),
+    ]
+    notes = [
+        "Behaviour cloning: one network per task that imitates the actions of the same data. "
+        "Planner: the one that collected the data; it knows the simulator."
+    ]
+    table = Table("Returns to compare with", columns, _tasks(section), notes)
+    return [table] if section.references else []
+
+
 def _mean(
-    section: Section, cell: Cell, title: str, digits: int, of: Callable[[Score], float | None]
+    section: Section,
+    cell: Cell,
+    title: str,
+    digits: int,
+    of: Callable[[Score], float | None],
+    group: str = "",
 ) -> Column[str]:
     """The mean over a cell's policies; ``NONE`` unless all have the number."""
 
@@ -46,7 +76,7 @@ def _mean(
         whole = values and len(known) == len(values)
         return Field.number(fmean(known), digits) if whole else Field(NONE)
 
-    return Column(title, field, group=str(cell))
+    return Column(title, field, group=group or str(cell))
 
 
 def _scores(section: Section, cell: Cell | None = None, task: str | None = None) -> list[Score]:

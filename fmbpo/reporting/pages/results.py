@@ -46,7 +46,7 @@ def returns(section: Section, name: str, style: Looks) -> Block | None:
     if not tasks:
         return None
     tables = [_overall_table(section, overall)] if overall else []
-    tables += [_task_table(section, tasks), *final.noise(section)]
+    tables += [_task_table(section, tasks), *final.baselines(section), *final.noise(section)]
     if section.failures:
         tables.append(_failure_table(section.failures))
     pictures = [_profiles(section.profiles, f"{name}-profiles", style)] if section.profiles else []

@@ -13,12 +13,16 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import attrs
 import torch
 
-from fmbpo.measure.evaluation import Evaluator
+from fmbpo.measure.evaluation import Evaluator, threads
+from fmbpo.nn.blocks import plain_mlp
 from fmbpo.running.preflight.on_shapes import Cost
+from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH
+from fmbpo.training import behaviour_cloning
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
 from fmbpo.training.networks import build_world_model
@@ -41,18 +45,33 @@ STEPS = 20
 
 @attrs.frozen
 class Pace:
-    """Seconds per update, per validation of the world model, and per simulated step of all cells
-    with one episode each. ``measured``: not ``rough``."""
+    """Seconds per update, per validation of the world model, per simulated step of all cells with
+    one episode each, and per task of behaviour cloning. ``measured``: not ``rough``."""
 
     update: float
     validation: float = 0.0
     step: float = 0.0
+    cloning: float = 0.0
     measured: bool = False
 
 
 def rough(cost: Cost, rate: float) -> Pace:
     """An estimate from operation counts, without evaluations."""
-    return Pace(cost.flops / (EFFICIENCY * rate) + cost.operations * CALL)
+    update = cost.flops / (EFFICIENCY * rate) + cost.operations * CALL
+    return Pace(update, cloning=cloning_seconds())
+
+
+@cache
+def cloning_seconds() -> float:
+    """Seconds of behaviour cloning per task, from a few updates on made-up rows."""
+    network = plain_mlp(OBS_WIDTH, behaviour_cloning.UNITS, ACTION_WIDTH)
+    rows = torch.ones(8, OBS_WIDTH), torch.ones(8, ACTION_WIDTH)
+
+    def update() -> object:
+        return behaviour_cloning.learn(network, *rows, torch.Generator(), 1)
+
+    with threads(1):
+        return behaviour_cloning.UPDATES * _median(update, torch.device("cpu"))
 
 
 def matmul_rate(device: torch.device) -> float:
@@ -80,7 +99,8 @@ def policies_pace(context: Context, cells: Sequence[Cell], evaluator: Evaluator)
     one = _seconds(lambda: stage.returns(1, steps=1), device)
     more = _seconds(lambda: stage.returns(1, steps=STEPS), device)
     validation = _seconds(stage.models.evaluate, device) if stage.models else 0.0
-    return Pace(update, validation, max(more - one, 0.0) / (STEPS - 1), measured=True)
+    step = max(more - one, 0.0) / (STEPS - 1)
+    return Pace(update, validation, step, cloning_seconds(), measured=True)
 
 
 def _eager(context: Context) -> Context:

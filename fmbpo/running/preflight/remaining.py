@@ -62,12 +62,15 @@ class Part:
     """Remaining episodes in the simulator, per cell of a group."""
     at_once: int = 0
     """The most episodes that run at the same time."""
+    cloned: int = 0
+    """Tasks for behaviour cloning."""
 
     def seconds(self, pace: Pace, workers: int) -> float:
         """Expected duration, if ``workers`` processes simulate."""
         busy = max(min(workers, usable_cores()), 1)
         simulated = EPISODE_STEPS * pace.step * self.episodes / busy
-        return self.updates * pace.update + self.validations * pace.validation + simulated
+        learning = self.updates * pace.update + self.validations * pace.validation
+        return learning + self.cloned * pace.cloning + simulated
 
 
 def disk_need(parts: Collection[Part]) -> int:
@@ -128,20 +131,23 @@ def policies_part(experiment: Experiment, folder: Path, cells: Sequence[Cell]) -
         to_evaluate = _times(left, config.evaluate_every) + (done == 0)
         updates += round(left * share)
         validations += to_evaluate * learns
-        # At the end: the trained policies with and without noise, the untrained, the random one.
-        last = 4 * e.evaluation.final_episodes
+        # At the end: the trained policies with and without noise, and the untrained ones.
+        last = 3 * e.evaluation.final_episodes
         episodes += share * (to_evaluate * e.evaluation.episodes + last)
         logged = (len(group) + 1) * METRICS * (1 + learns)
         values += _times(config.iterations, config.log_every) * logged
         evaluated = len(group) * (1 + learns * MEASURES) + 1
         values += (_times(config.iterations, config.evaluate_every) + 1) * evaluated
         checkpoints.append(round(share * (cost.weights + cost.training)))
-    size = len(largest)
+    size, tasks = len(largest), len({cell.task for cell in cells})
+    # Then, once per task, the random policy and behaviour cloning.
+    episodes += 2 * e.evaluation.final_episodes * tasks / size
     at_once = size * max(e.evaluation.episodes, e.evaluation.final_episodes)
     beside = VALUE * values
     return Part(
-        "policies", folder, cost, updates, checkpoints, beside, validations, size, episodes, at_once
-    )
+        "policies", folder, cost, updates, checkpoints, beside, validations, size, episodes,
+        at_once, tasks,
+    )  # fmt: skip
 
 
 def _times(iterations: int, every: int) -> int:
