@@ -69,6 +69,9 @@ def test_world_models_that_learn_beside_policies(quadrant, protocol, bundle, run
     measures = summary["wm_validation"]
     assert {"before_score", "after_score", "after_reward_r2"} <= measures.keys()
     assert measures["before_score"] != measures["after_score"]
+    # The other seed's model is the other replicate. (PWM's loss makes all decoded rewards equal.)
+    seeds = summary["tasks"]["cartpole-balance"]["seeds"].values()
+    assert all(seed["reality"]["disagreement"] > 0 or bundle == "pwm" for seed in seeds)
     assert ("score" in summary["wm_validation"]) == (kind == "finetuned")
     # The same again is found.
     assert "nothing to do" in run(cell, f"conventions.bundle={bundle}")[2]
@@ -82,6 +85,8 @@ def test_an_imported_world_model(kind, run, tmp_path):
     assert status == 0, said
     assert summary["world_model"]["checkpoint"] == "checkpoints/tiny_checkpoint"
     assert summary["seconds"]["pretraining"] == 0
+    checks = [s["reality"] for t in summary["tasks"].values() for s in t["seeds"].values()]
+    assert all(set(one) == {"episode", "horizon"} for one in checks)  # one model, no disagreement
     assert "score" in summary["wm_validation"]
     assert [path.name.split("__")[0] for path in (tmp_path / "runs").iterdir()] == [
         f"{kind}_policy_mlp"

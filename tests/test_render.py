@@ -97,7 +97,7 @@ def test_a_loaded_policy_has_the_returns_of_the_summary(name, runs):
         recorded = tasks[spec.task]["seeds"][str(spec.seed)]["returns"]
         seeds = [policy.evaluation_seed + i for i in range(len(recorded))]
         with EpisodeRunner(0) as runner:
-            (found,) = runner.run(act, [spec.task], seeds)
+            (found,) = runner.run(act, [spec.task], seeds).sum(-1)
         assert found == pytest.approx(recorded, rel=1e-3)
 
 

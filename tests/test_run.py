@@ -66,6 +66,7 @@ def test_a_quadrant_runs_to_its_end(
             assert drawn != seed["returns"] or name_of_task == "reacher-easy"  # both 0
             assert seed["stochastic_return_mean"] == sum(drawn) / 2
             assert 0 < seed["action_noise"] < 1
+            assert seed["reality"]["episode"]["starts"] == 2
         assert len(task["random_returns"]) == 2
         assert len(task["untrained_returns"]) == 4
         assert len(task["cloned_returns"]) == 2

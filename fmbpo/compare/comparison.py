@@ -11,6 +11,7 @@ from fmbpo.config.factors import Factor
 from fmbpo.config.registration import Expected
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.registration import Version
+from fmbpo.runs.summary import RealityCheck
 
 OVERALL = ""
 """The task of a number over all tasks."""
@@ -69,7 +70,8 @@ class Score:
     digest of its weights. Policies with the same identity met the same world model; an empty one
     says that the policy has its own, as when both are trained from scratch. ``stochastic``: the
     mean with the policy's noise drawn; ``action_noise``: the standard deviation of its actions;
-    ``untrained``: the mean return on its task of the run's policies before training.
+    ``untrained``: the mean return on its task of the run's policies before training; ``reality``:
+    its imagined against its real returns.
     """
 
     mean: float
@@ -79,6 +81,7 @@ class Score:
     stochastic: float | None = None
     action_noise: float | None = None
     untrained: float | None = None
+    reality: RealityCheck | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -179,6 +179,7 @@ def _record_of_run(folder: RunFolder) -> Record | None:
                     x.stochastic_return_mean,
                     x.action_noise,
                     result.untrained_return_mean,
+                    x.reality,
                 )
                 for seed, x in result.seeds.items()
             }

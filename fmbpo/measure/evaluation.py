@@ -29,16 +29,16 @@ def threads(count: int) -> Iterator[None]:
 
 
 class Recorded:
-    """An ``Act`` that keeps the observations ``[T, E, O]`` of every ``every``-th step."""
+    """An ``Act`` that keeps the observations ``[T, E, O]`` of every ``every``-th step, by step."""
 
     def __init__(self, act: Act, every: int) -> None:
         self.act, self.every = act, every
-        self.obs: list[NDArray[np.float32]] = []
+        self.obs: dict[int, NDArray[np.float32]] = {}
 
     def __call__(self, obs_TEO: NDArray[np.float32], step: int) -> NDArray[np.float32]:
         """The actions of ``act``."""
         if step % self.every == 0:
-            self.obs.append(obs_TEO)
+            self.obs[step] = obs_TEO
         return self.act(obs_TEO, step)
 
 
@@ -59,7 +59,19 @@ class Evaluator:
             shape = (*obs.shape[:2], ACTION_WIDTH)
             return generator.uniform(-1, 1, shape).astype(np.float32)
 
-        return self.run(act, tasks, episodes, EPISODE_STEPS)
+        return self.returns(act, tasks, episodes)
+
+    def returns(
+        self,
+        act: Act,
+        tasks: Sequence[str],
+        episodes: int,
+        steps: int = EPISODE_STEPS,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float64]:
+        """Returns ``[T, episodes]``: the sums of the rewards of ``run``."""
+        found: NDArray[np.float64] = self.run(act, tasks, episodes, steps, progress).sum(-1)
+        return found
 
     def run(
         self,
@@ -69,7 +81,7 @@ class Evaluator:
         steps: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float64]:
-        """Returns ``[T, episodes]`` of ``act``; see ``EpisodeRunner.run``."""
+        """Rewards ``[T, episodes, steps]`` of ``act``; see ``EpisodeRunner.run``."""
 
         def stepped(done: int, of: int) -> None:
             self.moved()

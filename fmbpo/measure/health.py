@@ -11,9 +11,13 @@ from fmbpo.base import metrics
 from fmbpo.measure.validation import OVERALL, Measures
 from fmbpo.nn import two_hot
 from fmbpo.runs.findings import Finding
+from fmbpo.runs.summary import RealityCheck
+from fmbpo.tasks.env import EPISODE_STEPS
 
 TOLERANCE = 0.02
 """The largest relative difference in size between world models that count as equal."""
+OPTIMISM = 0.1
+"""The share of the largest discounted return by which imagined returns may exceed real ones."""
 UNIFORM = math.log(two_hot.BINS)
 """The reward's cross-entropy under equal logits: a constant that looks like a loss."""
 
@@ -94,6 +98,25 @@ def returns_health(returns: Mapping[str, Sequence[float]]) -> list[Finding]:
             message = "two policies have identical returns in every episode"
             found.append(Finding("identical_returns", message, f"those of {twin}", cell))
     return found
+
+
+def reality_health(found: Mapping[str, RealityCheck | None], discount: float) -> list[Finding]:
+    """Whether policies imagine far more than the simulator gives, by the cells' checks.
+
+    The gate: a tenth of the largest discounted return of an episode, in which every agent step has
+    the reward 2, as much as 100 of an undiscounted return of 1000.
+    """
+    largest = 2 * (1 - discount**EPISODE_STEPS) / (1 - discount) if discount < 1 else 1000.0
+    findings = []
+    for cell, one in found.items():
+        if one is None:
+            message = "imagined returns are not finite"
+            findings.append(Finding("imagined_not_finite", message, "", cell))
+        elif one.episode.difference > OPTIMISM * largest:
+            message = "the policy imagines far more than the simulator gives"
+            detail = f"{one.episode.imagined:.1f} against {one.episode.real:.1f}, discounted"
+            findings.append(Finding("imagined_too_high", message, detail, cell))
+    return findings
 
 
 def size_health(parity: float | None) -> list[Finding]:

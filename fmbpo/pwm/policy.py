@@ -153,12 +153,22 @@ class PolicyUpdate:
     def actor_loss(
         self, policy: Params, critics: Params, scale: ReturnScale, start: Start, model: Params
     ) -> tuple[Tensor, tuple[Imagined, ReturnScale, Metrics]]:
-        """Roll the policy out in the world model, and compute the plugin's loss of the trajectory.
+        """The plugin's loss of the trajectory that ``imagine`` gives.
 
         Gradients flow from the rewards and V(z_H) through the world model to the actions; the
         policy sees its latents without gradient (its own ``rollout`` decides). The return
         normaliser takes the batch in before it divides, and passes no gradient.
         """
+        imagined = self.imagine(policy, critics, start, model)
+        scale = scale.updated(imagined.return_B.detach())
+        horizon = len(imagined.reward_HB)
+        divisor = scale.divisor() if self.scale_returns else torch.full_like(scale.mean, horizon)
+        imagined = imagined._replace(scale=divisor)
+        loss, metrics = self.pair.loss(policy, imagined)
+        return loss, (imagined, scale, metrics)
+
+    def imagine(self, policy: Params, critics: Params, start: Start, model: Params) -> Imagined:
+        """Roll the policy out in the world model; ``return_B`` is what it maximises. Scale 1."""
         learning = self.learning
         z_BD, task = self.pair.begin(model, start.obs_BO, start.index_B, start.mask_BA)
         horizon, batch = start.policy_noise_HBN.shape[:2]
@@ -180,12 +190,7 @@ class PolicyUpdate:
         bootstrap = learning.discount ** (horizon + late)
         return_B = (weight_H1 * reward_HB).sum(0) + bootstrap * value_B
         assert return_B.shape == (batch,)
-
-        scale = scale.updated(return_B.detach())
-        divisor = scale.divisor() if self.scale_returns else torch.full_like(scale.mean, horizon)
-        imagined = Imagined(rollout, reward_HB, value_B, return_B, divisor)
-        loss, metrics = self.pair.loss(policy, imagined)
-        return loss, (imagined, scale, metrics)
+        return Imagined(rollout, reward_HB, value_B, return_B, torch.ones_like(return_B[0]))
 
     # -- actor step (all cells) --------------------------------------------------------------
 

@@ -160,7 +160,7 @@ def _notes(summary: Summary) -> list[str]:
                 "MPPI: {samples} sequences of {horizon} steps, {iterations} refinements, at every "
                 "step; {episodes} episodes per seed.".format(**summary.planning)
             )
-        lines += _noise(summary)
+        lines += [*_noise(summary), *_reality(summary)]
         shared = summary.world_model.checkpoint is not None
         if shared and any(len(task.seeds) > 1 for task in summary.tasks.values()):
             lines.append("All policies were trained in one world model: others may differ from it.")
@@ -214,6 +214,25 @@ def _noise(summary: Summary) -> list[str]:
         f"With the policies' noise drawn, the return is {drawn:.1f} instead of {mean:.1f}{of}; "
         f"the standard deviation of their actions is {noise:.2f}."
     ]
+
+
+def _reality(summary: Summary) -> list[str]:
+    """Imagined minus real returns, means over the policies."""
+    checks = [x.reality for task in summary.tasks.values() for x in task.seeds.values()]
+    known = [one for one in checks if one is not None]
+    if not known:
+        return []
+    gap = statistics.fmean(one.episode.difference for one in known)
+    text = f"Imagined minus real return, discounted: {gap:+.1f} over the episode"
+    ahead = [one.horizon.difference for one in known if one.horizon]
+    if ahead:
+        text += f", {statistics.fmean(ahead):+.2f} over the horizon"
+    correlations = [x.rank_correlation for x in known if x.rank_correlation is not None]
+    if correlations:
+        mean = statistics.fmean(correlations)
+        return [f"{text}; rank correlation of its size with the models' disagreement: {mean:.2f}."]
+    several = any(one.disagreement is not None for one in known)
+    return [f"{text}." if several else f"{text}; no disagreement, as there is one world model."]
 
 
 def _over_tasks(

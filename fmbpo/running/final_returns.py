@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
+import attrs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,11 +16,13 @@ from fmbpo.config.schema import EvaluationConfig
 from fmbpo.data.sampler import Rows
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
-from fmbpo.measure.health import returns_health
+from fmbpo.measure.health import reality_health, returns_health
+from fmbpo.measure.reality import Imagination, check, predict
 from fmbpo.measure.validation import Measures, mean_summarised, summarised
+from fmbpo.pwm.optim import Params
+from fmbpo.pwm.pair import Pair
 from fmbpo.runs.findings import Finding
-from fmbpo.runs.summary import SeedResult, TaskResult
-from fmbpo.tasks.env import EPISODE_STEPS
+from fmbpo.runs.summary import RealityCheck, SeedResult, TaskResult
 from fmbpo.tasks.mt30 import task_info
 from fmbpo.training.behaviour_cloning import act_of, clone
 from fmbpo.training.cells import Cell
@@ -26,6 +30,16 @@ from fmbpo.training.policies import PolicyTraining
 
 SAY_EVERY = 10.0
 """Seconds between two lines about the progress of behaviour cloning."""
+
+
+@attrs.frozen(eq=False)
+class Replicate:
+    """A world model: its module, its parameters unless they are the module's own, and the only
+    task that it was trained on, if there is just one."""
+
+    pair: Pair
+    params: Params
+    task: str | None = None
 
 
 class FinalReturns:
@@ -41,6 +55,9 @@ class FinalReturns:
         self.stochastic: list[NDArray[np.float64]] = []
         self.noise: list[float] = []
         """Standard deviation of each policy's actions."""
+        self.imagined: list[Imagination] = []
+        self.predictions: list[list[NDArray[np.float64]]] = []
+        """Of each policy's imagined actions: what the replicates' world models predict."""
         self.unplanned: UserError | None = None
         """The failure of planning, if any; the policies' own results are kept."""
         self.random: dict[str, NDArray[np.float64]] = {}
@@ -55,8 +72,10 @@ class FinalReturns:
         if stage.models is not None:
             self.measures += zip(stage.models.before, stage.models.after, strict=True)
         self.cells += stage.cells
-        returns, visited = stage.visited(episodes)
-        self.trained += list(returns)
+        visited = stage.visited(episodes)
+        self.trained += list(visited.reward_TES.sum(-1))
+        self.imagined += stage.imagined(visited)
+        self.update, self.discount = stage.eager_update, stage.learning.discount
         self.stochastic += list(stage.stochastic_returns(episodes))
         self.noise += stage.action_noise(visited)
         self.untrained += list(stage.returns(episodes, stage.untrained))
@@ -93,8 +112,28 @@ class FinalReturns:
             if (policy := clone(rows, task, evaluator.moved)) is not None:
                 policies[task] = policy
         act = act_of(list(policies.values()))
-        returns = evaluator.run(act, list(policies), episodes, EPISODE_STEPS)
+        returns = evaluator.returns(act, list(policies), episodes)
         self.cloned = dict(zip(policies, returns, strict=True))
+
+    def add_predictions(self, models: Iterable[Replicate]) -> None:
+        """Let the replicates' world models, one after another, predict what policies imagined."""
+        self.predictions = [[] for _ in self.cells]
+        for model in models:
+            for i, cell in enumerate(self.cells):
+                if model.task in (None, cell.task) and len(self.imagined[i].obs_NO):
+                    found = predict(
+                        self.update,
+                        model.pair,
+                        model.params,
+                        self.imagined[i],
+                        self.evaluation.seed,
+                    )
+                    self.predictions[i].append(found)
+
+    @cached_property
+    def reality(self) -> list[RealityCheck | None]:
+        """The reality check of each policy."""
+        return [check(*both) for both in zip(self.imagined, self.predictions, strict=True)]
 
     def tasks(self, planner_return: Mapping[str, float]) -> dict[str, TaskResult]:
         """The summary's table."""
@@ -110,6 +149,7 @@ class FinalReturns:
                         planned[i],
                         stochastic_returns=self.stochastic[i].tolist(),
                         action_noise=self.noise[i],
+                        reality=self.reality[i],
                     )
                     for i in mine
                 },
@@ -135,4 +175,8 @@ class FinalReturns:
     def health(self) -> list[Finding]:
         """The gates that the final returns fail."""
         both = zip(self.cells, self.trained, strict=True)
-        return returns_health({str(cell): row.tolist() for cell, row in both})
+        cells = map(str, self.cells)
+        return [
+            *returns_health({str(cell): row.tolist() for cell, row in both}),
+            *reality_health(dict(zip(cells, self.reality, strict=True)), self.discount),
+        ]

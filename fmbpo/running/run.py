@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from fmbpo.measure.evaluation import Evaluator, threads
 from fmbpo.measure.health import size_health, world_model_health
 from fmbpo.measure.sizes import size_line, size_parity
 from fmbpo.measure.validation import summarised
+from fmbpo.pwm.pair import Pair
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.earlier import (
     check_plugins,
@@ -28,11 +29,11 @@ from fmbpo.running.earlier import (
     versions_of,
     weights_of,
 )
-from fmbpo.running.final_returns import FinalReturns
+from fmbpo.running.final_returns import FinalReturns, Replicate
 from fmbpo.running.loop import Cadence, Trainer
 from fmbpo.running.names import pretraining_name, run_names
 from fmbpo.running.stop import Stop
-from fmbpo.runs.checkpoint import checkpoint_exists, save_checkpoint
+from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of, worker
 from fmbpo.runs.forecast import Outlook
 from fmbpo.runs.progress import ProgressDisplay
@@ -41,7 +42,7 @@ from fmbpo.runs.status import state_of
 from fmbpo.runs.summary import Part, Summary, WorldModelPart, read_summary, versions
 from fmbpo.runs.wandb_sink import WandbSink
 from fmbpo.tasks.vector import EpisodeRunner
-from fmbpo.training.cells import grid_cells, grid_tasks, stages
+from fmbpo.training.cells import Cell, grid_cells, grid_tasks, stages
 from fmbpo.training.context import Context
 from fmbpo.training.dataset import Dataset, load_dataset
 from fmbpo.training.device import hardware, resolve_device
@@ -55,6 +56,7 @@ from fmbpo.training.initial_model import (
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
 from fmbpo.training.residence_choice import settled
+from fmbpo.training.trees import part
 
 PRETRAIN_CONVENTIONS = "corrected"
 """PWM took its pretrained models from TD-MPC2, whose training has no departures."""
@@ -277,6 +279,7 @@ class Runner:
                 health += trainer.watch(stage).dated(stage.health())
             with stop.ends_at_once():
                 returns.add_baselines(evaluator, self.data.train)
+                returns.add_predictions(self._replicates(models, groups, folder, stage.pair))
             summary = Summary(
                 experiment=e.name,
                 scale=e.scale,
@@ -302,6 +305,28 @@ class Runner:
             if returns.unplanned is not None:
                 raise returns.unplanned
             return result
+
+    def _replicates(
+        self,
+        models: Mapping[int, InitialModel],
+        groups: Mapping[str, Sequence[Cell]],
+        folder: RunFolder,
+        pair: Pair,
+    ) -> Iterator[Replicate]:
+        """The world models that policies were trained in, one at a time in memory; none if all
+        policies share one. Those of single policies are read from the stages' checkpoints."""
+        tables = self.experiment.of_policies
+        if tables.protocol.kind != "frozen":
+            for name, group in groups.items():
+                place = checkpoint_of(folder.path, name)
+                loaded = load_checkpoint(place, device=self.device, with_state=False)
+                weights = part("world_model", loaded.weights)
+                for i, cell in enumerate(group):
+                    yield Replicate(pair, {k: w[i] for k, w in weights.items()}, cell.task)
+        elif len(each := distinct(models)) > 1:
+            for model in each:
+                module, hooks = model.build(self.context), self.experiment.world_model.component
+                yield Replicate(Pair(module, hooks, pair.policy, tables.policy.component), {})
 
     def _train(self, stage: PolicyTraining, trainer: Trainer, behind: int) -> int:
         """Train one group of cells, which ``behind`` more follow; returns the FLOP of updates."""

@@ -57,6 +57,40 @@ def _mean_of(name: str) -> Any:
     return attrs.field(default=default, validator=check, kw_only=True, metadata=IF_KNOWN)
 
 
+@derived("difference")
+@attrs.frozen
+class Gap:
+    """Imagined and real discounted returns from a number of ``starts``: their means, and the root
+    mean square of imagined minus real."""
+
+    imagined: float = attrs.field(validator=_measured)
+    real: float = attrs.field(validator=_measured)
+    rms: float = attrs.field(validator=_measured)
+    starts: int
+
+    @property
+    def difference(self) -> float:
+        """Imagined minus real."""
+        return self.imagined - self.real
+
+
+@attrs.frozen
+class RealityCheck:
+    """A policy's imagined against its real returns (``fmbpo.measure.reality`` defines them).
+
+    ``episode``: from the initial states, to the end of the episode and with the critic's value.
+    ``horizon``: the rewards over the horizon of imagination, from states spread over the episodes;
+    None if these are shorter. ``disagreement``: of the replicates' world models over the horizon,
+    root mean square over the starts; None with one world model. ``rank_correlation``: Spearman's,
+    of the disagreement and the absolute error over the horizon; None also if one is constant.
+    """
+
+    episode: Gap
+    horizon: Gap | None = attrs.field(default=None, metadata=IF_KNOWN)
+    disagreement: float | None = _optional(kw_only=False, metadata=IF_KNOWN)
+    rank_correlation: float | None = _optional(kw_only=False, metadata=IF_KNOWN)
+
+
 @derived("return_mean", "return_std", "episodes")
 @attrs.frozen
 class SeedResult:
@@ -65,7 +99,8 @@ class SeedResult:
     ``planned_returns``: those of planning in the world model at every step, if requested.
     ``stochastic_returns``: those of the same episodes with the policy's noise drawn.
     ``action_noise``: the standard deviation of the actions over that noise, root mean square over
-    states of the deterministic episodes and the action's dimensions.
+    states of the deterministic episodes and the action's dimensions. ``reality``: imagined minus
+    real returns; None if the policy imagines something that is not finite.
     """
 
     returns: tuple[float, ...] = attrs.field(converter=_returns, validator=_measured)
@@ -75,6 +110,7 @@ class SeedResult:
     stochastic_returns: tuple[float, ...] | None = _optional(converter=_returns, metadata=IF_KNOWN)
     stochastic_return_mean: float | None = _mean_of("stochastic_returns")
     action_noise: float | None = _optional(metadata=IF_KNOWN)
+    reality: RealityCheck | None = attrs.field(default=None, metadata=IF_KNOWN, kw_only=True)
 
     @property
     def return_mean(self) -> float:

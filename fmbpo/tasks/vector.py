@@ -64,7 +64,7 @@ class EpisodeRunner:
             progress: called after each step with (steps done, all steps).
 
         Returns:
-            The episodes' returns, float64 [R, E].
+            The rewards of all steps, float64 [R, E, steps].
 
         Raises:
             UserError: a task is not one of MT30, or a worker ended.
@@ -78,7 +78,7 @@ class EpisodeRunner:
         episodes = [(name, int(seed)) for name in names for seed in seeds]
         shape = (len(tasks), len(seeds))
         if not episodes:
-            return np.zeros(shape, np.float64)
+            return np.zeros((*shape, steps), np.float64)
         try:
             workers = self._started(len(episodes))
             obs = _ask(workers, "start", episodes)
@@ -90,7 +90,7 @@ class EpisodeRunner:
                 flat = actions.astype(np.float32, copy=False).reshape(-1, ACTION_WIDTH)
                 obs = _ask(workers, "step", flat)
                 progress(t + 1, steps)
-            return _ask(workers, "finish", None).reshape(shape)
+            return _ask(workers, "finish", None).reshape(*shape, steps)
         except BaseException:
             self.close()  # a worker may be at any point of the exchange
             raise
@@ -141,7 +141,7 @@ class EnvBatch:
         used: dict[str, int] = {}
         self._envs: list[tuple[TaskEnv, int]] = []
         self._obs = np.zeros((len(episodes), OBS_WIDTH), np.float32)
-        self._returns = np.zeros(len(episodes), np.float64)
+        self._rewards: list[NDArray[np.float64]] = []
         for i, (task, seed) in enumerate(episodes):
             built, k = self._pool.setdefault(task, []), used.get(task, 0)
             if k == len(built):
@@ -156,18 +156,20 @@ class EnvBatch:
 
         Raises `SimulationError`, naming task, step and seed, if an environment fails.
         """
+        rewards = np.empty(len(self._envs), np.float64)
         for i, (env, seed) in enumerate(self._envs):
             try:
                 obs, reward = env.step(actions[i])
             except SimulationError as error:
                 raise SimulationError(f"{error} (seed {seed})") from error
             self._obs[i, : env.obs_dim] = obs
-            self._returns[i] += reward
+            rewards[i] = reward
+        self._rewards.append(rewards)
         return self._obs
 
     def finish(self, _: None) -> NDArray[np.float64]:
-        """The sums of rewards since the start, [n]."""
-        return self._returns
+        """The rewards of all steps since the start, [n, steps]."""
+        return np.array(self._rewards, np.float64).reshape(-1, len(self._envs)).T
 
 
 def serve(descriptor: int) -> None:

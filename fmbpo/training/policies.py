@@ -16,6 +16,7 @@ from fmbpo.data.sampler import start_samplers
 from fmbpo.hookspecs import WorldModel
 from fmbpo.measure.cost import flops
 from fmbpo.measure.evaluation import Evaluator, Recorded
+from fmbpo.measure.reality import Imagination, Visited, imagine
 from fmbpo.measure.validation import OVERALL
 from fmbpo.pwm.acting import Actors
 from fmbpo.pwm.diagnostics import diagnose
@@ -164,24 +165,31 @@ class PolicyTraining:
     ) -> NDArray[np.float64]:
         """``[cells, episodes]`` returns of the deterministic policies, or of those with ``params``,
         such as ``untrained``."""
-        return self.evaluator.run(self._actors(params).act, self.tasks, episodes, steps)
+        act = self._actors(params).act
+        return self.evaluator.returns(act, self.tasks, episodes, steps)
 
     def stochastic_returns(self, episodes: int) -> NDArray[np.float64]:
         """The same with the policies' noise drawn."""
         act = self._actors().stochastic(self.evaluation.seed)
-        return self.evaluator.run(act, self.tasks, episodes, EPISODE_STEPS)
+        return self.evaluator.returns(act, self.tasks, episodes)
 
-    def visited(self, episodes: int) -> tuple[NDArray[np.float64], Tensor]:
-        """``returns``, and the observations ``[cells, M, O]`` of every ``EVERY``-th step."""
+    def visited(self, episodes: int) -> Visited:
+        """The episodes of ``returns``, with the observations of every ``EVERY``-th step."""
         act = Recorded(self._actors().act, EVERY)
-        found = self.evaluator.run(act, self.tasks, episodes, EPISODE_STEPS)
-        obs_TMO = torch.from_numpy(np.concatenate(act.obs, 1))
-        return found, obs_TMO.to(self.device)
+        rewards = self.evaluator.run(act, self.tasks, episodes, EPISODE_STEPS)
+        return Visited(rewards, act.obs)
 
-    def action_noise(self, obs_TMO: Tensor) -> list[float]:
+    def action_noise(self, visited: Visited) -> list[float]:
         """Each policy's noise of the action in these states (``Actors.action_noise``)."""
+        obs_TMO = visited.obs(list(visited.obs_TEO)).to(self.device)
         found: list[float] = self._actors().action_noise(obs_TMO, self.evaluation.seed).tolist()
         return found
+
+    def imagined(self, visited: Visited) -> list[Imagination]:
+        """What each policy imagines from the states that it visited."""
+        policy, models = self.parameters
+        params, tasks = (policy, self.training.critics, models), (self.index_T, self.mask_TA)
+        return imagine(self.eager_update, params, tasks, visited, self.evaluation.seed)
 
     def planned_returns(
         self, progress: Callable[[int, int], None], steps: int = EPISODE_STEPS
@@ -189,7 +197,8 @@ class PolicyTraining:
         """``[cells, planning.episodes]`` returns of planning in the world models at every step,
         from plans of the policy."""
         act = mppi_act(self.mppi, self._actors(), self.training.critics, self.evaluation.seed)
-        return self.evaluator.run(act, self.tasks, self.mppi.planning.episodes, steps, progress)
+        episodes = self.mppi.planning.episodes
+        return self.evaluator.returns(act, self.tasks, episodes, steps, progress)
 
     def _actors(self, params: tuple[Params, Params] | None = None) -> Actors:
         return Actors(self.pair, *(params or self.parameters), self.index_T, self.mask_TA)

@@ -400,7 +400,7 @@ def test_decides_in_the_simulator():
     tasks = ["walker-stand", "reacher-easy", "cartpole-balance"]
     with EpisodeRunner(workers=0) as runner:
         returns = [runner.run(of_seed(0), tasks, [1, 2], 4) for _ in range(2)]
-    assert returns[0].shape == (CELLS, EPISODES)
+    assert returns[0].shape == (CELLS, EPISODES, 4)
     assert (returns[0] == returns[1]).all()
     assert np.isfinite(returns[0]).all()
 

@@ -23,6 +23,7 @@ from fmbpo.compare.comparison import (
     Section,
 )
 from fmbpo.runs.findings import Finding
+from fmbpo.runs.summary import Gap, RealityCheck
 
 HOSTILE = "<script>alert(1)</script>"
 KINDS = ("mlp", "flow")
@@ -44,6 +45,7 @@ FROZEN = Basis(
     "frozen", "corrected", "paper", "mt30 9f31c2ab", "10 episodes, initial states of seed 7",
     "policies 15,000 x 512 x 16; pretraining 200,000 x 1024 x 16",
 )  # fmt: skip
+REALITY = RealityCheck(Gap(151.2, 100.1, 60.0, 50), Gap(2.75, 2.25, 0.9, 500), 0.123, 0.456)
 ORIGINAL = Basis(
     "frozen", "pwm", "paper", "mt30 (published checkpoint)", "unknown",
     "policies 15,000 x 512 x 16; pretraining about two weeks on an RTX 3090",
@@ -229,7 +231,18 @@ def record(number, cell, values, draw, video):
         "R² -0.31", "cheetah-run/456", 4500,
     )  # fmt: skip
     scores = {
-        task: {seed: Score(x, (x - 1.25, x + 1.25), 10) for seed, x in zip(SEEDS, v, strict=False)}
+        task: {
+            seed: Score(
+                x,
+                (x - 1.25, x + 1.25),
+                10,
+                stochastic=x - 3,
+                action_noise=0.31,
+                untrained=51.5,
+                reality=REALITY,
+            )
+            for seed, x in zip(SEEDS, v, strict=False)
+        }
         for task, v in values.items()
     }
     curves = {

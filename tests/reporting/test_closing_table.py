@@ -6,7 +6,15 @@ import pytest
 from fmbpo.reporting.closing_table import is_above, mean_over_tasks, print_run, print_study
 from fmbpo.reporting.interval import above, basis, planned_sample, sample, t_interval
 from fmbpo.runs.findings import Finding
-from fmbpo.runs.summary import Part, SeedResult, Summary, TaskResult, WorldModelPart
+from fmbpo.runs.summary import (
+    Gap,
+    Part,
+    RealityCheck,
+    SeedResult,
+    Summary,
+    TaskResult,
+    WorldModelPart,
+)
 
 STUDY = {  # three seeds of the study's phase 3: MLP, then Flow
     "reacher-easy": ([981.20, 983.50, 982.20], [983.40, 981.90, 976.70]),
@@ -169,6 +177,23 @@ def test_drawn_noise_stands_beside_the_modes_return():
     assert "with noise, a 6.0 –" in rows
     assert "behaviour cloning, a 2.5 –" in rows
     assert "noise of the actions 0.150 –" in rows
+
+
+def test_imagined_minus_real_is_said():
+    def checked(gap, **models):
+        one = RealityCheck(Gap(10.0 + gap, 10.0, 20.0, 2), Gap(2.5, 2.0, 1.0, 20), **models)
+        return SeedResult([1.0], reality=one)
+
+    def said(*seeds):
+        tasks = {"a": TaskResult({str(i): seed for i, seed in enumerate(seeds)})}
+        return " ".join(run_text(summary(tasks)).split())
+
+    text = "Imagined minus real return, discounted: +4.0 over the episode, +0.50 over the horizon"
+    assert f"{text}; no disagreement, as there is one world model." in said(checked(3), checked(5))
+    models = [{"disagreement": 0.1, "rank_correlation": x} for x in (0.25, 0.75)]
+    both = said(*(checked(4, **one) for one in models))
+    assert f"{text}; rank correlation of its size with the models' disagreement: 0.50." in both
+    assert "Imagined" not in said(SeedResult([1.0]))
 
 
 def test_not_beyond_is_said():

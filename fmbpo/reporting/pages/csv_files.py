@@ -25,6 +25,7 @@ from fmbpo.compare.comparison import (
     Section,
 )
 from fmbpo.reporting.pages.content import clean
+from fmbpo.runs.summary import RealityCheck
 
 ALL_TASKS = "(all)"
 """The entry in the column ``task`` of a number over all tasks."""
@@ -137,11 +138,25 @@ def _seed(section: Section, record: Record, task: str, seed: str, score: Score) 
         "episodes": score.episodes,
         "stochastic_mean": score.stochastic,
         "action_noise": score.action_noise,
+        **_reality(score.reality),
         "returns": " ".join(repr(float(value)) for value in score.returns),
         "experiment": record.experiment,
         "phase": record.phase,
         **runs,
         "source": record.source,
+    }
+
+
+def _reality(found: RealityCheck | None) -> Row:
+    gaps = {name: getattr(found, name, None) for name in ("episode", "horizon")}
+    return {
+        **{
+            f"{name}_{field}": getattr(gap, field, None)
+            for name, gap in gaps.items()
+            for field in ("imagined", "real", "rms")
+        },
+        "disagreement": found.disagreement if found else None,
+        "rank_correlation": found.rank_correlation if found else None,
     }
 
 

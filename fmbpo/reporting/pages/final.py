@@ -1,13 +1,15 @@
-"""What else the final evaluations measured, as readers see it: baselines, noise."""
+"""What else the final evaluations measured, as readers see it: baselines, noise, imagination."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import fmean
+from typing import Any
 
 from fmbpo.base.text import NONE
 from fmbpo.compare.comparison import CLONED, PLANNER, RANDOM, Cell, Score, Section
-from fmbpo.reporting.pages.content import Column, Field, Table, words
+from fmbpo.reporting.pages.content import Block, Column, Field, Table, words
+from fmbpo.runs.summary import RealityCheck
 
 
 def noise(section: Section) -> list[Table]:
@@ -58,6 +60,57 @@ def baselines(section: Section) -> list[Table]:
     ]
     table = Table("Returns to compare with", columns, _tasks(section), notes)
     return [table] if section.references else []
+
+
+def reality(section: Section) -> Block | None:
+    """Imagined minus real returns by cell and task, and the models' disagreement; None if no run
+    has them."""
+    rows = [
+        (task, cell, [x.reality for x in _scores(section, cell, task) if x.reality])
+        for task in _tasks(section)
+        for cell in section.cells
+    ]
+    rows = [row for row in rows if row[2]]
+    if not rows:
+        return None
+
+    def column(
+        title: str, digits: int, group: str, of: Callable[[RealityCheck], float | None]
+    ) -> Column[tuple[str, Cell, list[RealityCheck]]]:
+        def field(row: tuple[str, Cell, list[RealityCheck]]) -> Field:
+            values = [value for one in row[2] if (value := of(one)) is not None]
+            return Field.number(fmean(values), digits) if values else Field(NONE)
+
+        return Column(title, field, group=group)
+
+    def gap(name: str, digits: int, group: str) -> list[Column[Any]]:
+        def of(field: str) -> Callable[[RealityCheck], float | None]:
+            return lambda one: getattr(getattr(one, name), field, None)
+
+        titles = {"imagined": "imagined", "real": "real", "difference": "difference", "rms": "RMS"}
+        return [column(title, digits, group, of(field)) for field, title in titles.items()]
+
+    columns: list[Column[Any]] = [
+        words("task", lambda row: row[0]),
+        words("cell", lambda row: str(row[1])),
+        *gap("episode", 1, "whole episode, with the critic"),
+        *gap("horizon", 2, "rewards over the horizon"),
+        column("disagreement", 2, "world models", lambda one: one.disagreement),
+        column("rank correlation", 2, "world models", lambda one: one.rank_correlation),
+    ]
+    notes = [
+        "Discounted returns; means over policies. Difference: imagined minus real. RMS: root mean "
+        "square of the differences of single starts.",
+        "Disagreement: standard deviation over the replicates' world models of the rewards that "
+        "they predict for the actions that the policy imagined. Rank correlation: Spearman's, of "
+        "the disagreement and the absolute difference over the horizon.",
+    ]
+    if all(one.disagreement is None for *_, found in rows for one in found):
+        notes.append(f"{NONE}: with one world model of a kind there is no disagreement.")
+    elif any(one.rank_correlation is None for *_, found in rows for one in found):
+        notes.append(f"{NONE}: one world model, or a quantity that is constant.")
+    table = Table("Imagined minus real return", columns, rows, notes)
+    return Block(title="Reality check", tables=[table])
 
 
 def _mean(
