@@ -78,7 +78,8 @@ class FinalReturns:
         self.update, self.discount = stage.eager_update, stage.learning.discount
         self.stochastic += list(stage.stochastic_returns(episodes))
         self.noise += stage.action_noise(visited)
-        self.untrained += list(stage.returns(episodes, stage.untrained))
+        # A baseline of all policies together: fewer episodes of each do.
+        self.untrained += list(stage.returns(self.evaluation.episodes, stage.untrained))
         if self.evaluation.planner == "mppi" and self.unplanned is None:
             self._plan(stage)
 

@@ -334,7 +334,7 @@ class Runner:
         self.say(size_line(f"{len(stage.cells)} policies, each", table, stage.pair.policy))
         cost = self._say_cost(stage.name, stage.count_flops(), learning.iterations)
         evaluation = self.experiment.evaluation
-        ends = 4 * evaluation.final_episodes / evaluation.episodes
+        ends = 1 + 3 * evaluation.final_episodes / evaluation.episodes
         every = learning.log_every, learning.evaluate_every, learning.checkpoint_every
         cadence = Cadence(learning.iterations, *every, learning.diagnose_every)
         trainer.train(stage, cadence, Outlook(behind, ends))

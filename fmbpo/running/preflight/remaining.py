@@ -132,7 +132,7 @@ def policies_part(experiment: Experiment, folder: Path, cells: Sequence[Cell]) -
         updates += round(left * share)
         validations += to_evaluate * learns
         # At the end: the trained policies with and without noise, and the untrained ones.
-        last = 3 * e.evaluation.final_episodes
+        last = 2 * e.evaluation.final_episodes + e.evaluation.episodes
         episodes += share * (to_evaluate * e.evaluation.episodes + last)
         logged = (len(group) + 1) * METRICS * (1 + learns)
         values += _times(config.iterations, config.log_every) * logged
