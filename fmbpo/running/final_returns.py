@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
-import attrs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,8 +18,7 @@ from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.health import reality_health, returns_health
 from fmbpo.measure.reality import Imagination, check, predict
 from fmbpo.measure.validation import Measures, mean_summarised, summarised
-from fmbpo.pwm.optim import Params
-from fmbpo.pwm.pair import Pair
+from fmbpo.running.replicates import Replicate
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import RealityCheck, SeedResult, TaskResult
 from fmbpo.tasks.mt30 import task_info
@@ -30,16 +28,6 @@ from fmbpo.training.policies import PolicyTraining
 
 SAY_EVERY = 10.0
 """Seconds between two lines about the progress of behaviour cloning."""
-
-
-@attrs.frozen(eq=False)
-class Replicate:
-    """A world model: its module, its parameters unless they are the module's own, and the only
-    task that it was trained on, if there is just one."""
-
-    pair: Pair
-    params: Params
-    task: str | None = None
 
 
 class FinalReturns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,14 +12,11 @@ import attrs
 from fmbpo.base.lock import Taken
 from fmbpo.base.metrics import SHOWN
 from fmbpo.config import identifying, origins, pretraining, resolved
-from fmbpo.config.schema import Experiment, PluginTable
-from fmbpo.hookspecs import Policy, WorldModel
-from fmbpo.measure.cost import parameters
+from fmbpo.config.schema import Experiment
 from fmbpo.measure.evaluation import Evaluator, threads
 from fmbpo.measure.health import size_health, world_model_health
 from fmbpo.measure.sizes import size_line, size_parity
 from fmbpo.measure.validation import summarised
-from fmbpo.pwm.pair import Pair
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.earlier import (
     check_plugins,
@@ -29,20 +26,22 @@ from fmbpo.running.earlier import (
     versions_of,
     weights_of,
 )
-from fmbpo.running.final_returns import FinalReturns, Replicate
+from fmbpo.running.final_returns import FinalReturns
 from fmbpo.running.loop import Cadence, Trainer
 from fmbpo.running.names import pretraining_name, run_names
+from fmbpo.running.parts import policy_part, world_model_part
+from fmbpo.running.replicates import replicates
 from fmbpo.running.stop import Stop
-from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
+from fmbpo.runs.checkpoint import checkpoint_exists, save_checkpoint
 from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of, worker
 from fmbpo.runs.forecast import Outlook
 from fmbpo.runs.progress import ProgressDisplay
 from fmbpo.runs.sinks import JsonLines, MetricSinks
 from fmbpo.runs.status import state_of
-from fmbpo.runs.summary import Part, Summary, WorldModelPart, read_summary, versions
+from fmbpo.runs.summary import Summary, read_summary, versions
 from fmbpo.runs.wandb_sink import WandbSink
 from fmbpo.tasks.vector import EpisodeRunner
-from fmbpo.training.cells import Cell, grid_cells, grid_tasks, stages
+from fmbpo.training.cells import grid_cells, grid_tasks, stages
 from fmbpo.training.context import Context
 from fmbpo.training.dataset import Dataset, load_dataset
 from fmbpo.training.device import hardware, resolve_device
@@ -56,7 +55,6 @@ from fmbpo.training.initial_model import (
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
 from fmbpo.training.residence_choice import settled
-from fmbpo.training.trees import part
 
 PRETRAIN_CONVENTIONS = "corrected"
 """PWM took its pretrained models from TD-MPC2, whose training has no departures."""
@@ -206,7 +204,7 @@ class Runner:
                 scale=e.scale,
                 protocol=None,
                 conventions=PRETRAIN_CONVENTIONS,
-                world_model=self._world_model_part(stage.module, {seed: best}, version),
+                world_model=world_model_part(e.world_model, stage.module, {seed: best}, version),
                 policy=None,
                 tasks={},
                 wm_validation=measures,
@@ -279,14 +277,16 @@ class Runner:
                 health += trainer.watch(stage).dated(stage.health())
             with stop.ends_at_once():
                 returns.add_baselines(evaluator, self.data.train)
-                returns.add_predictions(self._replicates(models, groups, folder, stage.pair))
+                returns.add_predictions(
+                    replicates(self.context, models, groups, folder.path, stage.pair)
+                )
             summary = Summary(
                 experiment=e.name,
                 scale=e.scale,
                 protocol=tables.protocol.kind,
                 conventions=tables.conventions.recorded(),
-                world_model=self._world_model_part(module, checkpoints, *trainers),
-                policy=Part(*_part(tables.policy, stage.pair.policy, made["policy"])),
+                world_model=world_model_part(e.world_model, module, checkpoints, *trainers),
+                policy=policy_part(tables.policy, stage.pair.policy, made["policy"]),
                 tasks=returns.tasks(self.data.planner_return),
                 wm_validation={**mean_validation(models), **returns.validation()},
                 flops={
@@ -305,28 +305,6 @@ class Runner:
             if returns.unplanned is not None:
                 raise returns.unplanned
             return result
-
-    def _replicates(
-        self,
-        models: Mapping[int, InitialModel],
-        groups: Mapping[str, Sequence[Cell]],
-        folder: RunFolder,
-        pair: Pair,
-    ) -> Iterator[Replicate]:
-        """The world models that policies were trained in, one at a time in memory; none if all
-        policies share one. Those of single policies are read from the stages' checkpoints."""
-        tables = self.experiment.of_policies
-        if tables.protocol.kind != "frozen":
-            for name, group in groups.items():
-                place = checkpoint_of(folder.path, name)
-                loaded = load_checkpoint(place, device=self.device, with_state=False)
-                weights = part("world_model", loaded.weights)
-                for i, cell in enumerate(group):
-                    yield Replicate(pair, {k: w[i] for k, w in weights.items()}, cell.task)
-        elif len(each := distinct(models)) > 1:
-            for model in each:
-                module, hooks = model.build(self.context), self.experiment.world_model.component
-                yield Replicate(Pair(module, hooks, pair.policy, tables.policy.component), {})
 
     def _train(self, stage: PolicyTraining, trainer: Trainer, behind: int) -> int:
         """Train one group of cells, which ``behind`` more follow; returns the FLOP of updates."""
@@ -403,24 +381,8 @@ class Runner:
         }
         return folder, Trainer(folder, sinks, manifest, stop)
 
-    def _world_model_part(
-        self, module: WorldModel, checkpoints: Mapping[int, Path | None], *trainers: str | None
-    ) -> WorldModelPart:
-        table = self.experiment.world_model
-        places = {str(seed): str(path) for seed, path in checkpoints.items() if path}
-        one = next(iter(places.values())) if len(set(places.values())) == 1 else None
-        version = ", ".join(dict.fromkeys(filter(None, trainers))) or None
-        part = _part(table, module, version)
-        return WorldModelPart(*part, one, size_parity(table), None if one else places or None)
-
     def _say_cost(self, what: str, an_update: int, iterations: int) -> int:
         """Print the cost of training; returns the floating-point operations of all updates."""
         total = an_update * iterations
         self.say(f"{what}: {an_update / 1e9:.4g} GFLOP per update, {total / 1e12:.4g} TFLOP in all")
         return total
-
-
-def _part(
-    table: PluginTable, module: WorldModel | Policy, version: str | None
-) -> tuple[str, str | None, dict[str, int], int]:
-    return table.plugin, version, parameters(module), int(module.evaluations)

@@ -152,7 +152,7 @@ def test_the_page_has_the_tables(repository, coverage, recorded):
 
 
 def test_reports_say_what_was_measured(coverage, recorded, repository):
-    page = repository / "fmbpo" / "reporting" / "pages" / "templates" / "report.html.jinja"
+    page = repository / "fmbpo" / "reporting" / "pages" / "templates" / "method.html.jinja"
     text = " ".join(page.read_text(encoding="utf-8").split())
     rows = recorded["settings"]
     worst = max(max(rates(coverage, row).values()) for row in rows)
