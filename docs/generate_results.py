@@ -63,27 +63,27 @@ def table(results: dict[str, tuple[Path, Summary]]) -> str:
         f"{where} ± 95 % interval over {sample} (share of the planner's return); world model × "
         "policy:",
         "",
-        "| task | " + " | ".join(heads) + " | planner | random |",
-        "| --- |" + " --: |" * (len(heads) + 2),
+        "| task | " + " | ".join(heads) + " | planner | behaviour cloning | random |",
+        "| --- |" + " --: |" * (len(heads) + 3),
     ]
     for task in tasks:
         first = summaries[0].tasks[task]
         cells = [cell(s.tasks[task]) for s in summaries]
-        references = [first.reference_return or 0.0, first.random_return_mean or 0.0]
-        row = [f"`{task}`", *cells, *(f"{x:.0f}" for x in references)]
+        references = first.reference_return, first.cloned_return_mean, first.random_return_mean
+        row = [f"`{task}`", *cells, *("" if x is None else f"{x:.0f}" for x in references)]
         lines.append("| " + " | ".join(row) + " |")
     for part in ("pretraining", "policy_learning"):
         flops = [s.flops[part] / 1e12 for s in summaries if isinstance(s.flops, dict)]
         lines.append(
             f"| TFLOP, {part.replace('_', ' ')} | "
             + " | ".join(f"{x:.0f}" for x in flops)
-            + " | | |"
+            + " | | | |"
         )
     parts = {"world model": [s.world_model for s in summaries]}
     parts["policy"] = [s.policy for s in summaries if s.policy]
     for name, found in parts.items():
         counts = " | ".join(str(part.evaluations) for part in found)
-        lines.append(f"| network evaluations per step, {name} | {counts} | | |")
+        lines.append(f"| network evaluations per step, {name} | {counts} | | | |")
     lines.append("")
     if any("†" in line for line in lines):
         lines += ["† not above the random and the untrained policy beyond the 95 % interval.", ""]

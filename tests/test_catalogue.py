@@ -132,6 +132,13 @@ def test_every_arm_weighs_the_error_of_the_dynamics_alike(scale, repository):
     assert {c.matching_coef + c.endpoint_coef for c in flows} == {1.0}
 
 
+def test_the_policies_have_equal_noise(scale, repository):
+    study = load_study(repository / "experiments/phase8.toml", scale=scale, data="embedded")
+    configs = [e.policy.config for e in study.cells.values()]
+    assert len({(c.init_log_std, c.min_log_std) for c in configs}) == 1
+    assert len({type(c) for c in configs}) == 2
+
+
 def test_the_wide_mlp_has_the_operations_of_the_flow(scale, repository):
     """Per predicted step, within 1 %."""
 

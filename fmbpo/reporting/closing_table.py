@@ -33,6 +33,14 @@ _COSTS = (
     "network evaluations per step, policy",
 )
 _BASELINES = {"random": "random", "untrained": "untrained", "cloned": "behaviour cloning"}
+_REFERENCES = {
+    "random_return_mean": "random",
+    "untrained_return_mean": "untrained",
+    "cloned_return_mean": "cloned",
+    "reference_return": "planner",
+    "pwm_return": "PWM",
+}
+"""A task's numbers to compare with, and their titles."""
 
 
 def print_run(summary: Summary, stream: TextIO, *, width: int | None = None) -> None:
@@ -60,7 +68,8 @@ def print_study(
 
     Cells are columns; rows are their returns by task (± 95 % t interval), with and without MPPI,
     the world models' held-out measures (before -> after if they learned beside the policies), the
-    cost of training, and the number of failed health gates. Rows without numbers are left out.
+    cost of training, and the number of failed health gates. Rows without numbers are left out. A
+    second table has the baselines and references of each task; "untrained" is the mean over cells.
     """
     tasks = [task for summary in summaries.values() for task in summary.tasks.values()]
     warnings = {name: by_gate(summary.health) for name, summary in summaries.items()}
@@ -69,7 +78,8 @@ def print_study(
         *(f"WARNING, {name}: {text}" for name, texts in warnings.items() for text in texts),
         *(f"WARNING: {text}" for text in by_gate(findings)),
     ]
-    _print(stream, width, [_study_table(summaries), *notes])
+    references = [_references_table(summaries)] if tasks else []
+    _print(stream, width, [_study_table(summaries), *references, *notes])
 
 
 def _print(stream: TextIO, width: int | None, parts: Iterable[RenderableType]) -> None:
@@ -91,17 +101,17 @@ def _table(first: str, columns: Iterable[str]) -> Table:
 
 def _run_table(summary: Summary) -> Table:
     planning = ["MPPI ± 95 %"] if summary.planning else []
-    references = "random", "untrained", "cloned", "planner", "PWM", "of planner"
-    columns = ("return ± 95 %", *planning, *references)
+    columns = ("return ± 95 %", *planning, *_REFERENCES.values(), "of planner")
     table = _table("task", columns)
     for name, task in summary.tasks.items():
         planned = [_mean(planned_sample(task))] if planning else []
-        table.add_row(name, _mean(sample(task)), *planned, *_references([task]))
+        table.add_row(name, _mean(sample(task)), *planned, *_references([task]), _share([task]))
     if len(summary.tasks) > 1:
         tasks = list(summary.tasks.values())
         table.add_section()
         returns = [str(mean_over_tasks(tasks)), *([_planned(tasks)] if planning else [])]
-        table.add_row(f"mean of {len(tasks)}", *returns, *_references(tasks), style="bold")
+        numbers = *_references(tasks), _share(tasks)
+        table.add_row(f"mean of {len(tasks)}", *returns, *numbers, style="bold")
     return table
 
 
@@ -118,8 +128,6 @@ def _study_table(summaries: Mapping[str, Summary]) -> Table:
         found = [s.tasks.get(task) for s in every]
         row(f"return, {task}", [_mean(sample(x)) if x else NONE for x in found])
         row(f"  with MPPI, {task}", [_mean(planned_sample(x)) if x else NONE for x in found])
-        cloned = [x.cloned_return_mean if x else None for x in found]
-        row(f"  behaviour cloning, {task}", [_text(value, ".1f") for value in cloned])
         row(f"  with noise, {task}", [_mean(stochastic_sample(x)) if x else NONE for x in found])
     shared = [t for t in every[0].tasks if all(t in s.tasks for s in every)]
     if len(shared) > 1:
@@ -134,6 +142,35 @@ def _study_table(summaries: Mapping[str, Summary]) -> Table:
         row(title, costs)
     row("health gates failed", [str(len({f.gate for f in s.health})) for s in every])
     return table
+
+
+def _references_table(summaries: Mapping[str, Summary]) -> Table:
+    """By task: means over the cells that know the number."""
+    table = _table("to compare with", _REFERENCES.values())
+    by_task: dict[str, list[TaskResult]] = {}
+    for summary in summaries.values():
+        for name, task in summary.tasks.items():
+            by_task.setdefault(name, []).append(task)
+    found = {
+        name: [_known_mean([getattr(task, of) for task in tasks]) for of in _REFERENCES]
+        for name, tasks in by_task.items()
+    }
+    for name, values in found.items():
+        table.add_row(name, *(_text(value, ".1f") for value in values))
+    if len(found) > 1:
+        table.add_section()
+        means = [_text(_whole_mean(values), ".1f") for values in zip(*found.values(), strict=True)]
+        table.add_row(f"mean of {len(found)}", *means, style="bold")
+    return table
+
+
+def _known_mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _whole_mean(values: Sequence[float | None]) -> float | None:
+    return None if None in values else _known_mean(values)
 
 
 def _heading(summary: Summary) -> str:
@@ -253,19 +290,16 @@ def _text(value: float | None, form: str) -> str:
 
 
 def _references(tasks: Sequence[TaskResult]) -> list[str]:
-    """The other columns; a mean only if every task has the number."""
-    cells = []
-    for name in (
-        *(f"{baseline}_return_mean" for baseline in ("random", "untrained", "cloned")),
-        *("reference_return", "pwm_return"),
-    ):
-        values = [getattr(task, name) for task in tasks]
-        cells.append(NONE if None in values else f"{statistics.fmean(values):.1f}")
+    """The columns ``_REFERENCES``; a mean only if every task has the number."""
+    return [_text(_whole_mean([getattr(task, of) for task in tasks]), ".1f") for of in _REFERENCES]
+
+
+def _share(tasks: Sequence[TaskResult]) -> str:
+    """The mean return as a share of the planner's."""
     planner = [task.reference_return for task in tasks if task.reference_return]
     mean = statistics.fmean(task.return_mean for task in tasks)
     whole = len(planner) == len(tasks)
-    cells.append(f"{100 * mean / statistics.fmean(planner):.0f} %" if whole else NONE)
-    return cells
+    return f"{100 * mean / statistics.fmean(planner):.0f} %" if whole else NONE
 
 
 def _verdict(summary: Summary, baseline: str, title: str) -> list[str]:
