@@ -161,5 +161,5 @@ def _folders(named: Path, root: Path) -> list[Path]:
     what, remedy = f"there is no run of {name}", f"give --runs DIR, or `fmbpo run {named}` first"
     if found:
         what = f"there are {len(found)} runs of {name}"
-        remedy = f"name one of their folders: {', '.join(path.name for path in found)}"
+        remedy = f"name one of their folders: {', '.join(map(str, found))}"
     raise UserError(what, where=str(root), remedy=remedy)

@@ -10,6 +10,7 @@ from fmbpo.base.files import read_object
 from fmbpo.base.structure import fit
 from fmbpo.compare.comparison import Record, Registered
 from fmbpo.compare.hypotheses import judged, plan_of, replicates_in
+from fmbpo.errors import UserError
 from fmbpo.runs.plan import STUDY
 from fmbpo.runs.registration import REGISTRATION, Version, history
 
@@ -20,7 +21,7 @@ _SHOWN = 3
 def registered_in(paths: Sequence[Path], records: Sequence[Record]) -> list[Registered]:
     """The registered studies among the folders, judged by their own runs among ``records``.
 
-    Raises ``UserError`` for a registration that was edited or damaged.
+    Raises ``UserError`` for a registration that was edited, damaged or removed.
     """
     found = []
     for path in dict.fromkeys(path.resolve() for path in paths):
@@ -28,10 +29,15 @@ def registered_in(paths: Sequence[Path], records: Sequence[Record]) -> list[Regi
             continue
         study = read_object(path / STUDY)
         name = str(study.get("name"))
-        if versions := history(path.parent, name, path):
+        versions = history(path.parent, name, path)
+        sha256 = (fit(study.get("registration"), dict[str, Any]) or {}).get("sha256", "")
+        if sha256 and not any(version.sha256 == sha256 for version in versions):
+            what = f"the registration that the study ran with (SHA-256 {sha256[:12]}) is missing"
+            remedy = "restore the file: without it nobody can say what was registered"
+            raise UserError(what, where=str(path / REGISTRATION), remedy=remedy)
+        if versions:
             sources = {str((path.parent / run).resolve()) for run in study["cells"].values()}
             own = [record for record in records if record.source in sources]
-            sha256 = (fit(study.get("registration"), dict[str, Any]) or {}).get("sha256", "")
             found.append(registered(name, sha256, versions, own, path))
     return found
 
@@ -46,7 +52,7 @@ def registered(
     mine = next((version for version in versions if version.sha256 == sha256), None)
     content: Mapping[str, Any] = mine.content if mine else {}
     if mine is None or content["registration"] is None:
-        what = "The runs here belong to no registration of it: all results are exploratory."
+        what = "These runs are of a version without registration: all results are exploratory."
         return Registered(
             study=study, history=versions, warnings=_warnings(study, versions, mine, [what])
         )

@@ -129,7 +129,7 @@ def _study_table(summaries: Mapping[str, Summary]) -> Table:
         row(f"return, {task}", [_mean(sample(x)) if x else NONE for x in found])
         row(f"  with MPPI, {task}", [_mean(planned_sample(x)) if x else NONE for x in found])
         row(f"  with noise, {task}", [_mean(stochastic_sample(x)) if x else NONE for x in found])
-    shared = [t for t in every[0].tasks if all(t in s.tasks for s in every)]
+    shared = _shared(every)
     if len(shared) > 1:
         means = [str(mean_over_tasks([s.tasks[t] for t in shared])) for s in every]
         row(f"return, mean of {len(shared)}", means, "bold")
@@ -157,11 +157,18 @@ def _references_table(summaries: Mapping[str, Summary]) -> Table:
     }
     for name, values in found.items():
         table.add_row(name, *(_text(value, ".1f") for value in values))
-    if len(found) > 1:
+    shared = _shared(list(summaries.values()))
+    if len(shared) > 1:
         table.add_section()
-        means = [_text(_whole_mean(values), ".1f") for values in zip(*found.values(), strict=True)]
-        table.add_row(f"mean of {len(found)}", *means, style="bold")
+        columns = zip(*(found[name] for name in shared), strict=True)
+        means = [_text(_whole_mean(values), ".1f") for values in columns]
+        table.add_row(f"mean of {len(shared)}", *means, style="bold")
     return table
+
+
+def _shared(summaries: Sequence[Summary]) -> list[str]:
+    """The tasks that every run has."""
+    return [t for t in summaries[0].tasks if all(t in s.tasks for s in summaries)]
 
 
 def _known_mean(values: Sequence[float | None]) -> float | None:

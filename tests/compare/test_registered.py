@@ -113,6 +113,15 @@ def test_the_report_on_a_registered_study(study_of_two, starts, copy, tmp_path, 
     # Without the development task.
     assert float(row["difference"]) == pytest.approx(float(by_task["difference"]) / 1000)
 
+    assert "1 hypothesis, after runs had begun; all else is exploratory." in page
+
+    # Removed: the study still knows that it was registered.
+    kept = (folder / REGISTRATION).read_bytes()
+    (folder / REGISTRATION).unlink()
+    with pytest.raises(UserError, match="is missing"):
+        registered(folder)
+    (folder / REGISTRATION).write_bytes(kept)
+
     # Another margin: an amendment in the same folder, after every run.
     wider = REGISTERED.replace("margin = 0.03", "margin = 0.05")
     assert main(study_of_two(tmp_path, wider)) == 0
@@ -136,7 +145,7 @@ def test_the_report_on_a_registered_study(study_of_two, starts, copy, tmp_path, 
     found = registered(folder)
     assert (found.hypotheses, len(found.history)) == ((), 4)
     assert found.history[-1].changes[0].startswith("registration: {")
-    assert "belong to no registration" in found.warnings[-1]
+    assert "without registration" in found.warnings[-1]
 
     file = folder / REGISTRATION
     file.write_text(file.read_text().replace("0.05", "0.06"))

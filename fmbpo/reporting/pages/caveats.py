@@ -60,8 +60,12 @@ def _registration(section: Section, studies: Sequence[Registered]) -> Iterator[C
     if number:
         what = f"{number} hypothes{'is' if number == 1 else 'es'}"
         later = f", amended {'once' if amended == 1 else f'{amended} times'}" if amended else ""
-        text = f"{what}{later}; all else is exploratory."
-        yield Caveat("Registered", text, "warning" if amended else "")
+        late = ", after runs had begun" if any(s.history[0].begun for s in studies) else ""
+        text = f"{what}{late}{later}; all else is exploratory."
+        yield Caveat("Registered", text, "warning" if amended or late else "")
+    elif section.effects and studies:
+        text = "these runs are of a version of the study without registered hypotheses."
+        yield Caveat("Exploratory", text, "warning")
     elif section.effects:
         yield Caveat("Exploratory", "no hypothesis was registered before the runs.")
 

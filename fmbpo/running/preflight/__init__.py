@@ -76,7 +76,7 @@ class Report:
         """``preflight: all 7 checks ok, about 0:09:30``, or the number of failures and warnings."""
         statuses = [row.status for row in self.rows]
         bad = {s: statuses.count(s) for s in ("FAILED", "warning")}
-        said = ", ".join(f"{n} {s}" for s, n in bad.items() if n)
+        said = ", ".join(f"{n} {s}{'s' * (s != 'FAILED' and n > 1)}" for s, n in bad.items() if n)
         checks = f"{said} of {len(statuses)} checks" if said else f"all {len(statuses)} checks ok"
         return "preflight: " + ", ".join(filter(None, (checks, self.expected)))
 

@@ -118,11 +118,16 @@ def _power(
     test = planned(contrast, spread, n)
     found, smallest = power(test, margin, alpha), smallest_found(test, alpha)
     equal = equivalence_power(test, margin, alpha=alpha)
-    detail = (
-        f"{name} ({contrast.name} {_expected(expected, margin)}): {n} replicates find a difference "
-        f"of {smallest:.3f} with a probability of {WANTED:.0%}, and one of {margin:g} (the margin) "
-        f"with {found:.0%}; they show equivalence with {equal:.0%} if there is no difference"
-    )
+    said = f"{name} ({contrast.name} {_expected(expected, margin)}): {n} replicates "
+    equivalence = f"show equivalence with {equal:.0%} if there is no difference"
+    if expected == "equivalent":  # a difference must exceed the margin
+        smallest += margin
+        difference = f"a difference of {smallest:.3f} with a probability of {WANTED:.0%}"
+        detail = f"{said}{equivalence}, and find {difference}"
+    else:
+        difference = f"a difference of {smallest:.3f} with a probability of {WANTED:.0%}"
+        detail = f"{said}find {difference}, and one of {margin:g} (the margin) with {found:.0%}; "
+        detail += f"they {equivalence}"
 
     def reached(replicates: int) -> float:
         more = planned(contrast, spread, replicates)
