@@ -24,7 +24,7 @@ NO_VERDICT = "no verdict"
 PLANNER, RANDOM, CLONED = "planner", "random", "cloned"
 """The names of the returns that a run measures beside its policies'; cloned: behaviour cloning."""
 EXPLORATORY = "Everything here is exploratory: it tests no registered hypothesis."
-"""What a comparison without registered hypotheses says."""
+"""The sentence of a comparison without registered hypotheses."""
 Outcome: TypeAlias = Literal["supported", "contradicted", "equivalent", "undecided"]
 """The verdict on a hypothesis."""
 Series: TypeAlias = Sequence[tuple[int, float]]

@@ -41,7 +41,7 @@ def effects(
     """All effects on single tasks and over all of them, in the order of ``tasks``.
 
     ``tasks``: the tasks that a result averages, by its name (``OVERALL``, or the task's).
-    ``units``: by what it is divided. A result has the cells that have all of its tasks.
+    ``units``: its divisor. A result has the cells that have all of its tasks.
     """
     found: list[tuple[Contrast, Effect]] = []
     for name, averaged in tasks.items():
