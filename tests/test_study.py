@@ -57,6 +57,10 @@ def test_the_demonstration_in_miniature(study, tmp_path):
     assert len(set(runs.values())) == 2
     for name, run in runs.items():
         assert json.loads((run / "summary.json").read_text()) == cells[name]
+    # Baselines are measured once for both.
+    assert said.count("behaviour cloning: cartpole-balance, 1 of") == 1
+    baselines = [cell["tasks"]["cartpole-balance"]["cloned_returns"] for cell in cells.values()]
+    assert baselines[0] == baselines[1]
     # One pretrained model for both.
     assert len(list((tmp_path / "runs").glob("phase8_pretrain_mlpwm__*"))) == 1
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,17 @@ from fmbpo.runs.summary import RealityCheck, SeedResult, TaskResult
 from fmbpo.tasks.mt30 import task_info
 from fmbpo.training.behaviour_cloning import act_of, clone
 from fmbpo.training.cells import Cell
+from fmbpo.training.dataset import Dataset
 from fmbpo.training.policies import PolicyTraining
 
 SAY_EVERY = 10.0
 """Seconds between two lines about the progress of behaviour cloning."""
+
+
+Returns: TypeAlias = Mapping[str, NDArray[np.float64]]
+"""Returns of each episode, by task."""
+Baselines: TypeAlias = dict[tuple[Hashable, ...], tuple[Returns, Returns]]
+"""Returns of the random policy and of behaviour cloning, by all that they depend on."""
 
 
 class FinalReturns:
@@ -48,8 +55,8 @@ class FinalReturns:
         """Of each policy's imagined actions: what the replicates' world models predict."""
         self.unplanned: UserError | None = None
         """The failure of planning, if any; the policies' own results are kept."""
-        self.random: dict[str, NDArray[np.float64]] = {}
-        self.cloned: dict[str, NDArray[np.float64]] = {}
+        self.random: Returns = {}
+        self.cloned: Returns = {}
         """Returns of behaviour cloning, of the tasks whose data have actions."""
         self.measures: list[tuple[Measures, Measures]] = []
         """Held-out measures of each cell's own world model, before and after it learned."""
@@ -87,12 +94,22 @@ class FinalReturns:
             )
             self.unplanned.__cause__ = error
 
-    def add_baselines(self, evaluator: Evaluator, rows: Rows) -> None:
-        """Evaluate the random policy on every task, and behaviour cloning on the training rows."""
-        tasks = list(dict.fromkeys(cell.task for cell in self.cells))
+    def add_baselines(self, evaluator: Evaluator, data: Dataset, known: Baselines) -> None:
+        """Evaluate the random policy on every task, and behaviour cloning on the training rows.
+
+        ``known`` holds those of earlier runs of the command, and gets these.
+        """
+        tasks = tuple(dict.fromkeys(cell.task for cell in self.cells))
+        key = data.id, tasks, self.evaluation.seed, self.evaluation.final_episodes
+        if key not in known:
+            known[key] = self._baselines(evaluator, data.train, tasks)
+        self.random, self.cloned = known[key]
+
+    def _baselines(
+        self, evaluator: Evaluator, rows: Rows, tasks: Sequence[str]
+    ) -> tuple[Returns, Returns]:
         episodes = self.evaluation.final_episodes
-        returns = evaluator.random(tasks, episodes)
-        self.random = dict(zip(tasks, returns, strict=True))
+        random = dict(zip(tasks, evaluator.random(tasks, episodes), strict=True))
         policies, said = {}, -SAY_EVERY
         for number, task in enumerate(tasks, 1):
             if time.monotonic() - said >= SAY_EVERY:
@@ -102,7 +119,7 @@ class FinalReturns:
                 policies[task] = policy
         act = act_of(list(policies.values()))
         returns = evaluator.returns(act, list(policies), episodes)
-        self.cloned = dict(zip(policies, returns, strict=True))
+        return random, dict(zip(policies, returns, strict=True))
 
     def add_predictions(self, models: Iterable[Replicate]) -> None:
         """Let the replicates' world models, one after another, predict what policies imagined."""

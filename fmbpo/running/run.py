@@ -26,7 +26,7 @@ from fmbpo.running.earlier import (
     versions_of,
     weights_of,
 )
-from fmbpo.running.final_returns import FinalReturns
+from fmbpo.running.final_returns import Baselines, FinalReturns
 from fmbpo.running.loop import Cadence, Trainer
 from fmbpo.running.names import pretraining_name, run_names
 from fmbpo.running.parts import policy_part, world_model_part
@@ -80,6 +80,8 @@ class Session:
     expected: Mapping[Path, float] = attrs.field(factory=dict)
     accept_versions: bool = False
     wait: bool = True
+    baselines: Baselines = attrs.field(factory=dict, init=False)
+    """What the runs need not measure again."""
 
 
 @attrs.frozen
@@ -276,7 +278,7 @@ class Runner:
                     returns.add(stage)
                 health += trainer.watch(stage).dated(stage.health())
             with stop.ends_at_once():
-                returns.add_baselines(evaluator, self.data.train)
+                returns.add_baselines(evaluator, self.data, self.session.baselines)
                 returns.add_predictions(
                     replicates(self.context, models, groups, folder.path, stage.pair)
                 )
