@@ -203,15 +203,9 @@ def _gap(imagined: NDArray[np.float64], real: NDArray[np.float64]) -> Gap:
 
 
 def rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
-    """Spearman's rank correlation, with mean ranks for ties; None if one of them is constant."""
-    ranks = [_ranks(x) for x in (a, b)]
-    if any(np.ptp(rank) == 0 for rank in ranks):
+    """Spearman's rank correlation; None if one of them is constant."""
+    from scipy.stats import spearmanr  # not for every start: it takes half a second to load
+
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
-    a, b = (rank - rank.mean() for rank in ranks)
-    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: NDArray[np.float64] = (np.cumsum(count) - (count - 1) / 2)[place]
-    return ranks
+    return float(spearmanr(a, b).statistic)

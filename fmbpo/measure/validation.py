@@ -97,7 +97,8 @@ class Validator:
         """
         batch, (mean_KO, mean_K) = self.batch, self._means
         task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
-        drawn = self._predicted(module, rollout_hook, task)
+        z = module.encode(batch.obs_HBO[0], task.embedding_BE)
+        drawn = self._predicted(module, rollout_hook, task, z)
         real, obs = self._by_task(batch.reward_HB), self._by_task(batch.obs_HBO)
         reward = drawn.reward_MHKN.mean(0)
         square_HKN = _squared_error(drawn.reward_MHKN, real)
@@ -105,7 +106,7 @@ class Validator:
         variance_K = real.var((0, 2), correction=0)  # a head that knows the mean has R² = 0
         varies_K = variance_K > VARIES**2
         unexplained_K = square_HKN.mean((0, 2)) / variance_K.clamp(min=VARIES**2)
-        slope = self._action_gradient(module, rollout_hook, task)
+        slope = self._action_gradient(module, rollout_hook, task, z)
         found = {
             metrics.REWARD_R2: 1 - unexplained_K,
             metrics.REWARD_STD: reward.std((0, 2)),
@@ -142,10 +143,11 @@ class Validator:
         whole = self._whole(module, task, drawn)
         return {OVERALL: {**_means_over(by_task.values()), **whole}, **by_task}
 
-    def _predicted(self, module: WorldModel, hook: Callable[..., Rollout], task: Task) -> _Draws:
+    def _predicted(
+        self, module: WorldModel, hook: Callable[..., Rollout], task: Task, z: Tensor
+    ) -> _Draws:
         """Rollouts with recorded actions: one, or ``DRAWS`` of a stochastic model."""
         batch, readout = self.batch, self._readout(module)
-        z = module.encode(batch.obs_HBO[0], task.embedding_BE)
         rewards, observations, entropies, off = [], [], [], 0.0
         for seed in range(DRAWS if module.noise_dim else 1):
             noise = _noise(seed, len(batch.action_HBA), len(z), module.noise_dim).to(z)
@@ -194,10 +196,9 @@ class Validator:
         return _root(self._over_entries(_squared_error(scaled_MKNO, self._scaled(real_KNO))))
 
     def _action_gradient(
-        self, module: WorldModel, hook: Callable[..., Rollout], task: Task
+        self, module: WorldModel, hook: Callable[..., Rollout], task: Task, z: Tensor
     ) -> Tensor:
         """``|∂r̂/∂a|`` at the first step, ``[B]``."""
-        z = module.encode(self.batch.obs_HBO[0], task.embedding_BE)
         noise = _noise(0, 1, len(z), module.noise_dim).to(z)
         with torch.enable_grad():
             action = self.batch.action_HBA[0].clone().requires_grad_()

@@ -287,13 +287,6 @@ class KnowsHowWideActionsAre(P):
 # -- measures of a policy --------------------------------------------------------------------------
 
 
-@mutant("evaluations_are_counted_right", "per `rollout` step")
-class RolloutActsTwice(P):
-    def rollout(self, module, z, partner, task, noise):
-        super().rollout(module, z, partner, task, noise)
-        return super().rollout(module, z, partner, task, noise)
-
-
 @mutant("rows_do_not_see_each_other", "do not depend on the other rows")
 class OneNoiseForAllRows(P):
     def predict(self, module, z, task, noise):

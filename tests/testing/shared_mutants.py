@@ -50,6 +50,13 @@ class NoNoiseDeclared(Built):
         module.noise_dim = None
 
 
+@both("evaluations_are_counted_right", "per `rollout` step")
+class RollsOutTwice:
+    def rollout(self, module, z, partner, task, noise):
+        super().rollout(module, z, partner, task, noise)
+        return super().rollout(module, z, partner, task, noise)
+
+
 @both("parameters_begin_finite", "is finite float32")
 class BuiltInFloat64(Built):
     def spoil(self, module):

@@ -372,15 +372,6 @@ class KnowsHowManyTasksThereAre(WM):
 # -- measures of a model ---------------------------------------------------------------------------
 
 
-@mutant("evaluations_are_counted_right", "per `rollout` step")
-class RolloutLooksAhead(WM):
-    """It predicts every step twice, and throws the first away."""
-
-    def rollout(self, module, z, partner, task, noise):
-        super().rollout(module, z, partner, task, noise)
-        return super().rollout(module, z, partner, task, noise)
-
-
 @mutant("evaluations_are_counted_right", "a layer is used 2 times in 1 step")
 class TwoHalfStepsWithAWeightMadeAnew(WM):
     """The second pass uses its first weight normalised: it is the same layer."""
