@@ -26,7 +26,10 @@ from fmbpo.config.registration import Expected
 
 @attrs.frozen
 class PValues:
-    """p values of a hypothesis's two tests; 1 without a variance."""
+    """p values of a hypothesis's two tests; 1 without an estimate of the variance.
+
+    If that estimate is 0, they are 0 or 1, by the difference itself.
+    """
 
     difference: float
     equivalence: float

@@ -79,8 +79,9 @@ def plan_of(content: Mapping[str, Any], where: str) -> Plan:
         if contrast is None:
             remedy = did_you_mean(hypothesis["contrast"], known)
             mistake(f"there is no contrast {hypothesis['contrast']!r}", key, remedy)
-        elif other := next((n for n, (one, _) in found.items() if one is contrast), ""):
-            mistake(f"{other!r} is about the same contrast", key, "keep one of them")
+        elif other := next((n for n, (one, _) in found.items() if _same(one, contrast)), ""):
+            what = f"{other!r} is about the same contrast, or about its reverse"
+            mistake(what, key, "keep one of them")
         else:
             found[name] = contrast, hypothesis["expected"]
     if wrong:
@@ -105,6 +106,12 @@ def _known(cells: Sequence[Cell], declared: Mapping[str, object]) -> dict[str, C
         names = [one.declared, bare if one.declared else one.title, one.title, one.name]
         known |= dict.fromkeys(filter(None, names), one)
     return known
+
+
+def _same(one: Contrast, other: Contrast) -> bool:
+    """Whether two contrasts are one question, asked in either direction."""
+    reverse = {cell: -weight for cell, weight in other.weights.items()}
+    return one.weights in (other.weights, reverse)
 
 
 def judged(plan: Plan, records: Sequence[Record]) -> list[Hypothesis]:
@@ -167,6 +174,8 @@ def _reason(of: Contrast, one: Effect, p: PValues, expected: Expected, margin: f
     if one.reason:
         return f"{found}; no test: {one.reason}"
     scope = f", {one.scope}" if one.scope else ""
+    if one.error == 0:
+        scope += "; all replicates agree exactly, so there is no variance to test against"
     inside, away = f"within ±{margin:g}", "0"
     if expected == "equivalent":
         away = f"{margin if value > 0 else -margin:+g}"
@@ -176,9 +185,9 @@ def _reason(of: Contrast, one: Effect, p: PValues, expected: Expected, margin: f
     if p.difference < level:
         side = "above" if value > 0 else "below"
         return f"{found}, {side} {away} ({_p(p.difference)}){scope}"
-    other = "outside" if expected == "equivalent" else "different from 0"
-    both = f"neither {other} ({_p(p.difference)}) nor {inside} ({_p(p.equivalence)})"
-    return f"{found}; it is shown to be {both}{scope}"
+    other = f"outside ±{margin:g}" if expected == "equivalent" else "different from 0"
+    both = f"{other} ({_p(p.difference)}) or {inside} ({_p(p.equivalence)})"
+    return f"{found}; it is not shown to be {both}{scope}"
 
 
 def _p(value: float) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -109,13 +109,18 @@ def register(
             sha256=digest(content),
             date=datetime.now(UTC).isoformat(),
             runs=list(runs),
-            begun=[run for run in known if (root / run / "config.json").exists()],
+            begun=begun(root, known),
             changes=changes(versions[-1].content, content) if versions else [],
             content=content,
         )
         versions.append(new)
         write_json(file, plain(_File(study, versions)))
     return versions
+
+
+def begun(root: Path, runs: Iterable[str]) -> list[str]:
+    """Those of the runs whose folders exist in ``root``."""
+    return [run for run in runs if (root / run / "config.json").exists()]
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -148,6 +153,8 @@ def _read(file: Path) -> Iterator[Version]:
         versions = structure(read_object(file), _File).versions
     except Problems as error:
         raise UserError(str(error), where=str(file), remedy=DAMAGED) from error
+    if not versions:
+        raise UserError("it has no version", where=str(file), remedy=DAMAGED)
     for version in versions:
         if digest(version.content) != version.sha256:
             what = f"the registration of {version.date} does not match its SHA-256"

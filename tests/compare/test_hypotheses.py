@@ -59,6 +59,14 @@ def test_the_names_of_contrasts():
         ({"x": ("policy: flow - mpl", "above")}, f"did you mean {POLICY!r}?"),
         ({"x": ("policy: mlp - flow", "above")}, "there is no contrast 'policy: mlp - flow'"),
         ({"x": (POLICY, "above"), "y": (POLICY, "below")}, "'x' is about the same contrast"),
+        (
+            {
+                "contrasts": {"a": {"policy": ["flow", "mlp"]}, "b": {"policy": ["mlp", "flow"]}},
+                "x": ("a", "above"),
+                "y": ("b", "above"),
+            },
+            "'x' is about the same contrast, or about its reverse",
+        ),
         ({"cells": CELLS[:2], "x": ("interaction", "above")}, "there is no contrast 'interaction'"),
         ({"cells": [*CELLS, CELLS[0]], "x": (POLICY, "above")}, "cells cell 0 and cell 4 apart"),
         ({"tasks": [], "x": (POLICY, "above")}, "no task is left for the endpoint"),
@@ -111,9 +119,15 @@ def test_a_verdict_in_words(factorial):
     assert one.sentence.endswith("above 0 (p < 0.001).")
     assert two.sentence.endswith("within ±0.03 (p < 0.001).")
     (wide,) = judged(plan(x=(WORLD, "above")), factorial(40, noise=100.0))
-    assert "shown to be neither different from 0 (p = 0." in wide.sentence
+    assert "it is not shown to be different from 0 (p = 0." in wide.sentence
     (away,) = judged(plan(x=(WORLD, "equivalent")), factorial(-100))
     assert "below -0.03 (p" in away.sentence
+
+
+def test_without_variance_the_verdict_says_so(factorial):
+    (one,) = judged(plan(x=(POLICY, "equivalent")), factorial(0, noise=0.0))
+    assert one.outcome == "supported"
+    assert "all replicates agree exactly, so there is no variance to test against" in one.sentence
 
 
 def test_more_hypotheses_make_each_p_larger(factorial):

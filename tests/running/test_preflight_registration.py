@@ -129,3 +129,14 @@ def test_one_imported_world_model_gives_no_verdict_on_world_models(checked):
 
 def test_without_a_registration_there_is_no_row(checked):
     assert checked(text="")[0] == []
+
+
+def test_runs_that_have_begun_make_a_registration_late(checked, tmp_path):
+    rows, _, cells = checked()
+    assert not details(rows, "registration", "warning")
+    run = tmp_path / "runs" / cells[0].names.policies
+    run.mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    rows, *_ = checked()
+    (late,) = details(rows, "registration", "warning")
+    assert late.startswith("1 of 10 runs have begun: a registration now is late -> ")

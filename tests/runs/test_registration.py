@@ -125,3 +125,10 @@ def test_the_file_can_be_read_by_others(folder):
     content = json.loads((folder("0") / REGISTRATION).read_text())
     assert content["study"] == "s"
     assert content["versions"][0]["content"] == CONTENT
+
+
+def test_a_file_without_versions_is_damaged(folder, tmp_path):
+    register(folder("0"), "s", CONTENT, ["r1"])
+    (folder("0") / REGISTRATION).write_text('{"study": "s", "versions": []}')
+    with pytest.raises(UserError, match="it has no version"):
+        history(tmp_path, "s")

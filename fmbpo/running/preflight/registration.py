@@ -23,7 +23,7 @@ from fmbpo.errors import UserError
 from fmbpo.running.preflight.inputs import Candidate
 from fmbpo.running.preflight.table import Rows
 from fmbpo.running.registration import PlannedCell, content_of
-from fmbpo.runs.registration import changes, digest, history
+from fmbpo.runs.registration import begun, changes, digest, history
 from fmbpo.training.dataset import chosen_tasks
 
 SUBJECT, POWER = "registration", "power"
@@ -68,7 +68,12 @@ def check_registration(
         remedy += "say in the report why they were made"
         rows.warn("", SUBJECT, f"changed since {past[-1].day}: {what}", remedy)
     else:
-        rows.ok("", SUBJECT, f"SHA-256 {sha256}, which `fmbpo run` writes before the first run")
+        runs = dict.fromkeys(run for cell in cells.values() for run in cell.names)
+        if early := begun(root, runs):
+            what = f"{len(early)} of {len(runs)} runs have begun: a registration now is late"
+            rows.warn("", SUBJECT, what, "every report says so; register before the first run")
+        else:
+            rows.ok("", SUBJECT, f"SHA-256 {sha256}, which `fmbpo run` writes before the first run")
     if plan is not None and config is not None:
         _compare_with_grid(rows, plan, cells)
         for name, (contrast, expected) in plan.hypotheses.items():
