@@ -109,7 +109,7 @@ def loss_falls(subject: Subject) -> None:
     subject = attrs.evolve(subject, fresh=True)
     before = _mean_return(subject)
     with fixed_seed(0):
-        losses = _train(subject, 60, 1e-2)
+        losses = _train(subject, 60, torch.optim.Adam(subject.module.parameters(), 1e-2))
     first, last = losses[0], min(losses[-5:])
     fallen = (first - last) / max(abs(first), 1e-6)
     expected = "60 Adam steps lower the loss of one example by at least 5 %"
@@ -121,10 +121,12 @@ def loss_falls(subject: Subject) -> None:
 
 
 def _train(
-    subject: Subject, steps: int, rate: float, fixed: tuple[Batch, Tensor] | None = None
+    subject: Subject,
+    steps: int,
+    adam: torch.optim.Adam,
+    fixed: tuple[Batch, Tensor] | None = None,
 ) -> list[float]:
     """The loss at each Adam step, of ``fixed`` or of the subject's example at that step."""
-    adam = torch.optim.Adam(subject.module.parameters(), rate)
     losses = []
     for _ in range(steps):
         loss, _ = subject.loss(fixed)
@@ -144,28 +146,39 @@ def _mean_return(subject: Subject) -> float:
 
 
 def _learned(subject: WorldModelSubject) -> tuple[float, ...]:
-    """Measures of the first step of 64 rows, after 400 updates on them: the mean squared distance
-    from a predicted latent to its row's next latent, and to those of other rows of the task; R² and
-    the standard deviation of the decoded rewards."""
+    """Measures of the first step of 64 rows, after at most 400 updates on them: the mean squared
+    distance from a predicted latent to its row's next latent, and to those of other rows of the
+    task; R² and the standard deviation of the decoded rewards. Training ends as soon as both checks
+    pass by far."""
     if "learned" in subject.results:
         return subject.results["learned"]
     results, subject = subject.results, attrs.evolve(subject, fresh=True)
-    module, rows = subject.module, 64
+    rows = 64
     batch, noise = subject.example(1, rows=rows)
-    _train(subject, 400, 3e-3, (batch, noise))
-    with torch.no_grad():
-        task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
-        z, z_next = (module.encode(batch.obs_HBO[t], task.embedding_BE) for t in (0, 1))
-        still = z.new_zeros(rows, module.noise_dim)
-        found, logits = subject.predict(ModelInputs(z, batch.action_HBA[0], task, still))
+    adam = torch.optim.Adam(subject.module.parameters(), 3e-3)
+    for _ in range(8):
+        _train(subject, 50, adam, (batch, noise))
+        own, others, r2, spread = _measured(subject, batch, rows)
+        if own < 0.1 * others and r2 > 0.9:
+            break
+    results["learned"] = (own, others, r2, spread)
+    return results["learned"]
+
+
+@torch.no_grad()
+def _measured(subject: WorldModelSubject, batch: Batch, rows: int) -> tuple[float, ...]:
+    module = subject.module
+    task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
+    z, z_next = (module.encode(batch.obs_HBO[t], task.embedding_BE) for t in (0, 1))
+    still = z.new_zeros(rows, module.noise_dim)
+    found, logits = subject.predict(ModelInputs(z, batch.action_HBA[0], task, still))
     apart = torch.cdist(found, z_next).square()
     same_row = torch.eye(rows, dtype=torch.bool)
     same_task = batch.index_B.unsqueeze(0) == batch.index_B.unsqueeze(1)
     distances = (float(apart[m].mean()) for m in (same_row, same_task & ~same_row))
     decoded, real = two_hot.decode(logits), batch.reward_HB[0]
     r2 = float(1 - (decoded - real).square().mean() / real.var())
-    results["learned"] = (*distances, r2, float(decoded.std()))
-    return results["learned"]
+    return (*distances, r2, float(decoded.std()))
 
 
 def predicted_latent_is_that_of_its_row(subject: WorldModelSubject) -> None:
@@ -173,8 +186,8 @@ def predicted_latent_is_that_of_its_row(subject: WorldModelSubject) -> None:
     own, others, *_ = _learned(subject)
     expect(
         own < 0.25 * others,
-        "after 400 steps on 64 rows, the mean squared distance from predicted latents to their "
-        "row's next latent is less than a quarter of that to other rows' of the task",
+        "after up to 400 steps on 64 rows, the mean squared distance from predicted latents to "
+        "their row's next latent is less than a quarter of that to other rows' of the task",
         "let the target be the same row's next latent; check that term's sign and weight",
         f"{own:.2g} of {others:.2g}",
     )
@@ -183,7 +196,7 @@ def predicted_latent_is_that_of_its_row(subject: WorldModelSubject) -> None:
 def decoded_reward_follows_the_real_one(subject: WorldModelSubject) -> None:
     """Decoded rewards follow the real ones. In an earlier study, they stayed constant."""
     *_, r2, spread = _learned(subject)
-    expected = "after 400 steps on 64 rows, decoded rewards explain the real ones (R² > 0.3)"
+    expected = "after up to 400 steps on 64 rows, decoded rewards explain the real ones (R² > 0.3)"
     remedy = "use fmbpo.nn.two_hot.cross_entropy of `predict`'s logits and the same step's reward"
     expect(r2 > 0.3, expected, remedy, f"R² {r2:.2f}, standard deviation {spread:.2g}")
 
