@@ -1,4 +1,4 @@
-"""Gradients, clipping and Adam as pure functions over dictionaries of tensors.
+"""Gradients, clipping and Adam as pure functions over tensors.
 
 A whole update can thus be compiled and mapped over stacked parameters. The arithmetic is that of
 ``torch.optim.Adam`` (arXiv 1412.6980) and ``torch.nn.utils.clip_grad_norm_``.
@@ -6,14 +6,15 @@ A whole update can thus be compiled and mapped over stacked parameters. The arit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
 from torch.utils._pytree import tree_map_only
 
+from fmbpo.errors import UserError
 from fmbpo.hookspecs import Projects
 
 Params: TypeAlias = dict[str, Tensor]
@@ -47,55 +48,87 @@ def gradient(
     return dict(zip(leaves, grads, strict=True)), detached
 
 
-class AdamState(NamedTuple):
-    """First and second moments by parameter name, and the number of steps taken (0-d float)."""
+def flatten(params: Params) -> Tensor:
+    """All entries as one vector ``[P]``, in the order of the names.
 
-    first: Params
-    second: Params
+    Clipping and Adam work on such vectors: a handful of operations instead of a dozen for each
+    parameter.
+    """
+    return torch.cat([params[name].flatten() for name in sorted(params)])
+
+
+def unflatten(flat: Tensor, like: Params) -> Params:
+    """The inverse of ``flatten``: views of ``flat`` with the names and shapes of ``like``."""
+    names = sorted(like)
+    parts = dict(zip(names, torch.split(flat, [like[name].numel() for name in names]), strict=True))
+    return {name: parts[name].view(p.shape) for name, p in like.items()}
+
+
+def in_one_vector(params: Params) -> Params:
+    """The parameters as views of one vector, as they lie after an update: the last bits of a matrix
+    product depend on strides and alignment, and a checkpoint keeps neither."""
+    return unflatten(flatten(params), params)
+
+
+def projected(
+    views: Params, project: Callable[[Params], Params], others: Params | None = None
+) -> Params:
+    """``project`` of ``others`` and of the views of one new vector, written to that vector."""
+    found = project({**(others or {}), **views})
+    for name, view in views.items():
+        if found[name] is not view:
+            view.copy_(found[name])
+    return {**found, **views}
+
+
+class AdamState(NamedTuple):
+    """First and second moments ``[P]``, and the number of steps taken (0-d float)."""
+
+    first: Tensor
+    second: Tensor
     steps: Tensor
 
+    @staticmethod
+    def from_saved(saved: Sequence[Any]) -> AdamState:
+        """The state that a checkpoint holds as a tuple. Raises ``UserError`` for one of an older
+        fmbpo, which kept the moments by name."""
+        if not all(isinstance(part, Tensor) for part in saved):
+            raise UserError(
+                "an older fmbpo saved this training state, which this one cannot continue",
+                where="the optimiser's moments in the checkpoint",
+                remedy="finish the run with the version that began it, or begin it again with "
+                "another --runs folder",
+            )
+        return AdamState(*saved)
 
-def adam_init(params: Params) -> AdamState:
-    """Zero moments, no steps."""
-    some = next(iter(params.values()))
-    return AdamState(
-        {k: torch.zeros_like(v) for k, v in params.items()},
-        {k: torch.zeros_like(v) for k, v in params.items()},
-        torch.zeros((), device=some.device, dtype=some.dtype),
-    )
+
+def adam_init(params: Tensor) -> AdamState:
+    """Zero moments for a vector of parameters, no steps."""
+    return AdamState(torch.zeros_like(params), torch.zeros_like(params), params.new_zeros(()))
 
 
 def adam_step(
-    params: Params,
-    grads: Params,
+    params: Tensor,
+    grads: Tensor,
     state: AdamState,
     learning_rate: Tensor,
     betas: Sequence[float],
-    scales: Mapping[str, float] | None = None,
-) -> tuple[Params, AdamState]:
-    """One Adam step of the parameters that have moments in ``state``.
-
-    ``scales`` multiplies the learning rate (0-d) of single parameters.
-    """
+) -> tuple[Tensor, AdamState]:
+    """One Adam step of a vector ``[P]``; the learning rate is 0-d, or ``[P]``."""
     beta1, beta2 = betas
     steps = state.steps + 1
     correction1, correction2 = 1 - beta1**steps, (1 - beta2**steps).sqrt()
-    new, first, second = {}, {}, {}
-    for name in state.first:
-        p, g = params[name], grads[name]
-        first[name] = torch.lerp(state.first[name], g, 1 - beta1)
-        second[name] = beta2 * state.second[name] + (1 - beta2) * g * g
-        rate = learning_rate * (scales or {}).get(name, 1.0)
-        denominator = second[name].sqrt() / correction2 + EPS
-        new[name] = p - rate / correction1 * first[name] / denominator
-    return new, AdamState(first, second, steps)
+    first = torch.lerp(state.first, grads, 1 - beta1)
+    second = torch.addcmul(beta2 * state.second, grads, grads, value=1 - beta2)
+    denominator = second.sqrt() / correction2 + EPS
+    stepped = params - learning_rate / correction1 * first / denominator
+    return stepped, AdamState(first, second, steps)
 
 
-def clip(grads: Params, limit: float) -> tuple[Params, Tensor]:
-    """Scale to a global L2 norm of at most ``limit``; also returns the original norm (0-d)."""
-    norm = torch.stack([g.square().sum() for g in grads.values()]).sum().sqrt()
-    scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-    return {name: g * scale for name, g in grads.items()}, norm
+def clip(grads: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    """Scale ``[P]`` to an L2 norm of at most ``limit``; also returns the original norm (0-d)."""
+    norm = torch.linalg.vector_norm(grads)
+    return grads * (limit / (norm + 1e-6)).clamp(max=1.0), norm
 
 
 def projection(module: object) -> Callable[[Params], Params]:

@@ -33,8 +33,12 @@ from fmbpo.pwm.optim import (
     adam_init,
     adam_step,
     clip,
+    flatten,
     gradient,
+    in_one_vector,
+    projected,
     projection,
+    unflatten,
 )
 from fmbpo.pwm.pair import Pair, reward_decoder
 
@@ -82,8 +86,17 @@ class CellState(NamedTuple):
         """These parameters, without history."""
         like = next(iter(policy.values()))
         return CellState(
-            policy, adam_init(policy), critics, adam_init(critics), ReturnScale.initial(like)
+            policy,
+            adam_init(flatten(policy)),
+            critics,
+            adam_init(flatten(critics)),
+            ReturnScale.initial(like),
         )
+
+    def laid_out(self) -> CellState:
+        """The same stacked state as it lies in memory after an update (``in_one_vector``)."""
+        lay = vmap(in_one_vector)
+        return self._replace(policy=lay(self.policy), critics=lay(self.critics))
 
 
 class Start(NamedTuple):
@@ -197,19 +210,22 @@ class PolicyUpdate:
     def _actor_step(
         self, state: CellState, grads: Params, rate: Tensor
     ) -> tuple[Params, AdamState, Tensor]:
-        grads, norm_T = vmap(lambda g: clip(g, self.learning.actor_grad_clip))(grads)
-        policy, adam = self._adam(state.policy, grads, state.policy_adam, rate)
-        return vmap(self.project)(policy), adam, norm_T
+        policy, adam, norm_T = self._adam(
+            state.policy, grads, state.policy_adam, rate, self.learning.actor_grad_clip
+        )
+        return vmap(lambda p: projected(p, self.project))(policy), adam, norm_T
 
     def _adam(
-        self, params: Params, grads: Params, adam: AdamState, rate: Tensor
-    ) -> tuple[Params, AdamState]:
-        def one(p: Params, g: Params, a: AdamState, rate: Tensor) -> tuple[Params, AdamState]:
-            return adam_step(p, g, a, rate, self.learning.betas)
+        self, params: Params, grads: Params, adam: AdamState, rate: Tensor, limit: float
+    ) -> tuple[Params, AdamState, Tensor]:
+        """Clip and step; also the gradients' norms ``[T]``."""
 
-        stepped: tuple[Params, AdamState] = vmap(one, in_dims=(0, 0, 0, None))(
-            params, grads, adam, rate
-        )
+        def one(p: Params, g: Params, adam: AdamState) -> tuple[Params, AdamState, Tensor]:
+            clipped, norm = clip(flatten(g), limit)
+            flat, adam = adam_step(flatten(p), clipped, adam, rate, self.learning.betas)
+            return unflatten(flat, p), adam, norm
+
+        stepped: tuple[Params, AdamState, Tensor] = vmap(one)(params, grads, adam)
         return stepped
 
     # -- critic targets (one cell) -----------------------------------------------------------
@@ -240,8 +256,9 @@ class PolicyUpdate:
         errors = []
         for z, target in list(zip(*parts, strict=True)) * learning.critic_iterations:
             grads, error_T = gradient(self.critic_loss, critics, z, target, stacked=True)
-            grads, norm_T = vmap(lambda g: clip(g, learning.critic_grad_clip))(grads)
-            critics, adam = self._adam(critics, grads, adam, rate)
+            critics, adam, norm_T = self._adam(
+                critics, grads, adam, rate, learning.critic_grad_clip
+            )
             errors.append(error_T)
         metrics = {of_critic(LOSS): torch.stack(errors).mean(0), of_critic(GRAD_NORM): norm_T}
         return critics, adam, metrics

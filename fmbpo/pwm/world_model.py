@@ -18,9 +18,13 @@ from fmbpo.pwm.optim import (
     adam_init,
     adam_step,
     clip,
+    flatten,
     gradient,
+    in_one_vector,
     linear_decay,
+    projected,
     projection,
+    unflatten,
 )
 from fmbpo.pwm.pair import HookCall
 
@@ -42,7 +46,14 @@ class WorldModelState(NamedTuple):
         held = [k for k in params if stale_embedding and k.startswith("task_embedding.")]
         learns = {k: v for k, v in params.items() if k not in held}
         stale = {k: torch.zeros_like(params[k]) for k in held}
-        return WorldModelState(params, adam_init(learns), stale)
+        return WorldModelState(params, adam_init(flatten(learns)), stale)
+
+    def laid_out(self, *, stacked: bool = False) -> WorldModelState:
+        """The same state as it lies in memory after an update (``in_one_vector``)."""
+        learns = {k: v for k, v in self.params.items() if k not in self.stale}
+        lay = vmap(in_one_vector) if stacked else in_one_vector
+        stale = lay(self.stale) if self.stale else self.stale
+        return self._replace(params={**self.params, **lay(learns)}, stale=stale)
 
 
 class WorldModelUpdate:
@@ -64,8 +75,6 @@ class WorldModelUpdate:
         """``loss``: the plugin's hook."""
         self.loss, self.project = HookCall(module, loss), projection(module)
         self.optimiser, self.stacked = optimiser, stacked
-        names = [name for name, _ in module.named_parameters() if name.startswith("encoder.")]
-        self.scales = dict.fromkeys(names, optimiser.encoder_scale)
 
     def __call__(
         self, state: WorldModelState, batch: Batch, noise: Tensor, learning_rate: Tensor
@@ -82,13 +91,28 @@ class WorldModelUpdate:
         self, state: WorldModelState, grads: Params, learning_rate: Tensor
     ) -> tuple[WorldModelState, Tensor]:
         """One model: clipping, Adam, projection; also returns the norm of its gradient (0-d)."""
-        total = {k: g + state.stale[k] if k in state.stale else g for k, g in grads.items()}
-        clipped, norm = clip(total, self.optimiser.grad_clip)
-        params, adam = adam_step(
-            state.params, clipped, state.adam, learning_rate, self.optimiser.betas, self.scales
-        )
-        stale = {k: clipped[k] for k in state.stale}
-        return WorldModelState(self.project({**state.params, **params}), adam, stale), norm
+        learns = {k: p for k, p in state.params.items() if k not in state.stale}
+        own = flatten({k: grads[k] for k in learns})
+        kept = [flatten({k: grads[k] + g}) for k, g in sorted(state.stale.items())]
+        clipped, norm = clip(torch.cat([own, *kept]), self.optimiser.grad_clip)
+        own, rest = clipped[: len(own)], clipped[len(own) :]
+        rate = self._rates(learns, learning_rate)
+        flat, adam = adam_step(flatten(learns), own, state.adam, rate, self.optimiser.betas)
+        params = projected(unflatten(flat, learns), self.project, state.params)
+        return WorldModelState(params, adam, unflatten(rest.clone(), state.stale)), norm
+
+    def _rates(self, learns: Params, learning_rate: Tensor) -> Tensor:
+        """The learning rate of each entry of ``flatten(learns)``; 0-d if all are equal."""
+        scale = self.optimiser.encoder_scale
+        if scale == 1.0:
+            return learning_rate
+        parts = [
+            (learning_rate * scale if name.startswith("encoder.") else learning_rate).expand(
+                learns[name].numel()
+            )
+            for name in sorted(learns)
+        ]
+        return torch.cat(parts)
 
 
 def model_rate(optimiser: ModelOptimiser, done: float, device: torch.device) -> Tensor:

@@ -18,7 +18,15 @@ from fmbpo.config.protocols import ModelOptimiser
 from fmbpo.hookspecs import Imagined
 from fmbpo.nn import two_hot
 from fmbpo.pwm.critic import ensemble_values
-from fmbpo.pwm.optim import Params, adam_step, clip, gradient, linear_decay
+from fmbpo.pwm.optim import (
+    Params,
+    adam_step,
+    clip,
+    flatten,
+    gradient,
+    linear_decay,
+    unflatten,
+)
 from fmbpo.pwm.pair import HookCall
 from fmbpo.pwm.policy import CellState, Rates, ReturnScale, Start, td_lambda
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
@@ -106,7 +114,7 @@ def _actor_loss(
     )
     grads = {k: g for k, g in grads.items() if g.any()}
     yield "loss", metrics["loss"]
-    yield "grad_norm", clip(grads, 1.0)[1]
+    yield "grad_norm", clip(flatten(grads), 1.0)[1]
     yield from under("grad/", pwm_actor(grads))
     if not scale_returns:
         return
@@ -163,7 +171,7 @@ def _wm_loss_pwm(r: Replay) -> Arrays:
     yield "total", metrics["loss"]
     yield "dynamics", metrics["consistency"]
     yield "reward", metrics["reward_loss"] * settings["reward_coef"]
-    yield "grad_norm", clip(grads, 1.0)[1]
+    yield "grad_norm", clip(flatten(grads), 1.0)[1]
     yield from under("grad/", pwm_model(grads))
 
 
@@ -176,7 +184,7 @@ def _wm_loss_tdmpc2(r: Replay, rho: float) -> Arrays:
     yield "consistency_loss", metrics["consistency"]
     yield "reward_loss", metrics["reward_loss"]
     yield "total_loss", metrics["loss"]
-    yield "grad_norm", clip(grads, 1.0)[1]
+    yield "grad_norm", clip(flatten(grads), 1.0)[1]
     rollout = r.wm.rollout(r.model, r.z0, lambda t, _: r.act[t], r.task, r.none)
     yield "soft_ce_per_step", two_hot.cross_entropy(rollout.reward_logits_HBR, r.batch.reward_HB)
     yield from under("grad/", pwm_model(grads))
@@ -214,7 +222,7 @@ def _update(r: Replay) -> Arrays:
             yield from under("after_critic_step1/", pwm_critics(critic_steps[0][0]))
             adam = after.policy_adam
             for suffix, moments in (("exp_avg", adam.first), ("exp_avg_sq", adam.second)):
-                for name, value in pwm_actor(moments):
+                for name, value in pwm_actor(unflatten(moments, after.policy)):
                     yield f"adam1/actor/{name}/{suffix}", value
     yield "lr_schedule_epochs", r.epochs
     yield "lr_schedule", torch.stack([_all_rates(r, int(epoch)) for epoch in r.epochs])
@@ -229,8 +237,9 @@ def _critic_steps(
     parts = (x.chunk(learning.critic_minibatches) for x in (z, target))
     for z_mini, target_mini in list(zip(*parts, strict=True)) * learning.critic_iterations:
         grads, loss = gradient(update.critic_loss, critics, z_mini, target_mini)
-        grads, _ = clip(grads, learning.critic_grad_clip)
-        critics, adam = adam_step(critics, grads, adam, rates.critic, learning.betas)
+        clipped, _ = clip(flatten(grads), learning.critic_grad_clip)
+        flat, adam = adam_step(flatten(critics), clipped, adam, rates.critic, learning.betas)
+        critics = unflatten(flat, critics)
         yield critics, loss
 
 

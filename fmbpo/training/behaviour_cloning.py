@@ -23,7 +23,15 @@ from torch.func import functional_call
 from fmbpo.data.sampler import Rows
 from fmbpo.measure.evaluation import threads
 from fmbpo.nn.blocks import plain_mlp
-from fmbpo.pwm.optim import Params, adam_init, adam_step, gradient, linear_decay
+from fmbpo.pwm.optim import (
+    Params,
+    adam_init,
+    adam_step,
+    flatten,
+    gradient,
+    linear_decay,
+    unflatten,
+)
 from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
 from fmbpo.tasks.vector import Act
 from fmbpo.training import seeding
@@ -110,12 +118,14 @@ def learn(
         return (found - action).square().mean(), None
 
     params = own_params(network)
-    adam = adam_init(params)
+    flat = flatten(params)
+    adam = adam_init(flat)
     for update in range(updates):
         row = torch.randint(len(obs_MO), (BATCH,), generator=generator)
         grads, _ = gradient(loss, params, obs_MO[row], action_MA[row])
         rate = torch.tensor(linear_decay(LEARNING_RATE, 0.0, update / updates))
-        params, adam = adam_step(params, grads, adam, rate, BETAS)
+        flat, adam = adam_step(flat, flatten(grads), adam, rate, BETAS)
+        params = unflatten(flat, params)
         moved()
     return params
 

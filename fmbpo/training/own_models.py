@@ -82,7 +82,7 @@ class OwnModels:
         ]
         stale = tables.conventions.task_embedding == "stale"
         states = [WorldModelState.initial(own_params(module), stale) for module in modules]
-        self.training: WorldModelState = stack(states)
+        self.training: WorldModelState = stack(states).laid_out(stacked=True)
         self.eager_update = WorldModelUpdate(
             self.module, self.component.loss, protocol.optimiser, stacked=True
         )
@@ -167,7 +167,8 @@ class OwnModels:
     def load(self, weights: Mapping[str, Tensor], state: Saved) -> None:
         """Continue from a checkpoint."""
         params, adam, stale = to_device((dict(weights), state["adam"], state["stale"]), self.device)
-        self.training = WorldModelState(params, AdamState(*adam), stale)
+        learnt = WorldModelState(params, AdamState.from_saved(adam), stale)
+        self.training = learnt.laid_out(stacked=True)
         self.before, self.after = state["measures"]
         self._load_sources(state)
 

@@ -69,7 +69,7 @@ class PolicyTraining:
             CellState.initial(own_params(networks.policy(cell)), networks.critics(cell))
             for cell in cells
         ]
-        self.training: CellState = stack(states)
+        self.training: CellState = stack(states).laid_out()
         self.models: OwnModels | None = None
         if isinstance(e.protocol, Finetuned | Scratch):
             self.models = OwnModels(context, e.protocol, cells, world_model)
@@ -228,8 +228,12 @@ class PolicyTraining:
             self.device,
         )
         self.training = CellState(
-            policy, AdamState(*policy_adam), critics, AdamState(*critic_adam), ReturnScale(*scale)
-        )
+            policy,
+            AdamState.from_saved(policy_adam),
+            critics,
+            AdamState.from_saved(critic_adam),
+            ReturnScale(*scale),
+        ).laid_out()
         set_states(self.generators, state["generators"])
         if self.models is not None:
             self.models.load(part("world_model", weights), state["models"])

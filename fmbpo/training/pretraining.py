@@ -111,7 +111,7 @@ class Pretraining:
     def load(self, weights: Mapping[str, Tensor], state: Saved) -> None:
         """Continue from a checkpoint."""
         params, adam = to_device((dict(weights), state["adam"]), self.device)
-        self.training = WorldModelState(params, AdamState(*adam), {})
+        self.training = WorldModelState(params, AdamState.from_saved(adam), {}).laid_out()
         self.sampler.load_state(state["sampler"])
         self.noise.set_state(state["noise"])
         self.best_score, self.best_step, best, self.measures = state["best"]

@@ -3,21 +3,39 @@
 import pytest
 import torch
 
-from fmbpo.pwm.optim import adam_init, adam_step, clip, linear_decay
+from fmbpo.errors import UserError
+from fmbpo.pwm.optim import AdamState, adam_init, adam_step, clip, flatten, linear_decay, unflatten
+
+
+def test_flattening_goes_by_name_and_back():
+    params = {"b": torch.arange(4.0).view(2, 2), "a": torch.tensor([7.0, 8.0]), "c": torch.ones(1)}
+    flat = flatten(params)
+    assert flat.tolist() == [7.0, 8.0, 0.0, 1.0, 2.0, 3.0, 1.0]
+    again = dict(reversed(params.items()))
+    assert torch.equal(flatten(again), flat)
+    back = unflatten(flat, again)
+    assert list(back) == ["c", "a", "b"]
+    assert all(torch.equal(back[name], p) for name, p in params.items())
 
 
 def test_adam_equals_torch():
     torch.manual_seed(0)
-    p = torch.randn(7, 3)
+    p = torch.randn(7)
     reference = torch.nn.Parameter(p.clone())
     optimiser = torch.optim.Adam([reference], lr=1e-2, betas=(0.7, 0.95))
-    params, state = {"p": p}, adam_init({"p": p})
+    state = adam_init(p)
     for _ in range(20):
-        g = torch.randn(7, 3)
+        g = torch.randn(7)
         reference.grad = g
         optimiser.step()
-        params, state = adam_step(params, {"p": g}, state, torch.tensor(1e-2), (0.7, 0.95))
-    torch.testing.assert_close(params["p"], reference.data, rtol=1e-5, atol=1e-6)
+        p, state = adam_step(p, g, state, torch.tensor(1e-2), (0.7, 0.95))
+    torch.testing.assert_close(p, reference.data, rtol=1e-5, atol=1e-6)
+
+
+def test_moments_of_an_older_version_are_refused():
+    moments = {"p": torch.zeros(2)}
+    with pytest.raises(UserError, match="older fmbpo"):
+        AdamState.from_saved((moments, moments, torch.zeros(())))
 
 
 @pytest.mark.parametrize("size", [0.1, 1.0, 50.0])
@@ -28,9 +46,9 @@ def test_clip_equals_torch(size):
     for p, g in zip(copies, grads.values(), strict=True):
         p.grad = g.clone()
     norm = torch.nn.utils.clip_grad_norm_(copies, 1.0)
-    clipped, own = clip(grads, 1.0)
+    clipped, own = clip(flatten(grads), 1.0)
     torch.testing.assert_close(own, norm)
-    for p, g in zip(copies, clipped.values(), strict=True):
+    for p, g in zip(copies, unflatten(clipped, grads).values(), strict=True):
         torch.testing.assert_close(g, p.grad)
 
 

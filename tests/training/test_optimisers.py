@@ -21,8 +21,10 @@ from pairs import (
     world_model,
 )
 from torch import nn
+from torch.func import vmap
 from torch.utils._pytree import tree_map
 
+from fmbpo.pwm.optim import unflatten
 from fmbpo.pwm.policy import CellState
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 
@@ -46,10 +48,18 @@ def names(module):
     return {name for name, _ in module.named_parameters()}
 
 
-def unlearnt(adam, lead=1):
+def second_moments(adam, params):
+    """By name, for the parameters that have moments, of one model or stacked."""
+    back = vmap(unflatten) if adam.second.dim() > 1 else unflatten
+    return back(adam.second, params)
+
+
+def unlearnt(adam, params, lead=1):
     """Parameters whose second moment is 0 throughout for one of the models that are stacked
-    along the first ``lead`` dimensions."""
-    moments = {name: m.flatten(0, lead - 1) if lead else m[None] for name, m in adam.second.items()}
+    along the first ``lead`` dimensions. There is an error if ``params`` are not those that have
+    moments."""
+    moments = second_moments(adam, params).items()
+    moments = {name: m.flatten(0, lead - 1) if lead else m[None] for name, m in moments}
     return {name for name, m in moments.items() if not m.flatten(1).any(1).all()}
 
 
@@ -70,12 +80,12 @@ def own_models(kind, stale=False):
 
 def check_policies(update, state, lead=1):
     """Actor's and critics' optimisers have their own module's parameters, and all learnt."""
-    for module, adam, depth in (
-        (update.pair.policy, state.policy_adam, lead),
-        (update.critic, state.critic_adam, lead + 1),
+    for module, adam, learnt, depth in (
+        (update.pair.policy, state.policy_adam, state.policy, lead),
+        (update.critic, state.critic_adam, state.critics, lead + 1),
     ):
-        assert adam.first.keys() == adam.second.keys() == names(module)
-        assert unlearnt(adam, depth) == set()
+        assert learnt.keys() == names(module)
+        assert unlearnt(adam, learnt, depth) == set()
 
 
 @each_pair
@@ -106,8 +116,8 @@ def test_policies_critics_and_models_where_models_learn(world, kind):
         states, _ = update(states, starts, RATES, models.params)
         assert all(torch.equal(models.params[name], before[name]) for name in before)
     check_policies(update, states)
-    assert models.adam.first.keys() == models.adam.second.keys() == names(module)
-    assert unlearnt(models.adam) == set()
+    assert models.params.keys() == names(module)
+    assert unlearnt(models.adam, models.params) == set()
 
 
 @each_kind
@@ -120,10 +130,10 @@ def test_world_models_learn_all_of_their_parameters(kind):
     }
     assert len(hidden) == 8
     states, _ = update(states, *inputs, RATES.actor)
-    assert unlearnt(states.adam) == hidden
+    assert unlearnt(states.adam, states.params) == hidden
     states, _ = update(states, *inputs, RATES.actor)
-    assert unlearnt(states.adam) == set()
-    assert states.adam.first.keys() == states.adam.second.keys() == names(module)
+    assert states.params.keys() == names(module)
+    assert unlearnt(states.adam, states.params) == set()
 
 
 def test_a_flow_models_time_column_learns_at_once():
@@ -132,7 +142,7 @@ def test_a_flow_models_time_column_learns_at_once():
     column = "dynamics.0.linear.weight"
     assert not states.params[column][..., -1].any()
     states, _ = update(states, *inputs, RATES.actor)
-    assert (states.adam.second[column][..., -1] > 0).all()
+    assert (second_moments(states.adam, states.params)[column][..., -1] > 0).all()
     assert states.params[column][..., -1].all()
 
 
@@ -143,8 +153,9 @@ def test_a_stale_task_embedding_is_in_no_optimiser(kind):
     before = states.params[EMBEDDING]
     for _ in range(2):
         states, _ = update(states, *inputs, RATES.actor)
-    assert states.adam.first.keys() == states.adam.second.keys() == names(module) - {EMBEDDING}
-    assert unlearnt(states.adam) == set()
+    learns = {name: p for name, p in states.params.items() if name != EMBEDDING}
+    assert learns.keys() == names(module) - {EMBEDDING}
+    assert unlearnt(states.adam, learns) == set()
     torch.testing.assert_close(states.params[EMBEDDING], before, rtol=0, atol=1e-7)
     assert states.stale.keys() == {EMBEDDING}
     assert states.stale[EMBEDDING].any()
@@ -175,7 +186,8 @@ def test_a_world_models_idle_parameter_is_found(compiled, use):
         with pytest.raises(RuntimeError, match="not have been used"):
             update(*given)
         return
-    assert unlearnt(update(*given)[0].adam, 0) == {"idle"}
+    state, _ = update(*given)
+    assert unlearnt(state.adam, state.params, 0) == {"idle"}
 
 
 @each_way
