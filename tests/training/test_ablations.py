@@ -41,7 +41,6 @@ UPDATES = 3
 BEYOND_ROUNDING = 1e-6
 RATE = torch.tensor(3e-3, dtype=torch.float64)
 LATENT = WIDTHS["latent_dim"]
-FIELD_ALONE = {"endpoint_coef": 0.0}
 
 # (base, switch, whether predictions of the initial weights change, whether what is learnt does)
 MODEL_SWITCHES = [
@@ -49,14 +48,14 @@ MODEL_SWITCHES = [
     ({}, {"train_solver": "heun", "train_substeps": 4}, False, False),
     ({}, {"tau": "midpoint"}, False, True),
     ({}, {"tau": "logit_normal"}, False, True),
-    (FIELD_ALONE, {"source": "noise"}, True, True),
+    ({}, {"source": "noise"}, True, True),
     ({}, {"parameterisation": "tangent"}, True, True),
     ({}, {"parameterisation": "logit"}, True, True),
     ({}, {"trained_from": "teacher"}, False, True),
     ({}, {"trained_from": "mixed"}, False, True),
     ({}, {"detach_velocity": True}, False, True),
-    ({}, {"endpoint_coef": 0.0}, False, True),
-    ({}, {"matching_coef": 0.0}, False, True),
+    ({}, {"endpoint_coef": 1.0}, False, True),
+    ({"endpoint_coef": 1.0}, {"matching_coef": 0.0}, False, True),
     ({}, {"solver": "euler"}, True, True),
     ({}, {"solver": "midpoint"}, True, True),
     ({}, {"solver": "rk4"}, True, True),
@@ -275,9 +274,7 @@ def test_no_switch_changes_encoder_and_reward_head(parameterisation, source):
     """Names and shapes are those of the MLP world model; equal weights give equal rewards."""
     models = {
         "mlp": world_model("mlp"),
-        "flow": world_model(
-            "flow", parameterisation=parameterisation, source=source, endpoint_coef=0.0
-        ),
+        "flow": world_model("flow", parameterisation=parameterisation, source=source),
     }
     shared = {
         name: {

@@ -46,7 +46,7 @@ class FlowConfig(WorldModelConfig):
     matching_coef: float = attrs.field(default=1.0, validator=ge(0.0))
     """Weight of the flow-matching error; 0 omits it, which leaves a network that is applied several
     times with tied weights and learns from the solved endpoint alone."""
-    endpoint_coef: float = attrs.field(default=1.0, validator=ge(0.0))
+    endpoint_coef: float = attrs.field(default=0.0, validator=ge(0.0))
     """Weight of the solved endpoint's error, added to the flow-matching error; 0 omits it."""
     train_solver: Literal["same", Solver] = attrs.field(
         default="same", validator=in_(["same", *STAGES])

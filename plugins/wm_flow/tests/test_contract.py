@@ -5,12 +5,12 @@ from fmbpo.testing import parametrize_checks
 CONFIGS = [
     {},
     {"solver": "euler", "substeps": 1},
-    {"solver": "rk4", "substeps": 2, "trained_from": "mixed"},
+    {"solver": "rk4", "substeps": 2, "trained_from": "mixed", "endpoint_coef": 1.0},
     {"parameterisation": "tangent", "tau": "logit_normal", "solver": "midpoint"}
-    | {"train_solver": "rk4", "train_substeps": 1},
+    | {"train_solver": "rk4", "train_substeps": 1, "endpoint_coef": 1.0},
     {"parameterisation": "logit", "trained_from": "teacher"},
-    {"source": "noise", "endpoint_coef": 0.0},
-    {"matching_coef": 0.0},
+    {"source": "noise"},
+    {"matching_coef": 0.0, "endpoint_coef": 1.0},
 ]
 
 
