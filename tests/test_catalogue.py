@@ -84,7 +84,9 @@ def test_a_policy_experiment_is_that_of_the_table(name, scale, repository):
         )  # fmt: skip
         assert (e.world_model.config.latent_dim, e.critic.count) == (768, 3)
         assert e.grid.tasks == ["reacher-easy", "walker-stand", "cheetah-run"]
-    assert e.grid.seeds == [42, 123, 456, 789, 1011][: 5 if scale == "paper" else 3]
+    # Seed 42 is not laptop's: settings of that scale were chosen in its world models.
+    seeds = [42, 123, 456, 789, 1011]
+    assert e.grid.seeds == (seeds if scale == "paper" else seeds[1:4])
     assert e.grid.policies_per_model == 1
 
 
