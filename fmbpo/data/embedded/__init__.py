@@ -1,4 +1,4 @@
-"""The data set in the package: four tasks, made by ``fmbpo data collect``.
+"""The data set in the package: five tasks, made by ``fmbpo data collect``.
 
 The store's attribute ``provenance`` has its seed, recipe, planner settings and versions.
 """
