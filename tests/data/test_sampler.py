@@ -146,7 +146,8 @@ def test_weights_of_one_take_nothing_from_the_offsets():
     assert content.hexdigest() == GOLDEN_STARTS
 
 
-# Written by the version before residences (commit f69ab58), with the split of today.
+# Written by code that gave the digests of the version before residences (commit f69ab58) on the data of
+# that time.
 GOLDEN_SLICES = "7f8c8b6a2a114422b2faba9c4e5a6e9c7af3a4b6c8eecd06de6026f6b549c661"
 GOLDEN_STARTS = "24dd882e4de3b135659c9650b225828cbfdbf5a20f7949b71075f533190e4671"
 

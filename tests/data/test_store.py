@@ -392,4 +392,4 @@ def test_a_busy_machine_ends_without_a_traceback():
         "sync.loop[0].call_soon_threadsafe(time.sleep, 1)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "298596\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "362724\n", "")
