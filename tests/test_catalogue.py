@@ -95,7 +95,9 @@ def test_the_quickstart_differs_in_its_grid_alone(scale, repository):
         load_experiment(repository / f"experiments/{name}.toml", scale=scale, data="embedded")
         for name in ("phase8_flowwm_mlppolicy", "quickstart")
     )
-    declared, undeclared = differences([whole, quick], ["grid.seeds", "grid.policies_per_model", "grid.tasks"])
+    declared, undeclared = differences(
+        [whole, quick], ["grid.seeds", "grid.policies_per_model", "grid.tasks"]
+    )
     assert undeclared == []
     assert bool(declared) == (scale == "laptop")
 
