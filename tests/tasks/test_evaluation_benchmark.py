@@ -22,7 +22,7 @@ def test_the_benchmark_writes_times_and_shares_that_agree(tmp_path: Path) -> Non
     found = json.loads(file.read_text())
     assert [t["workers"] for t in found["timings"]] == [0, 1, 0, 1, None]
     laptop, paper = found["shares"]
-    assert (laptop["scale"], laptop["updates"]) == ("laptop", 700)
+    assert (laptop["scale"], laptop["updates"]) == ("laptop", 1000)
     assert laptop["episodes_during_training"] == 8 * 4
     assert paper["episodes_during_training"] == 6 * 10
     fastest = min(t["median"] for t in found["timings"][2:4])
