@@ -160,10 +160,10 @@ def learning_panel(
     # A curve of one evaluation would be invisible as a line.
     marker = "o" if all(len(series) < 3 for series in seeds.values()) else None
     thin = {"color": SKY, "lw": 0.9} if len(seeds) != 1 else {"color": BLUE, "lw": 2.0}
-    lines = [Line(series, "one seed", {**thin, "marker": marker}) for series in seeds.values()]
+    lines = [Line(series, "one policy", {**thin, "marker": marker}) for series in seeds.values()]
     if len(seeds) != 1:
         mean = mean_series(list(seeds.values()))
-        lines.append(Line(mean, "mean of seeds", {"color": BLUE, "lw": 2.2, "marker": marker}))
+        lines.append(Line(mean, "mean of policies", {"color": BLUE, "lw": 2.2, "marker": marker}))
     known = {name: float(level) for name in _LEVELS if (level := levels.get(name)) is not None}
     lines += [Line(level, name, {**_LEVELS[name], "lw": 1.4}) for name, level in known.items()]
     values = [y for series in seeds.values() for _, y in series if math.isfinite(y)]

@@ -23,11 +23,11 @@ def test_the_benchmark_writes_times_and_shares_that_agree(tmp_path: Path) -> Non
     assert [t["workers"] for t in found["timings"]] == [0, 1, 0, 1, None]
     laptop, paper = found["shares"]
     assert (laptop["scale"], laptop["updates"]) == ("laptop", 1000)
-    assert laptop["episodes_during_training"] == 6 * 4
+    assert laptop["episodes_during_training"] == 11 * 4
     assert paper["episodes_during_training"] == 6 * 10
     fastest = min(t["median"] for t in found["timings"][2:4])
     assert laptop["seconds_an_episode"] == pytest.approx(fastest / 2 * 100)
     # At the update's time that is said, evaluation is a tenth: e / (e + u) = 0.1.
-    evaluated = 24 * laptop["seconds_an_episode"]
+    evaluated = 44 * laptop["seconds_an_episode"]
     updates = 1.0 * laptop["milliseconds_an_update_for_a_tenth"]
     assert evaluated / (evaluated + updates) == pytest.approx(0.1)
