@@ -7,14 +7,13 @@ A whole update can thus be compiled and mapped over stacked parameters. The arit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
 from torch.utils._pytree import tree_map_only
 
-from fmbpo.errors import UserError
 from fmbpo.hookspecs import Projects
 
 Params: TypeAlias = dict[str, Tensor]
@@ -87,19 +86,6 @@ class AdamState(NamedTuple):
     first: Tensor
     second: Tensor
     steps: Tensor
-
-    @staticmethod
-    def from_saved(saved: Sequence[Any]) -> AdamState:
-        """The state that a checkpoint holds as a tuple. Raises ``UserError`` for one of an older
-        fmbpo, which kept the moments by name."""
-        if not all(isinstance(part, Tensor) for part in saved):
-            raise UserError(
-                "an older fmbpo saved this training state, which this one cannot continue",
-                where="the optimiser's moments in the checkpoint",
-                remedy="finish the run with the version that began it, or begin it again with "
-                "another --runs folder",
-            )
-        return AdamState(*saved)
 
 
 def adam_init(params: Tensor) -> AdamState:

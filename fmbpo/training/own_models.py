@@ -157,7 +157,7 @@ class OwnModels:
     def state(self) -> Saved:
         """Optimisers, samplers, generators."""
         return {
-            "adam": tuple(self.training.adam),
+            "moments": tuple(self.training.adam),
             "stale": self.training.stale,
             "measures": (self.before, self.after),
             "samplers": [s.state() for s in self.samplers],
@@ -166,8 +166,10 @@ class OwnModels:
 
     def load(self, weights: Mapping[str, Tensor], state: Saved) -> None:
         """Continue from a checkpoint."""
-        params, adam, stale = to_device((dict(weights), state["adam"], state["stale"]), self.device)
-        learnt = WorldModelState(params, AdamState.from_saved(adam), stale)
+        params, adam, stale = to_device(
+            (dict(weights), state["moments"], state["stale"]), self.device
+        )
+        learnt = WorldModelState(params, AdamState(*adam), stale)
         self.training = learnt.laid_out(stacked=True)
         self.before, self.after = state["measures"]
         self._load_sources(state)

@@ -213,8 +213,8 @@ class PolicyTraining:
     def state(self) -> Saved:
         """Optimisers, return scales, generators."""
         return {
-            "policy_adam": tuple(self.training.policy_adam),
-            "critic_adam": tuple(self.training.critic_adam),
+            "policy_moments": tuple(self.training.policy_adam),
+            "critic_moments": tuple(self.training.critic_adam),
             "scale": tuple(self.training.scale),
             "generators": [g.get_state() for g in self.generators],
             "models": self.models and self.models.state(),
@@ -222,16 +222,16 @@ class PolicyTraining:
 
     def load(self, weights: Mapping[str, Tensor], state: Saved) -> None:
         """Continue from a checkpoint."""
-        names = "policy_adam", "critic_adam", "scale"
+        names = "policy_moments", "critic_moments", "scale"
         policy, critics, policy_adam, critic_adam, scale = to_device(
             [part("policy", weights), part("critics", weights), *(state[name] for name in names)],
             self.device,
         )
         self.training = CellState(
             policy,
-            AdamState.from_saved(policy_adam),
+            AdamState(*policy_adam),
             critics,
-            AdamState.from_saved(critic_adam),
+            AdamState(*critic_adam),
             ReturnScale(*scale),
         ).laid_out()
         set_states(self.generators, state["generators"])

@@ -43,7 +43,7 @@ class Pretraining:
         self.eager_update = WorldModelUpdate(self.module, self.component.loss, config.optimiser)
         self.update = context.compiled(self.eager_update.__call__)
         self.best: Params = own_params(self.module)
-        self.training = WorldModelState.initial(self.best)
+        self.training = WorldModelState.initial(self.best).laid_out()
         self.best_score, self.best_step = math.inf, 0
         self.measures: Measures = {}
         self.last: Measures = {}
@@ -102,7 +102,7 @@ class Pretraining:
     def state(self) -> Saved:
         """Optimiser, sampler, generator, and the best parameters so far."""
         return {
-            "adam": tuple(self.training.adam),
+            "moments": tuple(self.training.adam),
             "sampler": self.sampler.state(),
             "noise": self.noise.get_state(),
             "best": (self.best_score, self.best_step, self.best, self.measures),
@@ -110,8 +110,8 @@ class Pretraining:
 
     def load(self, weights: Mapping[str, Tensor], state: Saved) -> None:
         """Continue from a checkpoint."""
-        params, adam = to_device((dict(weights), state["adam"]), self.device)
-        self.training = WorldModelState(params, AdamState.from_saved(adam), {}).laid_out()
+        params, adam = to_device((dict(weights), state["moments"]), self.device)
+        self.training = WorldModelState(params, AdamState(*adam), {}).laid_out()
         self.sampler.load_state(state["sampler"])
         self.noise.set_state(state["noise"])
         self.best_score, self.best_step, best, self.measures = state["best"]

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from fmbpo.errors import UserError
-from fmbpo.pwm.optim import AdamState, adam_init, adam_step, clip, flatten, linear_decay, unflatten
+from fmbpo.pwm.optim import adam_init, adam_step, clip, flatten, linear_decay, unflatten
 
 
 def test_flattening_goes_by_name_and_back():
@@ -30,12 +29,6 @@ def test_adam_equals_torch():
         optimiser.step()
         p, state = adam_step(p, g, state, torch.tensor(1e-2), (0.7, 0.95))
     torch.testing.assert_close(p, reference.data, rtol=1e-5, atol=1e-6)
-
-
-def test_moments_of_an_older_version_are_refused():
-    moments = {"p": torch.zeros(2)}
-    with pytest.raises(UserError, match="older fmbpo"):
-        AdamState.from_saved((moments, moments, torch.zeros(())))
 
 
 @pytest.mark.parametrize("size", [0.1, 1.0, 50.0])
