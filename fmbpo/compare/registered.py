@@ -33,7 +33,7 @@ def registered_in(paths: Sequence[Path], records: Sequence[Record]) -> list[Regi
         sha256 = (fit(study.get("registration"), dict[str, Any]) or {}).get("sha256", "")
         if sha256 and not any(version.sha256 == sha256 for version in versions):
             what = f"the registration that the study ran with (SHA-256 {sha256[:12]}) is missing"
-            remedy = "restore the file: without it nobody can say what was registered"
+            remedy = "restore the file: without it, the registered hypotheses are unknown"
             raise UserError(what, where=str(path / REGISTRATION), remedy=remedy)
         if versions:
             sources = {str((path.parent / run).resolve()) for run in study["cells"].values()}

@@ -81,7 +81,7 @@ class Session:
     accept_versions: bool = False
     wait: bool = True
     baselines: Baselines = attrs.field(factory=dict, init=False)
-    """What the runs need not measure again."""
+    """Returns that later runs of the session share."""
 
 
 @attrs.frozen

@@ -153,12 +153,11 @@ def _learned(subject: WorldModelSubject) -> tuple[float, ...]:
     if "learned" in subject.results:
         return subject.results["learned"]
     results, subject = subject.results, attrs.evolve(subject, fresh=True)
-    rows = 64
-    batch, noise = subject.example(1, rows=rows)
+    batch, noise = subject.example(1, rows=64)
     adam = torch.optim.Adam(subject.module.parameters(), 3e-3)
     for _ in range(8):
         _train(subject, 50, adam, (batch, noise))
-        own, others, r2, spread = _measured(subject, batch, rows)
+        own, others, r2, spread = _measured(subject, batch)
         if own < 0.1 * others and r2 > 0.9:
             break
     results["learned"] = (own, others, r2, spread)
@@ -166,8 +165,8 @@ def _learned(subject: WorldModelSubject) -> tuple[float, ...]:
 
 
 @torch.no_grad()
-def _measured(subject: WorldModelSubject, batch: Batch, rows: int) -> tuple[float, ...]:
-    module = subject.module
+def _measured(subject: WorldModelSubject, batch: Batch) -> tuple[float, ...]:
+    module, rows = subject.module, len(batch.index_B)
     task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
     z, z_next = (module.encode(batch.obs_HBO[t], task.embedding_BE) for t in (0, 1))
     still = z.new_zeros(rows, module.noise_dim)
