@@ -85,18 +85,13 @@ class CellState(NamedTuple):
     def initial(policy: Params, critics: Params) -> CellState:
         """These parameters, without history."""
         like = next(iter(policy.values()))
-        return CellState(
-            policy,
-            adam_init(flatten(policy)),
-            critics,
-            adam_init(flatten(critics)),
-            ReturnScale.initial(like),
-        )
+        adams = adam_init(flatten(policy)), adam_init(flatten(critics))
+        return CellState(policy, adams[0], critics, adams[1], ReturnScale.initial(like))
 
     def laid_out(self) -> CellState:
         """The same stacked state as it lies in memory after an update (``in_one_vector``)."""
-        lay = vmap(in_one_vector)
-        return self._replace(policy=lay(self.policy), critics=lay(self.critics))
+        policy, critics = in_one_vector(self.policy, 1), in_one_vector(self.critics, 1)
+        return self._replace(policy=policy, critics=critics)
 
 
 class Start(NamedTuple):
@@ -219,14 +214,9 @@ class PolicyUpdate:
         self, params: Params, grads: Params, adam: AdamState, rate: Tensor, limit: float
     ) -> tuple[Params, AdamState, Tensor]:
         """Clip and step; also the gradients' norms ``[T]``."""
-
-        def one(p: Params, g: Params, adam: AdamState) -> tuple[Params, AdamState, Tensor]:
-            clipped, norm = clip(flatten(g), limit)
-            flat, adam = adam_step(flatten(p), clipped, adam, rate, self.learning.betas)
-            return unflatten(flat, p), adam, norm
-
-        stepped: tuple[Params, AdamState, Tensor] = vmap(one)(params, grads, adam)
-        return stepped
+        clipped_TP, norm_T = clip(flatten(grads, 1), limit)
+        flat_TP, adam = adam_step(flatten(params, 1), clipped_TP, adam, rate, self.learning.betas)
+        return unflatten(flat_TP, params), adam, norm_T
 
     # -- critic targets (one cell) -----------------------------------------------------------
 

@@ -51,9 +51,9 @@ class WorldModelState(NamedTuple):
     def laid_out(self, *, stacked: bool = False) -> WorldModelState:
         """The same state as it lies in memory after an update (``in_one_vector``)."""
         learns = {k: v for k, v in self.params.items() if k not in self.stale}
-        lay = vmap(in_one_vector) if stacked else in_one_vector
-        stale = lay(self.stale) if self.stale else self.stale
-        return self._replace(params={**self.params, **lay(learns)}, stale=stale)
+        stale = in_one_vector(self.stale, int(stacked)) if self.stale else self.stale
+        params = {**self.params, **in_one_vector(learns, int(stacked))}
+        return self._replace(params=params, stale=stale)
 
 
 class WorldModelUpdate:
@@ -83,36 +83,40 @@ class WorldModelUpdate:
         grads, metrics = gradient(
             self.loss.with_params, state.params, batch, noise, stacked=self.stacked
         )
-        step = vmap(self._step, in_dims=(0, 0, None)) if self.stacked else self._step
-        state, norm = step(state, grads, learning_rate)
+        state, norm = self._step(state, grads, learning_rate)
         return state, {**metrics, GRAD_NORM: norm}
 
     def _step(
         self, state: WorldModelState, grads: Params, learning_rate: Tensor
     ) -> tuple[WorldModelState, Tensor]:
-        """One model: clipping, Adam, projection; also returns the norm of its gradient (0-d)."""
+        """Clipping, Adam, projection; also returns the norms of the gradients ``[...]``."""
+        lead = int(self.stacked)
         learns = {k: p for k, p in state.params.items() if k not in state.stale}
-        own = flatten({k: grads[k] for k in learns})
-        kept = [flatten({k: grads[k] + g}) for k, g in sorted(state.stale.items())]
-        clipped, norm = clip(torch.cat([own, *kept]), self.optimiser.grad_clip)
-        own, rest = clipped[: len(own)], clipped[len(own) :]
-        rate = self._rates(learns, learning_rate)
-        flat, adam = adam_step(flatten(learns), own, state.adam, rate, self.optimiser.betas)
-        params = projected(unflatten(flat, learns), self.project, state.params)
+        grad = flatten({k: grads[k] for k in learns}, lead)
+        kept = [flatten({k: grads[k] + g}, lead) for k, g in sorted(state.stale.items())]
+        clipped, norm = clip(torch.cat([grad, *kept], -1), self.optimiser.grad_clip)
+        grad, rest = clipped[..., : grad.shape[-1]], clipped[..., grad.shape[-1] :]
+        flat, adam = adam_step(
+            flatten(learns, lead), grad, state.adam, learning_rate, self.optimiser.betas,
+            self._scales(learns, lead),
+        )  # fmt: skip
+        project = vmap(self._projected) if self.stacked else self._projected
+        params = project(unflatten(flat, learns), state.params)
         return WorldModelState(params, adam, unflatten(rest.clone(), state.stale)), norm
 
-    def _rates(self, learns: Params, learning_rate: Tensor) -> Tensor:
-        """The learning rate of each entry of ``flatten(learns)``; 0-d if all are equal."""
-        scale = self.optimiser.encoder_scale
-        if scale == 1.0:
-            return learning_rate
-        parts = [
-            (learning_rate * scale if name.startswith("encoder.") else learning_rate).expand(
-                learns[name].numel()
-            )
-            for name in sorted(learns)
-        ]
-        return torch.cat(parts)
+    def _projected(self, learns: Params, params: Params) -> Params:
+        return projected(learns, self.project, params)
+
+    def _scales(self, learns: Params, lead: int) -> list[tuple[int, float]]:
+        """``scales`` of ``adam_step``."""
+        scales: list[tuple[int, float]] = []
+        for name in sorted(learns):
+            entries = learns[name].shape[lead:].numel()
+            factor = self.optimiser.encoder_scale if name.startswith("encoder.") else 1.0
+            if scales and scales[-1][1] == factor:
+                entries += scales.pop()[0]
+            scales.append((entries, factor))
+        return scales
 
 
 def model_rate(optimiser: ModelOptimiser, done: float, device: torch.device) -> Tensor:

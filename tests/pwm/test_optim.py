@@ -1,8 +1,11 @@
 """Adam, clipping and the schedule against torch's own."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from fmbpo.pwm import optim
 from fmbpo.pwm.optim import adam_init, adam_step, clip, flatten, linear_decay, unflatten
 
 
@@ -17,18 +20,28 @@ def test_flattening_goes_by_name_and_back():
     assert all(torch.equal(back[name], p) for name, p in params.items())
 
 
-def test_adam_equals_torch():
+@pytest.mark.parametrize("compiled", [False, True], ids=["fused", "formulas"])
+def test_adam_equals_torch_in_every_row_and_part(compiled, monkeypatch):
+    """Two vectors of five entries; the first two entries learn at 0.3 of the rate."""
+    seen = SimpleNamespace(**vars(torch))
+    seen.compiler = SimpleNamespace(is_compiling=lambda: compiled)
+    monkeypatch.setattr(optim, "torch", seen)
     torch.manual_seed(0)
-    p = torch.randn(7)
-    reference = torch.nn.Parameter(p.clone())
-    optimiser = torch.optim.Adam([reference], lr=1e-2, betas=(0.7, 0.95))
+    p = torch.randn(2, 5)
+    slow, fast = (torch.nn.Parameter(x.clone()) for x in (p[:, :2], p[:, 2:]))
+    groups = [{"params": [slow], "lr": 3e-3}, {"params": [fast]}]
+    reference = torch.optim.Adam(groups, lr=1e-2, betas=(0.7, 0.95))
     state = adam_init(p)
     for _ in range(20):
-        g = torch.randn(7)
-        reference.grad = g
-        optimiser.step()
-        p, state = adam_step(p, g, state, torch.tensor(1e-2), (0.7, 0.95))
-    torch.testing.assert_close(p, reference.data, rtol=1e-5, atol=1e-6)
+        g = torch.randn(2, 5)
+        slow.grad, fast.grad = g[:, :2], g[:, 2:]
+        reference.step()
+        before = [x.clone() for x in (p, *state)]
+        new, after = adam_step(p, g, state, torch.tensor(1e-2), (0.7, 0.95), [(2, 0.3), (3, 1.0)])
+        assert all(torch.equal(x, y) for x, y in zip((p, *state), before, strict=True))
+        p, state = new, after
+    assert state.steps.tolist() == [20.0, 20.0]
+    torch.testing.assert_close(p, torch.cat([slow, fast], 1).detach(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [0.1, 1.0, 50.0])

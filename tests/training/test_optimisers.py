@@ -23,7 +23,6 @@ from pairs import (
     world_model,
 )
 from torch import nn
-from torch.func import vmap
 from torch.utils._pytree import tree_map
 
 from fmbpo.pwm import optim
@@ -56,8 +55,7 @@ def names(module):
 def second_moments(adam, params):
     """By name, for the parameters that have moments, of one model or stacked."""
     assert adam.first.shape == adam.second.shape
-    back = vmap(unflatten) if adam.second.dim() > 1 else unflatten
-    return back(adam.second, params)
+    return unflatten(adam.second, params)
 
 
 def unlearnt(adam, params, lead=1):
