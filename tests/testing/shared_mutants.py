@@ -332,10 +332,24 @@ class AnotherGradientForAParameter(Built):
         return found * (1 - shift)
 
 
-@both("makes_tensors_where_its_arguments_are", "on the expected device meta")
+@both("makes_tensors_where_its_arguments_are", "one operand is on the device, another on the CPU")
 class ConstantOnTheCPU(Changed):
     def change(self, module, values, arguments):
         return values * torch.ones(values.shape[-1])
+
+
+@both("makes_tensors_where_its_arguments_are", "one operand is on the device, another on the CPU")
+class WeightsOnTheCPU(Changed):
+    """torch's own device for shapes, ``meta``, takes such a product."""
+
+    def change(self, module, values, arguments):
+        return nn.functional.linear(values, torch.eye(values.shape[-1]))
+
+
+@both("makes_tensors_where_its_arguments_are", "nothing between host and device")
+class ConstantThatIsCopied(Changed):
+    def change(self, module, values, arguments):
+        return values * torch.tensor(1.0, device=values.device)
 
 
 @both("makes_tensors_where_its_arguments_are", "does not move with the module")

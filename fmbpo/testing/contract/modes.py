@@ -14,6 +14,7 @@ from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from fmbpo.testing.accelerator import DEVICE, Accelerator
 from fmbpo.testing.contract.subject import Subject, close, expect, expecting, tensors_of
 
 
@@ -170,17 +171,24 @@ class _Products(TorchFunctionMode):
 
 @torch.no_grad()
 def makes_tensors_where_its_arguments_are(subject: Subject) -> None:
-    """On another device, every tensor must be on that device; a constant made on the CPU is not."""
-    example = _moved(_example(subject), "meta")
+    """On another device, every tensor must be on that device; a constant made on the CPU is not,
+    and one that is copied there in every call keeps the device waiting."""
+    example = _example(subject)
     remedy = (
         "make constants from an argument (x.new_ones, device=x.device) or as Python numbers; "
         "a tensor in a plain attribute does not move with the module"
     )
-    with expecting("the hooks compute on the device of their arguments and parameters", remedy):
-        _Call(subject).to("meta")(example)
+    with Accelerator() as device:
+        call, moved = _Call(subject).to(DEVICE), _moved(example, DEVICE)
+        device.clear()
+        with expecting("the hooks compute on the device of their arguments and parameters", remedy):
+            call(moved)
+        copies = device.copies_in + device.copies_out
+    remedy = "keep constants as buffers of the module, or make them by x.new_full"
+    expect(not copies, "the hooks copy nothing between host and device", remedy, f"{copies} copies")
 
 
-def _moved(example: Any, device: str) -> Any:
+def _moved(example: Any, device: str | torch.device) -> Any:
     return tree_map_only(Tensor, lambda t: t.to(device), example)
 
 

@@ -1,0 +1,100 @@
+"""Updates and stages on a device without hardware: nothing waits for the host, nothing is left on
+it."""
+
+import re
+
+import pytest
+import torch
+from pairs import (
+    KINDS,
+    OPTIMISER,
+    PAIRS,
+    RATES,
+    B,
+    H,
+    batch,
+    params,
+    problem,
+    world_model,
+)
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
+from fmbpo.testing.accelerator import DEVICE, Accelerator
+
+NONE = {"copies_in": 0, "copies_out": 0, "reads": 0}
+
+
+def moved(tree):
+    return tree_map_only(Tensor, lambda t: t.to(DEVICE), tree)
+
+
+def on_the_device(tree):
+    return all(leaf.device == DEVICE for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+
+
+@pytest.mark.parametrize(("world", "kind"), PAIRS)
+def test_a_policy_update_stays_on_the_device(world, kind):
+    update, state, start = problem(world, kind)
+    with Accelerator() as device:
+        for module in (update.pair.world_model, update.pair.policy, update.critic):
+            module.to(DEVICE)
+        args = moved((state, start, RATES))
+        assert device.copies_in
+        device.clear()
+        assert on_the_device(update(*args))
+        assert device.traffic == NONE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_world_models_update_stays_on_the_device(kind):
+    component, module = world_model(kind)
+    update = WorldModelUpdate(module, component.loss, OPTIMISER)
+    noise = torch.randn(H, B, module.loss_noise_dim)
+    with Accelerator() as device:
+        module.to(DEVICE)
+        state = WorldModelState.initial(params(module))
+        args = moved((state, batch(), noise, torch.tensor(1e-3)))
+        device.clear()
+        assert on_the_device(update(*args))
+        assert device.traffic == NONE
+
+
+MISTAKES = {
+    "weights on the CPU": lambda x: torch.nn.functional.linear(x, torch.ones(2, 4)),
+    "a constant on the CPU": lambda x: x @ torch.ones(4),
+    "indices on the CPU": lambda x: torch.nn.functional.embedding(torch.tensor([0, 1]), x),
+    "indexed on the CPU": lambda x: torch.ones(5, 4)[(x[:, 0] > 0).long()],
+    "a generator of the CPU": lambda x: torch.randn(
+        3, generator=torch.Generator(), device=x.device
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+def test_what_a_gpu_refuses_is_refused(mistake):
+    with Accelerator():
+        x = torch.empty(3, 4, device=DEVICE)
+        with pytest.raises(RuntimeError, match=re.escape("on the ")):
+            mistake(x)
+
+
+WAITS = {
+    "item": (lambda x: x.sum().item(), {"reads": 1}),
+    "a branch": (lambda x: 1 if x.sum() > 0 else 2, {"reads": 1}),
+    "a list": (lambda x: x[0].tolist(), {"reads": 4}),
+    "a constant": (lambda x: x + torch.tensor(1.0, device=x.device), {"copies_in": 1}),
+    "to the CPU": (lambda x: x.cpu().numpy(), {"copies_out": 1}),
+    "from the CPU": (lambda x: torch.ones(3).to(x.device), {"copies_in": 1}),
+    "into a tensor on the CPU": (lambda x: torch.ones(3, 4).copy_(x), {"copies_out": 1}),
+    "into a tensor there": (lambda x: x.copy_(torch.ones(3, 4)), {"copies_in": 1}),
+    "nothing": (lambda x: x.double().softmax(-1).to(torch.float32), {}),
+}
+
+
+@pytest.mark.parametrize(("call", "counted"), WAITS.values(), ids=WAITS)
+def test_traffic_is_counted(call, counted):
+    with Accelerator() as device:
+        call(torch.empty(3, 4, device=DEVICE))
+        assert device.traffic == {**NONE, **counted}
