@@ -34,6 +34,11 @@ def bytes_text(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 task``, ``2 tasks``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def speed(rate: float | None) -> str:
     """Iterations per second, or seconds per iteration if the rate is below 1."""
     if rate is None:

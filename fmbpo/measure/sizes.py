@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import attrs
 import torch
 
+from fmbpo.base.text import counted
 from fmbpo.config.schema import Experiment, PluginTable
 from fmbpo.hookspecs import Policy, PolicyDims, WorldModel, WorldModelDims
 from fmbpo.measure.cost import parameters
@@ -24,9 +25,10 @@ def size_line(what: str, table: PluginTable, module: WorldModel | Policy) -> str
     parts = ", ".join(f"{part} {count:,}" for part, count in counts.items())
     parity = size_parity(table)
     against = "" if parity is None else f", {parity:+.2%} against the MLP model of the same widths"
+    passes = counted(module.evaluations, "network evaluation")
     return (
         f"{what}: {table.plugin} {table.component.version}, {sum(counts.values()):,} parameters "
-        f"({parts}){against}, {module.evaluations} network evaluations per step"
+        f"({parts}){against}, {passes} per step"
     )
 
 

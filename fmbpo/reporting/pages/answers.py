@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
+from fmbpo.base.text import counted
 from fmbpo.compare.comparison import (
     NO_VERDICT,
     OVERALL,
@@ -19,7 +20,7 @@ from fmbpo.compare.comparison import (
     Section,
 )
 from fmbpo.config.factors import FACTORS, Factor
-from fmbpo.reporting.pages.content import LEVEL, Answer, Tone, counted, decimal
+from fmbpo.reporting.pages.content import LEVEL, Answer, Tone, decimal
 from fmbpo.reporting.pages.dots import OPEN, in_returns
 
 _NAMED = 3

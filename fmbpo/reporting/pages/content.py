@@ -58,11 +58,6 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{decimal(100 * share, digits)}\N{NO-BREAK SPACE}%"
 
 
-def counted(number: int, thing: str) -> str:
-    """``1 task``, ``2 tasks``."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
 @attrs.frozen
 class Field:
     """A table's entry. ``value`` is the unrounded number; ``note`` is shown under the text."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fmbpo.base.text import NONE
+from fmbpo.base.text import NONE, counted
 from fmbpo.compare.comparison import (
     OVERALL,
     UNIT,
@@ -26,7 +26,6 @@ from fmbpo.reporting.pages.content import (
     First,
     Picture,
     Table,
-    counted,
     words,
 )
 from fmbpo.reporting.pages.svg import Looks, styles

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from fmbpo.base.text import NONE
+from fmbpo.base.text import NONE, counted
 from fmbpo.compare.comparison import (
     OVERALL,
     Cell,
@@ -26,7 +26,6 @@ from fmbpo.reporting.pages.content import (
     Picture,
     T,
     Table,
-    counted,
     percent,
     words,
 )
