@@ -11,7 +11,6 @@ from pairs import (
     LEARNING,
     PAIRS,
     B,
-    batch,
     one_cell,
     pair,
     params,
@@ -22,7 +21,6 @@ from pairs import (
     world_model,
 )
 from torch import nn
-from torch.func import vmap
 from torch.utils._pytree import tree_map
 
 from fmbpo.config.conventions import ConventionsConfig
@@ -379,20 +377,6 @@ def test_a_stochastic_world_model_is_planned_in():
     actions = run(of_seed(0), observations(2))
     assert np.isfinite(actions).all()
     assert (actions == run(of_seed(0), observations(2))).all()
-
-
-def test_compiles_as_one_graph():
-    """So no branch depends on data."""
-    torch._dynamo.reset()
-    update, states, _ = problem("mlp", "flow", cells=CELLS)
-    planner = planner_of(update.pair, update.critic, **{**SMALL, "iterations": 2})
-    real = batch()
-    start = tuple(x.expand(CELLS, *x.shape) for x in (real.obs_HBO[0], real.index_B, real.mask_BA))
-    noise = planner.noise(B, 6, torch.Generator().manual_seed(0))
-    plan = vmap(planner.plan, in_dims=(0, 0, 0, 0, 0, 0, 0, None))
-    args = states.policy, states.critics, {}, *start, torch.zeros(CELLS, 3, B, 6), noise
-    compiled = torch.compile(plan, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(*args), plan(*args), rtol=0, atol=1e-4)
 
 
 def test_decides_in_the_simulator():

@@ -81,6 +81,7 @@ def test_the_models_step_compiles_as_one_graph_and_equals_eager(world):
     close(compiled(*given), model_update(*given))
 
 
+@pytest.mark.endurance
 def test_the_policies_step_in_their_own_models_compiles_as_one_graph_and_equals_eager():
     """One pair: in tests/pwm/test_policy.py every pair's policy update compiles."""
     torch._dynamo.reset()
