@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from zarr.codecs import BytesCodec
 
+from fmbpo.data.sending import send
 from fmbpo.data.store import Store
 from fmbpo.data.store_format import DATA_ARRAYS, LAYOUT, check_values, damaged, read
 
@@ -79,14 +80,24 @@ class Stored:
             column += width
         return packed
 
-    def gather(self, row_B: Tensor, horizon: int) -> Tensor:
-        """Slices of ``horizon`` + 1 rows from the given first rows: ``[H + 1, B, ROW_WIDTH]`` on
-        ``device``. Rows are read in their order on the disk, each chunk once."""
+    def ask(self, row_B: Tensor, horizon: int) -> Tensor:
+        """What the device needs for slices of ``horizon`` + 1 rows from the given first rows, in
+        the host's memory: the slices ``[H + 1, B, ROW_WIDTH]``, here read from the disk in the
+        order of their rows, or the rows' numbers, if the device has the rows."""
         packed = np.empty((len(row_B), horizon + 1, ROW_WIDTH), np.float32)
         first_B = row_B.numpy()
         for i in np.argsort(first_B, kind="stable"):
             self.span(int(first_B[i]), int(first_B[i]) + horizon + 1, packed[i])
-        return to_device(torch.from_numpy(packed).transpose(0, 1).contiguous(), self.device)
+        return torch.from_numpy(packed).transpose(0, 1).contiguous()
+
+    def answer(self, asked: Tensor, horizon: int) -> Tensor:
+        """The slices, on the device, from what ``ask`` said and was then sent there."""
+        return asked
+
+    def gather(self, row_B: Tensor, horizon: int) -> Tensor:
+        """Slices ``[H + 1, B, ROW_WIDTH]`` on ``device`` at once."""
+        (asked,) = send([self.ask(row_B, horizon)], self.device)
+        return self.answer(asked, horizon)
 
     def _read(self, name: str, chunk: int, offset: int, count: int) -> NDArray[np.float32]:
         array, path = self.store.arrays[name], self.store.path
@@ -132,19 +143,19 @@ class InMemory(Stored):
         """See `Stored`."""
         self.packed  # noqa: B018 (access reads the rows)
 
-    def gather(self, row_B: Tensor, horizon: int) -> Tensor:
+    def ask(self, row_B: Tensor, horizon: int) -> Tensor:
         """See `Stored`."""
-        row_HB = row_B + torch.arange(horizon + 1).unsqueeze(1)
-        return to_device(self.packed[row_HB.to(self.packed.device)], self.device)
+        return row_B if self.kind == "device" else self._slices(row_B, horizon)
+
+    def answer(self, asked: Tensor, horizon: int) -> Tensor:
+        """See `Stored`; rows ``[T, B]`` of several samplers are answered at once."""
+        return self._slices(asked, horizon) if self.kind == "device" else asked
+
+    def _slices(self, row_B: Tensor, horizon: int) -> Tensor:
+        step_H = torch.arange(horizon + 1, device=row_B.device)
+        return self.packed[row_B + step_H.view(-1, *(1 for _ in row_B.shape))]
 
 
 def residence(store: Store, kind: Kind, device: torch.device) -> Stored:
     """The rows of a store in the residence of this kind."""
     return (Stored if kind == "stream" else InMemory)(store, device, kind)
-
-
-def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """The values on ``device``; copies to a GPU are asynchronous, from page-locked memory."""
-    if device.type == "cuda" and values.device.type == "cpu":
-        return values.pin_memory().to(device, non_blocking=True)
-    return values.to(device)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -63,23 +64,59 @@ class Rows:
 
     def observations(self, row_B: Tensor) -> Tensor:
         """The observations of the given rows, ``[B, O]``."""
-        return self.residence.gather(row_B, 0)[0, :, :OBS_WIDTH]
+        return observed(self.residence.gather(row_B, 0))
 
-    def batch(self, row_B: Tensor, episode_B: Tensor, horizon: int) -> Batch:
+    def drawn(self, row_B: Tensor, episode_B: Tensor, horizon: int) -> Drawn:
         """Slices of ``horizon`` + 1 rows from the given first rows, in the given episodes."""
-        return self.packed_batch(self.residence.gather(row_B, horizon), episode_B)
+        return Drawn(self.residence.ask(row_B, horizon), self.task_E[episode_B])
 
-    def packed_batch(self, packed: Tensor, episode_B: Tensor) -> Batch:
-        """Views of packed slices ``[H + 1, B, ROW_WIDTH]``, in the given episodes.
+    def batch(self, drawn: Drawn, horizon: int) -> Batch:
+        """Views of the slices, which must be on the device.
 
         The action and reward of row t led to row t, so those of row 0 are left out.
         """
-        index = self.task_E[episode_B].to(self.device)
+        packed, index = self.residence.answer(drawn.asked, horizon), drawn.index_B
         action, reward = packed[1:, :, OBS_WIDTH:-1], packed[1:, :, -1]
         return Batch(packed[..., :OBS_WIDTH], action, reward, index, self.mask_KA[index])
 
 
-class SliceSampler:
+class Drawn(NamedTuple):
+    """Slices that were drawn: what the residence has to be asked (``Stored.ask``), and their
+    tasks ``[B]``."""
+
+    asked: Tensor
+    index_B: Tensor
+
+
+def observed(packed: Tensor) -> Tensor:
+    """The observations of single packed rows ``[1, ..., ROW_WIDTH]``: ``[..., O]``."""
+    return packed[0, ..., :OBS_WIDTH]
+
+
+class Sampler(ABC):
+    """An endless sequence of batches."""
+
+    rows: Rows
+    horizon: int
+
+    @abstractmethod
+    def next(self) -> Drawn:
+        """The next batch, in the host's memory."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next batches depend on."""
+
+    @abstractmethod
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continue from ``state``."""
+
+    def batch(self, drawn: Drawn) -> Batch:
+        """A batch that was drawn and then sent to the device."""
+        return self.rows.batch(drawn, self.horizon)
+
+
+class SliceSampler(Sampler):
     """One slice per epoch from each episode, in random order, at a uniformly random offset.
 
     ``weight_K``: mean slices per epoch from an episode of each task (see `turns`); None: one.
@@ -90,75 +127,73 @@ class SliceSampler:
     def __init__(
         self, rows: Rows, horizon: int, batch: int, seed: int, weight_K: Tensor | None = None
     ) -> None:
-        self.rows, self.horizon, self.batch = rows, horizon, batch
+        self.rows, self.horizon, self.count = rows, horizon, batch
         self.weight_E = None if weight_K is None else weight_K[rows.task_E]
         self.generator = torch.Generator().manual_seed(seed)
         self.order = torch.empty(0, dtype=torch.int64)
 
-    def sample(self) -> Batch:
-        """The next batch."""
-        return self.rows.batch(*self.draw(), self.horizon)
+    def next(self) -> Drawn:
+        """See `Sampler`."""
+        return self.rows.drawn(*self.draw(), self.horizon)
 
     def draw(self) -> tuple[Tensor, Tensor]:
         """First rows and episodes of the next batch, ``[B]`` each."""
         every = torch.arange(len(self.rows.start_E))
         epochs, count = [self.order], len(self.order)
-        while count < self.batch:
+        while count < self.count:
             epochs.append(turns(every, self.weight_E, self.generator))
             count += len(epochs[-1])
         order = torch.cat(epochs) if epochs[1:] else self.order
-        episode_B, self.order = order[: self.batch], order[self.batch :]
+        episode_B, self.order = order[: self.count], order[self.count :]
         return first_rows(self.rows, episode_B, self.horizon, self.generator), episode_B
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that the next batches depend on."""
+        """See `Sampler`."""
         saved = {name: getattr(self, name) for name in self._saved}
         return {"generator": self.generator.get_state(), **saved}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from ``state``."""
+        """See `Sampler`."""
         self.generator.set_state(state["generator"])
         for name in self._saved:
             setattr(self, name, state[name])
 
 
-class Ahead:
-    """Another sampler's batches; a thread prepares the next one while the current one is used.
+class Ahead(Sampler):
+    """Another sampler's batches; a thread draws the next one while the current one is used.
 
-    ``state`` is the state after the last batch returned, not after the one prepared in advance.
+    ``state`` is the state after the last batch returned, not after the one drawn in advance.
     """
 
     def __init__(self, sampler: SliceSampler, worker: Executor) -> None:
         self.sampler, self.worker = sampler, worker
+        self.rows, self.horizon = sampler.rows, sampler.horizon
         self._state = sampler.state()
-        self._next: Future[tuple[Batch, dict[str, Tensor]]] | None = None
+        self._next: Future[tuple[Drawn, dict[str, Tensor]]] | None = None
 
-    def sample(self) -> Batch:
-        """The next batch."""
-        ready = self._next or self.worker.submit(self._make)
-        self._next = None  # a failed batch is made again
-        batch, self._state = ready.result()
-        self._next = self.worker.submit(self._make)
-        return batch
+    def next(self) -> Drawn:
+        """See `Sampler`."""
+        ready = self._next or self.worker.submit(self._draw)
+        self._next = None  # a failed batch is drawn again
+        drawn, self._state = ready.result()
+        self._next = self.worker.submit(self._draw)
+        return drawn
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that the next batches depend on."""
+        """See `Sampler`."""
         return self._state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from ``state``; drop the batch prepared in advance."""
+        """See `Sampler`; drops the batch drawn in advance."""
         if self._next is not None:
             self._next.exception()  # wait for the thread
             self._next = None
         self.sampler.load_state(state)
         self._state = state
 
-    def _make(self) -> tuple[Batch, dict[str, Tensor]]:
-        batch = self.sampler.sample()
-        return batch, self.sampler.state()
-
-
-Sampler: TypeAlias = SliceSampler | Ahead
+    def _draw(self) -> tuple[Drawn, dict[str, Tensor]]:
+        drawn = self.sampler.next()
+        return drawn, self.sampler.state()
 
 
 def ahead(sampler: SliceSampler) -> Sampler:
@@ -167,37 +202,56 @@ def ahead(sampler: SliceSampler) -> Sampler:
     return Ahead(sampler, worker) if worker else sampler
 
 
-class StartSampler:
-    """Observations of one task, uniform over the rows of its episodes."""
+class Starts(ABC):
+    """Observations of one task."""
+
+    @abstractmethod
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """What the device needs for the next observations, in the host's memory."""
+
+    @abstractmethod
+    def observations(self, asked: Tensor) -> Tensor:
+        """``[B, O]``, from what was drawn and then sent to the device."""
+
+
+class StartSampler(Starts):
+    """Uniform over the rows of a task's episodes."""
 
     def __init__(self, rows: Rows, task: int) -> None:
         self.rows = rows = rows.of_task(task)
         self.behind_E = torch.cumsum(rows.end_E - rows.start_E, 0)
 
-    def sample(self, batch: int, generator: torch.Generator) -> Tensor:
-        """``[B, O]``."""
-        return self.rows.observations(self.draw(batch, generator))
-
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """See `Starts`."""
+        return self.rows.residence.ask(self.row(batch, generator), 0)
+
+    def observations(self, asked: Tensor) -> Tensor:
+        """See `Starts`."""
+        return observed(self.rows.residence.answer(asked, 0))
+
+    def row(self, batch: int, generator: torch.Generator) -> Tensor:
         """Rows of the store ``[B]``."""
         number = torch.randint(int(self.behind_E[-1]), (batch,), generator=generator)
         episode = torch.searchsorted(self.behind_E, number, right=True)
         return self.rows.end_E[episode] - (self.behind_E[episode] - number)
 
 
-class PooledStarts:
-    """Observations of one task, uniform over a pool ``[M, O]``."""
+class PooledStarts(Starts):
+    """Uniform over a pool ``[M, O]``."""
 
     def __init__(self, pool: Tensor) -> None:
         self.pool = pool
 
-    def sample(self, batch: int, generator: torch.Generator) -> Tensor:
-        """``[B, O]``."""
-        chosen = torch.randint(len(self.pool), (batch,), generator=generator)
-        return self.pool[chosen.to(self.pool.device)]
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """See `Starts`."""
+        return torch.randint(len(self.pool), (batch,), generator=generator)
+
+    def observations(self, asked: Tensor) -> Tensor:
+        """See `Starts`."""
+        return self.pool[asked]
 
 
-def start_samplers(rows: Rows, tasks: Sequence[int]) -> dict[int, StartSampler | PooledStarts]:
+def start_samplers(rows: Rows, tasks: Sequence[int]) -> dict[int, Starts]:
     """Samplers of the observations that policies start from, by task.
 
     Single rows cannot be read from the disk as fast as policies learn. For rows on the disk,
@@ -207,7 +261,7 @@ def start_samplers(rows: Rows, tasks: Sequence[int]) -> dict[int, StartSampler |
     if rows.residence.kind != "stream":
         return dict(samplers)
     generator = torch.Generator().manual_seed(0)
-    row = torch.cat([samplers[task].draw(START_ROWS, generator) for task in samplers])
+    row = torch.cat([samplers[task].row(START_ROWS, generator) for task in samplers])
     pools = torch.split(rows.observations(row), START_ROWS)
     return {task: PooledStarts(pool) for task, pool in zip(samplers, pools, strict=True)}
 

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fmbpo.data.residence import ROW_WIDTH, to_device
-from fmbpo.data.sampler import Rows, Sampler, SliceSampler, ahead, first_rows, turns
+from fmbpo.data.residence import ROW_WIDTH
+from fmbpo.data.sampler import Drawn, Rows, Sampler, SliceSampler, ahead, first_rows, turns
 from fmbpo.data.store_format import ROW_BYTES
-from fmbpo.hookspecs import Batch
 
 WINDOW_ROWS = 4_194_304
 """Rows shuffled together: 520 MB, and another 520 MB for the next window."""
@@ -69,9 +68,9 @@ class StreamSampler(SliceSampler):
         self._reader = ThreadPoolExecutor(1, "windows")
         self._read: dict[tuple[int, ...], Future[_Window]] = {}
 
-    def sample(self) -> Batch:
-        """The next batch."""
-        pieces, episodes, missing = [], [], self.batch
+    def next(self) -> Drawn:
+        """See `Sampler`."""
+        pieces, episodes, missing = [], [], self.count
         while missing:
             while not len(self.order):
                 self._advance()
@@ -80,8 +79,7 @@ class StreamSampler(SliceSampler):
             pieces.append(self._loaded().gather(row_B, self.horizon))
             episodes.append(episode_B)
             missing -= len(episode_B)
-        packed = to_device(torch.cat(pieces, 1), self.rows.device)
-        return self.rows.packed_batch(packed, torch.cat(episodes))
+        return Drawn(torch.cat(pieces, 1), self.rows.task_E[torch.cat(episodes)])
 
     def _advance(self) -> None:
         """Move to the next window, shuffle its episodes, and draw the window after it."""

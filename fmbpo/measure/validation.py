@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from fmbpo.base import metrics
-from fmbpo.data.sampler import Rows, SliceSampler
+from fmbpo.data.sampler import Drawn, Rows, SliceSampler
+from fmbpo.data.sending import send
 from fmbpo.hookspecs import Batch, Curved, OnSimplex, Rollout, Task, WorldModel
 from fmbpo.nn import two_hot
 from fmbpo.tasks.mt30 import MT30
@@ -261,13 +262,14 @@ def mean_summarised(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _slices(rows: Rows, horizon: int, each: int, seed: int) -> Batch:
     """``each`` slices of every task, from its episodes in turn."""
-    drawn = []
+    picked = []
     for task in torch.unique(rows.task_E):
         (mine,) = torch.nonzero(rows.task_E == task, as_tuple=True)
         row, episode = SliceSampler(rows.select(mine), horizon, each, seed).draw()
-        drawn.append((row, mine[episode]))
-    row, episode = (torch.cat(x) for x in zip(*drawn, strict=True))
-    batch = rows.batch(row, episode, horizon)  # one pass over the rows, which may be on the disk
+        picked.append((row, mine[episode]))
+    row, episode = (torch.cat(x) for x in zip(*picked, strict=True))
+    drawn = rows.drawn(row, episode, horizon)  # one pass over the rows, which may be on the disk
+    batch = rows.batch(Drawn(*send(drawn, rows.device)), horizon)
     return Batch(*(part.contiguous() for part in batch))
 
 

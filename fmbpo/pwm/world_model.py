@@ -119,7 +119,6 @@ class WorldModelUpdate:
         return scales
 
 
-def model_rate(optimiser: ModelOptimiser, done: float, device: torch.device) -> Tensor:
+def model_rate(optimiser: ModelOptimiser, done: float) -> Tensor:
     """The learning rate (0-d) when this share of the updates is done."""
-    rate = linear_decay(optimiser.learning_rate, optimiser.final_learning_rate, done)
-    return torch.tensor(rate, device=device)
+    return torch.tensor(linear_decay(optimiser.learning_rate, optimiser.final_learning_rate, done))

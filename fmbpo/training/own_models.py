@@ -10,7 +10,8 @@ from torch import Tensor
 from fmbpo.base.metrics import of_model
 from fmbpo.config.protocols import Finetuned, Scratch
 from fmbpo.config.schema import Experiment, PluginTable
-from fmbpo.data.sampler import Sampler, SliceSampler, ahead
+from fmbpo.data.sampler import Drawn, Sampler, SliceSampler, ahead
+from fmbpo.data.sending import send
 from fmbpo.errors import UserError
 from fmbpo.hookspecs import Batch, WorldModel
 from fmbpo.measure.cost import flops
@@ -131,11 +132,15 @@ class OwnModels:
         return cost * self.protocol.model_iterations
 
     def _inputs(self, iteration: int) -> tuple[Batch, Tensor, Tensor]:
-        batch: Batch = stack([s.sample() for s in self.samplers])
-        shape = self.learning.horizon, batch.index_B.shape[1], self.module.loss_noise_dim
-        drawn = noise(self.generators, *shape).to(self.device)
+        drawn = [sampler.next() for sampler in self.samplers]
+        shape = self.learning.horizon, self.learning.batch, self.module.loss_noise_dim
         done = (iteration - 1) / self.learning.iterations
-        return batch, drawn, model_rate(self.protocol.optimiser, done, self.device)
+        rate = model_rate(self.protocol.optimiser, done)
+        inputs = [noise(self.generators, *shape), rate, *stack(drawn)]
+        noise_THBN, rate, asked_T, index_TB = send(inputs, self.device)
+        parts = zip(self.samplers, asked_T, index_TB, strict=True)
+        batch: Batch = stack([s.batch(Drawn(asked, index)) for s, asked, index in parts])
+        return batch, noise_THBN, rate
 
     def evaluate(self) -> list[Measures]:
         """Each cell's held-out measures on its own task; see ``Validator``."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from fmbpo.base.metrics import DIAGNOSTICS_SECONDS, RETURN, Row, held_out
 from fmbpo.config.protocols import Finetuned, Scratch
 from fmbpo.data.sampler import start_samplers
+from fmbpo.data.sending import send
 from fmbpo.hookspecs import WorldModel
 from fmbpo.measure.cost import flops
 from fmbpo.measure.evaluation import Evaluator, Recorded
@@ -86,17 +87,17 @@ class PolicyTraining:
     def step(self, iteration: int) -> dict[str, Tensor]:
         """One update of every cell on new starts and noise, after its own model, if any."""
         obs, model_metrics = self.models.step(iteration) if self.models else (None, {})
-        rates, own = self._rates(iteration), self.parameters[1]
-        self.training, metrics = self.update(self.training, self._start(obs), rates, own)
+        inputs = *self._inputs(iteration, obs), self.parameters[1]
+        self.training, metrics = self.update(self.training, *inputs)
         return {**metrics, **model_metrics}
 
     def example(self) -> tuple[CellState, Start, Rates, Params]:
         """Arguments of ``update``; consumes no noise. Starts and noise are those of the next step,
         unless the cells have their own models, which draw first."""
         saved = [g.get_state() for g in self.generators]
-        start = self._start()
+        inputs = self._inputs(1)
         set_states(self.generators, saved)
-        return self.training, start, self._rates(1), self.parameters[1]
+        return self.training, *inputs, self.parameters[1]
 
     @property
     def parameters(self) -> tuple[Params, Params]:
@@ -108,20 +109,25 @@ class PolicyTraining:
         own = self.models.count_flops() if self.models else 0
         return flops(self.eager_update, *self.example()) + own
 
-    def _start(self, obs_TBO: Tensor | None = None) -> Start:
-        horizon, batch = self.learning.horizon, self.learning.batch
+    def _inputs(self, iteration: int, obs_TBO: Tensor | None = None) -> tuple[Start, Rates]:
+        """Starts, noise and rates; by default, starts are drawn from the data."""
+        learning, done = self.learning, (iteration - 1) / self.learning.iterations
+        horizon, batch = learning.horizon, learning.batch
+        asked = []
         if obs_TBO is None:
             both = zip(self.starts, self.generators, strict=True)
-            obs_TBO = torch.stack([sampler.sample(batch, g) for sampler, g in both])
+            asked = [torch.stack([starts.draw(batch, g) for starts, g in both])]
         widths = self.pair.policy.noise_dim, self.pair.world_model.noise_dim
-        drawn = [noise(self.generators, horizon, batch, w).to(self.device) for w in widths]
-        return Start(obs_TBO, *self._actors().rows(batch), *drawn)
-
-    def _rates(self, iteration: int) -> Rates:
-        learning, done = self.learning, (iteration - 1) / self.learning.iterations
-        starts = learning.actor_learning_rate, learning.critic_learning_rate
-        rates = [linear_decay(start, learning.final_learning_rate, done) for start in starts]
-        return Rates(*(torch.tensor(rate, device=self.device) for rate in rates))
+        drawn = [noise(self.generators, horizon, batch, width) for width in widths]
+        begun = learning.actor_learning_rate, learning.critic_learning_rate
+        rates = [linear_decay(rate, learning.final_learning_rate, done) for rate in begun]
+        inputs = [*drawn, torch.tensor(rates), *asked]
+        policy_noise, model_noise, rate_2, *asked = send(inputs, self.device)
+        if obs_TBO is None:
+            each = zip(self.starts, *asked, strict=True)
+            obs_TBO = torch.stack([starts.observations(one) for starts, one in each])
+        start = Start(obs_TBO, *self._actors().rows(batch), policy_noise, model_noise)
+        return start, Rates(*rate_2)
 
     def describe(self, metrics: Mapping[str, Tensor]) -> list[Row]:
         """Means over the cells, then each cell's metrics, in one transfer from the device."""

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from fmbpo.base.metrics import SCORE, Row, held_out
+from fmbpo.data.sampler import Drawn
+from fmbpo.data.sending import send
 from fmbpo.data.stream import slice_sampler
 from fmbpo.hookspecs import Batch
 from fmbpo.measure.cost import flops
@@ -67,10 +69,12 @@ class Pretraining:
 
     def _inputs(self, iteration: int) -> tuple[Batch, Tensor, Tensor]:
         config = self.config
-        rate = model_rate(config.optimiser, (iteration - 1) / config.iterations, self.device)
+        rate = model_rate(config.optimiser, (iteration - 1) / config.iterations)
         shape = (config.horizon, config.batch, self.module.loss_noise_dim)
-        noise = torch.randn(shape, generator=self.noise).to(self.device)
-        return self.sampler.sample(), noise, rate
+        drawn = self.sampler.next()
+        inputs = [torch.randn(shape, generator=self.noise), rate, *drawn]
+        noise, rate, *sent = send(inputs, self.device)
+        return self.sampler.batch(Drawn(*sent)), noise, rate
 
     def describe(self, metrics: Mapping[str, Tensor]) -> list[Row]:
         """The metrics as numbers, in one transfer from the device."""

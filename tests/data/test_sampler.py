@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from batches import sample, some_starts
 
 from fmbpo.config.schema import DataConfig
 from fmbpo.data.sampler import (
@@ -51,7 +52,7 @@ def test_a_slice_is_of_one_episode_and_whole(kind, rows):
     mine = rows(kind)
     made = sampler(mine, 7)
     for _ in range(20):
-        batch = made.sample()
+        batch = sample(made)
         row = first(batch)
         e = episodes(mine, row)
         assert (row >= mine.start_E[e]).all()
@@ -70,7 +71,7 @@ def test_an_epoch_has_every_episode_once_and_none_that_is_held_out(kind, rows):
     count = len(mine.start_E)
     made = sampler(mine, 1)
     for _ in range(3):
-        drawn = [int(episodes(mine, first(made.sample()))) for _ in range(count)]
+        drawn = [int(episodes(mine, first(sample(made)))) for _ in range(count)]
         assert sorted(drawn) == list(range(count))
         assert not held & set(mine.start_E[drawn].tolist())
         assert drawn != sorted(drawn)
@@ -82,7 +83,7 @@ def test_offsets_are_uniform(kind, plain_rows):
     mine = plain_rows(kind)
     count, made, seen = len(mine.start_E), sampler(mine, len(mine.start_E)), Counter()
     for _ in range(120):
-        row = first(made.sample())
+        row = first(sample(made))
         e = episodes(mine, row)
         long = mine.end_E[e] - mine.start_E[e] == 12
         seen.update((row - mine.start_E[e])[long].tolist())
@@ -101,7 +102,7 @@ def test_weights_are_slices_per_epoch(kind, plain_rows):
             list(MT30)[int(t)]) for t in mine.task_E])]  # fmt: skip
     made, epochs, seen = sampler(mine, 1, weights=weights), 60, Counter()
     for _ in range(int(epochs * weight_E.sum())):
-        seen[int(episodes(mine, first(made.sample())))] += 1
+        seen[int(episodes(mine, first(sample(made))))] += 1
     counts = torch.tensor([seen[e] for e in range(len(weight_E))], dtype=torch.float64)
     assert ((counts - epochs * weight_E)[weight_E >= 1].abs() <= 4).all()  # all but the last epoch
     few = weight_E < 1
@@ -135,13 +136,13 @@ def test_weights_of_one_take_nothing_from_the_offsets():
     data = load_dataset(DataConfig(path="embedded"), CPU)
     made, content = SliceSampler(data.train, 16, 256, 7), hashlib.sha256()
     for _ in range(5):
-        for part in made.sample():
+        for part in sample(made):
             content.update(part.contiguous().numpy().tobytes())
     assert content.hexdigest() == GOLDEN_SLICES
     generator, content = torch.Generator().manual_seed(3), hashlib.sha256()
     for task in torch.unique(data.train.task_E):
         for _ in range(3):
-            obs = StartSampler(data.train, int(task)).sample(512, generator)
+            obs = some_starts(StartSampler(data.train, int(task)), 512, generator)
             content.update(obs.contiguous().numpy().tobytes())
     assert content.hexdigest() == GOLDEN_STARTS
 
@@ -156,7 +157,7 @@ def test_host_and_device_give_the_same_bits(rows):
     one, other = (slice_sampler(rows(kind), H, 5, 1) for kind in ("device", "host"))
     assert isinstance(other, Ahead)
     for _ in range(30):
-        for a, b in zip(one.sample(), other.sample(), strict=True):
+        for a, b in zip(sample(one), sample(other), strict=True):
             assert torch.equal(a, b)
             assert a.stride() == b.stride()
 
@@ -165,7 +166,7 @@ def test_rows_on_the_disk_are_those_in_memory(rows):
     """Policies' and validation's slices are read where they are."""
     held = rows("device", held=True)
     other = rows("stream", held=True)
-    for a, b in zip(SliceSampler(held, H, 9, 1).sample(), SliceSampler(other, H, 9, 1).sample(),
+    for a, b in zip(sample(SliceSampler(held, H, 9, 1)), sample(SliceSampler(other, H, 9, 1)),
                     strict=True):  # fmt: skip
         assert torch.equal(a, b)
         assert a.stride() == b.stride()
@@ -178,31 +179,31 @@ def test_the_state_is_that_of_the_batches_handed_out(kind, rows):
         made = Ahead(made, rows(kind).residence.worker)
     for count in (0, 1, 9, 30):
         for _ in range(count):
-            made.sample()
+            sample(made)
         state = {k: v.clone() for k, v in made.state().items()}
-        expected = [made.sample() for _ in range(25)]
+        expected = [sample(made) for _ in range(25)]
         again = sampler(rows(kind), 5, seed=99)
         again.load_state(state)
         for batch in expected:
-            for a, b in zip(batch, again.sample(), strict=True):
+            for a, b in zip(batch, sample(again), strict=True):
                 assert torch.equal(a, b)
         made.load_state(state)  # and the same object goes back to it
-        for a, b in zip(expected[0], made.sample(), strict=True):
+        for a, b in zip(expected[0], sample(made), strict=True):
             assert torch.equal(a, b)
         made.load_state(state)
 
 
-def test_a_failed_batch_is_made_anew(plain_rows):
+def test_a_failed_batch_is_drawn_anew(plain_rows):
     made = slice_sampler(plain_rows("host"), H, 5, 1)
-    made.sample()
-    state, sample = made.state(), made.sampler.sample
+    made.next()
+    state, drawn = made.state(), made.sampler.next
     made.load_state(state)
-    made.sampler.sample = lambda: (_ for _ in ()).throw(OSError("gone"))
+    made.sampler.next = lambda: (_ for _ in ()).throw(OSError("gone"))
     with pytest.raises(OSError, match="gone"):
-        made.sample()
-    made.sampler.sample = sample
+        made.next()
+    made.sampler.next = drawn
     made.load_state(state)
-    made.sample()
+    made.next()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -212,7 +213,7 @@ def test_policies_start_from_every_row_of_their_task_alike(kind, plain_rows):
     task = MT30["walker-walk"].index
     (made,) = start_samplers(mine, [task]).values()
     generator, draws = torch.Generator().manual_seed(0), 20_000
-    seen = Counter(made.sample(draws, generator)[:, 0].long().tolist())
+    seen = Counter(some_starts(made, draws, generator)[:, 0].long().tolist())
     only = mine.of_task(task)
     spans = zip(only.start_E.tolist(), only.end_E.tolist(), strict=True)
     allowed = np.concatenate([np.arange(a, b) for a, b in spans])

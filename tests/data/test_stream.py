@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from batches import sample
 from numbered import CPU, write_store
 
 from fmbpo.data import stream
@@ -52,7 +53,7 @@ def test_blocks_are_read_whole_in_another_order_each_epoch(rows, monkeypatch):
     sampler = made(mine, batch=1)
     windows = []
     for _ in range(2 * len(mine.start_E)):
-        sampler.sample()
+        sample(sampler)
         if not windows or windows[-1] != sampler.window.tolist():
             windows.append(sampler.window.tolist())
     blocks = len(sampler.episodes)
@@ -85,7 +86,7 @@ def test_at_most_two_windows_are_in_memory(rows, monkeypatch):
     monkeypatch.setattr(stream, "WINDOW_ROWS", 4 * 32)
     sampler = made(mine)
     for _ in range(50):
-        sampler.sample()
+        sample(sampler)
     sampler._reader.shutdown()
     assert len(held) > 10
     assert max(held) <= window_bytes(10_000, 32, 12) == 2 * 4 * (32 + 12) * ROW_BYTES
@@ -97,7 +98,7 @@ def test_a_window_has_at_least_one_block_and_at_most_all(rows):
     mine = rows("stream")
     assert made(mine, blocks=0).blocks_at_once == 1
     sampler = made(mine, blocks=1000)
-    drawn = torch.cat([sampler.sample().obs_HBO[0, :, 1] for _ in range(len(mine.start_E) // 5)])
+    drawn = torch.cat([sample(sampler).obs_HBO[0, :, 1] for _ in range(len(mine.start_E) // 5)])
     assert len(torch.unique(drawn)) == len(drawn)
 
 
@@ -105,7 +106,7 @@ def test_drawn_with_replacement_each_copy_gives_a_slice(rows):
     drawn = rows("stream").redrawn(torch.Generator().manual_seed(0))
     starts = drawn.start_E.tolist()
     sampler = made(drawn, batch=1)
-    seen = [float(sampler.sample().obs_HBO[0, 0, 1]) for _ in starts]
+    seen = [float(sample(sampler).obs_HBO[0, 0, 1]) for _ in starts]
     others = made(drawn, batch=len(starts)).rows
     by_start = dict(zip(others.start_E.tolist(), others.residence.gather(
         others.start_E, 0)[0, :, 1].tolist(), strict=True))  # fmt: skip

@@ -3,6 +3,7 @@
 import attrs
 import pytest
 import torch
+from batches import some_starts
 from pairs import LEARNING, OPTIMISER, B, H, batch, one_cell, params, problem, stack, world_model
 
 from fmbpo.config import load_experiment
@@ -159,6 +160,6 @@ def test_action_masks_and_episodes(small_store):
     for task in torch.unique(data.train.task_E):
         mine = [(rows.task_E == task).sum() for rows in (data.train, pwm.train)]
         assert mine[0] == mine[1]
-        StartSampler(pwm.train, int(task)).sample(4, torch.Generator().manual_seed(0))
+        some_starts(StartSampler(pwm.train, int(task)), 4, torch.Generator().manual_seed(0))
     again = by_conventions(data, ConventionsConfig(bundle="pwm"))
     assert again.train.start_E.tolist() == drawn

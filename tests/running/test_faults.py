@@ -5,6 +5,7 @@ from collections import Counter
 import attrs
 import pytest
 import torch
+from batches import sample
 from pairs import KINDS, OPTIMISER, PAIRS, B, H, batch, one_cell, params, problem, world_model
 
 from fmbpo.config import load_experiment
@@ -134,19 +135,19 @@ def test_the_sampler_reaches_every_episode_once_an_epoch(small_store):
     for _ in range(3):
         seen = []
         for _ in range(len(rows.start_E) // size):
-            drawn = sampler.sample()
+            drawn = sample(sampler)
             seen += drawn.index_B.tolist()
         tasks = rows.task_E.tolist()
         assert sorted(seen) == sorted(tasks)
-    starts, gather = [], rows.residence.gather
+    starts, ask = [], rows.residence.ask
 
     def spy(row, horizon):
         starts.extend(row.tolist())
-        return gather(row, horizon)
+        return ask(row, horizon)
 
-    rows.residence.gather = spy
+    rows.residence.ask = spy
     for _ in range(len(rows.start_E) // size):
-        sampler.sample()
+        sampler.next()
     episodes = [int(torch.searchsorted(rows.end_E, s, right=True)) for s in starts]
     assert sorted(episodes) == list(range(len(rows.start_E)))
     # As many of each task as the store's manifest counts, less the held-out ones.

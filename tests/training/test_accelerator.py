@@ -20,8 +20,15 @@ from pairs import (
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from fmbpo.config import load_experiment
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.testing.accelerator import DEVICE, Accelerator
+from fmbpo.training.cells import Cell
+from fmbpo.training.context import Context
+from fmbpo.training.dataset import load_dataset
+from fmbpo.training.networks import build_world_model
+from fmbpo.training.policies import PolicyTraining
+from fmbpo.training.pretraining import Pretraining
 
 NONE = {"copies_in": 0, "copies_out": 0, "reads": 0}
 
@@ -59,6 +66,59 @@ def test_a_world_models_update_stays_on_the_device(kind):
         device.clear()
         assert on_the_device(update(*args))
         assert device.traffic == NONE
+
+
+STAGES = {
+    "frozen": ("phase8_mlpwm_flowpolicy", 1),
+    "finetuned": ("base/demo_finetuned", 2),  # the model's update, and the policy's
+}
+
+
+@pytest.fixture
+def context(repository, small_store, tiny, tiny_policy):
+    """An experiment on the device, its rows in this residence."""
+
+    def context(name, place, overrides):
+        path = repository / "experiments" / f"{name}.toml"
+        e = load_experiment(
+            path, scale="laptop", data=str(small_store),
+            overrides=[*overrides, f"data.residence={place}"],
+        )  # fmt: skip
+        return Context(e, load_dataset(e.data, DEVICE), DEVICE)
+
+    return context
+
+
+each_place = pytest.mark.parametrize("place", ["device", "host", "stream"])
+
+
+@each_place
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_iteration_of_pretraining_is_one_copy(kind, place, context, tiny):
+    with Accelerator() as device:
+        stage = Pretraining(context(f"phase8_pretrain_{kind}wm", place, tiny), 1)
+        stage.step(1)  # the first one brings the rows
+        device.clear()
+        assert on_the_device(stage.step(2))
+        assert device.traffic == {**NONE, "copies_in": 1}
+
+
+@each_place
+@pytest.mark.parametrize(("name", "copies"), STAGES.values(), ids=STAGES)
+def test_an_iteration_of_policy_learning_is_one_copy_for_each_update(
+    name, copies, place, context, tiny_policy
+):
+    with Accelerator() as device:
+        made = context(name, place, tiny_policy)
+        e = made.experiment
+        model = build_world_model(e.world_model, 0, DEVICE)
+        e.world_model.component.freeze(model)
+        cells = [Cell(task, 1) for task in ("cartpole-balance", "reacher-easy")]
+        stage = PolicyTraining("policies", cells, made, model, None)
+        stage.step(1)
+        device.clear()
+        assert on_the_device(stage.step(2))
+        assert device.traffic == {**NONE, "copies_in": copies}
 
 
 MISTAKES = {

@@ -1,0 +1,11 @@
+"""Batches without a stage that sends them to a device."""
+
+
+def sample(sampler):
+    """The next batch of a sampler."""
+    return sampler.batch(sampler.next())
+
+
+def some_starts(starts, count, generator):
+    """Observations ``[B, O]`` of one task."""
+    return starts.observations(starts.draw(count, generator))
