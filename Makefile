@@ -60,6 +60,6 @@ $(STAMP): $(PROJECTS)
 	  || { echo "venv failed. On Debian and Ubuntu, install it first: apt-get install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 	  "torch>=2.8,<2.14" -e ".[dev]" $(PLUGINS:%=-e %)
-	@$(BIN)/python -m compileall -q fmbpo $(PLUGINS) > /dev/null
+	@$(BIN)/python -m compileall -q fmbpo $(PLUGINS) >&2
 	@$(BIN)/fmbpo plugins
 	@touch $@

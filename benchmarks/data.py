@@ -42,8 +42,7 @@ from fmbpo.base.free_memory import host_free
 from fmbpo.config.schema import DataConfig
 from fmbpo.data.embedded import store_path
 from fmbpo.data.residence import Kind, Stored
-from fmbpo.data.sampler import Drawn, Sampler
-from fmbpo.data.sending import send
+from fmbpo.data.sampler import Sampler
 from fmbpo.data.store import Store, open_store
 from fmbpo.data.store_format import DATA_ARRAYS, ROW_BYTES, starts
 from fmbpo.data.store_writer import StoreWriter
@@ -122,7 +121,7 @@ def sampling(source: Store, rows: int, folder: Path, options: Namespace) -> list
         began = time.perf_counter()
         data = load_dataset(DataConfig(path=str(path), residence=kind), device)
         sampler = slice_sampler(data.train, HORIZON, options.batch, 0)
-        sampler.batch(Drawn(*send(sampler.next(), device)))
+        sampler.batch(sampler.next().sent(device))
         ready = time.perf_counter() - began
         found.append(
             {"from": kind, "rows": rows, **rates(sampler, options), "ready_seconds": ready}
@@ -141,7 +140,7 @@ def rates(sampler: Sampler, options: Namespace) -> dict[str, float]:
     for _ in range(options.repeats):
         count, began = 0, time.perf_counter()
         while time.perf_counter() - began < options.seconds:
-            sampler.batch(Drawn(*send(sampler.next(), sampler.rows.device)))
+            sampler.batch(sampler.next().sent(sampler.rows.device))
             count += 1
         times.append((time.perf_counter() - began) / count)
     median = statistics.median(times)

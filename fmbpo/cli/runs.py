@@ -82,7 +82,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _prune(arguments: argparse.Namespace) -> int:
     from fmbpo.base.lock import Taken
-    from fmbpo.base.text import bytes_text
+    from fmbpo.base.text import bytes_text, counted
     from fmbpo.runs.prune import find_waste, remove
 
     found, total = 0, 0
@@ -97,7 +97,7 @@ def _prune(arguments: argparse.Namespace) -> int:
             print(f"{one.path}  {bytes_text(one.size)}  {one.why}")
             found, total = found + 1, total + one.size
     done = "removed" if arguments.yes else "would be removed; --yes removes them"
-    files = f"{found} file{'' if found == 1 else 's'}, {bytes_text(total)},"
+    files = f"{counted(found, 'file')}, {bytes_text(total)},"
     print(f"{files} {done}" if found else "nothing to remove")
     return 0
 

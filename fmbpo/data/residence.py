@@ -40,7 +40,7 @@ class Stored:
     Attributes:
         kind: the name of the residence.
         device: the device of the batches.
-        worker: a thread that prepares batches in advance; None if that gains nothing.
+        worker: a thread that draws batches in advance; None if that gains nothing.
         block_rows: rows per chunk of the observations, best read at once.
         plain: whether chunks are bare little-endian numbers, so that rows can be read singly.
     """
@@ -80,24 +80,26 @@ class Stored:
             column += width
         return packed
 
-    def ask(self, row_B: Tensor, horizon: int) -> Tensor:
-        """What the device needs for slices of ``horizon`` + 1 rows from the given first rows, in
-        the host's memory: the slices ``[H + 1, B, ROW_WIDTH]``, here read from the disk in the
-        order of their rows, or the rows' numbers, if the device has the rows."""
+    def on_host(self, row_B: Tensor, horizon: int) -> Tensor:
+        """Slices of ``horizon`` + 1 rows from the given first rows, as they have to be sent to the
+        device: the slices ``[H + 1, B, ROW_WIDTH]`` or, if the device has all rows, ``row_B``.
+
+        Here they are read from the disk, in the order of their rows.
+        """
         packed = np.empty((len(row_B), horizon + 1, ROW_WIDTH), np.float32)
         first_B = row_B.numpy()
         for i in np.argsort(first_B, kind="stable"):
             self.span(int(first_B[i]), int(first_B[i]) + horizon + 1, packed[i])
         return torch.from_numpy(packed).transpose(0, 1).contiguous()
 
-    def answer(self, asked: Tensor, horizon: int) -> Tensor:
-        """The slices, on the device, from what ``ask`` said and was then sent there."""
-        return asked
+    def on_device(self, sent: Tensor, horizon: int) -> Tensor:
+        """The slices on the device, from the result of ``on_host`` after ``send``."""
+        return sent
 
     def gather(self, row_B: Tensor, horizon: int) -> Tensor:
         """Slices ``[H + 1, B, ROW_WIDTH]`` on ``device`` at once."""
-        (asked,) = send([self.ask(row_B, horizon)], self.device)
-        return self.answer(asked, horizon)
+        (sent,) = send([self.on_host(row_B, horizon)], self.device)
+        return self.on_device(sent, horizon)
 
     def _read(self, name: str, chunk: int, offset: int, count: int) -> NDArray[np.float32]:
         array, path = self.store.arrays[name], self.store.path
@@ -143,17 +145,17 @@ class InMemory(Stored):
         """See `Stored`."""
         self.packed  # noqa: B018 (access reads the rows)
 
-    def ask(self, row_B: Tensor, horizon: int) -> Tensor:
+    def on_host(self, row_B: Tensor, horizon: int) -> Tensor:
         """See `Stored`."""
         return row_B if self.kind == "device" else self._slices(row_B, horizon)
 
-    def answer(self, asked: Tensor, horizon: int) -> Tensor:
-        """See `Stored`; rows ``[T, B]`` of several samplers are answered at once."""
-        return self._slices(asked, horizon) if self.kind == "device" else asked
+    def on_device(self, sent: Tensor, horizon: int) -> Tensor:
+        """See `Stored`."""
+        return self._slices(sent, horizon) if self.kind == "device" else sent
 
     def _slices(self, row_B: Tensor, horizon: int) -> Tensor:
         step_H = torch.arange(horizon + 1, device=row_B.device)
-        return self.packed[row_B + step_H.view(-1, *(1 for _ in row_B.shape))]
+        return self.packed[row_B + step_H.unsqueeze(1)]
 
 
 def residence(store: Store, kind: Kind, device: torch.device) -> Stored:

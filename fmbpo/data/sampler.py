@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmbpo.data.residence import Stored
+from fmbpo.data.sending import send
 from fmbpo.hookspecs import Batch
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
 
@@ -68,29 +69,33 @@ class Rows:
 
     def drawn(self, row_B: Tensor, episode_B: Tensor, horizon: int) -> Drawn:
         """Slices of ``horizon`` + 1 rows from the given first rows, in the given episodes."""
-        return Drawn(self.residence.ask(row_B, horizon), self.task_E[episode_B])
+        return Drawn(self.residence.on_host(row_B, horizon), self.task_E[episode_B])
 
     def batch(self, drawn: Drawn, horizon: int) -> Batch:
-        """Views of the slices, which must be on the device.
+        """Views of slices that were drawn and then sent to the device.
 
         The action and reward of row t led to row t, so those of row 0 are left out.
         """
-        packed, index = self.residence.answer(drawn.asked, horizon), drawn.index_B
+        packed, index = self.residence.on_device(drawn.slices, horizon), drawn.index_B
         action, reward = packed[1:, :, OBS_WIDTH:-1], packed[1:, :, -1]
         return Batch(packed[..., :OBS_WIDTH], action, reward, index, self.mask_KA[index])
 
 
 class Drawn(NamedTuple):
-    """Slices that were drawn: what the residence has to be asked (``Stored.ask``), and their
-    tasks ``[B]``."""
+    """Slices that were drawn, and their tasks ``[B]``."""
 
-    asked: Tensor
+    slices: Tensor
+    """``Stored.on_host``, or the same after it was sent to the device."""
     index_B: Tensor
+
+    def sent(self, device: torch.device) -> Drawn:
+        """The same on the device, by a copy of its own."""
+        return Drawn(*send(self, device))
 
 
 def observed(packed: Tensor) -> Tensor:
-    """The observations of single packed rows ``[1, ..., ROW_WIDTH]``: ``[..., O]``."""
-    return packed[0, ..., :OBS_WIDTH]
+    """The observations of single packed rows ``[1, B, ROW_WIDTH]``: ``[B, O]``."""
+    return packed[0, :, :OBS_WIDTH]
 
 
 class Sampler(ABC):
@@ -207,11 +212,11 @@ class Starts(ABC):
 
     @abstractmethod
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
-        """What the device needs for the next observations, in the host's memory."""
+        """The next observations, as they have to be sent to the device."""
 
     @abstractmethod
-    def observations(self, asked: Tensor) -> Tensor:
-        """``[B, O]``, from what was drawn and then sent to the device."""
+    def observations(self, sent: Tensor) -> Tensor:
+        """``[B, O]``, from the result of ``draw`` after ``send``."""
 
 
 class StartSampler(Starts):
@@ -223,11 +228,11 @@ class StartSampler(Starts):
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
         """See `Starts`."""
-        return self.rows.residence.ask(self.row(batch, generator), 0)
+        return self.rows.residence.on_host(self.row(batch, generator), 0)
 
-    def observations(self, asked: Tensor) -> Tensor:
+    def observations(self, sent: Tensor) -> Tensor:
         """See `Starts`."""
-        return observed(self.rows.residence.answer(asked, 0))
+        return observed(self.rows.residence.on_device(sent, 0))
 
     def row(self, batch: int, generator: torch.Generator) -> Tensor:
         """Rows of the store ``[B]``."""
@@ -246,9 +251,9 @@ class PooledStarts(Starts):
         """See `Starts`."""
         return torch.randint(len(self.pool), (batch,), generator=generator)
 
-    def observations(self, asked: Tensor) -> Tensor:
+    def observations(self, sent: Tensor) -> Tensor:
         """See `Starts`."""
-        return self.pool[asked]
+        return self.pool[sent]
 
 
 def start_samplers(rows: Rows, tasks: Sequence[int]) -> dict[int, Starts]:

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from fmbpo.base import metrics
-from fmbpo.data.sampler import Drawn, Rows, SliceSampler
-from fmbpo.data.sending import send
+from fmbpo.data.sampler import Rows, SliceSampler
 from fmbpo.hookspecs import Batch, Curved, OnSimplex, Rollout, Task, WorldModel
 from fmbpo.nn import two_hot
 from fmbpo.tasks.mt30 import MT30
@@ -269,7 +268,7 @@ def _slices(rows: Rows, horizon: int, each: int, seed: int) -> Batch:
         picked.append((row, mine[episode]))
     row, episode = (torch.cat(x) for x in zip(*picked, strict=True))
     drawn = rows.drawn(row, episode, horizon)  # one pass over the rows, which may be on the disk
-    batch = rows.batch(Drawn(*send(drawn, rows.device)), horizon)
+    batch = rows.batch(drawn.sent(rows.device), horizon)
     return Batch(*(part.contiguous() for part in batch))
 
 

@@ -110,8 +110,9 @@ def adam_step(
     ``scales``: pairs ``(entries, factor)`` that cut P into parts, each of which learns at its
     factor times the rate.
 
-    On devices, torch's fused kernel takes one step in one pass over copies. The formulas below, of
-    ten passes, are for tensors without values (``meta``) and for the compiler, which fuses them.
+    On CPUs and GPUs, torch's fused kernel makes the step in one pass, in place on copies. The
+    formulas below take ten passes; they are for tensors without values (``meta``) and for the
+    compiler, which fuses them.
     """
     parts = scales or [(params.shape[-1], 1.0)]
     if params.device.type in ("cpu", "cuda") and not torch.compiler.is_compiling():
@@ -135,10 +136,10 @@ def _fused_step(
     betas: Sequence[float],
     parts: Sequence[tuple[int, float]],
 ) -> tuple[Tensor, AdamState]:
-    """The kernel wants dense tensors and one rate: it gets each vector's parts."""
+    """The kernel takes dense tensors and one rate: each part of each vector is a tensor."""
     stepped, first, second = (x.clone() for x in (params, state.first, state.second))
     steps = state.steps + 1
-    rows = [x.flatten(0, -2) if x.dim() > 1 else x[None] for x in (stepped, grads, first, second)]
+    rows = [x.view(-1, x.shape[-1]) for x in (stepped, grads, first, second)]
     counts = list(steps.reshape(-1))
     begin = 0
     for entries, factor in parts:

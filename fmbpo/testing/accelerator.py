@@ -3,7 +3,7 @@
 ``Accelerator`` refuses what a GPU refuses, such as an operand in the host's memory, and counts the
 traffic between host and device. So the rules of a GPU can be tested on any machine, for whole
 updates and for plugins. Unlike torch's ``meta`` device, it sees operands on the CPU in every
-operation, copies, and values that are read back.
+operation, and it counts copies and values that are read back.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Accelerator(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Attributes:
         copies_in, copies_out: tensors copied to the device and back.
+        waits: those of these copies for which the host waits (not ``non_blocking``).
         reads: values of the device's tensors that were read into Python. The host waits for each;
             the value is 0.
     """
@@ -40,12 +41,12 @@ class Accelerator(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def clear(self) -> None:
         """Start the counts again."""
-        self.copies_in = self.copies_out = self.reads = 0
+        self.copies_in = self.copies_out = self.waits = self.reads = 0
 
     @property
     def traffic(self) -> dict[str, int]:
         """Copies and reads by name."""
-        names = "copies_in", "copies_out", "reads"
+        names = "copies_in", "copies_out", "waits", "reads"
         return {name: getattr(self, name) for name in names}
 
     def __enter__(self) -> Accelerator:
@@ -95,12 +96,13 @@ class Accelerator(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if source.device.type == to.type:
             with self._fake:
                 return func(*args, **kwargs)
+        self.waits += not (kwargs.get("non_blocking") or (in_place and True in args[2:]))
         if to.type == "cpu":
             self.copies_out += 1
             values = torch.zeros(source.shape, dtype=kwargs.get("dtype") or source.dtype)
             return args[0].copy_(values) if in_place else values
         self.copies_in += 1
-        if in_place:
-            return args[0]
         with self._fake:
+            if in_place:
+                args = (args[0], torch.empty_like(source, device=DEVICE), *args[2:])
             return func(*args, **kwargs)

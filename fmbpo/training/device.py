@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from fmbpo.base.cores import usable_cores
+from fmbpo.base.text import counted
 from fmbpo.errors import UserError
 
 
@@ -39,4 +40,4 @@ def hardware(device: torch.device) -> str:
     model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
     name = model[1].strip() if model else platform.processor() or platform.machine()
     cores = usable_cores()
-    return f"{name}, {cores} core{'s' if cores > 1 else ''}"
+    return f"{name}, {counted(cores, 'core')}"

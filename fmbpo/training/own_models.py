@@ -137,9 +137,9 @@ class OwnModels:
         done = (iteration - 1) / self.learning.iterations
         rate = model_rate(self.protocol.optimiser, done)
         inputs = [noise(self.generators, *shape), rate, *stack(drawn)]
-        noise_THBN, rate, asked_T, index_TB = send(inputs, self.device)
-        parts = zip(self.samplers, asked_T, index_TB, strict=True)
-        batch: Batch = stack([s.batch(Drawn(asked, index)) for s, asked, index in parts])
+        noise_THBN, rate, slices_T, index_TB = send(inputs, self.device)
+        each = zip(self.samplers, slices_T, index_TB, strict=True)
+        batch: Batch = stack([s.batch(Drawn(slices, index)) for s, slices, index in each])
         return batch, noise_THBN, rate
 
     def evaluate(self) -> list[Measures]:

@@ -113,21 +113,22 @@ class PolicyTraining:
         """Starts, noise and rates; by default, starts are drawn from the data."""
         learning, done = self.learning, (iteration - 1) / self.learning.iterations
         horizon, batch = learning.horizon, learning.batch
-        asked = []
-        if obs_TBO is None:
-            both = zip(self.starts, self.generators, strict=True)
-            asked = [torch.stack([starts.draw(batch, g) for starts, g in both])]
+        starts = [] if obs_TBO is not None else [self._drawn_starts()]
         widths = self.pair.policy.noise_dim, self.pair.world_model.noise_dim
         drawn = [noise(self.generators, horizon, batch, width) for width in widths]
-        begun = learning.actor_learning_rate, learning.critic_learning_rate
-        rates = [linear_decay(rate, learning.final_learning_rate, done) for rate in begun]
-        inputs = [*drawn, torch.tensor(rates), *asked]
-        policy_noise, model_noise, rate_2, *asked = send(inputs, self.device)
+        first_rates = learning.actor_learning_rate, learning.critic_learning_rate
+        rates = [linear_decay(rate, learning.final_learning_rate, done) for rate in first_rates]
+        inputs = [*drawn, torch.tensor(rates), *starts]
+        policy_noise, model_noise, rate_2, *sent = send(inputs, self.device)
         if obs_TBO is None:
-            each = zip(self.starts, *asked, strict=True)
-            obs_TBO = torch.stack([starts.observations(one) for starts, one in each])
+            cells = zip(self.starts, *sent, strict=True)
+            obs_TBO = torch.stack([own.observations(of_cell) for own, of_cell in cells])
         start = Start(obs_TBO, *self._actors().rows(batch), policy_noise, model_noise)
         return start, Rates(*rate_2)
+
+    def _drawn_starts(self) -> Tensor:
+        cells = zip(self.starts, self.generators, strict=True)
+        return torch.stack([own.draw(self.learning.batch, generator) for own, generator in cells])
 
     def describe(self, metrics: Mapping[str, Tensor]) -> list[Row]:
         """Means over the cells, then each cell's metrics, in one transfer from the device."""

@@ -80,11 +80,11 @@ def test_every_task_has_the_same_number_of_held_out_slices(tasks, each):
     """512 slices of all episodes were 17 of each of 30 tasks, and fewer of a task with few."""
     task_E = torch.arange(tasks).repeat_interleave(4 + torch.arange(tasks))
 
-    def ask(row_B, horizon):
+    def on_host(row_B, horizon):
         return row_B.expand(horizon + 1, -1).unsqueeze(-1).repeat(1, 1, ROW_WIDTH).float()
 
     cpu = torch.device("cpu")
-    place = SimpleNamespace(device=cpu, ask=ask, answer=lambda asked, horizon: asked)
+    place = SimpleNamespace(device=cpu, on_host=on_host, on_device=lambda sent, horizon: sent)
     rows = Rows(20 * np.arange(1, len(task_E) + 1), place, task_E, action_masks())
     batch = Validator(rows, rows).batch
     assert batch.index_B.bincount().tolist() == [each] * tasks

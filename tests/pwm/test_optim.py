@@ -26,6 +26,9 @@ def test_adam_equals_torch_in_every_row_and_part(compiled, monkeypatch):
     seen = SimpleNamespace(**vars(torch))
     seen.compiler = SimpleNamespace(is_compiling=lambda: compiled)
     monkeypatch.setattr(optim, "torch", seen)
+    fused = []
+    kernel = optim._fused_step
+    monkeypatch.setattr(optim, "_fused_step", lambda *args: fused.append(1) or kernel(*args))
     torch.manual_seed(0)
     p = torch.randn(2, 5)
     slow, fast = (torch.nn.Parameter(x.clone()) for x in (p[:, :2], p[:, 2:]))
@@ -41,6 +44,7 @@ def test_adam_equals_torch_in_every_row_and_part(compiled, monkeypatch):
         assert all(torch.equal(x, y) for x, y in zip((p, *state), before, strict=True))
         p, state = new, after
     assert state.steps.tolist() == [20.0, 20.0]
+    assert len(fused) == (0 if compiled else 20)
     torch.testing.assert_close(p, torch.cat([slow, fast], 1).detach(), rtol=1e-5, atol=1e-6)
 
 

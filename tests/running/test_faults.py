@@ -139,13 +139,13 @@ def test_the_sampler_reaches_every_episode_once_an_epoch(small_store):
             seen += drawn.index_B.tolist()
         tasks = rows.task_E.tolist()
         assert sorted(seen) == sorted(tasks)
-    starts, ask = [], rows.residence.ask
+    starts, on_host = [], rows.residence.on_host
 
     def spy(row, horizon):
         starts.extend(row.tolist())
-        return ask(row, horizon)
+        return on_host(row, horizon)
 
-    rows.residence.ask = spy
+    rows.residence.on_host = spy
     for _ in range(len(rows.start_E) // size):
         sampler.next()
     episodes = [int(torch.searchsorted(rows.end_E, s, right=True)) for s in starts]

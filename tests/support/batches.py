@@ -3,7 +3,7 @@
 
 def sample(sampler):
     """The next batch of a sampler."""
-    return sampler.batch(sampler.next())
+    return sampler.batch(sampler.next().sent(sampler.rows.device))
 
 
 def some_starts(starts, count, generator):

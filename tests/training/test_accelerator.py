@@ -7,6 +7,7 @@ import pytest
 import torch
 from pairs import (
     KINDS,
+    LEARNING,
     OPTIMISER,
     PAIRS,
     RATES,
@@ -18,9 +19,13 @@ from pairs import (
     world_model,
 )
 from torch import Tensor
+from torch.func import vmap
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from fmbpo.config import load_experiment
+from fmbpo.config.conventions import ConventionsConfig
+from fmbpo.config.schema import PlanningConfig
+from fmbpo.pwm.mppi import MPPI
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.testing.accelerator import DEVICE, Accelerator
 from fmbpo.training.cells import Cell
@@ -30,7 +35,7 @@ from fmbpo.training.networks import build_world_model
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
 
-NONE = {"copies_in": 0, "copies_out": 0, "reads": 0}
+NONE = {"copies_in": 0, "copies_out": 0, "waits": 0, "reads": 0}
 
 
 def moved(tree):
@@ -65,6 +70,24 @@ def test_a_world_models_update_stays_on_the_device(kind):
         args = moved((state, batch(), noise, torch.tensor(1e-3)))
         device.clear()
         assert on_the_device(update(*args))
+        assert device.traffic == NONE
+
+
+def test_a_plan_stays_on_the_device():
+    update, state, _ = problem("mlp", "flow", cells=2)
+    planning = PlanningConfig(samples=6, elites=2, policy_samples=2, iterations=2)
+    planner = MPPI(update.pair, update.critic, planning, LEARNING, ConventionsConfig())
+    real = batch()
+    start = tuple(x.expand(2, *x.shape) for x in (real.obs_HBO[0], real.index_B, real.mask_BA))
+    drawn = planner.noise(B, 6, torch.Generator().manual_seed(0))
+    with Accelerator() as device:
+        for module in (update.pair.world_model, update.pair.policy, update.critic):
+            module.to(DEVICE)
+        previous = torch.zeros(2, H, B, 6)
+        args = moved((state.policy, state.critics, {}, *start, previous, drawn))
+        device.clear()
+        plan = vmap(planner.plan, in_dims=(0, 0, 0, 0, 0, 0, 0, None))
+        assert on_the_device(plan(*args))
         assert device.traffic == NONE
 
 
@@ -144,11 +167,16 @@ WAITS = {
     "item": (lambda x: x.sum().item(), {"reads": 1}),
     "a branch": (lambda x: 1 if x.sum() > 0 else 2, {"reads": 1}),
     "a list": (lambda x: x[0].tolist(), {"reads": 4}),
-    "a constant": (lambda x: x + torch.tensor(1.0, device=x.device), {"copies_in": 1}),
-    "to the CPU": (lambda x: x.cpu().numpy(), {"copies_out": 1}),
-    "from the CPU": (lambda x: torch.ones(3).to(x.device), {"copies_in": 1}),
-    "into a tensor on the CPU": (lambda x: torch.ones(3, 4).copy_(x), {"copies_out": 1}),
-    "into a tensor there": (lambda x: x.copy_(torch.ones(3, 4)), {"copies_in": 1}),
+    "a constant": (lambda x: x + torch.tensor(1.0, device=x.device), {"copies_in": 1, "waits": 1}),
+    "to the CPU": (lambda x: x.cpu().numpy(), {"copies_out": 1, "waits": 1}),
+    "from the CPU": (lambda x: torch.ones(3).to(x.device), {"copies_in": 1, "waits": 1}),
+    "into a tensor on the CPU": (
+        lambda x: torch.ones(3, 4).copy_(x),
+        {"copies_out": 1, "waits": 1},
+    ),
+    "into a tensor there": (lambda x: x.copy_(torch.ones(3, 4)), {"copies_in": 1, "waits": 1}),
+    "without waiting": (lambda x: torch.ones(3).to(x.device, non_blocking=True), {"copies_in": 1}),
+    "into a tensor, without": (lambda x: x.copy_(torch.ones(3, 4), True), {"copies_in": 1}),
     "nothing": (lambda x: x.double().softmax(-1).to(torch.float32), {}),
 }
 

@@ -39,7 +39,7 @@ each_way = pytest.mark.parametrize("use", [False, True], ids=["unused", "without
 
 @pytest.fixture(params=[False, True], ids=["eager", "compiled"])
 def compiled(request, monkeypatch):
-    """Whether gradients are taken as they are under the compiler, without its minutes."""
+    """Whether gradients and Adam are as they are under the compiler, without its minutes."""
     if request.param:  # torch itself stays as it is: what it notes of its functions lasts
         seen = SimpleNamespace(**vars(torch))
         seen.compiler = SimpleNamespace(is_compiling=lambda: True)

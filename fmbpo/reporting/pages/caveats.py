@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fmbpo.base.text import counted
 from fmbpo.compare.comparison import OVERALL, Registered, Section
 from fmbpo.compare.failures import SHARE
 from fmbpo.reporting.pages.content import Caveat, percent
@@ -98,5 +99,5 @@ def _health(section: Section) -> Iterator[Caveat]:
     if unhealthy:
         runs = f"{len(unhealthy)} of {len(section.records)} runs"
         number = sum(unhealthy)
-        text = f"{number} finding{'' if number == 1 else 's'} in {runs}."
+        text = f"{counted(number, 'finding')} in {runs}."
         yield Caveat("Health", text, "warning")

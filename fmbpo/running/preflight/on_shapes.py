@@ -51,13 +51,13 @@ class _Shapes(Stored):
     def __init__(self) -> None:
         self.kind, self.device, self.worker = "device", META, None
 
-    def ask(self, row_B: Tensor, horizon: int) -> Tensor:
+    def on_host(self, row_B: Tensor, horizon: int) -> Tensor:
         """The rows' numbers."""
         return row_B
 
-    def answer(self, asked: Tensor, horizon: int) -> Tensor:
+    def on_device(self, sent: Tensor, horizon: int) -> Tensor:
         """Slices of ``horizon`` + 1 rows: ``[H + 1, B, ROW_WIDTH]``."""
-        return torch.empty(horizon + 1, *asked.shape, ROW_WIDTH, device=META)
+        return torch.empty(horizon + 1, len(sent), ROW_WIDTH, device=META)
 
 
 def _context(experiment: Experiment, tasks: Sequence[str]) -> Context:

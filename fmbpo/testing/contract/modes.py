@@ -14,6 +14,7 @@ from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from fmbpo.base.text import counted
 from fmbpo.testing.accelerator import DEVICE, Accelerator
 from fmbpo.testing.contract.subject import Subject, close, expect, expecting, tensors_of
 
@@ -135,7 +136,7 @@ def evaluations_are_counted_right(subject: Subject) -> None:
             call()
         most = max(products.uses.values(), default=0)
         expected = f"module.evaluations = {declared} passes through the network per `{hook}` step"
-        found = f"a layer is used {most} times in {steps} step{'s' * (steps > 1)}"
+        found = f"a layer is used {counted(most, 'time')} in {counted(steps, 'step')}"
         expect(most == declared * steps, expected, remedy, found)
 
 
@@ -171,8 +172,8 @@ class _Products(TorchFunctionMode):
 
 @torch.no_grad()
 def makes_tensors_where_its_arguments_are(subject: Subject) -> None:
-    """On another device, every tensor must be on that device; a constant made on the CPU is not,
-    and one that is copied there in every call keeps the device waiting."""
+    """On another device, every tensor must be on that device. A constant made on the CPU is not;
+    copying one in every call makes the host wait for the device."""
     example = _example(subject)
     remedy = (
         "make constants from an argument (x.new_ones, device=x.device) or as Python numbers; "
@@ -185,7 +186,12 @@ def makes_tensors_where_its_arguments_are(subject: Subject) -> None:
             call(moved)
         copies = device.copies_in + device.copies_out
     remedy = "keep constants as buffers of the module, or make them by x.new_full"
-    expect(not copies, "the hooks copy nothing between host and device", remedy, f"{copies} copies")
+    expect(
+        not copies,
+        "the hooks copy nothing between host and device",
+        remedy,
+        counted(copies, "tensor"),
+    )
 
 
 def _moved(example: Any, device: str | torch.device) -> Any:
