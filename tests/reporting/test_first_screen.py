@@ -179,3 +179,12 @@ def test_returns_are_beside_their_references(section):
     bare = attrs.evolve(section, references={})
     assert "planner" not in first_screen(bare, "s1", styles(CELLS)).pictures[0].svg
     assert first.facts.endswith(" · 4 tasks · 47 policies in 6 world models")
+
+
+def test_a_difference_on_the_only_task_is_drawn_once(section):
+    (task, *_) = section.tasks
+    one = attrs.evolve(section, effects=[e for e in section.effects if e.task in (OVERALL, task)])
+    drawn = first_screen(one, "s1", styles(CELLS)).pictures[0]
+    assert task in drawn.svg
+    assert drawn.svg.count("all tasks") == 1  # in the description
+    assert len(drawn.data.rows) == len(section.effects) // (1 + len(section.tasks))

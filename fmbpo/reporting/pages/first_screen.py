@@ -73,6 +73,9 @@ def _facts(section: Section) -> str:
 
 def _contrasts(effects: Mapping[str, Sequence[Effect]], name: str, margin: float) -> Picture:
     key, title = f"{name}-contrasts", "Differences in return"
+    if len({effect.task for found in effects.values() for effect in found} - {OVERALL}) == 1:
+        # The only task is all tasks.
+        effects = {at: [e for e in found if e.task != OVERALL] for at, found in effects.items()}
     strip = collapsed(effects)
     svg = dots.forest(key, title, effects, styles(effects), strip=strip, margin=margin)
     single = any(effect.task != OVERALL for found in effects.values() for effect in found)
@@ -112,8 +115,8 @@ def _returns(section: Section, name: str, style: Looks) -> Picture:
         tasks.pop(OVERALL, None)
     key, title = f"{name}-returns", "Returns by task"
     svg = dots.returns(key, title, tasks, _references(section, tasks), style)
-    caption = f"World model × policy. Means with {LEVEL} intervals; faint dots are single seeds."
-    return Picture(key, title, caption, svg, _seeds_table(section))
+    caption = f"World model × policy. Means with {LEVEL} intervals; faint dots are single policies."
+    return Picture(key, title, caption, svg, _policies_table(section))
 
 
 def _references(
@@ -136,17 +139,17 @@ def _references(
     return {name: levels for name, levels in found.items() if levels}
 
 
-def _seeds_table(section: Section) -> Table:
+def _policies_table(section: Section) -> Table:
     """The final return of every policy."""
     found = [(record, *policy) for record in section.records for policy in record.policies]
     columns: list[Column[tuple[Record, str, str, Score]]] = [
         words("task", lambda row: row[1]),
         words("cell", lambda row: str(row[0].cell)),
-        words("seed", lambda row: row[2]),
+        words("policy", lambda row: row[2]),
         Column("mean return", lambda row: Field.number(row[3].mean, 1)),
         Column("episodes", lambda row: Field.number(row[3].episodes, 0)),
         words("run", lambda row: row[0].name),
     ]
     unknown = any(score.episodes is None for *_, score in found)
     notes = [f"{NONE}: the source does not give the number of episodes."] if unknown else []
-    return Table("Every seed's return", columns, found, notes)
+    return Table("Every policy's return", columns, found, notes)
