@@ -155,7 +155,8 @@ def report(
     """
     place = check_place(path_of(out))  # before the work, not after it
     paths = [path_of(folder) for folder in folders]
-    name = " and ".join(path.name.split("__")[0] for path in paths)
+    names = list(dict.fromkeys(path.name.split("__")[0] for path in paths))
+    name = " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
     records = records_of(paths)
     comparison = compare(
         records,
