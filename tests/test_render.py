@@ -18,7 +18,7 @@ from fmbpo.errors import UserError
 from fmbpo.running.trained_policies import load_policy, trained_policies
 from fmbpo.tasks import drawing
 from fmbpo.tasks.env import EPISODE_STEPS, TaskEnv
-from fmbpo.tasks.mt30 import OBS_WIDTH
+from fmbpo.tasks.mt30 import MT30, OBS_WIDTH
 from fmbpo.tasks.vector import EpisodeRunner
 
 
@@ -251,10 +251,11 @@ def test_random_actions_in_every_format(ending, tmp_path, capsys):
 
 
 @needs_gl
-def test_every_task_can_be_drawn_and_drawing_changes_nothing(tmp_path):
-    from fmbpo.tasks.mt30 import MT30
-
-    for task in MT30:
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.endurance)])
+def test_tasks_can_be_drawn_and_drawing_changes_nothing(every):
+    """One task of each domain, or all."""
+    of_domain = {info.domain: task for task, info in MT30.items()}
+    for task in MT30 if every else of_domain.values():
         seen, blind = TaskEnv(task, drawable=True), TaskEnv(task)
         with drawing.Camera(seen, (64, 48)) as camera:
             first = seen.reset(1)
@@ -381,6 +382,7 @@ def test_where_one_platform_fails_another_draws():
 import mujoco, sys
 from fmbpo.tasks import drawing
 from fmbpo.tasks.env import TaskEnv
+from fmbpo.tasks.mt30 import MT30
 from fmbpo.errors import UserError
 first, second = list(drawing.PLATFORMS)
 def size(platforms):

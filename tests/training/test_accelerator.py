@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from fmbpo.config import load_experiment
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.schema import PlanningConfig
+from fmbpo.data import sampler
 from fmbpo.pwm.mppi import MPPI
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.testing.accelerator import DEVICE, Accelerator
@@ -98,8 +99,9 @@ STAGES = {
 
 
 @pytest.fixture
-def context(repository, small_store, tiny, tiny_policy):
+def context(repository, small_store, monkeypatch):
     """An experiment on the device, its rows in this residence."""
+    monkeypatch.setattr(sampler, "START_ROWS", 64)
 
     def context(name, place, overrides):
         path = repository / "experiments" / f"{name}.toml"

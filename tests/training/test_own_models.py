@@ -4,6 +4,7 @@ import attrs
 import pytest
 import torch
 from pairs import (
+    KINDS,
     LEARNING,
     ONE_PASS,
     OPTIMISER,
@@ -72,7 +73,8 @@ def test_training_stacked_equals_training_apart(world, policy, stale):
         close(tree_map(lambda t, c=cell: t[c : c + 1], together), alone)
 
 
-@pytest.mark.parametrize("world", [pytest.param("mlp", marks=pytest.mark.endurance), "flow"])
+@pytest.mark.endurance  # a single model's step compiles in tests/pwm/test_world_model.py
+@pytest.mark.parametrize("world", KINDS)
 def test_the_models_step_compiles_as_one_graph_and_equals_eager(world):
     torch._dynamo.reset()
     model_update, _, (models, _, batches, noise, _) = prepared(world, "mlp")
