@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import overload
 
 from fmbpo.base.files import path_of
+from fmbpo.base.text import listed
 from fmbpo.compare.comparison import Comparison
 from fmbpo.compare.guard import compare
 from fmbpo.compare.reading import declared_by, description_of, records_of
@@ -155,8 +156,7 @@ def report(
     """
     place = check_place(path_of(out))  # before the work, not after it
     paths = [path_of(folder) for folder in folders]
-    names = list(dict.fromkeys(path.name.split("__")[0] for path in paths))
-    name = " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+    name = listed(list(dict.fromkeys(path.name.split("__")[0] for path in paths)), "and")
     records = records_of(paths)
     comparison = compare(
         records,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ def bytes_text(count: float) -> str:
 def counted(number: int, thing: str) -> str:
     """``1 task``, ``2 tasks``."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str], last: str) -> str:
+    """``a``, ``a or b``, ``a, b or c`` for "or" as ``last``; empty without names."""
+    return f" {last} ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def speed(rate: float | None) -> str:

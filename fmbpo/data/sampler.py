@@ -202,7 +202,7 @@ class Ahead(Sampler):
 
 
 def ahead(sampler: SliceSampler) -> Sampler:
-    """The sampler, with batches prepared in advance by the residence's thread if it has one."""
+    """The sampler, with batches drawn in advance by the residence's thread if it has one."""
     worker = sampler.rows.residence.worker
     return Ahead(sampler, worker) if worker else sampler
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmbpo.base.files import disk_errors, replace_file
-from fmbpo.base.text import one_line
+from fmbpo.base.text import listed, one_line
 from fmbpo.errors import UserError
 from fmbpo.tasks.drawing import Camera
 from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS, TaskEnv
@@ -90,7 +90,7 @@ def _check(out: Path, size: tuple[int, int], steps: int) -> None:
         raise UserError(
             f"no video format has the extension {out.suffix!r}",
             where=str(out),
-            remedy=f"use {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}",
+            remedy=f"use {listed(ENDINGS, 'or')}",
         )
     if out.suffix.lower() == ".mp4" and (size[0] % 2 or size[1] % 2):
         raise UserError(

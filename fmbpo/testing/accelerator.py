@@ -1,8 +1,8 @@
 """A device without hardware: the tensors on ``DEVICE`` have shapes alone.
 
-``Accelerator`` refuses what a GPU refuses, such as an operand in the host's memory, and counts the
-traffic between host and device. So the rules of a GPU can be tested on any machine, for whole
-updates and for plugins. Unlike torch's ``meta`` device, it sees operands on the CPU in every
+``Accelerator`` raises the errors of a GPU, such as that for an operand in the host's memory, and
+counts the traffic between host and device. So the rules of a GPU can be tested on any machine, for
+whole updates and for plugins. Unlike torch's ``meta`` device, it sees operands on the CPU in every
 operation, and it counts copies and values that are read back.
 """
 

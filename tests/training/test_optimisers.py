@@ -40,7 +40,7 @@ each_way = pytest.mark.parametrize("use", [False, True], ids=["unused", "without
 @pytest.fixture(params=[False, True], ids=["eager", "compiled"])
 def compiled(request, monkeypatch):
     """Whether gradients and Adam are as they are under the compiler, without its minutes."""
-    if request.param:  # torch itself stays as it is: what it notes of its functions lasts
+    if request.param:  # not in torch itself, which remembers its functions for good
         seen = SimpleNamespace(**vars(torch))
         seen.compiler = SimpleNamespace(is_compiling=lambda: True)
         monkeypatch.setattr(optim, "torch", seen)

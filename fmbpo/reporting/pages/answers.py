@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from fmbpo.base.text import counted
+from fmbpo.base.text import counted, listed
 from fmbpo.compare.comparison import (
     NO_VERDICT,
     OVERALL,
@@ -36,7 +36,7 @@ def question(comparison: Comparison) -> str:
     for factor in FACTORS:
         levels = list(dict.fromkeys(getattr(cell, factor) for cell in cells))
         if len(levels) > 1:
-            changed.append(f"the {_words(factor)} ({', '.join(levels[:-1])} or {levels[-1]})")
+            changed.append(f"the {_words(factor)} ({listed(levels, 'or')})")
     if changed:
         verb = "Do" if len(changed) > 1 else "Does"
         return f"{verb} {' and '.join(changed)} change the return?"

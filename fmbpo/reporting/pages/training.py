@@ -48,8 +48,8 @@ def curves(section: Section, name: str, style: Looks) -> Block | None:
     if not pictures:
         return None
     text = [
-        "Returns of the evaluations during training. Thick lines are means over seeds, at "
-        "iterations that all seeds have reached; thin lines are seeds."
+        "Returns of the evaluations during training. Thick lines are means over policies, "
+        "at iterations that all of them have reached; thin lines are policies."
     ]
     drawn = {record.cell for record in section.records if record.curves}
     without = [str(cell) for cell in section.cells if cell not in drawn]
