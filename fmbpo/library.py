@@ -19,6 +19,7 @@ from fmbpo.config.schema import Experiment
 from fmbpo.config.study_file import Study
 from fmbpo.data.embedded import store_path
 from fmbpo.data.store import Store, open_store
+from fmbpo.distributed.group import ALONE, Group
 from fmbpo.errors import UserError
 from fmbpo.reporting.pages import check_place, write_report
 from fmbpo.reporting.run_pictures import draw_missing
@@ -39,6 +40,7 @@ def run(
     wait: bool = ...,
     say: Say = ...,
     stop: Stop | None = ...,
+    group: Group = ...,
 ) -> Result: ...
 @overload
 def run(
@@ -49,6 +51,7 @@ def run(
     wait: bool = ...,
     say: Say = ...,
     stop: Stop | None = ...,
+    group: Group = ...,
 ) -> StudyResult: ...
 def run(
     experiment: Experiment | Study,
@@ -58,6 +61,7 @@ def run(
     wait: bool = True,
     say: Say = print,
     stop: Stop | None = None,
+    group: Group = ALONE,
 ) -> Result | StudyResult:
     """Check an experiment or a study and run it to its end, continuing what an earlier call saved.
 
@@ -69,6 +73,7 @@ def run(
         say: takes lines for people. Progress and warnings of the checks go to stderr.
         stop: asks the run to save and stop once its ``requested`` is set. Without one, signals ask,
             such as Ctrl-C, if this is the main thread.
+        group: the processes of the run, which this one leads (``fmbpo run --processes``).
 
     Raises:
         UserError: a mistake that can be mended, or several.
@@ -85,6 +90,7 @@ def run(
                 thorough=False,
                 traceback=root,
                 accept_versions=accept,
+                group=group,
             )
             if any(row.status != "ok" for row in before.rows):
                 before.print(sys.stderr)
@@ -98,6 +104,7 @@ def run(
                 expected=before.seconds,
                 accept_versions=accept,
                 wait=wait,
+                group=group,
             )
             runner: StudyRunner | Runner
             if isinstance(experiment, Study):

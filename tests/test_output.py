@@ -16,7 +16,7 @@ from fmbpo.cli import main, tasks
 def test_a_full_disk_under_the_output(words):
     with open("/dev/full", "w") as full:
         ended = subprocess.run(
-            [sys.executable, "-m", "fmbpo.cli", *words],
+            [sys.executable, "-m", "fmbpo", *words],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -46,7 +46,7 @@ def test_a_full_disk_under_the_output(words):
 def test_streams_that_take_nothing_or_few_characters(words, status, said, tmp_path):
     """They change the status of no work that is done."""
     (tmp_path / "runs").mkdir()
-    command = f"exec {sys.executable} -m fmbpo.cli {words}".replace("nowhere", "nowhére")
+    command = f"exec {sys.executable} -m fmbpo {words}".replace("nowhere", "nowhére")
     more = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     ended = subprocess.run(
         command, shell=True, capture_output=True, text=True, cwd=tmp_path, env=os.environ | more
@@ -57,7 +57,7 @@ def test_streams_that_take_nothing_or_few_characters(words, status, said, tmp_pa
 
 
 def test_a_reader_that_has_gone():
-    command = f"{sys.executable} -m fmbpo.cli data info embedded | head -n 1"
+    command = f"{sys.executable} -m fmbpo data info embedded | head -n 1"
     ended = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert ended.stdout == "{\n"
     assert ended.stderr == ""

@@ -98,7 +98,7 @@ class Place:
         folder.mkdir()
 
     def start(self):
-        return self._start("-m", "fmbpo.cli", *self.arguments)
+        return self._start("-m", "fmbpo", *self.arguments)
 
     def start_and_kill(self, kills):
         return self._start("-c", FORKS, str(kills), *self.arguments)

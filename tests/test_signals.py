@@ -195,7 +195,7 @@ def test_a_terminal_that_is_closed(repository, small_store, tiny, tmp_path):
     command += ["--data", str(small_store), *(x for o in tiny for x in ("-o", o))]
     command += ["-o", "pretrain.iterations=1000000", "-o", "pretrain.checkpoint_every=1000000"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "fmbpo.cli", *command],
+        [sys.executable, "-m", "fmbpo", *command],
         stdin=inside,
         stdout=inside,
         stderr=inside,

@@ -35,7 +35,7 @@ def test_a_job_that_is_told_to_stop_is_queued_again_and_ends(
 ):
     on_path = tmp_path / "bin"
     on_path.mkdir()
-    (on_path / "fmbpo").write_text(f'#!/bin/sh\nexec {sys.executable} -m fmbpo.cli "$@"\n')
+    (on_path / "fmbpo").write_text(f'#!/bin/sh\nexec {sys.executable} -m fmbpo "$@"\n')
     (on_path / "fmbpo").chmod(0o755)
     slurm.environment["PATH"] = f"{on_path}{os.pathsep}{os.environ['PATH']}"
     log, runs = tmp_path / "log.txt", tmp_path / "runs"

@@ -37,7 +37,7 @@ class Worker:
 
         Raises ``UserError`` if the system allows no further process.
         """
-        environment = {**os.environ, "PYTHONPATH": _search_path(), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": search_path(), "OMP_NUM_THREADS": "1"}
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # which the process inherits
         try:
             self.link, theirs = Pipe()
@@ -97,7 +97,7 @@ class Worker:
         return UserError(f"{what}: {last}" if last else what, remedy=remedy)
 
 
-def _search_path() -> str:
+def search_path() -> str:
     """That of this process, without the working directory, which ``python -c`` and ``-m`` put
     first, unless fmbpo is there."""
     try:

@@ -30,11 +30,13 @@ from fmbpo.cli.arguments import (
     stoppable,
     versions_argument,
 )
+from fmbpo.cli.processes import in_processes, processes_argument
 from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
     from fmbpo.config.schema import Experiment
     from fmbpo.config.study_file import Study
+    from fmbpo.distributed.group import Group
     from fmbpo.running.stop import Stop
 
 TABLE_WIDTH = 120
@@ -54,6 +56,7 @@ def add_commands(commands: Commands) -> None:
     run.add_argument("--no-wait", action="store_true",
                      help="end with status 75 if another process works on a part of the run "
                      "(default: wait for it)")  # fmt: skip
+    processes_argument(run)
 
     check = add_query(commands, "check", "check an experiment or a study without training", _check)
     experiment_arguments(check)
@@ -97,11 +100,15 @@ def _run(arguments: argparse.Namespace) -> int:
     limit: float | None = arguments.time_limit
     deadline = None if limit is None else time.monotonic() + limit
     out = sys.stdout  # for results; anything that a plugin prints goes to stderr
+
+    def lead(group: Group) -> int:
+        return stoppable(arguments, lambda stop: _run_until(stop, group, arguments, out), deadline)
+
     with contextlib.redirect_stdout(sys.stderr):
-        return stoppable(arguments, lambda stop: _run_until(stop, arguments, out), deadline)
+        return in_processes(arguments, lead)
 
 
-def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
+def _run_until(stop: Stop, group: Group, arguments: argparse.Namespace, out: TextIO) -> int:
     with stop.ends_at_once():  # there is nothing to save yet
         from fmbpo.library import run
         from fmbpo.reporting.closing_table import print_run, print_study
@@ -115,7 +122,9 @@ def _run_until(stop: Stop, arguments: argparse.Namespace, out: TextIO) -> int:
         wait=not arguments.no_wait,
         say=say,
         stop=stop,
+        group=group,
     )
+    group.leave()
     stream = sys.stderr if arguments.json else out
     width = max(TABLE_WIDTH, shutil.get_terminal_size().columns)
     found: dict[str, Any]

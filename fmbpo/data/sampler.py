@@ -18,6 +18,8 @@ from fmbpo.data.sending import send
 from fmbpo.hookspecs import Batch
 from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
 
+WHOLE = slice(None)
+"""All of a batch."""
 START_ROWS = 65_536
 """Observations per task in the pool of start states, if rows are on the disk."""
 
@@ -125,21 +127,29 @@ class SliceSampler(Sampler):
     """One slice per epoch from each episode, in random order, at a uniformly random offset.
 
     ``weight_K``: mean slices per epoch from an episode of each task (see `turns`); None: one.
+    ``part``: this process's part of each batch; every process draws the whole batch.
     """
 
     _saved: tuple[str, ...] = ("order",)
 
     def __init__(
-        self, rows: Rows, horizon: int, batch: int, seed: int, weight_K: Tensor | None = None
+        self,
+        rows: Rows,
+        horizon: int,
+        batch: int,
+        seed: int,
+        weight_K: Tensor | None = None,
+        part: slice = WHOLE,
     ) -> None:
-        self.rows, self.horizon, self.count = rows, horizon, batch
+        self.rows, self.horizon, self.count, self.part = rows, horizon, batch, part
         self.weight_E = None if weight_K is None else weight_K[rows.task_E]
         self.generator = torch.Generator().manual_seed(seed)
         self.order = torch.empty(0, dtype=torch.int64)
 
     def next(self) -> Drawn:
         """See `Sampler`."""
-        return self.rows.drawn(*self.draw(), self.horizon)
+        row_B, episode_B = self.draw()
+        return self.rows.drawn(row_B[self.part], episode_B[self.part], self.horizon)
 
     def draw(self) -> tuple[Tensor, Tensor]:
         """First rows and episodes of the next batch, ``[B]`` each."""

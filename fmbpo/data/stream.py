@@ -17,7 +17,16 @@ import torch
 from torch import Tensor
 
 from fmbpo.data.residence import ROW_WIDTH
-from fmbpo.data.sampler import Drawn, Rows, Sampler, SliceSampler, ahead, first_rows, turns
+from fmbpo.data.sampler import (
+    WHOLE,
+    Drawn,
+    Rows,
+    Sampler,
+    SliceSampler,
+    ahead,
+    first_rows,
+    turns,
+)
 from fmbpo.data.store_format import ROW_BYTES
 
 WINDOW_ROWS = 4_194_304
@@ -55,9 +64,10 @@ class StreamSampler(SliceSampler):
         batch: int,
         seed: int,
         weight_K: Tensor | None = None,
+        part: slice = WHOLE,
         window_rows: int = WINDOW_ROWS,
     ) -> None:
-        super().__init__(rows, horizon, batch, seed, weight_K)
+        super().__init__(rows, horizon, batch, seed, weight_K, part)
         self.stored = rows.residence
         block_E = rows.start_E // self.stored.block_rows
         by_block = torch.argsort(rows.start_E, stable=True)
@@ -79,7 +89,8 @@ class StreamSampler(SliceSampler):
             pieces.append(self._loaded().gather(row_B, self.horizon))
             episodes.append(episode_B)
             missing -= len(episode_B)
-        return Drawn(torch.cat(pieces, 1), self.rows.task_E[torch.cat(episodes)])
+        task_B = self.rows.task_E[torch.cat(episodes)]
+        return Drawn(torch.cat(pieces, 1)[:, self.part], task_B[self.part])
 
     def _advance(self) -> None:
         """Move to the next window, shuffle its episodes, and draw the window after it."""
@@ -118,11 +129,16 @@ class StreamSampler(SliceSampler):
 
 
 def slice_sampler(
-    rows: Rows, horizon: int, batch: int, seed: int, weight_K: Tensor | None = None
+    rows: Rows,
+    horizon: int,
+    batch: int,
+    seed: int,
+    weight_K: Tensor | None = None,
+    part: slice = WHOLE,
 ) -> Sampler:
     """The sampler for the rows' residence."""
     kind = StreamSampler if rows.residence.kind == "stream" else SliceSampler
-    return ahead(kind(rows, horizon, batch, seed, weight_K))
+    return ahead(kind(rows, horizon, batch, seed, weight_K, part))
 
 
 def window_bytes(rows: int, block_rows: int, longest: int) -> int:

@@ -17,11 +17,12 @@ from fmbpo.tasks.vector import Act, EpisodeRunner
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
-    """torch with this number of CPU threads inside the block; 0: unchanged, but at most one per
-    usable core."""
+def threads(count: int, processes: int = 1) -> Iterator[None]:
+    """torch with this process's part of ``count`` CPU threads inside the block, at least one;
+    0: unchanged, but at most one per usable core. ``processes`` share the machine."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count or min(before, usable_cores()))
+    each = (count or min(before * processes, usable_cores())) // processes
+    torch.set_num_threads(max(each, 1))
     try:
         yield
     finally:

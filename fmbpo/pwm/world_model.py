@@ -80,16 +80,19 @@ class WorldModelUpdate:
         self, state: WorldModelState, batch: Batch, noise: Tensor, learning_rate: Tensor
     ) -> tuple[WorldModelState, Metrics]:
         """One update, of every model if they are stacked."""
-        grads, metrics = gradient(
-            self.loss.with_params, state.params, batch, noise, stacked=self.stacked
-        )
-        state, norm = self._step(state, grads, learning_rate)
+        grads, metrics = self.gradient(state.params, batch, noise)
+        state, norm = self.step(state, grads, learning_rate)
         return state, {**metrics, GRAD_NORM: norm}
 
-    def _step(
+    def gradient(self, params: Params, batch: Batch, noise: Tensor) -> tuple[Params, Metrics]:
+        """The first half of an update: the gradient of the loss, and the loss's metrics."""
+        return gradient(self.loss.with_params, params, batch, noise, stacked=self.stacked)
+
+    def step(
         self, state: WorldModelState, grads: Params, learning_rate: Tensor
     ) -> tuple[WorldModelState, Tensor]:
-        """Clipping, Adam, projection; also returns the norms of the gradients ``[...]``."""
+        """The second half: clipping, Adam, projection; also returns the norms of the gradients
+        ``[...]``."""
         lead = int(self.stacked)
         learns = {k: p for k, p in state.params.items() if k not in state.stale}
         grad = flatten({k: grads[k] for k in learns}, lead)

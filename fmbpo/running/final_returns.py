@@ -16,8 +16,8 @@ from fmbpo.data.sampler import Rows
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.health import reality_health, returns_health
-from fmbpo.measure.reality import Imagination, check, predict
-from fmbpo.measure.validation import Measures, mean_summarised, summarised
+from fmbpo.measure.reality import check, predict
+from fmbpo.measure.validation import mean_summarised, summarised
 from fmbpo.running.replicates import Replicate
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import RealityCheck, SeedResult, TaskResult
@@ -25,7 +25,7 @@ from fmbpo.tasks.mt30 import task_info
 from fmbpo.training.behaviour_cloning import act_of, clone
 from fmbpo.training.cells import Cell
 from fmbpo.training.dataset import Dataset
-from fmbpo.training.policies import PolicyTraining
+from fmbpo.training.policy_stage import FinalMeasures, PolicyStage
 
 SAY_EVERY = 10.0
 """Seconds between two lines about the progress of behaviour cloning."""
@@ -43,14 +43,9 @@ class FinalReturns:
     def __init__(self, say: Callable[[str], None], evaluation: EvaluationConfig) -> None:
         self.say, self.evaluation = say, evaluation
         self.cells: list[Cell] = []
-        self.trained: list[NDArray[np.float64]] = []
-        self.untrained: list[NDArray[np.float64]] = []
+        self.measured: list[FinalMeasures] = []
         self.planned: list[NDArray[np.float64]] = []
         """Returns of planning with each policy, if requested."""
-        self.stochastic: list[NDArray[np.float64]] = []
-        self.noise: list[float] = []
-        """Standard deviation of each policy's actions."""
-        self.imagined: list[Imagination] = []
         self.predictions: list[list[NDArray[np.float64]]] = []
         """Of each policy's imagined actions: what the replicates' world models predict."""
         self.unplanned: UserError | None = None
@@ -58,27 +53,16 @@ class FinalReturns:
         self.random: Returns = {}
         self.cloned: Returns = {}
         """Returns of behaviour cloning, of the tasks whose data have actions."""
-        self.measures: list[tuple[Measures, Measures]] = []
-        """Held-out measures of each cell's own world model, before and after it learned."""
 
-    def add(self, stage: PolicyTraining) -> None:
+    def add(self, stage: PolicyStage) -> None:
         """Evaluate a trained stage, its policies before training, and planning."""
-        episodes = self.evaluation.final_episodes
-        if stage.models is not None:
-            self.measures += zip(stage.models.before, stage.models.after, strict=True)
         self.cells += stage.cells
-        visited = stage.visited(episodes)
-        self.trained += list(visited.reward_TES.sum(-1))
-        self.imagined += stage.imagined(visited)
+        self.measured += stage.final()
         self.update, self.discount = stage.eager_update, stage.learning.discount
-        self.stochastic += list(stage.stochastic_returns(episodes))
-        self.noise += stage.action_noise(visited)
-        # A baseline of all policies together: fewer episodes of each do.
-        self.untrained += list(stage.returns(self.evaluation.episodes, stage.untrained))
         if self.evaluation.planner == "mppi" and self.unplanned is None:
             self._plan(stage)
 
-    def _plan(self, stage: PolicyTraining) -> None:
+    def _plan(self, stage: PolicyStage) -> None:
         def progress(done: int, steps: int) -> None:
             if done % 100 == 0:
                 self.say(f"{stage.name}: planning, step {done} of {steps}")
@@ -126,20 +110,17 @@ class FinalReturns:
         self.predictions = [[] for _ in self.cells]
         for model in models:
             for i, cell in enumerate(self.cells):
-                if model.task in (None, cell.task) and len(self.imagined[i].obs_NO):
-                    found = predict(
-                        self.update,
-                        model.pair,
-                        model.params,
-                        self.imagined[i],
-                        self.evaluation.seed,
-                    )
+                imagined = self.measured[i].imagination
+                if model.task in (None, cell.task) and len(imagined.obs_NO):
+                    seed = self.evaluation.seed
+                    found = predict(self.update, model.pair, model.params, imagined, seed)
                     self.predictions[i].append(found)
 
     @cached_property
     def reality(self) -> list[RealityCheck | None]:
         """The reality check of each policy."""
-        return [check(*both) for both in zip(self.imagined, self.predictions, strict=True)]
+        each = zip(self.measured, self.predictions, strict=True)
+        return [check(one.imagination, predicted) for one, predicted in each]
 
     def tasks(self, planner_return: Mapping[str, float]) -> dict[str, TaskResult]:
         """The summary's table."""
@@ -147,14 +128,14 @@ class FinalReturns:
         planned = [row.tolist() for row in self.planned] or [None] * len(self.cells)
         for task, random in self.random.items():
             mine = [i for i, cell in enumerate(self.cells) if cell.task == task]
-            untrained = np.concatenate([self.untrained[i] for i in mine])
+            untrained = np.concatenate([self.measured[i].untrained for i in mine])
             result[task] = TaskResult(
                 {
                     self.cells[i].label: SeedResult(
-                        self.trained[i].tolist(),
+                        self.measured[i].returns.tolist(),
                         planned[i],
-                        stochastic_returns=self.stochastic[i].tolist(),
-                        action_noise=self.noise[i],
+                        stochastic_returns=self.measured[i].stochastic.tolist(),
+                        action_noise=self.measured[i].action_noise,
                         reality=self.reality[i],
                     )
                     for i in mine
@@ -173,16 +154,17 @@ class FinalReturns:
         """Held-out measures of the cells' own world models, each on its cell's task: means over
         the cells, ``before_...`` and ``after_...`` learning beside the policies."""
         found = {}
-        for named, cells in zip((before, after), zip(*self.measures, strict=True), strict=False):
+        models = [one.model for one in self.measured if one.model is not None]
+        for named, cells in zip((before, after), zip(*models, strict=True), strict=False):
             means = mean_summarised([summarised(cell) for cell in cells])
             found.update({named(name): value for name, value in means.items()})
         return found
 
     def health(self) -> list[Finding]:
         """The gates that the final returns fail."""
-        both = zip(self.cells, self.trained, strict=True)
+        both = zip(self.cells, self.measured, strict=True)
         cells = map(str, self.cells)
         return [
-            *returns_health({str(cell): row.tolist() for cell, row in both}),
+            *returns_health({str(cell): one.returns.tolist() for cell, one in both}),
             *reality_health(dict(zip(cells, self.reality, strict=True)), self.discount),
         ]

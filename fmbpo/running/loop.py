@@ -26,10 +26,10 @@ from fmbpo.runs.findings import by_gate
 from fmbpo.runs.folder import RunFolder, checkpoint_of
 from fmbpo.runs.forecast import Forecast, Outlook
 from fmbpo.runs.sinks import MetricSinks
-from fmbpo.training.policies import PolicyTraining
+from fmbpo.training.policy_stage import PolicyStage
 from fmbpo.training.pretraining import Pretraining
 
-Stage: TypeAlias = Pretraining | PolicyTraining
+Stage: TypeAlias = Pretraining | PolicyStage
 """A part of a run that trains. It owns the tensors; the loop owns the order of events."""
 
 

@@ -13,6 +13,7 @@ from fmbpo.base.lock import Taken
 from fmbpo.base.metrics import SHOWN
 from fmbpo.config import identifying, origins, pretraining, resolved
 from fmbpo.config.schema import Experiment
+from fmbpo.distributed.group import ALONE, Group
 from fmbpo.measure.evaluation import Evaluator, threads
 from fmbpo.measure.health import size_health, world_model_health
 from fmbpo.measure.sizes import size_line, size_parity
@@ -31,6 +32,7 @@ from fmbpo.running.loop import Cadence, Trainer
 from fmbpo.running.names import pretraining_name, run_names
 from fmbpo.running.parts import policy_part, world_model_part
 from fmbpo.running.replicates import replicates
+from fmbpo.running.spread import policy_stage
 from fmbpo.running.stop import Stop
 from fmbpo.runs.checkpoint import checkpoint_exists, save_checkpoint
 from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of, worker
@@ -52,7 +54,7 @@ from fmbpo.training.initial_model import (
     initial_models,
     mean_validation,
 )
-from fmbpo.training.policies import PolicyTraining
+from fmbpo.training.policy_stage import PolicyStage
 from fmbpo.training.pretraining import Pretraining
 from fmbpo.training.residence_choice import settled
 
@@ -71,7 +73,7 @@ class Session:
     missing pictures of a complete run or study and returns all of them; it is called when the
     results are on the disk. ``expected``: seconds per run folder, if known. ``accept_versions``:
     whether to use complete parts of other plugin versions. ``wait``: whether to wait for another
-    process that works on a part.
+    process that works on a part. ``group``: the processes of the run, which this one leads.
     """
 
     root: Path
@@ -80,6 +82,7 @@ class Session:
     expected: Mapping[Path, float] = attrs.field(factory=dict)
     accept_versions: bool = False
     wait: bool = True
+    group: Group = ALONE
     baselines: Baselines = attrs.field(factory=dict, init=False)
     """Returns that later runs of the session share."""
 
@@ -112,7 +115,7 @@ class Runner:
         self.data = data or load_dataset(experiment.data, self.device)
         residence = self.data.train.residence.kind
         self.experiment = experiment = settled(experiment, residence)
-        self.context = Context(experiment, self.data, self.device)
+        self.context = Context(experiment, self.data, self.device, session.group)
         self.say(
             f"data: {len(self.data.train.start_E)} training and "
             f"{len(self.data.held_out.start_E)} held-out episodes of {len(self.data.tasks)} tasks "
@@ -129,7 +132,7 @@ class Runner:
         """
         while True:
             try:
-                with threads(self.experiment.system.threads):
+                with threads(self.experiment.system.threads, self.context.group.local_size):
                     return self._run(stop)
             except Taken as other:
                 if not self.session.wait:
@@ -188,6 +191,8 @@ class Runner:
             if (done := read_summary(place)) is not None:
                 return self._found(done, place, f"world model: {place} is complete; reusing it")
             folder, trainer = self._open(stack, run, config, {"pretrain": []}, stop, "world_model")
+            self.context.group.order("experiment", e, folder.path)
+            self.context.group.order("pretrain", seed)
             stage = Pretraining(self.context, seed)
             self.say(size_line("world model", e.world_model, stage.module))
             p = e.pretrain
@@ -261,7 +266,9 @@ class Runner:
         with ExitStack() as stack:
             run = self.names.policies
             folder, trainer = self._open(stack, run, config, names, stop, "policies")
-            runner = stack.enter_context(EpisodeRunner(e.evaluation.processes))
+            self.context.group.order("experiment", e, folder.path)
+            simulators = e.evaluation.processes // self.context.group.local_size
+            runner = stack.enter_context(EpisodeRunner(simulators))
             evaluator = Evaluator(runner, e.evaluation.seed, folder.moved)
             returns = FinalReturns(self.say, e.evaluation)
             cost, health, begun_with = 0, [*health_of(models), *parity], None
@@ -270,10 +277,9 @@ class Runner:
                     begun_with = models[group[0].seed]
                     module = begun_with.build(self.context)
                     self.say(size_line("world model", e.world_model, module))
-                stage = PolicyTraining(name, group, self.context, module, evaluator)
+                stage = policy_stage(name, group, self.context, begun_with, module, evaluator)
                 cost += self._train(stage, trainer, len(groups) - number)
                 self.say(f"{name}: final evaluation, {e.evaluation.final_episodes} episodes each")
-                tables.policy.component.freeze(stage.pair.policy)
                 with stop.ends_at_once():
                     returns.add(stage)
                 health += trainer.watch(stage).dated(stage.health())
@@ -308,7 +314,7 @@ class Runner:
                 raise returns.unplanned
             return result
 
-    def _train(self, stage: PolicyTraining, trainer: Trainer, behind: int) -> int:
+    def _train(self, stage: PolicyStage, trainer: Trainer, behind: int) -> int:
         """Train one group of cells, which ``behind`` more follow; returns the FLOP of updates."""
         table, learning = self.experiment.of_policies.policy, stage.learning
         self.say(size_line(f"{len(stage.cells)} policies, each", table, stage.pair.policy))

@@ -1,4 +1,4 @@
-"""The experiment, data and device that its stages share."""
+"""The experiment, data, device and processes that its stages share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import attrs
 import torch
 
 from fmbpo.config.schema import Experiment
+from fmbpo.distributed.group import ALONE, Group
 from fmbpo.training.dataset import Dataset, by_conventions
 
 P = ParamSpec("P")
@@ -18,11 +19,13 @@ R = TypeVar("R")
 
 @attrs.frozen(eq=False, slots=False)
 class Context:
-    """An experiment's tables, its data set, and the device that trains."""
+    """An experiment's tables, its data set, and the device and the processes that train."""
 
     experiment: Experiment
     data: Dataset
     device: torch.device
+    group: Group = ALONE
+    """The processes that train together."""
 
     def compiled(self, update: Callable[P, R]) -> Callable[P, R]:
         """The update, under ``torch.compile`` if the experiment asks for it."""

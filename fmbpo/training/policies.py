@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmbpo.base.metrics import DIAGNOSTICS_SECONDS, RETURN, Row, held_out
+from fmbpo.base.metrics import held_out
 from fmbpo.config.protocols import Finetuned, Scratch
 from fmbpo.data.sampler import start_samplers
 from fmbpo.data.sending import send
@@ -33,14 +32,15 @@ from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
 from fmbpo.training.networks import CellNetworks
 from fmbpo.training.own_models import OwnModels
+from fmbpo.training.policy_stage import FinalMeasures, PolicyStage, Progress
 from fmbpo.training.trees import Saved, noise, own_params, part, set_states, stack, to_device
 
 EVERY = 50
 """Steps between the states of an episode at which the final evaluation measures the policies."""
 
 
-class PolicyTraining:
-    """The stage: the policies and critics of some cells, their optimisers, their noise."""
+class PolicyTraining(PolicyStage):
+    """The stage in one process: policies and critics, their optimisers, their noise."""
 
     def __init__(
         self,
@@ -56,7 +56,8 @@ class PolicyTraining:
         data, component = context.policy_data, tables.policy.component
         self.name, self.cells, self.device = name, cells, device
         self.learning, self.evaluation = tables.policy_learning, e.evaluation
-        self.evaluator = evaluator
+        self.evaluator, self.component = evaluator, component
+        self.evaluation_episodes = self.evaluation.episodes
         self.tasks = [cell.task for cell in cells]
         index = [task_info(task).index for task in self.tasks]
         self.index_T = torch.tensor(index, device=device)
@@ -105,7 +106,7 @@ class PolicyTraining:
         return self.training.policy, self.models.params if self.models else {}
 
     def count_flops(self) -> int:
-        """Floating-point operations of one update of all cells."""
+        """See ``PolicyStage``."""
         own = self.models.count_flops() if self.models else 0
         return flops(self.eager_update, *self.example()) + own
 
@@ -130,39 +131,9 @@ class PolicyTraining:
         cells = zip(self.starts, self.generators, strict=True)
         return torch.stack([own.draw(self.learning.batch, generator) for own, generator in cells])
 
-    def describe(self, metrics: Mapping[str, Tensor]) -> list[Row]:
-        """Means over the cells, then each cell's metrics, in one transfer from the device."""
-        values = torch.stack(list(metrics.values())).tolist()
-        means = [sum(row) / len(row) for row in values]
-        cells = zip(zip(*values, strict=True), self.cells, strict=True)
-        named = [
-            Row(dict(zip(metrics, own, strict=True)), c.task, c.seed, c.number) for own, c in cells
-        ]
-        return [Row(dict(zip(metrics, means, strict=True))), *named]
-
-    def evaluate(self, iteration: int) -> list[Row]:
-        """Mean returns in the simulator, of all cells and of each."""
-        means = self.returns(self.evaluation.episodes).mean(1)
-        rows = [Row({RETURN: float(means.mean())})]
-        found = self.models.evaluate() if self.models else []
-        measured = [measures[OVERALL] for measures in found] or [{}] * len(self.cells)
-        for cell, mean, measures in zip(self.cells, means, measured, strict=True):
-            values = {RETURN: float(mean), **{held_out(k): v for k, v in measures.items()}}
-            rows.append(Row(values, cell.task, cell.seed, cell.number))
-        return rows
-
     def health(self) -> list[Finding]:
-        """Gates that the cells' own world models did not pass when last measured."""
+        """See ``PolicyStage``."""
         return self.models.health(self.cells) if self.models else []
-
-    def diagnose(self) -> list[Row]:
-        """The actor's gradients (``fmbpo.pwm.diagnostics``) on the starts of ``example``."""
-        began = time.monotonic()
-        state, start, _, models = self.example()
-        measures = diagnose(self.eager_update, state, start, models, self.cells[0].seed)
-        means, *cells = self.describe(measures)
-        seconds = {DIAGNOSTICS_SECONDS: time.monotonic() - began}
-        return [Row({**means.values, **seconds}), *cells]
 
     def returns(
         self,
@@ -170,39 +141,47 @@ class PolicyTraining:
         params: tuple[Params, Params] | None = None,
         steps: int = EPISODE_STEPS,
     ) -> NDArray[np.float64]:
-        """``[cells, episodes]`` returns of the deterministic policies, or of those with ``params``,
-        such as ``untrained``."""
+        """See ``PolicyStage``; ``params``: those of other policies, such as ``untrained``."""
         act = self._actors(params).act
         return self.evaluator.returns(act, self.tasks, episodes, steps)
 
-    def stochastic_returns(self, episodes: int) -> NDArray[np.float64]:
-        """The same with the policies' noise drawn."""
-        act = self._actors().stochastic(self.evaluation.seed)
-        return self.evaluator.returns(act, self.tasks, episodes)
+    def model_measures(self) -> list[dict[str, float]]:
+        """See ``PolicyStage``."""
+        found = self.models.evaluate() if self.models else []
+        return [{held_out(k): v for k, v in measures[OVERALL].items()} for measures in found]
 
-    def visited(self, episodes: int) -> Visited:
-        """The episodes of ``returns``, with the observations of every ``EVERY``-th step."""
-        act = Recorded(self._actors().act, EVERY)
-        rewards = self.evaluator.run(act, self.tasks, episodes, EPISODE_STEPS)
-        return Visited(rewards, act.obs)
+    def gradients(self) -> dict[str, Tensor]:
+        """See ``PolicyStage``; on the starts of ``example``."""
+        state, start, _, models = self.example()
+        return diagnose(self.eager_update, state, start, models, self.cells[0].seed)
 
-    def action_noise(self, visited: Visited) -> list[float]:
-        """Each policy's noise of the action in these states (``Actors.action_noise``)."""
+    def final(self) -> list[FinalMeasures]:
+        """See ``PolicyStage``."""
+        self.component.freeze(self.pair.policy)
+        episodes, seed = self.evaluation.final_episodes, self.evaluation.seed
+        seen = Recorded(self._actors().act, EVERY)
+        visited = Visited(self.evaluator.run(seen, self.tasks, episodes, EPISODE_STEPS), seen.obs)
+        drawn = self._actors().stochastic(seed)
+        stochastic = self.evaluator.returns(drawn, self.tasks, episodes)
+        untrained = self.returns(self.evaluation.episodes, self.untrained)
         obs_TMO = visited.obs(list(visited.obs_TEO)).to(self.device)
-        found: list[float] = self._actors().action_noise(obs_TMO, self.evaluation.seed).tolist()
-        return found
+        noises = self._actors().action_noise(obs_TMO, seed).tolist()
+        both = zip(self.models.before, self.models.after, strict=True) if self.models else None
+        models = list(both) if both else [None] * len(self.cells)
+        returns = visited.reward_TES.sum(-1)
+        each = returns, stochastic, untrained, noises, self._imagined(visited), models
+        return [FinalMeasures(*cell) for cell in zip(*each, strict=True)]
 
-    def imagined(self, visited: Visited) -> list[Imagination]:
+    def _imagined(self, visited: Visited) -> list[Imagination]:
         """What each policy imagines from the states that it visited."""
         policy, models = self.parameters
         params, tasks = (policy, self.training.critics, models), (self.index_T, self.mask_TA)
         return imagine(self.eager_update, params, tasks, visited, self.evaluation.seed)
 
     def planned_returns(
-        self, progress: Callable[[int, int], None], steps: int = EPISODE_STEPS
+        self, progress: Progress = lambda done, steps: None, steps: int = EPISODE_STEPS
     ) -> NDArray[np.float64]:
-        """``[cells, planning.episodes]`` returns of planning in the world models at every step,
-        from plans of the policy."""
+        """See ``PolicyStage``."""
         act = mppi_act(self.mppi, self._actors(), self.training.critics, self.evaluation.seed)
         episodes = self.mppi.planning.episodes
         return self.evaluator.returns(act, self.tasks, episodes, steps, progress)
@@ -211,14 +190,14 @@ class PolicyTraining:
         return Actors(self.pair, *(params or self.parameters), self.index_T, self.mask_TA)
 
     def weights(self) -> dict[str, Tensor]:
-        """Policies, critics and their own world models, if any, stacked along the cells."""
+        """See ``PolicyStage``."""
         parts = {"policy": self.training.policy, "critics": self.training.critics}
         if self.models is not None:
             parts["world_model"] = self.models.params
         return {f"{part}.{k}": v for part, params in parts.items() for k, v in params.items()}
 
     def state(self) -> Saved:
-        """Optimisers, return scales, generators."""
+        """See ``PolicyStage``."""
         return {
             "policy_moments": tuple(self.training.policy_adam),
             "critic_moments": tuple(self.training.critic_adam),
@@ -228,7 +207,7 @@ class PolicyTraining:
         }
 
     def load(self, weights: Mapping[str, Tensor], state: Saved) -> None:
-        """Continue from a checkpoint."""
+        """See ``PolicyStage``."""
         names = "policy_moments", "critic_moments", "scale"
         policy, critics, policy_adam, critic_adam, scale = to_device(
             [part("policy", weights), part("critics", weights), *(state[name] for name in names)],

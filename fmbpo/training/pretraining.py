@@ -8,22 +8,34 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fmbpo.base.metrics import SCORE, Row, held_out
+from fmbpo.base.metrics import GRAD_NORM, SCORE, Row, held_out
+from fmbpo.base.text import counted
 from fmbpo.data.sampler import Drawn
 from fmbpo.data.sending import send
 from fmbpo.data.stream import slice_sampler
+from fmbpo.errors import UserError
 from fmbpo.hookspecs import Batch
 from fmbpo.measure.cost import flops
 from fmbpo.measure.health import world_model_health
 from fmbpo.measure.validation import OVERALL, Measures, Validator
-from fmbpo.pwm.optim import AdamState, Params
+from fmbpo.pwm.optim import AdamState, Params, flatten, unflatten
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate, model_rate
 from fmbpo.runs.findings import Finding
 from fmbpo.training import seeding
 from fmbpo.training.context import Context
 from fmbpo.training.dataset import check_horizon
 from fmbpo.training.networks import build_world_model
-from fmbpo.training.trees import Saved, own_params, to_device
+from fmbpo.training.trees import Saved, own_params, part, to_device
+
+
+def check_batch(batch: int, processes: int) -> None:
+    """``UserError`` if a batch is too small to be shared among the processes."""
+    if batch < processes:
+        raise UserError(
+            f"a batch of {batch} cannot be shared among {processes} processes",
+            where="pretrain.batch",
+            remedy=f"use at most {counted(batch, 'process')}, or larger batches",
+        )
 
 
 class Pretraining:
@@ -36,14 +48,23 @@ class Pretraining:
         table, config = context.experiment.world_model, context.experiment.pretrain
         data, self.device = context.data, context.device
         check_horizon(data.train, config.horizon)
-        self.config, self.component = config, table.component
+        self.config, self.component, self.group = config, table.component, context.group
+        check_batch(config.batch, self.group.size)
+        self.part = self.group.share(config.batch)
+        self.share: float = (self.part.stop - self.part.start) / config.batch
+        """This process's part of each batch, and its size as a fraction of the batch."""
         self.module = build_world_model(table, replicate, self.device)
         seed = seeding.derive(replicate, "slices")
-        self.sampler = slice_sampler(data.train, config.horizon, config.batch, seed, data.weight_K)
+        self.sampler = slice_sampler(
+            data.train, config.horizon, config.batch, seed, data.weight_K, self.part
+        )
         self.noise = seeding.generator(replicate, "world model noise")
         self.validator = Validator(data.train, data.held_out)
         self.eager_update = WorldModelUpdate(self.module, self.component.loss, config.optimiser)
         self.update = context.compiled(self.eager_update.__call__)
+        if self.group.size > 1:
+            self.first_half = context.compiled(self.eager_update.gradient)
+            self.second_half = context.compiled(self.eager_update.step)
         self.best: Params = own_params(self.module)
         self.training = WorldModelState.initial(self.best).laid_out()
         self.best_score, self.best_step = math.inf, 0
@@ -52,8 +73,23 @@ class Pretraining:
 
     def step(self, iteration: int) -> dict[str, Tensor]:
         """One update on the next batch."""
-        self.training, metrics = self.update(self.training, *self._inputs(iteration))
+        self.group.order_step(iteration)
+        inputs = self._inputs(iteration)
+        update = self.update if self.group.size == 1 else self._update_together
+        self.training, metrics = update(self.training, *inputs)
         return metrics
+
+    def _update_together(
+        self, state: WorldModelState, batch: Batch, noise: Tensor, learning_rate: Tensor
+    ) -> tuple[WorldModelState, dict[str, Tensor]]:
+        """``update`` on the whole batch, of which each process has a part: the loss is a mean over
+        the batch, so its gradient and metrics are weighted means over the parts."""
+        grads, metrics = self.first_half(state.params, batch, noise)
+        own = {f"gradient.{k}": v for k, v in grads.items()}
+        own |= {f"metric.{k}": v for k, v in metrics.items()}
+        whole = unflatten(self.group.mean(flatten(own), self.share), own)
+        state, norm = self.second_half(state, part("gradient", whole), learning_rate)
+        return state, {**part("metric", whole), GRAD_NORM: norm}
 
     def example(self) -> tuple[WorldModelState, Batch, Tensor, Tensor]:
         """Arguments of ``update`` in the first step; consumes no batch and no noise."""
@@ -64,15 +100,17 @@ class Pretraining:
         return (self.training, *inputs)
 
     def count_flops(self) -> int:
-        """Floating-point operations of one update."""
-        return flops(self.eager_update, *self.example())
+        """Floating-point operations of one update on the whole batch: matrix products, whose cost
+        is proportional to the batch."""
+        return round(flops(self.eager_update, *self.example()) / self.share)
 
     def _inputs(self, iteration: int) -> tuple[Batch, Tensor, Tensor]:
         config = self.config
         rate = model_rate(config.optimiser, (iteration - 1) / config.iterations)
         shape = (config.horizon, config.batch, self.module.loss_noise_dim)
         drawn = self.sampler.next()
-        inputs = [torch.randn(shape, generator=self.noise), rate, *drawn]
+        own_noise = torch.randn(shape, generator=self.noise)[:, self.part]
+        inputs = [own_noise, rate, *drawn]
         noise, rate, *sent = send(inputs, self.device)
         return self.sampler.batch(Drawn(*sent)), noise, rate
 
@@ -114,6 +152,7 @@ class Pretraining:
 
     def load(self, weights: Mapping[str, Tensor], state: Saved) -> None:
         """Continue from a checkpoint."""
+        self.group.order("load", weights, state)
         params, adam = to_device((dict(weights), state["moments"]), self.device)
         self.training = WorldModelState(params, AdamState(*adam), {}).laid_out()
         self.sampler.load_state(state["sampler"])

@@ -143,15 +143,15 @@ def test_workers_find_what_this_process_finds(
     home = Path(fmbpo.__file__).parents[1]
     monkeypatch.setattr(sys, "path", [str(tmp_path), str(home), ""])
     monkeypatch.chdir(tmp_path)
-    assert worker._search_path() == str(home)
+    assert worker.search_path() == str(home)
     monkeypatch.chdir(home)
-    assert worker._search_path() == f"{tmp_path}{os.pathsep}{home}"
+    assert worker.search_path() == f"{tmp_path}{os.pathsep}{home}"
     sys.path[0] = str(home)  # `python -m fmbpo.cli` in a clone that is not installed
-    assert worker._search_path() == f"{home}{os.pathsep}{home}"
+    assert worker.search_path() == f"{home}{os.pathsep}{home}"
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    assert worker._search_path() == f"{home}{os.pathsep}{home}"
+    assert worker.search_path() == f"{home}{os.pathsep}{home}"
 
 
 def test_a_worker_that_cannot_start_tells_why(

@@ -15,6 +15,7 @@ import torch
 from fmbpo.base.text import clock
 from fmbpo.config.schema import Experiment
 from fmbpo.config.study_file import Study
+from fmbpo.distributed.group import ALONE, Group
 from fmbpo.errors import UserError, UserErrors
 from fmbpo.measure.evaluation import threads
 from fmbpo.running.preflight import duration
@@ -89,19 +90,21 @@ def preflight(
     thorough: bool = True,
     traceback: Path | None = None,
     accept_versions: bool = False,
+    group: Group = ALONE,
 ) -> Report:
     """Check experiments whose runs go under ``root``; a single one is the cell ``""``.
 
     ``study``: the study whose cells they are. ``thorough``: try tiny updates and measure paces even
     if a run will be short. ``traceback``: the folder for a plugin's traceback; None: write nothing.
-    ``accept_versions``: use complete parts of other plugin versions.
+    ``accept_versions``: use complete parts of other plugin versions. ``group``: the processes that
+    will train.
     """
     rows, loaded = Rows(), list[Loaded]()
-    needs = Needs(rows, root, traceback)
+    needs = Needs(rows, root, traceback, group)
     known, gpus = True, range(torch.cuda.device_count())
     candidates: list[Candidate] = []
     for cell, e in cells.items():
-        with threads(e.system.threads), torch.random.fork_rng(devices=gpus):
+        with threads(e.system.threads, group.local_size), torch.random.fork_rng(devices=gpus):
             one = Candidate(cell, e, accept_versions)
             known &= _check(one, root, rows, needs, loaded, thorough)
             candidates.append(one)

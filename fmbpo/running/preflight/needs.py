@@ -11,6 +11,9 @@ group stacked. On the host, in addition if the device is the CPU::
 
 the last two for a checkpoint, which is read whole; ``episodes``: those that run at once. Windows
 of a data set that is read from the disk are added (``fmbpo.training.residence_choice``).
+
+Of several processes, each has a part of the cells and of a batch, and a copy of everything else:
+PROCESS and the data come on top for each further one.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ from fmbpo.base import free_memory
 from fmbpo.base.files import check_disk
 from fmbpo.base.free_memory import SMALLER, ran_out
 from fmbpo.base.text import bytes_text, clock, said, speed
+from fmbpo.config.schema import Experiment
+from fmbpo.data.store_format import ROW_BYTES
+from fmbpo.distributed.group import Group
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.running.blame import Role, reporting
@@ -53,6 +59,8 @@ LIBRARIES = 150_000_000
 """Libraries that a run imports late: pictures, W&B."""
 WORKER = 100_000_000
 """One process that simulates, MuJoCo and dm_control included."""
+PROCESS = 700_000_000
+"""A further process that trains: torch and what it imports."""
 SIMULATION = 1_000_000
 """One episode's simulation in it."""
 TIGHT = 0.8
@@ -61,10 +69,10 @@ TIGHT = 0.8
 
 class Needs:
     """Parts by run folder, so that parts that cells share count once. ``traceback``: the folder
-    for a plugin's traceback, if it is kept."""
+    for a plugin's traceback, if it is kept. ``group``: the processes that will train."""
 
-    def __init__(self, rows: Rows, root: Path, traceback: Path | None) -> None:
-        self.rows, self.root, self.traceback = rows, root, traceback
+    def __init__(self, rows: Rows, root: Path, traceback: Path | None, group: Group) -> None:
+        self.rows, self.root, self.traceback, self.group = rows, root, traceback, group
         self.parts: dict[Path, Part] = {}
         self.seconds: dict[Path, float] = {}
 
@@ -117,8 +125,11 @@ class Needs:
         on_gpu = one.device.type == "cuda"
         episodes = max(part.at_once for part in parts)
         simulators = one.experiment.evaluation.processes if episodes else 0
-        costs = [part.cost for part in parts]
-        host, device = need(costs, simulators, episodes, on_gpu=on_gpu)
+        size = self.group.size
+        costs = [part.cost.of_process(part.cells, size) for part in parts]
+        host, device = need(costs, simulators, episodes, self.group.local_size, on_gpu=on_gpu)
+        if one.store and size > 1:
+            host += (self.group.local_size - 1) * one.store.rows * ROW_BYTES
         if one.store and choose(one.experiment.data, one.store, one.device) == "stream":
             host += streaming_bytes(one.store, len(one.tasks))
         places = [("host", host, free_memory.host_free())]
@@ -148,8 +159,12 @@ class Needs:
         assert one.device is not None
         cell, e = one.cell, one.experiment
         rate = duration.matmul_rate(one.device)
-        rough = {part.folder: duration.rough(part.cost, rate) for part in parts or ()}
-        workers = e.evaluation.processes
+        size = self.group.size
+        rough = {
+            part.folder: duration.rough(part.cost.of_process(part.cells, size), rate)
+            for part in parts or ()
+        }
+        workers = self._simulators(e)
         expected = {part.folder: part.seconds(rough[part.folder], workers) for part in parts or ()}
         if parts is not None and sum(expected.values()) < duration.SHORT and not thorough:
             self.seconds |= expected
@@ -180,10 +195,11 @@ class Needs:
             torch.cuda.reset_peak_memory_stats(context.device)
         if on_gpu or pace.update <= duration.MEASURABLE:
             if not part.at_once:
-                pace = duration.pretraining_pace(context)
+                pace = duration.pretraining_pace(context, self.group.size)
             else:
                 evaluator = Evaluator(runner, e.evaluation.seed)
-                pace = duration.policies_pace(context, one.cells[: part.cells], evaluator)
+                cells = one.cells[: -(-part.cells // self.group.size)]
+                pace = duration.policies_pace(context, cells, evaluator)
         if on_gpu:
             peak = bytes_text(torch.cuda.max_memory_allocated(context.device))
             what = f"{part.name}: real updates took {peak} of {context.device}"
@@ -193,17 +209,26 @@ class Needs:
     def _expect(self, one: Candidate, part: Part, pace: Pace) -> None:
         """Add a part's expected duration."""
         e = one.experiment
-        seconds = self.seconds[part.folder] = part.seconds(pace, e.evaluation.processes)
+        seconds = self.seconds[part.folder] = part.seconds(pace, self._simulators(e))
         rough = "a rough estimate from operation counts, for updates only"
         how = "measured" if pace.measured else rough
         what = f"{part.name}: {part.updates:,} updates, {speed(1 / pace.update)}, {how}"
         self.rows.ok(one.cell, "duration", f"{what}: about {clock(seconds)}")
 
+    def _simulators(self, experiment: Experiment) -> int:
+        """Processes that simulate for one that trains."""
+        return experiment.evaluation.processes // self.group.local_size
 
-def need(costs: Sequence[Cost], workers: int, episodes: int, on_gpu: bool) -> tuple[int, int]:
+
+def need(
+    costs: Sequence[Cost], workers: int, episodes: int, processes: int = 1, *, on_gpu: bool
+) -> tuple[int, int]:
     """Bytes of host and device (0 if it is the CPU) beyond those of the process with its data set.
-    Of successive stages the largest counts; ``workers`` processes simulate ``episodes`` at once."""
+
+    Of successive stages the largest counts. ``costs``: of one of the ``processes`` that train on
+    this machine; ``workers`` processes simulate ``episodes`` at once.
+    """
     stage = int(FRAGMENTATION * max(c.state + max(c.update, c.evaluation) for c in costs))
-    host = LIBRARIES + workers * WORKER + episodes * SIMULATION
+    host = LIBRARIES + workers * WORKER + episodes * SIMULATION + (processes - 1) * PROCESS
     host += max(c.weights + 2 * c.training for c in costs)
-    return (host, stage) if on_gpu else (host + stage, 0)
+    return (host, stage) if on_gpu else (host + processes * stage, 0)

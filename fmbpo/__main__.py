@@ -1,4 +1,4 @@
-"""``python -m fmbpo.cli``."""
+"""``python -m fmbpo``."""
 
 import sys
 

@@ -1,0 +1,184 @@
+"""The processes of a run, and what they tell each other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import attrs
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fmbpo.distributed.shares import shares
+from fmbpo.errors import UserError
+
+TIMEOUT = timedelta(minutes=10)
+"""The longest wait for a process that works on the same step; then the run ends."""
+_ORDERS = timedelta(days=30)
+"""Followers wait for orders as long as the leader needs."""
+_END = "end"
+
+
+class Lost(UserError):
+    """Another process of the run has ended, or does not answer."""
+
+
+@attrs.frozen(eq=False)
+class Failed:
+    """An answer that is an exception of a follower."""
+
+    error: Exception
+
+
+class Group:
+    """The processes of a run. ``rank``: 0 for the leader; ``size``: their number.
+
+    A group of one process talks to nobody. All methods raise ``Lost`` if another process has ended
+    or needs more than ``TIMEOUT`` for its part.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, local_size: int = 1) -> None:
+        """``local_size``: the number of processes on this machine."""
+        self.rank, self.size, self.local_size = rank, size, local_size
+        self._orders: dist.ProcessGroup | None = None
+        self._answers: dist.ProcessGroup | None = None
+
+    @staticmethod
+    def joined() -> Group:
+        """The group that torchrun's environment describes; a group of one without torchrun."""
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        group = Group(int(os.environ.get("RANK", "0")), size, local_size)
+        if size > 1:
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            with group._talking():
+                dist.init_process_group(backend, timeout=TIMEOUT)
+                group._orders = dist.new_group(backend="gloo", timeout=_ORDERS)
+                group._answers = dist.new_group(backend="gloo", timeout=TIMEOUT)
+        return group
+
+    def leave(self) -> None:
+        """End the group, from which no follower has an order left."""
+        with contextlib.suppress(Lost):  # all that it was needed for is done
+            self.order(_END)
+        if self.size > 1:
+            dist.destroy_process_group()
+
+    @property
+    def leads(self) -> bool:
+        """Whether others follow this process."""
+        return self.size > 1 and self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """This process's part of ``count`` things."""
+        return shares(count, self.size)[self.rank]
+
+    def order(self, name: str, *arguments: object) -> None:
+        """Leader: tell all followers to do something. Others: nothing."""
+        if self.leads:
+            self._broadcast(pickle.dumps((name, arguments)), 0)
+
+    def order_step(self, iteration: int) -> None:
+        """Leader: tell all followers to make a step, in one small message. Others: nothing."""
+        if self.leads:
+            self._broadcast(b"", iteration)
+
+    def orders(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Follower: all orders to the end of the group; a step is ``"step", (iteration,)``."""
+        while True:
+            with self._talking():
+                header = torch.empty(2, dtype=torch.int64)
+                dist.broadcast(header, 0, self._orders)
+                length, iteration = header.tolist()
+                content = torch.empty(length, dtype=torch.uint8)
+                if length:
+                    dist.broadcast(content, 0, self._orders)
+            if not length:
+                yield "step", (iteration,)
+                continue
+            name, arguments = pickle.loads(content.numpy().tobytes())
+            if name == _END:
+                return
+            yield name, arguments
+
+    def _broadcast(self, content: bytes, iteration: int) -> None:
+        with self._talking():
+            dist.broadcast(torch.tensor([len(content), iteration]), 0, self._orders)
+            if content:
+                message = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+                dist.broadcast(message, 0, self._orders)
+
+    def answer(self, value: object) -> None:
+        """Follower: the answer to an order; ``Failed`` raises its error in the leader."""
+        with self._talking():
+            dist.gather_object(value, None, 0, self._answers)
+
+    def answers(self, own: object) -> list[Any]:
+        """Leader: all answers by rank, of which ``own`` is the first."""
+        found: list[Any] = [None] * self.size
+        with self._talking():
+            dist.gather_object(own, found, 0, self._answers)
+        for one in found:
+            if isinstance(one, Failed):
+                raise one.error
+        return found
+
+    def deal(self, parts: Sequence[Any]) -> Any:
+        """Leader: give each process its part, by rank; returns the leader's own."""
+        hands = [*parts, *[None] * (self.size - len(parts))]
+        with self._talking():
+            dist.scatter_object_list([None], hands, 0, self._answers)
+        return hands[0]
+
+    def dealt(self) -> Any:
+        """Follower: its part; None if there are fewer parts than processes."""
+        hand: list[Any] = [None]
+        with self._talking():
+            dist.scatter_object_list(hand, None, 0, self._answers)
+        return hand[0]
+
+    def send(self, part: Tensor) -> None:
+        """Follower: send the leader a tensor of a shape that it knows."""
+        with self._talking():
+            dist.send(part.contiguous(), 0)
+
+    def received(self, like: Tensor, counts: Sequence[int]) -> list[Tensor]:
+        """Leader: the tensors ``[..., count]`` that followers send, by rank: like ``like`` but for
+        the last dimension. Those that count nothing send nothing."""
+        parts = [like.new_empty((*like.shape[:-1], count)) for count in counts]
+        with self._talking():
+            waiting = [dist.irecv(p, 1 + i) for i, p in enumerate(parts) if p.numel()]
+            for work in waiting:
+                assert work is not None  # which it is only outside the group
+                work.wait()
+        return parts
+
+    def mean(self, vector: Tensor, weight: float) -> Tensor:
+        """Every process: the sum over the processes of ``weight`` times the vector."""
+        weighted = vector * weight
+        with self._talking():
+            dist.all_reduce(weighted)
+        return weighted
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, EOFError, OSError) as error:
+            others = "the leader" if self.rank else "another process"
+            raise Lost(
+                f"{others} of the run's {self.size} processes ended or does not answer",
+                where=f"process {self.rank}",
+                remedy="see its own message; the last checkpoint is kept, and the same command "
+                "continues",
+            ) from error
+
+
+ALONE = Group()
+"""The group of a run in one process."""

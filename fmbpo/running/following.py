@@ -1,0 +1,114 @@
+"""A follower: does in a process of its own what the leader of a run orders.
+
+The orders are ``experiment``, then ``pretrain`` or ``policies``, which make a stage, and then the
+names of the stage's methods. Results go to the leader, which writes all files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fmbpo.config.schema import Experiment
+from fmbpo.distributed.group import Failed, Group
+from fmbpo.hookspecs import WorldModel
+from fmbpo.measure.evaluation import Evaluator, threads
+from fmbpo.running.blame import Role, reporting
+from fmbpo.tasks.vector import EpisodeRunner
+from fmbpo.training.cells import Cell
+from fmbpo.training.context import Context
+from fmbpo.training.dataset import Dataset, load_dataset
+from fmbpo.training.device import resolve_device
+from fmbpo.training.initial_model import InitialModel
+from fmbpo.training.policies import PolicyTraining
+from fmbpo.training.pretraining import Pretraining
+
+
+def follow(group: Group) -> None:
+    """Do what the leader orders, until it ends the group. Raises as stages do, and ``Lost``."""
+    with ExitStack() as stack:
+        follower = _Follower(group, stack)
+        for name, arguments in group.orders():
+            follower.obey(name, arguments)
+
+
+class _Follower:
+    def __init__(self, group: Group, stack: ExitStack) -> None:
+        self.group, self.stack = group, stack
+        self.data: dict[tuple[str, torch.device], Dataset] = {}
+        self.model: tuple[InitialModel, WorldModel] | None = None
+        self.stage: Pretraining | PolicyTraining | None = None
+        """None if the cells are fewer than the processes."""
+
+    def obey(self, name: str, arguments: Sequence[Any]) -> None:
+        """Carry out one order; the stage's errors are as the leader's would be."""
+        if name == "experiment":
+            return self.begin(*arguments)
+        with threads(self.context.experiment.system.threads, self.group.local_size):
+            match name:
+                case "pretrain" | "policies":
+                    with reporting(self.folder, *self.roles):
+                        getattr(self, name)(*arguments)
+                case "step":
+                    with reporting(self.folder, *self.roles):
+                        self.step(*arguments)
+                case "load":
+                    self.load(*arguments)
+                case _:
+                    self.group.answer(self.asked(name, arguments))
+
+    def begin(self, experiment: Experiment, folder: Path) -> None:
+        """The experiment of the next stages. ``folder``: the place of a plugin's traceback."""
+        e, self.folder = experiment, folder
+        device = resolve_device(e.system.device)
+        key = (repr(e.data), device)
+        if key not in self.data:
+            self.data[key] = load_dataset(e.data, device)
+        self.context = Context(e, self.data[key], device, self.group)
+        self.roles = [Role("policy", e.policy)] if e.policy else []
+        self.roles.append(Role("world model", e.world_model))
+        simulators = e.evaluation.processes // self.group.local_size
+        runner = self.stack.enter_context(EpisodeRunner(simulators))
+        self.evaluator = Evaluator(runner, e.evaluation.seed)
+
+    def pretrain(self, replicate: int) -> None:
+        """Make the stage that trains a world model on this process's part of each batch."""
+        self.stage = Pretraining(self.context, replicate)
+
+    def policies(self, name: str, cells: Sequence[Cell], model: InitialModel) -> None:
+        """Make the stage that trains this process's cells."""
+        self.stage = None
+        own = cells[self.group.share(len(cells))]
+        if own:
+            module = model.build(self.context)
+            self.stage = PolicyTraining(name, own, self.context, module, self.evaluator)
+
+    def step(self, iteration: int) -> None:
+        """One step of the stage."""
+        if self.stage is not None:
+            metrics = self.stage.step(iteration)
+            if isinstance(self.stage, PolicyTraining):
+                self.group.send(torch.stack(list(metrics.values())))
+
+    def load(self, *saved: Any) -> None:
+        """Continue from a checkpoint. ``saved``: a world model's weights and state; the leader
+        deals those of cells."""
+        if isinstance(self.stage, Pretraining):
+            return self.stage.load(*saved)
+        dealt: tuple[Mapping[str, Any], Any] | None = self.group.dealt()
+        if self.stage is not None and dealt is not None:
+            self.stage.load(*dealt)
+
+    def asked(self, name: str, arguments: Sequence[Any]) -> object:
+        """The result of the stage's method, or its failure."""
+        if self.stage is None:
+            return None
+        try:
+            with reporting(self.folder, *self.roles):
+                return getattr(self.stage, name)(*arguments)
+        except Exception as error:
+            return Failed(error)

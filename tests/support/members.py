@@ -1,0 +1,82 @@
+"""Groups of forked processes, as torchrun would start them, but without its seconds."""
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import sys
+import traceback
+
+from fmbpo.cli import main
+from fmbpo.distributed.group import Group
+from fmbpo.running.following import follow
+
+PATIENCE = 120
+"""Seconds after which a process that hangs is killed."""
+
+
+class Members:
+    """Processes, each of which runs ``work(rank)`` and ends with the status that it returns."""
+
+    def __init__(self, size, work):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        place = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
+                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
+        self.pids = []
+        for rank in range(size):
+            if child := os.fork():
+                self.pids.append(child)
+                continue
+            status = 1
+            try:
+                signal.alarm(PATIENCE)
+                os.environ |= {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                status = work(rank)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+
+    def wait(self):
+        """Exit statuses by rank; of a signal: negative."""
+        return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in self.pids]
+
+
+def command(size, folder, words):
+    """Processes that run a command line in ``folder``; each writes to ``folder/said-RANK.txt``."""
+
+    def work(rank):
+        os.chdir(folder)
+        with open(f"said-{rank}.txt", "w", buffering=1) as said:
+            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+                return main(words)
+
+    return Members(size, work)
+
+
+def together(size, lead):
+    """The result of ``lead(group)`` in the leader, whom the other processes follow."""
+    reader, writer = os.pipe()
+
+    def work(rank):
+        os.close(reader)
+        group = Group.joined()
+        if rank:
+            follow(group)
+        else:
+            content = pickle.dumps(lead(group))
+            with os.fdopen(writer, "wb") as pipe:
+                pipe.write(content)
+        group.leave()
+        return 0
+
+    members = Members(size, work)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        content = pipe.read()
+    assert members.wait() == [0] * size
+    return pickle.loads(content)
