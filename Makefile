@@ -8,6 +8,7 @@ SHELL := /bin/bash
 VENV       ?= .venv
 PYTHON     ?=
 EXPERIMENT ?= experiments/quickstart.toml
+PROCESSES  ?= 2
 WORKERS    ?= 2
 
 PLUGINS  := plugins/wm_mlp plugins/wm_flow plugins/policy_mlp plugins/policy_flow
@@ -19,10 +20,10 @@ BIN      := $(VENV)/bin
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=python3.11, VENV=.venv, EXPERIMENT=FILE.toml, WORKERS=2 (of the tests)"
+	@echo "Variables: PYTHON=python3.11, VENV=.venv, EXPERIMENT=FILE.toml, PROCESSES=2 (of the run), WORKERS=2 (of the tests)"
 
 run: $(STAMP) ## Make the environment if needed, then run EXPERIMENT
-	@$(BIN)/fmbpo run $(EXPERIMENT)
+	@$(BIN)/fmbpo run $(EXPERIMENT) --processes $(PROCESSES)
 
 test: $(STAMP) ## Make the environment if needed, then run all tests except the endurance tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests plugins

@@ -90,14 +90,13 @@ def test_a_policy_experiment_is_that_of_the_table(name, scale, repository):
     assert e.grid.policies_per_model == 1
 
 
-def test_the_quickstart_differs_in_its_grid_alone(scale, repository):
+def test_the_quickstart_differs_in_its_grid_and_its_batches(scale, repository):
     whole, quick = (
         load_experiment(repository / f"experiments/{name}.toml", scale=scale, data="embedded")
         for name in ("phase8_mlpwm_flowpolicy", "quickstart")
     )
-    declared, undeclared = differences(
-        [whole, quick], ["grid.seeds", "grid.policies_per_model", "grid.tasks"]
-    )
+    keys = "grid.seeds", "grid.policies_per_model", "grid.tasks", "data.tasks", "pretrain.batch"
+    declared, undeclared = differences([whole, quick], keys)
     assert undeclared == []
     assert bool(declared) == (scale == "laptop")
 
@@ -184,7 +183,9 @@ def go(repository, tmp_path, small_store, tiny_policy, monkeypatch, capsys):
     return go
 
 
-@pytest.mark.parametrize("name", ["phase8", "phase8_finetuned"])
+@pytest.mark.parametrize(
+    "name", ["phase8", pytest.param("phase8_finetuned", marks=pytest.mark.endurance)]
+)
 def test_a_factorial_runs_to_its_end(name, go, tmp_path):
     found = go(name)
     assert list(found) == [f"{w}wm_{p}policy" for w, p in PAIRS]

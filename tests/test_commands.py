@@ -83,6 +83,10 @@ def run(clone, small_store, tiny, tiny_policy, offer_project):
                 assert is_study(find(file))  # test_catalogue.py runs it to its end
             case ["fmbpo", "run" | "check" as command, file, *options]:
                 check_experiment(command, file, options, small_store, tiny, tiny_policy)
+            case ["torchrun", *options]:
+                more = ["--scale", "laptop", "--data", str(small_store)]
+                more += [word for override in tiny for word in ("-o", override)]
+                call(sys.executable, "-m", "torch.distributed.run", *options, *more)
             case ["fmbpo", "data", "info" | "verify", path]:
                 where = path if path == "embedded" else str(small_store)
                 assert main([*words[1:3], where]) == 0

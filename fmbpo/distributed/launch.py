@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -15,7 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from fmbpo.base.cores import usable_cores
-from fmbpo.base.worker import search_path
+from fmbpo.base.worker import SIGNALS, search_path
 from fmbpo.errors import UserError
 
 SAVING = 600
@@ -31,15 +32,6 @@ def launch(words: Sequence[str], processes: int) -> None:
     ``UserError`` if a signal killed one; ``SignalException`` after a signal to this process, which
     the others get as well and which they survive until the leader has saved.
     """
-    cores = max(usable_cores() // processes, 1)
-    os.environ["PYTHONPATH"] = search_path()
-    os.environ.setdefault("OMP_NUM_THREADS", str(cores))
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SAVING))
-    # In half of all restarts the second rendezvous hangs without it (torch 2.13).
-    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-    logging.disable()  # the processes say themselves what happens
-    for warning in _WARNINGS:
-        signal.signal(warning, _pass_on)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -50,11 +42,40 @@ def launch(words: Sequence[str], processes: int) -> None:
         max_restarts=0,
     )
     try:
-        launch_agent(config, sys.executable, ["-P", "-m", "fmbpo", *words])
+        with _prepared(processes):
+            launch_agent(config, sys.executable, ["-P", "-m", "fmbpo", *words])
     except ChildFailedError as error:
-        killed = [found for found in error.failures.items() if found[1].exitcode < 0]
+        # The launcher ends the others by SIGTERM.
+        ended = error.failures.items()
+        killed = [one for one in ended if one[1].exitcode not in (*range(256), -signal.SIGTERM)]
         rank, first = killed[0] if killed else error.get_first_failure()
         raise _ended(rank, processes, first) from None
+
+
+@contextmanager
+def _prepared(processes: int) -> Iterator[None]:
+    """The environment, signals and silence that launching needs; everything is put back."""
+    before, silent = dict(os.environ), logging.root.manager.disable
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    os.environ |= {
+        "OMP_NUM_THREADS": str(max(usable_cores() // processes, 1)),
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVING),
+        # In half of all restarts the second rendezvous hangs without it (torch 2.13).
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        **before,
+        "PYTHONPATH": search_path(),
+    }
+    logging.disable()  # the processes say themselves what happens
+    for warning in _WARNINGS:
+        signal.signal(warning, _pass_on)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        logging.disable(silent)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _pass_on(number: int, _: FrameType | None) -> None:

@@ -51,9 +51,9 @@ def command(size, folder, words):
 
     def work(rank):
         os.chdir(folder)
-        with open(f"said-{rank}.txt", "w", buffering=1) as said:
-            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-                return main(words)
+        said = open(f"said-{rank}.txt", "w", buffering=1)  # noqa: SIM115
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            return main(words)
 
     return Members(size, work)
 

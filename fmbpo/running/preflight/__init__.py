@@ -24,6 +24,7 @@ from fmbpo.running.preflight.inputs import (
     Loaded,
     find_data,
     find_earlier,
+    find_processes,
     find_store,
     find_tasks,
     find_world_model,
@@ -106,7 +107,7 @@ def preflight(
     for cell, e in cells.items():
         with threads(e.system.threads, group.local_size), torch.random.fork_rng(devices=gpus):
             one = Candidate(cell, e, accept_versions)
-            known &= _check(one, root, rows, needs, loaded, thorough)
+            known &= _check(one, root, rows, needs, loaded, thorough, group)
             candidates.append(one)
     if study is not None:
         check_registration(rows, study, candidates, root)
@@ -119,12 +120,20 @@ def preflight(
 
 
 def _check(
-    one: Candidate, root: Path, rows: Rows, needs: Needs, loaded: list[Loaded], thorough: bool
+    one: Candidate,
+    root: Path,
+    rows: Rows,
+    needs: Needs,
+    loaded: list[Loaded],
+    thorough: bool,
+    group: Group,
 ) -> bool:
     """Make all checks of one experiment; returns whether its duration is known."""
     cell, e = one.cell, one.experiment
     rows.ok(cell, "configuration", f"{e.name} at scale {e.scale} ({e.scale_reason})")
     one.device = rows.attempt(cell, "device", lambda: resolve_device(e.system.device))
+    if group.size > 1:
+        rows.found(cell, "processes", lambda: find_processes(e, group))
     one.store = rows.attempt(cell, "data", lambda: find_store(e.data))
     one.name(rows)
     if find_earlier(rows, one, root):

@@ -14,6 +14,7 @@ import torch
 from fmbpo.config.schema import DataConfig, Experiment
 from fmbpo.data.embedded import store_path
 from fmbpo.data.store import Store, open_store
+from fmbpo.distributed.group import Group
 from fmbpo.errors import UserError
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.earlier import check_plugins, finished, first_models
@@ -26,6 +27,7 @@ from fmbpo.training.context import Context
 from fmbpo.training.dataset import Dataset, check_horizon, load_dataset
 from fmbpo.training.initial_model import load_world_model
 from fmbpo.training.own_models import check_learning
+from fmbpo.training.pretraining import check_batch
 from fmbpo.training.residence_choice import check_loading, choose, described, settled
 
 Loaded: TypeAlias = tuple[tuple[DataConfig, torch.device], Dataset]
@@ -74,6 +76,13 @@ class Candidate:
         """For the stages; data and device must be known."""
         assert self.data is not None and self.device is not None
         return Context(self.experiment, self.data, self.device)
+
+
+def find_processes(experiment: Experiment, group: Group) -> str:
+    """A text on the processes that train. ``UserError`` if a batch is too small for them."""
+    if experiment.policy is None or experiment.needs_pretraining:
+        check_batch(experiment.pretrain.batch, group.size)
+    return f"{group.size}, each with a part of the policies and of pretraining's batches"
 
 
 def find_store(config: DataConfig) -> Store:
