@@ -122,7 +122,6 @@ TINY = [
     "grid.seeds=[1]",
 ]
 TINY_POLICY = [
-    "data.tasks=[]",
     "grid.tasks=[]",
     "grid.seeds=[1]",
     "grid.policies_per_model=2",

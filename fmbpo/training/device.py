@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from pathlib import Path
@@ -14,9 +15,13 @@ from fmbpo.errors import UserError
 
 
 def resolve_device(name: str) -> torch.device:
-    """``"auto"`` is the GPU if there is one. ``UserError`` for a device that cannot be used."""
+    """``"auto"`` is the GPU if there is one; of several processes that torchrun started, each has a
+    GPU of its own. ``UserError`` for a device that cannot be used."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if name.startswith("cuda") and processes > 1:
+        name = _own_gpu(name, processes)
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
@@ -27,6 +32,20 @@ def resolve_device(name: str) -> torch.device:
             remedy='use "auto" or "cpu"',
         ) from error
     return device
+
+
+def _own_gpu(name: str, processes: int) -> str:
+    """The GPU of this process, one of several on this machine."""
+    gpus = torch.cuda.device_count()
+    if name != "cuda" or processes > gpus:
+        raise UserError(
+            f"{processes} processes need a GPU each; there are {gpus}, and {name!r} is the device",
+            where="system.device",
+            remedy='use "auto" and at most one process per GPU, or "cpu"',
+        )
+    own = f"cuda:{os.environ['LOCAL_RANK']}"
+    torch.cuda.set_device(own)
+    return own
 
 
 def hardware(device: torch.device) -> str:

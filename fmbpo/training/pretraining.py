@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from fmbpo.base.metrics import GRAD_NORM, SCORE, Row, held_out
-from fmbpo.base.text import counted
 from fmbpo.data.sampler import Drawn
 from fmbpo.data.sending import send
 from fmbpo.data.stream import slice_sampler
@@ -34,7 +33,7 @@ def check_batch(batch: int, processes: int) -> None:
         raise UserError(
             f"a batch of {batch} cannot be shared among {processes} processes",
             where="pretrain.batch",
-            remedy=f"use at most {counted(batch, 'process')}, or larger batches",
+            remedy=f"use --processes {batch}, or larger batches",
         )
 
 
