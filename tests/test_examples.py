@@ -268,6 +268,7 @@ LEARN = [
 ]
 
 
+@pytest.mark.endurance
 def test_the_world_model_learns(run, tmp_path):
     """300 updates on real data: it explains held-out rewards and beats predicting no change."""
     toml = (

@@ -143,7 +143,7 @@ def test_check_tries_them_too(protocol, run):
     assert "can run" in said
 
 
-@pytest.mark.parametrize("kind", ["wm_mlp", "wm_flow"])
+@pytest.mark.parametrize("kind", ["wm_mlp", pytest.param("wm_flow", marks=pytest.mark.endurance)])
 def test_a_world_model_may_take_several_steps_for_each_of_the_policys(kind, run, tmp_path):
     cell, seen = (kind, "policy_mlp", SCRATCH), {}
     for steps in (1, 3):

@@ -118,20 +118,19 @@ def test_another_number_of_processes_continues(words, undisturbed, tmp_path, mon
             assert returns == pytest.approx(one["returns"], rel=1e-3, abs=1e-3)
 
 
-def test_the_launcher(words, tmp_path):
-    """Torchrun's, on the real command line: a signal, which all processes survive until the leader
-    has saved; then a mistake, which is said once."""
+def launched(folder, words, *more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "fmbpo", *words, "--processes", "2", *more],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
 
-    def start(*more):
-        return subprocess.Popen(
-            [sys.executable, "-m", "fmbpo", *words, "--processes", "2", *more],
-            cwd=tmp_path,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
 
-    process, lines = start(), []
+def test_a_signal_to_the_launcher(words, tmp_path):
+    """All processes survive it until the leader has saved."""
+    process, lines = launched(tmp_path, words), []
     for line in process.stderr:
         lines.append(line)
         if "pretrain  0/6" in line:
@@ -142,9 +141,13 @@ def test_the_launcher(words, tmp_path):
     assert f"fmbpo {' '.join(words[:2])}" in text  # the command that continues
     assert text.count("interrupted:") == 1
     assert scan(tmp_path / "runs")[0].state == "stopped"
-    mistaken = start("-o", "pretrain.batch=1")
-    _, text = mistaken.communicate(timeout=60)
-    assert mistaken.returncode == 2, text
+
+
+@pytest.mark.endurance
+def test_a_mistake_has_one_message_and_its_status(words, tmp_path):
+    process = launched(tmp_path, words, "-o", "pretrain.batch=1")
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 2, text
     assert text.count("error: pretrain.batch: a batch of 1 cannot be shared among 2") == 1
     assert "Traceback" not in text
 

@@ -1,21 +1,31 @@
 """The contract, for the settings that change what the model computes."""
 
+import pytest
+
 from fmbpo.testing import parametrize_checks
 
 CONFIGS = [
     {},
-    {"solver": "euler", "substeps": 1},
-    {"solver": "rk4", "substeps": 2, "trained_from": "mixed", "endpoint_coef": 1.0},
     {"parameterisation": "tangent", "tau": "logit_normal", "solver": "midpoint"}
     | {"train_solver": "rk4", "train_substeps": 1, "endpoint_coef": 1.0},
-    {"parameterisation": "logit", "trained_from": "teacher"},
     {"source": "noise"},
     {"matching_coef": 0.0, "endpoint_coef": 1.0},
+]
+FURTHER = [
+    {"solver": "euler", "substeps": 1},
+    {"solver": "rk4", "substeps": 2, "trained_from": "mixed", "endpoint_coef": 1.0},
+    {"parameterisation": "logit", "trained_from": "teacher"},
 ]
 
 
 @parametrize_checks("fmbpo.world_models", "flow", configs=CONFIGS)
 def test_contract(check):
+    check()
+
+
+@pytest.mark.endurance
+@parametrize_checks("fmbpo.world_models", "flow", configs=FURTHER)
+def test_contract_of_further_settings(check):
     check()
 
 
