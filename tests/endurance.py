@@ -29,8 +29,8 @@ writes this page, which shows the latest result.
 
 {date}, commit {commit}, {machine}: {passed} of {tests} passed in {minutes:.0f} minutes.
 
-| test | outcome | seconds | counts |
-| --- | --- | --- | --- |
+| test | outcome | cases | seconds | counts |
+| --- | --- | --: | --: | --- |
 {rows}
 
 ```json
@@ -40,18 +40,18 @@ writes this page, which shows the latest result.
 
 
 class Recorder:
-    """A plugin of pytest that keeps each test's outcome, seconds and counts."""
+    """A plugin of pytest that keeps each test's outcome, cases, seconds and counts."""
 
     def __init__(self) -> None:
         self.tests: dict[str, dict[str, Any]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        one = self.tests.setdefault(
-            report.nodeid, {"outcome": "passed", "seconds": 0.0, "counts": {}}
-        )
+        new = {"outcome": "passed", "cases": 0, "seconds": 0.0, "counts": {}}
+        one = self.tests.setdefault(report.nodeid.partition("[")[0], new)
+        one["cases"] += report.when == "setup"
         one["seconds"] = round(one["seconds"] + report.duration, 1)
         one["counts"] |= dict(report.user_properties)
-        if not report.passed:
+        if report.failed or (report.skipped and one["outcome"] == "passed"):
             one["outcome"] = report.outcome
 
 
@@ -66,7 +66,8 @@ def page(result: dict[str, Any]) -> str:
     rows = []
     for name, one in tests.items():
         counts = "; ".join(f"{key}: {told(value)}" for key, value in one["counts"].items())
-        rows.append(f"| `{name}` | {one['outcome']} | {one['seconds']:.0f} | {counts} |")
+        numbers = f"{one['cases']} | {one['seconds']:.0f}"
+        rows.append(f"| `{name}` | {one['outcome']} | {numbers} | {counts} |")
     return TEXT.format(
         **{name: result[name] for name in ("date", "commit", "machine")},
         passed=sum(one["outcome"] == "passed" for one in tests.values()),
@@ -88,7 +89,7 @@ def main(workers: str) -> int:
     begin, recorder = datetime.now(UTC), Recorder()
     changed = " and changes" if git("status", "--porcelain", "fmbpo", "plugins") else ""
     commit = git("rev-parse", "--short", "HEAD") + changed
-    words = ["-m", "endurance", "-n", workers, "--dist", "worksteal", "tests"]
+    words = ["-m", "endurance", "-n", workers, "--dist", "worksteal", "tests", "plugins"]
     status = pytest.main([f"--rootdir={ROOT}", *words], plugins=[recorder])
     if recorder.tests:
         result = {

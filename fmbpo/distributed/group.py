@@ -19,7 +19,9 @@ from fmbpo.distributed.shares import shares
 from fmbpo.errors import UserError
 
 TIMEOUT = timedelta(minutes=10)
-"""The longest wait for a process that works on the same step; then the run ends."""
+"""The longest wait for a process that makes the same step; then the run ends."""
+_ANSWERS = timedelta(hours=12)
+"""The same in evaluations, which take longer on some tasks than on others."""
 _ORDERS = timedelta(days=30)
 """Followers wait for orders as long as the leader needs."""
 _END = "end"
@@ -40,7 +42,7 @@ class Group:
     """The processes of a run. ``rank``: 0 for the leader; ``size``: their number.
 
     A group of one process talks to nobody. All methods raise ``Lost`` if another process has ended
-    or needs more than ``TIMEOUT`` for its part.
+    or does not answer.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local_size: int = 1) -> None:
@@ -60,7 +62,7 @@ class Group:
             with group._talking():
                 dist.init_process_group(backend, timeout=TIMEOUT)
                 group._orders = dist.new_group(backend="gloo", timeout=_ORDERS)
-                group._answers = dist.new_group(backend="gloo", timeout=TIMEOUT)
+                group._answers = dist.new_group(backend="gloo", timeout=_ANSWERS)
         return group
 
     def leave(self) -> None:

@@ -7,7 +7,7 @@ names of the stage's methods. Results go to the leader, which writes all files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import torch
 
 from fmbpo.config.schema import Experiment
 from fmbpo.distributed.group import Failed, Group
-from fmbpo.hookspecs import WorldModel
 from fmbpo.measure.evaluation import Evaluator, threads
 from fmbpo.running.blame import Role, reporting
 from fmbpo.tasks.vector import EpisodeRunner
@@ -30,17 +29,15 @@ from fmbpo.training.pretraining import Pretraining
 
 def follow(group: Group) -> None:
     """Do what the leader orders, until it ends the group. Raises as stages do, and ``Lost``."""
-    with ExitStack() as stack:
-        follower = _Follower(group, stack)
+    with closing(_Follower(group)) as follower:
         for name, arguments in group.orders():
             follower.obey(name, arguments)
 
 
 class _Follower:
-    def __init__(self, group: Group, stack: ExitStack) -> None:
-        self.group, self.stack = group, stack
+    def __init__(self, group: Group) -> None:
+        self.group, self.runner = group, EpisodeRunner(0)
         self.data: dict[tuple[str, torch.device], Dataset] = {}
-        self.model: tuple[InitialModel, WorldModel] | None = None
         self.stage: Pretraining | PolicyTraining | None = None
         """None if the cells are fewer than the processes."""
 
@@ -71,9 +68,13 @@ class _Follower:
         self.context = Context(e, self.data[key], device, self.group)
         self.roles = [Role("policy", e.policy)] if e.policy else []
         self.roles.append(Role("world model", e.world_model))
-        simulators = e.evaluation.processes // self.group.local_size
-        runner = self.stack.enter_context(EpisodeRunner(simulators))
-        self.evaluator = Evaluator(runner, e.evaluation.seed)
+        self.close()
+        self.runner = EpisodeRunner(e.evaluation.processes // self.group.local_size)
+        self.evaluator = Evaluator(self.runner, e.evaluation.seed)
+
+    def close(self) -> None:
+        """End the processes that simulate."""
+        self.runner.close()
 
     def pretrain(self, replicate: int) -> None:
         """Make the stage that trains a world model on this process's part of each batch."""
