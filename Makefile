@@ -8,7 +8,7 @@ SHELL := /bin/bash
 VENV       ?= .venv
 PYTHON     ?=
 EXPERIMENT ?= experiments/quickstart.toml
-PROCESSES  ?= 2
+PROCESSES  ?= $(if $(shell command -v nvidia-smi),1,2)
 WORKERS    ?= 2
 
 PLUGINS  := plugins/wm_mlp plugins/wm_flow plugins/policy_mlp plugins/policy_flow

@@ -62,6 +62,10 @@ class Component(Listing):
     small: Mapping[str, Any] = attrs.field(factory=dict)
     """Settings of a small instance, for the contract checks."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process loads the plugin itself: its functions need not be picklable."""
+        return load_plugin, (self.kind, self.name)
+
 
 def list_plugins() -> list[Listing]:
     """Every plugin in the metadata of installed distributions, also broken ones, which are not

@@ -90,12 +90,12 @@ def test_a_policy_experiment_is_that_of_the_table(name, scale, repository):
     assert e.grid.policies_per_model == 1
 
 
-def test_the_quickstart_differs_in_its_grid_and_its_batches(scale, repository):
+def test_the_quickstart_differs_in_its_grid_and_its_episodes(scale, repository):
     whole, quick = (
         load_experiment(repository / f"experiments/{name}.toml", scale=scale, data="embedded")
         for name in ("phase8_mlpwm_flowpolicy", "quickstart")
     )
-    keys = "grid.seeds", "grid.policies_per_model", "grid.tasks", "pretrain.batch"
+    keys = "grid.seeds", "grid.policies_per_model", "grid.tasks", "evaluation.episodes"
     declared, undeclared = differences([whole, quick], keys)
     assert undeclared == []
     assert bool(declared) == (scale == "laptop")

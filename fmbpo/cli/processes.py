@@ -18,6 +18,8 @@ from fmbpo.errors import UserError
 if TYPE_CHECKING:
     from fmbpo.distributed.group import Group
 
+_LAUNCHED = "TORCHELASTIC_RUN_ID"
+"""torchrun sets it, and nobody else."""
 _DIE_WITH_PARENT = 1
 """``PR_SET_PDEATHSIG`` of Linux's prctl."""
 
@@ -40,13 +42,14 @@ def in_processes(arguments: argparse.Namespace, work: Callable[[Group], int]) ->
     """The status of ``work`` as the leader, which leaves the group when it is done; starts the
     processes first if that is asked for, or follows the leader if torchrun started this process as
     another one."""
-    asked, started = arguments.processes, os.environ.get("WORLD_SIZE", "")
-    if not started and (asked or 1) > 1:
-        return _launched(arguments)
-    if not started.isdigit():
+    asked = arguments.processes
+    if _LAUNCHED not in os.environ:
+        if (asked or 1) > 1:
+            return _launched(arguments)
         from fmbpo.distributed.group import ALONE
 
         return work(ALONE)
+    started = os.environ["WORLD_SIZE"]
     if asked not in (None, int(started)):
         raise UserError(
             f"torchrun has started {started} processes, not {asked}",
@@ -79,7 +82,7 @@ def _as_member(work: Callable[[Group], int]) -> int:
     from fmbpo.distributed.group import Group, Lost
     from fmbpo.running.following import follow
 
-    # If the leader fails or stops, its end is what tells the others.
+    # If the leader fails or stops, the others notice the lost connection.
     with contextlib.suppress(Lost) if rank else contextlib.nullcontext():
         group = Group.joined()
         if rank == 0:

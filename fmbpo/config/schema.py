@@ -257,8 +257,8 @@ class SystemConfig:
     compile: bool = False
     """Whether the updates run under ``torch.compile``."""
     threads: int = field(default=0, validator=within(0, 1024))
-    """torch's threads on the CPU, of all processes of a machine together; 0: torch's default, at
-    most one per usable core."""
+    """torch's CPU threads, shared by all processes on a machine; 0: torch's default, at most one
+    per usable core."""
 
 
 @attrs.frozen(kw_only=True)

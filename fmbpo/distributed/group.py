@@ -1,10 +1,11 @@
-"""The processes of a run, and what they tell each other."""
+"""The processes of a run and their messages."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import pickle
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from fmbpo.base.text import one_line, said
 from fmbpo.distributed.shares import shares
 from fmbpo.errors import UserError
 
@@ -66,14 +68,14 @@ class Group:
         return group
 
     def leave(self) -> None:
-        """End the group, from which no follower has an order left."""
+        """Leave the group; the leader first orders the others to end."""
         with contextlib.suppress(Lost):  # all that it was needed for is done
             self.order(_END)
         if self.size > 1:
             dist.destroy_process_group()
 
     @property
-    def leads(self) -> bool:
+    def _leads(self) -> bool:
         """Whether others follow this process."""
         return self.size > 1 and self.rank == 0
 
@@ -83,12 +85,12 @@ class Group:
 
     def order(self, name: str, *arguments: object) -> None:
         """Leader: tell all followers to do something. Others: nothing."""
-        if self.leads:
+        if self._leads:
             self._broadcast(pickle.dumps((name, arguments)), 0)
 
     def order_step(self, iteration: int) -> None:
         """Leader: tell all followers to make a step, in one small message. Others: nothing."""
-        if self.leads:
+        if self._leads:
             self._broadcast(b"", iteration)
 
     def orders(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -119,31 +121,28 @@ class Group:
     def answer(self, value: object) -> None:
         """Follower: the answer to an order; ``Failed`` raises its error in the leader."""
         with self._talking():
+            self._all_ready()
             dist.gather_object(value, None, 0, self._answers)
 
     def answers(self, own: object) -> list[Any]:
         """Leader: all answers by rank, of which ``own`` is the first."""
         found: list[Any] = [None] * self.size
         with self._talking():
-            dist.gather_object(own, found, 0, self._answers)
+            self._all_ready()
+            dist.gather_object(None, found, 0, self._answers)
+        found[0] = own  # not a copy: an error keeps its traceback
         for one in found:
             if isinstance(one, Failed):
                 raise one.error
         return found
 
-    def deal(self, parts: Sequence[Any]) -> Any:
-        """Leader: give each process its part, by rank; returns the leader's own."""
-        hands = [*parts, *[None] * (self.size - len(parts))]
-        with self._talking():
-            dist.scatter_object_list([None], hands, 0, self._answers)
-        return hands[0]
-
-    def dealt(self) -> Any:
-        """Follower: its part; None if there are fewer parts than processes."""
-        hand: list[Any] = [None]
-        with self._talking():
-            dist.scatter_object_list(hand, None, 0, self._answers)
-        return hand[0]
+    def _all_ready(self) -> None:
+        """Wait until every process has its answer; signals are heard meanwhile."""
+        ready = dist.barrier(self._answers, async_op=True)
+        assert ready is not None  # which it is only outside the group
+        while not ready.is_completed():
+            time.sleep(0.001)
+        ready.wait()
 
     def send(self, part: Tensor) -> None:
         """Follower: send the leader a tensor of a shape that it knows."""
@@ -152,7 +151,7 @@ class Group:
 
     def received(self, like: Tensor, counts: Sequence[int]) -> list[Tensor]:
         """Leader: the tensors ``[..., count]`` that followers send, by rank: like ``like`` but for
-        the last dimension. Those that count nothing send nothing."""
+        the last dimension. A process with a count of 0 sends nothing."""
         parts = [like.new_empty((*like.shape[:-1], count)) for count in counts]
         with self._talking():
             waiting = [dist.irecv(p, 1 + i) for i, p in enumerate(parts) if p.numel()]
@@ -176,9 +175,9 @@ class Group:
             others = "the leader" if self.rank else "another process"
             raise Lost(
                 f"{others} of the run's {self.size} processes ended or does not answer",
-                where=f"process {self.rank}",
-                remedy="see its own message; the last checkpoint is kept, and the same command "
-                "continues",
+                where=f"process {self.rank} ({one_line(said(error))[:100]})",
+                remedy="see its own message, if there is one; the last checkpoint is kept, and the "
+                "same command continues",
             ) from error
 
 

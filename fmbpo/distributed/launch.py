@@ -9,9 +9,11 @@ import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import filterfalse
+from tempfile import TemporaryDirectory
 from types import FrameType
 
-from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
@@ -21,6 +23,9 @@ from fmbpo.errors import UserError
 
 SAVING = 600
 """Seconds that the leader may take to save after a signal."""
+AT_ONCE = 10
+"""Seconds within which a killed process and those that notice it end."""
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 """A scheduler's warnings before the end, which torchrun's launcher would not pass on."""
 
@@ -29,27 +34,25 @@ def launch(words: Sequence[str], processes: int) -> None:
     """Run ``fmbpo WORDS`` in this number of processes on this machine; returns if all succeed.
 
     Raises ``SystemExit`` with the status of the process that failed first, which has said why;
-    ``UserError`` if a signal killed one; ``SignalException`` after a signal to this process, which
-    the others get as well and which they survive until the leader has saved.
+    ``UserError`` if a signal killed one. After a signal to this process it passes the signal on,
+    waits until the leader has saved, and raises ``SignalException``.
     """
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-    )
     try:
-        with _prepared(processes):
+        with _prepared(processes), TemporaryDirectory() as logs:
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=processes,
+                run_id=uuid.uuid4().hex,
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",
+                max_restarts=0,
+                logs_specs=DefaultLogsSpecs(log_dir=logs),
+                signals_to_handle=",".join(s.name for s in _ENDS if not _ignored(s)),
+            )
             launch_agent(config, sys.executable, ["-P", "-m", "fmbpo", *words])
     except ChildFailedError as error:
-        # The launcher ends the others by SIGTERM.
-        ended = error.failures.items()
-        killed = [one for one in ended if one[1].exitcode not in (*range(256), -signal.SIGTERM)]
-        rank, first = killed[0] if killed else error.get_first_failure()
-        raise _ended(rank, processes, first) from None
+        raise _ended(*_culprit(error), processes) from None
 
 
 @contextmanager
@@ -66,7 +69,7 @@ def _prepared(processes: int) -> Iterator[None]:
         "PYTHONPATH": search_path(),
     }
     logging.disable()  # the processes say themselves what happens
-    for warning in _WARNINGS:
+    for warning in filterfalse(_ignored, _WARNINGS):
         signal.signal(warning, _pass_on)
     try:
         yield
@@ -78,11 +81,27 @@ def _prepared(processes: int) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _ignored(number: signal.Signals) -> bool:
+    """Whether the signal was ignored when the command began, as under nohup, and stays so."""
+    return signal.getsignal(number) is signal.SIG_IGN
+
+
+def _culprit(error: ChildFailedError) -> tuple[int, ProcessFailure]:
+    """The process that was killed, or else the one that failed first. The launcher itself sends the
+    others SIGTERM and, half a minute later, SIGKILL."""
+    rank, first = error.get_first_failure()
+    for other, failure in error.failures.items():
+        by_others = failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
+        if by_others and failure.timestamp <= first.timestamp + AT_ONCE:
+            return other, failure
+    return rank, first
+
+
 def _pass_on(number: int, _: FrameType | None) -> None:
     raise SignalException("passed on as a request to end", signal.SIGTERM)
 
 
-def _ended(rank: int, processes: int, failure: ProcessFailure) -> BaseException:
+def _ended(rank: int, failure: ProcessFailure, processes: int) -> BaseException:
     if failure.exitcode >= 0:
         return SystemExit(failure.exitcode)
     name = signal.Signals(-failure.exitcode).name

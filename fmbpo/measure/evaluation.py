@@ -18,8 +18,9 @@ from fmbpo.tasks.vector import Act, EpisodeRunner
 
 @contextmanager
 def threads(count: int, processes: int = 1) -> Iterator[None]:
-    """torch with this process's part of ``count`` CPU threads inside the block, at least one;
-    0: unchanged, but at most one per usable core. ``processes`` share the machine."""
+    """torch with this process's part of ``count`` CPU threads inside the block, at least one; 0:
+    unchanged, but at most one per usable core. ``processes``: the number that share the
+    machine."""
     before = torch.get_num_threads()
     each = (count or min(before * processes, usable_cores())) // processes
     torch.set_num_threads(max(each, 1))

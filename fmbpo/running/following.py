@@ -1,12 +1,13 @@
 """A follower: does in a process of its own what the leader of a run orders.
 
 The orders are ``experiment``, then ``pretrain`` or ``policies``, which make a stage, and then the
-names of the stage's methods. Results go to the leader, which writes all files.
+names of the stage's methods. Results go to the leader, which writes all files but a plugin's
+traceback.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 
 from fmbpo.config.schema import Experiment
 from fmbpo.distributed.group import Failed, Group
+from fmbpo.distributed.shares import part_of
 from fmbpo.measure.evaluation import Evaluator, threads
 from fmbpo.running.blame import Role, reporting
 from fmbpo.tasks.vector import EpisodeRunner
@@ -25,6 +27,7 @@ from fmbpo.training.device import resolve_device
 from fmbpo.training.initial_model import InitialModel
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
+from fmbpo.training.trees import to_device
 
 
 def follow(group: Group) -> None:
@@ -42,12 +45,14 @@ class _Follower:
         """None if the cells are fewer than the processes."""
 
     def obey(self, name: str, arguments: Sequence[Any]) -> None:
-        """Carry out one order; the stage's errors are as the leader's would be."""
+        """Carry out one order. Errors name the plugin, as in the leader."""
         if name == "experiment":
+            self.stage = None
             return self.begin(*arguments)
         with threads(self.context.experiment.system.threads, self.group.local_size):
             match name:
                 case "pretrain" | "policies":
+                    self.stage = None  # two do not have to fit in memory
                     with reporting(self.folder, *self.roles):
                         getattr(self, name)(*arguments)
                 case "step":
@@ -59,7 +64,8 @@ class _Follower:
                     self.group.answer(self.asked(name, arguments))
 
     def begin(self, experiment: Experiment, folder: Path) -> None:
-        """The experiment of the next stages. ``folder``: the place of a plugin's traceback."""
+        """Prepare the experiment of the next stages. ``folder``: the place of a plugin's
+        traceback."""
         e, self.folder = experiment, folder
         device = resolve_device(e.system.device)
         key = (repr(e.data), device)
@@ -82,9 +88,8 @@ class _Follower:
 
     def policies(self, name: str, cells: Sequence[Cell], model: InitialModel) -> None:
         """Make the stage that trains this process's cells."""
-        self.stage = None
-        own = cells[self.group.share(len(cells))]
-        if own:
+        self.part = self.group.share(len(cells))
+        if own := cells[self.part]:
             module = model.build(self.context)
             self.stage = PolicyTraining(name, own, self.context, module, self.evaluator)
 
@@ -96,13 +101,11 @@ class _Follower:
                 self.group.send(torch.stack(list(metrics.values())))
 
     def load(self, *saved: Any) -> None:
-        """Continue from a checkpoint. ``saved``: a world model's weights and state; the leader
-        deals those of cells."""
-        if isinstance(self.stage, Pretraining):
-            return self.stage.load(*saved)
-        dealt: tuple[Mapping[str, Any], Any] | None = self.group.dealt()
-        if self.stage is not None and dealt is not None:
-            self.stage.load(*dealt)
+        """Continue from a checkpoint: the whole one of a world model, a part of that of cells."""
+        if isinstance(self.stage, PolicyTraining):
+            saved = part_of(saved, self.part)
+        if self.stage is not None:
+            self.stage.load(*saved)
 
     def asked(self, name: str, arguments: Sequence[Any]) -> object:
         """The result of the stage's method, or its failure."""
@@ -110,6 +113,7 @@ class _Follower:
             return None
         try:
             with reporting(self.folder, *self.roles):
-                return getattr(self.stage, name)(*arguments)
+                found: object = getattr(self.stage, name)(*arguments)
+                return to_device(found, torch.device("cpu"))
         except Exception as error:
             return Failed(error)

@@ -191,8 +191,6 @@ class Runner:
             if (done := read_summary(place)) is not None:
                 return self._found(done, place, f"world model: {place} is complete; reusing it")
             folder, trainer = self._open(stack, run, config, {"pretrain": []}, stop, "world_model")
-            self.context.group.order("experiment", e, folder.path)
-            self.context.group.order("pretrain", seed)
             stage = Pretraining(self.context, seed)
             self.say(size_line("world model", e.world_model, stage.module))
             p = e.pretrain
@@ -266,7 +264,6 @@ class Runner:
         with ExitStack() as stack:
             run = self.names.policies
             folder, trainer = self._open(stack, run, config, names, stop, "policies")
-            self.context.group.order("experiment", e, folder.path)
             simulators = e.evaluation.processes // self.context.group.local_size
             runner = stack.enter_context(EpisodeRunner(simulators))
             evaluator = Evaluator(runner, e.evaluation.seed, folder.moved)
@@ -362,6 +359,7 @@ class Runner:
             RunFolder.create_or_resume(self.session.root, run, config, origins(e), identifying)
         )
         stack.enter_context(folder.at_work(hardware(self.device), stages))
+        self.context.group.order("experiment", e, folder.path)
         continued = checkpoint_exists(checkpoint_of(folder.path, next(iter(stages))))
         self.say(f"{'continues' if continued else 'writes to'} {folder.path}")
         of_model = kind == "world_model"

@@ -118,6 +118,6 @@ class SpreadPolicies(PolicyStage):
 
     def load(self, weights: Mapping[str, Tensor], state: Saved) -> None:
         """See ``PolicyStage``."""
-        parts = [part_of((dict(weights), state), share) for share in self.shares]
-        self.group.order("load")
-        self.own.load(*self.group.deal(parts))
+        saved = dict(weights), state
+        self.group.order("load", *saved)
+        self.own.load(*part_of(saved, self.shares[0]))

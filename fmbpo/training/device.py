@@ -38,11 +38,11 @@ def _own_gpu(name: str, processes: int) -> str:
     """The GPU of this process, one of several on this machine."""
     gpus = torch.cuda.device_count()
     if name != "cuda" or processes > gpus:
-        raise UserError(
-            f"{processes} processes need a GPU each; there are {gpus}, and {name!r} is the device",
-            where="system.device",
-            remedy='use "auto" and at most one process per GPU, or "cpu"',
-        )
+        what = f"{processes} processes cannot share {name}"
+        if name == "cuda":
+            what = f"{processes} processes need a GPU each, and this machine has {gpus}"
+        remedy = 'use "auto" and at most one process per GPU, or "cpu"'
+        raise UserError(what, where="system.device", remedy=remedy)
     own = f"cuda:{os.environ['LOCAL_RANK']}"
     torch.cuda.set_device(own)
     return own

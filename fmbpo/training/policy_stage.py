@@ -34,7 +34,8 @@ class FinalMeasures:
     stochastic: NDArray[np.float64]
     """``[E]``, with the policy's noise drawn."""
     untrained: NDArray[np.float64]
-    """``[E]`` of the policy before training; a baseline of all policies together, so E is less."""
+    """``[E]``, of the policy before training; E is smaller, since one baseline covers all
+    policies."""
     action_noise: float
     """The noise of its actions (``Actors.action_noise``) in the states that it visited."""
     imagination: Imagination

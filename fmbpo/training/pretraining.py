@@ -48,7 +48,7 @@ class Pretraining:
         data, self.device = context.data, context.device
         check_horizon(data.train, config.horizon)
         self.config, self.component, self.group = config, table.component, context.group
-        check_batch(config.batch, self.group.size)
+        self.group.order("pretrain", replicate)
         self.part = self.group.share(config.batch)
         self.share: float = (self.part.stop - self.part.start) / config.batch
         """This process's part of each batch, and its size as a fraction of the batch."""

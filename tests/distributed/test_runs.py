@@ -1,6 +1,5 @@
 """Whole runs in several processes: kills, signals, other numbers of processes, mistakes."""
 
-import json
 import os
 import random
 import signal
@@ -9,11 +8,18 @@ import sys
 import time
 
 import pytest
+import torch
 from members import command
-from same import assert_same_runs
+from same import assert_same_run, assert_same_runs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from fmbpo.cli import main
+from fmbpo.distributed.launch import SAVING, launch
+from fmbpo.errors import UserError
+from fmbpo.runs.checkpoint import load_checkpoint
 from fmbpo.runs.status import scan
+from fmbpo.tasks.env import SimulationError
+from fmbpo.tasks.vector import EpisodeRunner
 
 EXPERIMENT = "phase8_mlpwm_flowpolicy"
 
@@ -34,7 +40,8 @@ def undisturbed(words, tmp_path_factory):
 
 
 def said(folder, rank=0):
-    return (folder / f"said-{rank}.txt").read_text()
+    file = folder / f"said-{rank}.txt"
+    return file.read_text() if file.exists() else ""
 
 
 def wait_until(folder, text):
@@ -44,14 +51,11 @@ def wait_until(folder, text):
         time.sleep(0.002)
 
 
-def started(folder, words):
-    """Two processes, once the leader has said something."""
+def started(folder, words, size=2):
+    """New processes; what earlier ones said is gone."""
     for file in folder.glob("said-*.txt"):
         file.unlink()
-    members = command(2, folder, words)
-    while not (folder / "said-0.txt").exists():
-        time.sleep(0.002)
-    return members
+    return command(size, folder, words)
 
 
 def test_killed_members(words, undisturbed, tmp_path):
@@ -94,28 +98,53 @@ def test_thirty_random_kills(words, undisturbed, tmp_path, record_property):
     record_property("kills", kills)
 
 
-def test_another_number_of_processes_continues(words, undisturbed, tmp_path, monkeypatch, capsys):
-    """Two processes train the world model, three the first policies, one the rest; pretraining is
-    the same, and the policies have learned from the same noise."""
+def test_another_number_of_processes_continues(words, undisturbed, tmp_path, monkeypatch):
+    """Two processes train the world model, three begin with the policies, one ends them. The world
+    model is the same to the bit, the policies to rounding."""
     members = started(tmp_path, words)
     wait_until(tmp_path, "policies  0/6")
     os.kill(members.pids[0], signal.SIGTERM)
     assert members.wait() == [75, 0]
-    (tmp_path / "said-0.txt").unlink()
-    members = command(3, tmp_path, words)
-    while not (tmp_path / "said-0.txt").exists() or "policies  2/6" not in said(tmp_path):
-        time.sleep(0.002)
+    members = started(tmp_path, words, 3)
+    wait_until(tmp_path, "policies  2/6")
     os.kill(members.pids[0], signal.SIGTERM)
     assert members.wait() == [75, 0, 0]
     monkeypatch.chdir(tmp_path)
-    assert main([*words, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    (run,) = undisturbed.glob(f"{EXPERIMENT}*")
-    wanted = json.loads((run / "summary.json").read_text())
-    for task, result in wanted["tasks"].items():
-        for seed, one in result["seeds"].items():
-            returns = found["tasks"][task]["seeds"][seed]["returns"]
-            assert returns == pytest.approx(one["returns"], rel=1e-3, abs=1e-3)
+    assert main(words) == 0
+    found, wanted = (
+        {run.name.split("__")[0]: run for run in runs.iterdir()}
+        for runs in (tmp_path / "runs", undisturbed)
+    )
+    model = next(name for name in wanted if "pretrain" in name)
+    assert_same_run(found[model], wanted[model])
+    a, b = (
+        load_checkpoint(runs[EXPERIMENT] / "checkpoints" / "policies", with_state=False).weights
+        for runs in (found, wanted)
+    )
+    assert a.keys() == b.keys()
+    for name, weight in b.items():
+        assert torch.allclose(a[name], weight, rtol=1e-3, atol=1e-5), name
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_evaluation_that_fails(rank, words, tmp_path, monkeypatch):
+    """The leader says so, whoever's it is; nothing is lost."""
+    run = EpisodeRunner.run
+
+    def fails(self, *arguments, **options):
+        if os.environ["RANK"] == str(rank):
+            raise SimulationError("the pole is broken")
+        return run(self, *arguments, **options)
+
+    monkeypatch.setattr(EpisodeRunner, "run", fails)
+    members = started(tmp_path, words)
+    assert members.wait() == [2, 0]
+    text = said(tmp_path)
+    assert "error: evaluation in the simulator: the pole is broken" in text
+    assert "Traceback" not in text + said(tmp_path, 1)
+    monkeypatch.setattr(EpisodeRunner, "run", run)
+    states = {entry.state for entry in scan(tmp_path / "runs")}
+    assert states == {"completed", "failed"}
 
 
 def launched(folder, words, *more):
@@ -152,6 +181,53 @@ def test_a_mistake_has_one_message_and_its_status(words, tmp_path):
     assert "Traceback" not in text
 
 
+def test_how_the_launcher_launches(monkeypatch):
+    """Ten minutes to save; ignored signals stay ignored; afterwards all is as before."""
+    before, seen = dict(os.environ), {}
+
+    def launched(config, program, arguments):
+        seen.update(config=config, words=arguments[-2:], environment=dict(os.environ))
+
+    monkeypatch.setattr("fmbpo.distributed.launch.launch_agent", launched)
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        launch(["run", "x.toml"], 2)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, usual)
+    assert seen["words"] == ["run", "x.toml"]
+    assert seen["config"].shutdown_timeout == SAVING
+    assert seen["config"].signals_to_handle == "SIGINT,SIGTERM"
+    assert "OMP_NUM_THREADS" in seen["environment"]
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    ("failures", "status"),
+    [
+        ({0: (75, 100), 1: (-9, 130)}, 75),  # the launcher killed the follower
+        ({0: (2, 100), 1: (-15, 100)}, 2),
+        ({0: (2, 100), 1: (-9, 100)}, None),  # the leader noticed it
+    ],
+)
+def test_the_status_is_that_of_the_process_that_failed(failures, status, monkeypatch, tmp_path):
+    def fails(*_):
+        raise ChildFailedError("fmbpo", {rank: failure(rank, *f) for rank, f in failures.items()})
+
+    def failure(rank, code, when):
+        found = ProcessFailure(rank, 1000 + rank, code, str(tmp_path / "none"))
+        found.timestamp = when
+        return found
+
+    monkeypatch.setattr("fmbpo.distributed.launch.launch_agent", fails)
+    with pytest.raises(UserError if status is None else SystemExit) as ended:
+        launch(["run"], 2)
+    if status is None:
+        assert "SIGKILL ended process 1 of 2" in str(ended.value)
+    else:
+        assert ended.value.code == status
+
+
 @pytest.mark.parametrize("number", ["0", "-1", "two", "1e3", "2000", ""])
 def test_numbers_that_are_none(number, words, capsys):
     with pytest.raises(SystemExit):
@@ -160,6 +236,7 @@ def test_numbers_that_are_none(number, words, capsys):
 
 
 def test_torchrun_started_another_number(words, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     assert main([*words, "--processes", "3"]) == 2

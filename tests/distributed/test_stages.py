@@ -9,7 +9,6 @@ from torch.utils._pytree import tree_leaves
 from fmbpo.config import load_experiment
 from fmbpo.distributed.group import ALONE
 from fmbpo.distributed.shares import joined, shares
-from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.running.spread import policy_stage
 from fmbpo.tasks.vector import EpisodeRunner
@@ -46,7 +45,6 @@ def test_pretraining_together(kind, load, tmp_path):
     def lead(group):
         def stage():
             context = begun(group, e, tmp_path)
-            group.order("pretrain", 1)
             return Pretraining(context, 1)
 
         losses, first = [], stage()
@@ -69,17 +67,6 @@ def test_pretraining_together(kind, load, tmp_path):
         assert found_flops == flops
         for name, weight in weights.items():
             assert torch.allclose(found[name], weight, rtol=1e-3, atol=1e-5), name
-
-
-def test_a_batch_of_less_than_a_row_each(load, tmp_path):
-    e = load("phase8_pretrain_mlpwm", "pretrain.batch=1")
-
-    def lead(group):
-        context = begun(group, e, tmp_path)
-        with pytest.raises(UserError, match="a batch of 1 cannot be shared among 2 processes"):
-            Pretraining(context, 1)
-
-    together(2, lead)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ class Members:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
         place = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
-                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
+                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+                 "TORCHELASTIC_RUN_ID": "test"}  # fmt: skip
         self.pids = []
         for rank in range(size):
             if child := os.fork():

@@ -146,7 +146,7 @@ def test_workers_find_what_this_process_finds(
     assert worker.search_path() == str(home)
     monkeypatch.chdir(home)
     assert worker.search_path() == f"{tmp_path}{os.pathsep}{home}"
-    sys.path[0] = str(home)  # `python -m fmbpo.cli` in a clone that is not installed
+    sys.path[0] = str(home)  # `python -m fmbpo` in a clone that is not installed
     assert worker.search_path() == f"{home}{os.pathsep}{home}"
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")

@@ -27,10 +27,10 @@ def test_each_process_has_a_gpu_of_its_own(name, second_of_two):
 
 
 def test_there_must_be_enough_and_none_may_be_named(second_of_two, monkeypatch):
-    with pytest.raises(UserError, match="2 processes need a GPU each; there are 2, and 'cuda:0'"):
+    with pytest.raises(UserError, match="2 processes cannot share cuda:0"):
         resolve_device("cuda:0")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
-    with pytest.raises(UserError, match="3 processes need a GPU each; there are 2, and 'cuda'"):
+    with pytest.raises(UserError, match="3 processes need a GPU each, and this machine has 2"):
         resolve_device("auto")
     assert second_of_two == []
     assert resolve_device("cpu") == torch.device("cpu")

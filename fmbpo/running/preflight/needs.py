@@ -128,10 +128,13 @@ class Needs:
         size = self.group.size
         costs = [part.cost.of_process(part.cells, size) for part in parts]
         host, device = need(costs, simulators, episodes, self.group.local_size, on_gpu=on_gpu)
-        if one.store and size > 1:
-            host += (self.group.local_size - 1) * one.store.rows * ROW_BYTES
-        if one.store and choose(one.experiment.data, one.store, one.device) == "stream":
-            host += streaming_bytes(one.store, len(one.tasks))
+        if one.store:
+            here = self.group.local_size
+            kind = choose(one.experiment.data, one.store, one.device)
+            if kind == "stream":
+                host += here * streaming_bytes(one.store, len(one.tasks))
+            elif kind == "host" or not on_gpu:
+                host += (here - 1) * one.store.rows * ROW_BYTES
         places = [("host", host, free_memory.host_free())]
         if on_gpu:
             places.append((str(one.device), device, free_memory.device_free(one.device)))
