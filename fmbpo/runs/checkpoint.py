@@ -171,12 +171,19 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
-    """The open file and its checked metadata; an error inside becomes a ``UserError``."""
+    """The open file and its checked metadata; an error inside becomes a ``UserError``.
+
+    The library opens a file twice, for its header and for its tensors. In between, a run may have
+    replaced it; the descriptor's own path stays the first file's.
+    """
     from safetensors import SafetensorError, safe_open
 
     where = str(checkpoint_file(path))
     try:
-        with safe_open(where, framework="pt") as file:
+        with (
+            open(where, "rb") as held,
+            safe_open(f"/proc/self/fd/{held.fileno()}", framework="pt") as file,
+        ):
             metadata = file.metadata() or {}
             number = metadata.get("fmbpo_format")
             if number is None:
