@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -126,6 +128,9 @@ def stoppable(
         with Stop(deadline).listening() as stop:
             return work(stop)
     except Interrupted as stopped:
+        # Zarr's event loop would report, with tracebacks, the calls that were cut short.
+        logging.getLogger("asyncio").disabled = True
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         why = f" ({stopped.why})" if stopped.why else ""
         say(f"interrupted: {stopped}{why}; the same command continues:")
         say(f"  {shlex.join(['fmbpo', *arguments.words])}")
