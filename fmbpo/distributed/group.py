@@ -35,7 +35,7 @@ class Lost(UserError):
 
 @attrs.frozen(eq=False)
 class Failed:
-    """An answer that is an exception of a follower."""
+    """An answer that is an exception."""
 
     error: Exception
 

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import filterfalse
 from tempfile import TemporaryDirectory
-from types import FrameType
 
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
@@ -25,9 +24,6 @@ SAVING = 600
 """Seconds that the leader may take to save after a signal."""
 AT_ONCE = 10
 """Seconds within which a killed process and those that notice it end."""
-_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
-"""A scheduler's warnings before the end, which torchrun's launcher would not pass on."""
 
 
 def launch(words: Sequence[str], processes: int) -> None:
@@ -48,7 +44,7 @@ def launch(words: Sequence[str], processes: int) -> None:
                 rdzv_endpoint="localhost:0",
                 max_restarts=0,
                 logs_specs=DefaultLogsSpecs(log_dir=logs),
-                signals_to_handle=",".join(s.name for s in _ENDS if not _ignored(s)),
+                signals_to_handle=",".join(s.name for s in filterfalse(_ignored, SIGNALS)),
             )
             launch_agent(config, sys.executable, ["-P", "-m", "fmbpo", *words])
     except ChildFailedError as error:
@@ -63,14 +59,10 @@ def _prepared(processes: int) -> Iterator[None]:
     os.environ |= {
         "OMP_NUM_THREADS": str(max(usable_cores() // processes, 1)),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVING),
-        # In half of all restarts the second rendezvous hangs without it (torch 2.13).
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         **before,
         "PYTHONPATH": search_path(),
     }
     logging.disable()  # the processes say themselves what happens
-    for warning in filterfalse(_ignored, _WARNINGS):
-        signal.signal(warning, _pass_on)
     try:
         yield
     finally:
@@ -95,10 +87,6 @@ def _culprit(error: ChildFailedError) -> tuple[int, ProcessFailure]:
         if by_others and failure.timestamp <= first.timestamp + AT_ONCE:
             return other, failure
     return rank, first
-
-
-def _pass_on(number: int, _: FrameType | None) -> None:
-    raise SignalException("passed on as a request to end", signal.SIGTERM)
 
 
 def _ended(rank: int, failure: ProcessFailure, processes: int) -> BaseException:

@@ -1,4 +1,4 @@
-"""A follower: does in a process of its own what the leader of a run orders.
+"""A follower carries out the orders of a run's leader, in a process of its own.
 
 The orders are ``experiment``, then ``pretrain`` or ``policies``, which make a stage, and then the
 names of the stage's methods. Results go to the leader, which writes all files but a plugin's
@@ -31,7 +31,7 @@ from fmbpo.training.trees import to_device
 
 
 def follow(group: Group) -> None:
-    """Do what the leader orders, until it ends the group. Raises as stages do, and ``Lost``."""
+    """Carry out the leader's orders until it ends the group. Raises as stages do, and ``Lost``."""
     with closing(_Follower(group)) as follower:
         for name, arguments in group.orders():
             follower.obey(name, arguments)

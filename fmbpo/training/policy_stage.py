@@ -39,7 +39,7 @@ class FinalMeasures:
     action_noise: float
     """The noise of its actions (``Actors.action_noise``) in the states that it visited."""
     imagination: Imagination
-    """What it imagined from these states."""
+    """Its imagined episodes from these states."""
     model: tuple[Measures, Measures] | None
     """Held-out measures of its own world model, if it has one, before and after it learned."""
 

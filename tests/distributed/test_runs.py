@@ -197,7 +197,7 @@ def test_how_the_launcher_launches(monkeypatch):
         signal.signal(signal.SIGHUP, usual)
     assert seen["words"] == ["run", "x.toml"]
     assert seen["config"].shutdown_timeout == SAVING
-    assert seen["config"].signals_to_handle == "SIGINT,SIGTERM"
+    assert seen["config"].signals_to_handle == "SIGINT,SIGTERM,SIGUSR1,SIGUSR2"
     assert "OMP_NUM_THREADS" in seen["environment"]
     assert dict(os.environ) == before
 

@@ -60,7 +60,7 @@ LIBRARIES = 150_000_000
 WORKER = 100_000_000
 """One process that simulates, MuJoCo and dm_control included."""
 PROCESS = 700_000_000
-"""A further process that trains: torch and what it imports."""
+"""A further process that trains: torch and its imports."""
 SIMULATION = 1_000_000
 """One episode's simulation in it."""
 TIGHT = 0.8
