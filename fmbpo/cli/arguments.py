@@ -148,6 +148,20 @@ def stoppable_at_once(arguments: argparse.Namespace, work: Callable[[], None]) -
     return stoppable(arguments, ends_at_once)
 
 
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """A type of arguments: whole numbers from ``low`` to ``high``, if that is given."""
+    last, kind = 2**31 - 1, f"of at least {low}"
+    if high is not None:
+        last, kind = high, f"from {low} to {high}"
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= last:
+            raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a whole number {kind}")
+        return int(text)
+
+    return number
+
+
 _TIMES = (
     r"(?P<hours>\d+)h",
     r"(?P<minutes>\d+)m?",

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fmbpo.base.worker import SIGNALS
-from fmbpo.cli.arguments import INTERRUPTED, TRY_AGAIN
+from fmbpo.cli.arguments import INTERRUPTED, TRY_AGAIN, whole_number
 from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,16 +26,10 @@ _DIE_WITH_PARENT = 1
 
 def processes_argument(parser: argparse.ArgumentParser) -> None:
     """``--processes``."""
-    parser.add_argument("--processes", type=_count, metavar="N",
+    parser.add_argument("--processes", type=whole_number(1, 1024), metavar="N",
                         help="train in N processes of this machine, which torchrun's launcher "
                         "starts: each has a part of the policies and of the world model's batches "
                         "(default: 1)")  # fmt: skip
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1024):
-        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a number from 1 to 1024")
-    return int(text)
 
 
 def in_processes(arguments: argparse.Namespace, work: Callable[[Group], int]) -> int:

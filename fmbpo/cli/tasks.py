@@ -6,7 +6,6 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from fmbpo.cli.arguments import (
     say,
     stoppable_at_once,
     versions_argument,
+    whole_number,
 )
 from fmbpo.errors import UserError
 
@@ -48,7 +48,7 @@ def add_commands(commands: Commands) -> None:
     versions_argument(render)
     render.add_argument("--seed", metavar="N",
                         help="the seed of the run's policy (default: the run's first)")  # fmt: skip
-    render.add_argument("--episode", type=_whole_number(0), default=0, metavar="N",
+    render.add_argument("--episode", type=whole_number(0), default=0, metavar="N",
                         help="start from the initial state of the final evaluation's episode N "
                         "(default: 0)")  # fmt: skip
     render.add_argument("--out", type=path_of, metavar="FILE",
@@ -56,7 +56,7 @@ def add_commands(commands: Commands) -> None:
                         "which reports show; TASK.mp4 for random actions)")  # fmt: skip
     render.add_argument("--size", type=_size, default=(320, 240), metavar="WxH",
                         help="width and height in pixels (default: 320x240)")  # fmt: skip
-    render.add_argument("--steps", type=_whole_number(1), default=500, metavar="N",
+    render.add_argument("--steps", type=whole_number(1), default=500, metavar="N",
                         help="steps of the episode (default: all 500)")  # fmt: skip
 
 
@@ -153,15 +153,6 @@ def _film(
             str(error), where="tasks render", remedy="choose another --episode, or fewer --steps"
         ) from error
     print(f"{task}: {what}: return {total:.1f} in {arguments.steps} steps: {out}", flush=True)
-
-
-def _whole_number(low: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) < 2**31:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {low}")
-        return int(text)
-
-    return number
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -199,10 +199,10 @@ class EvaluationConfig:
     workers: int = field(default=0, validator=non_negative)
     """Processes that simulate; 0: one per usable core."""
 
-    @property
-    def processes(self) -> int:
-        """``workers``, or the number of usable cores for 0."""
-        return self.workers or usable_cores()
+    def simulators(self, processes: int = 1) -> int:
+        """Processes that simulate for each of ``processes`` that train on a machine: its part of
+        ``workers``, or of the usable cores for 0."""
+        return (self.workers or usable_cores()) // processes
 
 
 @attrs.frozen(kw_only=True)

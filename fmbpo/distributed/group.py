@@ -55,10 +55,10 @@ class Group:
 
     @staticmethod
     def joined() -> Group:
-        """The group that torchrun's environment describes; a group of one without torchrun."""
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-        group = Group(int(os.environ.get("RANK", "0")), size, local_size)
+        """The group that torchrun's environment describes."""
+        names = "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"
+        rank, size, local_size = (int(os.environ[name]) for name in names)
+        group = Group(rank, size, local_size)
         if size > 1:
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             with group._talking():

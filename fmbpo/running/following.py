@@ -8,7 +8,7 @@ traceback.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,15 @@ from fmbpo.training.trees import to_device
 
 def follow(group: Group) -> None:
     """Carry out the leader's orders until it ends the group. Raises as stages do, and ``Lost``."""
-    with closing(_Follower(group)) as follower:
+    follower = _Follower(group)
+    with follower.held:
         for name, arguments in group.orders():
             follower.obey(name, arguments)
 
 
 class _Follower:
     def __init__(self, group: Group) -> None:
-        self.group, self.runner = group, EpisodeRunner(0)
+        self.group, self.held = group, ExitStack()
         self.data: dict[tuple[str, torch.device], Dataset] = {}
         self.stage: Pretraining | PolicyTraining | None = None
         """None if the cells are fewer than the processes."""
@@ -47,26 +48,17 @@ class _Follower:
     def obey(self, name: str, arguments: Sequence[Any]) -> None:
         """Carry out one order. Errors name the plugin, as in the leader."""
         if name == "experiment":
-            self.stage = None
-            return self.begin(*arguments)
-        with threads(self.context.experiment.system.threads, self.group.local_size):
-            match name:
-                case "pretrain" | "policies":
-                    self.stage = None  # two do not have to fit in memory
-                    with reporting(self.folder, *self.roles):
-                        getattr(self, name)(*arguments)
-                case "step":
-                    with reporting(self.folder, *self.roles):
-                        self.step(*arguments)
-                case "load":
-                    self.load(*arguments)
-                case _:
-                    self.group.answer(self.asked(name, arguments))
+            self.begin(*arguments)
+        elif name in ("pretrain", "policies", "step", "load"):
+            with reporting(self.folder, *self.roles):
+                getattr(self, name)(*arguments)
+        else:
+            self.group.answer(self.asked(name, arguments))
 
     def begin(self, experiment: Experiment, folder: Path) -> None:
         """Prepare the experiment of the next stages. ``folder``: the place of a plugin's
         traceback."""
-        e, self.folder = experiment, folder
+        e, self.folder, self.stage = experiment, folder, None
         device = resolve_device(e.system.device)
         key = (repr(e.data), device)
         if key not in self.data:
@@ -74,21 +66,20 @@ class _Follower:
         self.context = Context(e, self.data[key], device, self.group)
         self.roles = [Role("policy", e.policy)] if e.policy else []
         self.roles.append(Role("world model", e.world_model))
-        self.close()
-        self.runner = EpisodeRunner(e.evaluation.processes // self.group.local_size)
-        self.evaluator = Evaluator(self.runner, e.evaluation.seed)
-
-    def close(self) -> None:
-        """End the processes that simulate."""
-        self.runner.close()
+        here = self.group.local_size
+        self.held.close()
+        self.held.enter_context(threads(e.system.threads, here))
+        runner = self.held.enter_context(EpisodeRunner(e.evaluation.simulators(here)))
+        self.evaluator = Evaluator(runner, e.evaluation.seed)
 
     def pretrain(self, replicate: int) -> None:
         """Make the stage that trains a world model on this process's part of each batch."""
+        self.stage = None  # two do not have to fit in memory
         self.stage = Pretraining(self.context, replicate)
 
     def policies(self, name: str, cells: Sequence[Cell], model: InitialModel) -> None:
         """Make the stage that trains this process's cells."""
-        self.part = self.group.share(len(cells))
+        self.stage, self.part = None, self.group.share(len(cells))
         if own := cells[self.part]:
             module = model.build(self.context)
             self.stage = PolicyTraining(name, own, self.context, module, self.evaluator)

@@ -264,7 +264,7 @@ class Runner:
         with ExitStack() as stack:
             run = self.names.policies
             folder, trainer = self._open(stack, run, config, names, stop, "policies")
-            simulators = e.evaluation.processes // self.context.group.local_size
+            simulators = e.evaluation.simulators(self.context.group.local_size)
             runner = stack.enter_context(EpisodeRunner(simulators))
             evaluator = Evaluator(runner, e.evaluation.seed, folder.moved)
             returns = FinalReturns(self.say, e.evaluation)

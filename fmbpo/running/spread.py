@@ -48,7 +48,7 @@ class SpreadPolicies(PolicyStage):
     def __init__(self, own: PolicyTraining, cells: Sequence[Cell], group: Group) -> None:
         self.own, self.cells, self.group = own, cells, group
         self.name, self.learning, self.pair = own.name, own.learning, own.pair
-        self.eager_update, self.evaluation_episodes = own.eager_update, own.evaluation_episodes
+        self.eager_update, self.evaluation = own.eager_update, own.evaluation
         every = shares(len(cells), group.size)
         self.shares = [share for share in every if share.stop > share.start]
         self.counts = [share.stop - share.start for share in every]

@@ -57,7 +57,6 @@ class PolicyTraining(PolicyStage):
         self.name, self.cells, self.device = name, cells, device
         self.learning, self.evaluation = tables.policy_learning, e.evaluation
         self.evaluator, self.component = evaluator, component
-        self.evaluation_episodes = self.evaluation.episodes
         self.tasks = [cell.task for cell in cells]
         index = [task_info(task).index for task in self.tasks]
         self.index_T = torch.tensor(index, device=device)

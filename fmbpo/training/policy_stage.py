@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmbpo.base.metrics import DIAGNOSTICS_SECONDS, RETURN, Row
-from fmbpo.config.schema import PolicyLearningConfig
+from fmbpo.config.schema import EvaluationConfig, PolicyLearningConfig
 from fmbpo.measure.reality import Imagination
 from fmbpo.measure.validation import Measures
 from fmbpo.pwm.pair import Pair
@@ -49,8 +49,7 @@ class PolicyStage(ABC):
 
     name: str
     cells: Sequence[Cell]
-    evaluation_episodes: int
-    """Episodes of each policy in the evaluations while it trains."""
+    evaluation: EvaluationConfig
     learning: PolicyLearningConfig
     pair: Pair
     """The modules; stacked parameters replace the policy's."""
@@ -113,7 +112,7 @@ class PolicyStage(ABC):
 
     def evaluate(self, iteration: int) -> list[Row]:
         """Mean returns in the simulator, of all cells and of each."""
-        means = self.returns(self.evaluation_episodes).mean(1)
+        means = self.returns(self.evaluation.episodes).mean(1)
         rows = [Row({RETURN: float(means.mean())})]
         measured = self.model_measures() or [{}] * len(self.cells)
         for cell, mean, measures in zip(self.cells, means, measured, strict=True):

@@ -232,7 +232,7 @@ def test_the_status_is_that_of_the_process_that_failed(failures, status, monkeyp
 def test_numbers_that_are_none(number, words, capsys):
     with pytest.raises(SystemExit):
         main([*words, "--processes", number])
-    assert "is not a number from 1 to 1024" in capsys.readouterr().err
+    assert "is not a whole number from 1 to 1024" in capsys.readouterr().err
 
 
 def test_torchrun_started_another_number(words, monkeypatch, capsys):

@@ -210,8 +210,9 @@ def test_the_usable_cores_are_the_fewest_that_anything_allows(machine, tmp_path,
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "6")
     assert usable_cores() == 6
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
-    assert (usable_cores(), EvaluationConfig().processes) == (3, 3)
-    assert EvaluationConfig(workers=9).processes == 9
+    assert (usable_cores(), EvaluationConfig().simulators()) == (3, 3)
+    assert EvaluationConfig(workers=9).simulators() == 9
+    assert EvaluationConfig(workers=9).simulators(2) == 4
     assert cli.parser().parse_args(["data", "collect", "--out", "x"]).workers == 3
     assert hardware(CPU).endswith(", 3 cores")
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "9" * 5000)  # more digits than Python reads

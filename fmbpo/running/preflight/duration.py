@@ -81,11 +81,9 @@ def matmul_rate(device: torch.device) -> float:
     return 2 * width**3 / min(_seconds(lambda: a @ a, device) for _ in range(5))
 
 
-def pretraining_pace(context: Context, processes: int = 1) -> Pace:
-    """Time real updates on one process's part of the batch, and one validation, of a discarded
-    model."""
+def pretraining_pace(context: Context, batch: int) -> Pace:
+    """Time real updates on batches of this size, and one validation, of a discarded model."""
     e = context.experiment
-    batch = -(-e.pretrain.batch // processes)
     part = attrs.evolve(e, pretrain=attrs.evolve(e.pretrain, batch=batch))
     stage = Pretraining(_eager(attrs.evolve(context, experiment=part)), 0)
     update = _median(lambda: stage.step(1), context.device)

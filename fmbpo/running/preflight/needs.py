@@ -21,13 +21,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import attrs
 import torch
 
 from fmbpo.base import free_memory
 from fmbpo.base.files import check_disk
 from fmbpo.base.free_memory import SMALLER, ran_out
 from fmbpo.base.text import bytes_text, clock, said, speed
-from fmbpo.config.schema import Experiment
 from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.distributed.group import Group
 from fmbpo.errors import UserError
@@ -91,12 +91,13 @@ class Needs:
             if new := [folder for folder in models if folder not in self.parts]:
                 self._possible(one, least_of_pretraining(e))
                 found = pretraining_parts(e, new, one.data_tasks)
-                self.parts |= {part.folder: part for part in found}
+                self.parts |= {part.folder: self._own(part, e.pretrain.batch) for part in found}
             parts = [self.parts[folder] for folder in models]
             if e.policy and one.tasks:
                 if policies not in self.parts:
                     self._possible(one, least_of_policies(e, one.cells))
-                    self.parts[policies] = policies_part(e, policies, one.cells)
+                    found_policies = policies_part(e, policies, one.cells)
+                    self.parts[policies] = self._own(found_policies, e.pretrain.batch)
                 parts.append(self.parts[policies])
         except UserError as error:
             self.rows.fail(cell, "runs", error)
@@ -124,9 +125,8 @@ class Needs:
         assert one.device is not None
         on_gpu = one.device.type == "cuda"
         episodes = max(part.at_once for part in parts)
-        simulators = one.experiment.evaluation.processes if episodes else 0
-        size = self.group.size
-        costs = [part.cost.of_process(part.cells, size) for part in parts]
+        simulators = one.experiment.evaluation.simulators() if episodes else 0
+        costs = [part.cost for part in parts]
         host, device = need(costs, simulators, episodes, self.group.local_size, on_gpu=on_gpu)
         if one.store:
             here = self.group.local_size
@@ -162,12 +162,8 @@ class Needs:
         assert one.device is not None
         cell, e = one.cell, one.experiment
         rate = duration.matmul_rate(one.device)
-        size = self.group.size
-        rough = {
-            part.folder: duration.rough(part.cost.of_process(part.cells, size), rate)
-            for part in parts or ()
-        }
-        workers = self._simulators(e)
+        rough = {part.folder: duration.rough(part.cost, rate) for part in parts or ()}
+        workers = e.evaluation.simulators(self.group.local_size)
         expected = {part.folder: part.seconds(rough[part.folder], workers) for part in parts or ()}
         if parts is not None and sum(expected.values()) < duration.SHORT and not thorough:
             self.seconds |= expected
@@ -198,10 +194,11 @@ class Needs:
             torch.cuda.reset_peak_memory_stats(context.device)
         if on_gpu or pace.update <= duration.MEASURABLE:
             if not part.at_once:
-                pace = duration.pretraining_pace(context, self.group.size)
+                batch = self.group.share(e.pretrain.batch).stop
+                pace = duration.pretraining_pace(context, batch)
             else:
                 evaluator = Evaluator(runner, e.evaluation.seed)
-                cells = one.cells[: -(-part.cells // self.group.size)]
+                cells = one.cells[self.group.share(part.cells)]
                 pace = duration.policies_pace(context, cells, evaluator)
         if on_gpu:
             peak = bytes_text(torch.cuda.max_memory_allocated(context.device))
@@ -212,15 +209,19 @@ class Needs:
     def _expect(self, one: Candidate, part: Part, pace: Pace) -> None:
         """Add a part's expected duration."""
         e = one.experiment
-        seconds = self.seconds[part.folder] = part.seconds(pace, self._simulators(e))
+        simulators = e.evaluation.simulators(self.group.local_size)
+        seconds = self.seconds[part.folder] = part.seconds(pace, simulators)
         rough = "a rough estimate from operation counts, for updates only"
         how = "measured" if pace.measured else rough
         what = f"{part.name}: {part.updates:,} updates, {speed(1 / pace.update)}, {how}"
         self.rows.ok(one.cell, "duration", f"{what}: about {clock(seconds)}")
 
-    def _simulators(self, experiment: Experiment) -> int:
-        """Processes that simulate for one that trains."""
-        return experiment.evaluation.processes // self.group.local_size
+    def _own(self, part: Part, batch: int) -> Part:
+        """The part, with the cost of the leader's share, which is the largest, of its cells or of
+        pretraining's batch."""
+        count = part.cells or batch
+        cost = part.cost.of_share(self.group.share(count).stop / count, stacked=part.cells > 0)
+        return attrs.evolve(part, cost=cost)
 
 
 def need(

@@ -195,15 +195,11 @@ class Cost:
     training: int
     """A checkpoint's training state."""
 
-    def of_process(self, cells: int, processes: int) -> Cost:
-        """The largest part of one of several processes: of the cells, or, if there are none, of
-        pretraining's batch."""
-        if cells:
-            share = -(-cells // processes) / cells
-            scaled = {n: int(share * getattr(self, n)) for n in ("state", "update", "evaluation")}
-            return attrs.evolve(self, flops=int(share * self.flops), **scaled)
-        share = 1 / processes
-        return attrs.evolve(self, flops=int(share * self.flops), update=int(share * self.update))
+    def of_share(self, share: float, *, stacked: bool) -> Cost:
+        """That of a process with this share of the ``stacked`` cells, or of a batch. A checkpoint
+        stays whole."""
+        names = ["flops", "update", *(["state", "evaluation"] if stacked else [])]
+        return attrs.evolve(self, **{name: int(share * getattr(self, name)) for name in names})
 
 
 def pretraining_cost(experiment: Experiment, tasks: Sequence[str]) -> Cost:
