@@ -36,6 +36,7 @@ from fmbpo.plugins import Component, load_plugin
 from fmbpo.pwm.pair import Pair
 from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates, Start
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
+from fmbpo.replay import Replayed
 from fmbpo.runs.summary import versions
 from fmbpo.training.cells import Cell
 from fmbpo.training.networks import CellNetworks, build_world_model
@@ -63,6 +64,7 @@ class Job:
     parameters: int
     gflop: float
     call: Callable[[], Any]
+    function: Callable[..., Any] | None = None
     milliseconds: list[float] = attrs.field(factory=list)
 
     @property
@@ -71,8 +73,8 @@ class Job:
         return statistics.median(self.milliseconds)
 
     def to_json(self) -> dict[str, Any]:
-        """Without the function."""
-        values = attrs.asdict(self, filter=lambda field, _: field.name != "call")
+        """Without the functions."""
+        values = attrs.asdict(self, filter=lambda field, _: field.name not in ("call", "function"))
         rate = self.gflop / self.median * 1000
         return {**values, "median_milliseconds": self.median, "gflop_per_second": rate}
 
@@ -133,7 +135,7 @@ def world_model_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
         settings["substeps"] = 2  # as in the experiments' laptop scale
     table = plugin_table(component, settings)
     module = build_world_model(table, 0, device)
-    state = WorldModelState.initial(own_params(module))
+    state = WorldModelState.initial(own_params(module)).laid_out()
     index = torch.randint(DIMS.tasks, (batch,), device=device)
     data = Batch(
         torch.randn(horizon + 1, batch, DIMS.obs, device=device),
@@ -172,7 +174,7 @@ def policy_jobs(
     grid = [Cell("any", seed) for seed in range(cells)]
     state = stack(
         [CellState.initial(own_params(networks.policy(c)), networks.critics(c)) for c in grid]
-    )
+    ).laid_out()
     module, critic = networks.policy(grid[0]), networks.critic(grid[0], "critic 0")
     start = Start(
         data.obs_HBO[0].expand(cells, -1, -1).contiguous(),
@@ -202,9 +204,11 @@ def modes(
     label: tuple[str, str, str | None, int],
     parameters: int,
 ) -> list[Job]:
-    """The update eager, and compiled if asked for; each is called once to warm up."""
+    """The update eager, as a graph, and compiled if asked for; each is called twice to warm up, in
+    which a graph is recorded and checked."""
     gflop = flops(update, *arguments) / 1e9
-    calls: dict[str, Callable[..., Any]] = {"eager": update}
+    graph = Replayed(update, "the update", required=True, say=print)
+    calls: dict[str, Callable[..., Any]] = {"eager": update, "graph": graph}
     if options.compile:
         calls["compiled"] = torch.compile(update.__call__, fullgraph=True)
     jobs = []
@@ -213,8 +217,9 @@ def modes(
         def call(function: Callable[..., Any] = function) -> Any:
             return function(*arguments)
 
-        timed(call, options.device)
-        jobs.append(Job(*label, mode, parameters, gflop, call))
+        for _ in range(2):
+            timed(call, options.device)
+        jobs.append(Job(*label, mode, parameters, gflop, call, function))
     return jobs
 
 
@@ -247,8 +252,8 @@ def all_ratios(jobs: Sequence[Job]) -> list[dict[str, Any]]:
             ratio(f"flow / mlp world model: {each}", key, (update, "mlp", policy, cells, mode))
         if policy == "flow":
             ratio(f"flow / mlp policy: {each}", key, (update, world, "mlp", cells, mode))
-        if mode == "compiled":
-            ratio(f"compiled / eager: {each}", key, (update, world, policy, cells, "eager"))
+        if mode != "eager":
+            ratio(f"{mode} / eager: {each}", key, (update, world, policy, cells, "eager"))
         if cells > 1:
             what = f"stacked / {cells} times one cell: {each}"
             ratio(what, key, (update, world, policy, 1, mode), cells)

@@ -33,23 +33,24 @@ def test_one_pair(benchmark, tmp_path, capsys):
     assert result["versions"]["torch"]
     assert len(result["load_average"]) == 3
     assert socket.gethostname() not in file.read_text()
-    names = [(u["update"], u["world_model"], u["policy"], u["cells"]) for u in result["updates"]]
-    assert names == [
-        ("world model", "flow", None, 1),
-        ("policy", "flow", "mlp", 1),
-        ("policy", "flow", "mlp", 2),
+    names = ("update", "world_model", "policy", "cells", "mode")
+    modes = "eager", "graph"
+    assert [tuple(update[name] for name in names) for update in result["updates"]] == [
+        *(("world model", "flow", None, 1, mode) for mode in modes),
+        *(("policy", "flow", "mlp", 1, mode) for mode in modes),
+        *(("policy", "flow", "mlp", 2, mode) for mode in modes),
     ]
     for update in result["updates"]:
-        assert update["mode"] == "eager"
         assert len(update["milliseconds"]) == 1
         assert update["median_milliseconds"] == update["milliseconds"][0] > 0
         assert update["gflop"] > 0
         assert update["gflop_per_second"] > 0
         assert update["parameters"] > 0
-    one, two = result["updates"][1:]
+    one, two = result["updates"][2::2]
     assert two["gflop"] == pytest.approx(2 * one["gflop"])
-    (ratio,) = result["ratios"]
-    assert ratio["what"].startswith("stacked / 2 times one cell")
+    ratios = {ratio["what"].partition(":")[0]: ratio for ratio in result["ratios"][::-1]}
+    assert set(ratios) == {"graph / eager", "stacked / 2 times one cell"}
+    ratio = ratios["stacked / 2 times one cell"]
     expected = two["median_milliseconds"] / one["median_milliseconds"] / 2
     assert ratio["ratio"] == pytest.approx(expected)
 
@@ -57,7 +58,7 @@ def test_one_pair(benchmark, tmp_path, capsys):
 def test_every_ratio(benchmark):
     job = benchmark.Job
     jobs = [
-        job("policy", world, policy, 1, mode, 1, 1.0, None, [time])
+        job("policy", world, policy, 1, mode, 1, 1.0, None, None, [time])
         for world, policy, mode, time in [
             ("mlp", "mlp", "eager", 2.0),
             ("flow", "mlp", "eager", 8.0),

@@ -254,8 +254,12 @@ class SystemConfig:
 
     device: str = field(default="auto", validator=filled)
     """A torch device such as ``"cuda:0"``; ``"auto"``: the GPU if there is one."""
+    graph: Literal["auto", "on", "off"] = "auto"
+    """Whether an update is recorded once and then replayed, as a CUDA graph or as a list of the
+    CPU's kernels: the same results, without the cost of Python. ``"auto"``: if it can be; ``"on"``:
+    or the run ends with an error."""
     compile: bool = False
-    """Whether the updates run under ``torch.compile``."""
+    """Whether the updates run under ``torch.compile``, which replaces the graph."""
     threads: int = field(default=0, validator=within(0, 1024))
     """torch's CPU threads, shared by all processes on a machine; 0: torch's default, at most one
     per usable core."""

@@ -17,13 +17,13 @@ from fmbpo.tasks.vector import Act, EpisodeRunner
 
 
 @contextmanager
-def threads(count: int, processes: int = 1) -> Iterator[None]:
+def threads(count: int, processes: int = 1, busy: int | None = None) -> Iterator[None]:
     """torch with this process's part of ``count`` CPU threads inside the block, at least one; 0:
-    unchanged, but at most one per usable core. ``processes``: the number that share the
-    machine."""
+    unchanged, but at most one per usable core. ``processes``: the number that share the machine, of
+    which ``busy`` (all, if None) compute."""
     before = torch.get_num_threads()
-    each = (count or min(before * processes, usable_cores())) // processes
-    torch.set_num_threads(max(each, 1))
+    total = count or min(before * processes, usable_cores())
+    torch.set_num_threads(max(total // (busy or processes), 1))
     try:
         yield
     finally:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fmbpo.nn.mish import Mish
+
 SIMPLEX_DIM = 8
 """Size of one SimNorm group."""
 
@@ -48,7 +50,7 @@ class NormedLinear(nn.Module):
         super().__init__()
         self.linear = linear(inputs, outputs)
         self.norm = nn.LayerNorm(outputs)
-        self.activation = activation or nn.Mish()
+        self.activation = activation or Mish()
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., inputs]`` -> ``[..., outputs]``."""
@@ -65,7 +67,7 @@ def plain_mlp(inputs: int, units: Sequence[int], outputs: int) -> nn.Sequential:
     """The actor's and critic's network: blocks of Linear -> Mish -> LayerNorm, then a Linear."""
     layers: list[nn.Module] = []
     for width in units:
-        layers += [nn.Linear(inputs, width), nn.Mish(), nn.LayerNorm(width)]
+        layers += [nn.Linear(inputs, width), Mish(), nn.LayerNorm(width)]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import attrs
 import numpy as np
 import torch
@@ -13,6 +16,8 @@ from fmbpo.data.sampler import action_masks
 from fmbpo.pwm.optim import Params
 from fmbpo.pwm.pair import Pair
 from fmbpo.tasks.vector import Act
+
+Forward: TypeAlias = Callable[[Params, Params, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 DRAWS = 16
 """Draws of noise per observation, for the actions' standard deviation."""
@@ -30,6 +35,10 @@ class Actors:
     model: Params
     index_T: Tensor
     mask_TA: Tensor
+    forward: Forward = attrs.field(
+        default=attrs.Factory(lambda self: acting(self.pair), takes_self=True)
+    )
+    """``acting`` of the pair, perhaps replayed."""
 
     def act(self, obs_TEO: NDArray[np.float32], _step: int = 0) -> NDArray[np.float32]:
         """Deterministic actions ``[T, E, A]``: an ``Act`` of ``fmbpo.tasks.vector``."""
@@ -77,19 +86,17 @@ class Actors:
     def _actions(self, obs_TEO: Tensor, noise_EN: Tensor) -> Tensor:
         """``[T, E, A]``; all policies get the same noise."""
         rows, noise = self.rows(obs_TEO.shape[1]), noise_EN.to(obs_TEO.device)
-        actions: Tensor = vmap(self._one, in_dims=(0, 0, 0, 0, 0, None))(
-            self.policy, self.model, obs_TEO, *rows, noise
-        )
-        return actions
+        return self.forward(self.policy, self.model, obs_TEO, *rows, noise)
 
-    def _one(
-        self,
-        policy: Params,
-        model: Params,
-        obs_EO: Tensor,
-        index_E: Tensor,
-        mask_EA: Tensor,
-        noise_EN: Tensor,
+
+def acting(pair: Pair) -> Forward:
+    """``(policy, model, obs_TEO, index_TE, mask_TEA, noise_EN) -> action_TEA``, a pure function;
+    all policies get the same noise."""
+
+    def one(
+        policy: Params, model: Params, obs: Tensor, index: Tensor, mask: Tensor, noise: Tensor
     ) -> Tensor:
-        z, task = self.pair.begin(model, obs_EO, index_E, mask_EA)
-        return self.pair.act(policy, z, task, noise_EN)
+        z, task = pair.begin(model, obs, index, mask)
+        return pair.act(policy, z, task, noise)
+
+    return vmap(one, in_dims=(0, 0, 0, 0, 0, None))

@@ -94,7 +94,7 @@ class Trainer:
                 if log:
                     self.sinks.log(stage.name, iteration, rows)
                     self._sums, self._summed = {}, 0
-            if iteration > start + 1:  # the first one compiles
+            if iteration > start + 1:  # the first one records a graph, or compiles
                 self.stop.took("iteration", time.monotonic() - began)
             if evaluate:
                 self._evaluate(stage, iteration, forecast)

@@ -115,7 +115,7 @@ class Runner:
         self.data = data or load_dataset(experiment.data, self.device)
         residence = self.data.train.residence.kind
         self.experiment = experiment = settled(experiment, residence)
-        self.context = Context(experiment, self.data, self.device, session.group)
+        self.context = Context(experiment, self.data, self.device, session.group, session.say)
         self.say(
             f"data: {len(self.data.train.start_E)} training and "
             f"{len(self.data.held_out.start_E)} held-out episodes of {len(self.data.tasks)} tasks "
@@ -192,6 +192,8 @@ class Runner:
                 return self._found(done, place, f"world model: {place} is complete; reusing it")
             folder, trainer = self._open(stack, run, config, {"pretrain": []}, stop, "world_model")
             stage = Pretraining(self.context, seed)
+            here = self.context.group.local_size, stage.group.local_size
+            stack.enter_context(threads(e.system.threads, *here))
             self.say(size_line("world model", e.world_model, stage.module))
             p = e.pretrain
             cost = self._say_cost("pretraining", stage.count_flops(), p.iterations)

@@ -11,6 +11,7 @@ import torch
 
 from fmbpo.config.schema import Experiment
 from fmbpo.distributed.group import ALONE, Group
+from fmbpo.replay import GRAPHS, Replayed
 from fmbpo.training.dataset import Dataset, by_conventions
 
 P = ParamSpec("P")
@@ -26,10 +27,22 @@ class Context:
     device: torch.device
     group: Group = ALONE
     """The processes that train together."""
+    say: Callable[[str], None] = lambda line: None
+    """Prints a line."""
 
-    def compiled(self, update: Callable[P, R]) -> Callable[P, R]:
-        """The update, under ``torch.compile`` if the experiment asks for it."""
-        return torch.compile(update, fullgraph=True) if self.experiment.system.compile else update
+    def prepared(self, update: Callable[P, R], name: str) -> Callable[P, R]:
+        """The update as ``[system]`` has it run: compiled, replayed, or as it is. ``name`` is for
+        messages."""
+        if self.experiment.system.compile:
+            return torch.compile(update, fullgraph=True)
+        return self.replayed(update, name)
+
+    def replayed(self, function: Callable[P, R], name: str) -> Callable[P, R]:
+        """The function, replayed unless ``[system]`` or the device does not have it so."""
+        graph = self.experiment.system.graph
+        if graph == "off" or self.device.type not in GRAPHS:
+            return function
+        return Replayed(function, name, required=graph == "on", say=self.say)
 
     @cached_property
     def policy_data(self) -> Dataset:

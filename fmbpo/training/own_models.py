@@ -87,7 +87,7 @@ class OwnModels:
         self.eager_update = WorldModelUpdate(
             self.module, self.component.loss, protocol.optimiser, stacked=True
         )
-        self.update = context.compiled(self.eager_update.__call__)
+        self.update = context.prepared(self.eager_update.__call__, "the world models' update")
         tasks = [cell.task for cell in cells]
         horizon, batch = self.learning.horizon, self.learning.batch
 

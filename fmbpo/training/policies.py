@@ -18,7 +18,7 @@ from fmbpo.measure.cost import flops
 from fmbpo.measure.evaluation import Evaluator, Recorded
 from fmbpo.measure.reality import Imagination, Visited, imagine
 from fmbpo.measure.validation import OVERALL
-from fmbpo.pwm.acting import Actors
+from fmbpo.pwm.acting import Actors, acting
 from fmbpo.pwm.diagnostics import diagnose
 from fmbpo.pwm.mppi import MPPI, mppi_act
 from fmbpo.pwm.optim import AdamState, Params, linear_decay
@@ -80,7 +80,8 @@ class PolicyTraining(PolicyStage):
         self.pair = Pair(world_model, e.world_model.component, module, component)
         self.mppi = MPPI(self.pair, critic, e.planning, self.learning, tables.conventions)
         self.eager_update = PolicyUpdate(self.pair, critic, self.learning, tables.conventions)
-        self.update = context.compiled(self.eager_update.__call__)
+        self.update = context.prepared(self.eager_update.__call__, "the policies' update")
+        self.forward = context.replayed(acting(self.pair), "acting")
         self.untrained = self.parameters
         """The initial parameters."""
 
@@ -186,7 +187,8 @@ class PolicyTraining(PolicyStage):
         return self.evaluator.returns(act, self.tasks, episodes, steps, progress)
 
     def _actors(self, params: tuple[Params, Params] | None = None) -> Actors:
-        return Actors(self.pair, *(params or self.parameters), self.index_T, self.mask_TA)
+        both = params or self.parameters
+        return Actors(self.pair, *both, self.index_T, self.mask_TA, self.forward)
 
     def weights(self) -> dict[str, Tensor]:
         """See ``PolicyStage``."""

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from fmbpo.base.metrics import GRAD_NORM, SCORE, Row, held_out
+from fmbpo.config.schema import PretrainConfig
 from fmbpo.data.sampler import Drawn
 from fmbpo.data.sending import send
 from fmbpo.data.stream import slice_sampler
-from fmbpo.errors import UserError
+from fmbpo.distributed.group import ALONE, Group
+from fmbpo.distributed.shares import shares
 from fmbpo.hookspecs import Batch
 from fmbpo.measure.cost import flops
 from fmbpo.measure.health import world_model_health
@@ -26,15 +28,17 @@ from fmbpo.training.dataset import check_horizon
 from fmbpo.training.networks import build_world_model
 from fmbpo.training.trees import Saved, own_params, part, to_device
 
+SMALLEST = 512
+"""Rows (steps times batch) in the smallest part of a batch that is shared. The leader learns from
+smaller ones alone, with the threads of all processes on its machine: exchanging gradients would
+take longer (``docs/processes.md``)."""
 
-def check_batch(batch: int, processes: int) -> None:
-    """``UserError`` if a batch is too small to be shared among the processes."""
-    if batch < processes:
-        raise UserError(
-            f"a batch of {batch} cannot be shared among {processes} processes",
-            where="pretrain.batch",
-            remedy=f"use --processes {batch}, or larger batches",
-        )
+
+def sharing(config: PretrainConfig, group: Group) -> Group:
+    """The processes that share each batch: the whole group, or this one."""
+    smallest = shares(config.batch, group.size)[-1]
+    enough = config.horizon * (smallest.stop - smallest.start) >= SMALLEST
+    return group if enough else ALONE
 
 
 class Pretraining:
@@ -47,7 +51,8 @@ class Pretraining:
         table, config = context.experiment.world_model, context.experiment.pretrain
         data, self.device = context.data, context.device
         check_horizon(data.train, config.horizon)
-        self.config, self.component, self.group = config, table.component, context.group
+        self.config, self.component = config, table.component
+        self.group = sharing(config, context.group)
         self.group.order("pretrain", replicate)
         self.part = self.group.share(config.batch)
         self.share: float = (self.part.stop - self.part.start) / config.batch
@@ -60,10 +65,10 @@ class Pretraining:
         self.noise = seeding.generator(replicate, "world model noise")
         self.validator = Validator(data.train, data.held_out)
         self.eager_update = WorldModelUpdate(self.module, self.component.loss, config.optimiser)
-        self.update = context.compiled(self.eager_update.__call__)
+        self.update = context.prepared(self.eager_update.__call__, "the world model's update")
         if self.group.size > 1:
-            self.first_half = context.compiled(self.eager_update.gradient)
-            self.second_half = context.compiled(self.eager_update.step)
+            self.first_half = context.prepared(self._first_half, "the world model's gradient")
+            self.second_half = context.prepared(self.eager_update.step, "the world model's step")
         self.best: Params = own_params(self.module)
         self.training = WorldModelState.initial(self.best).laid_out()
         self.best_score, self.best_step = math.inf, 0
@@ -83,12 +88,17 @@ class Pretraining:
     ) -> tuple[WorldModelState, dict[str, Tensor]]:
         """``update`` on the whole batch, of which each process has a part: the loss is a mean over
         the batch, so its gradient and metrics are weighted means over the parts."""
-        grads, metrics = self.first_half(state.params, batch, noise)
-        own = {f"gradient.{k}": v for k, v in grads.items()}
-        own |= {f"metric.{k}": v for k, v in metrics.items()}
-        whole = unflatten(self.group.mean(flatten(own), self.share), own)
+        flat, like = self.first_half(state.params, batch, noise)
+        whole = unflatten(self.group.mean(flat, self.share), like)
         state, norm = self.second_half(state, part("gradient", whole), learning_rate)
         return state, {**part("metric", whole), GRAD_NORM: norm}
+
+    def _first_half(self, params: Params, batch: Batch, noise: Tensor) -> tuple[Tensor, Params]:
+        """Gradient and metrics as one vector, and their shapes."""
+        grads, metrics = self.eager_update.gradient(params, batch, noise)
+        own = {f"gradient.{k}": v for k, v in grads.items()}
+        own |= {f"metric.{k}": v for k, v in metrics.items()}
+        return flatten(own), own
 
     def example(self) -> tuple[WorldModelState, Batch, Tensor, Tensor]:
         """Arguments of ``update`` in the first step; consumes no batch and no noise."""

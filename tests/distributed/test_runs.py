@@ -174,10 +174,10 @@ def test_a_signal_to_the_launcher(words, tmp_path):
 
 @pytest.mark.endurance
 def test_a_mistake_has_one_message_and_its_status(words, tmp_path):
-    process = launched(tmp_path, words, "-o", "pretrain.batch=1")
+    process = launched(tmp_path, words, "-o", "system.device=cuda:7")
     _, text = process.communicate(timeout=60)
     assert process.returncode == 2, text
-    assert text.count("error: pretrain.batch: a batch of 1 cannot be shared among 2") == 1
+    assert text.count("error: system.device: ") == 1
     assert "Traceback" not in text
 
 

@@ -7,11 +7,12 @@ from members import together
 from torch.utils._pytree import tree_leaves
 
 from fmbpo.config import load_experiment
-from fmbpo.distributed.group import ALONE
+from fmbpo.distributed.group import ALONE, Group
 from fmbpo.distributed.shares import joined, shares
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.running.spread import policy_stage
 from fmbpo.tasks.vector import EpisodeRunner
+from fmbpo.training import pretraining
 from fmbpo.training.cells import grid_cells
 from fmbpo.training.context import Context
 from fmbpo.training.dataset import load_dataset
@@ -67,6 +68,23 @@ def test_pretraining_together(kind, load, tmp_path):
         assert found_flops == flops
         for name, weight in weights.items():
             assert torch.allclose(found[name], weight, rtol=1e-3, atol=1e-5), name
+
+
+def test_the_leader_learns_from_a_small_batch_alone(load, tmp_path, monkeypatch):
+    """6 steps of 8 rows: 24 for each of two processes, and 48 for one."""
+    e = load("phase8_pretrain_mlpwm", "pretrain.batch=8", "pretrain.horizon=6")
+    two = Group(0, 2, 2)
+    for smallest, sharers in ((24, two), (25, ALONE)):
+        monkeypatch.setattr(pretraining, "SMALLEST", smallest)
+        assert pretraining.sharing(e.pretrain, two) is sharers
+        assert pretraining.sharing(e.pretrain, ALONE) is ALONE
+
+    def lead(group):
+        stage = Pretraining(begun(group, e, tmp_path), 1)
+        return [stage.step(iteration) for iteration in range(1, 4)], stage.weights()
+
+    for x, y in zip(tree_leaves(together(2, lead)), tree_leaves(lead(ALONE)), strict=True):
+        assert torch.equal(x, y)
 
 
 @pytest.mark.parametrize(

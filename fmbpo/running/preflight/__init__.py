@@ -24,10 +24,10 @@ from fmbpo.running.preflight.inputs import (
     Loaded,
     find_data,
     find_earlier,
-    find_processes,
     find_store,
     find_tasks,
     find_world_model,
+    text_of_processes,
 )
 from fmbpo.running.preflight.needs import Needs
 from fmbpo.running.preflight.registration import check_registration
@@ -133,7 +133,7 @@ def _check(
     rows.ok(cell, "configuration", f"{e.name} at scale {e.scale} ({e.scale_reason})")
     one.device = rows.attempt(cell, "device", lambda: resolve_device(e.system.device))
     if group.size > 1:
-        rows.found(cell, "processes", lambda: find_processes(e, group))
+        rows.ok(cell, "processes", text_of_processes(e, group))
     one.store = rows.attempt(cell, "data", lambda: find_store(e.data))
     one.name(rows)
     if find_earlier(rows, one, root):

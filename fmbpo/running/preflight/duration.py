@@ -5,7 +5,7 @@
     seconds per update = flops / (EFFICIENCY * rate) + operations * CALL
 
 ``rate``: that of a product of two square matrices, measured here; networks of the study reach a
-little more than half of it. Measured paces are medians of a few real updates after the first.
+little more than half of it. Measured paces are medians of a few real updates after the first two.
 """
 
 from __future__ import annotations
@@ -112,11 +112,12 @@ def _eager(context: Context) -> Context:
 
 
 def _median(update: Callable[[], object], device: torch.device) -> float:
-    first = _seconds(update, device)
+    for _ in range(2):  # in which a graph is recorded and checked
+        _seconds(update, device)
     found: list[float] = []
-    while len(found) < UPDATES and sum(found, first) < SECONDS:
+    while not found or (len(found) < UPDATES and sum(found) < SECONDS):
         found.append(_seconds(update, device))
-    return statistics.median(found or [first])
+    return statistics.median(found)
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

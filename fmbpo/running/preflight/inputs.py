@@ -27,7 +27,7 @@ from fmbpo.training.context import Context
 from fmbpo.training.dataset import Dataset, check_horizon, load_dataset
 from fmbpo.training.initial_model import load_world_model
 from fmbpo.training.own_models import check_learning
-from fmbpo.training.pretraining import check_batch
+from fmbpo.training.pretraining import sharing
 from fmbpo.training.residence_choice import check_loading, choose, described, settled
 
 Loaded: TypeAlias = tuple[tuple[DataConfig, torch.device], Dataset]
@@ -78,11 +78,15 @@ class Candidate:
         return Context(self.experiment, self.data, self.device)
 
 
-def find_processes(experiment: Experiment, group: Group) -> str:
-    """A text on the processes that train. ``UserError`` if a batch is too small for them."""
-    if experiment.policy is None or experiment.needs_pretraining:
-        check_batch(experiment.pretrain.batch, group.size)
-    return f"{group.size}, each with a part of the policies and of pretraining's batches"
+def text_of_processes(experiment: Experiment, group: Group) -> str:
+    """The processes that train, and their shares."""
+    e, text = experiment, f"{group.size}"
+    if e.policy:
+        text += ", each with a part of the policies"
+    if e.policy and not e.needs_pretraining:
+        return text
+    shared = sharing(e.pretrain, group) is group
+    return f"{text}; {'all' if shared else 'the first one alone'} for pretraining"
 
 
 def find_store(config: DataConfig) -> Store:

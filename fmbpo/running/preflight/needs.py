@@ -5,7 +5,8 @@ Memory on the device, for the stage that needs most::
     data + FRAGMENTATION * (state + max(update, evaluation))
 
 ``state``, ``update`` and ``evaluation`` are counted on shapes (``on_shapes``), with all cells of a
-group stacked. On the host, in addition if the device is the CPU::
+group stacked; ``Cost.replayed`` adds what a graph takes. On the host, in addition if the device is
+the CPU::
 
     LIBRARIES + workers * WORKER + episodes * SIMULATION + weights + 2 * training state
 
@@ -28,10 +29,11 @@ from fmbpo.base import free_memory
 from fmbpo.base.files import check_disk
 from fmbpo.base.free_memory import SMALLER, ran_out
 from fmbpo.base.text import bytes_text, clock, said, speed
+from fmbpo.config.schema import Experiment
 from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.distributed.group import Group
 from fmbpo.errors import UserError
-from fmbpo.measure.evaluation import Evaluator
+from fmbpo.measure.evaluation import Evaluator, threads
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.names import RunNames
 from fmbpo.running.preflight import duration
@@ -50,6 +52,7 @@ from fmbpo.running.preflight.table import Rows
 from fmbpo.running.preflight.trial import try_plugins
 from fmbpo.runs.folder import RunFolder
 from fmbpo.tasks.vector import EpisodeRunner
+from fmbpo.training.pretraining import sharing
 from fmbpo.training.residence_choice import choose, streaming_bytes
 
 FRAGMENTATION = 1.25
@@ -91,13 +94,13 @@ class Needs:
             if new := [folder for folder in models if folder not in self.parts]:
                 self._possible(one, least_of_pretraining(e))
                 found = pretraining_parts(e, new, one.data_tasks)
-                self.parts |= {part.folder: self._own(part, e.pretrain.batch) for part in found}
+                self.parts |= {part.folder: self._own(part, e) for part in found}
             parts = [self.parts[folder] for folder in models]
             if e.policy and one.tasks:
                 if policies not in self.parts:
                     self._possible(one, least_of_policies(e, one.cells))
                     found_policies = policies_part(e, policies, one.cells)
-                    self.parts[policies] = self._own(found_policies, e.pretrain.batch)
+                    self.parts[policies] = self._own(found_policies, e)
                 parts.append(self.parts[policies])
         except UserError as error:
             self.rows.fail(cell, "runs", error)
@@ -194,8 +197,10 @@ class Needs:
             torch.cuda.reset_peak_memory_stats(context.device)
         if on_gpu or pace.update <= duration.MEASURABLE:
             if not part.at_once:
-                batch = self.group.share(e.pretrain.batch).stop
-                pace = duration.pretraining_pace(context, batch)
+                group = sharing(e.pretrain, self.group)
+                batch = group.share(e.pretrain.batch).stop
+                with threads(e.system.threads, self.group.local_size, group.local_size):
+                    pace = duration.pretraining_pace(context, batch)
             else:
                 evaluator = Evaluator(runner, e.evaluation.seed)
                 cells = one.cells[self.group.share(part.cells)]
@@ -216,11 +221,15 @@ class Needs:
         what = f"{part.name}: {part.updates:,} updates, {speed(1 / pace.update)}, {how}"
         self.rows.ok(one.cell, "duration", f"{what}: about {clock(seconds)}")
 
-    def _own(self, part: Part, batch: int) -> Part:
+    def _own(self, part: Part, experiment: Experiment) -> Part:
         """The part, with the cost of the leader's share, which is the largest, of its cells or of
         pretraining's batch."""
-        count = part.cells or batch
-        cost = part.cost.of_share(self.group.share(count).stop / count, stacked=part.cells > 0)
+        pretrain = experiment.pretrain
+        group = self.group if part.cells else sharing(pretrain, self.group)
+        count = part.cells or pretrain.batch
+        cost = part.cost.of_share(group.share(count).stop / count, stacked=part.cells > 0)
+        if experiment.system.graph != "off" and not experiment.system.compile:
+            cost = cost.replayed
         return attrs.evolve(part, cost=cost)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import attrs
 import torch
@@ -148,19 +149,24 @@ def _mean_return(subject: Subject) -> float:
 def _learned(subject: WorldModelSubject) -> tuple[float, ...]:
     """Measures of the first step of 64 rows, after at most 400 updates on them: the mean squared
     distance from a predicted latent to its row's next latent, and to those of other rows of the
-    task; R² and the standard deviation of the decoded rewards. Training ends as soon as both checks
-    pass by far."""
+    task; R² and the standard deviation of the decoded rewards. They are means over the second half
+    of training, since they vary from update to update; training ends as soon as both checks pass by
+    far."""
     if "learned" in subject.results:
         return subject.results["learned"]
     results, subject = subject.results, attrs.evolve(subject, fresh=True)
     batch, noise = subject.example(1, rows=64)
     adam = torch.optim.Adam(subject.module.parameters(), 3e-3)
+    measured = []
     for _ in range(8):
         _train(subject, 50, adam, (batch, noise))
-        own, others, r2, spread = _measured(subject, batch)
+        measured.append(_measured(subject, batch))
+        own, others, r2, _ = measured[-1]
         if own < 0.1 * others and r2 > 0.9:
+            measured = measured[-1:]
             break
-    results["learned"] = (own, others, r2, spread)
+    columns = zip(*measured[-4:], strict=True)
+    results["learned"] = tuple(statistics.fmean(column) for column in columns)
     return results["learned"]
 
 
@@ -184,9 +190,9 @@ def predicted_latent_is_that_of_its_row(subject: WorldModelSubject) -> None:
     """The dynamics learn each row's next latent, not its present one or another row's."""
     own, others, *_ = _learned(subject)
     expect(
-        own < 0.25 * others,
+        own < others / 3,
         "after up to 400 steps on 64 rows, the mean squared distance from predicted latents to "
-        "their row's next latent is less than a quarter of that to other rows' of the task",
+        "their row's next latent is less than a third of that to other rows' of the task",
         "let the target be the same row's next latent; check that term's sign and weight",
         f"{own:.2g} of {others:.2g}",
     )
@@ -195,9 +201,9 @@ def predicted_latent_is_that_of_its_row(subject: WorldModelSubject) -> None:
 def decoded_reward_follows_the_real_one(subject: WorldModelSubject) -> None:
     """Decoded rewards follow the real ones. In an earlier study, they stayed constant."""
     *_, r2, spread = _learned(subject)
-    expected = "after up to 400 steps on 64 rows, decoded rewards explain the real ones (R² > 0.3)"
+    expected = "after up to 400 steps on 64 rows, decoded rewards explain the real ones (R² > 0.8)"
     remedy = "use fmbpo.nn.two_hot.cross_entropy of `predict`'s logits and the same step's reward"
-    expect(r2 > 0.3, expected, remedy, f"R² {r2:.2f}, standard deviation {spread:.2g}")
+    expect(r2 > 0.8, expected, remedy, f"R² {r2:.2f}, standard deviation {spread:.2g}")
 
 
 def policys_input_is_cut(subject: PolicySubject) -> None:

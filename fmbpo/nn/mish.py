@@ -1,0 +1,61 @@
+"""Mish, ``x tanh(softplus(x))`` (arXiv 1908.08681), without torch's slow tanh on CPUs.
+
+With ``p = sigmoid(x)`` and ``n = p (2 - p)``::
+
+    tanh(softplus(x)) = n / (2 - n) = t        d mish / dx = t + x p (1 - t²)
+
+which takes a third of the time, and keeps the relative precision for negative x.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Mish(nn.Module):
+    """Mish as a layer; on GPUs and in the compiler, torch's own kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[...]`` -> ``[...]``."""
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return F.mish(x)
+        y: Tensor = _Mish.apply(x)[0]  # type: ignore[no-untyped-call]
+        return y
+
+
+class _Mish(torch.autograd.Function):
+    """The factors ``p`` and ``t`` are outputs too, so that the backward pass can use them."""
+
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        p, t = _factors(x)
+        return x * t, p, t
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*inputs, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> Tensor:
+        x, p, t = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the result may be differentiated again
+            p, t = _factors(x)
+        xp = x * p
+        slope = torch.addcmul(xp + t, xp, t * t, value=-1)
+        return grad * slope
+
+    @staticmethod
+    def vmap(_: Any, in_dims: tuple[int | None], x: Tensor) -> tuple[Any, Any]:
+        return _Mish.apply(x), (in_dims[0],) * 3  # type: ignore[no-untyped-call]
+
+
+def _factors(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``p`` and ``t``."""
+    p = x.sigmoid()
+    negative_n = torch.sub(p * p, p, alpha=2)
+    return p, negative_n / (-2.0 - negative_n)
