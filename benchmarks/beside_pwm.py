@@ -65,7 +65,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    options.world_model, options.policy, options.compile = ["mlp"], ["mlp"], False
+    options.world_model, options.policy = ["mlp"], ["mlp"]
+    options.compile, options.precision = False, "float32"
     ours.SIZES |= SIZES
     load = os.getloadavg()
     try:

@@ -178,7 +178,7 @@ def update_time(options: Namespace) -> float:
     """Milliseconds of one world-model update: median, after a warm-up."""
     wanted = Namespace(
         size=options.size, device=options.device, batch=options.batch, horizon=HORIZON,
-        policy=[], cells=[], compile=False,
+        policy=[], cells=[], compile=False, precision="float32",
     )  # fmt: skip
     job = world_model_jobs(options.world_model, wanted)[-1]
     return statistics.median(timed(job.call, options.device) for _ in range(options.repeats))

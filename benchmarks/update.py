@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from fmbpo.replay import Replayed
 from fmbpo.runs.summary import versions
 from fmbpo.training.cells import Cell
 from fmbpo.training.networks import CellNetworks, build_world_model
+from fmbpo.training.precision import computing, resolve_precision
 from fmbpo.training.trees import own_params, stack
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -91,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--precision", choices=["float32", "tf32", "bfloat16"], default="float32")
     parser.add_argument("--compile", action="store_true", help="time compiled updates too")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(argv)
@@ -112,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(updates_table(jobs, options))
     console.print(ratios_table(ratios))
     if options.json:
-        names = ("size", "batch", "horizon", "device", "repeats")
+        names = ("size", "batch", "horizon", "device", "precision", "repeats")
         content = {
             "settings": {name: getattr(options, name) for name in names},
             "machine": machine(options.device),
@@ -136,15 +139,16 @@ def world_model_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
     table = plugin_table(component, settings)
     module = build_world_model(table, 0, device)
     state = WorldModelState.initial(own_params(module)).laid_out()
-    index = torch.randint(DIMS.tasks, (batch,), device=device)
-    data = Batch(
-        torch.randn(horizon + 1, batch, DIMS.obs, device=device),
-        torch.rand(horizon, batch, DIMS.action, device=device) * 2 - 1,
-        torch.rand(horizon, batch, device=device),
-        index,
-        torch.ones(batch, DIMS.action, device=device),
+    # Drawn on the CPU, so that a seed means the same numbers on all devices.
+    drawn = Batch(
+        torch.randn(horizon + 1, batch, DIMS.obs),
+        torch.rand(horizon, batch, DIMS.action) * 2 - 1,
+        torch.rand(horizon, batch),
+        torch.randint(DIMS.tasks, (batch,)),
+        torch.ones(batch, DIMS.action),
     )
-    noise = torch.randn(horizon, batch, module.loss_noise_dim, device=device)
+    data = Batch(*(part.to(device) for part in drawn))
+    noise = torch.randn(horizon, batch, module.loss_noise_dim).to(device)
     rate = torch.tensor(1e-4, device=device)
     update = WorldModelUpdate(module, component.loss, PretrainConfig().optimiser)
     jobs = modes(update, (state, data, noise, rate), options, ("world model", kind, None, 1),
@@ -180,8 +184,8 @@ def policy_jobs(
         data.obs_HBO[0].expand(cells, -1, -1).contiguous(),
         data.index_B.expand(cells, -1).contiguous(),
         data.mask_BA.expand(cells, -1, -1).contiguous(),
-        torch.randn(cells, horizon, batch, module.noise_dim, device=device),
-        torch.randn(cells, horizon, batch, model.noise_dim, device=device),
+        torch.randn(cells, horizon, batch, module.noise_dim).to(device),
+        torch.randn(cells, horizon, batch, model.noise_dim).to(device),
     )
     rates = Rates(torch.tensor(1e-4, device=device), torch.tensor(1e-4, device=device))
     pair = Pair(model, world_model, module, component)
@@ -207,10 +211,21 @@ def modes(
     """The update eager, as a graph, and compiled if asked for; each is called twice to warm up, in
     which a graph is recorded and checked."""
     gflop = flops(update, *arguments) / 1e9
-    graph = Replayed(update, "the update", required=True, say=print)
-    calls: dict[str, Callable[..., Any]] = {"eager": update, "graph": graph}
+    device = torch.device(options.device)
+    precision = resolve_precision(options.precision, device)
+    compiled = torch.compile(update.__call__, fullgraph=True) if options.compile else update
+
+    def in_precision(function: Callable[..., Any], *inputs: Any) -> Any:
+        with computing(precision, device):
+            return function(*inputs)
+
+    eager = partial(in_precision, update)
+    calls: dict[str, Callable[..., Any]] = {
+        "eager": eager,
+        "graph": Replayed(eager, "the update", required=True, say=print),
+    }
     if options.compile:
-        calls["compiled"] = torch.compile(update.__call__, fullgraph=True)
+        calls["compiled"] = partial(in_precision, compiled)
     jobs = []
     for mode, function in calls.items():
 

@@ -40,8 +40,13 @@ _NOT_RESULTS = (
     "policy.level",
 )
 """Keys that change no result: names, write intervals, and settings of the machine."""
-_UNSAID: tuple[object, ...] = (None, {}, "auto", "device", "host")
-"""Values of ``data.weights`` and ``data.residence`` that change no result."""
+_UNSAID: dict[str, tuple[object, ...]] = {
+    "data.weights": (None, {}, "auto"),
+    # Both memories give the same batches; the disk gives them in another order.
+    "data.residence": (None, "auto", "device", "host"),
+    "system.precision": (None, "auto", "float32"),
+}
+"""Values that change no result."""
 
 
 def resolved(experiment: Experiment) -> dict[str, Any]:
@@ -105,9 +110,7 @@ def config_hash(
 def identifying(values: Mapping[str, Any]) -> dict[str, Any]:
     """The part of ``resolved`` that identifies results; a continued run may change the rest."""
     kept: dict[str, Any] = copy.deepcopy(dict(values))
-    data = kept.get("data", {})
-    # Both memories give the same batches; the disk gives them in another order.
-    none = [f"data.{key}" for key in ("weights", "residence") if data.get(key) in _UNSAID]
+    none = [path for path, unsaid in _UNSAID.items() if _at(kept, path) in unsaid]
     for path in (*_NOT_RESULTS, *none):
         *tables, key = path.split(".")
         node = kept
@@ -115,6 +118,11 @@ def identifying(values: Mapping[str, Any]) -> dict[str, Any]:
             node = node.get(name, {})
         node.pop(key, None)
     return kept
+
+
+def _at(values: Mapping[str, Any], path: str) -> Any:
+    table, key = path.split(".")
+    return values.get(table, {}).get(key)
 
 
 def canonical(value: Any) -> Any:

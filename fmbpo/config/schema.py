@@ -254,6 +254,9 @@ class SystemConfig:
 
     device: str = field(default="auto", validator=filled)
     """A torch device such as ``"cuda:0"``; ``"auto"``: the GPU if there is one."""
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    """The arithmetic of the updates' matrix products; ``"auto"``: TF32 on a GPU, float32 on a CPU.
+    Parameters, validation and acting stay float32."""
     graph: Literal["auto", "on", "off"] = "auto"
     """Whether an update is recorded once and then replayed, as a CUDA graph or as a list of the
     CPU's kernels: the same results, without the cost of Python. ``"auto"``: if it can be; ``"on"``:

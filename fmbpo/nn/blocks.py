@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmbpo.nn.mish import Mish
+from fmbpo.nn.precise import precise
 
 SIMPLEX_DIM = 8
 """Size of one SimNorm group."""
@@ -17,7 +18,7 @@ SIMPLEX_DIM = 8
 
 def simnorm(x: Tensor, group: int = SIMPLEX_DIM) -> Tensor:
     """Softmax over groups of ``group`` entries: ``[..., D]`` -> ``[..., D]``."""
-    groups: Tensor = x.reshape(*x.shape[:-1], -1, group)
+    groups: Tensor = precise(x).reshape(*x.shape[:-1], -1, group)
     if x.device.type == "cpu":  # there, a softmax over so short a last dimension is not vectorised
         return groups.mT.softmax(-2).mT.flatten(-2)
     return groups.softmax(-1).flatten(-2)
@@ -67,9 +68,17 @@ def plain_mlp(inputs: int, units: Sequence[int], outputs: int) -> nn.Sequential:
     """The actor's and critic's network: blocks of Linear -> Mish -> LayerNorm, then a Linear."""
     layers: list[nn.Module] = []
     for width in units:
-        layers += [nn.Linear(inputs, width), Mish(), nn.LayerNorm(width)]
+        layers += [StackedLinear(inputs, width), Mish(), nn.LayerNorm(width)]
         inputs = width
-    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+    return nn.Sequential(*layers, StackedLinear(inputs, outputs))
+
+
+class StackedLinear(nn.Linear):
+    """A Linear whose parameters ``vmap`` stacks: torch's own then multiplies biases by 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., inputs]`` -> ``[..., outputs]``."""
+        return x @ self.weight.mT + self.bias
 
 
 class TaskEmbedding(nn.Module):

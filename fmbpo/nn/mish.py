@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 
 class Mish(nn.Module):
-    """Mish as a layer; on GPUs and in the compiler, torch's own kernel."""
+    """Mish as a layer; on GPUs, in bfloat16 and in the compiler, torch's own kernel."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``[...]`` -> ``[...]``."""
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
+        half = x.dtype == torch.bfloat16
+        if x.device.type != "cpu" or half or torch.compiler.is_compiling():
             return F.mish(x)
         y: Tensor = _Mish.apply(x)[0]  # type: ignore[no-untyped-call]
         return y
@@ -38,10 +39,13 @@ class _Mish(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # no zeros for the gradients of the factors
         ctx.save_for_backward(*inputs, *output[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor | None, *_: Tensor) -> Tensor | None:
+        if grad is None:
+            return None
         x, p, t = ctx.saved_tensors
         if torch.is_grad_enabled():  # the result may be differentiated again
             p, t = _factors(x)
@@ -58,4 +62,5 @@ def _factors(x: Tensor) -> tuple[Tensor, Tensor]:
     """``p`` and ``t``."""
     p = x.sigmoid()
     negative_n = torch.sub(p * p, p, alpha=2)
-    return p, negative_n / (-2.0 - negative_n)
+    minus_two = torch.full((), -2.0, dtype=x.dtype)  # a number would take another, slower kernel
+    return p, negative_n / (minus_two - negative_n)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 Solver: TypeAlias = Literal["euler", "midpoint", "heun", "rk4"]
@@ -32,23 +33,28 @@ def integrate(
     h = 1.0 / substeps
     for k in range(substeps):
         end_is_open = open_end and k == substeps - 1
-        x = x + h * _increment(velocity, x, k * h, h, solver, end_is_open)
+        x = _step(velocity, x, k * h, h, solver, end_is_open)
     return x
 
 
-def _increment(
+def _step(
     velocity: Velocity, x: Tensor, tau: float, h: float, solver: Solver, end_is_open: bool
 ) -> Tensor:
-    """The mean velocity of one sub-step from τ to τ + h."""
+    """One sub-step from τ to τ + h."""
     v1 = velocity(x, tau)
-    if solver == "euler":
-        return v1
+    if solver == "euler" or (solver == "heun" and end_is_open):
+        return _moved(x, v1, h)
     if solver == "heun":
-        v2 = v1 if end_is_open else velocity(x + h * v1, tau + h)
-        return (v1 + v2) / 2
-    v2 = velocity(x + h / 2 * v1, tau + h / 2)
+        v2 = velocity(_moved(x, v1, h), tau + h)
+        return _moved(x, v1 + v2, h / 2)
+    v2 = velocity(_moved(x, v1, h / 2), tau + h / 2)
     if solver == "midpoint":
-        return v2
-    v3 = velocity(x + h / 2 * v2, tau + h / 2)
-    v4 = v3 if end_is_open else velocity(x + h * v3, tau + h)
-    return (v1 + 2 * v2 + 2 * v3 + v4) / 6
+        return _moved(x, v2, h)
+    v3 = velocity(_moved(x, v2, h / 2), tau + h / 2)
+    v4 = v3 if end_is_open else velocity(_moved(x, v3, h), tau + h)
+    return _moved(x, v1 + v4 + 2 * (v2 + v3), h / 6)
+
+
+def _moved(x: Tensor, v: Tensor, h: float) -> Tensor:
+    """``x + h v`` in one operation."""
+    return torch.add(x, v, alpha=h)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fmbpo.nn.precise import precise
+
 BINS = 101
 LOW, HIGH = -10.0, 10.0
 STEP = (HIGH - LOW) / (BINS - 1)
@@ -30,6 +32,7 @@ def two_hot(reward: Tensor) -> Tensor:
 
 def decode_symlog(logits: Tensor) -> Tensor:
     """``[..., 101]`` logits -> ``[...]`` symlog reward (softmax expectation)."""
+    logits = precise(logits)
     bins = torch.linspace(LOW, HIGH, BINS, device=logits.device, dtype=logits.dtype)
     return (logits.softmax(-1) * bins).sum(-1)
 
@@ -41,4 +44,4 @@ def decode(logits: Tensor) -> Tensor:
 
 def cross_entropy(logits: Tensor, reward: Tensor) -> Tensor:
     """``[..., 101]`` logits and ``[...]`` rewards -> ``[...]`` soft cross-entropy in nats."""
-    return -(two_hot(reward) * logits.log_softmax(-1)).sum(-1)
+    return -(two_hot(reward) * precise(logits).log_softmax(-1)).sum(-1)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from fmbpo.nn.blocks import plain_mlp
+from fmbpo.nn.precise import precise
 from fmbpo.pwm.optim import Params
 
 
@@ -24,7 +25,7 @@ class Critic(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """``[..., D]`` -> ``[...]``."""
-        value: Tensor = self.net(z).squeeze(-1)
+        value: Tensor = precise(self.net(z).squeeze(-1))
         return value
 
 

@@ -24,10 +24,11 @@ GRAPHS: dict[str, type[Kernels] | type[CudaGraph]] = {"cpu": Kernels, "cuda": Cu
 
 @frozen
 class _Program:
-    """A recorded call. ``spec``: the structure of its result."""
+    """A recorded call. ``spec``: the structure of its result. ``kernels``: their number."""
 
     replay: Kernels | CudaGraph
     spec: TreeSpec
+    kernels: int
 
 
 class Replayed(Generic[P, R]):
@@ -87,7 +88,8 @@ class Replayed(Generic[P, R]):
             replay = GRAPHS[leaves[0].device.type](recording)
             if not replay.equal(replay(others), wanted):
                 raise Unfit("its replay computes other numbers than a second call")
-        return _Program(replay, made[0]), recording.result
+        count = len(recording.recorder.kernels)
+        return _Program(replay, made[0], count), recording.result
 
     def _give_up(self, reason: str) -> None:
         if self.required:

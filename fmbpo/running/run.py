@@ -44,7 +44,7 @@ from fmbpo.runs.summary import Summary, read_summary, versions
 from fmbpo.runs.wandb_sink import WandbSink
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import grid_cells, grid_tasks, stages
-from fmbpo.training.context import Context
+from fmbpo.training.context import Context, settled
 from fmbpo.training.dataset import Dataset, load_dataset
 from fmbpo.training.device import hardware, resolve_device
 from fmbpo.training.initial_model import (
@@ -56,7 +56,6 @@ from fmbpo.training.initial_model import (
 )
 from fmbpo.training.policy_stage import PolicyStage
 from fmbpo.training.pretraining import Pretraining
-from fmbpo.training.residence_choice import settled
 
 PRETRAIN_CONVENTIONS = "corrected"
 """PWM took its pretrained models from TD-MPC2, whose training has no departures."""
@@ -114,7 +113,7 @@ class Runner:
         self.say(f"{experiment.name}: scale {experiment.scale} ({experiment.scale_reason})")
         self.data = data or load_dataset(experiment.data, self.device)
         residence = self.data.train.residence.kind
-        self.experiment = experiment = settled(experiment, residence)
+        self.experiment = experiment = settled(experiment, residence, self.device)
         self.context = Context(experiment, self.data, self.device, session.group, session.say)
         self.say(
             f"data: {len(self.data.train.start_E)} training and "

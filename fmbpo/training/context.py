@@ -10,9 +10,11 @@ import attrs
 import torch
 
 from fmbpo.config.schema import Experiment
+from fmbpo.data.residence import Kind
 from fmbpo.distributed.group import ALONE, Group
 from fmbpo.replay import GRAPHS, Replayed
 from fmbpo.training.dataset import Dataset, by_conventions
+from fmbpo.training.precision import computing, resolve_precision
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,11 +33,17 @@ class Context:
     """Prints a line."""
 
     def prepared(self, update: Callable[P, R], name: str) -> Callable[P, R]:
-        """The update as ``[system]`` has it run: compiled, replayed, or as it is. ``name`` is for
-        messages."""
-        if self.experiment.system.compile:
-            return torch.compile(update, fullgraph=True)
-        return self.replayed(update, name)
+        """The update as ``[system]`` has it run: in its precision; compiled, replayed, or as it is.
+        ``name`` is for messages."""
+        system = self.experiment.system
+        precision = resolve_precision(system.precision, self.device)
+        made = torch.compile(update, fullgraph=True) if system.compile else update
+
+        def in_precision(*args: P.args, **kwargs: P.kwargs) -> R:
+            with computing(precision, self.device):
+                return made(*args, **kwargs)
+
+        return in_precision if system.compile else self.replayed(in_precision, name)
 
     def replayed(self, function: Callable[P, R], name: str) -> Callable[P, R]:
         """The function, replayed unless ``[system]`` or the device does not have it so."""
@@ -48,3 +56,15 @@ class Context:
     def policy_data(self) -> Dataset:
         """The data that policies learn from, under the experiment's conventions."""
         return by_conventions(self.data, self.experiment.of_policies.conventions)
+
+
+def settled(experiment: Experiment, residence: Kind, device: torch.device) -> Experiment:
+    """The experiment as a run on this device records it: with the residence of its data and the
+    precision of its updates."""
+    e = experiment
+    precision = resolve_precision(e.system.precision, device)
+    data, system = (
+        attrs.evolve(e.data, residence=residence),
+        attrs.evolve(e.system, precision=precision),
+    )
+    return attrs.evolve(e, data=data, system=system)

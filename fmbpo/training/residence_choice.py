@@ -7,13 +7,12 @@ continued. ``check_loading`` checks the free memory.
 
 from __future__ import annotations
 
-import attrs
 import numpy as np
 import torch
 
 from fmbpo.base import free_memory
 from fmbpo.base.text import bytes_text
-from fmbpo.config.schema import DataConfig, Experiment
+from fmbpo.config.schema import DataConfig
 from fmbpo.data.residence import PIECE_ROWS, Kind
 from fmbpo.data.sampler import START_ROWS
 from fmbpo.data.store import Store
@@ -39,11 +38,6 @@ def choose(config: DataConfig, store: Store, device: torch.device) -> Kind:
     if total is None or needed <= HOST_SHARE * total:
         return "device" if device.type == "cpu" else "host"
     return "stream"
-
-
-def settled(experiment: Experiment, kind: Kind) -> Experiment:
-    """The experiment with this residence, as the run records it."""
-    return attrs.evolve(experiment, data=attrs.evolve(experiment.data, residence=kind))
 
 
 def check_loading(kind: Kind, store: Store, device: torch.device) -> None:

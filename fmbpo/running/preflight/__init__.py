@@ -33,6 +33,7 @@ from fmbpo.running.preflight.needs import Needs
 from fmbpo.running.preflight.registration import check_registration
 from fmbpo.running.preflight.table import Rows, print_rows
 from fmbpo.training.device import resolve_device
+from fmbpo.training.precision import resolve_precision
 
 
 @attrs.frozen
@@ -132,6 +133,9 @@ def _check(
     cell, e = one.cell, one.experiment
     rows.ok(cell, "configuration", f"{e.name} at scale {e.scale} ({e.scale_reason})")
     one.device = rows.attempt(cell, "device", lambda: resolve_device(e.system.device))
+    if (device := one.device) and (e.system.precision != "auto" or device.type == "cuda"):
+        chosen = e.system.precision
+        rows.found(cell, "precision", lambda: resolve_precision(chosen, device))
     if group.size > 1:
         rows.ok(cell, "processes", text_of_processes(e, group))
     one.store = rows.attempt(cell, "data", lambda: find_store(e.data))

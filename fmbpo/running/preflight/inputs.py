@@ -23,12 +23,12 @@ from fmbpo.running.preflight.table import Rows
 from fmbpo.runs.folder import BEST, RunFolder, check_place, checkpoint_of, worker
 from fmbpo.tasks.mt30 import MT30
 from fmbpo.training.cells import Cell, grid_cells, grid_tasks
-from fmbpo.training.context import Context
+from fmbpo.training.context import Context, settled
 from fmbpo.training.dataset import Dataset, check_horizon, load_dataset
 from fmbpo.training.initial_model import load_world_model
 from fmbpo.training.own_models import check_learning
 from fmbpo.training.pretraining import sharing
-from fmbpo.training.residence_choice import check_loading, choose, described, settled
+from fmbpo.training.residence_choice import check_loading, choose, described
 
 Loaded: TypeAlias = tuple[tuple[DataConfig, torch.device], Dataset]
 """The configuration and device of a data set, and the data set."""
@@ -46,7 +46,7 @@ class Candidate:
     device: torch.device | None = None
     store: Store | None = None
     recorded: Experiment | None = None
-    """The experiment with the residence of its data settled."""
+    """The experiment as ``settled``."""
     names: RunNames | None = None
     """Names of the run folders."""
     data: Dataset | None = None
@@ -54,10 +54,11 @@ class Candidate:
     """The grid's tasks."""
 
     def name(self, rows: Rows) -> None:
-        """Set the names of the run folders, which depend on the residence of the data."""
+        """Set the names of the run folders, which depend on the residence of the data and on the
+        precision, unless something is wrong."""
         e, store, device = self.experiment, self.store, self.device
-        if store is not None:
-            self.recorded = settled(e, choose(e.data, store, device)) if device else e
+        if store is not None and not rows.failed(self.cell):
+            self.recorded = settled(e, choose(e.data, store, device), device) if device else e
             recorded = self.recorded
             self.names = rows.attempt(self.cell, "runs", lambda: run_names(recorded, store.id))
 

@@ -1,0 +1,71 @@
+"""The kernels that an update launches on a GPU, views excluded, are bounded: launching one takes
+longer there than most of them compute. Steps are the paper's; widths do not count.
+
+The kernels are those that the CPU runs, with the two layers that differ there as on a GPU.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pairs import OPTIMISER, B, batch, pair, params, policy, problem, stack, world_model
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from fmbpo.config.conventions import ConventionsConfig
+from fmbpo.config.schema import PolicyLearningConfig
+from fmbpo.nn import blocks
+from fmbpo.nn.mish import Mish
+from fmbpo.pwm.critic import Critic
+from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates
+from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
+from fmbpo.replay.recorder import Recording
+
+H = 16
+SETTINGS = {"mlp": {}, "flow": {"solver": "heun", "substeps": 4}}
+RATE = torch.tensor(1e-3)
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(Mish, "forward", lambda self, x: F.mish(x))
+    monkeypatch.setattr(
+        blocks, "simnorm", lambda x, n=8: x.unflatten(-1, (-1, n)).softmax(-1).flatten(-2)
+    )
+
+
+def kernels(update, *args):
+    leaves, spec = tree_flatten(args)
+
+    def flat(*inputs):
+        return tree_flatten(update(*tree_unflatten(list(inputs), spec)))[0]
+
+    with torch.no_grad():
+        return len(Recording(flat, leaves).recorder.kernels)
+
+
+@pytest.mark.parametrize(("kind", "most"), [("mlp", 800), ("flow", 5800)])
+def test_pretraining(kind, most):
+    component, module = world_model(kind, **SETTINGS[kind])
+    update = WorldModelUpdate(module, component.loss, OPTIMISER)
+    noise = torch.randn(H, B, module.loss_noise_dim)
+    count = kernels(update, WorldModelState.initial(params(module)), batch(horizon=H), noise, RATE)
+    assert 0.9 * most < count <= most
+
+
+@pytest.mark.parametrize("cells", [1, 3])
+@pytest.mark.parametrize(
+    ("world_kind", "policy_kind", "most"),
+    [("mlp", "mlp", 4100), ("mlp", "flow", 6600), ("flow", "mlp", 8100), ("flow", "flow", 10_650)],
+)
+def test_policies(world_kind, policy_kind, most, cells):
+    """32 critic steps of critics with two hidden layers; stacking cells adds few."""
+    model = world_model(world_kind, **SETTINGS[world_kind])
+    learning = PolicyLearningConfig(batch=B, horizon=H)
+    critic, conventions = Critic(16, [16, 16]), ConventionsConfig()
+    update = PolicyUpdate(pair(model, policy(policy_kind)), critic, learning, conventions)
+    critics = stack([params(Critic(16, [16, 16])) for _ in range(3)])
+    state = stack([CellState.initial(params(policy(policy_kind)[1]), critics)] * cells)
+    _, _, start = problem(world_kind, policy_kind, cells=cells)
+    widths = update.pair.policy.noise_dim, update.pair.world_model.noise_dim
+    drawn = [torch.randn(cells, H, B, width) for width in widths]
+    start = start._replace(policy_noise_HBN=drawn[0], model_noise_HBN=drawn[1])
+    assert 0.9 * most < kernels(update, state, start, Rates(RATE, RATE)) <= most
