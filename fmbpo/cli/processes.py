@@ -25,11 +25,14 @@ _DIE_WITH_PARENT = 1
 
 
 def processes_argument(parser: argparse.ArgumentParser) -> None:
-    """``--processes``."""
+    """``--processes`` and ``--max-restarts``."""
     parser.add_argument("--processes", type=whole_number(1, 1024), metavar="N",
                         help="train in N processes of this machine, which torchrun's launcher "
                         "starts: each has a part of the policies and of the world model's batches "
                         "(default: 1)")  # fmt: skip
+    parser.add_argument("--max-restarts", type=whole_number(0, 1000), default=0, metavar="N",
+                        help="if a process is killed, start all again up to N times; they continue "
+                        "from the last checkpoint (default: 0)")  # fmt: skip
 
 
 def in_processes(arguments: argparse.Namespace, work: Callable[[Group], int]) -> int:
@@ -38,7 +41,7 @@ def in_processes(arguments: argparse.Namespace, work: Callable[[Group], int]) ->
     another one."""
     asked = arguments.processes
     if _LAUNCHED not in os.environ:
-        if (asked or 1) > 1:
+        if (asked or 1) > 1 or arguments.max_restarts:
             return _launched(arguments)
         from fmbpo.distributed.group import ALONE
 
@@ -59,7 +62,7 @@ def _launched(arguments: argparse.Namespace) -> int:
     from fmbpo.distributed.launch import launch
 
     try:
-        launch(arguments.words, arguments.processes)
+        launch(arguments.words, arguments.processes or 1, arguments.max_restarts)
     except SignalException as stopped:  # the leader has said so
         return INTERRUPTED if stopped.sigval == signal.SIGINT else TRY_AGAIN
     return 0

@@ -26,13 +26,31 @@ AT_ONCE = 10
 """Seconds within which a killed process and those that notice it end."""
 
 
-def launch(words: Sequence[str], processes: int) -> None:
+class Killed(UserError):
+    """A signal from somewhere else ended a process."""
+
+
+def launch(words: Sequence[str], processes: int, restarts: int = 0) -> None:
     """Run ``fmbpo WORDS`` in this number of processes on this machine; returns if all succeed.
 
+    If a process is killed, all start again, up to ``restarts`` times, and continue from the last
+    checkpoint.
+
     Raises ``SystemExit`` with the status of the process that failed first, which has said why;
-    ``UserError`` if a signal killed one. After a signal to this process it passes the signal on,
+    ``Killed`` if one was killed once more. After a signal to this process it passes the signal on,
     waits until the leader has saved, and raises ``SignalException``.
     """
+    for left in reversed(range(restarts + 1)):
+        try:
+            return _launched(words, processes)
+        except Killed as error:
+            if not left:
+                raise
+            of = f"{restarts - left + 1} of {restarts}"
+            print(f"{error.what}: all start again, restart {of}", file=sys.stderr)
+
+
+def _launched(words: Sequence[str], processes: int) -> None:
     try:
         with _prepared(processes), TemporaryDirectory() as logs:
             config = LaunchConfig(
@@ -93,7 +111,7 @@ def _ended(rank: int, failure: ProcessFailure, processes: int) -> BaseException:
     if failure.exitcode >= 0:
         return SystemExit(failure.exitcode)
     name = signal.Signals(-failure.exitcode).name
-    return UserError(
+    return Killed(
         f"{name} ended process {rank} of {processes}",
         where=f"--processes {processes}",
         remedy="if memory ran short, use fewer processes; the last checkpoint is kept, and the "

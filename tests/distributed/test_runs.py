@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from same import assert_same_run, assert_same_runs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from fmbpo.cli import main
-from fmbpo.distributed.launch import SAVING, launch
+from fmbpo.distributed.launch import SAVING, Killed, launch
 from fmbpo.errors import UserError
 from fmbpo.runs.checkpoint import load_checkpoint
 from fmbpo.runs.status import scan
@@ -148,8 +149,9 @@ def test_an_evaluation_that_fails(rank, words, tmp_path, monkeypatch):
 
 
 def launched(folder, words, *more):
+    more = more if "--processes" in more else ("--processes", "2", *more)
     return subprocess.Popen(
-        [sys.executable, "-m", "fmbpo", *words, "--processes", "2", *more],
+        [sys.executable, "-m", "fmbpo", *words, *more],
         cwd=folder,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -226,6 +228,54 @@ def test_the_status_is_that_of_the_process_that_failed(failures, status, monkeyp
         assert "SIGKILL ended process 1 of 2" in str(ended.value)
     else:
         assert ended.value.code == status
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_process_is_started_again(processes, words, tmp_path):
+    """Twice: the leader is killed while it trains the world model, and with the policies; the run
+    ends as if nothing had happened. The third time is one too many."""
+    folders = tmp_path / "killed", tmp_path / "left alone"
+    for folder in folders:
+        folder.mkdir()
+    more = ["--max-restarts", "2", "--processes", str(processes)]
+    process = launched(folders[0], words, *more)
+    lines, kills = [], ["pretrain  2/6", "policies  2/6"]
+    for line in process.stderr:
+        lines.append(line)
+        if kills and kills[0] in line:
+            kills.pop(0)
+            os.kill(members_of(process.pid)[0], signal.SIGKILL)
+    assert process.wait(60) == 0, "".join(lines)
+    text = "".join(lines)
+    assert "SIGKILL ended process 0" in text
+    assert "all start again, restart 1 of 2" in text
+    assert "all start again, restart 2 of 2" in text
+    assert "Traceback" not in text
+    _, text = launched(folders[1], words, *more).communicate()
+    assert "start again" not in text
+    assert_same_runs(*(folder / "runs" for folder in folders))
+
+
+def members_of(launcher):
+    """Process ids, the leader's first: the launcher starts them in order."""
+    stats = (file.read_text().rpartition(")") for file in Path("/proc").glob("[0-9]*/stat"))
+    return sorted(
+        int(first.split()[0]) for first, _, rest in stats if rest.split()[1] == str(launcher)
+    )
+
+
+def test_restarts_come_to_an_end(monkeypatch, capsys):
+    tried = []
+
+    def killed(*_):
+        tried.append(1)
+        raise Killed("SIGKILL ended process 1 of 2")
+
+    monkeypatch.setattr("fmbpo.distributed.launch._launched", killed)
+    with pytest.raises(Killed, match="process 1"):
+        launch(["run"], 2, restarts=3)
+    assert len(tried) == 4
+    assert capsys.readouterr().err.count("all start again") == 3
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "two", "1e3", "2000", ""])

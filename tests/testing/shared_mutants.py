@@ -361,6 +361,19 @@ class TensorInAPlainAttribute(Built, Changed):
         return values * module.gain
 
 
+@both("runs_as_a_graph", "computes other numbers than a second call")
+class CountsItsCalls(Changed):
+    def change(self, module, values, arguments):
+        module.calls = getattr(module, "calls", 0) + 1
+        return values * (1 + 1e-4 * module.calls)
+
+
+@both("runs_as_a_graph", "aten.randn draws random numbers")
+class DrawsItsOwnNoise(Changed):
+    def change(self, module, values, arguments):
+        return values + 1e-6 * torch.randn(values.shape)
+
+
 @both("compiles_as_one_graph", "the hooks")
 class ReadsAValueInItsRollout:
     def rollout(self, module, *arguments):

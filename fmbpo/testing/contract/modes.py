@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from fmbpo.base.text import counted
+from fmbpo.replay import Replayed
 from fmbpo.testing.accelerator import DEVICE, Accelerator
 from fmbpo.testing.contract.subject import Subject, close, expect, expecting, tensors_of
 
@@ -76,6 +77,30 @@ def compiles_as_one_graph(subject: Subject) -> None:
     remedy = "no .item(), no shape that depends on data: use torch.where and fixed shapes"
     expect(not reading, "the hooks read no value of a tensor", remedy, f"`{''.join(reading[:1])}`")
     expect(_near(found, wanted), "compiled equals eager", "look for state kept between calls")
+
+
+@torch.no_grad()
+def runs_as_a_graph(subject: Subject) -> None:
+    """The engine records an update once, with its backward pass, and replays it: the hooks draw no
+    random numbers, read no tensor's value, and keep nothing from call to call."""
+    call, example = _Call(subject), _example(subject)
+    params = {name: p.detach() for name, p in call.named_parameters()}
+    said: list[str] = []
+
+    def update(params: dict[str, Tensor], example: Any) -> list[Tensor]:
+        leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+        with torch.enable_grad():
+            found = functional_call(call, leaves, (example,))
+            learns = [x.sum() for x in found if x.requires_grad]
+            grads = torch.autograd.grad(learns, list(leaves.values()), allow_unused=True)
+        return [x.detach() for x in (*found, *grads) if x is not None]
+
+    fast = Replayed(update, "the hooks", required=False, say=said.append)
+    remedy = "all noise is an argument; no .item(), no numpy; no attribute that a hook changes"
+    results = [fast(params, example) for _ in range(2)]
+    expect(not said, "the hooks run as a graph", remedy, "".join(said))
+    equal = all(map(torch.equal, results[1], update(params, example)))
+    expect(equal, "a replay of the hooks equals the hooks to the bit", remedy)
 
 
 @torch.no_grad()
