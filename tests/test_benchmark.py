@@ -3,8 +3,11 @@
 import importlib.util
 import json
 import socket
+import subprocess
+import sys
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +73,68 @@ def test_every_ratio(benchmark):
     assert found == {
         "flow / mlp world model": 4.0, "flow / mlp policy": 2.0, "compiled / eager": 0.25,
     }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def gpu(repository):
+    """``benchmarks/gpu.py``, which imports its neighbour."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(repository / "benchmarks")
+        spec = importlib.util.spec_from_file_location("gpu", repository / "benchmarks" / "gpu.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+
+
+TINY_GPU = ["--device", "cpu", "--size", "tiny", "--batch", "4", "4", "--horizon", "3"]
+
+
+@pytest.mark.endurance
+def test_a_dry_run_of_the_gpu_benchmark(gpu, tmp_path, monkeypatch, capsys):
+    """All sections but the waits, whose stages have laptop scale."""
+    file = tmp_path / "gpu.json"
+    monkeypatch.setattr(gpu, "waits", lambda report, options: None)
+    assert gpu.main([*TINY_GPU, "--cells", "1", "--repeats", "1", "--json", str(file)]) == 0
+    found = json.loads(file.read_text())
+    assert len(found["ceilings"]) == 4  # two precisions, copies, launches
+    assert [row["off"] for row in found["parity"]] == [0.0] * 6
+    # 2 precisions, 2 modes; 2 world models, each alone and with 2 policies.
+    assert len(found["updates"]) == 2 * 2 * 2 * 3
+    assert all(row["kernels"] > 100 for row in found["updates"] if row["mode"] == "graph")
+    assert "errors" not in found
+    assert "left_out" not in found
+    assert "median_milliseconds" in capsys.readouterr().out
+
+
+def test_the_gpu_benchmark_keeps_what_it_has(gpu, tmp_path, monkeypatch):
+    """A section that fails costs no other; the time is kept."""
+    file = tmp_path / "gpu.json"
+
+    def broken(report, options):
+        raise RuntimeError("no such card")
+
+    monkeypatch.setattr(gpu, "parity", broken)
+    monkeypatch.setattr(gpu, "waits", lambda report, options: None)
+    assert gpu.main([*TINY_GPU, "--seconds", "0", "--json", str(file)]) == 1
+    found = json.loads(file.read_text())
+    assert found["errors"] == [{"section": "broken", "error": "no such card"}]
+    assert found["ceilings"]
+    assert found["left_out"]
+
+
+def test_the_gpu_benchmark_without_a_gpu(gpu, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main([]) == 2
+    assert "there is no GPU here" in capsys.readouterr().err
+
+
+def test_beside_pwm_without_pwm(repository, tmp_path):
+    program = repository / "benchmarks" / "beside_pwm.py"
+    command = [sys.executable, str(program), "--pwm", str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 2
+    assert "no checkout of PWM" in found.stderr
+    assert "Traceback" not in found.stderr
 
 
 def test_an_unknown_plugin(benchmark, capsys):

@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.specifiers import SpecifierSet
 from tdmpc2_files import arrays, save
 
@@ -83,6 +84,10 @@ def run(clone, small_store, tiny, tiny_policy, offer_project):
                 assert is_study(find(file))  # test_catalogue.py runs it to its end
             case ["fmbpo", "run" | "check" as command, file, *options]:
                 check_experiment(command, file, options, small_store, tiny, tiny_policy)
+            case ["python", "benchmarks/gpu.py", *_]:  # test_benchmark.py runs it
+                command = [sys.executable, str(REPOSITORY / words[1]), "--seconds", "1"]
+                found = subprocess.run(command, capture_output=True, text=True)
+                assert found.returncode == (0 if torch.cuda.is_available() else 2), found.stderr
             case ["torchrun", *options]:
                 more = ["--scale", "laptop", "--data", str(small_store)]
                 more += [word for override in tiny for word in ("-o", override)]
