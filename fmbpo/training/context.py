@@ -12,6 +12,7 @@ import torch
 from fmbpo.config.schema import Experiment
 from fmbpo.data.residence import Kind
 from fmbpo.distributed.group import ALONE, Group
+from fmbpo.errors import UserError
 from fmbpo.replay import GRAPHS, Replayed
 from fmbpo.training.dataset import Dataset, by_conventions
 from fmbpo.training.precision import computing, resolve_precision
@@ -47,8 +48,11 @@ class Context:
 
     def replayed(self, function: Callable[P, R], name: str) -> Callable[P, R]:
         """The function, replayed unless ``[system]`` or the device does not have it so."""
-        graph = self.experiment.system.graph
-        if graph == "off" or self.device.type not in GRAPHS:
+        graph, kind = self.experiment.system.graph, self.device.type
+        if graph == "on" and kind not in (*GRAPHS, "meta"):
+            what, remedy = f"there are no graphs on {kind}", 'use "auto" or "off"'
+            raise UserError(what, where="system.graph", remedy=remedy)
+        if graph == "off" or kind not in GRAPHS:
             return function
         return Replayed(function, name, required=graph == "on", say=self.say)
 

@@ -12,7 +12,7 @@ from fmbpo.errors import UserError
 from fmbpo.pwm.optim import flatten, gradient
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.replay import Replayed
-from fmbpo.training.context import settled
+from fmbpo.training.context import Context, settled
 from fmbpo.training.precision import computing, resolve_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -94,3 +94,20 @@ def test_world_models_learn_in_bfloat16(kind):
         losses.append(metrics["loss"])
     assert losses[-1] < 0.5 * losses[0]
     assert {leaf.dtype for leaf in tree_leaves((state, metrics))} == {torch.float32}
+
+
+def test_graphs_are_on_or_an_error(repository):
+    file = repository / "experiments" / "phase8_mlpwm_flowpolicy.toml"
+    for graph, device, replays in [
+        ("auto", "cpu", True),
+        ("on", "cpu", True),
+        ("off", "cpu", False),
+        ("auto", "lazy", False),
+        ("on", "meta", False),
+    ]:
+        e = load_experiment(file, scale="laptop", overrides=[f'system.graph="{graph}"'])
+        context = Context(e, None, torch.device(device))
+        assert isinstance(context.replayed(torch.neg, "it"), Replayed) == replays
+    context = Context(context.experiment, None, torch.device("lazy"))
+    with pytest.raises(UserError, match="no graphs on lazy"):
+        context.replayed(torch.neg, "it")
