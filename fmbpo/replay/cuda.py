@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,11 @@ class CudaGraph:
     """As ``Kernels``, on a GPU. The graph has memory of its own, which lives as long as it does."""
 
     def __init__(self, recording: Recording) -> None:
-        function, self._inputs = recording.function, recording.inputs
+        self._inputs = recording.inputs
+        with torch.cuda.device(self._inputs[0].device):
+            self._capture(recording.function)
+
+    def _capture(self, function: Callable[..., Sequence[Tensor]]) -> None:
         here, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(here)
         with torch.cuda.stream(side):
@@ -31,13 +35,15 @@ class CudaGraph:
             with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                 self._outputs = function(*self._inputs)
         except RuntimeError as error:
+            torch.cuda.set_stream(here)
             raise Unfit(f"a CUDA graph cannot hold it: {str(error).splitlines()[0]}") from error
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The function's outputs for these inputs, which have the shapes of the recorded ones."""
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given)
-        self.graph.replay()
+        with torch.cuda.device(self._inputs[0].device):
+            self.graph.replay()
         return copied(self._outputs)
 
     def equal(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:

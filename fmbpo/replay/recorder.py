@@ -14,6 +14,7 @@ import torch
 from attrs import define, frozen
 from torch import Tensor, UntypedStorage
 from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -100,7 +101,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> object:
         """Run ``func`` and record it."""
         given = dict(kwargs or {})
-        if (reason := _refusal(func)) and not _by_numbers(func, args):
+        if (reason := _refusal(func)) and not _harmless(func, args, given):
             raise Unfit(f"{func.overloadpacket} {reason}")
         used: set[int] = set()
 
@@ -118,6 +119,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 raise Unfit(what)
             self.memories[memory].changed = True
         found = func(*args, **given)
+        if torch.Tag.inplace_view in func.tags:  # the tensor is another view now
+            return found
         outputs = found if isinstance(found, tuple | list) else (found,)
         made = [self._made(x, used) if isinstance(x, Tensor) else None for x in outputs]
         if changed or any(made):
@@ -175,7 +178,7 @@ class Recording:
 
     def __init__(self, function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> None:
         self.function, self.inputs = function, writable(inputs)
-        with Recorder(self.inputs) as self.recorder:
+        with _NoReading(), Recorder(self.inputs) as self.recorder:
             found = function(*self.inputs)
             self.outputs = [self.recorder.place(tensor) for tensor in found]
         self.result = copied(found)
@@ -190,13 +193,42 @@ def mapped(kind: type[T], function: Callable[[T], object], value: object) -> Any
     return value
 
 
+_READING = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__}
+"""Reads that the dispatcher does not see."""
+_RESIZING = ("resize_", "resize_as_", "set_")
+
+
+class _NoReading(TorchFunctionMode):
+    """Within it, tensors cannot become lists or arrays."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call ``func``, or raise ``Unfit``."""
+        if func in _READING:
+            raise Unfit(f"Tensor.{func.__name__} reads a tensor's values")
+        return func(*args, **(kwargs or {}))
+
+
 @cache
 def _refusal(func: OpOverload) -> str:
+    if func.overloadpacket.__name__ in _RESIZING:
+        return "changes the memory of a tensor"
     return next((reason for tag, reason in _REFUSED.items() if tag in func.tags), "")
 
 
-def _by_numbers(func: OpOverload, args: Sequence[object]) -> bool:
-    """Whether it is an indexing without masks: its shape depends on no value, whatever its tag."""
-    masks = torch.bool, torch.uint8
-    indices = [leaf for leaf in tree_leaves(args[1:]) if isinstance(leaf, Tensor)]
-    return func is torch.ops.aten.index.Tensor and all(i.dtype not in masks for i in indices)
+def _harmless(func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> bool:
+    """Whether an operation does not do what its tag says: an indexing without masks, whose shape
+    depends on no value, or attention without dropout, which draws nothing."""
+    if func is torch.ops.aten.index.Tensor:
+        indices = [leaf for leaf in tree_leaves(args[1:]) if isinstance(leaf, Tensor)]
+        return all(index.dtype not in (torch.bool, torch.uint8) for index in indices)
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.name == "dropout_p":
+            given = args[place] if place < len(args) else kwargs.get("dropout_p", 0.0)
+            return given == 0.0
+    return False

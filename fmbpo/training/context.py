@@ -37,6 +37,9 @@ class Context:
         """The update as ``[system]`` has it run: in its precision; compiled, replayed, or as it is.
         ``name`` is for messages."""
         system = self.experiment.system
+        if system.compile and system.graph == "on":
+            what, remedy = "a compiled update has no graph", "use one of graph and compile"
+            raise UserError(what, where="system.graph", remedy=remedy)
         precision = resolve_precision(system.precision, self.device)
         made = torch.compile(update, fullgraph=True) if system.compile else update
 

@@ -22,7 +22,8 @@ def resolve_precision(name: Literal["auto"] | Precision, device: torch.device) -
     if name == "tf32" and device.type == "cpu":
         what = "TF32 is an arithmetic of GPUs, and this run computes on the CPU"
         raise UserError(what, where="system.precision", remedy='use "auto" or "float32"')
-    lacking = {"cpu": lambda: not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    lacking = {"cpu": lambda: not supported(),
                "cuda": lambda: not torch.cuda.is_bf16_supported()}  # fmt: skip
     if name == "bfloat16" and lacking.get(device.type, lambda: False)():
         what = f"this {'GPU' if on_gpu else 'CPU'} has no bfloat16 arithmetic"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -67,7 +68,9 @@ class Pretraining:
         self.eager_update = WorldModelUpdate(self.module, self.component.loss, config.optimiser)
         self.update = context.prepared(self.eager_update.__call__, "the world model's update")
         if self.group.size > 1:
-            self.first_half = context.prepared(self._first_half, "the world model's gradient")
+            self.first_half = context.prepared(
+                partial(_first_half, self.eager_update), "the world model's gradient"
+            )
             self.second_half = context.prepared(self.eager_update.step, "the world model's step")
         self.best: Params = own_params(self.module)
         self.training = WorldModelState.initial(self.best).laid_out()
@@ -92,13 +95,6 @@ class Pretraining:
         whole = unflatten(self.group.mean(flat, self.share), like)
         state, norm = self.second_half(state, part("gradient", whole), learning_rate)
         return state, {**part("metric", whole), GRAD_NORM: norm}
-
-    def _first_half(self, params: Params, batch: Batch, noise: Tensor) -> tuple[Tensor, Params]:
-        """Gradient and metrics as one vector, and their shapes."""
-        grads, metrics = self.eager_update.gradient(params, batch, noise)
-        own = {f"gradient.{k}": v for k, v in grads.items()}
-        own |= {f"metric.{k}": v for k, v in metrics.items()}
-        return flatten(own), own
 
     def example(self) -> tuple[WorldModelState, Batch, Tensor, Tensor]:
         """Arguments of ``update`` in the first step; consumes no batch and no noise."""
@@ -168,3 +164,13 @@ class Pretraining:
         self.noise.set_state(state["noise"])
         self.best_score, self.best_step, best, self.measures = state["best"]
         self.best = to_device(best, self.device)
+
+
+def _first_half(
+    update: WorldModelUpdate, params: Params, batch: Batch, noise: Tensor
+) -> tuple[Tensor, Params]:
+    """Gradient and metrics as one vector, and their shapes."""
+    grads, metrics = update.gradient(params, batch, noise)
+    own = {f"gradient.{k}": v for k, v in grads.items()}
+    own |= {f"metric.{k}": v for k, v in metrics.items()}
+    return flatten(own), own

@@ -1,5 +1,6 @@
 """Functions that are recorded, checked and replayed; and those that are not fit for it."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -74,6 +75,14 @@ def expanded(rows):
             (y := x.detach().requires_grad_()).tanh().square().sum(), [y]
         ),
         "indices": lambda x: (x[torch.tensor([2, 0])], x[:, x.argmax(1)]),
+        "turned in place": lambda x: (
+            ((y := x.mT @ x).t_() @ y),
+            (x + 1).unsqueeze_(0).squeeze_(0),
+        ),
+        "a vector and a matrix": lambda x: x[0] @ x.mT,
+        "attention": lambda x: torch.nn.functional.scaled_dot_product_attention(
+            *[x.reshape(1, 1, *x.shape)] * 3
+        ),
         "integers": lambda x: ((x > 1).long().cumsum(0), x.argmax(1)),
     }.items(),
     ids=lambda item: item[0],
@@ -123,7 +132,10 @@ UNFIT = {
     "buffer": (lambda x: BUFFER.mul_(0.9).add_(x) + 0, "aten.mul_ changes a tensor that was made"),
     "number": (lambda x: (x, 3.0), "3.0 among its arguments or results is not a tensor"),
     "memory": (remembering(), "its replay computes other numbers than a second call"),
-    "numpy": (lambda x: x + float(x.numpy()[0]), "its replay computes other numbers"),
+    "numpy": (lambda x: x + float(x.numpy()[0]), "Tensor.numpy reads a tensor's values"),
+    "array": (lambda x: x + float(np.asarray(x)[0]), "reads a tensor's values"),
+    "list": (lambda x: x * (1 if x.long().tolist()[0] else 2), "Tensor.tolist reads"),
+    "resized": (lambda x: (y := x + 1).resize_(2) * 1 + y.sum(), "aten.resize_ changes the memory"),
 }
 
 

@@ -70,7 +70,7 @@ def _context(experiment: Experiment, tasks: Sequence[str]) -> Context:
     rows = Rows(ends, _Shapes(), task_E, action_masks())
     kept = torch.arange(len(task_E)) < 2 * len(tasks)
     data = Dataset("shapes", list(tasks), rows.select(kept), rows.select(~kept), {})
-    system = attrs.evolve(e.system, compile=False)
+    system = attrs.evolve(e.system, compile=False, precision="float32")
     return Context(attrs.evolve(e, system=system), data, META)
 
 
@@ -197,11 +197,13 @@ class Cost:
 
     @property
     def replayed(self) -> Cost:
-        """That of a stage whose update runs as a graph. Its memory stays, not packed quite as
-        closely, beside the inputs of the recorded call and the result that it is checked against.
-        """
-        recorded = int(1.25 * self.update) + 2 * (self.weights + self.training)
-        return attrs.evolve(self, update=recorded)
+        """That of a stage whose update runs as a graph. Its memory, not packed quite as closely,
+        stays while the stage is evaluated, and is recorded beside the inputs of the call and the
+        result that it is checked against."""
+        graph = int(1.25 * self.update)
+        recorded = graph + 2 * (self.weights + self.training)
+        evaluation = graph + self.evaluation if self.evaluation else 0
+        return attrs.evolve(self, update=recorded, evaluation=evaluation)
 
     def of_share(self, share: float, *, stacked: bool) -> Cost:
         """That of a process with this share of the ``stacked`` cells, or of a batch. A checkpoint
