@@ -24,7 +24,6 @@ def benchmark(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-@pytest.mark.endurance
 def test_it_measures_every_residence_and_layout(benchmark: ModuleType, tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     words = ["--rows", "0.02", "--batch", "4", "--size", "tiny", "--repeats", "1"]
