@@ -103,7 +103,7 @@ def main() -> int:
 
 
 def row(job: ours.Job, theirs: float, options: argparse.Namespace) -> dict[str, Any]:
-    """What is shown of one update; ``theirs``: PWM's milliseconds for one policy or model."""
+    """The results of one update; ``theirs``: PWM's milliseconds for one policy or model."""
     values = job.to_json()
     ratio = theirs * job.cells / job.median
     return {**values, "pwm_over_ours": ratio, "products_gflop_per_second": products(job, options)}

@@ -36,7 +36,7 @@ from rich.table import Table
 from zarr.codecs import BloscCodec
 
 sys.path.insert(0, str(Path(__file__).parent))
-from update import SIZES, machine, timed, world_model_jobs
+from update import SIZES, machine, model_jobs, timed
 
 from fmbpo.base.free_memory import host_free
 from fmbpo.config.schema import DataConfig
@@ -178,9 +178,9 @@ def update_time(options: Namespace) -> float:
     """Milliseconds of one world-model update: median, after a warm-up."""
     wanted = Namespace(
         size=options.size, device=options.device, batch=options.batch, horizon=HORIZON,
-        policy=[], cells=[], compile=False, precision="float32",
+        compile=False, precision="float32",
     )  # fmt: skip
-    job = world_model_jobs(options.world_model, wanted)[-1]
+    job = model_jobs(options.world_model, wanted)[-1]
     return statistics.median(timed(job.call, options.device) for _ in range(options.repeats))
 
 

@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,10 @@ LAUNCHES = 1000
 
 
 class Report:
-    """What was measured, printed as it comes; ``late`` once the time is used."""
+    """All results, printed as they come."""
 
-    def __init__(self, seconds: float, device: str) -> None:
-        self.device, self.found = device, dict[str, Any]()
+    def __init__(self, seconds: float) -> None:
+        self.found: dict[str, list[Any]] = {}
         self._end = time.monotonic() + seconds
 
     @property
@@ -62,8 +63,7 @@ class Report:
 
     def add(self, section: str, value: Any) -> None:
         """Keep and print a result."""
-        kept = self.found.setdefault(section, [])
-        kept.append(value)
+        self.found.setdefault(section, []).append(value)
         print(section, json.dumps(value), flush=True)
 
 
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("error: there is no GPU here\n  -> --device cpu --size tiny is a dry run",
               file=sys.stderr)  # fmt: skip
         return 2
-    report, load = Report(options.seconds, options.device), os.getloadavg()
+    report, load = Report(options.seconds), os.getloadavg()
     for section in (ceilings, parity, waits, speeds):
         try:
             section(report, options)
@@ -222,44 +222,39 @@ def speeds(report: Report, options: argparse.Namespace) -> None:
         if precision == "tf32" and options.device == "cpu":
             continue
         for world in ("mlp", "flow"):
-            wanted = [given(options, options.size, of_models, [], policy=[], precision=precision)]
-            wanted += [
-                given(options, options.size, of_policies, [cells], policy=[p], precision=precision)
+            options_of = partial(given, options, options.size, precision=precision)
+            jobs = [partial(updates.model_jobs, world, options_of(of_models, []))]
+            jobs += [
+                partial(updates.all_policy_jobs, world, options_of(of_policies, [n], policy=[p]))
                 for p in ("mlp", "flow")
-                for cells in options.cells
+                for n in options.cells
             ]
-            for one in wanted:
+            for make in jobs:
                 if report.late:
                     report.add("left_out", {"precision": precision, "world_model": world})
                     return
-                measure(report, options, world, one, of_policies=bool(one.policy))
+                measure(report, options, precision, make)
 
 
 def measure(
     report: Report,
     options: argparse.Namespace,
-    world: str,
-    wanted: argparse.Namespace,
-    *,
-    of_policies: bool,
+    precision: str,
+    make: partial[list[updates.Job]],
 ) -> None:
     """Time one update, eager and as a graph."""
     on_gpu = options.device == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     try:
-        jobs = updates.world_model_jobs(world, wanted)
+        jobs = make()
     except RuntimeError as error:  # out of memory
-        cells = wanted.cells[0] if of_policies else 1
-        row = {"world_model": world, "policy": wanted.policy, "cells": cells}
-        report.add("errors", {**row, "error": str(error)[:200]})
+        report.add("errors", {"updates": str(make.args), "error": str(error)[:200]})
         return
     for job in jobs:
-        if (job.update == "policy") != of_policies:
-            continue
         for _ in range(options.repeats):
             job.milliseconds.append(updates.timed(job.call, options.device))
-        row = {**job.to_json(), "precision": wanted.precision}
+        row = {**job.to_json(), "precision": precision}
         if job.mode == "graph":
             (program,) = job.function.programs.values()
             row["kernels"] = program.kernels
@@ -271,7 +266,7 @@ def measure(
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The updates, as ``docs/speed.md`` shows them."""
+    """The updates."""
     columns = ("update", "world_model", "policy", "cells", "precision", "mode", "kernels",
                "median_milliseconds", "gflop_per_second", "peak_gigabytes")  # fmt: skip
     found = Table(*columns)

@@ -130,16 +130,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def world_model_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
     """The update of a world model, and of every policy in it."""
-    device, batch, horizon = torch.device(options.device), options.batch, options.horizon
-    component = load_plugin("world_model", kind)
-    settings = dict(SIZES[options.size])
+    return [*model_jobs(kind, options), *all_policy_jobs(kind, options)]
+
+
+def model_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
+    """The update of a world model."""
+    component, table = model_table(kind, options)
+    module = build_world_model(table, 0, torch.device(options.device))
+    state = WorldModelState.initial(own_params(module)).laid_out()
+    noise = torch.randn(options.horizon, options.batch, module.loss_noise_dim).to(options.device)
+    arguments = state, random_batch(options), noise, torch.tensor(1e-4, device=options.device)
+    update = WorldModelUpdate(module, component.loss, PretrainConfig().optimiser)
+    return modes(update, arguments, options, ("world model", kind, None, 1), count(module))
+
+
+def all_policy_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
+    """The updates of all policies asked for, in one frozen world model."""
+    component, table = model_table(kind, options)
+    frozen = build_world_model(table, 0, torch.device(options.device))
+    component.freeze(frozen)
+    data, jobs = random_batch(options), []
+    for policy in options.policy:
+        for cells in options.cells:
+            jobs += policy_jobs(kind, component, frozen, policy, cells, data, options)
+    return jobs
+
+
+def model_table(kind: str, options: argparse.Namespace) -> tuple[Component, PluginTable]:
+    """A world model's plugin, with the settings of its size."""
+    component, settings = load_plugin("world_model", kind), dict(SIZES[options.size])
     has_substeps = any(field.name == "substeps" for field in attrs.fields(component.Config))
     if has_substeps and options.size in ("tiny", "laptop"):
         settings["substeps"] = 2  # as in the experiments' laptop scale
-    table = plugin_table(component, settings)
-    module = build_world_model(table, 0, device)
-    state = WorldModelState.initial(own_params(module)).laid_out()
-    # Drawn on the CPU, so that a seed means the same numbers on all devices.
+    return component, plugin_table(component, settings)
+
+
+def random_batch(options: argparse.Namespace) -> Batch:
+    """Random numbers, drawn on the CPU, so that a seed means the same ones on all devices."""
+    batch, horizon = options.batch, options.horizon
     drawn = Batch(
         torch.randn(horizon + 1, batch, DIMS.obs),
         torch.rand(horizon, batch, DIMS.action) * 2 - 1,
@@ -147,18 +175,7 @@ def world_model_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
         torch.randint(DIMS.tasks, (batch,)),
         torch.ones(batch, DIMS.action),
     )
-    data = Batch(*(part.to(device) for part in drawn))
-    noise = torch.randn(horizon, batch, module.loss_noise_dim).to(device)
-    rate = torch.tensor(1e-4, device=device)
-    update = WorldModelUpdate(module, component.loss, PretrainConfig().optimiser)
-    jobs = modes(update, (state, data, noise, rate), options, ("world model", kind, None, 1),
-                 count(module))  # fmt: skip
-    frozen = build_world_model(table, 0, device)
-    component.freeze(frozen)
-    for policy in options.policy:
-        for cells in options.cells:
-            jobs += policy_jobs(kind, component, frozen, policy, cells, data, options)
-    return jobs
+    return Batch(*(part.to(options.device) for part in drawn))
 
 
 def policy_jobs(
