@@ -9,11 +9,20 @@ import torch
 from torch import Tensor, UntypedStorage
 
 
-def view(storage: UntypedStorage, like: Tensor) -> Tensor:
-    """The tensor with the geometry of ``like`` in another storage."""
-    made = like.new_empty(0)
-    made.set_(storage, like.storage_offset(), like.shape, like.stride())
-    return made
+def lying(
+    storage: UntypedStorage,
+    dtype: torch.dtype,
+    offset: int,
+    size: Sequence[int],
+    stride: Sequence[int],
+) -> Tensor:
+    """The tensor of this type and geometry in a storage."""
+    return torch.empty(0, dtype=dtype, device=storage.device).set_(storage, offset, size, stride)
+
+
+def geometry(tensor: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """Offset, size and stride."""
+    return int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride()
 
 
 def copied(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -22,7 +31,7 @@ def copied(tensors: Sequence[Tensor]) -> list[Tensor]:
     for storage in (tensor.untyped_storage() for tensor in tensors):
         if storage._cdata not in copies:
             copies[storage._cdata] = storage.clone()  # type: ignore[no-untyped-call]
-    return [view(copies[t.untyped_storage()._cdata], t) for t in tensors]
+    return [lying(copies[t.untyped_storage()._cdata], t.dtype, *geometry(t)) for t in tensors]
 
 
 def writable(tensors: Sequence[Tensor]) -> list[Tensor]:

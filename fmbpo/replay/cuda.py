@@ -11,7 +11,7 @@ from fmbpo.replay.copies import copied
 from fmbpo.replay.recorder import Recording, Unfit
 
 WARM_UPS = 2
-"""Calls before the capture, in which libraries allocate what they keep."""
+"""Calls before the capture, in which libraries allocate their memory."""
 
 
 class CudaGraph:

@@ -1,7 +1,7 @@
 """A recorded call on the CPU: its kernels in order, in memory that is laid out once.
 
-A replay calls kernels and does nothing else: no autograd, no ``vmap``, no views, no allocation but
-for the outputs. The results are those of the function itself, to the bit.
+A replay calls kernels and does nothing else: no autograd, no ``vmap``, no views, and
+hardly an allocation but for the outputs. The results are those of the function itself, to the bit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, UntypedStorage
 
 from fmbpo.replay.arena import ALIGNED
+from fmbpo.replay.copies import geometry
 from fmbpo.replay.layout import Layout, storage
 from fmbpo.replay.recorder import Place, Recording
 
@@ -33,11 +34,10 @@ class Kernels:
         with torch.inference_mode():
             layout = Layout(recorder, ends)
         self.calls, self._tensors = layout.calls, layout.tensors
-        unwritten = {*self._inputs, *layout.constant}
-        self._fresh = [n for n in ends if n not in unwritten and not recorder.memories[n].given]
+        made = [n for n in ends if recorder.memories[n].given is None]
+        self._fresh = [n for n in made if n not in layout.constant]
         self._bytes = {n: recorder.memories[n].bytes for n in (*self._inputs, *self._fresh)}
-        kept = {n for n in ends if n not in self._bytes}
-        self._kept = {n: layout.storages[n] for n in kept}
+        self._kept = {n: layout.storages[n] for n in ends if n not in self._bytes}
         """Outputs that no replay writes."""
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -65,7 +65,7 @@ class Kernels:
     def _point(self, memory: int, to: UntypedStorage) -> None:
         """Let the kernels use ``to`` for a memory."""
         for place, tensor in self._tensors[memory].items():
-            tensor.set_(to, place.offset, place.size, place.stride)
+            tensor.set_(to, *place.geometry)
 
     def _results(self, storages: dict[int, UntypedStorage]) -> list[Tensor]:
         """The outputs; those in memory that no kernel writes, such as an input's, are copied."""
@@ -83,8 +83,8 @@ def _laid_out_alike(
         return None
     for number, place in members:
         tensor = inputs[number]
-        own = tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
-        if tensor.untyped_storage()._cdata != shared._cdata or own != place.geometry[1:]:
+        elsewhere = tensor.untyped_storage()._cdata != shared._cdata
+        if elsewhere or geometry(tensor) != place.geometry:
             return None
     return shared
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 
+import attrs
 import torch
 from torch import Tensor, UntypedStorage
 from torch._ops import OpOverload
@@ -90,7 +91,7 @@ class Layout:
         assert made is not None
         old, new = self.memories[source.memory], self.memories[made.memory]
         ends = old.until == now and source.memory in self.begin
-        same = old.bytes == new.bytes and source.geometry == made.geometry
+        same = old.bytes == new.bytes and source == attrs.evolve(made, memory=source.memory)
         return source.memory if ends and same and made.memory not in self.outputs else None
 
     def _call(self, kernel: Kernel) -> Callable[[], object]:

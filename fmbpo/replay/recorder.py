@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fmbpo.replay.copies import copied, writable
+from fmbpo.replay.copies import copied, geometry, lying, writable
 
 T = TypeVar("T")
 
@@ -47,24 +47,23 @@ class Memory:
 
 @frozen
 class Place:
-    """A tensor as a view of a memory: its number, and the arguments of ``as_strided``."""
+    """A tensor as a view of a memory: its number, and the tensor's type and geometry."""
 
     memory: int
     dtype: torch.dtype
+    offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
-    offset: int
 
     @property
-    def geometry(self) -> tuple[object, ...]:
-        """Everything but the memory."""
-        return self.dtype, self.size, self.stride, self.offset
+    def geometry(self) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+        """Offset, size and stride."""
+        return self.offset, self.size, self.stride
 
     def of(self, storage: UntypedStorage, begin: int = 0) -> Tensor:
         """The view of that storage, in which the memory begins at a byte."""
-        whole = torch.empty(0, dtype=self.dtype, device=storage.device)
         offset = self.offset + begin // self.dtype.itemsize
-        return whole.set_(storage, offset, self.size, self.stride)
+        return lying(storage, self.dtype, offset, self.size, self.stride)
 
 
 @frozen
@@ -139,8 +138,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         number = self._numbers.get(storage._cdata)
         if number is None:
             number = self._new(storage, storage)
-        offset = int(tensor.storage_offset())
-        return Place(number, tensor.dtype, tuple(tensor.shape), tensor.stride(), offset)
+        return Place(number, tensor.dtype, *geometry(tensor))
 
     def _made(self, tensor: Tensor, used: set[int]) -> Place | None:
         """The place of an operation's result; None for a view of an argument."""

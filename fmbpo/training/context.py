@@ -68,10 +68,9 @@ class Context:
 def settled(experiment: Experiment, residence: Kind, device: torch.device) -> Experiment:
     """The experiment as a run on this device records it: with the residence of its data and the
     precision of its updates."""
-    e = experiment
-    precision = resolve_precision(e.system.precision, device)
-    data, system = (
-        attrs.evolve(e.data, residence=residence),
-        attrs.evolve(e.system, precision=precision),
+    precision = resolve_precision(experiment.system.precision, device)
+    return attrs.evolve(
+        experiment,
+        data=attrs.evolve(experiment.data, residence=residence),
+        system=attrs.evolve(experiment.system, precision=precision),
     )
-    return attrs.evolve(e, data=data, system=system)
