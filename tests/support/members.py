@@ -1,11 +1,13 @@
 """Groups of forked processes, as torchrun would start them, but without its seconds."""
 
 import contextlib
+import io
 import os
 import pickle
 import signal
 import socket
 import sys
+import time
 import traceback
 
 from fmbpo.cli import main
@@ -47,12 +49,28 @@ class Members:
         return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in self.pids]
 
 
-def command(size, folder, words):
-    """Processes that run a command line in ``folder``; each writes to ``folder/said-RANK.txt``."""
+class Said(io.FileIO):
+    """A file that halts whoever writes ``halt`` to it, until there is a file named ``on``."""
+
+    def __init__(self, path, halt):
+        super().__init__(path, "w")
+        self.halt, self.on = halt, path.with_name("on")
+
+    def write(self, content):
+        written = super().write(content)
+        while self.halt and self.halt in bytes(content).decode() and not self.on.exists():
+            time.sleep(0.002)
+        return written
+
+
+def command(size, folder, words, halt=None):
+    """Processes that run a command line in ``folder``; each writes to ``folder/said-RANK.txt``, and
+    halts at the text ``halt`` until ``folder/on`` exists."""
 
     def work(rank):
         os.chdir(folder)
-        said = open(f"said-{rank}.txt", "w", buffering=1)  # noqa: SIM115
+        raw = Said(folder / f"said-{rank}.txt", halt)
+        said = io.TextIOWrapper(io.BufferedWriter(raw), line_buffering=True)
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             return main(words)
 
