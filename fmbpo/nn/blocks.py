@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fmbpo.nn.layers import LayerNorm, Linear
 from fmbpo.nn.mish import Mish
 from fmbpo.nn.precise import precise
 
@@ -38,7 +39,7 @@ class SimNorm(nn.Module):
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
     """A Linear with the world model's initialisation: truncated normal (σ = 0.02), zero bias."""
-    layer = nn.Linear(inputs, outputs)
+    layer = Linear(inputs, outputs)
     nn.init.trunc_normal_(layer.weight, std=0.02)
     nn.init.zeros_(layer.bias)
     return layer
@@ -50,7 +51,7 @@ class NormedLinear(nn.Module):
     def __init__(self, inputs: int, outputs: int, activation: nn.Module | None = None) -> None:
         super().__init__()
         self.linear = linear(inputs, outputs)
-        self.norm = nn.LayerNorm(outputs)
+        self.norm = LayerNorm(outputs)
         self.activation = activation or Mish()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,17 +69,9 @@ def plain_mlp(inputs: int, units: Sequence[int], outputs: int) -> nn.Sequential:
     """The actor's and critic's network: blocks of Linear -> Mish -> LayerNorm, then a Linear."""
     layers: list[nn.Module] = []
     for width in units:
-        layers += [StackedLinear(inputs, width), Mish(), nn.LayerNorm(width)]
+        layers += [Linear(inputs, width), Mish(), LayerNorm(width)]
         inputs = width
-    return nn.Sequential(*layers, StackedLinear(inputs, outputs))
-
-
-class StackedLinear(nn.Linear):
-    """A Linear whose parameters ``vmap`` stacks: torch's own then multiplies biases by 1."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[..., inputs]`` -> ``[..., outputs]``."""
-        return x @ self.weight.mT + self.bias
+    return nn.Sequential(*layers, Linear(inputs, outputs))
 
 
 class TaskEmbedding(nn.Module):

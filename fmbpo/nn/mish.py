@@ -41,6 +41,7 @@ class _Mish(torch.autograd.Function):
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)  # no zeros for the gradients of the factors
         ctx.save_for_backward(*inputs, *output[1:])
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Tensor) -> Tensor | None:
@@ -49,9 +50,13 @@ class _Mish(torch.autograd.Function):
         x, p, t = ctx.saved_tensors
         if torch.is_grad_enabled():  # the result may be differentiated again
             p, t = _factors(x)
-        xp = x * p
-        slope = torch.addcmul(xp + t, xp, t * t, value=-1)
-        return grad * slope
+        return grad * _slope(x, p, t)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        p, t = _factors(x)
+        return tangent * _slope(x, p, t), None, None
 
     @staticmethod
     def vmap(_: Any, in_dims: tuple[int | None], x: Tensor) -> tuple[Any, Any]:
@@ -64,3 +69,7 @@ def _factors(x: Tensor) -> tuple[Tensor, Tensor]:
     negative_n = torch.sub(p * p, p, alpha=2)
     minus_two = torch.full((), -2.0, dtype=x.dtype)  # a number would take another, slower kernel
     return p, negative_n / (minus_two - negative_n)
+
+
+def _slope(x: Tensor, p: Tensor, t: Tensor) -> Tensor:
+    return torch.addcmul(t, x * p, 1 - t * t)

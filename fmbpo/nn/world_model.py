@@ -18,6 +18,7 @@ from fmbpo.base.metrics import CONSISTENCY, LOSS, REWARD_LOSS
 from fmbpo.hookspecs import Batch, Metrics, Task, WorldModelDims
 from fmbpo.nn import two_hot
 from fmbpo.nn.blocks import SIMPLEX_DIM, NormedLinear, SimNorm, TaskEmbedding, linear, normed_mlp
+from fmbpo.nn.layers import Linear
 
 _widths: Any = deep_iterable(and_(instance_of(int), gt(0)), min_len(1))
 
@@ -85,7 +86,7 @@ class LatentWorldModel(nn.Module):
         ends = config.units[-1], config.latent_dim
         last = linear(*ends) if linear_dynamics else NormedLinear(*ends, SimNorm())
         self.dynamics = normed_mlp(step_inputs + extra_inputs, config.units, last)
-        head = nn.Linear(config.units[-1], two_hot.BINS)
+        head = Linear(config.units[-1], two_hot.BINS)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self.reward = normed_mlp(step_inputs, config.units, head)

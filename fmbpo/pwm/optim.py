@@ -15,6 +15,7 @@ from torch.func import grad, vmap
 from torch.utils._pytree import tree_map_only
 
 from fmbpo.hookspecs import Projects
+from fmbpo.nn.collected import collect
 
 Params: TypeAlias = dict[str, Tensor]
 A = TypeVar("A")
@@ -41,7 +42,8 @@ def gradient(
         return found
     leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
     with torch.enable_grad():
-        value, auxiliary = (vmap(loss) if stacked else loss)(leaves, *args)
+        aliases = dict(zip(leaves, collect(leaves.values()), strict=True))
+        value, auxiliary = (vmap(loss) if stacked else loss)(aliases, *args)
         grads = torch.autograd.grad(value.sum(), list(leaves.values()))
     detached: A = tree_map_only(Tensor, Tensor.detach, auxiliary)
     return dict(zip(leaves, grads, strict=True)), detached
@@ -90,6 +92,10 @@ class AdamState(NamedTuple):
     second: Tensor
     steps: Tensor
 
+    def clone(self) -> AdamState:
+        """The same state in tensors of its own."""
+        return AdamState(*(x.clone() for x in self))
+
 
 def adam_init(params: Tensor) -> AdamState:
     """Zero moments for vectors of parameters ``[..., P]``, no steps."""
@@ -109,23 +115,37 @@ def adam_step(
 
     ``scales``: pairs ``(entries, factor)`` that cut P into parts, each of which learns at its
     factor times the rate.
+    """
+    own = params.clone(), state.clone()
+    adam_step_(own[0], grads, own[1], learning_rate, betas, scales)
+    return own
 
-    On CPUs and GPUs, torch's fused kernel makes the step in one pass, in place on copies. The
-    formulas below take ten passes; they are for tensors without values (``meta``) and for the
-    compiler, which fuses them.
+
+def adam_step_(
+    params: Tensor,
+    grads: Tensor,
+    state: AdamState,
+    learning_rate: Tensor,
+    betas: Sequence[float],
+    scales: Sequence[tuple[int, float]] = (),
+) -> None:
+    """``adam_step`` in place.
+
+    On CPUs and GPUs, torch's fused kernel makes the step in one pass. The formulas below take ten
+    passes; they are for tensors without values (``meta``) and for the compiler, which fuses them.
     """
     parts = scales or [(params.shape[-1], 1.0)]
+    state.steps.add_(1)
     if params.device.type in ("cpu", "cuda") and not torch.compiler.is_compiling():
-        return _fused_step(params, grads, state, learning_rate, betas, parts)
+        _fused_step(params, grads, state, learning_rate, betas, parts)
+        return
     beta1, beta2 = betas
-    steps = state.steps + 1
-    correction1, correction2 = 1 - beta1**steps, (1 - beta2**steps).sqrt()
+    correction1, correction2 = 1 - beta1**state.steps, (1 - beta2**state.steps).sqrt()
     rate = torch.cat([(learning_rate * factor).expand(entries) for entries, factor in parts])
-    first = torch.lerp(state.first, grads, 1 - beta1)
-    second = torch.addcmul(beta2 * state.second, grads, grads, value=1 - beta2)
-    denominator = second.sqrt() / correction2.unsqueeze(-1) + EPS
-    stepped = params - rate / correction1.unsqueeze(-1) * first / denominator
-    return stepped, AdamState(first, second, steps)
+    state.first.lerp_(grads, 1 - beta1)
+    state.second.mul_(beta2).addcmul_(grads, grads, value=1 - beta2)
+    denominator = state.second.sqrt() / correction2.unsqueeze(-1) + EPS
+    params.sub_(rate / correction1.unsqueeze(-1) * state.first / denominator)
 
 
 def _fused_step(
@@ -135,21 +155,18 @@ def _fused_step(
     learning_rate: Tensor,
     betas: Sequence[float],
     parts: Sequence[tuple[int, float]],
-) -> tuple[Tensor, AdamState]:
+) -> None:
     """The kernel takes dense tensors and one rate: each part of each vector is a tensor."""
-    stepped, first, second = (x.clone() for x in (params, state.first, state.second))
-    steps = state.steps + 1
-    rows = [x.view(-1, x.shape[-1]) for x in (stepped, grads, first, second)]
-    counts = list(steps.reshape(-1))
+    rows = [x.view(-1, x.shape[-1]) for x in (params, grads, state.first, state.second)]
+    steps = list(state.steps.reshape(-1))
     begin = 0
     for entries, factor in parts:
         p, g, m, v = (list(x[:, begin : begin + entries]) for x in rows)
         torch._fused_adam_(
-            p, g, m, v, [], counts, lr=learning_rate * factor, beta1=betas[0], beta2=betas[1],
+            p, g, m, v, [], steps, lr=learning_rate * factor, beta1=betas[0], beta2=betas[1],
             weight_decay=0.0, eps=EPS, amsgrad=False, maximize=False,
         )  # fmt: skip
         begin += entries
-    return stepped, AdamState(first, second, steps)
 
 
 def clip(grads: Tensor, limit: float) -> tuple[Tensor, Tensor]:

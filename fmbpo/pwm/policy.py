@@ -16,22 +16,23 @@ Shape suffixes as in ``fmbpo.hookspecs``, and M for a mini-batch of imagined sta
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import vmap
+from torch.func import functional_call, vmap
 
 from fmbpo.base.metrics import GRAD_NORM, IMAGINED_REWARD, LOSS, of_actor, of_critic
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.schema import PolicyLearningConfig
 from fmbpo.hookspecs import Imagined, Metrics, Prediction
-from fmbpo.pwm.critic import Critic, ensemble_values, lowest_value
+from fmbpo.pwm.critic import Critic, lowest_value
 from fmbpo.pwm.optim import (
     AdamState,
     Params,
     adam_init,
-    adam_step,
+    adam_step_,
     clip,
     flatten,
     gradient,
@@ -77,7 +78,7 @@ class CellState(NamedTuple):
     policy: Params
     policy_adam: AdamState
     critics: Params
-    """Stacked along C, the members of the ensemble."""
+    """Stacked along C, the members of the ensemble; so is their optimiser's state."""
     critic_adam: AdamState
     scale: ReturnScale
 
@@ -85,12 +86,12 @@ class CellState(NamedTuple):
     def initial(policy: Params, critics: Params) -> CellState:
         """These parameters, without history."""
         like = next(iter(policy.values()))
-        adams = adam_init(flatten(policy)), adam_init(flatten(critics))
+        adams = adam_init(flatten(policy)), adam_init(flatten(critics, 1))
         return CellState(policy, adams[0], critics, adams[1], ReturnScale.initial(like))
 
     def laid_out(self) -> CellState:
         """The same stacked state as it lies in memory after an update (``in_one_vector``)."""
-        policy, critics = in_one_vector(self.policy, 1), in_one_vector(self.critics, 1)
+        policy, critics = in_one_vector(self.policy, 1), in_one_vector(self.critics, 2)
         return self._replace(policy=policy, critics=critics)
 
 
@@ -205,18 +206,12 @@ class PolicyUpdate:
     def _actor_step(
         self, state: CellState, grads: Params, rate: Tensor
     ) -> tuple[Params, AdamState, Tensor]:
-        policy, adam, norm_T = self._adam(
-            state.policy, grads, state.policy_adam, rate, self.learning.actor_grad_clip
-        )
-        return vmap(lambda p: projected(p, self.project))(policy), adam, norm_T
-
-    def _adam(
-        self, params: Params, grads: Params, adam: AdamState, rate: Tensor, limit: float
-    ) -> tuple[Params, AdamState, Tensor]:
         """Clip and step; also the gradients' norms ``[T]``."""
-        clipped_TP, norm_T = clip(flatten(grads, 1), limit)
-        flat_TP, adam = adam_step(flatten(params, 1), clipped_TP, adam, rate, self.learning.betas)
-        return unflatten(flat_TP, params), adam, norm_T
+        flat_TP, adam = flatten(state.policy, 1), state.policy_adam.clone()
+        clipped_TP, norm_T = clip(flatten(grads, 1), self.learning.actor_grad_clip)
+        adam_step_(flat_TP, clipped_TP, adam, rate, self.learning.betas)
+        policy = unflatten(flat_TP, state.policy)
+        return vmap(lambda p: projected(p, self.project))(policy), adam, norm_T
 
     # -- critic targets (one cell) -----------------------------------------------------------
 
@@ -230,28 +225,41 @@ class PolicyUpdate:
 
     # -- critic steps ------------------------------------------------------------------------
 
-    def critic_loss(self, critics: Params, z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """One cell: mean squared error over the ensemble and a mini-batch ``z[..., D]``, twice: the
-        loss and a metric."""
-        error = (ensemble_values(self.critic, critics, z) - target).square().mean()
-        return error, error
+    def critic_loss(
+        self, members: int, critic: Params, z: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """One of an ensemble's critics: its share of the loss, and its squared error's mean over a
+        mini-batch ``z[..., D]``."""
+        error = (functional_call(self.critic, critic, (z,)) - target).square().mean()
+        return error / members, error
 
     def _critic_steps(
         self, critics: Params, adam: AdamState, z_TMD: Tensor, target_TM: Tensor, rate: Tensor
     ) -> tuple[Params, AdamState, Metrics]:
-        """All cells: ``critic_iterations`` passes over ``critic_minibatches`` parts."""
+        """All cells: ``critic_iterations`` passes over ``critic_minibatches`` parts.
+
+        The members of all ensembles learn side by side (K = T x C). The loss of an ensemble is the
+        mean of its members' losses, and its gradient is clipped as one vector.
+        """
         learning = self.learning
         assert z_TMD.shape[:-1] == target_TM.shape
-        parts = (x.chunk(learning.critic_minibatches, 1) for x in (z_TMD, target_TM))
-        errors = []
+        stack = cells, members = adam.steps.shape
+        like = {name: p.flatten(0, 1) for name, p in critics.items()}
+        flat_KP, adam = flatten(like, 1), AdamState(*(x.flatten(0, 1).clone() for x in adam))
+        inputs = (x.repeat_interleave(members, 0) for x in (z_TMD, target_TM))
+        parts = (x.chunk(learning.critic_minibatches, 1) for x in inputs)
+        loss, errors = partial(self.critic_loss, members), []
         for z, target in list(zip(*parts, strict=True)) * learning.critic_iterations:
-            grads, error_T = gradient(self.critic_loss, critics, z, target, stacked=True)
-            critics, adam, norm_T = self._adam(
-                critics, grads, adam, rate, learning.critic_grad_clip
-            )
-            errors.append(error_T)
-        metrics = {of_critic(LOSS): torch.stack(errors).mean(0), of_critic(GRAD_NORM): norm_T}
-        return critics, adam, metrics
+            grads, error_K = gradient(loss, unflatten(flat_KP, like), z, target, stacked=True)
+            clipped_TP, norm_T = clip(flatten(grads, 1).view(cells, -1), learning.critic_grad_clip)
+            adam_step_(flat_KP, clipped_TP.view_as(flat_KP), adam, rate, learning.betas)
+            errors.append(error_K)
+        metrics = {
+            of_critic(LOSS): torch.stack(errors).mean(0).view(stack).mean(1),
+            of_critic(GRAD_NORM): norm_T,
+        }
+        learnt = unflatten(flat_KP.view(*stack, -1), critics)
+        return learnt, AdamState(*(x.view(*stack, *x.shape[1:]) for x in adam)), metrics
 
 
 def td_lambda(reward_HB: Tensor, next_value_HB: Tensor, discount: float, lam_HB: Tensor) -> Tensor:

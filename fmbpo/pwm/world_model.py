@@ -16,7 +16,7 @@ from fmbpo.pwm.optim import (
     AdamState,
     Params,
     adam_init,
-    adam_step,
+    adam_step_,
     clip,
     flatten,
     gradient,
@@ -99,10 +99,10 @@ class WorldModelUpdate:
         kept = [flatten({k: grads[k] + g}, lead) for k, g in sorted(state.stale.items())]
         clipped, norm = clip(torch.cat([grad, *kept], -1), self.optimiser.grad_clip)
         grad, rest = clipped[..., : grad.shape[-1]], clipped[..., grad.shape[-1] :]
-        flat, adam = adam_step(
-            flatten(learns, lead), grad, state.adam, learning_rate, self.optimiser.betas,
-            self._scales(learns, lead),
-        )  # fmt: skip
+        flat, adam = flatten(learns, lead), state.adam.clone()
+        adam_step_(
+            flat, grad, adam, learning_rate, self.optimiser.betas, self._scales(learns, lead)
+        )
         project = vmap(self._projected) if self.stacked else self._projected
         params = project(unflatten(flat, learns), state.params)
         return WorldModelState(params, adam, unflatten(rest.clone(), state.stale)), norm

@@ -7,6 +7,7 @@ the folder's inputs and weights. Conventions: PWM's released behaviour.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from fmbpo.pwm.optim import (
     unflatten,
 )
 from fmbpo.pwm.pair import HookCall
-from fmbpo.pwm.policy import CellState, Rates, ReturnScale, Start, td_lambda
+from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates, ReturnScale, Start, td_lambda
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.testing.pwm_golden import Arrays, Replay, pwm_actor, pwm_critics, pwm_model, under
 from fmbpo.training.own_models import loss_settings
@@ -148,12 +149,22 @@ def _actor_loss(
 
 def _critic_loss(r: Replay) -> Arrays:
     _, z, target = _imagined(r, r.cell, r.start(r.obs[0], torch.zeros_like(r.inputs["eps1"])))
-    grads, loss = gradient(r.policy_update().critic_loss, r.critics, z, target)
+    grads, loss = _of_ensemble(r.policy_update(), r.critics, z, target)
     yield "obs", z
     yield "target_values", target
     yield "pred", ensemble_values(r.critic, r.critics, z)
     yield "loss", loss
     yield from under("grad/", pwm_critics(grads))
+
+
+def _of_ensemble(
+    update: PolicyUpdate, critics: Params, z: Tensor, target: Tensor
+) -> tuple[Params, Tensor]:
+    """Gradient and value of the mean of the critics' losses."""
+    members = len(next(iter(critics.values())))
+    inputs = z.expand(members, *z.shape), target.expand(members, *target.shape)
+    grads, losses = gradient(partial(update.critic_loss, members), critics, *inputs, stacked=True)
+    return grads, losses.mean()
 
 
 def _imagined(r: Replay, cell: CellState, start: Start) -> tuple[Imagined, Tensor, Tensor]:
@@ -236,9 +247,10 @@ def _critic_steps(
     critics, adam = cell.critics, cell.critic_adam
     parts = (x.chunk(learning.critic_minibatches) for x in (z, target))
     for z_mini, target_mini in list(zip(*parts, strict=True)) * learning.critic_iterations:
-        grads, loss = gradient(update.critic_loss, critics, z_mini, target_mini)
-        clipped, _ = clip(flatten(grads), learning.critic_grad_clip)
-        flat, adam = adam_step(flatten(critics), clipped, adam, rates.critic, learning.betas)
+        grads, loss = _of_ensemble(update, critics, z_mini, target_mini)
+        flat = flatten(critics, 1)
+        clipped = clip(flatten(grads, 1).flatten(), learning.critic_grad_clip)[0].view_as(flat)
+        flat, adam = adam_step(flat, clipped, adam, rates.critic, learning.betas)
         critics = unflatten(flat, critics)
         yield critics, loss
 

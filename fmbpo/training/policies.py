@@ -201,7 +201,7 @@ class PolicyTraining(PolicyStage):
         """See ``PolicyStage``."""
         return {
             "policy_moments": tuple(self.training.policy_adam),
-            "critic_moments": tuple(self.training.critic_adam),
+            "moments_by_critic": tuple(self.training.critic_adam),
             "scale": tuple(self.training.scale),
             "generators": [g.get_state() for g in self.generators],
             "models": self.models and self.models.state(),
@@ -209,7 +209,7 @@ class PolicyTraining(PolicyStage):
 
     def load(self, weights: Mapping[str, Tensor], state: Saved) -> None:
         """See ``PolicyStage``."""
-        names = "policy_moments", "critic_moments", "scale"
+        names = "policy_moments", "moments_by_critic", "scale"
         policy, critics, policy_adam, critic_adam, scale = to_device(
             [part("policy", weights), part("critics", weights), *(state[name] for name in names)],
             self.device,
