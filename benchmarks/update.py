@@ -33,6 +33,7 @@ from fmbpo.errors import UserError
 from fmbpo.hookspecs import Batch, Module
 from fmbpo.measure.cost import flops, parameters
 from fmbpo.measure.sizes import DIMS
+from fmbpo.nn.compiled import compiling
 from fmbpo.plugins import Component, load_plugin
 from fmbpo.pwm.pair import Pair
 from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates, Start
@@ -94,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--precision", choices=["float32", "tf32", "bfloat16"], default="float32")
-    parser.add_argument("--compile", action="store_true", help="time compiled updates too")
+    parser.add_argument("--compile", action="store_true", help="with compiled kernels too")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(argv)
     if options.threads:
@@ -225,24 +226,24 @@ def modes(
     label: tuple[str, str, str | None, int],
     parameters: int,
 ) -> list[Job]:
-    """The update eager, as a graph, and compiled if asked for; each is called twice to warm up, in
-    which a graph is recorded and checked."""
+    """The update eager, as a graph, and with compiled kernels if asked for; each is called twice to
+    warm up, in which a graph is recorded and checked."""
     gflop = flops(update, *arguments) / 1e9
     device = torch.device(options.device)
     precision = resolve_precision(options.precision, device)
-    compiled = torch.compile(update.__call__, fullgraph=True) if options.compile else update
 
-    def in_precision(function: Callable[..., Any], *inputs: Any) -> Any:
-        with computing(precision, device):
-            return function(*inputs)
+    def settled(kernels: bool, *inputs: Any) -> Any:
+        with computing(precision, device), compiling(kernels):
+            return update(*inputs)
 
-    eager = partial(in_precision, update)
+    eager = partial(settled, False)
     calls: dict[str, Callable[..., Any]] = {
         "eager": eager,
         "graph": Replayed(eager, "the update", required=True, say=print),
     }
     if options.compile:
-        calls["compiled"] = partial(in_precision, compiled)
+        compiled = partial(settled, True)
+        calls["compiled"] = Replayed(compiled, "the update", required=True, say=print)
     jobs = []
     for mode, function in calls.items():
 

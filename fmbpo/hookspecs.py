@@ -23,8 +23,8 @@ freeze     parameters stop learning                      the same
 
 Every hook is a pure function of its arguments with fixed shapes. It draws no random numbers (the
 engine passes standard normal ``noise``), changes no argument in place, and has no ``.item()`` and
-no Python branch on data. The engine compiles hooks with ``fullgraph=True`` and maps them over
-stacked parameters with ``torch.func.vmap``. Checkpoints hold only parameters, so a module has no
+no Python branch on data. The engine maps hooks over stacked parameters with ``torch.func.vmap``,
+and records them once. Checkpoints hold only parameters, so a module has no
 buffers.
 
 The convention of PWM's released model loss needs a world model whose ``Config`` has

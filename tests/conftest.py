@@ -218,3 +218,29 @@ def pytest_collection_modifyitems(items):
 # No deadlines: a loaded machine is slow, not wrong.
 settings.register_profile("fmbpo", deadline=None, derandomize=True)
 settings.load_profile("fmbpo")
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """The names of the functions that kernels had compiled; they run as they are, since the
+    compiler takes a second for each."""
+    from fmbpo.nn import compiled, norm_mish
+
+    made = []
+
+    def as_it_is(function, constants, tensors, threads):
+        made.append(function.__name__)
+
+        def write(*given):
+            left = iter(given)
+            args = [next(left) if constant is None else constant for constant in constants]
+            for out, found in zip(left, function(*args), strict=True):
+                out.copy_(found)
+
+        return write
+
+    monkeypatch.setattr(compiled, "_compiled", as_it_is)
+    for kernel in vars(norm_mish).values():
+        if isinstance(kernel, compiled.Kernel):
+            monkeypatch.setattr(kernel, "_code", {})
+    return made

@@ -298,6 +298,19 @@ def test_stopped_between_iterations(make, residence, iterations, experiment, tmp
             assert_same_run(train(root, make(experiment, data), Stop()), whole)
 
 
+def test_stopped_with_compiled_kernels(experiment, tmp_path, uncompiled):
+    system = attrs.evolve(experiment.system, compile="on")
+    experiment = attrs.evolve(experiment, system=system)
+    data = load_dataset(experiment.data, torch.device("cpu"))
+    whole = train(tmp_path / "whole", finetuned(experiment, data), Stop())
+    assert set(uncompiled) >= {"_norm_mish", "_norm_mish_backward", "_norm_mish_backward_x"}
+    (stage,) = finetuned(experiment, data)
+    stop = StopAfter(stage.name, 3)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "stopped", [stop.wrap(stage)], stop)
+    assert_same_run(train(tmp_path / "stopped", finetuned(experiment, data), Stop()), whole)
+
+
 @pytest.mark.parametrize("make", [pretraining, policies, finetuned])
 @pytest.mark.parametrize("updates", [0, 2])
 def test_training_state_lies_in_memory_as_a_loaded_one_does(make, updates, experiment):

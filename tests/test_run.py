@@ -7,7 +7,6 @@ import signal
 
 import attrs
 import pytest
-import torch
 
 from fmbpo import plugins
 from fmbpo.base.lock import RunLock
@@ -15,8 +14,6 @@ from fmbpo.base.metrics import read_metrics
 from fmbpo.cli import main
 from fmbpo.data.residence import InMemory
 from fmbpo.pwm.pair import HookCall
-from fmbpo.pwm.policy import PolicyUpdate
-from fmbpo.pwm.world_model import WorldModelUpdate
 from fmbpo.running import run
 from fmbpo.runs.checkpoint import read_manifest
 from fmbpo.runs.summary import Summary
@@ -318,42 +315,3 @@ def test_host_settings_may_change_when_a_run_is_continued(
     changed = [*tiny, "evaluation.workers=2", "pretrain.checkpoint_every=3"]
     assert main(arguments(file, small_store, tmp_path, changed)) == 0
     assert "continues" in capsys.readouterr().err
-
-
-@pytest.mark.endurance
-def test_a_compiled_run_ends_like_any_other(
-    repository, small_store, tiny_policy, monkeypatch, tmp_path
-):
-    """The whole run under torch.compile (eager backend: no compiler is needed to test the path)."""
-    compile_ = torch.compile
-    asked = []
-
-    def eager(function, **options):
-        asked.append(options)
-        return compile_(function, backend="eager", **options)
-
-    monkeypatch.setattr(torch, "compile", eager)
-    file = repository / "experiments" / "phase8_mlpwm_mlppolicy.toml"
-    # Dynamo unrolls every step of a horizon and every minibatch, which is most of the time.
-    overrides = [*tiny_policy, "system.compile=true", "pretrain.horizon=2"]
-    overrides += ["policy_learning.horizon=2", "policy_learning.critic_iterations=1"]
-    overrides += ["policy_learning.critic_minibatches=1"]
-    assert main(arguments(file, small_store, tmp_path, overrides)) == 0
-    assert asked == [{"fullgraph": True}] * 2
-
-
-def test_a_compiled_run_compiles_its_two_updates(
-    repository, small_store, tiny_policy, monkeypatch, tmp_path
-):
-    """Tests in tests/pwm and tests/training compare the results of both."""
-    asked = []
-
-    def compiled(function, **options):
-        asked.append((function.__self__.__class__, options))
-        return function
-
-    monkeypatch.setattr(torch, "compile", compiled)
-    file = repository / "experiments" / "phase8_mlpwm_mlppolicy.toml"
-    overrides = [*tiny_policy, "system.compile=true"]
-    assert main(arguments(file, small_store, tmp_path, overrides)) == 0
-    assert asked == [(kind, {"fullgraph": True}) for kind in (WorldModelUpdate, PolicyUpdate)]

@@ -44,6 +44,7 @@ _UNSAID: dict[str, tuple[object, ...]] = {
     "data.weights": (None, {}, "auto"),
     # Both memories give the same batches; the disk gives them in another order.
     "data.residence": (None, "auto", "device", "host"),
+    "system.compile": (False, "auto", "off"),
     "system.precision": (None, "auto", "float32"),
 }
 """Values that change no result."""

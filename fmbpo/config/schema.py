@@ -261,8 +261,9 @@ class SystemConfig:
     """Whether an update is recorded once and then replayed, as a CUDA graph or as a list of the
     CPU's kernels: the same results, without the cost of Python. ``"auto"``: if it can be; ``"on"``:
     or the run ends with an error."""
-    compile: bool = False
-    """Whether the updates run under ``torch.compile``, which replaces the graph."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether layer normalisation and Mish run as one kernel, which TorchInductor compiles: the
+    same but for the last bits. ``"auto"``: no. It needs a C++ compiler, or a GPU with Triton."""
     threads: int = field(default=0, validator=within(0, 1024))
     """torch's CPU threads, shared by all processes on a machine; 0: torch's default, at most one
     per usable core."""

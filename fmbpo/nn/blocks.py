@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fmbpo.nn.compiled import is_compiling
 from fmbpo.nn.layers import LayerNorm, Linear
 from fmbpo.nn.mish import Mish
 from fmbpo.nn.precise import precise
@@ -56,7 +57,10 @@ class NormedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., inputs]`` -> ``[..., outputs]``."""
-        y: Tensor = self.activation(self.norm(self.linear(x)))
+        y: Tensor = self.linear(x)
+        if is_compiling(y) and isinstance(self.activation, Mish):
+            return self.norm.with_mish(y, mish_first=False)
+        y = self.activation(self.norm(y))
         return y
 
 
@@ -71,7 +75,18 @@ def plain_mlp(inputs: int, units: Sequence[int], outputs: int) -> nn.Sequential:
     for width in units:
         layers += [Linear(inputs, width), Mish(), LayerNorm(width)]
         inputs = width
-    return nn.Sequential(*layers, Linear(inputs, outputs))
+    return _PlainMLP(*layers, Linear(inputs, outputs))
+
+
+class _PlainMLP(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        *blocks, last = self
+        for linear, mish, norm in zip(blocks[::3], blocks[1::3], blocks[2::3], strict=True):
+            assert isinstance(norm, LayerNorm)
+            x = linear(x)
+            x = norm.with_mish(x, mish_first=True) if is_compiling(x) else norm(mish(x))
+        y: Tensor = last(x)
+        return y
 
 
 class TaskEmbedding(nn.Module):

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmbpo.nn.collected import Gradients, reached, uses_of
+from fmbpo.nn.norm_mish import norm_mish
+from fmbpo.nn.stacks import beside, mapped, rows, stacked
 
 
 class Linear(nn.Linear):
@@ -38,6 +40,10 @@ class LayerNorm(nn.LayerNorm):
         y: Tensor = _LayerNorm.apply(*arguments)[0]  # type: ignore[no-untyped-call]
         return y
 
+    def with_mish(self, x: Tensor, *, mish_first: bool) -> Tensor:
+        """The same, with Mish before or behind it, in one compiled kernel."""
+        return norm_mish(x, self.weight, self.bias, self.eps, mish_first)
+
 
 class _Linear(torch.autograd.Function):
     """``x[*S, ..., I]``, ``weight[*S, O, I]``, ``bias[*S, O]`` -> ``[*S, ..., O]``, S a stack."""
@@ -48,10 +54,10 @@ class _Linear(torch.autograd.Function):
         depth = weight.dim() - 2
         if not depth:
             return F.linear(x, weight, bias)
-        rows, weights, biases = (
-            t.flatten(0, depth - 1) for t in (_rows(x, depth), weight, bias.unsqueeze(-2))
+        each, weights, biases = (
+            t.flatten(0, depth - 1) for t in (rows(x, depth), weight, bias.unsqueeze(-2))
         )
-        return torch.baddbmm(biases, rows, weights.mT).view(*x.shape[:-1], -1)
+        return torch.baddbmm(biases, each, weights.mT).view(*x.shape[:-1], -1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
@@ -62,21 +68,21 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = (t.to(grad.dtype) for t in ctx.saved_tensors)
-        rows, grads = (_rows(t, weight.dim() - 2) for t in (x, grad))
+        x_rows, grads = (rows(t, weight.dim() - 2) for t in (x, grad))
         grad_x = (grads @ weight).view(x.shape) if ctx.needs_input_grad[0] else None
         if not any(ctx.needs_input_grad[1:]):
             return grad_x, None, None
         if ctx.uses is None or not reached(ctx.next_functions[1][0]):
-            return grad_x, *_linear_gradients(rows, grads)
-        ctx.uses.add(rows, grads)
+            return grad_x, *_linear_gradients(x_rows, grads)
+        ctx.uses.add(x_rows, grads)
         return grad_x, None, None
 
     @staticmethod
     def jvp(ctx: Any, x: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         of_x, of_weight = ctx.saved_tensors
         depth = of_weight.dim() - 2
-        parts = [] if x is None else [_rows(x, depth) @ of_weight.mT]
-        parts += [] if weight is None else [_rows(of_x, depth) @ weight.mT]
+        parts = [] if x is None else [rows(x, depth) @ of_weight.mT]
+        parts += [] if weight is None else [rows(of_x, depth) @ weight.mT]
         parts += [] if bias is None else [bias.unsqueeze(-2)]
         found: Tensor = sum(parts[1:], parts[0])
         shape = *of_x.shape[:-1], of_weight.shape[-2]
@@ -86,8 +92,8 @@ class _Linear(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, bias: Tensor
     ) -> tuple[Tensor, int]:
-        x, at = _mapped(info.batch_size, in_dims, x, weight.dim() - 2)
-        weight, bias = _stacked(info.batch_size, in_dims, weight, bias)
+        x, at = mapped(info.batch_size, in_dims, x, weight.dim() - 2)
+        weight, bias = stacked(info.batch_size, in_dims, weight, bias)
         return _Linear.apply(x, weight, bias), at  # type: ignore[no-untyped-call]
 
 
@@ -114,7 +120,7 @@ class _LayerNorm(torch.autograd.Function):
         if weight.dim() == 1:
             return torch.native_layer_norm(x, width, weight, bias, eps)
         y, mean, scale = torch.native_layer_norm(x, width, None, None, eps)
-        return torch.addcmul(_beside(x, bias), y, _beside(x, weight)), mean, scale
+        return torch.addcmul(beside(x, bias), y, beside(x, weight)), mean, scale
 
     @staticmethod
     def setup_context(
@@ -133,7 +139,7 @@ class _LayerNorm(torch.autograd.Function):
         x, weight, mean, scale = (t.to(grad.dtype) for t in ctx.saved_tensors)
         depth, grad_x = weight.dim() - 1, None
         if ctx.needs_input_grad[0]:
-            of_y, factor = (grad * _beside(x, weight), None) if depth else (grad, weight)
+            of_y, factor = (grad * beside(x, weight), None) if depth else (grad, weight)
             grad_x, *_ = torch.ops.aten.native_layer_norm_backward(
                 of_y, x, [x.shape[-1]], mean, scale, factor, None, [True, False, False]
             )
@@ -141,7 +147,7 @@ class _LayerNorm(torch.autograd.Function):
             return grad_x, None, None, None
         if torch.is_grad_enabled():  # the result may be differentiated again
             mean, scale = _moments(x, ctx.eps)
-        use = [_rows(t, depth) for t in (x, grad, mean, scale)]
+        use = [rows(t, depth) for t in (x, grad, mean, scale)]
         if ctx.uses is None or not reached(ctx.next_functions[1][0]):
             return grad_x, *_norm_gradients(*use), None
         ctx.uses.add(*use)
@@ -157,18 +163,18 @@ class _LayerNorm(torch.autograd.Function):
         if x is not None:
             along = (normal * x).mean(-1, keepdim=True)
             found = (x - x.mean(-1, keepdim=True) - normal * along) * scale
-            found = found * _beside(of_x, of_weight)
+            found = found * beside(of_x, of_weight)
         if weight is not None:
-            found = found + normal * _beside(of_x, weight)
-        return found if bias is None else found + _beside(of_x, bias), None, None
+            found = found + normal * beside(of_x, weight)
+        return found if bias is None else found + beside(of_x, bias), None, None
 
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, bias: Tensor,
         eps: float,
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:  # fmt: skip
-        x, at = _mapped(info.batch_size, in_dims, x, weight.dim() - 1)
-        weight, bias = _stacked(info.batch_size, in_dims, weight, bias)
+        x, at = mapped(info.batch_size, in_dims, x, weight.dim() - 1)
+        weight, bias = stacked(info.batch_size, in_dims, weight, bias)
         return _LayerNorm.apply(x, weight, bias, eps), (at,) * 3  # type: ignore[no-untyped-call]
 
 
@@ -180,39 +186,3 @@ def _moments(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Means and inverse deviations ``[..., 1]``."""
     variance, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
     return mean, (variance + eps).rsqrt()
-
-
-# -- stacks ----------------------------------------------------------------------------------
-
-
-def _mapped(
-    size: int, in_dims: tuple[int | None, ...], x: Tensor, depth: int
-) -> tuple[Tensor, int]:
-    """``x`` with its mapped dimension where the layer has it: with mapped weights in front of their
-    stack of this depth, otherwise behind it; and its place."""
-    at = depth if in_dims[1] is None and in_dims[2] is None else 0
-    return (x.expand(size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], at)), at
-
-
-def _stacked(
-    size: int, in_dims: tuple[int | None, ...], weight: Tensor, bias: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Both with their mapped dimension in front, unless neither has one."""
-    if in_dims[1] is None and in_dims[2] is None:
-        return weight, bias
-    dims = zip(in_dims[1:3], (weight, bias), strict=True)
-    found = [
-        x.expand(size, *x.shape) if d is None else x.movedim(d, 0) if d else x for d, x in dims
-    ]
-    return found[0], found[1]
-
-
-def _rows(x: Tensor, depth: int) -> Tensor:
-    """``[*S, ..., D]`` -> ``[*S, rows, D]``."""
-    return x.reshape(*x.shape[:depth], -1, x.shape[-1])
-
-
-def _beside(x: Tensor, weight: Tensor) -> Tensor:
-    """``weight[*S, D]`` as ``[*S, 1, ..., D]``, to stand beside ``x[*S, ..., D]``."""
-    middle = [1] * (x.dim() - weight.dim())
-    return weight.view(*weight.shape[:-1], *middle, weight.shape[-1])

@@ -33,7 +33,7 @@ class _Mish(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        p, t = _factors(x)
+        p, t = factors(x)
         return x * t, p, t
 
     @staticmethod
@@ -49,27 +49,28 @@ class _Mish(torch.autograd.Function):
             return None
         x, p, t = ctx.saved_tensors
         if torch.is_grad_enabled():  # the result may be differentiated again
-            p, t = _factors(x)
-        return grad * _slope(x, p, t)
+            p, t = factors(x)
+        return grad * slope(x, p, t)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        p, t = _factors(x)
-        return tangent * _slope(x, p, t), None, None
+        p, t = factors(x)
+        return tangent * slope(x, p, t), None, None
 
     @staticmethod
     def vmap(_: Any, in_dims: tuple[int | None], x: Tensor) -> tuple[Any, Any]:
         return _Mish.apply(x), (in_dims[0],) * 3  # type: ignore[no-untyped-call]
 
 
-def _factors(x: Tensor) -> tuple[Tensor, Tensor]:
-    """``p`` and ``t``."""
+def factors(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``p`` and ``t`` of ``x[...]``."""
     p = x.sigmoid()
     negative_n = torch.sub(p * p, p, alpha=2)
     minus_two = torch.full((), -2.0, dtype=x.dtype)  # a number would take another, slower kernel
     return p, negative_n / (minus_two - negative_n)
 
 
-def _slope(x: Tensor, p: Tensor, t: Tensor) -> Tensor:
+def slope(x: Tensor, p: Tensor, t: Tensor) -> Tensor:
+    """d mish / dx."""
     return torch.addcmul(t, x * p, 1 - t * t)

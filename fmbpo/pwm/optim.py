@@ -1,6 +1,6 @@
 """Gradients, clipping and Adam as pure functions over tensors.
 
-A whole update can thus be compiled and mapped over stacked parameters. The arithmetic is that of
+A whole update can thus be recorded, and mapped over stacked parameters. The arithmetic is that of
 ``torch.optim.Adam`` (arXiv 1412.6980) and ``torch.nn.utils.clip_grad_norm_``.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import vmap
 from torch.utils._pytree import tree_map_only
 
 from fmbpo.hookspecs import Projects
@@ -21,6 +21,7 @@ Params: TypeAlias = dict[str, Tensor]
 A = TypeVar("A")
 
 EPS = 1e-8
+_FUSED = "cpu", "cuda"
 
 
 def gradient(
@@ -31,15 +32,9 @@ def gradient(
     ``stacked``: every argument has a leading dimension of cells, over which ``loss`` is mapped.
     Cells are independent, so the gradient of the sum is the stack of the cells' gradients.
 
-    Eager mode differentiates with ``torch.autograd.grad``: ``torch.func.grad`` keeps its result
-    differentiable, for which PyTorch replaces fused backward kernels with chains of elementwise
-    ones (a fifth of the CPU time of a policy update). Compiled mode needs ``torch.func.grad``, and
-    the compiler fuses the chains again.
+    ``torch.func.grad`` would keep its result differentiable, for which PyTorch replaces fused
+    backward kernels with chains of elementwise ones (a fifth of the CPU time of a policy update).
     """
-    if torch.compiler.is_compiling():
-        pure = grad(loss, has_aux=True)
-        found: tuple[Params, A] = (vmap(pure) if stacked else pure)(params, *args)
-        return found
     leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
     with torch.enable_grad():
         aliases = dict(zip(leaves, collect(leaves.values()), strict=True))
@@ -132,11 +127,11 @@ def adam_step_(
     """``adam_step`` in place.
 
     On CPUs and GPUs, torch's fused kernel makes the step in one pass. The formulas below take ten
-    passes; they are for tensors without values (``meta``) and for the compiler, which fuses them.
+    passes; they are for tensors without values (``meta``).
     """
     parts = scales or [(params.shape[-1], 1.0)]
     state.steps.add_(1)
-    if params.device.type in ("cpu", "cuda") and not torch.compiler.is_compiling():
+    if params.device.type in _FUSED:
         _fused_step(params, grads, state, learning_rate, betas, parts)
         return
     beta1, beta2 = betas

@@ -13,6 +13,7 @@ from fmbpo.config.schema import Experiment
 from fmbpo.data.residence import Kind
 from fmbpo.distributed.group import ALONE, Group
 from fmbpo.errors import UserError
+from fmbpo.nn.compiled import compiling
 from fmbpo.replay import GRAPHS, Replayed
 from fmbpo.training.dataset import Dataset, by_conventions
 from fmbpo.training.precision import computing, resolve_precision
@@ -34,20 +35,16 @@ class Context:
     """Prints a line."""
 
     def prepared(self, update: Callable[P, R], name: str) -> Callable[P, R]:
-        """The update as ``[system]`` has it run: in its precision; compiled, replayed, or as it is.
+        """The update as ``[system]`` has it run: in its precision, with compiled kernels, replayed.
         ``name`` is for messages."""
         system = self.experiment.system
-        if system.compile and system.graph == "on":
-            what, remedy = "a compiled update has no graph", "use one of graph and compile"
-            raise UserError(what, where="system.graph", remedy=remedy)
         precision = resolve_precision(system.precision, self.device)
-        made = torch.compile(update, fullgraph=True) if system.compile else update
 
-        def in_precision(*args: P.args, **kwargs: P.kwargs) -> R:
-            with computing(precision, self.device):
-                return made(*args, **kwargs)
+        def settled(*args: P.args, **kwargs: P.kwargs) -> R:
+            with computing(precision, self.device), compiling(system.compile == "on"):
+                return update(*args, **kwargs)
 
-        return in_precision if system.compile else self.replayed(in_precision, name)
+        return self.replayed(settled, name)
 
     def replayed(self, function: Callable[P, R], name: str) -> Callable[P, R]:
         """The function, replayed unless ``[system]`` or the device does not have it so."""
@@ -66,11 +63,13 @@ class Context:
 
 
 def settled(experiment: Experiment, residence: Kind, device: torch.device) -> Experiment:
-    """The experiment as a run on this device records it: with the residence of its data and the
-    precision of its updates."""
-    precision = resolve_precision(experiment.system.precision, device)
+    """The experiment as a run on this device records it: with the residence of its data, and the
+    precision and kernels of its updates."""
+    system = experiment.system
+    precision = resolve_precision(system.precision, device)
+    kernels = "off" if system.compile == "auto" else system.compile
     return attrs.evolve(
         experiment,
         data=attrs.evolve(experiment.data, residence=residence),
-        system=attrs.evolve(experiment.system, precision=precision),
+        system=attrs.evolve(system, precision=precision, compile=kernels),
     )

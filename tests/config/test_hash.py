@@ -51,7 +51,7 @@ def test_what_changes_no_result_changes_no_hash(policy, override):
 @pytest.mark.parametrize(
     ("override", "pretraining_too"),
     [
-        ("system.compile=true", True),
+        ("system.compile=on", True),
         ("pretrain.validate_every=7", True),
         ("world_model.units=[3]", True),
         ("world_model.tau=0.5", True),

@@ -113,7 +113,7 @@ planner = "none"
 [wandb]
 mode = "disabled"
 [system]
-compile = false
+graph = "auto"
 """
 SCALES = """[scale.laptop.pretrain]
 batch = 8
@@ -146,7 +146,7 @@ MISTAKES = {
     "float for integer": ("iterations = 10", "iterations = 10.5", "pretrain.iterations"),
     "boolean for integer": ("iterations = 10", "iterations = true", "pretrain.iterations"),
     "boolean for number": ("lam = 0.9", "lam = true", "policy_learning.lam"),
-    "string for boolean": ("compile = false", 'compile = "false"', "system.compile"),
+    "string for boolean": ("substeps = 2", 'detach_velocity = "no"', "world_model.detach_velocity"),
     "number for string": ('phase = "test"', "phase = 8", "phase"),
     "date for string": ('phase = "test"', "phase = 2026-01-01", "phase"),
     "string for array": ('aliases = ["old"]', 'aliases = "old"', "aliases"),
@@ -197,7 +197,7 @@ RULES = {
     "empty array": ("[critic]\nunits = [8]", "[critic]\nunits = []", "critic.units"),
     "zero in an array": ("[critic]\nunits = [8]", "[critic]\nunits = [0]", "critic.units"),
     "twice in an array": ("seeds = [1, 2]", "seeds = [1, 1]", "grid.seeds"),
-    "empty string": ("compile = false", 'device = ""', "system.device"),
+    "empty string": ('graph = "auto"', 'device = ""', "system.device"),
     "a plugin's zero": ("substeps = 2", "substeps = 0", "world_model.substeps"),
     "a plugin's empty array": ("units = [16]", "units = []", "world_model.units"),
     "a plugin's coefficient": ("substeps = 2", "rho = 1.5", "world_model.rho"),

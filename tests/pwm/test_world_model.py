@@ -1,4 +1,4 @@
-"""The world-model update: compiled equals eager, pure, and the loss falls."""
+"""The world-model update: pure, and the loss falls."""
 
 import pytest
 import torch
@@ -16,16 +16,6 @@ def prepared(kind):
     torch.manual_seed(0)
     noise = torch.randn(H, B, module.loss_noise_dim)
     return update, WorldModelState.initial(params(module)), batch(), noise
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_compiles_as_one_graph_and_equals_eager(kind):
-    torch._dynamo.reset()
-    update, state, real, noise = prepared(kind)
-    compiled = torch.compile(update.__call__, fullgraph=True, backend="eager")
-    a, b = compiled(state, real, noise, RATE), update(state, real, noise, RATE)
-    for x, y in zip(tree_leaves(a), tree_leaves(b), strict=True):
-        torch.testing.assert_close(x, y, rtol=1e-3, atol=2e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,6 +18,7 @@ from pairs import (
 )
 from torch.utils._pytree import tree_leaves, tree_map
 
+from fmbpo.nn.compiled import compiling
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.replay import Replayed
 
@@ -33,10 +34,29 @@ def equal(a, b):
     return all(map(torch.equal, tree_leaves(a), tree_leaves(b)))
 
 
+def with_kernels(update):
+    """The update with compiled kernels."""
+
+    def kernels(*args):
+        with compiling():
+            return update(*args)
+
+    return kernels
+
+
+def near(a, b):
+    for x, y in zip(tree_leaves(a), tree_leaves(b), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-3, atol=2e-4)
+
+
 @each_pair
-@pytest.mark.parametrize("own_models", [False, True])
-def test_policies(world_kind, policy_kind, own_models):
+@pytest.mark.parametrize(("own_models", "kernels"), [(False, False), (True, False), (False, True)])
+def test_policies(world_kind, policy_kind, own_models, kernels, uncompiled):
     update, state, starts = problem(world_kind, policy_kind)
+    if kernels:
+        near(with_kernels(update)(state, starts, RATES), update(state, starts, RATES))
+        assert len(set(uncompiled)) == 3
+        update = with_kernels(update)
     models = {}
     if own_models:
         models = stack([params(world_model(world_kind, seed=s)[1]) for s in range(3)])
@@ -55,10 +75,12 @@ def test_policies(world_kind, policy_kind, own_models):
 
 @pytest.mark.parametrize("stacked", [False, True])
 @pytest.mark.parametrize("stale", [False, True])
+@pytest.mark.parametrize("kernels", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_world_models(kind, stale, stacked):
+def test_world_models(kind, kernels, stale, stacked, uncompiled):
     component, module = world_model(kind)
     update = WorldModelUpdate(module, component.loss, OPTIMISER, stacked=stacked)
+    update = with_kernels(update) if kernels else update
     made = [WorldModelState.initial(params(world_model(kind, seed=s)[1]), stale) for s in (1, 2)]
     state = (stack(made) if stacked else made[0]).laid_out(stacked=stacked)
     fast, said = replayed(update)
@@ -71,6 +93,7 @@ def test_world_models(kind, stale, stacked):
         other, found = fast(other, real, noise, RATES.actor)
         assert equal((state, metrics), (other, found)), step
     assert not said
+    assert bool(uncompiled) == kernels
 
 
 def test_a_state_from_a_checkpoint_continues_to_the_bit():

@@ -1,7 +1,5 @@
 """Every trainable parameter is in exactly one optimiser and receives a gradient."""
 
-from types import SimpleNamespace
-
 import attrs
 import pytest
 import torch
@@ -25,7 +23,6 @@ from pairs import (
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from fmbpo.pwm import optim
 from fmbpo.pwm.optim import unflatten
 from fmbpo.pwm.policy import CellState
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
@@ -35,16 +32,6 @@ EMBEDDING = "task_embedding.weight"
 each_pair = pytest.mark.parametrize(("world", "kind"), PAIRS)
 each_kind = pytest.mark.parametrize("kind", KINDS)
 each_way = pytest.mark.parametrize("use", [False, True], ids=["unused", "without effect"])
-
-
-@pytest.fixture(params=[False, True], ids=["eager", "compiled"])
-def compiled(request, monkeypatch):
-    """Whether gradients and Adam are as they are under the compiler, without its minutes."""
-    if request.param:  # not in torch itself, which remembers its functions for good
-        seen = SimpleNamespace(**vars(torch))
-        seen.compiler = SimpleNamespace(is_compiling=lambda: True)
-        monkeypatch.setattr(optim, "torch", seen)
-    return request.param
 
 
 def names(module):
@@ -181,12 +168,12 @@ def with_idle(module, use):
 
 
 @each_way
-def test_a_world_models_idle_parameter_is_found(compiled, use):
+def test_a_world_models_idle_parameter_is_found(use):
     component, module = world_model("mlp")
     wrapped = with_idle(module, use)
     update = WorldModelUpdate(module, wrapped(component.loss), OPTIMISER)
     given = WorldModelState.initial(params(module)), batch(), torch.empty(H, B, 0), RATES.actor
-    if not (compiled or use):  # autograd itself refuses
+    if not use:  # autograd itself refuses
         with pytest.raises(RuntimeError, match="not have been used"):
             update(*given)
         return
@@ -195,13 +182,13 @@ def test_a_world_models_idle_parameter_is_found(compiled, use):
 
 
 @each_way
-def test_a_policys_idle_parameter_is_found(compiled, use):
+def test_a_policys_idle_parameter_is_found(use):
     _, states, starts = problem("mlp", "mlp", cells=1)
     component, module = policy("mlp")
     idle = attrs.evolve(component, loss=with_idle(module, use)(component.loss))
     update = policy_update(pair(world_model("mlp"), (idle, module)))
     states = stack([CellState.initial(params(module), one_cell(states.critics))])
-    if not (compiled or use):
+    if not use:
         with pytest.raises(RuntimeError, match="not have been used"):
             update(states, starts, RATES)
         return

@@ -4,9 +4,7 @@ import attrs
 import pytest
 import torch
 from pairs import (
-    KINDS,
     LEARNING,
-    ONE_PASS,
     OPTIMISER,
     PAIRS,
     RATES,
@@ -71,26 +69,6 @@ def test_training_stacked_equals_training_apart(world, policy, stale):
         alone = step(*one)
         alone = step(alone[0], alone[1], *one[2:])
         close(tree_map(lambda t, c=cell: t[c : c + 1], together), alone)
-
-
-@pytest.mark.endurance  # a single model's step compiles in tests/pwm/test_world_model.py
-@pytest.mark.parametrize("world", KINDS)
-def test_the_models_step_compiles_as_one_graph_and_equals_eager(world):
-    torch._dynamo.reset()
-    model_update, _, (models, _, batches, noise, _) = prepared(world, "mlp")
-    compiled = torch.compile(model_update, fullgraph=True, backend="eager")
-    given = models, batches, noise, RATES.actor
-    close(compiled(*given), model_update(*given))
-
-
-@pytest.mark.endurance
-def test_the_policies_step_in_their_own_models_compiles_as_one_graph_and_equals_eager():
-    """One pair: in tests/pwm/test_policy.py every pair's policy update compiles."""
-    torch._dynamo.reset()
-    _, policy_update, (models, states, *_, starts) = prepared("mlp", "mlp", learning=ONE_PASS)
-    compiled = torch.compile(policy_update, fullgraph=True, backend="eager")
-    given = states, starts, RATES, models.params
-    close(compiled(*given), policy_update(*given))
 
 
 @each_pair

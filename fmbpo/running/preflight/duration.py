@@ -85,7 +85,7 @@ def pretraining_pace(context: Context, batch: int) -> Pace:
     """Time real updates on batches of this size, and one validation, of a discarded model."""
     e = context.experiment
     part = attrs.evolve(e, pretrain=attrs.evolve(e.pretrain, batch=batch))
-    stage = Pretraining(_eager(attrs.evolve(context, experiment=part)), 0)
+    stage = Pretraining(attrs.evolve(context, experiment=part), 0)
     update = _median(lambda: stage.step(1), context.device)
     return Pace(update, _seconds(lambda: stage.evaluate(0), context.device), measured=True)
 
@@ -95,7 +95,7 @@ def policies_pace(context: Context, cells: Sequence[Cell], evaluator: Evaluator)
     e, device = context.experiment, context.device
     module = build_world_model(e.world_model, 0, device)
     e.world_model.component.freeze(module)
-    stage = PolicyTraining("preflight", cells, _eager(context), module, evaluator)
+    stage = PolicyTraining("preflight", cells, context, module, evaluator)
     update = _median(lambda: stage.step(1), device)
     stage.returns(1, steps=1)  # builds the simulations
     one = _seconds(lambda: stage.returns(1, steps=1), device)
@@ -103,12 +103,6 @@ def policies_pace(context: Context, cells: Sequence[Cell], evaluator: Evaluator)
     validation = _seconds(stage.models.evaluate, device) if stage.models else 0.0
     step = max(more - one, 0.0) / (STEPS - 1)
     return Pace(update, validation, step, cloning_seconds(), measured=True)
-
-
-def _eager(context: Context) -> Context:
-    e = context.experiment
-    system = attrs.evolve(e.system, compile=False)
-    return attrs.evolve(context, experiment=attrs.evolve(e, system=system))
 
 
 def _median(update: Callable[[], object], device: torch.device) -> float:

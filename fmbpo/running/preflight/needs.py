@@ -228,7 +228,7 @@ class Needs:
         group = self.group if part.cells else sharing(pretrain, self.group)
         count = part.cells or pretrain.batch
         cost = part.cost.of_share(group.share(count).stop / count, stacked=part.cells > 0)
-        if experiment.system.graph != "off" and not experiment.system.compile:
+        if experiment.system.graph != "off":
             cost = cost.replayed
         return attrs.evolve(part, cost=cost)
 

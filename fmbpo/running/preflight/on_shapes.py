@@ -70,7 +70,7 @@ def _context(experiment: Experiment, tasks: Sequence[str]) -> Context:
     rows = Rows(ends, _Shapes(), task_E, action_masks())
     kept = torch.arange(len(task_E)) < 2 * len(tasks)
     data = Dataset("shapes", list(tasks), rows.select(kept), rows.select(~kept), {})
-    system = attrs.evolve(e.system, compile=False, precision="float32")
+    system = attrs.evolve(e.system, precision="float32")
     return Context(attrs.evolve(e, system=system), data, META)
 
 

@@ -59,8 +59,8 @@ def _lines_that_read(graph: torch.fx.GraphModule) -> Iterator[str]:
 
 @torch.no_grad()
 def compiles_as_one_graph(subject: Subject) -> None:
-    """The engine compiles whole updates with ``fullgraph=True``: the hooks read no tensor's value
-    into Python, and the compiled hooks equal the eager ones."""
+    """The hooks read no tensor's value into Python, as Dynamo finds with ``fullgraph=True``: a GPU
+    would be waited for. The compiled hooks equal the eager ones."""
     call, example = _Call(subject), _example(subject)
     wanted = call(example)  # an error here does not come from compiling
     reading: list[str] = []
