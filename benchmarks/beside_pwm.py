@@ -62,11 +62,12 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true", help="with compiled kernels too")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.world_model, options.policy = ["mlp"], ["mlp"]
-    options.compile, options.precision = False, "float32"
+    options.precision = "float32"
     ours.SIZES |= SIZES
     load = os.getloadavg()
     try:

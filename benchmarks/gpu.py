@@ -163,7 +163,8 @@ def given(
     """Options of ``updates.world_model_jobs``, with both kinds of policies."""
     values = {
         "size": size, "batch": batch, "horizon": options.horizon, "device": options.device,
-        "precision": "float32", "policy": ["mlp", "flow"], "cells": cells, "compile": False,
+        "precision": "float32", "policy": ["mlp", "flow"], "cells": cells,
+        "compile": options.device == "cuda",
     }  # fmt: skip
     return argparse.Namespace(**{**values, **more})
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fmbpo.nn.collected import Gradients, reached, uses_of
 from fmbpo.nn.norm_mish import norm_mish
-from fmbpo.nn.stacks import beside, mapped, rows, stacked
+from fmbpo.nn.stacks import apply, beside, mapped, rows, stacked
 
 
 class Linear(nn.Linear):
@@ -24,8 +24,7 @@ class Linear(nn.Linear):
         """``[..., inputs]`` -> ``[..., outputs]``."""
         if torch.compiler.is_compiling():
             return super().forward(x)
-        y: Tensor = _Linear.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
-        return y
+        return apply(_Linear, x, self.weight, self.bias)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -36,9 +35,7 @@ class LayerNorm(nn.LayerNorm):
         """``[..., D]`` -> ``[..., D]``."""
         if torch.compiler.is_compiling():
             return super().forward(x)
-        arguments = x, self.weight, self.bias, self.eps
-        y: Tensor = _LayerNorm.apply(*arguments)[0]  # type: ignore[no-untyped-call]
-        return y
+        return apply(_LayerNorm, x, self.weight, self.bias, self.eps)
 
     def with_mish(self, x: Tensor, *, mish_first: bool) -> Tensor:
         """The same, with Mish before or behind it, in one compiled kernel."""
@@ -47,6 +44,8 @@ class LayerNorm(nn.LayerNorm):
 
 class _Linear(torch.autograd.Function):
     """``x[*S, ..., I]``, ``weight[*S, O, I]``, ``bias[*S, O]`` -> ``[*S, ..., O]``, S a stack."""
+
+    rank = 2
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -111,6 +110,8 @@ def _linear_gradients(x: Tensor, grad: Tensor) -> Gradients:
 class _LayerNorm(torch.autograd.Function):
     """``x[*S, ..., D]``, ``weight[*S, D]``, ``bias[*S, D]`` -> y like ``x``, and ``[*S, ..., 1]``:
     means and inverse deviations."""
+
+    rank = 1
 
     @staticmethod
     def forward(

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fmbpo.nn.stacks import apply_elementwise
+
 
 class Mish(nn.Module):
     """Mish as a layer; on GPUs, in bfloat16 and in the compiler, torch's own kernel."""
@@ -24,8 +26,7 @@ class Mish(nn.Module):
         half = x.dtype == torch.bfloat16
         if x.device.type != "cpu" or half or torch.compiler.is_compiling():
             return F.mish(x)
-        y: Tensor = _Mish.apply(x)[0]  # type: ignore[no-untyped-call]
-        return y
+        return apply_elementwise(_Mish, x)
 
 
 class _Mish(torch.autograd.Function):

@@ -15,13 +15,12 @@ from torch import Tensor
 from fmbpo.nn.collected import Gradients, reached, uses_of
 from fmbpo.nn.compiled import Kernel
 from fmbpo.nn.mish import factors, slope
-from fmbpo.nn.stacks import mapped, stacked
+from fmbpo.nn.stacks import apply, mapped, stacked
 
 
 def norm_mish(x: Tensor, weight: Tensor, bias: Tensor, eps: float, mish_first: bool) -> Tensor:
     """``x[..., D]``, ``weight[D]``, ``bias[D]`` -> ``[..., D]``, in the type of the weight."""
-    y: Tensor = _NormMish.apply(x, weight, bias, eps, mish_first)[0]  # type: ignore[no-untyped-call]
-    return y
+    return apply(_NormMish, x, weight, bias, eps, mish_first)
 
 
 def _norm_mish(
@@ -81,6 +80,8 @@ _BACKWARD_OF_X = Kernel(_norm_mish_backward_x, _GIVEN, lambda grad, x, *_: (x,))
 class _NormMish(torch.autograd.Function):
     """``x[*S, ..., D]``, ``weight[*S, D]``, ``bias[*S, D]`` -> y like ``x``, and ``[S, rows, 1]``:
     means and inverse deviations."""
+
+    rank = 1
 
     @staticmethod
     def forward(
