@@ -42,18 +42,18 @@ def is_compiling(x: Tensor) -> bool:
 class Kernel:
     """``function`` of tensors as an operator ``fmbpo::name``.
 
-    ``like``: tensors of the shapes and types of the results, from the arguments. Arguments that
-    are no tensors, such as numbers, are constants of the compiled code.
+    ``results``: new tensors for the results, from the arguments. Arguments that are no tensors,
+    such as numbers, are constants of the compiled code.
     """
 
     def __init__(
         self,
         function: Callable[..., tuple[Tensor, ...]],
         schema: str,
-        like: Callable[..., tuple[Tensor, ...]],
+        results: Callable[..., tuple[Tensor, ...]],
     ) -> None:
         """``schema``: the arguments, such as ``"Tensor x, float eps"``."""
-        self.function, self.like = function, like
+        self.function, self.results = function, results
         name = function.__name__.lstrip("_")
         count = function.__annotations__["return"].count("Tensor")
         kinds = [f"Tensor({letter}!)" for letter in "abcdefgh"[:count]]
@@ -71,8 +71,8 @@ class Kernel:
         return found if isinstance(found, tuple) else (found,)
 
     def _made(self, *args: Any) -> Tensor | tuple[Tensor, ...]:
-        outs = tuple(torch.empty_like(x) for x in self.like(*args))
-        return self._written(*args, **{f"out{i}": x for i, x in enumerate(outs)})
+        outs = {f"out{i}": x for i, x in enumerate(self.results(*args))}
+        return self._written(*args, **outs)
 
     def _written(self, *args: Any, **outs: Tensor) -> Tensor | tuple[Tensor, ...]:
         results = tuple(outs.values())

@@ -61,7 +61,7 @@ def _slope(x: Tensor) -> Tensor:
 _FORWARD = Kernel(
     _norm_mish,
     "Tensor x, Tensor w, Tensor b, float eps, bool mish_first",
-    lambda x, w, *_: (x.to(w.dtype), *[x[..., :1].to(w.dtype)] * 2),
+    lambda x, w, *_: tuple(w.new_empty(*x.shape[:2], n) for n in (x.shape[2], 1, 1)),
 )
 
 
@@ -73,8 +73,10 @@ def _norm_mish_backward_x(
 
 
 _GIVEN = "Tensor grad, Tensor x, Tensor w, Tensor b, Tensor mean, Tensor scale, bool mish_first"
-_BACKWARD = Kernel(_norm_mish_backward, _GIVEN, lambda grad, x, w, b, *_: (x, w, b))
-_BACKWARD_OF_X = Kernel(_norm_mish_backward_x, _GIVEN, lambda grad, x, *_: (x,))
+_BACKWARD = Kernel(
+    _norm_mish_backward, _GIVEN, lambda _, *like: tuple(map(torch.empty_like, like[:3]))
+)
+_BACKWARD_OF_X = Kernel(_norm_mish_backward_x, _GIVEN, lambda _, x, *__: (torch.empty_like(x),))
 
 
 class _NormMish(torch.autograd.Function):

@@ -98,24 +98,6 @@ def adam_init(params: Tensor) -> AdamState:
     return AdamState(zeros, zeros.clone(), params.new_zeros(params.shape[:-1]))
 
 
-def adam_step(
-    params: Tensor,
-    grads: Tensor,
-    state: AdamState,
-    learning_rate: Tensor,
-    betas: Sequence[float],
-    scales: Sequence[tuple[int, float]] = (),
-) -> tuple[Tensor, AdamState]:
-    """One Adam step of vectors ``[..., P]``; the learning rate is 0-d.
-
-    ``scales``: pairs ``(entries, factor)`` that cut P into parts, each of which learns at its
-    factor times the rate.
-    """
-    own = params.clone(), state.clone()
-    adam_step_(own[0], grads, own[1], learning_rate, betas, scales)
-    return own
-
-
 def adam_step_(
     params: Tensor,
     grads: Tensor,
@@ -124,7 +106,10 @@ def adam_step_(
     betas: Sequence[float],
     scales: Sequence[tuple[int, float]] = (),
 ) -> None:
-    """``adam_step`` in place.
+    """One Adam step of vectors ``[..., P]`` in place; the learning rate is 0-d.
+
+    ``scales``: pairs ``(entries, factor)`` that cut P into parts, each of which learns at its
+    factor times the rate.
 
     On CPUs and GPUs, torch's fused kernel makes the step in one pass. The formulas below take ten
     passes; they are for tensors without values (``meta``).

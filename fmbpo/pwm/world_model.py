@@ -111,7 +111,7 @@ class WorldModelUpdate:
         return projected(learns, self.project, params)
 
     def _scales(self, learns: Params, lead: int) -> list[tuple[int, float]]:
-        """``scales`` of ``adam_step``."""
+        """``scales`` of ``adam_step_``."""
         scales: list[tuple[int, float]] = []
         for name in sorted(learns):
             entries = learns[name].shape[lead:].numel()

@@ -21,7 +21,7 @@ from fmbpo.nn import two_hot
 from fmbpo.pwm.critic import ensemble_values
 from fmbpo.pwm.optim import (
     Params,
-    adam_step,
+    adam_step_,
     clip,
     flatten,
     gradient,
@@ -248,9 +248,9 @@ def _critic_steps(
     parts = (x.chunk(learning.critic_minibatches) for x in (z, target))
     for z_mini, target_mini in list(zip(*parts, strict=True)) * learning.critic_iterations:
         grads, loss = _of_ensemble(update, critics, z_mini, target_mini)
-        flat = flatten(critics, 1)
+        flat, adam = flatten(critics, 1), adam.clone()
         clipped = clip(flatten(grads, 1).flatten(), learning.critic_grad_clip)[0].view_as(flat)
-        flat, adam = adam_step(flat, clipped, adam, rates.critic, learning.betas)
+        adam_step_(flat, clipped, adam, rates.critic, learning.betas)
         critics = unflatten(flat, critics)
         yield critics, loss
 

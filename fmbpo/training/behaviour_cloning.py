@@ -26,7 +26,7 @@ from fmbpo.nn.blocks import plain_mlp
 from fmbpo.pwm.optim import (
     Params,
     adam_init,
-    adam_step,
+    adam_step_,
     flatten,
     gradient,
     linear_decay,
@@ -119,13 +119,12 @@ def learn(
 
     params = own_params(network)
     flat = flatten(params)
-    adam = adam_init(flat)
+    adam, params = adam_init(flat), unflatten(flat, params)
     for update in range(updates):
         row = torch.randint(len(obs_MO), (BATCH,), generator=generator)
         grads, _ = gradient(loss, params, obs_MO[row], action_MA[row])
         rate = torch.tensor(linear_decay(LEARNING_RATE, 0.0, update / updates))
-        flat, adam = adam_step(flat, flatten(grads), adam, rate, BETAS)
-        params = unflatten(flat, params)
+        adam_step_(flat, flatten(grads), adam, rate, BETAS)
         moved()
     return params
 

@@ -1,5 +1,8 @@
 """Compiled kernels: operators that equal the functions that they were made from."""
 
+import os
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,6 +30,7 @@ def stacked(network, cells=2):
     return {k: torch.randn(cells, *p.shape) for k, p in network.named_parameters()}
 
 
+@pytest.mark.skipif(not (os.environ.get("CXX") or shutil.which("g++")), reason="no C++ compiler")
 @pytest.mark.parametrize("network", [NormedLinear(5, 7), plain_mlp(5, [7], 3)],
                          ids=["world model's", "policy's"])  # fmt: skip
 def test_the_compilers_code(network):

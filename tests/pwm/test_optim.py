@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fmbpo.pwm import optim
-from fmbpo.pwm.optim import adam_init, adam_step, clip, flatten, linear_decay, unflatten
+from fmbpo.pwm.optim import adam_init, adam_step_, clip, flatten, linear_decay, unflatten
 
 
 def test_flattening_goes_by_name_and_back():
@@ -34,10 +34,7 @@ def test_adam_equals_torch_in_every_row_and_part(fused, monkeypatch):
         g = torch.randn(2, 5)
         slow.grad, fast.grad = g[:, :2], g[:, 2:]
         reference.step()
-        before = [x.clone() for x in (p, *state)]
-        new, after = adam_step(p, g, state, torch.tensor(1e-2), (0.7, 0.95), [(2, 0.3), (3, 1.0)])
-        assert all(torch.equal(x, y) for x, y in zip((p, *state), before, strict=True))
-        p, state = new, after
+        adam_step_(p, g, state, torch.tensor(1e-2), (0.7, 0.95), [(2, 0.3), (3, 1.0)])
     assert state.steps.tolist() == [20.0, 20.0]
     torch.testing.assert_close(p, torch.cat([slow, fast], 1).detach(), rtol=1e-5, atol=1e-6)
 
