@@ -20,13 +20,16 @@ from fmbpo.training.initial_model import InitialModel
 from fmbpo.training.pretraining import Pretraining
 
 CPU = torch.device("cpu")
+PLANNING = ["planning.episodes=2", "planning.samples=6", "planning.iterations=2",
+            "planning.elites=3", "planning.policy_samples=2"]  # fmt: skip
 
 
 @pytest.fixture
 def load(repository, small_store, tiny, tiny_policy):
     def load(name, *overrides):
         file = repository / "experiments" / f"{name}.toml"
-        overrides = [*(tiny if "pretrain" in name else tiny_policy), *overrides]
+        own = tiny if "pretrain" in name else [*tiny_policy, *PLANNING]
+        overrides = [*own, *overrides]
         return load_experiment(file, scale="laptop", overrides=overrides, data=str(small_store))
 
     return load
