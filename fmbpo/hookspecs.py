@@ -24,8 +24,7 @@ freeze     parameters stop learning                      the same
 Every hook is a pure function of its arguments with fixed shapes. It draws no random numbers (the
 engine passes standard normal ``noise``), changes no argument in place, and has no ``.item()`` and
 no Python branch on data. The engine maps hooks over stacked parameters with ``torch.func.vmap``,
-and records them once. Checkpoints hold only parameters, so a module has no
-buffers.
+and records them once. Checkpoints hold only parameters, so a module has no buffers.
 
 The convention of PWM's released model loss needs a world model whose ``Config`` has
 ``reward_loss``, ``consistency_coef``, ``reward_coef`` and ``rho``.

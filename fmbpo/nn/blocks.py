@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fmbpo.nn.compiled import is_compiling
+from fmbpo.nn.compiled import use_kernels
 from fmbpo.nn.layers import LayerNorm, Linear
 from fmbpo.nn.mish import Mish
 from fmbpo.nn.precise import precise
@@ -58,7 +58,7 @@ class NormedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[..., inputs]`` -> ``[..., outputs]``."""
         y: Tensor = self.linear(x)
-        if is_compiling(y) and isinstance(self.activation, Mish):
+        if use_kernels(y) and isinstance(self.activation, Mish):
             return self.norm.with_mish(y, mish_first=False)
         y = self.activation(self.norm(y))
         return y
@@ -84,7 +84,7 @@ class _PlainMLP(nn.Sequential):
         for linear, mish, norm in zip(blocks[::3], blocks[1::3], blocks[2::3], strict=True):
             assert isinstance(norm, LayerNorm)
             x = linear(x)
-            x = norm.with_mish(x, mish_first=True) if is_compiling(x) else norm(mish(x))
+            x = norm.with_mish(x, mish_first=True) if use_kernels(x) else norm(mish(x))
         y: Tensor = last(x)
         return y
 

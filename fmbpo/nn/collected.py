@@ -67,7 +67,7 @@ class Uses:
             self.multiply()
 
     def multiply(self) -> None:
-        """Adds the gradients from what was kept."""
+        """Adds the gradients of the uses that were kept."""
         if not self._kept:
             return
         joined = (torch.cat(x, -2) if len(x) > 1 else x[0] for x in zip(*self._kept, strict=True))

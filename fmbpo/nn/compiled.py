@@ -1,9 +1,9 @@
 """Functions over tensors as compiled kernels that the dispatcher sees.
 
-``torch.compile`` hides what it compiles from autograd, ``vmap`` and recorded updates
-(``fmbpo.replay``). A `Kernel` is an operator: it computes on plain tensors, it is recorded like
-torch's own, and it writes to memory that it is given. TorchInductor compiles it for each geometry
-of its arguments, once per process, and keeps the code in its cache on disk.
+``torch.compile`` hides its code from autograd, ``vmap`` and recorded updates (``fmbpo.replay``). A
+`Kernel` is an operator: it computes on plain tensors, it is recorded like torch's own, and it
+writes to memory that it is given. TorchInductor compiles it for each geometry of its arguments,
+once per process, and keeps the code in its cache on disk.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def compiling(on: bool = True) -> Iterator[None]:
         _ON.reset(token)
 
 
-def is_compiling(x: Tensor) -> bool:
+def use_kernels(x: Tensor) -> bool:
     """Whether layers use compiled kernels for tensors on this one's device."""
     traced = torch.compiler.is_compiling()  # as a contract check does
     return not traced and _ON.get() and x.device.type in ("cpu", "cuda")
@@ -98,13 +98,6 @@ def _compiled(
     from torch._inductor.compile_fx import compile_fx
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    def write(*given: Tensor) -> tuple[()]:
-        left = iter(given)
-        args = [next(left) if constant is None else constant for constant in constants]
-        for out, found in zip(left, function(*args), strict=True):
-            out.copy_(found)
-        return ()
-
     # The threads are part of the code, but only by this setting of the key to Inductor's cache.
     settings = config.patch({"cpp.threads": threads}) if threads else config.patch({})
     with _disable_current_modes(), torch.inference_mode(False), torch.no_grad(), settings:
@@ -113,7 +106,7 @@ def _compiled(
             for x in tensors
         ]
         try:
-            code: Any = compile_fx(make_fx(write)(*examples), examples)
+            code: Any = compile_fx(make_fx(_writing(function, constants))(*examples), examples)
         except Exception as error:
             raise UserError(
                 f"a kernel cannot be compiled: {str(error).strip().splitlines()[0]}",
@@ -121,3 +114,18 @@ def _compiled(
                 remedy='install a C++ compiler, such as g++ (on a GPU: Triton), or use "off"',
             ) from error
     return cast(Callable[..., object], code)
+
+
+def _writing(
+    function: Callable[..., tuple[Tensor, ...]], constants: Sequence[object]
+) -> Callable[..., tuple[()]]:
+    """Takes the function's tensors and those for its results, and writes these."""
+
+    def write(*given: Tensor) -> tuple[()]:
+        left = iter(given)
+        args = [next(left) if constant is None else constant for constant in constants]
+        for out, found in zip(left, function(*args), strict=True):
+            out.copy_(found)
+        return ()
+
+    return write

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmbpo.nn.collected import Gradients, reached, uses_of
-from fmbpo.nn.norm_mish import norm_mish
+from fmbpo.nn.norm_mish import moments, norm_mish, through_norm
 from fmbpo.nn.stacks import apply, beside, mapped, rows, stacked
 
 
@@ -49,7 +49,8 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        x, weight, bias = (t.to(_dtype(t)) for t in (x, weight, bias))
+        if dtype := _autocast(x.device.type):
+            x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
         depth = weight.dim() - 2
         if not depth:
             return F.linear(x, weight, bias)
@@ -96,11 +97,10 @@ class _Linear(torch.autograd.Function):
         return _Linear.apply(x, weight, bias), at  # type: ignore[no-untyped-call]
 
 
-def _dtype(x: Tensor) -> torch.dtype:
-    """The type in which autocast has matrix products computed."""
-    on = x.device.type
-    casts = torch.amp.is_autocast_available(on) and torch.is_autocast_enabled(on)
-    return torch.get_autocast_dtype(on) if casts else x.dtype
+def _autocast(device: str) -> torch.dtype | None:
+    """The type in which autocast, if it is on, has matrix products computed."""
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if on else None
 
 
 def _linear_gradients(x: Tensor, grad: Tensor) -> Gradients:
@@ -147,7 +147,7 @@ class _LayerNorm(torch.autograd.Function):
         if not any(ctx.needs_input_grad[1:3]):
             return grad_x, None, None, None
         if torch.is_grad_enabled():  # the result may be differentiated again
-            mean, scale = _moments(x, ctx.eps)
+            mean, scale = moments(x, ctx.eps)
         use = [rows(t, depth) for t in (x, grad, mean, scale)]
         if ctx.uses is None or not reached(ctx.next_functions[1][0]):
             return grad_x, *_norm_gradients(*use), None
@@ -162,9 +162,7 @@ class _LayerNorm(torch.autograd.Function):
         normal = (of_x - mean) * scale
         found = torch.zeros_like(normal)
         if x is not None:
-            along = (normal * x).mean(-1, keepdim=True)
-            found = (x - x.mean(-1, keepdim=True) - normal * along) * scale
-            found = found * beside(of_x, of_weight)
+            found = through_norm(x, normal, scale) * beside(of_x, of_weight)
         if weight is not None:
             found = found + normal * beside(of_x, weight)
         return found if bias is None else found + beside(of_x, bias), None, None
@@ -181,9 +179,3 @@ class _LayerNorm(torch.autograd.Function):
 
 def _norm_gradients(x: Tensor, grad: Tensor, mean: Tensor, scale: Tensor) -> Gradients:
     return (((x - mean) * scale) * grad).sum(-2), grad.sum(-2)
-
-
-def _moments(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Means and inverse deviations ``[..., 1]``."""
-    variance, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
-    return mean, (variance + eps).rsqrt()

@@ -23,6 +23,19 @@ def norm_mish(x: Tensor, weight: Tensor, bias: Tensor, eps: float, mish_first: b
     return apply(_NormMish, x, weight, bias, eps, mish_first)
 
 
+def moments(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Means and inverse deviations ``[..., 1]`` of ``x[..., D]``."""
+    variance, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
+    return mean, (variance + eps).rsqrt()
+
+
+def through_norm(along: Tensor, normal: Tensor, scale: Tensor) -> Tensor:
+    """The Jacobian of the normalisation times ``along[..., D]``, a gradient or a tangent: it is
+    symmetric."""
+    moved = along - along.mean(-1, keepdim=True)
+    return (moved - normal * (along * normal).mean(-1, keepdim=True)) * scale
+
+
 def _norm_mish(
     x: Tensor, w: Tensor, b: Tensor, eps: float, mish_first: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -30,8 +43,7 @@ def _norm_mish(
     ``[S, R, 1]``."""
     x = x.to(w.dtype)
     x = _mish(x) if mish_first else x
-    variance, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
-    scale = (variance + eps).rsqrt()
+    mean, scale = moments(x, eps)
     y = (x - mean) * scale * w + b
     return (y if mish_first else _mish(y)), mean, scale
 
@@ -43,9 +55,7 @@ def _norm_mish_backward(
     wide = x.to(w.dtype)
     normal = ((_mish(wide) if mish_first else wide) - mean) * scale
     grad = grad if mish_first else grad * _slope(normal * w + b)
-    along = grad * w
-    found = along - along.mean(-1, keepdim=True) - normal * (along * normal).mean(-1, keepdim=True)
-    found = found * scale
+    found = through_norm(grad * w, normal, scale)
     found = found * _slope(wide) if mish_first else found
     return found.to(x.dtype), (grad * normal).sum(1, keepdim=True), grad.sum(1, keepdim=True)
 
@@ -154,9 +164,7 @@ def _tangent(
     _, mean, scale = _norm_mish(x, w, b, eps, first)
     moved = dx * _slope(x) if first else dx
     normal = ((_mish(x) if first else x) - mean) * scale
-    along = moved - moved.mean(-1, keepdim=True)
-    along = (along - normal * (normal * moved).mean(-1, keepdim=True)) * scale
-    found = along * w + normal * dw + db
+    found = through_norm(moved, normal, scale) * w + normal * dw + db
     return found if first else found * _slope(normal * w + b)
 
 

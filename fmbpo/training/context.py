@@ -40,11 +40,11 @@ class Context:
         system = self.experiment.system
         precision = resolve_precision(system.precision, self.device)
 
-        def settled(*args: P.args, **kwargs: P.kwargs) -> R:
+        def as_set(*args: P.args, **kwargs: P.kwargs) -> R:
             with computing(precision, self.device), compiling(system.compile == "on"):
                 return update(*args, **kwargs)
 
-        return self.replayed(settled, name)
+        return self.replayed(as_set, name)
 
     def replayed(self, function: Callable[P, R], name: str) -> Callable[P, R]:
         """The function, replayed unless ``[system]`` or the device does not have it so."""
