@@ -175,6 +175,7 @@ def random_batch(options: argparse.Namespace) -> Batch:
         torch.rand(horizon, batch),
         torch.randint(DIMS.tasks, (batch,)),
         torch.ones(batch, DIMS.action),
+        torch.zeros(horizon, batch),
     )
     return Batch(*(part.to(options.device) for part in drawn))
 

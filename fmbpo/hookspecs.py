@@ -189,13 +189,19 @@ class Rollout(NamedTuple):
 
 class Batch(NamedTuple):
     """Real sub-trajectories: ``action_HBA[t]`` led from ``obs_HBO[t]`` to ``obs_HBO[t + 1]`` and
-    earned ``reward_HB[t]``. ``obs_HBO`` has H + 1 rows."""
+    earned ``reward_HB[t]``. ``obs_HBO`` has H + 1 rows.
+
+    ``terminated_HB[t]`` is 1 if the step ended its episode in a terminal state, else 0. It can be 1
+    in the last step only, since no slice crosses episodes, and is 0 everywhere if the data have no
+    terminations.
+    """
 
     obs_HBO: Tensor
     action_HBA: Tensor
     reward_HB: Tensor
     index_B: Tensor
     mask_BA: Tensor
+    terminated_HB: Tensor
 
 
 class Imagined(NamedTuple):

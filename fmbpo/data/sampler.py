@@ -29,22 +29,31 @@ class Rows:
 
     ``ends_E``: exclusive end row of each episode; the first begins at row 0. ``task_E``: indices
     into MT30's task list (not the store's). ``mask_KA``: a row of 0/1 for each of those tasks.
+    ``terminated_E``: whether the last row of each episode is a terminal state; None: no episode's.
     """
 
     def __init__(
-        self, ends_E: NDArray[np.int64], residence: Stored, task_E: Tensor, mask_KA: Tensor
+        self,
+        ends_E: NDArray[np.int64],
+        residence: Stored,
+        task_E: Tensor,
+        mask_KA: Tensor,
+        terminated_E: Tensor | None = None,
     ) -> None:
         self.residence, self.device = residence, residence.device
         self.end_E = torch.from_numpy(ends_E)
         self.start_E = torch.cat([self.end_E.new_zeros(1), self.end_E[:-1]])
         self.task_E = task_E
+        self.terminated_E = torch.zeros_like(task_E, dtype=torch.bool)
+        if terminated_E is not None:
+            self.terminated_E = terminated_E
         self.mask_KA = mask_KA.to(self.device)
 
     def select(self, chosen_E: Tensor) -> Rows:
         """The episodes chosen by a mask or by indices ``chosen_E``; the rows are shared."""
         some = copy.copy(self)
         some.start_E, some.end_E = self.start_E[chosen_E], self.end_E[chosen_E]
-        some.task_E = self.task_E[chosen_E]
+        some.task_E, some.terminated_E = self.task_E[chosen_E], self.terminated_E[chosen_E]
         return some
 
     def unmasked(self) -> Rows:
@@ -71,7 +80,15 @@ class Rows:
 
     def drawn(self, row_B: Tensor, episode_B: Tensor, horizon: int) -> Drawn:
         """Slices of ``horizon`` + 1 rows from the given first rows, in the given episodes."""
-        return Drawn(self.residence.on_host(row_B, horizon), self.task_E[episode_B])
+        slices = self.residence.on_host(row_B, horizon)
+        return Drawn(slices, *self.labels(row_B, episode_B, horizon))
+
+    def labels(self, row_B: Tensor, episode_B: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+        """Of slices of ``horizon`` + 1 rows: their tasks, and whether they end in a terminal state
+        (0/1), ``[B]`` each."""
+        last_B = self.end_E[episode_B] - 1
+        ends_B = self.terminated_E[episode_B] & (row_B + horizon == last_B)
+        return self.task_E[episode_B], ends_B.float()
 
     def batch(self, drawn: Drawn, horizon: int) -> Batch:
         """Views of slices that were drawn and then sent to the device.
@@ -80,15 +97,18 @@ class Rows:
         """
         packed, index = self.residence.on_device(drawn.slices, horizon), drawn.index_B
         action, reward = packed[1:, :, OBS_WIDTH:-1], packed[1:, :, -1]
-        return Batch(packed[..., :OBS_WIDTH], action, reward, index, self.mask_KA[index])
+        terminated = torch.cat([torch.zeros_like(reward[1:]), drawn.terminal_B.unsqueeze(0)])
+        mask = self.mask_KA[index]
+        return Batch(packed[..., :OBS_WIDTH], action, reward, index, mask, terminated)
 
 
 class Drawn(NamedTuple):
-    """Slices that were drawn, and their tasks ``[B]``."""
+    """Slices that were drawn, and their ``Rows.labels``."""
 
     slices: Tensor
     """``Stored.on_host``, or the same after it was sent to the device."""
     index_B: Tensor
+    terminal_B: Tensor
 
     def sent(self, device: torch.device) -> Drawn:
         """The same on the device, by a copy of its own."""

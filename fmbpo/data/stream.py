@@ -80,17 +80,17 @@ class StreamSampler(SliceSampler):
 
     def next(self) -> Drawn:
         """See `Sampler`."""
-        pieces, episodes, missing = [], [], self.count
+        pieces, labels, missing = [], [], self.count
         while missing:
             while not len(self.order):
                 self._advance()
             episode_B, self.order = self.order[:missing], self.order[missing:]
             row_B = first_rows(self.rows, episode_B, self.horizon, self.generator)
             pieces.append(self._loaded().gather(row_B, self.horizon))
-            episodes.append(episode_B)
+            labels.append(self.rows.labels(row_B, episode_B, self.horizon))
             missing -= len(episode_B)
-        task_B = self.rows.task_E[torch.cat(episodes)]
-        return Drawn(torch.cat(pieces, 1)[:, self.part], task_B[self.part])
+        whole = (torch.cat(parts)[self.part] for parts in zip(*labels, strict=True))
+        return Drawn(torch.cat(pieces, 1)[:, self.part], *whole)
 
     def _advance(self) -> None:
         """Move to the next window, shuffle its episodes, and draw the window after it."""

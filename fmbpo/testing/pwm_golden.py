@@ -43,7 +43,9 @@ class Replay:
         self.obs, self.act = self.inputs["obs"], self.inputs["act"]
         self.index = self.inputs["task"]
         mask = torch.ones_like(self.act[0])  # PWM applies no mask
-        self.batch = Batch(self.obs, self.act, self.inputs["rew"].squeeze(-1), self.index, mask)
+        reward = self.inputs["rew"].squeeze(-1)
+        none = torch.zeros_like(reward)  # PWM's data have no terminations
+        self.batch = Batch(self.obs, self.act, reward, self.index, mask, none)
         self.none = self.obs.new_zeros(len(self.act), len(self.index), 0)
         """Noise of a model that takes no noise."""
 

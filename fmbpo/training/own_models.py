@@ -137,9 +137,9 @@ class OwnModels:
         done = (iteration - 1) / self.learning.iterations
         rate = model_rate(self.protocol.optimiser, done)
         inputs = [noise(self.generators, *shape), rate, *stack(drawn)]
-        noise_THBN, rate, slices_T, index_TB = send(inputs, self.device)
-        each = zip(self.samplers, slices_T, index_TB, strict=True)
-        batch: Batch = stack([s.batch(Drawn(slices, index)) for s, slices, index in each])
+        noise_THBN, rate, *sent = send(inputs, self.device)
+        each = zip(self.samplers, *sent, strict=True)
+        batch: Batch = stack([sampler.batch(Drawn(*own)) for sampler, *own in each])
         return batch, noise_THBN, rate
 
     def evaluate(self) -> list[Measures]:

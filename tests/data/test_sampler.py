@@ -63,6 +63,23 @@ def test_a_slice_is_of_one_episode_and_whole(kind, rows):
         assert torch.allclose(batch.reward_HB, reward.float())
         assert torch.equal(batch.index_B, mine.task_E[e])
         assert torch.equal(batch.mask_BA, mine.mask_KA[batch.index_B])
+        assert torch.equal(batch.terminated_HB, torch.zeros_like(batch.reward_HB))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_is_terminal_if_it_leads_to_the_last_row_of_an_episode_that_terminated(kind, rows):
+    mine, ends = rows(kind), Counter()
+    mine.terminated_E = mine.end_E % 2 == 0
+    made = sampler(mine, 16)
+    for _ in range(40):
+        batch = sample(made)
+        row = first(batch) + H
+        e = episodes(mine, row)
+        last, terminated = row == mine.end_E[e] - 1, mine.terminated_E[e]
+        assert torch.equal(batch.terminated_HB[-1], (last & terminated).float())
+        assert not batch.terminated_HB[:-1].any()
+        ends.update(zip(last.tolist(), terminated.tolist(), strict=True))
+    assert len(ends) == 4
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -136,7 +153,7 @@ def test_weights_of_one_take_nothing_from_the_offsets():
     data = load_dataset(DataConfig(path="embedded"), CPU)
     made, content = SliceSampler(data.train, 16, 256, 7), hashlib.sha256()
     for _ in range(5):
-        for part in sample(made):
+        for part in sample(made)._replace(terminated_HB=torch.empty(0)):  # newer than the sum
             content.update(part.contiguous().numpy().tobytes())
     assert content.hexdigest() == GOLDEN_SLICES
     generator, content = torch.Generator().manual_seed(3), hashlib.sha256()

@@ -32,7 +32,7 @@ def synthetic(generator):
     action = torch.rand(H, ROWS, 6, generator=generator) * 2 - 1
     reward = 1 + torch.tanh(0.3 * obs[:-1, :, 0] + 2 * action[..., 0])
     index = torch.full((ROWS,), 1)
-    return Batch(obs, action, reward, index, torch.ones(ROWS, 6))
+    return Batch(obs, action, reward, index, torch.ones(ROWS, 6), torch.zeros_like(reward))
 
 
 def trained(kind, reward_loss):

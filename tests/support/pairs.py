@@ -55,6 +55,7 @@ def batch(seed=0, horizon=H):
         torch.rand(horizon, B),
         torch.tensor([1, 4, 7, 7]),
         (torch.arange(6) < torch.tensor([6, 2, 1, 1]).unsqueeze(1)).float(),
+        torch.zeros(horizon, B),
     )
 
 

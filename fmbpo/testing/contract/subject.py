@@ -195,7 +195,8 @@ class WorldModelSubject(Subject):
         noise = self._normal(seed + 3, HORIZON, rows, self.module.loss_noise_dim)
         each = torch.arange(rows).repeat_interleave(copies)
         obs, action, reward, noise = (x[:, each] for x in (obs, action, reward, noise))
-        return Batch(obs, action, reward, index[each], mask[each]), noise
+        none = torch.zeros_like(reward)
+        return Batch(obs, action, reward, index[each], mask[each], none), noise
 
 
 @attrs.frozen(eq=False, slots=False)

@@ -40,7 +40,8 @@ def step_inputs(module):
 def real_batch():
     torch.manual_seed(2)
     obs, action = torch.randn(H + 1, B, 5), torch.rand(H, B, 3) * 2 - 1
-    return Batch(obs, action, torch.rand(H, B), INDEX, MASK), torch.randn(H, B, 2 + LATENT)
+    batch = Batch(obs, action, torch.rand(H, B), INDEX, MASK, torch.zeros(H, B))
+    return batch, torch.randn(H, B, 2 + LATENT)
 
 
 def test_entry_point_and_settings():

@@ -107,13 +107,15 @@ def test_loss_is_weighted_flow_matching(kind, monkeypatch):
     tail = module.tail(source, action, task)
     direct = (module.output(on_path, torch.full((B, 1), tau), tail) - target).square()
     torch.testing.assert_close(weighted, direct, rtol=1e-4, atol=1e-7)
-    batch = Batch(obs, action[None], torch.zeros(1, B), INDEX, MASK)
+    none = torch.zeros(1, B)
+    batch = Batch(obs, action[None], none, INDEX, MASK, none)
     _, metrics = plugin().loss(module, batch, torch.full((1, B, 2), 0.7))
     torch.testing.assert_close(metrics["consistency"], weighted.mean(), rtol=1e-4, atol=1e-7)
 
 
 def test_the_solved_endpoint_is_trained_beside_the_field():
-    batch = Batch(torch.randn(2, B, 5), torch.rand(1, B, 3), torch.zeros(1, B), INDEX, MASK)
+    none = torch.zeros(1, B)
+    batch = Batch(torch.randn(2, B, 5), torch.rand(1, B, 3), none, INDEX, MASK, none)
     noise = torch.randn(1, B, 2)
 
     def consistency(coef):

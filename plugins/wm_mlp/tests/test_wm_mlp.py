@@ -36,7 +36,8 @@ def step_inputs(module):
 def real_batch():
     torch.manual_seed(2)
     obs, action = torch.randn(H + 1, B, 5), torch.rand(H, B, 3) * 2 - 1
-    return Batch(obs, action, torch.rand(H, B), INDEX, MASK), torch.empty(H, B, 0)
+    batch = Batch(obs, action, torch.rand(H, B), INDEX, MASK, torch.zeros(H, B))
+    return batch, torch.empty(H, B, 0)
 
 
 def test_entry_point_and_settings():
