@@ -408,13 +408,6 @@ class GradientOfTheWrongSign:
         return 2 * loss.detach() - loss, metrics
 
 
-@both("loss_falls", "lower the loss of one example")
-class LossBuriedInAConstant:
-    def loss(self, module, *arguments):
-        loss, metrics = super().loss(module, *arguments)
-        return loss + 1e4, metrics
-
-
 @both("loss_and_metrics_are_numbers", "metric 'loss' has no graph")
 class MetricsWithAGraph:
     def loss(self, module, *arguments):

@@ -308,14 +308,14 @@ class CountsItsSubsteps(FlowWM):
 # -- what the dynamics learn, noise of the loss, batches in the encoder ----------------------------
 
 
-@mutant("predicted_latent_is_that_of_its_row", "less than a quarter")
+@mutant("predicted_latent_is_that_of_its_row", "of the comparisons")
 class LearnsToStay(WM):
     def loss(self, module, batch, noise):
         obs = torch.cat([batch.obs_HBO[:1], batch.obs_HBO[:-1]])
         return super().loss(module, batch._replace(obs_HBO=obs), noise)
 
 
-@mutant("predicted_latent_is_that_of_its_row", "less than a quarter")
+@mutant("predicted_latent_is_that_of_its_row", "of the comparisons")
 class LearnsWhereAnotherRowGoes(WM):
     def loss(self, module, batch, noise):
         obs = torch.cat([batch.obs_HBO[:1], batch.obs_HBO[1:].roll(1, 1)])

@@ -26,8 +26,9 @@ from fmbpo.plugins import GROUPS, Component, Kind, Listing, list_plugins, load_p
 from fmbpo.testing.contract import hooks, learning, modes, plugin
 from fmbpo.testing.contract.subject import SUBJECTS, ContractError, Subject
 
-Check: TypeAlias = Callable[[Any], None]
-"""Takes a subject; raises ``ContractError`` if the subject breaks the contract."""
+Check: TypeAlias = Callable[[Any], str | None]
+"""Takes a subject; raises ``ContractError`` if the subject breaks the contract. A check that
+measures returns what it measured."""
 
 
 def _checks(kind: Kind) -> Iterator[tuple[str, Check]]:
@@ -48,7 +49,8 @@ NEEDS_GPU = frozenset({"equal_on_the_gpu"})
 
 @attrs.frozen
 class Outcome:
-    """The outcome of a check: ``ok``, ``failed`` or ``skipped``, and the reason."""
+    """The outcome of a check: ``ok`` and what it measured, or ``failed`` or ``skipped`` and the
+    reason."""
 
     check: str
     status: str
@@ -67,13 +69,13 @@ def run_check(subject: Subject, name: str) -> Outcome:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
     try:
-        CHECKS[subject.component.kind][name](attrs.evolve(subject))
+        measured = CHECKS[subject.component.kind][name](attrs.evolve(subject))
     except (Exception, SystemExit) as error:
         broken = error if isinstance(error, ContractError) else _raised(error)
         return Outcome(name, "failed", str(broken))
     finally:
         torch.set_num_threads(threads)
-    return Outcome(name, "ok")
+    return Outcome(name, "ok", measured or "")
 
 
 def _raised(error: BaseException) -> ContractError:
@@ -114,10 +116,12 @@ class Checked:
         yield f"{p.kind.replace('_', ' ')} {p.name} {p.version} ({p.distribution})"
         width = max(len(outcome.check) for outcome in self.outcomes)
         for outcome in self.outcomes:
-            reason = f"  {outcome.message}" if outcome.status == "skipped" else ""
-            yield f"  {outcome.check.ljust(width)}  {outcome.status}{reason}"
-            if outcome.status == "failed":
-                yield from (f"      {line}" for line in outcome.message.splitlines())
+            reason = f"  {outcome.message}" if outcome.message else ""
+            if outcome.status != "failed":
+                yield f"  {outcome.check.ljust(width)}  {outcome.status.ljust(7)}{reason}".rstrip()
+                continue
+            yield f"  {outcome.check.ljust(width)}  failed"
+            yield from (f"      {line}" for line in outcome.message.splitlines())
         counts = {s: sum(o.status == s for o in self.outcomes) for s in ("ok", "failed", "skipped")}
         yield "  " + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 

@@ -180,17 +180,15 @@ class WorldModelSubject(Subject):
         return lambda t, _: inputs.action * (t + 1) / HORIZON
 
     def example(self, seed: int = 0, copies: int = 1, rows: int = ROWS) -> tuple[Batch, Tensor]:
-        """Sub-trajectories of simple dynamics: the observation is rolled and negated, and the first
-        action dimension is added to its first entry. The reward depends on both."""
+        """Sub-trajectories of ``next_observation`` and ``reward_of``."""
         g = generator(seed + 2)
         steps = [self._normal(g, rows, self.dims.obs)]
         action = 2 * torch.rand(HORIZON, rows, self.dims.action, generator=g) - 1
         action = action.to(steps[0].dtype)
-        push = torch.eye(self.dims.obs, dtype=action.dtype)[0]
         for t in range(HORIZON):
-            steps.append(-steps[t].roll(1, -1) + action[t, :, :1] * push)
+            steps.append(next_observation(steps[t], action[t]))
         obs = torch.stack(steps)
-        reward = 1 + torch.tanh(0.5 * obs[:-1, :, 0] + 2 * action[..., 0])
+        reward = reward_of(obs[:-1], action)
         index, mask, _ = self._task(rows, lambda index: index)
         noise = self._normal(seed + 3, HORIZON, rows, self.module.loss_noise_dim)
         each = torch.arange(rows).repeat_interleave(copies)
@@ -229,6 +227,18 @@ class PolicySubject(Subject):
         value = rollout.z_HBD[-1].sum(-1)
         scale = torch.full_like(value[0], 2.0)
         return (Imagined(rollout, reward, value, reward.sum(0) + value, scale),)
+
+
+def next_observation(obs: Tensor, action: Tensor) -> Tensor:
+    """``[..., O]``, ``[..., A]`` -> ``[..., O]``: rolled and negated; twice the first action
+    dimension, which every task has, moves the first two entries."""
+    pushed = torch.arange(obs.shape[-1], device=obs.device) < 2
+    return 2 * action[..., :1] * pushed - obs.roll(1, -1)
+
+
+def reward_of(obs: Tensor, action: Tensor) -> Tensor:
+    """``[..., O]``, ``[..., A]`` -> ``[...]``, in (0, 2)."""
+    return 1 + torch.tanh(0.5 * obs[..., 0] + 2 * action[..., 0])
 
 
 def world(t: int, z: Tensor, action: Tensor) -> Prediction:

@@ -10,6 +10,7 @@ CONFIGS = [
     | {"train_solver": "rk4", "train_substeps": 1, "endpoint_coef": 1.0},
     {"source": "noise"},
     {"matching_coef": 0.0, "endpoint_coef": 1.0},
+    {"detach_velocity": True},
 ]
 FURTHER = [
     {"solver": "euler", "substeps": 1},
@@ -26,17 +27,4 @@ def test_contract(check):
 @pytest.mark.endurance
 @parametrize_checks("fmbpo.world_models", "flow", configs=FURTHER)
 def test_contract_of_further_settings(check):
-    check()
-
-
-@parametrize_checks(
-    "fmbpo.world_models",
-    "flow",
-    configs=[{"detach_velocity": True}],
-    expected_failures={
-        "predicted_latent_is_that_of_its_row": "the ablation: dynamics hardly learn without the "
-        "gradient through the velocity's input"
-    },
-)
-def test_contract_of_the_ablation(check):
     check()
