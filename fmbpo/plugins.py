@@ -20,7 +20,7 @@ import attrs
 import pluggy
 
 from fmbpo.base.structure import takes
-from fmbpo.base.text import text_of
+from fmbpo.base.text import said, text_of
 from fmbpo.errors import UserError, did_you_mean
 
 Kind: TypeAlias = Literal["world_model", "policy"]
@@ -83,8 +83,7 @@ def load_plugin(kind: Kind, name: str) -> Component:
     listing = _find(kind, name)
     with contextlib.redirect_stdout(sys.stderr):
         entry = importlib.metadata.EntryPoint(listing.name, listing.value, GROUPS[kind])
-        remedy = f"install what it imports, or repair or reinstall {listing.distribution}"
-        with _blaming(listing, "its import fails", remedy):
+        with _importing(listing):
             plugin = entry.load()
         _check_version(listing, plugin)
         config = _config(listing, plugin)
@@ -185,6 +184,34 @@ def _blaming(listing: Listing, what: str, remedy: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         reason = " ".join(text_of(error).split())  # pluggy's messages have several lines
         raise _broken(listing, f"{what}: {type(error).__name__}: {reason}", remedy) from error
+
+
+@contextlib.contextmanager
+def _importing(listing: Listing) -> Iterator[None]:
+    """``_blaming`` for the import: a missing module is named, with the way to install it."""
+    own = listing.value.partition(":")[0].partition(".")[0]
+    reinstall = f"repair or reinstall {listing.distribution}"
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if not missing or missing == own:
+            raise _broken(listing, f"its import fails: {said(error)}", reinstall) from error
+        what = f"it imports {error.name}, which is not installed"
+        remedy = (
+            f"pip install {missing} (if its distribution has this name), and list it under "
+            f"`dependencies` in the pyproject.toml of {listing.distribution}"
+        )
+        raise _broken(listing, what, remedy) from error
+    except ImportError as error:
+        origin = error.name or "a module"
+        remedy = f"install a version of {origin.partition('.')[0]} that has it, or import another"
+        if origin.partition(".")[0] == own:
+            remedy = reinstall
+        raise _broken(listing, f"its import fails: {said(error)}", remedy) from error
+    except (Exception, SystemExit) as error:
+        remedy = f"mend the code that runs at its import, or reinstall {listing.distribution}"
+        raise _broken(listing, f"its import fails: {said(error)}", remedy) from error
 
 
 def _attribute(listing: Listing, plugin: object, name: str) -> Any:

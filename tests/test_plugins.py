@@ -214,7 +214,10 @@ def without(name):
     [
         ("raise ValueError('boom')", ["import fails", "ValueError: boom", "reinstall"]),
         ("import sys; sys.exit(3)", ["import fails", "SystemExit"]),
-        ("import no_such_module_x", ["'no_such_module_x'", "install what it imports"]),
+        (
+            "import no_such_module_x",
+            ["imports no_such_module_x, which is not", "pip install no_such"],
+        ),
         (None, ["'fake_plugin_", "import fails", "reinstall"]),
         (without("rollout"), ["hook `rollout` has 0 ", "rollout(module, z, partner"]),
         (without("freeze"), ["hook `freeze` has 0 "]),

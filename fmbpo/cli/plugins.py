@@ -25,6 +25,9 @@ def add_commands(commands: Commands) -> None:
     checking.add_argument("--kind", choices=tuple(GROUPS),
                           help="the plugin's kind; needed if plugins of both kinds have this "
                           "name")  # fmt: skip
+    checking.add_argument("--check", action="append", default=[], metavar="CHECK",
+                          help="run this check alone; may be repeated (default: every "
+                          "check)")  # fmt: skip
     override_argument(checking, "set one of the plugin's settings; the others keep their small "
                       "values")  # fmt: skip
     json_argument(checking, "the checks")
@@ -62,7 +65,8 @@ def _plugins(arguments: argparse.Namespace) -> int:
 def _plugins_check(arguments: argparse.Namespace) -> int:
     from fmbpo.testing.contract import check_installed
 
-    found = check_installed(arguments.name, arguments.kind, arguments.override, say)
+    which = arguments.name, arguments.kind, arguments.override
+    found = check_installed(*which, say, arguments.check)
     if arguments.json:
         print(json.dumps([plugin.to_json() for plugin in found], indent=2))
     else:

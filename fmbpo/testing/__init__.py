@@ -33,7 +33,14 @@ def parametrize_checks(
     """
     import pytest
 
-    from fmbpo.testing.contract import CHECKS, NEEDS_GPU, configured, run_check, subject_of
+    from fmbpo.testing.contract import (
+        CHECKS,
+        NEEDS_GPU,
+        Seen,
+        configured,
+        run_check,
+        subject_of,
+    )
 
     kinds = {value: key for key, value in GROUPS.items()}
     if group not in kinds:
@@ -52,14 +59,17 @@ def parametrize_checks(
     # A mistake in the test file is not a failure of the plugin.
     subjects = [subject_of(component, configured(component, config)) for config in configs]
 
-    def case(subject: Subject, check: str) -> Callable[[], None]:
+    def case(subject: Subject, check: str, seen: Seen) -> Callable[[], None]:
         def run() -> None:
-            outcome = run_check(subject, check)
+            outcome = run_check(subject, check, seen)
             if outcome.status == "skipped":
                 pytest.skip(outcome.message)
-            if outcome.status == "failed" and check in expected:
+            broken = outcome.status in ("failed", "stopped")
+            if broken and check in expected:
                 pytest.xfail(expected[check])
-            if outcome.status == "failed":
+            if outcome.status == "stopped":
+                pytest.fail(f"{check} is stopped {outcome.message}", pytrace=False)
+            if broken:
                 pytest.fail(f"{check}\n{outcome.message}", pytrace=False)
             if check in expected:
                 what = f"{check} passes, but was expected to fail: {expected[check]}"
@@ -69,8 +79,8 @@ def parametrize_checks(
 
     marks = {True: [pytest.mark.gpu], False: []}
     cases = [
-        pytest.param(case(subject, check), id=f"{check}-{i}", marks=marks[check in NEEDS_GPU])
-        for i, subject in enumerate(subjects)
+        pytest.param(case(subject, check, seen), id=f"{check}-{i}", marks=marks[check in NEEDS_GPU])
+        for i, (subject, seen) in enumerate((subject, Seen()) for subject in subjects)
         for check in CHECKS[kind]
     ]
     return pytest.mark.parametrize("check", cases)

@@ -1,6 +1,7 @@
 """``fmbpo plugins check``: its table, its JSON, its exit status."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -31,13 +32,30 @@ def test_a_whole_plugin_passes_in_a_table(capsys):
     assert "error" not in err
 
 
+FEW = ["--check", "shapes_fit", "--check", "settings_can_be_copied"]
+"""Two quick checks."""
+
+
 def test_a_name_of_both_kinds_is_checked_in_both(capsys):
-    assert main(["plugins", "check", "mlp", "--json"]) == 0
+    assert main(["plugins", "check", "mlp", "--json", *FEW]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(p["kind"], p["name"]) for p in found] == [("world_model", "mlp"), ("policy", "mlp")]
     for plugin in found:
-        assert statuses(plugin).keys() == CHECKS[plugin["kind"]].keys()
-        assert "failed" not in statuses(plugin).values()
+        assert statuses(plugin) == {"settings_can_be_copied": "ok", "shapes_fit": "ok"}
+
+
+def test_a_check_of_one_kind_is_run_on_this_kind_alone(capsys):
+    assert main(["plugins", "check", "mlp", "--check", "policys_input_is_cut"]) == 0
+    title, row, summary = capsys.readouterr().out.splitlines()
+    assert title.startswith("policy mlp ")
+    assert row.split() == ["policys_input_is_cut", "ok"]
+    assert summary == "  1 ok"
+
+
+def test_a_check_says_what_it_measured(capsys):
+    arguments = ["mlp", "--kind", "policy", "--check", "loss_falls"]
+    assert main(["plugins", "check", *arguments]) == 0
+    assert re.search(r"loss_falls +ok +-?[\d.]+ -> -[\d.]+; return", capsys.readouterr().out)
 
 
 def test_a_broken_plugin_fails_the_checks_that_it_breaks(offer, capsys):
@@ -48,13 +66,14 @@ def test_a_broken_plugin_fails_the_checks_that_it_breaks(offer, capsys):
     assert (plugin["version"], plugin["distribution"]) == ("1.2", "throw-away-dist")
     failed = {c["check"]: c["message"] for c in plugin["checks"] if c["status"] == "failed"}
     assert "expected: actions are in [-1, 1]" in failed["actions_are_bounded_and_masked"]
-    raised = failed["loss_and_metrics_are_numbers"]
+    (raised,) = [message for message in failed.values() if "my mistake" in message]
     assert "found: the plugin fails: KeyError: 'my mistake'" in raised
     assert "remedy: see " in raised
     assert raised.endswith(", in loss")
     assert statuses(plugin)["settings_can_be_copied"] == "ok"
     assert f"{len(failed)} check(s) failed" in err
-    assert main(["plugins", "check", "throw-away"]) == 2
+    only = ["--check", "shapes_fit", "--check", "actions_are_bounded_and_masked"]
+    assert main(["plugins", "check", "throw-away", *only]) == 2
     out, _ = capsys.readouterr()
     rows = out.splitlines()
     place = next(i for i, row in enumerate(rows) if row.split()[:1] == ["shapes_fit"])
@@ -66,11 +85,11 @@ def test_a_broken_plugin_fails_the_checks_that_it_breaks(offer, capsys):
         "found:",
         "remedy:",
     ]
-    assert f"{len(failed)} failed" in rows[-1]
+    assert rows[-1] == "  1 ok, 1 failed"
 
 
 def test_settings_are_overridden(capsys):
-    assert main(["plugins", "check", "mlp", "--kind", "policy", "-o", "detach=false"]) == 0
+    assert main(["plugins", "check", "mlp", "--kind", "policy", "-o", "detach=false", *FEW]) == 0
     assert "detach=False" in capsys.readouterr().err
 
 
@@ -86,6 +105,11 @@ def test_settings_are_overridden(capsys):
         ),
         (["flwo"], ["did you mean 'flow'?"]),
         (["no-such", "--kind", "policy"], ["offers a policy plugin 'no-such'"]),
+        (["mlp", "--check", "shape_fits"], ["no check 'shape_fits'", "did you mean 'shapes_fit'?"]),
+        (
+            ["mlp", "--kind", "policy", "--check", "masked_actions_are_inert"],
+            ["no check 'masked_actions_are_inert'"],
+        ),
         (["mlp", "--kind", "policy", "-o", "unit=[8]"], ["unit: unknown key", "'units'"]),
         (["mlp", "--kind", "policy", "-o", "units=8"], ["units: 8 (an integer)"]),
         (["mlp", "--kind", "policy", "-o", "policy.units=[8]"], ["policy: unknown key", "units"]),
@@ -100,7 +124,7 @@ def test_a_mistake_of_the_users(arguments, words, capsys):
 
 def test_without_a_name_every_plugin_is_checked_whatever_the_others_are(offer, capsys):
     offer("raise RuntimeError('no GPU here')")
-    assert main(["plugins", "check", "--kind", "policy", "--json"]) == 2
+    assert main(["plugins", "check", "--kind", "policy", "--json", *FEW]) == 2
     out, err = capsys.readouterr()
     found = {plugin["name"]: plugin for plugin in json.loads(out)}
     assert "failed" not in statuses(found["mlp"]).values()
@@ -126,14 +150,84 @@ NOISY = """
 
 def test_a_plugin_that_prints_and_leaves_spoils_neither_results_nor_checks(offer, capsys):
     offer(GOOD.replace("    pass", NOISY))
-    assert main(["plugins", "check", "throw-away", "--json"]) == 2
+    only = ["--check", "frozen_is_frozen", "--check", "modes_are_equal"]
+    assert main(["plugins", "check", "throw-away", "--json", *only]) == 2
     out, err = capsys.readouterr()
     (plugin,) = json.loads(out)
     assert all(line in err for line in ("at import", "in build", "leaving"))
-    assert statuses(plugin).keys() == CHECKS["policy"].keys()
-    failed = {c["check"]: c["message"] for c in plugin["checks"] if c["status"] == "failed"}
-    assert failed
-    assert all("SystemExit" in message for message in failed.values())
+    assert statuses(plugin) == {"frozen_is_frozen": "failed", "modes_are_equal": "ok"}
+    assert "SystemExit" in plugin["checks"][0]["message"]
+
+
+PREDICT = """
+    @hookimpl
+    def predict(self, module, z, task, noise):
+        {line}
+        return super().predict(module, z, task, noise)
+"""
+
+
+def test_one_error_is_told_once(offer, capsys):
+    """The text names shapes, which differ from check to check; the error is the same."""
+    offer(GOOD.replace("    pass", PREDICT.format(line="z @ noise")))
+    assert main(["plugins", "check", "throw-away"]) == 2
+    rows = capsys.readouterr().out.splitlines()
+    (failed,) = [row.split()[0] for row in rows if row.endswith(" failed")]
+    assert sum("cannot be multiplied" in row for row in rows) == 1
+    (stopped,) = [row for row in rows if row.startswith("  stopped by")]
+    assert stopped.startswith(f"  stopped by the same error as {failed}: ")
+    names = stopped.partition(": ")[2].split(", ")
+    assert {"shapes_fit", "gradients_are_exact", "stacked_equals_a_loop"} - {failed} <= set(names)
+    assert rows[-1].split(", ")[1:3] == ["1 failed", f"{len(names)} stopped"]
+
+
+@pytest.mark.parametrize(
+    ("source", "check", "words"),
+    [
+        (
+            PREDICT.format(line='print("here", z.mean())'),
+            "compiles_as_one_graph",
+            ["a hook calls `print`", "remove `print`"],
+        ),
+        (
+            PREDICT.format(line="import torch; z = z + 0.1 * torch.randn_like(z)"),
+            "has_no_randomness_of_its_own",
+            ["`predict` draws no random number", "`noise` argument", "module.noise_dim"],
+        ),
+        (
+            """
+    @hookimpl
+    def loss(self, module, imagined):
+        import torch
+        loss, metrics = super().loss(module, imagined)
+        return loss + torch.randn(()), metrics
+""",
+            "has_no_randomness_of_its_own",
+            ["`loss` draws no random number", "from its arguments alone"],
+        ),
+    ],
+)
+def test_a_remedy_is_of_the_fault(source, check, words, offer, capsys):
+    offer(GOOD.replace("    pass", source))
+    assert main(["plugins", "check", "throw-away", "--check", check]) == 2
+    out = capsys.readouterr().out
+    assert all(word in out for word in words)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("import no_such_module.part", ["imports no_such_module, which is not installed",
+                                        "pip install no_such_module", "`dependencies`"]),
+        ("from torch import no_such_name", ["no_such_name", "a version of torch that has it"]),
+        ("import throw_away_policy.part", ["throw_away_policy", "repair or reinstall"]),
+    ],
+)  # fmt: skip
+def test_what_an_import_misses_is_named(line, words, offer, capsys):
+    offer(line)
+    assert main(["plugins", "check", "throw-away"]) == 2
+    out = capsys.readouterr().out
+    assert all(word in out for word in words)
 
 
 def with_settings(*fields):
@@ -196,7 +290,7 @@ def test_small_settings_of_a_wrong_type_are_the_plugins_mistake(offer, capsys):
         "    Config = Config", "    Config = Config\n    small = {'depth': 0.5}"
     )
     offer(source)
-    assert main(["plugins", "check", "--kind", "policy", "--json"]) == 2
+    assert main(["plugins", "check", "--kind", "policy", "--json", *FEW]) == 2
     found = {plugin["name"]: plugin for plugin in json.loads(capsys.readouterr().out)}
     assert "failed" not in statuses(found["mlp"]).values()
     (loads,) = found["throw-away"]["checks"]
@@ -206,5 +300,5 @@ def test_small_settings_of_a_wrong_type_are_the_plugins_mistake(offer, capsys):
 
 def test_a_good_plugin_beside_passes(offer, capsys):
     offer(GOOD)
-    assert main(["plugins", "check", "throw-away"]) == 0
+    assert main(["plugins", "check", "throw-away", *FEW]) == 0
     assert "policy throw-away 1.2 (throw-away-dist)" in capsys.readouterr().out

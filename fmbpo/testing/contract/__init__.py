@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, get_type_hints
 
@@ -19,9 +20,9 @@ import torch
 
 import fmbpo
 from fmbpo.base.structure import Problems, structure
-from fmbpo.base.text import said
+from fmbpo.base.text import said, text_of
 from fmbpo.config import toml
-from fmbpo.errors import UserError, UserErrors
+from fmbpo.errors import UserError, UserErrors, did_you_mean
 from fmbpo.plugins import GROUPS, Component, Kind, Listing, list_plugins, load_plugin, not_offered
 from fmbpo.testing.contract import hooks, learning, modes, plugin
 from fmbpo.testing.contract.subject import SUBJECTS, ContractError, Subject
@@ -49,12 +50,19 @@ NEEDS_GPU = frozenset({"equal_on_the_gpu"})
 
 @attrs.frozen
 class Outcome:
-    """The outcome of a check: ``ok`` and what it measured, or ``failed`` or ``skipped`` and the
-    reason."""
+    """The outcome of a check.
+
+    ``ok``: with what it measured, if it measures. ``failed`` and ``skipped``: with the reason.
+    ``stopped``: by the same error in the plugin's code as an earlier check, which is named.
+    """
 
     check: str
     status: str
     message: str = ""
+
+
+Seen: TypeAlias = dict[tuple[str, ...], str]
+"""Errors of a plugin's code: kind, text and place; and the first check that each stopped."""
 
 
 def subject_of(component: Component, config: object) -> Subject:
@@ -62,8 +70,12 @@ def subject_of(component: Component, config: object) -> Subject:
     return SUBJECTS[component.kind](component, config)
 
 
-def run_check(subject: Subject, name: str) -> Outcome:
-    """Run a check on a new module. An exception raised by the plugin is a failure."""
+def run_check(subject: Subject, name: str, seen: Seen | None = None) -> Outcome:
+    """Run a check on a new module. An exception raised by the plugin is a failure.
+
+    ``seen``: errors of the plugin's earlier checks; the check is ``stopped`` by one of them, or
+    adds its own.
+    """
     if name in NEEDS_GPU and not torch.cuda.is_available():
         return Outcome(name, "skipped", "there is no GPU here")
     threads = torch.get_num_threads()
@@ -72,6 +84,9 @@ def run_check(subject: Subject, name: str) -> Outcome:
         measured = CHECKS[subject.component.kind][name](attrs.evolve(subject))
     except (Exception, SystemExit) as error:
         broken = error if isinstance(error, ContractError) else _raised(error)
+        cause = _cause(error)
+        if seen is not None and cause and seen.setdefault(cause, name) != name:
+            return Outcome(name, "stopped", f"by the same error as {seen[cause]}")
         return Outcome(name, "failed", str(broken))
     finally:
         torch.set_num_threads(threads)
@@ -80,22 +95,38 @@ def run_check(subject: Subject, name: str) -> Outcome:
 
 def _raised(error: BaseException) -> ContractError:
     """The error of a plugin that raises; its place is the last frame in the plugin's code."""
-    beyond, core = (f"{Path(m.__file__ or '').parent}/" for m in (torch, fmbpo))
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if beyond not in f.filename and core not in f.filename]
     place = "compare the results of the hooks and the attributes with fmbpo/hookspecs.py"
-    if own:
-        place = f"see {own[-1].filename}:{own[-1].lineno}, in {own[-1].name}"
+    if frame := _own_frame(error):
+        place = f"see {frame.filename}:{frame.lineno}, in {frame.name}"
     return ContractError(
         "the plugin completes this check", place, f"the plugin fails: {said(error)}"
     )
 
 
-def run(component: Component, config: object) -> Iterator[Outcome]:
-    """All checks of the component's kind, in order."""
-    subject = subject_of(component, config)
+def _cause(error: BaseException) -> tuple[str, ...] | None:
+    """What tells an error in the plugin's code from others, whatever the shapes in its text; None:
+    the plugin raised nothing."""
+    raised = error.__cause__ if isinstance(error, ContractError) else error
+    if raised is None or not (frame := _own_frame(raised)):
+        return None
+    text = re.sub(r"\d+", "#", text_of(raised))
+    return type(raised).__name__, text, f"{frame.filename}:{frame.lineno}"
+
+
+def _own_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """The last frame in the plugin's code."""
+    beyond, core = (f"{Path(m.__file__ or '').parent}/" for m in (torch, fmbpo))
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if beyond not in f.filename and core not in f.filename]
+    return own[-1] if own else None
+
+
+def run(component: Component, config: object, names: Collection[str] = ()) -> Iterator[Outcome]:
+    """The named checks of the component's kind, in order; all of them if none is named."""
+    subject, seen = subject_of(component, config), Seen()
     for name in CHECKS[component.kind]:
-        yield run_check(subject, name)
+        if name in names or not names:
+            yield run_check(subject, name, seen)
 
 
 @attrs.frozen
@@ -115,25 +146,35 @@ class Checked:
         p = self.plugin
         yield f"{p.kind.replace('_', ' ')} {p.name} {p.version} ({p.distribution})"
         width = max(len(outcome.check) for outcome in self.outcomes)
+        stopped: dict[str, list[str]] = {}
         for outcome in self.outcomes:
-            reason = f"  {outcome.message}" if outcome.message else ""
-            if outcome.status != "failed":
-                yield f"  {outcome.check.ljust(width)}  {outcome.status.ljust(7)}{reason}".rstrip()
+            if outcome.status == "stopped":
+                stopped.setdefault(outcome.message, []).append(outcome.check)
                 continue
-            yield f"  {outcome.check.ljust(width)}  failed"
-            yield from (f"      {line}" for line in outcome.message.splitlines())
-        counts = {s: sum(o.status == s for o in self.outcomes) for s in ("ok", "failed", "skipped")}
+            beside = f"  {outcome.message}" if outcome.status != "failed" else ""
+            yield f"  {outcome.check.ljust(width)}  {outcome.status.ljust(7)}{beside}".rstrip()
+            if outcome.status == "failed":
+                yield from (f"      {line}" for line in outcome.message.splitlines())
+        for reason, checks in stopped.items():
+            yield f"  stopped {reason}: {', '.join(checks)}"
+        statuses = ("ok", "failed", "stopped", "skipped")
+        counts = {s: sum(o.status == s for o in self.outcomes) for s in statuses}
         yield "  " + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 
 
 def check_installed(
-    name: str | None, kind: Kind | None, overrides: Sequence[str], say: Callable[[str], None]
+    name: str | None,
+    kind: Kind | None,
+    overrides: Sequence[str],
+    say: Callable[[str], None],
+    checks: Sequence[str] = (),
 ) -> list[Checked]:
     """Check the plugins of this name and kind; None admits every name, or both kinds.
 
+    ``checks``: only these, on the plugins of the kinds that have one of them; none: every check.
     ``overrides``: ``key=value`` settings on top of the plugin's small ones. A plugin that cannot
     be loaded has one failed check, ``loads``. The output of plugins goes to stderr. Raises
-    ``UserError`` if no such plugin is installed, or if it has no such setting.
+    ``UserError`` if no such plugin is installed, or if it has no such setting or check.
     """
     plugins = {
         (item.kind, item.name): item
@@ -142,10 +183,19 @@ def check_installed(
     }
     if not plugins:
         raise not_offered(name or "", kind)
+    known = {check: None for item in plugins.values() for check in CHECKS[item.kind]}
+    for check in checks:
+        if check not in known:
+            what, where = f"no check {check!r}", f"plugins check {name or ''}".rstrip()
+            raise UserError(what, where=where, remedy=did_you_mean(check, known))
+    if checks:
+        plugins = {k: p for k, p in plugins.items() if not CHECKS[p.kind].keys().isdisjoint(checks)}
     settings = toml.Document()
     toml.apply_overrides(settings, overrides)
     with contextlib.redirect_stdout(sys.stderr):
-        return [Checked(item, _outcomes(item, settings.tree, say)) for item in plugins.values()]
+        return [
+            Checked(item, _outcomes(item, settings.tree, say, checks)) for item in plugins.values()
+        ]
 
 
 def configured(component: Component, settings: Mapping[str, object]) -> Any:
@@ -163,7 +213,10 @@ def configured(component: Component, settings: Mapping[str, object]) -> Any:
 
 
 def _outcomes(
-    item: Listing, settings: Mapping[str, object], say: Callable[[str], None]
+    item: Listing,
+    settings: Mapping[str, object],
+    say: Callable[[str], None],
+    checks: Sequence[str],
 ) -> list[Outcome]:
     try:
         component = load_plugin(item.kind, item.name)
@@ -172,4 +225,4 @@ def _outcomes(
         return [Outcome("loads", "failed", str(error))]
     config = configured(component, settings)
     say(f"checking {item.kind.replace('_', ' ')} {item.name}: {config}")
-    return list(run(component, config))
+    return list(run(component, config, checks))
