@@ -82,6 +82,9 @@ def run(clone, small_store, tiny, tiny_policy, offer_project):
         match words:
             case ["fmbpo", "run" | "check", file, *_] if Path(file).stem.startswith(BY_CATALOGUE):
                 assert is_study(find(file))  # test_catalogue.py runs it to its end
+            case ["fmbpo", "run", "my_policy/experiment.toml"]:  # test_scaffold.py runs it
+                assert main(["plugins", "new", "policy", "another_policy"]) == 0
+                assert Path("another_policy/experiment.toml").is_file()
             case ["fmbpo", "run" | "check" as command, file, *options]:
                 check_experiment(command, file, options, small_store, tiny, tiny_policy)
             case ["python", "benchmarks/gpu.py", *_]:  # test_benchmark.py runs it
@@ -110,7 +113,7 @@ def run(clone, small_store, tiny, tiny_policy, offer_project):
                 if name not in ("mlp", "flow"):
                     assert main(["plugins", "new", "policy", name]) == 0
                     offer_project(clone / name)
-                assert main(words[1:]) == 0
+                assert main([*words[1:], "--check", "shapes_fit"]) == 0
             case _:
                 run_other(words)
 

@@ -89,4 +89,5 @@ def _plugins_new(arguments: argparse.Namespace) -> int:
     print(f"{project}: start with {arguments.name}/__init__.py, then")
     print(f"  pip install -e {project}")
     print(f"  fmbpo plugins check {arguments.name} --kind {arguments.kind}")
+    print(f"  fmbpo run {project / 'experiment.toml'}")
     return 0

@@ -38,7 +38,8 @@ _SCALARS = {int: "integer", float: "number", bool: "boolean", str: "string"}
 _EXTENDS = {
     "type": "array",
     "items": {"type": "string"},
-    "description": "Files, relative to this one, whose values it inherits; later files win.",
+    "description": "Files, relative to this one or fmbpo:base/NAME.toml, whose values it inherits; "
+    "later files win.",
 }
 
 

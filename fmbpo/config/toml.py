@@ -1,7 +1,8 @@
 """From experiment files to one tree of plain values, with the origin of every value.
 
 ``extends = ["base/x.toml"]``
-    Paths relative to this file, or to the file that it links to. Tables merge; values and arrays
+    Paths relative to this file, or to the file that it links to; ``fmbpo:base/x.toml`` is a file of
+    the catalogue, wherever fmbpo is installed. Tables merge; values and arrays
     replace. A later file wins over an earlier one, and a file wins over those that it extends. A
     file reached twice counts once, at its first place. ``name``, ``aliases`` and ``description``
     are not inherited. Cycles are errors.
@@ -28,6 +29,7 @@ from fmbpo.errors import UserError, did_you_mean
 OVERRIDE = "override"
 """Origin of a value that ``-o`` set."""
 
+_OF_CATALOGUE = "fmbpo:"
 _OWN_KEYS = ("name", "aliases", "description")
 NOT_IN_OVERLAY = ("extends", "scale", "name", "aliases", "kind")
 """Keys that cannot depend on the scale."""
@@ -110,12 +112,21 @@ def _visit(
         what, remedy = "`extends` must be an array of paths", 'write extends = ["base/NAME.toml"]'
         raise UserError(what, where=f"{label}: extends", remedy=remedy)
     for item in extends:
-        _visit(folder_of(path) / path_of(item), document, [*chain, real], done, f"{where}: extends")
+        _visit(_extended(path, item), document, [*chain, real], done, f"{where}: extends")
     done.add(real)
     document.files.append(path)
     if chain:
         table = {key: value for key, value in table.items() if key not in _OWN_KEYS}
     document.lay(table, label)
+
+
+def _extended(path: Path, item: str) -> Path:
+    """The file that ``item`` of ``path``'s ``extends`` means."""
+    if not item.startswith(_OF_CATALOGUE):
+        return folder_of(path) / path_of(item)
+    from fmbpo.config.catalogue import FOLDER  # which reads its files by this module
+
+    return FOLDER / item.removeprefix(_OF_CATALOGUE)
 
 
 def _parse(path: Path, mentioned: str) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def new_plugin(kind: Kind, name: str, folder: Path) -> Path:
         "distribution": distribution,
     }
     contents = {path: _read(f"both/{path}.txt").format(**words) for path in _FILES}
+    contents["experiment.toml"] = _read(f"{kind}/experiment.toml.txt").format(**words)
     contents |= {f"{name}/__init__.py": template(kind), f"{name}/py.typed": ""}
     aside = project.with_name(f".{project.name}.aside")
     remove_tree(aside)  # left by a process that was killed

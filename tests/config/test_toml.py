@@ -261,3 +261,19 @@ def test_any_override_is_a_value_or_a_user_error(text):
     except UserError:
         return
     assert path
+
+
+def test_a_file_of_the_catalogue_is_extended_from_anywhere(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('extends = ["fmbpo:base/policies.toml"]\n[grid]\nseeds = [7]\n')
+    found = toml.read(file)
+    assert found.tree["kind"] == "policy"
+    assert found.tree["grid"]["seeds"] == [7]
+    assert found.files[0].name == "world_models.toml"
+
+
+def test_a_file_that_the_catalogue_lacks_is_named(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('extends = ["fmbpo:base/policy.toml"]')
+    with pytest.raises(UserError, match=r"mine\.toml: extends: no such file[\s\S]*did you mean"):
+        toml.read(file)
