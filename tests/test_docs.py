@@ -165,7 +165,7 @@ def guide():
 
 def test_the_guides_plugin_is_complete_and_short(tmp_path, monkeypatch):
     """Run as it stands on the page."""
-    code, test = re.findall(r"^```python\n(.*?)^```$", guide(), re.MULTILINE | re.DOTALL)
+    code, _, test = re.findall(r"^```python\n(.*?)^```$", guide(), re.MULTILINE | re.DOTALL)
     assert len(code.splitlines()) < 80
     assert 'parametrize_checks("fmbpo.policies", "my_policy"' in test
     info = tmp_path / "fmbpo_my_policy-0.1.0.dist-info"

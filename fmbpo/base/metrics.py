@@ -176,13 +176,17 @@ def replicate_of(label: str) -> str:
     return label.partition(".")[0]
 
 
+FIELDS = frozenset({"stage", "step", "task", "seed", "policy", "event", "payload"})
+"""Other fields of a line of the record, whose names no metric may have."""
+
+
 def row_line(stage: str, step: int, row: Row) -> bytes:
     """A row as a line of the record; empty if all its metrics are about the machine.
 
     Raises ``ValueError`` for a metric that has the name of another field.
     """
     kept = {name: value for name, value in row.values.items() if not name.startswith(HOST)}
-    clash = {"stage", "step", "task", "seed", "policy", "event", "payload"} & kept.keys()
+    clash = FIELDS & kept.keys()
     if clash:
         raise ValueError(f"metrics may not be called {sorted(clash)}")
     cell: dict[str, Any] = {"task": row.task, "seed": row.seed} if row.task else {}

@@ -142,13 +142,18 @@ def sub_trajectory_loss(
     module: LatentWorldModel,
     batch: Batch,
     advance: Callable[[int, Tensor, Task], Tensor],
-    errors: Callable[[Tensor, Tensor, Tensor, Task], Tensor],
+    errors: Callable[[Tensor, Tensor, Tensor, Task], Tensor | tuple[Tensor, Metrics]],
 ) -> tuple[Tensor, Metrics]:
     """TD-MPC2's model loss over a sub-trajectory, with the plugin's error of the dynamics.
 
+    ``advance(t, z_BD, task)`` gives the next latent ``[B, D]`` for the actions
+    ``batch.action_HBA[t]``. ``errors(source_HBD, predicted_HBD, target_HBD, task)`` is called once:
+    row t has the latent before step t, the one that ``advance`` made of it, and the real next
+    latent, without gradient. It gives ``error_H``, a mean over the batch for each step, or a pair
+    of it and metrics of its parts (0-d), which join those of the loss.
+
     ``L = c_z mean_t ρ^t error_t + c_r mean_t ρ^t CE(R(z_t, a_t), two_hot(symlog r_t))`` with
-    ``z_0 = E(o_0)``, ``z_{t+1} = advance(t, z_t, task)`` (``[B, D]``), and ``error_H =
-    errors(z_HBD, z_next_HBD, target_HBD, task)`` with targets ``sg E(o_{t+1})``.
+    ``z_0 = E(o_0)``, ``z_{t+1} = advance(t, z_t, task)`` and targets ``sg E(o_{t+1})``.
     """
     config = module.config
     task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
@@ -158,7 +163,8 @@ def sub_trajectory_loss(
     for t in range(len(batch.action_HBA)):
         latents.append(advance(t, latents[-1], task))
     source_HBD, predicted_HBD = torch.stack(latents[:-1]), torch.stack(latents[1:])
-    error_H = errors(source_HBD, predicted_HBD, target_HBD, task)
+    found = errors(source_HBD, predicted_HBD, target_HBD, task)
+    error_H, parts = found if isinstance(found, tuple) else (found, {})
     logits = module.reward_logits(source_HBD, batch.action_HBA, task)
     weight_H = config.rho ** torch.arange(len(error_H), device=error_H.device, dtype=error_H.dtype)
     consistency = (weight_H * error_H).mean()
@@ -168,7 +174,7 @@ def sub_trajectory_loss(
         error_HB = (logits - batch.reward_HB.unsqueeze(-1)).square().mean(-1)
     reward = (weight_H * error_HB.mean(-1)).mean()
     loss = config.consistency_coef * consistency + config.reward_coef * reward
-    metrics = {LOSS: loss, CONSISTENCY: consistency, REWARD_LOSS: reward}
+    metrics = {**parts, LOSS: loss, CONSISTENCY: consistency, REWARD_LOSS: reward}
     return loss, {name: value.detach() for name, value in metrics.items()}
 
 

@@ -1,12 +1,17 @@
 """The world-model update: pure, and the loss falls."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from pairs import KINDS, OPTIMISER, B, H, batch, params, world_model
 from torch.utils._pytree import tree_leaves, tree_map
 
+from fmbpo.nn.world_model import mean_squared, sub_trajectory_loss
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 
+GUIDE = Path(__file__).parents[2] / "docs" / "write-a-plugin.md"
 RATE = torch.tensor(3e-3)
 
 
@@ -49,3 +54,26 @@ def test_the_encoder_learns_at_its_own_rate(kind):
         largest = (p - state.params[name]).abs().max()
         wanted = RATE * (OPTIMISER.encoder_scale if name.startswith("encoder.") else 1.0)
         torch.testing.assert_close(largest, wanted, rtol=0.02, atol=0)
+
+
+def test_the_parts_of_an_error_reach_the_updates_metrics():
+    """By the function in the guide."""
+    text = GUIDE.read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(def errors.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    given = {"mean_squared": mean_squared}
+    exec(code, given)
+    _, module = world_model("mlp")
+
+    def loss(module, batch, noise):
+        step = lambda t, z, task: module.dynamics(module.step_input(z, batch.action_HBA[t], task))  # noqa: E731
+        return sub_trajectory_loss(module, batch, step, given["errors"])
+
+    update, real = WorldModelUpdate(module, loss, OPTIMISER), batch()
+    noise = torch.zeros(H, B, 0)
+    _, metrics = update(WorldModelState.initial(params(module)), real, noise, RATE)
+    assert set(metrics) == {"near", "far", "loss", "consistency", "reward_loss", "grad_norm"}
+    assert not any(value.requires_grad for value in metrics.values())
+    rho = module.config.rho ** torch.arange(float(H))
+    assert metrics["near"] != metrics["far"]
+    whole = metrics["near"] + 0.1 * metrics["far"]
+    torch.testing.assert_close(metrics["consistency"], whole, rtol=1 - float(rho[-1]), atol=0)

@@ -190,6 +190,15 @@ class RewardCentredInPlace(WM):
         return super().loss(module, batch, noise)
 
 
+@mutant("loss_and_metrics_are_numbers", "found: metric step")
+class MetricOfTheRecordsName(WM):
+    """A run would end at its first line of the record."""
+
+    def loss(self, module, batch, noise):
+        loss, metrics = super().loss(module, batch, noise)
+        return loss, {**metrics, "step": loss.detach()}
+
+
 @mutant("stays_finite", "of `predict` for inputs of scale")
 class ExponentialOfObservations(WM):
     class Module(LatentWorldModel):

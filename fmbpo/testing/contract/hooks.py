@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from fmbpo.base.metrics import FIELDS, GRAD_NORM
 from fmbpo.hookspecs import Curved, Grows, OnSimplex, Rollout, Task
 from fmbpo.nn import two_hot
 from fmbpo.testing.contract.subject import (
@@ -77,6 +78,10 @@ def loss_and_metrics_are_numbers(subject: Subject) -> None:
         finite = torch.isfinite(value)
         expect(finite, f"{name} is finite", "look for a division or a logarithm of 0", f"{value}")
         expect(name == "`loss`" or not value.requires_grad, f"{name} has no graph", "detach it")
+    taken = (FIELDS | {GRAD_NORM}) & metrics.keys()
+    if isinstance(subject, WorldModelSubject):  # the names of a policy's get a prefix
+        expected, found = "metrics have names of their own", f"metric {', '.join(sorted(taken))}"
+        expect(not taken, expected, f"rename it: the record has {', '.join(sorted(taken))}", found)
 
 
 @torch.no_grad()
