@@ -40,6 +40,18 @@ def test_generated_parts_are_current(name, monkeypatch):
     )
 
 
+def test_the_building_blocks_are_current_and_all_there():
+    blocks = generator("generate_building_blocks")
+    assert blocks.PAGE.read_text(encoding="utf-8") == blocks.page(), (
+        "run: python docs/generate_building_blocks.py"
+    )
+    modules = {file.stem for file in (REPOSITORY / "fmbpo" / "nn").glob("[a-z]*.py")}
+    assert modules == {*blocks.PARTS, *blocks.OF_THE_ENGINE}
+    page = blocks.page()
+    assert "### `simnorm`\n\n```python\nsimnorm(x: Tensor, group: int = 8) -> Tensor\n```" in page
+    assert "* `step_input(z: Tensor, action: Tensor, task: Task)`: `[z, e, a]` with" in page
+
+
 def test_the_small_set_of_all_tasks_is_as_it_was_measured():
     mini = generator("generate_mini")
     found = json.loads(mini.NUMBERS.read_text(encoding="utf-8"))
