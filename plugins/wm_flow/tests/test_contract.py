@@ -6,11 +6,11 @@ from fmbpo.testing import parametrize_checks
 
 CONFIGS = [
     {},
-    {"parameterisation": "tangent", "tau": "logit_normal", "solver": "midpoint"}
+    {"parameterisation": "tangent", "tau": "logit_normal", "solver": "midpoint", "substeps": 2}
     | {"train_solver": "rk4", "train_substeps": 1, "endpoint_coef": 1.0},
-    {"source": "noise"},
-    {"matching_coef": 0.0, "endpoint_coef": 1.0},
-    {"detach_velocity": True},
+    {"source": "noise", "substeps": 2},
+    {"matching_coef": 0.0, "endpoint_coef": 1.0, "substeps": 2},
+    {"detach_velocity": True, "substeps": 2},
 ]
 FURTHER = [
     {"solver": "euler", "substeps": 1},
