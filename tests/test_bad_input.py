@@ -444,7 +444,10 @@ def test_a_broken_plugin_beside_the_good_ones(offer, runs, mistake, capsys):
     mistake(words, "policy.plugin=rotten", file=POLICY)
 
 
-@pytest.mark.parametrize("command", [["config", "schema"], ["plugins", "check", "odd", "--json"]])
+CHECK_ODD = ["plugins", "check", "odd", "--json", "--check", "settings_survive_a_file"]
+
+
+@pytest.mark.parametrize("command", [["config", "schema"], CHECK_ODD])
 def test_a_plugin_that_prints_spoils_no_json(command, offer, capsys):
     """Nor does one whose validator compares words."""
     source = WORLD_MODEL.replace("{method}", "pass").replace(
