@@ -31,8 +31,11 @@ from rich.table import Table
 
 from fmbpo.config.schema import CriticConfig, PolicyLearningConfig, PretrainConfig
 from fmbpo.errors import UserError
-from fmbpo.measure.sizes import DIMS
+from fmbpo.measure.sizes import dims_of
 from fmbpo.runs.summary import versions
+from fmbpo.tasks.mt30 import SUITE
+
+DIMS = dims_of(SUITE)
 
 SIZES: dict[str, dict[str, Any]] = {
     size: {**ours.SIZES[size], "task_dim": 96} for size in ("5M", "48M")

@@ -44,10 +44,11 @@ from fmbpo.data.embedded import store_path
 from fmbpo.data.residence import Kind, Stored
 from fmbpo.data.sampler import Sampler
 from fmbpo.data.store import Store, open_store
-from fmbpo.data.store_format import DATA_ARRAYS, ROW_BYTES, starts
+from fmbpo.data.store_format import DATA_ARRAYS, layout_of, starts
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.data.stream import slice_sampler
 from fmbpo.runs.summary import versions
+from fmbpo.tasks.mt30 import SUITE
 from fmbpo.training.dataset import load_dataset
 
 HORIZON = 16
@@ -302,7 +303,7 @@ def forget(path: Path) -> None:
 
 def fits(rows: int) -> bool:
     free = host_free()
-    return free is None or rows * ROW_BYTES < 0.8 * free
+    return free is None or rows * layout_of(SUITE).row_bytes < 0.8 * free
 
 
 def skipped(what: str, rows: int) -> dict[str, Any]:

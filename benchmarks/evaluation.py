@@ -35,7 +35,7 @@ from fmbpo.plugins import load_plugin
 from fmbpo.pwm.acting import Actors
 from fmbpo.pwm.pair import Pair
 from fmbpo.runs.summary import versions
-from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30
+from fmbpo.tasks.mt30 import MT30, SUITE
 from fmbpo.tasks.vector import Act, EpisodeRunner
 from fmbpo.training.cells import Cell, grid_tasks
 from fmbpo.training.context import Context
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     load = os.getloadavg()
     acts = {"random actions": random_act, "policies": trained_act(options)}
-    runners = [EpisodeRunner(workers) for workers in options.workers]
+    runners = [EpisodeRunner(workers, SUITE) for workers in options.workers]
     timings = [
         Timing(what, workers, evaluation(runner, act, options))
         for what, act in acts.items()
@@ -121,20 +121,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def random_act(obs: Any, _: int) -> Any:
     """Random actions, to time an evaluation without any network."""
-    return np.random.default_rng(0).uniform(-1, 1, (*obs.shape[:2], ACTION_WIDTH))
+    return np.random.default_rng(0).uniform(-1, 1, (*obs.shape[:2], SUITE.action_width))
 
 
 def trained_act(options: argparse.Namespace) -> Act:
     """A policy per task, stacked, as training evaluates them; their weights do not matter."""
     models = load_plugin("world_model", options.world_model)
     policies = load_plugin("policy", options.policy)
-    model = build_world_model(plugin_table(models, SIZES[options.size]), 0, CPU)
+    model = build_world_model(plugin_table(models, SIZES[options.size]), SUITE, 0, CPU)
     models.freeze(model)
-    networks = CellNetworks(plugin_table(policies, {}), CriticConfig(), model, CPU)
+    networks = CellNetworks(plugin_table(policies, {}), CriticConfig(), model, SUITE, CPU)
     modules = [networks.policy(Cell(task, 0)) for task in options.tasks]
     policies.freeze(modules[0])
     index_T = torch.tensor([MT30[task].index for task in options.tasks])
-    mask_TA = torch.ones(len(options.tasks), ACTION_WIDTH)
+    mask_TA = torch.ones(len(options.tasks), SUITE.action_width)
     params = stack([own_params(module) for module in modules])
     pair = Pair(model, models, modules[0], policies)
     return Actors(pair, params, {}, index_T, mask_TA).act
@@ -150,10 +150,10 @@ def laptop_stage() -> PolicyTraining:
     """The policies of the experiment at the scale ``laptop``, before training."""
     e = experiment("laptop")
     data = load_dataset(e.data, CPU)
-    model = build_world_model(e.world_model, 0, CPU)
+    model = build_world_model(e.world_model, SUITE, 0, CPU)
     e.world_model.component.freeze(model)
     cells = [Cell(task, seed) for task in grid_tasks(e, data) for seed in e.grid.seeds]
-    evaluator = Evaluator(EpisodeRunner(0), 0)
+    evaluator = Evaluator(EpisodeRunner(0, SUITE), 0)
     return PolicyTraining("policies", cells, Context(e, data, CPU), model, evaluator)
 
 

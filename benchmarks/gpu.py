@@ -31,6 +31,7 @@ from fmbpo.config import load_experiment
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.runs.summary import versions
+from fmbpo.tasks.mt30 import SUITE
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import grid_cells
 from fmbpo.training.context import Context
@@ -189,7 +190,7 @@ def waits(report: Report, options: argparse.Namespace) -> None:
         stages: list[Any] = [Pretraining(context, 1)] if policy == "mlp" else []
         model = InitialModel().build(context)
         cells = grid_cells(e, context.data.tasks)[:4]
-        with EpisodeRunner(0) as runner:
+        with EpisodeRunner(0, SUITE) as runner:
             stages.append(PolicyTraining("p", cells, context, model, Evaluator(runner, 0)))
         for stage in stages:
             row = {"stage": stage.name, "world_model": world, "policy": policy}

@@ -32,7 +32,7 @@ from fmbpo.config.schema import CriticConfig, PluginTable, PolicyLearningConfig,
 from fmbpo.errors import UserError
 from fmbpo.hookspecs import Batch, Module
 from fmbpo.measure.cost import flops, parameters
-from fmbpo.measure.sizes import DIMS
+from fmbpo.measure.sizes import dims_of
 from fmbpo.nn.compiled import compiling
 from fmbpo.plugins import Component, load_plugin
 from fmbpo.pwm.pair import Pair
@@ -40,10 +40,13 @@ from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates, Start
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.replay import Replayed
 from fmbpo.runs.summary import versions
+from fmbpo.tasks.mt30 import SUITE
 from fmbpo.training.cells import Cell
 from fmbpo.training.networks import CellNetworks, build_world_model
 from fmbpo.training.precision import computing, resolve_precision
 from fmbpo.training.trees import own_params, stack
+
+DIMS = dims_of(SUITE)
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"encoder_units": [16], "units": [16], "latent_dim": 16, "task_dim": 4},
@@ -137,7 +140,7 @@ def world_model_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
 def model_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
     """The update of a world model."""
     component, table = model_table(kind, options)
-    module = build_world_model(table, 0, torch.device(options.device))
+    module = build_world_model(table, SUITE, 0, torch.device(options.device))
     state = WorldModelState.initial(own_params(module)).laid_out()
     noise = torch.randn(options.horizon, options.batch, module.loss_noise_dim).to(options.device)
     arguments = state, random_batch(options), noise, torch.tensor(1e-4, device=options.device)
@@ -148,7 +151,7 @@ def model_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
 def all_policy_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
     """The updates of all policies asked for, in one frozen world model."""
     component, table = model_table(kind, options)
-    frozen = build_world_model(table, 0, torch.device(options.device))
+    frozen = build_world_model(table, SUITE, 0, torch.device(options.device))
     component.freeze(frozen)
     data, jobs = random_batch(options), []
     for policy in options.policy:
@@ -193,7 +196,7 @@ def policy_jobs(
     device, batch, horizon = torch.device(options.device), options.batch, options.horizon
     learning = PolicyLearningConfig(batch=batch, horizon=horizon)
     component = load_plugin("policy", policy)
-    networks = CellNetworks(plugin_table(component, {}), CriticConfig(), model, device)
+    networks = CellNetworks(plugin_table(component, {}), CriticConfig(), model, SUITE, device)
     grid = [Cell("any", seed) for seed in range(cells)]
     state = stack(
         [CellState.initial(own_params(networks.policy(c)), networks.critics(c)) for c in grid]

@@ -31,6 +31,7 @@ from fmbpo.data.embedded import store_path
 from fmbpo.data.store import info
 from fmbpo.plugins import Listing, list_plugins, load_plugin
 from fmbpo.scaffold import template
+from fmbpo.tasks.gymnasium_task import GymnasiumTable
 from fmbpo.testing.contract import CHECKS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,6 +87,9 @@ def _configuration() -> Iterator[str]:
             yield from _plugins(typing.cast(Any, name))
         else:
             yield _table(cls, name)
+    yield "## `[tasks.NAME]`\n"
+    yield _first_line(GymnasiumTable, "tasks.NAME")
+    yield _table(GymnasiumTable, "tasks")
     yield "## Study files\n"
     yield "A file of kind `study` names experiments that are run together and compared.\n"
     keys = [field.name for field in attrs.fields(study.StudyConfig) if field.name != "cells"]
@@ -117,7 +121,8 @@ def _tables() -> Iterator[tuple[str, type[Any]]]:
 
 def _top_level() -> list[str]:
     tables = {name for name, _ in _tables()}
-    hidden = {"scale", "scale_reason", "origin"}  # chosen on the command line, or the engine's own
+    # Chosen on the command line, the engine's own, or with a section of their own.
+    hidden = {"scale", "scale_reason", "origin", "tasks"}
     names = [field.name for field in attrs.fields(schema.Experiment)]
     return [name for name in names if name not in tables | hidden]
 
@@ -182,7 +187,8 @@ def _type(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(f"`{json.dumps(item)}`" for item in get_args(hint))
     if get_origin(hint) is dict:
-        return f"table of {_type(get_args(hint)[1])}"
+        value = get_args(hint)[1]
+        return "table" if value is Any else f"table of {_type(value)}"
     if get_origin(hint) is list:
         return f"array of {_type(get_args(hint)[0])}s"
     if get_origin(hint) in (typing.Union, types.UnionType):

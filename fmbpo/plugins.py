@@ -13,7 +13,7 @@ import importlib.metadata
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -126,18 +126,34 @@ def not_offered(name: str, kind: Kind | None = None) -> UserError:
 
 
 def _scan() -> tuple[list[Listing], list[str]]:
-    """The offered plugins, and the distributions whose entry points cannot be read.
+    """The offered plugins, and the distributions whose entry points cannot be read."""
+    kinds = {group: kind for kind, group in GROUPS.items()}
+    entries, unreadable = entry_points(GROUPS.values())
+    found = [
+        Listing(kinds[entry.group], entry.name, version, name, entry.value)
+        for entry, name, version in entries
+    ]
+    order = list(GROUPS)
+    found.sort(key=lambda item: (order.index(item.kind), item.name, item.distribution))
+    return found, unreadable
+
+
+def entry_points(
+    groups: Collection[str],
+) -> tuple[list[tuple[importlib.metadata.EntryPoint, str, str]], list[str]]:
+    """The entry points in these groups, each with its distribution's name and version, and the
+    distributions whose entry points cannot be read.
 
     One distribution at a time, since ``importlib.metadata.entry_points`` fails if any installed
     file is malformed. The first distribution of a name on the path counts, as for imports.
     """
-    found: list[Listing] = []
+    found: list[tuple[importlib.metadata.EntryPoint, str, str]] = []
     unreadable: list[str] = []
     seen: set[str] = set()
     for distribution in importlib.metadata.distributions():
         try:
             text = distribution.read_text("entry_points.txt") or ""
-            if not any(group in text for group in GROUPS.values()):
+            if not any(group in text for group in groups):
                 continue
             name = distribution.metadata["Name"] or "unnamed"
             version = distribution.metadata["Version"] or "unknown"
@@ -147,13 +163,11 @@ def _scan() -> tuple[list[Listing], list[str]]:
             continue
         seen.add(name.lower().replace("_", "-"))
         try:
-            for kind, group in GROUPS.items():
+            for group in groups:
                 for entry in distribution.entry_points.select(group=group):
-                    found.append(Listing(kind, entry.name, version, name, entry.value))
+                    found.append((entry, name, version))
         except Exception:
             unreadable.append(name)
-    order = list(GROUPS)
-    found.sort(key=lambda item: (order.index(item.kind), item.name, item.distribution))
     return found, unreadable
 
 

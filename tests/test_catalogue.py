@@ -13,7 +13,8 @@ from fmbpo.config.factors import differences
 from fmbpo.config.study_file import load_study
 from fmbpo.hookspecs import Task
 from fmbpo.measure.cost import flops
-from fmbpo.measure.sizes import DIMS
+from fmbpo.measure.sizes import dims_of
+from fmbpo.tasks.mt30 import SUITE
 
 PAIRS = [(w, p) for w in ("mlp", "flow") for p in ("mlp", "flow")]
 ARMS = {  # of the studies of causes and of equal operations: plugin, level
@@ -149,7 +150,7 @@ def test_the_wide_mlp_has_the_operations_of_the_flow(scale, repository):
         file = repository / f"experiments/phase8_pretrain_{arm}wm.toml"
         table = load_experiment(file, scale=scale, data="embedded").world_model
         with torch.device("meta"):
-            module = table.component.build(table.config, DIMS)
+            module = table.component.build(table.config, dims_of(SUITE))
             task = Task(torch.zeros(1, dtype=torch.int64), torch.ones(1, 6), module.embed(
                 torch.zeros(1, dtype=torch.int64)))  # fmt: skip
             inputs = torch.zeros(1, module.latent_dim), torch.zeros(1, 6), task, torch.zeros(1, 0)

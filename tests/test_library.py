@@ -18,7 +18,7 @@ import fmbpo
 from fmbpo.base.lock import Taken
 from fmbpo.cli import main
 from fmbpo.config import load_experiment
-from fmbpo.tasks.mt30 import OBS_WIDTH
+from fmbpo.tasks.mt30 import SUITE
 
 NAME = "phase8_mlpwm_mlppolicy"
 
@@ -95,7 +95,7 @@ def test_a_policy_acts_on_one_observation_or_many(notebook):
     actions = policy.act(obs)
     assert (actions.shape, actions.dtype) == ((2, 3, policy.task.action_dim), np.float32)
     np.testing.assert_allclose(policy.act(obs[1, 2]), actions[1, 2], rtol=1e-5)
-    padded = np.zeros((6, OBS_WIDTH), np.float32)
+    padded = np.zeros((6, SUITE.obs_width), np.float32)
     padded[:, : policy.task.obs_dim] = obs.reshape(6, -1)
     np.testing.assert_array_equal(policy.act(padded)[:, :1], actions.reshape(6, 1))
     for wrong in (obs[..., :-1], 1.0, np.zeros(0)):

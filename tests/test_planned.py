@@ -91,7 +91,7 @@ def test_a_plan_that_fails_loses_nothing(
     monkeypatch.chdir(tmp_path)
     whole = Evaluator.run
 
-    def fail(self, act, tasks, episodes, steps, progress=None):
+    def fail(self, act, tasks, episodes, steps=None, progress=None):
         if progress is not None:
             raise UserError("the actions are not finite", where="evaluation in the simulator")
         return whole(self, act, tasks, episodes, steps)

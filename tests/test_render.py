@@ -17,8 +17,8 @@ from fmbpo.cli import main
 from fmbpo.errors import UserError
 from fmbpo.running.trained_policies import load_policy, trained_policies
 from fmbpo.tasks import drawing
-from fmbpo.tasks.env import EPISODE_STEPS, TaskEnv
-from fmbpo.tasks.mt30 import MT30, OBS_WIDTH
+from fmbpo.tasks.env import TaskEnv
+from fmbpo.tasks.mt30 import EPISODE_STEPS, MT30, SUITE
 from fmbpo.tasks.vector import EpisodeRunner
 
 
@@ -41,7 +41,7 @@ FEW = ["policy_learning.iterations=2", "policy_learning.evaluate_every=2"]
 FEW += ["evaluation.episodes=2", "evaluation.final_episodes=1"]
 
 
-def one_whole(self, act, tasks, number, steps, progress=None):
+def one_whole(self, act, tasks, number, steps=None, progress=None):
     """In place of ``Evaluator.run``: the final evaluation's one episode is a whole one."""
     return (whole if number == 1 else short)(self, act, tasks, number, steps, progress)
 
@@ -96,13 +96,13 @@ def test_a_loaded_policy_has_the_returns_of_the_summary(name, runs):
 
         recorded = tasks[spec.task]["seeds"][str(spec.seed)]["returns"]
         seeds = [policy.evaluation_seed + i for i in range(len(recorded))]
-        with EpisodeRunner(0) as runner:
+        with EpisodeRunner(0, SUITE) as runner:
             (found,) = runner.run(act, [spec.task], seeds).sum(-1)
         assert found == pytest.approx(recorded, rel=1e-3)
 
 
 def test_the_policies_of_a_run_differ(runs):
-    obs = np.random.default_rng(0).normal(size=(3, OBS_WIDTH)).astype(np.float32)
+    obs = np.random.default_rng(0).normal(size=(3, SUITE.obs_width)).astype(np.float32)
     specs = trained_policies(runs["frozen"])
     actions = [spec.load().act(obs) for spec in specs]
     assert all(a.shape == (3, 6) and a.dtype == np.float32 for a in actions)
@@ -161,7 +161,7 @@ def test_other_versions_of_the_plugins_act_if_the_user_accepts_them(copy, capsys
     assert main(command) == 2
     assert "add --accept-plugin-versions" in capsys.readouterr().err
     assert main([*command, "--accept-plugin-versions", "--out", str(copy / "a.gif")]) == 0
-    obs = np.zeros(OBS_WIDTH)
+    obs = np.zeros(SUITE.obs_width)
     found = trained_policies(copy, accept_versions=True)
     assert found[0].load().act(obs).shape == (6,)
 
@@ -181,7 +181,7 @@ def test_an_unknown_task_or_seed_and_a_pretraining_are_named(runs):
 
 
 def test_a_run_that_was_moved_finds_its_world_model_beside_it(copy, runs):
-    obs = np.ones((1, OBS_WIDTH), np.float32)
+    obs = np.ones((1, SUITE.obs_width), np.float32)
     summary = summary_of(copy)
     gone = Path("nowhere", *Path(summary["world_model"]["checkpoint"]).parts[-3:])
     summary["world_model"]["checkpoint"] = str(gone)
@@ -317,7 +317,7 @@ def test_a_film_that_fails_leaves_the_old_one(steps, tmp_path, monkeypatch, caps
     file.write_bytes(b"old")
 
     def diverge(self, action):
-        from fmbpo.tasks.env import SimulationError
+        from fmbpo.tasks.suite import SimulationError
 
         raise SimulationError("cup-spin, step 0: the simulation diverged")
 
@@ -405,8 +405,9 @@ def test_the_list_has_names_widths_and_published_scores(capsys):
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 30
     assert rows[12] == {
-        "name": "cup-catch", "index": 12, "domain": "ball_in_cup", "task": "catch",
-        "obs_dim": 8, "action_dim": 2, "pwm_return": 471.6, "tdmpc2_return": 964.3,
+        "suite": "MT30", "name": "cup-catch", "index": 12, "domain": "ball_in_cup", "task": "catch",
+        "obs_dim": 8, "action_dim": 2, "episode_steps": 500, "action_repeat": 2,
+        "largest_reward": 2.0, "pwm_return": 471.6, "tdmpc2_return": 964.3,
     }  # fmt: skip
     assert main(["tasks"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -18,6 +18,7 @@ from fmbpo.cli.arguments import (
     add,
     add_group,
     add_query,
+    experiment_file,
     say,
     stoppable_at_once,
     versions_argument,
@@ -28,7 +29,10 @@ from fmbpo.runs.progress import Pace
 
 if TYPE_CHECKING:
     from fmbpo.data.collecting import Recipe
+    from fmbpo.tasks.known import Own
 
+RANDOM = "random"
+"""The policy, and the recipe, of random actions."""
 EVERY = 5.0
 """Seconds between two lines of progress."""
 
@@ -50,11 +54,27 @@ def add_commands(commands: Commands) -> None:
         one.add_argument("--action-scale", type=_positive, metavar="X", default=1.0,
                          help="divide all actions by X, for recordings whose actions are not in "
                          "[-1, 1]")  # fmt: skip
-        one.set_defaults(kind=kind, skip_other_tasks=False)
+        one.set_defaults(kind=kind, skip_other_tasks=False, suites="mt30", experiment=None)
         if kind == "tdmpc2":
             one.add_argument("--skip-other-tasks", action="store_true",
-                             help="skip the episodes of tasks that are not in MT30 (MT80 has "
-                             "50 such tasks)")  # fmt: skip
+                             help="skip the episodes of other tasks (MT80 has 50 that are not in "
+                             "MT30)")  # fmt: skip
+            one.add_argument("--suites", metavar="NAME,…", default="mt30",
+                             help="the suites whose tasks the files' task ids count, one after "
+                             "another (default: mt30)")  # fmt: skip
+        else:
+            _experiment_argument(one)
+    one = add(kinds, "import-minari", "import a data set of Minari", _import_minari)
+    one.add_argument("dataset", metavar="ID",
+                     help="the data set's id, such as mujoco/invertedpendulum/expert-v0; "
+                     "`minari download ID` fetches it")  # fmt: skip
+    one.add_argument("--out", required=True, type=path_of, metavar="STORE",
+                     help="the store to write")  # fmt: skip
+    one.add_argument("--task", required=True, metavar="NAME",
+                     help="the task; a new name is given to the environment that the data set "
+                     "names")  # fmt: skip
+    _experiment_argument(one)
+    one.add_argument("--compress", action="store_true", help="a smaller store, slower to write")
     for name, work, text in (
         ("info", _info, "describe a data set as JSON"),
         ("verify", _verify, "read all rows and check them against the data set's id"),
@@ -64,13 +84,26 @@ def add_commands(commands: Commands) -> None:
                          help='the store, or "embedded" for the one in the package')  # fmt: skip
 
 
+def _experiment_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--experiment", type=experiment_file, metavar="FILE|NAME",
+                        help="an experiment whose tables [tasks.NAME] define tasks")  # fmt: skip
+
+
+def _own(arguments: argparse.Namespace) -> Own:
+    """The tasks of ``--experiment``."""
+    from fmbpo.config.load import load_tasks
+
+    return load_tasks(arguments.experiment) if arguments.experiment else {}
+
+
 def _add_collect(kinds: Commands) -> None:
-    collect = add(kinds, "collect", "collect data in the simulator with a planner", _collect)
+    collect = add(kinds, "collect", "collect data in the simulator", _collect)
     collect.add_argument("--out", required=True, type=path_of, metavar="STORE",
                          help="the store to write")  # fmt: skip
     collect.add_argument("--tasks", metavar="NAME,…",
                          help="tasks; NAME=COUNT gives one its own number of episodes, mt30 "
-                         "names all tasks (default: the recipe's)")  # fmt: skip
+                         "or another suite all its tasks (default: the recipe's)")  # fmt: skip
+    _experiment_argument(collect)
     for name, text in (
         ("episodes", "episodes per task (default: the recipe's, usually 64)"),
         ("explore", "further episodes per task of random bursts and rests (default: 0)"),
@@ -81,14 +114,15 @@ def _add_collect(kinds: Commands) -> None:
         default = None if name == "episodes" else 0
         collect.add_argument(f"--{name}", type=int, metavar="N", default=default, help=text)
     mix = collect.add_mutually_exclusive_group()
-    mix.add_argument("--recipe", default="default", metavar="NAME|FILE",
+    mix.add_argument("--recipe", default="", metavar="NAME|FILE",
                      help="mix of behaviours: default, random, mt30-mini, or a TOML file with a "
-                     "table per behaviour")  # fmt: skip
+                     "table per behaviour (default: default)")  # fmt: skip
     mix.add_argument("--noise", metavar="X,Y,…",
                      help="instead of a recipe: only the planner, with these standard deviations "
                      "of action noise in equal shares")  # fmt: skip
-    collect.add_argument("--policy", type=path_of, metavar="RUN",
-                         help="a finished run whose policies replace the planner")  # fmt: skip
+    collect.add_argument("--policy", metavar="random|RUN",
+                         help="random: no planner, only random actions, as the recipe random; else "
+                         "a finished run whose policies replace the planner")  # fmt: skip
     versions_argument(collect)
     collect.add_argument("--workers", type=int, metavar="N", default=usable_cores(),
                          help="worker processes (default: one per usable core)")  # fmt: skip
@@ -99,14 +133,15 @@ def _add_collect(kinds: Commands) -> None:
 def _collect(arguments: argparse.Namespace) -> int:
     from fmbpo.data.collecting import Request, collect
 
+    own = _own(arguments)
     recipe = _recipe(arguments)
-    episodes = _episodes(arguments, recipe)
+    episodes = _episodes(arguments, recipe, own)
     policies = None
-    if arguments.policy is not None:
+    if arguments.policy not in (None, RANDOM):
         from fmbpo.running.collecting_policies import run_agent
 
-        accept = arguments.accept_plugin_versions
-        policies = run_agent(arguments.policy, list(episodes), accept_versions=accept)
+        run, accept = path_of(arguments.policy), arguments.accept_plugin_versions
+        policies = run_agent(run, list(episodes), accept_versions=accept)
     request = Request(
         list(episodes),
         episodes,
@@ -116,6 +151,7 @@ def _collect(arguments: argparse.Namespace) -> int:
         recover=arguments.recover,
         compress=arguments.compress,
         policies=policies,
+        own=own,
     )
     lines = functools.partial(Lines(), "episodes")
     return stoppable_at_once(
@@ -126,6 +162,9 @@ def _collect(arguments: argparse.Namespace) -> int:
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     from fmbpo.data.collecting import Recipe, behaviours, recipe_named, with_noise
 
+    if arguments.policy == RANDOM and (arguments.noise is not None or arguments.recover):
+        what, remedy = "there is no planner whose actions could be changed", "omit one of the two"
+        raise UserError(what, where=f"--policy {RANDOM}", remedy=remedy)
     if arguments.noise is not None:
         try:
             return Recipe(with_noise([float(word) for word in arguments.noise.split(",")]))
@@ -135,7 +174,8 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
                 "not a list of numbers", where=where, remedy="write it as 0,0.1,0.3"
             ) from None
     if not arguments.recipe.endswith(".toml"):
-        return recipe_named(arguments.recipe)
+        default = RANDOM if arguments.policy == RANDOM else "default"
+        return recipe_named(arguments.recipe or default)
     from fmbpo.config import toml
 
     content = toml.read(path_of(arguments.recipe)).tree
@@ -148,9 +188,9 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     return Recipe(behaviours(content))
 
 
-def _episodes(arguments: argparse.Namespace, recipe: Recipe) -> dict[str, int]:
+def _episodes(arguments: argparse.Namespace, recipe: Recipe, own: Own) -> dict[str, int]:
     """Episodes by task."""
-    from fmbpo.tasks.mt30 import MT30, task_info
+    from fmbpo.tasks.known import suites, task_info
 
     most = recipe.episodes if arguments.episodes is None else arguments.episodes
     if arguments.tasks is None:
@@ -164,7 +204,8 @@ def _episodes(arguments: argparse.Namespace, recipe: Recipe) -> dict[str, int]:
         if count and not re.fullmatch(r"\d{1,9}", count, re.ASCII):
             what, remedy = f"{count!r} is not a number of episodes", "write NAME=COUNT"
             raise UserError(what, where=f"--tasks {item}", remedy=remedy)
-        names = list(MT30) if name.lower() == "mt30" else [task_info(name).name]
+        whole = next((s for s in suites() if s.name.lower() == name.lower()), None)
+        names = whole.names if whole else (task_info(name, own).name,)
         episodes.update(dict.fromkeys(names, int(count or most)))
     return episodes
 
@@ -182,6 +223,7 @@ def _positive(text: str) -> float:
 def _import(arguments: argparse.Namespace) -> int:
     from fmbpo.base.free_memory import host_free
     from fmbpo.data.importing.into_store import CHECKING, Import, import_files
+    from fmbpo.tasks.known import suites_named
 
     asked = Import(
         arguments.kind,
@@ -189,11 +231,23 @@ def _import(arguments: argparse.Namespace) -> int:
         compress=arguments.compress,
         skip_other_tasks=arguments.skip_other_tasks,
         action_scale=arguments.action_scale,
+        suite=suites_named(arguments.suites.split(",")),
+        own=_own(arguments),
     )
     lines, free = Lines(of_bytes=CHECKING), host_free()
     return stoppable_at_once(
         arguments,
         lambda: print(import_files(asked, arguments.out, memory=free, progress=lines, say=say)),
+    )
+
+
+def _import_minari(arguments: argparse.Namespace) -> int:
+    from fmbpo.data.importing.minari import MinariImport, import_minari
+
+    own, lines = _own(arguments), functools.partial(Lines(), "episodes")
+    asked = MinariImport(arguments.dataset, arguments.task, own, arguments.compress)
+    return stoppable_at_once(
+        arguments, lambda: print(import_minari(asked, arguments.out, progress=lines, say=say))
     )
 
 

@@ -1,4 +1,4 @@
-"""``tasks``: list the tasks of MT30, and film policies in them."""
+"""``tasks``: list the known tasks, and film policies in them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fmbpo.cli.arguments import (
     Commands,
     add,
     add_query,
+    experiment_file,
     json_argument,
     say,
     stoppable_at_once,
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fmbpo.tasks.film import ActOnce
+    from fmbpo.tasks.known import Own
+    from fmbpo.tasks.suite import TaskInfo
 
+SCORES, LENGTH = ("PWM", "TD-MPC2"), ("steps",)
+"""Last columns of the list: published scores if there are any, else the episodes' length."""
 _WIDTH = 80
 """Width of the list, in characters."""
 _SMALLEST, _LARGEST = 16, 4096
@@ -37,14 +42,16 @@ _SMALLEST, _LARGEST = 16, 4096
 
 def add_commands(commands: Commands) -> None:
     """Add these commands."""
-    tasks = add_query(commands, "tasks", "list the tasks of MT30, or film a policy in one", _tasks)
+    tasks = add_query(commands, "tasks", "list the known tasks, or film a policy in one", _tasks)
     json_argument(tasks, "the list")
+    _experiment_argument(tasks)
     kinds = tasks.add_subparsers(metavar="[COMMAND]")
     render = add(kinds, "render", "write a video of an episode, without a display", _render)
     render.add_argument("task", nargs="?", help="the task (default: every task of the run)")
     render.add_argument("--policy", type=path_of, metavar="RUN",
                         help="the folder of a finished run whose policy acts (default: random "
                         "actions)")  # fmt: skip
+    _experiment_argument(render)
     versions_argument(render)
     render.add_argument("--seed", metavar="N",
                         help="the seed of the run's policy (default: the run's first)")  # fmt: skip
@@ -56,29 +63,52 @@ def add_commands(commands: Commands) -> None:
                         "which reports show; TASK.mp4 for random actions)")  # fmt: skip
     render.add_argument("--size", type=_size, default=(320, 240), metavar="WxH",
                         help="width and height in pixels (default: 320x240)")  # fmt: skip
-    render.add_argument("--steps", type=whole_number(1), default=500, metavar="N",
-                        help="steps of the episode (default: all 500)")  # fmt: skip
+    render.add_argument("--steps", type=whole_number(1), metavar="N",
+                        help="steps of the episode (default: all)")  # fmt: skip
+
+
+def _experiment_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--experiment", type=experiment_file, metavar="FILE|NAME",
+                        help="an experiment whose tables [tasks.NAME] define tasks")  # fmt: skip
+
+
+def _own(arguments: argparse.Namespace) -> Own:
+    from fmbpo.config.load import load_tasks
+
+    return load_tasks(arguments.experiment) if arguments.experiment else {}
 
 
 def _tasks(arguments: argparse.Namespace) -> int:
-    from fmbpo.tasks.mt30 import MT30
+    from fmbpo.tasks.known import suites
+    from fmbpo.tasks.suite import Suite
 
+    own = tuple(definition.task(name) for name, definition in _own(arguments).items())
+    known = [*suites(), *([Suite("own tasks", own)] if own else [])]
     if arguments.json:
-        print(json.dumps([attrs.asdict(info) for info in MT30.values()], indent=2))
+        rows = [{"suite": suite.name, **attrs.asdict(task)} for suite in known for task in suite]
+        print(json.dumps(rows, indent=2))
         return 0
     from rich import box
     from rich.table import Table
 
     from fmbpo.base.text import console
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("id", "task", "observation", "action", "PWM", "TD-MPC2"):
-        table.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
-    for info in MT30.values():
-        scores = (f"{score:.1f}" for score in (info.pwm_return, info.tdmpc2_return))
-        table.add_row(str(info.index), info.name, str(info.obs_dim), str(info.action_dim), *scores)
-    console(sys.stdout, _WIDTH).print(table)
-    print("PWM, TD-MPC2: published mean returns (maximum 1000).")
+    for suite in known:
+        scored = all(None not in (task.pwm_return, task.tdmpc2_return) for task in suite)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in ("id", "task", "observation", "action", *(SCORES if scored else LENGTH)):
+            table.add_column(column, justify="left" if column == "task" else "right", no_wrap=True)
+        for number, task in enumerate(suite):
+            more = [str(task.episode_steps)]
+            if scored:
+                more = [f"{score:.1f}" for score in (task.pwm_return, task.tdmpc2_return)]
+            sizes = str(task.obs_dim), str(task.action_dim)
+            table.add_row(str(number), task.name, *sizes, *more)
+        if suite is not known[0]:
+            print(f"\n{suite.name}")
+        console(sys.stdout, _WIDTH).print(table)
+        if scored:
+            print("PWM, TD-MPC2: published mean returns (maximum 1000).")
     return 0
 
 
@@ -102,29 +132,30 @@ def _render(arguments: argparse.Namespace) -> int:
 def _film_random(arguments: argparse.Namespace) -> None:
     import numpy as np
 
-    from fmbpo.tasks.mt30 import ACTION_WIDTH, task_info
+    from fmbpo.tasks.known import suite_of, task_info
 
-    task, episode = task_info(arguments.task).name, arguments.episode
-    generator = np.random.default_rng(episode)
-    say(f"{task}: random actions, since no --policy is given")
+    own, episode = _own(arguments), arguments.episode
+    task = task_info(arguments.task, own)
+    generator, width = np.random.default_rng(episode), suite_of([task.name], own).action_width
+    say(f"{task.name}: random actions, since no --policy is given")
 
-    def act(_: NDArray[Any]) -> NDArray[Any]:
-        return generator.uniform(-1, 1, ACTION_WIDTH).astype(np.float32)
+    def act(_: NDArray[Any]) -> NDArray[np.float32]:
+        return generator.uniform(-1, 1, width).astype(np.float32)
 
-    out = arguments.out or Path(f"{task}.mp4")
+    out = arguments.out or Path(f"{task.name}.mp4")
     _film(arguments, task, act, episode, out, f"random actions, seed {episode}")
 
 
 def _film_run(arguments: argparse.Namespace) -> None:
     from fmbpo.running.trained_policies import load_policy, trained_policies
-    from fmbpo.tasks.mt30 import task_info
+    from fmbpo.tasks.known import task_name
 
     accept = arguments.accept_plugin_versions
     policies = trained_policies(arguments.policy, accept_versions=accept)
     seed = policies[0].seed if arguments.seed is None else arguments.seed
     tasks = list(dict.fromkeys(policy.task for policy in policies))
     if arguments.task is not None:
-        tasks = [task_info(arguments.task).name]
+        tasks = [task_name(arguments.task)]
     if arguments.out is not None and len(tasks) > 1:
         raise UserError(
             f"one file cannot hold the {len(tasks)} tasks of the run",
@@ -136,23 +167,23 @@ def _film_run(arguments: argparse.Namespace) -> None:
         out = arguments.out or arguments.policy / "videos" / f"{task}__{seed}.mp4"
         initial = policy.evaluation_seed + arguments.episode
         what = f"policy of seed {seed}, episode {arguments.episode}"
-        _film(arguments, task, policy.act, initial, out, what)
+        _film(arguments, policy.task, policy.act, initial, out, what)
 
 
 def _film(
-    arguments: argparse.Namespace, task: str, act: ActOnce, seed: int, out: Path, what: str
+    arguments: argparse.Namespace, task: TaskInfo, act: ActOnce, seed: int, out: Path, what: str
 ) -> None:
     """Write one video and print its line."""
-    from fmbpo.tasks.env import SimulationError
     from fmbpo.tasks.film import film
+    from fmbpo.tasks.suite import SimulationError
 
     try:
-        total = film(task, act, seed, out, size=arguments.size, steps=arguments.steps)
+        total, steps = film(task, act, seed, out, size=arguments.size, steps=arguments.steps)
     except SimulationError as error:
         raise UserError(
             str(error), where="tasks render", remedy="choose another --episode, or fewer --steps"
         ) from error
-    print(f"{task}: {what}: return {total:.1f} in {arguments.steps} steps: {out}", flush=True)
+    print(f"{task.name}: {what}: return {total:.1f} in {steps} steps: {out}", flush=True)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from fmbpo.base.files import CHECK_FILE, disk_errors, read_json, write_json
 from fmbpo.compare.comparison import Basis, Cell, Record, Score
 from fmbpo.errors import UserError, did_you_mean
 from fmbpo.runs.status import IMPORTED
-from fmbpo.tasks.mt30 import task_info
+from fmbpo.tasks.mt30 import mt30_task
 
 NOT_STATED = "not stated"
 """The entry of a basis that the file does not give."""
@@ -179,7 +179,7 @@ def _row(header: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
     for name, (form, what, remedy) in _FORMS.items():
         if not re.fullmatch(form, row[name], re.ASCII | re.IGNORECASE):
             raise UserError(f"{name} {short[name]} {what}", remedy=remedy)
-    row["task"] = task_info(row["task"]).name
+    row["task"] = mt30_task(row["task"]).name
     row["seed"] = str(int(row["seed"]))
     row["return"] = float(row["return"])
     row["episodes"] = int(row["episodes"]) if row["episodes"] else None

@@ -14,7 +14,7 @@ from fmbpo.base.structure import plain
 from fmbpo.config.load import structured
 from fmbpo.config.schema import Experiment, PluginTable
 
-_PRETRAIN = ("scale", "data", "world_model", "pretrain", "system")
+_PRETRAIN = ("scale", "tasks", "data", "world_model", "pretrain", "system")
 _NOT_RESULTS = (
     "name",
     "phase",
@@ -53,7 +53,7 @@ _UNSAID: dict[str, tuple[object, ...]] = {
 def resolved(experiment: Experiment) -> dict[str, Any]:
     """The experiment as JSON values, with defaults and without the tables that it does not use.
 
-    A factor's level is left out if it is the plugin's name.
+    A factor's level is left out if it is the plugin's name, and so is an empty table of tasks.
     """
     result: dict[str, Any] = {}
     for key in (field.name for field in attrs.fields(Experiment)):
@@ -61,7 +61,7 @@ def resolved(experiment: Experiment) -> dict[str, Any]:
         if isinstance(value, PluginTable):
             level = {} if value.level == value.plugin else {"level": value.level}
             result[key] = {"plugin": value.plugin, **level, **plain(value.config)}
-        elif value is not None and key != "origin":
+        elif value is not None and key != "origin" and (value or key != "tasks"):
             result[key] = plain(value)
     return result
 
@@ -85,7 +85,7 @@ def pretraining(experiment: Experiment, seed: int) -> dict[str, Any]:
     A pretraining experiment and every policy experiment with the same tables share it.
     """
     values = resolved(experiment)
-    tables = {key: values[key] for key in _PRETRAIN}
+    tables = {key: values[key] for key in _PRETRAIN if key in values}
     return {**tables, "pretrain": {"seed": seed, **tables["pretrain"]}}
 
 

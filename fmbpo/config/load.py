@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import attrs
 
 from fmbpo.base.files import path_of
 from fmbpo.base.structure import (
@@ -26,6 +28,8 @@ from fmbpo.config.schema import DEFAULTED_TABLES, POLICY_TABLES, Experiment, Plu
 from fmbpo.errors import UserError, UserErrors, did_you_mean
 from fmbpo.plugins import GROUPS, Kind, load_plugin
 from fmbpo.runs.folder import PART
+from fmbpo.tasks.gymnasium_task import GymnasiumTable
+from fmbpo.tasks.known import suite_with, task_info
 
 PAPER, LAPTOP, EMBEDDED = "paper", "laptop", "embedded"
 DATA_VARIABLE = "FMBPO_DATA"
@@ -81,6 +85,29 @@ def load_experiment(
         document.lay({"name": path.stem}, toml.display(path))
     tree = {**document.tree, "origin": dict(document.origin)}
     return structured(tree, Experiment, document.origin, toml.display(path))
+
+
+def load_tasks(path: str | Path) -> dict[str, GymnasiumTable]:
+    """The tasks that an experiment file or a name of the catalogue defines, without its data.
+
+    Raises ``UserErrors`` with every mistake in them.
+    """
+    path = find(path)
+    document = toml.read(path)
+    tree = {"tasks": document.tree.get("tasks", {})}
+    return structured(tree, _OnlyTasks, document.origin, toml.display(path)).tasks
+
+
+@attrs.frozen
+class _OnlyTasks:
+    tasks: dict[str, GymnasiumTable]
+
+
+def _only_tasks(value: Mapping[str, Any], cls: type[_OnlyTasks]) -> _OnlyTasks:
+    if found := list(_task_problems(value)):
+        raise Problems(found)
+    tasks: _OnlyTasks = structure_class(value, cls)
+    return tasks
 
 
 def _data(document: toml.Document, data: str | Path | None) -> tuple[str, str]:
@@ -147,6 +174,7 @@ def _experiment(value: Mapping[str, Any], cls: type[Experiment]) -> Experiment:
         what, remedy = "unknown key", "each replicate has its own world model: set grid.seeds"
         found.append(Problem(("pretrain", "seed"), what, remedy))
         tree["pretrain"] = {key: value for key, value in pretrain.items() if key != "seed"}
+    found += _task_problems(tree)
     if tree.get("kind") == "pretrain":
         what, remedy = "an experiment of kind 'pretrain' takes no table", "remove it"
         found += [Problem((t,), f"{what} [{t}]", remedy) for t in POLICY_TABLES if t in tree]
@@ -168,6 +196,28 @@ def _experiment(value: Mapping[str, Any], cls: type[Experiment]) -> Experiment:
     if found:
         raise Problems(found)
     return experiment
+
+
+def _task_problems(tree: Mapping[str, Any]) -> Iterator[Problem]:
+    """Defined tasks with names that cannot be used, and names of tasks that do not exist."""
+    own = tree.get("tasks")
+    own = own if isinstance(own, Mapping) else {}
+    for name in own:
+        if not re.fullmatch(PART, name):
+            remedy = "use letters, digits, dots, hyphens and single underscores"
+            yield Problem(("tasks", name), f"{name!r} does not name a task", remedy)
+        elif suite := suite_with(name):
+            what = f"the suite {suite.name} already has a task {name!r}"
+            yield Problem(("tasks", name), what, "choose another name")
+    for key in ("data", "grid"):
+        table = tree.get(key)
+        names = table.get("tasks") if isinstance(table, Mapping) else None
+        for name in names if isinstance(names, list) else ():
+            try:
+                if isinstance(name, str) and name not in own and suite_with(name) is None:
+                    task_info(name, own)  # raises
+            except UserError as error:
+                yield Problem((key, "tasks"), error.what, error.remedy)
 
 
 def _plugin_table(value: tuple[Kind, Any], cls: type[PluginTable]) -> PluginTable:
@@ -202,5 +252,6 @@ def _protocol(value: Any, _: type[Protocol]) -> Protocol:
 
 
 register(Experiment, _experiment)
+register(_OnlyTasks, _only_tasks)
 register(PluginTable, _plugin_table)
 register(Protocol, _protocol)

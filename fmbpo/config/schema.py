@@ -25,12 +25,15 @@ from fmbpo.config.validators import (
 )
 from fmbpo.errors import UserError
 from fmbpo.plugins import Component
-from fmbpo.tasks.mt30 import task_info
+from fmbpo.tasks.gymnasium_task import GymnasiumTable
+from fmbpo.tasks.known import suite_of, task_name
+from fmbpo.tasks.mt30 import SUITE
+from fmbpo.tasks.suite import Suite
 
 
 def study_names(tasks: list[str]) -> list[str]:
-    """The study's names of the tasks. Raises ``UserError`` for a task that is not in MT30."""
-    return [task_info(name).name for name in tasks]
+    """The names in the tasks' own spelling; unknown ones are left as they are."""
+    return [task_name(name) for name in tasks]
 
 
 @attrs.frozen(kw_only=True)
@@ -289,6 +292,8 @@ class Experiment:
     """``"paper"`` for the file as it is, or the name of the scale that overrides it."""
     scale_reason: str = ""
     """The reason for this scale."""
+    tasks: dict[str, GymnasiumTable] = field(factory=dict)
+    """Tasks of your own, by name."""
     data: DataConfig = field(factory=DataConfig)
     world_model: PluginTable
     pretrain: PretrainConfig = field(factory=PretrainConfig)
@@ -310,6 +315,13 @@ class Experiment:
         """The tables of a ``"policy"`` experiment that a ``"pretrain"`` experiment lacks."""
         assert self.kind == "policy"
         return PolicyTables(*(getattr(self, name) for name in POLICY_TABLES))
+
+    @property
+    def expected_suite(self) -> Suite:
+        """The suite of ``data.tasks``, before the data are known. By default all own tasks; without
+        any, MT30."""
+        names = self.data.tasks or list(self.tasks)
+        return suite_of(names, self.tasks) if names else SUITE
 
     @property
     def needs_pretraining(self) -> bool:
@@ -338,7 +350,7 @@ def tables() -> dict[str, type[Any]]:
         name: cls
         for name, hint in hints.items()
         for cls in (hint, *typing.get_args(hint))
-        if isinstance(cls, type) and attrs.has(cls)
+        if typing.get_origin(hint) is not dict and isinstance(cls, type) and attrs.has(cls)
     }
 
 

@@ -40,6 +40,7 @@ from fmbpo.config.schema import Experiment
 from fmbpo.config.validators import filled, unique
 from fmbpo.errors import UserError, UserErrors, did_you_mean
 from fmbpo.runs.folder import run_name
+from fmbpo.tasks.known import task_info
 
 
 def _name(_: object, __: object, value: str) -> None:
@@ -163,6 +164,7 @@ def load_study(
         remedy = "remove one of them, or let them differ in a factor"
         raise UserError(what, where=where, remedy=remedy)
     _check_levels(config, experiments, file)
+    _check_tasks(config, experiments, file)
     keys = ("name", "phase", "description", "factors", "contrasts", "registration")
     own = {key: getattr(config, key) for key in keys}
     return Study(**own, cells=cells, differences=declared, file=file)
@@ -179,6 +181,18 @@ def _check_levels(config: StudyConfig, experiments: Sequence[Experiment], file: 
                     what = f"no cell has the {factor.replace('_', ' ')} {level!r}"
                     where = f"{file}: contrasts.{name}"
                     raise UserError(what, where=where, remedy=did_you_mean(level, known))
+
+
+def _check_tasks(config: StudyConfig, experiments: Sequence[Experiment], file: str) -> None:
+    """Raise ``UserError`` for a development task that does not exist."""
+    own = {name: table for e in experiments for name, table in e.tasks.items()}
+    for task in config.registration.development_tasks if config.registration else ():
+        try:
+            if task not in own:
+                task_info(task, own)  # raises for an unknown one
+        except UserError as error:
+            where = f"{file}: registration.development_tasks"
+            raise UserError(error.what, where=where, remedy=error.remedy) from None
 
 
 def _load_cell(

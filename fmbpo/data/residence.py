@@ -20,13 +20,10 @@ from zarr.codecs import BytesCodec
 
 from fmbpo.data.sending import send
 from fmbpo.data.store import Store
-from fmbpo.data.store_format import DATA_ARRAYS, LAYOUT, check_values, damaged, read
+from fmbpo.data.store_format import DATA_ARRAYS, check_values, damaged, read
 
 Kind: TypeAlias = Literal["device", "host", "stream"]
 
-WIDTHS = tuple(LAYOUT[name][1] or 1 for name in DATA_ARRAYS)
-ROW_WIDTH = sum(WIDTHS)
-"""Columns of a packed row: observation, action and reward, concatenated."""
 PIECE_ROWS = 65_536
 """Rows packed at a time while a store is loaded into memory."""
 
@@ -41,6 +38,8 @@ class Stored:
         kind: the name of the residence.
         device: the device of the batches.
         worker: a thread that draws batches in advance; None if that gains nothing.
+        row_width: columns of a packed row: observation, action and reward, concatenated.
+        widths: of these three.
         block_rows: rows per chunk of the observations, best read at once.
         plain: whether chunks are bare little-endian numbers, so that rows can be read singly.
     """
@@ -48,6 +47,8 @@ class Stored:
     def __init__(self, store: Store, device: torch.device, kind: Kind = "stream") -> None:
         self.store, self.device, self.kind = store, device, kind
         self.worker = None if kind == "device" else ThreadPoolExecutor(1, "batches")
+        self.row_width = store.layout.row_width
+        self.widths = store.layout.obs_width, store.layout.action_width, 1
         self.block_rows = int(store.arrays["data/obs"].chunks[0])
         self.plain = all(
             getattr(store.arrays[name].metadata, "codecs", ()) == (BytesCodec(endian="little"),)
@@ -61,13 +62,13 @@ class Stored:
     def span(
         self, start: int, end: int, out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """Rows ``start`` to ``end`` (exclusive), ``[n, ROW_WIDTH]``, in ``out`` if it is given.
+        """Rows ``start`` to ``end`` (exclusive), ``[n, row_width]``, in ``out`` if it is given.
 
         Raises `UserError` for chunks that cannot be read and unfit values (`worst`).
         """
-        packed = np.empty((end - start, ROW_WIDTH), np.float32) if out is None else out
+        packed = np.empty((end - start, self.row_width), np.float32) if out is None else out
         column = 0
-        for name, width in zip(DATA_ARRAYS, WIDTHS, strict=True):
+        for name, width in zip(DATA_ARRAYS, self.widths, strict=True):
             chunk = int(self.store.arrays[name].chunks[0])
             row = start
             while row < end:
@@ -82,11 +83,11 @@ class Stored:
 
     def on_host(self, row_B: Tensor, horizon: int) -> Tensor:
         """Slices of ``horizon`` + 1 rows from the given first rows, as they have to be sent to the
-        device: the slices ``[H + 1, B, ROW_WIDTH]`` or, if the device has all rows, ``row_B``.
+        device: the slices ``[H + 1, B, row_width]`` or, if the device has all rows, ``row_B``.
 
         Here they are read from the disk, in the order of their rows.
         """
-        packed = np.empty((len(row_B), horizon + 1, ROW_WIDTH), np.float32)
+        packed = np.empty((len(row_B), horizon + 1, self.row_width), np.float32)
         first_B = row_B.numpy()
         for i in np.argsort(first_B, kind="stable"):
             self.span(int(first_B[i]), int(first_B[i]) + horizon + 1, packed[i])
@@ -97,13 +98,13 @@ class Stored:
         return sent
 
     def gather(self, row_B: Tensor, horizon: int) -> Tensor:
-        """Slices ``[H + 1, B, ROW_WIDTH]`` on ``device`` at once."""
+        """Slices ``[H + 1, B, row_width]`` on ``device`` at once."""
         (sent,) = send([self.on_host(row_B, horizon)], self.device)
         return self.on_device(sent, horizon)
 
     def _read(self, name: str, chunk: int, offset: int, count: int) -> NDArray[np.float32]:
         array, path = self.store.arrays[name], self.store.path
-        width = LAYOUT[name][1] or 1
+        width = self.widths[DATA_ARRAYS.index(name)]
         if self.plain:
             key = array.metadata.encode_chunk_key((chunk, 0)[: array.ndim])
             place = path / name / key
@@ -123,7 +124,7 @@ class Stored:
 
 
 class InMemory(Stored):
-    """All rows of a store in memory, as one tensor ``[N, ROW_WIDTH]``.
+    """All rows of a store in memory, as one tensor ``[N, row_width]``.
 
     They are read on first use, so never for a complete run. Reading needs memory for all rows and
     one piece of ``PIECE_ROWS``.
@@ -133,7 +134,7 @@ class InMemory(Stored):
     def packed(self) -> Tensor:
         """All rows; `UserError` for damaged ones."""
         place = self.device if self.kind == "device" else torch.device("cpu")
-        packed = torch.empty(self.store.rows, ROW_WIDTH, device=place)
+        packed = torch.empty(self.store.rows, self.row_width, device=place)
         step = math.ceil(PIECE_ROWS / self.block_rows) * self.block_rows
         for start in range(0, self.store.rows, step):
             end = min(start + step, self.store.rows)

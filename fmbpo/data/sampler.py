@@ -16,7 +16,7 @@ from torch import Tensor
 from fmbpo.data.residence import Stored
 from fmbpo.data.sending import send
 from fmbpo.hookspecs import Batch
-from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
+from fmbpo.tasks.suite import Suite
 
 WHOLE = slice(None)
 """All of a batch."""
@@ -28,7 +28,7 @@ class Rows:
     """Episodes of a data set, and the residence of its rows.
 
     ``ends_E``: exclusive end row of each episode; the first begins at row 0. ``task_E``: indices
-    into MT30's task list (not the store's). ``mask_KA``: a row of 0/1 for each of those tasks.
+    into the ``suite`` (not the store's list). ``mask_KA``: a row of 0/1 for each task of the suite.
     ``terminated_E``: whether the last row of each episode is a terminal state; None: no episode's.
     """
 
@@ -37,17 +37,17 @@ class Rows:
         ends_E: NDArray[np.int64],
         residence: Stored,
         task_E: Tensor,
-        mask_KA: Tensor,
+        suite: Suite,
         terminated_E: Tensor | None = None,
     ) -> None:
         self.residence, self.device = residence, residence.device
         self.end_E = torch.from_numpy(ends_E)
         self.start_E = torch.cat([self.end_E.new_zeros(1), self.end_E[:-1]])
-        self.task_E = task_E
+        self.task_E, self.suite = task_E, suite
         self.terminated_E = torch.zeros_like(task_E, dtype=torch.bool)
         if terminated_E is not None:
             self.terminated_E = terminated_E
-        self.mask_KA = mask_KA.to(self.device)
+        self.mask_KA = action_masks(suite).to(self.device)
 
     def select(self, chosen_E: Tensor) -> Rows:
         """The episodes chosen by a mask or by indices ``chosen_E``; the rows are shared."""
@@ -76,7 +76,11 @@ class Rows:
 
     def observations(self, row_B: Tensor) -> Tensor:
         """The observations of the given rows, ``[B, O]``."""
-        return observed(self.residence.gather(row_B, 0))
+        return self.observed(self.residence.gather(row_B, 0))
+
+    def observed(self, packed: Tensor) -> Tensor:
+        """The observations ``[B, O]`` of single packed rows ``[1, B, row_width]``."""
+        return packed[0, :, : self.suite.obs_width]
 
     def drawn(self, row_B: Tensor, episode_B: Tensor, horizon: int) -> Drawn:
         """Slices of ``horizon`` + 1 rows from the given first rows, in the given episodes."""
@@ -96,10 +100,11 @@ class Rows:
         The action and reward of row t led to row t, so those of row 0 are left out.
         """
         packed, index = self.residence.on_device(drawn.slices, horizon), drawn.index_B
-        action, reward = packed[1:, :, OBS_WIDTH:-1], packed[1:, :, -1]
+        width = self.suite.obs_width
+        action, reward = packed[1:, :, width:-1], packed[1:, :, -1]
         terminated = torch.cat([torch.zeros_like(reward[1:]), drawn.terminal_B.unsqueeze(0)])
         mask = self.mask_KA[index]
-        return Batch(packed[..., :OBS_WIDTH], action, reward, index, mask, terminated)
+        return Batch(packed[..., :width], action, reward, index, mask, terminated)
 
 
 class Drawn(NamedTuple):
@@ -113,11 +118,6 @@ class Drawn(NamedTuple):
     def sent(self, device: torch.device) -> Drawn:
         """The same on the device, by a copy of its own."""
         return Drawn(*send(self, device))
-
-
-def observed(packed: Tensor) -> Tensor:
-    """The observations of single packed rows ``[1, B, ROW_WIDTH]``: ``[B, O]``."""
-    return packed[0, :, :OBS_WIDTH]
 
 
 class Sampler(ABC):
@@ -262,7 +262,7 @@ class StartSampler(Starts):
 
     def observations(self, sent: Tensor) -> Tensor:
         """See `Starts`."""
-        return observed(self.rows.residence.on_device(sent, 0))
+        return self.rows.observed(self.rows.residence.on_device(sent, 0))
 
     def row(self, batch: int, generator: torch.Generator) -> Tensor:
         """Rows of the store ``[B]``."""
@@ -319,7 +319,7 @@ def first_rows(rows: Rows, episode_B: Tensor, horizon: int, generator: torch.Gen
     return start + (u * (end - start - horizon)).floor().long()
 
 
-def action_masks() -> Tensor:
-    """``[K, A]``: for each task of MT30, 1 in the dimensions of its action and 0 elsewhere."""
-    widths = torch.tensor([info.action_dim for info in MT30.values()])
-    return (torch.arange(ACTION_WIDTH) < widths.unsqueeze(1)).float()
+def action_masks(suite: Suite) -> Tensor:
+    """``[K, A]``: for each task, 1 in the dimensions of its action and 0 elsewhere."""
+    widths = torch.tensor([task.action_dim for task in suite])
+    return (torch.arange(suite.action_width) < widths.unsqueeze(1)).float()

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from fmbpo.data.store_format import (
     DATA_ARRAYS,
-    LAYOUT,
     META_ARRAYS,
     SEAL,
+    TERMINATED,
     Attributes,
     ContentHash,
-    check_attributes,
+    Layout,
     check_ends,
     check_index,
     check_manifest,
@@ -32,6 +32,7 @@ from fmbpo.data.store_format import (
     open_array,
     open_group,
     read,
+    read_layout,
     seal,
     starts,
 )
@@ -51,19 +52,23 @@ class Store:
 
     Attributes:
         path: the store's folder.
+        layout: its arrays.
         attributes: all attributes of the group.
         arrays: the Zarr arrays by name (``data/obs``, ...).
         episode_ends: [E] int64, exclusive end row of each episode.
         episode_task: [E] int16, index into ``tasks``.
         episode_behaviour: [E] int8, index into ``behaviours``.
+        episode_terminated: [E] bool, whether the last row is a terminal state.
     """
 
     path: Path
+    layout: Layout
     attributes: Attributes
     arrays: Mapping[str, zarr.Array[Any]]
     episode_ends: NDArray[np.int64]
     episode_task: NDArray[np.int16]
     episode_behaviour: NDArray[np.int8]
+    episode_terminated: NDArray[np.bool_]
 
     @property
     def id(self) -> str:
@@ -81,6 +86,11 @@ class Store:
         return tuple(self.attributes["behaviours"])
 
     @property
+    def own_tasks(self) -> Mapping[str, Any]:
+        """The tables ``[tasks.NAME]`` of the tasks that belong to no installed suite."""
+        return dict(self.attributes.get("own_tasks", {}))
+
+    @property
     def rows(self) -> int:
         """Number of rows N."""
         return int(self.arrays["data/reward"].shape[0])
@@ -96,13 +106,19 @@ def open_store(path: Path | str) -> Store:
     path = Path(path)
     group = open_group(path)
     attributes: dict[str, Any] = dict(group.attrs)
-    check_attributes(attributes, path)
-    arrays = {name: open_array(group, name, path) for name in LAYOUT}
+    layout = read_layout(attributes, path)
+    arrays = {name: open_array(group, name, layout, path) for name in layout.arrays}
     tasks, behaviours, ends = (read(arrays[name], name, path) for name in META_ARRAYS)
+    terminated = np.zeros(len(ends), bool)
+    if TERMINATED in arrays:
+        terminated = read(arrays[TERMINATED], TERMINATED, path)
+        if len(terminated) != len(ends):
+            what = f"{len(terminated)} entries for {len(ends)} episodes"
+            raise damaged(what, f"{path}, array {TERMINATED}")
     check_ends(ends, {name: arrays[name].shape[0] for name in DATA_ARRAYS}, path)
     check_index(tasks, len(ends), "meta/episode_task", attributes["tasks"], path)
     check_index(behaviours, len(ends), "meta/episode_behaviour", attributes["behaviours"], path)
-    return Store(path, attributes, arrays, ends, tasks, behaviours)
+    return Store(path, layout, attributes, arrays, ends, tasks, behaviours, terminated)
 
 
 def check_request(store: Store, request: Attributes) -> None:
@@ -149,7 +165,7 @@ def verify(
         what = "the metadata (a zarr.json) have changed since the store was written"
         raise damaged(what, str(store.path))
     check_manifest(store.attributes, store.episode_task, store.episode_ends, store.path)
-    hasher = ContentHash(store.tasks)
+    hasher = ContentHash(store.tasks, store.layout)
     done, total = 0, sum(store.arrays[name].nbytes for name in DATA_ARRAYS)
     for name in DATA_ARRAYS:
         array = store.arrays[name]
@@ -159,7 +175,7 @@ def verify(
             hasher.update(name, values)
             done += values.nbytes
             progress(done, total)
-    found = hasher.id(store.episode_task, store.episode_behaviour, store.episode_ends)
+    found = hasher.id({n: read(store.arrays[n], n, store.path) for n in store.layout.meta_arrays})
     if found != store.id:
         what = f"the content has changed since the store was written (id {store.id}, found {found})"
         raise damaged(what, str(store.path))
@@ -175,9 +191,11 @@ def info(path: Path | str) -> dict[str, Any]:
     returns, low, high = _returns(store)
     episodes: dict[str, dict[str, int]] = {}
     means: dict[str, dict[str, float]] = {}
+    terminated: dict[str, int] = {}
     for t, task in enumerate(store.tasks):
         of_task = store.episode_task == t
         episodes[task] = {"all": int(of_task.sum())}
+        terminated[task] = int((of_task & store.episode_terminated).sum())
         means[task] = {}
         for b, behaviour in enumerate(store.behaviours):
             which = of_task & (store.episode_behaviour == b)
@@ -190,6 +208,7 @@ def info(path: Path | str) -> dict[str, Any]:
         "rows": store.rows,
         "episodes": episodes,
         "mean_return": means,
+        **({"terminated": terminated} if TERMINATED in store.arrays else {}),
         "rewards": [low, high],
         "held_out": int(held_out(store).sum()),
         "sources": store.attributes.get("sources", []),

@@ -12,11 +12,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import zarr
+from attrs import frozen
 from numpy.typing import NDArray
 from zarr.core import sync
 
 from fmbpo.errors import UserError
-from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
+from fmbpo.tasks.known import task_info
+from fmbpo.tasks.mt30 import SUITE
+from fmbpo.tasks.suite import Suite
 
 Array: TypeAlias = NDArray[Any]
 """Numbers of any type."""
@@ -24,21 +27,56 @@ Attributes: TypeAlias = Mapping[str, Any]
 """JSON values by name."""
 
 FORMAT = "fmbpo-offline"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 is for tasks of MT30: without terminations, and with MT30's widths."""
 
-# name -> (dtype, number of columns or 0 for a flat array, unit of its length)
-LAYOUT: dict[str, tuple[str, int, str]] = {
-    "data/obs": ("float32", OBS_WIDTH, "rows"),
-    "data/action": ("float32", ACTION_WIDTH, "rows"),
-    "data/reward": ("float32", 0, "rows"),
-    "meta/episode_task": ("int16", 0, "episodes"),
-    "meta/episode_behaviour": ("int8", 0, "episodes"),
-    "meta/episode_ends": ("int64", 0, "episodes"),
-}
-DATA_ARRAYS = tuple(name for name in LAYOUT if name.startswith("data/"))
-META_ARRAYS = tuple(name for name in LAYOUT if name.startswith("meta/"))
-ROW_BYTES = sum(np.dtype(LAYOUT[name][0]).itemsize * (LAYOUT[name][1] or 1) for name in DATA_ARRAYS)
-"""Bytes per row of the data arrays, uncompressed."""
+DATA_ARRAYS = ("data/obs", "data/action", "data/reward")
+ENDS = "meta/episode_ends"
+META_ARRAYS = ("meta/episode_task", "meta/episode_behaviour", ENDS)
+TERMINATED = "meta/episode_terminated"
+"""Whether each episode's last row is a terminal state; from version 2 on."""
+
+
+@frozen
+class Layout:
+    """The arrays of a store: its format ``version``, and the widths of its rows."""
+
+    version: int
+    obs_width: int
+    action_width: int
+
+    @property
+    def arrays(self) -> dict[str, tuple[str, int, str]]:
+        """Type, number of columns (0: a flat array) and unit of the length, by name."""
+        types = dict(zip(META_ARRAYS, ("int16", "int8", "int64"), strict=True))
+        ends = {ENDS: types.pop(ENDS)}
+        types |= ({TERMINATED: "bool"} if self.version > 1 else {}) | ends
+        data = zip(DATA_ARRAYS, (self.obs_width, self.action_width, 0), strict=True)
+        rows = {name: ("float32", columns, "rows") for name, columns in data}
+        return rows | {name: (kind, 0, "episodes") for name, kind in types.items()}
+
+    @property
+    def meta_arrays(self) -> tuple[str, ...]:
+        """Names of the arrays with an entry per episode, in the order of their writing: the ends,
+        which count the others, come last."""
+        return tuple(name for name, (_, _, unit) in self.arrays.items() if unit == "episodes")
+
+    @property
+    def row_width(self) -> int:
+        """Columns of a packed row: observation, action and reward, concatenated."""
+        return self.obs_width + self.action_width + 1
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes per row of the data arrays, uncompressed."""
+        return np.dtype(np.float32).itemsize * self.row_width
+
+
+def layout_of(suite: Suite) -> Layout:
+    """The layout in which data of this suite are written."""
+    return Layout(1 if suite is SUITE else 2, suite.obs_width, suite.action_width)
+
+
 LIMITS = {"data/action": 1.0, "data/reward": math.expm1(10.0)}
 """The largest magnitudes: actions that the simulators take, rewards that a world model's bins reach
 (`fmbpo.nn.two_hot`)."""
@@ -66,21 +104,21 @@ def starts(episode_ends: NDArray[np.int64]) -> NDArray[np.int64]:
 class ContentHash:
     """The id of a data set, from its values only: chunking and compression do not matter."""
 
-    def __init__(self, tasks: Sequence[str]) -> None:
-        self._tasks = tuple(tasks)
+    def __init__(self, tasks: Sequence[str], layout: Layout) -> None:
+        self._tasks, self._arrays = tuple(tasks), layout.arrays
         self._hashes = {name: hashlib.sha256() for name in DATA_ARRAYS}
 
     def update(self, name: str, values: Array) -> None:
         """Add the next rows of a data array."""
-        dtype = np.dtype(LAYOUT[name][0]).newbyteorder("<")
+        dtype = np.dtype(self._arrays[name][0]).newbyteorder("<")
         self._hashes[name].update(np.ascontiguousarray(values, dtype).tobytes())
 
-    def id(self, *meta: Array) -> str:
-        """The id of all rows added so far, with the values [E] of `META_ARRAYS`."""
-        for name, values in zip(META_ARRAYS, meta, strict=True):
+    def id(self, meta: Mapping[str, Array]) -> str:
+        """The id of all rows added so far, with the values [E] of `Layout.meta_arrays`."""
+        for name, values in meta.items():
             self._hashes[name] = hashlib.sha256()
             self.update(name, values)
-        hashes = [self._hashes[name].hexdigest() for name in LAYOUT]
+        hashes = [self._hashes[name].hexdigest() for name in self._arrays]
         return "sha256:" + digest("\n".join([*self._tasks, *hashes]))
 
 
@@ -91,7 +129,8 @@ def digest(text: str) -> str:
 
 def seal(path: Path) -> str:
     """SHA-256 of a store's metadata: all attributes except the seal, and those of every array."""
-    documents = {name: json.loads((path / name / "zarr.json").read_bytes()) for name in LAYOUT}
+    files = path.glob("*/*/zarr.json")
+    documents = {"/".join(f.parts[-3:-1]): json.loads(f.read_bytes()) for f in files}
     group = json.loads((path / "zarr.json").read_bytes())
     group["attributes"].pop(SEAL, None)
     return "sha256:" + digest(json.dumps([group, documents], sort_keys=True))
@@ -128,10 +167,10 @@ def open_group(path: Path) -> zarr.Group:
         raise UserError(what, where=str(path), remedy=_GIVE) from error
 
 
-def open_array(group: zarr.Group, name: str, path: Path) -> zarr.Array[Any]:
-    """An array of `LAYOUT`; UserError if it or a chunk is missing, or shape or type is wrong."""
+def open_array(group: zarr.Group, name: str, layout: Layout, path: Path) -> zarr.Array[Any]:
+    """An array; UserError if it or a chunk is missing, or shape or type is wrong."""
     where = f"{path}, array {name}"
-    dtype, columns, _ = LAYOUT[name]
+    dtype, columns, _ = layout.arrays[name]
     try:
         array = group[name]
     except KeyError as error:
@@ -162,8 +201,9 @@ def read(array: zarr.Array[Any], name: str, path: Path, rows: slice = slice(None
         raise damaged(f"truncated or damaged: {first}", f"{path}, array {name}{at}") from error
 
 
-def check_attributes(attributes: Attributes, path: Path) -> None:
-    """UserError unless the attributes are those of a complete store of a known format version."""
+def read_layout(attributes: Attributes, path: Path) -> Layout:
+    """The layout of a store; UserError unless the attributes are those of a complete store of a
+    known format version."""
     where = str(path)
     if attributes.get("format") != FORMAT:
         what = f"a Zarr group, but not a data set (its attribute format is not {FORMAT!r})"
@@ -178,16 +218,25 @@ def check_attributes(attributes: Attributes, path: Path) -> None:
             where=where,
             remedy="run the same command again to continue",
         )
-    needed = ("id", "tasks", "behaviours", "obs_dims", "action_dims")
+    needed: tuple[str, ...] = ("id", "tasks", "behaviours", "obs_dims", "action_dims")
+    if version > 1:
+        needed = (*needed, "obs_width", "action_width", "own_tasks")
     missing = [key for key in needed if key not in attributes]
     if missing:
         raise damaged(f"attributes missing: {', '.join(missing)}", where)
     for task in attributes["tasks"]:
         try:
-            task_info(task)
+            if task not in attributes.get("own_tasks", ()):
+                task_info(task)
         except UserError as error:
             where = f"{path}, attribute tasks"
             raise UserError(error.what, where=where, remedy=error.remedy) from None
+    if version == 1:
+        return layout_of(SUITE)
+    widths = attributes["obs_width"], attributes["action_width"]
+    if not all(type(width) is int and width > 0 for width in widths):
+        raise damaged(f"attributes obs_width, action_width: {widths}", where)
+    return Layout(version, *widths)
 
 
 def check_ends(ends: NDArray[np.int64], lengths: Mapping[str, int], path: Path) -> None:

@@ -15,22 +15,24 @@ from zarr.codecs import BloscCodec
 
 import fmbpo
 from fmbpo.base.files import disk_errors, fsync_path
+from fmbpo.base.structure import plain
 from fmbpo.data.store_format import (
     DATA_ARRAYS,
+    ENDS,
     FORMAT,
-    FORMAT_VERSION,
-    LAYOUT,
     META_ARRAYS,
     SEAL,
+    TERMINATED,
     Array,
     Attributes,
     ContentHash,
     counts,
+    layout_of,
     seal,
     worst,
 )
 from fmbpo.errors import UserError
-from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
+from fmbpo.tasks.known import NO_OWN, Own, suite_of, task_name
 
 CHUNK_ROWS = 262_144
 _CHUNK_EPISODES = 65_536
@@ -52,6 +54,7 @@ class StoreWriter:
     Args:
         out: folder of the finished store; must not exist.
         tasks: task names.
+        own: the definitions of tasks that belong to no installed suite.
         behaviours: names of behaviours (at most 127).
         compress: use Blosc (zstd, byte shuffle); for small stores that are loaded as a whole.
             Uncompressed chunks can be memory-mapped.
@@ -73,6 +76,7 @@ class StoreWriter:
         tasks: Sequence[str],
         behaviours: Sequence[str],
         *,
+        own: Own = NO_OWN,
         compress: bool = False,
         chunk_rows: int = CHUNK_ROWS,
         resume: bool = False,
@@ -82,14 +86,18 @@ class StoreWriter:
         self.out, self.partial = Path(out), Path(f"{out}.partial")
         if self.out.exists():
             raise UserError("already exists", where=str(out), remedy="remove it, or choose another")
-        self._tasks = tuple(task_info(name).name for name in tasks)
+        self._tasks = tuple(name if name in own else task_name(name) for name in tasks)
+        self._own = {name: own[name] for name in self._tasks if name in own}
+        self._suite = suite_of(self._tasks, own)
+        self.layout = layout_of(self._suite)
         self._behaviours = tuple(behaviours)
-        self._chunk, self._hash = chunk_rows, ContentHash(self._tasks)
-        self._pending: dict[str, list[Array]] = {name: [] for name in LAYOUT}
+        self._chunk, self._hash = chunk_rows, ContentHash(self._tasks, self.layout)
+        self._pending: dict[str, list[Array]] = {name: [] for name in self.layout.arrays}
         self._disk = partial(disk_errors, self.partial, intact="everything written before is kept")
         self._rows = self._written = self.episodes = self._episodes_written = 0
         # A kill can leave a store without its last arrays; then it has no rows either.
-        begun = all((self.partial / name / "zarr.json").exists() for name in LAYOUT)
+        files = (self.partial / name / "zarr.json" for name in self.layout.arrays)
+        begun = all(file.exists() for file in files)
         with self._disk():
             if resume and begun:
                 self._reopen(provenance or {}, reread)
@@ -104,17 +112,19 @@ class StoreWriter:
         reward: NDArray[np.float32],
         task: str,
         behaviour: str,
+        terminated: bool = False,
     ) -> None:
-        """Add an episode of T rows: obs [T, <=24], action [T, <=6], reward [T].
+        """Add an episode of T rows: obs [T, O or less], action [T, A or less], reward [T].
 
-        Row 0's action and reward are filler and are written as 0.
+        Row 0's action and reward are filler and are written as 0. ``terminated``: whether the last
+        row is a terminal state.
 
         Raises:
             UserError: widths, lengths or names that do not fit, or unfit values (`worst`).
         """
         where = f"{self.out}, episode {self.episodes}"
-        rows = {"data/obs": _pad(obs, OBS_WIDTH, f"{where}, obs")}
-        rows["data/action"] = _pad(action, ACTION_WIDTH, f"{where}, action")
+        rows = {"data/obs": _pad(obs, self.layout.obs_width, f"{where}, obs")}
+        rows["data/action"] = _pad(action, self.layout.action_width, f"{where}, action")
         rows["data/reward"] = np.array(reward, np.float32)
         rows["data/action"][:1], rows["data/reward"][:1] = 0.0, 0.0
         length = len(rows["data/obs"])
@@ -134,6 +144,7 @@ class StoreWriter:
             lengths=np.array([length]),
             task=np.array([self._tasks.index(task)]),
             behaviour=np.array([self._behaviours.index(behaviour)]),
+            terminated=np.array([terminated]),
         )
 
     def extend(
@@ -145,18 +156,28 @@ class StoreWriter:
         lengths: Array,
         task: Array,
         behaviour: Array,
+        terminated: Array,
     ) -> None:
         """Add K episodes with R rows in total, already in the store's form and not checked again.
 
-        obs [R, 24], action [R, 6], reward [R]; lengths [K] with sum R; task [K] and behaviour [K],
-        indices into the writer's names.
+        obs [R, O], action [R, A], reward [R]; lengths [K] with sum R; task [K] and behaviour [K],
+        indices into the writer's names; terminated [K], whether the last row is a terminal state.
+
+        Raises:
+            UserError: an episode of MT30 terminated.
         """
+        if np.any(terminated) and TERMINATED not in self._pending:
+            what, remedy = "an episode terminated, but those of MT30 never do", "correct the data"
+            raise UserError(what, where=str(self.out), remedy=remedy)
         for name, values in zip(DATA_ARRAYS, (obs, action, reward), strict=True):
             self._hash.update(name, values)
             self._pending[name].append(values)
         ends = self._rows + np.cumsum(lengths)
-        for name, values in zip(META_ARRAYS, (task, behaviour, ends), strict=True):
-            self._pending[name].append(np.asarray(values, LAYOUT[name][0]))
+        meta = dict(zip(META_ARRAYS, (task, behaviour, ends), strict=True)) | {
+            TERMINATED: terminated
+        }
+        for name in self.layout.meta_arrays:
+            self._pending[name].append(np.asarray(meta[name], self.layout.arrays[name][0]))
         self._rows += len(reward)
         self.episodes += len(lengths)
         if self._rows - self._written >= self._chunk:
@@ -167,11 +188,12 @@ class StoreWriter:
         """Write the pending rows and the attributes, then rename; return the store's folder."""
         with self._disk():
             self._flush(self._rows)
-            meta = task, _, ends = [self._values(name) for name in META_ARRAYS]
+            meta = {name: self._values(name) for name in self.layout.meta_arrays}
+            task, _, ends = (meta[name] for name in META_ARRAYS)
             self._group.attrs.update(
                 {
                     **(attributes or {}),
-                    "id": self._hash.id(*meta),
+                    "id": self._hash.id(meta),
                     **counts(self._tasks, task, ends),
                     "complete": True,
                 }
@@ -185,25 +207,28 @@ class StoreWriter:
     def _create(self, compress: bool, provenance: Attributes | None) -> None:
         self.partial.parent.mkdir(parents=True, exist_ok=True)
         self._group = zarr.open_group(self.partial, mode="w", zarr_format=3)
-        infos = [task_info(name) for name in self._tasks]
+        infos = [self._suite[name] for name in self._tasks]
+        repeats = {info.action_repeat for info in infos}
+        tables = {name: plain(definition) for name, definition in self._own.items()}
         self._group.attrs.update(
             {
                 "format": FORMAT,
-                "format_version": FORMAT_VERSION,
+                "format_version": self.layout.version,
                 "complete": False,
                 "tasks": list(self._tasks),
                 "behaviours": list(self._behaviours),
-                "obs_width": OBS_WIDTH,
-                "action_width": ACTION_WIDTH,
+                "obs_width": self.layout.obs_width,
+                "action_width": self.layout.action_width,
                 "obs_dims": [i.obs_dim for i in infos],
                 "action_dims": [i.action_dim for i in infos],
-                "action_repeat": 2,
+                "action_repeat": repeats.pop() if len(repeats) == 1 else None,
                 "split": _SPLIT_RULE,
                 "fmbpo": fmbpo.__version__,
+                **({"own_tasks": tables} if self.layout.version > 1 else {}),
                 **({} if provenance is None else {"provenance": dict(provenance)}),
             }
         )
-        for name, (dtype, columns, unit) in LAYOUT.items():
+        for name, (dtype, columns, unit) in self.layout.arrays.items():
             length = self._chunk if unit == "rows" else _CHUNK_EPISODES
             self._group.create_array(
                 name,
@@ -211,7 +236,7 @@ class StoreWriter:
                 chunks=(length, columns) if columns else (length,),
                 dtype=dtype,
                 # Fill values, so that reading recognises values that were never written.
-                fill_value=float("nan") if dtype == "float32" else -1,
+                fill_value={"float32": float("nan"), "bool": False}.get(dtype, -1),
                 # Memory-mapped readers need every chunk to exist; episode numbers compress well.
                 compressors=codec(dtype) if compress or unit == "episodes" else None,
                 config={"write_empty_chunks": True},
@@ -228,10 +253,11 @@ class StoreWriter:
         for left in self.partial.rglob("*.partial"):  # files that a killed write left
             left.unlink()
         # The ends first: they are written last.
-        ends, behaviour, task = (self._values(name) for name in reversed(META_ARRAYS))
+        meta = {name: self._values(name) for name in reversed(self.layout.meta_arrays)}
+        ends = meta[ENDS]
         # A kill can leave rows and episodes without their ends, or ends with the fill value.
         whole = np.minimum.accumulate(np.diff(ends, prepend=np.int64(0)) > 0)
-        count = min(int(whole.sum()), len(behaviour), len(task))
+        count = min(int(whole.sum()), *map(len, meta.values()))
         self._chunk = self._array("data/obs").chunks[0]
         self.episodes = self._episodes_written = count
         self._rows = int(ends[count - 1]) if count else 0
@@ -246,7 +272,7 @@ class StoreWriter:
                 if start >= self._written:
                     self._pending[name].append(values)
             reread(stop, self._rows)
-        for name in LAYOUT:
+        for name in self.layout.arrays:
             array = self._array(name)
             # Keep all rows until they are written again, since another kill may come first.
             array.resize((self._rows if name in DATA_ARRAYS else count, *array.shape[1:]))
@@ -265,9 +291,9 @@ class StoreWriter:
             self._extend(name, self._written, rows[: until - self._written])
             self._pending[name] = [rows[until - self._written :].copy()]  # frees the written rows
         self._written = until
-        ends = self._joined("meta/episode_ends")
+        ends = self._joined(ENDS)
         count = int((ends <= until).sum())
-        for name in META_ARRAYS:  # the ends come last
+        for name in self.layout.meta_arrays:  # the ends come last
             values = self._joined(name)
             self._extend(name, self._episodes_written, values[:count])
             self._pending[name] = [values[count:]]
@@ -300,7 +326,7 @@ class StoreWriter:
 
     def _joined(self, name: str) -> Array:
         """All pending values of an array."""
-        dtype, columns, _ = LAYOUT[name]
+        dtype, columns, _ = self.layout.arrays[name]
         empty = np.zeros((0, columns) if columns else (0,), dtype)
         return np.concatenate([empty, *self._pending[name]])
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fmbpo.data.residence import ROW_WIDTH
 from fmbpo.data.sampler import (
     WHOLE,
     Drawn,
@@ -27,10 +26,10 @@ from fmbpo.data.sampler import (
     first_rows,
     turns,
 )
-from fmbpo.data.store_format import ROW_BYTES
+from fmbpo.data.store_format import Layout
 
 WINDOW_ROWS = 4_194_304
-"""Rows shuffled together: 520 MB, and another 520 MB for the next window."""
+"""Rows shuffled together: 520 MB of MT30's, and another 520 MB for the next window."""
 
 
 @attrs.frozen
@@ -121,7 +120,7 @@ class StreamSampler(SliceSampler):
             mine = self.episodes[block]
             spans.append((int(self.rows.start_E[mine[0]]), int(self.rows.end_E[mine].max())))
         from_row = [0, *accumulate(last - first for first, last in spans)]
-        packed = np.empty((from_row[-1], ROW_WIDTH), np.float32)
+        packed = np.empty((from_row[-1], self.stored.row_width), np.float32)
         for (first, last), begin in zip(spans, from_row, strict=False):
             self.stored.span(first, last, packed[begin : begin + last - first])
         first_row = torch.tensor([first for first, _ in spans])
@@ -141,8 +140,8 @@ def slice_sampler(
     return ahead(kind(rows, horizon, batch, seed, weight_K, part))
 
 
-def window_bytes(rows: int, block_rows: int, longest: int) -> int:
+def window_bytes(layout: Layout, rows: int, block_rows: int, longest: int) -> int:
     """Most bytes that a `StreamSampler` of ``rows`` rows holds: two windows, if no episode has
     more than ``longest`` rows."""
     blocks = max(1, WINDOW_ROWS // block_rows)
-    return 2 * min(blocks * (block_rows + longest), rows) * ROW_BYTES
+    return 2 * min(blocks * (block_rows + longest), rows) * layout.row_bytes

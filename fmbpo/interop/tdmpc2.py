@@ -20,9 +20,9 @@ from torch import Tensor
 from fmbpo.data.importing.torch_file import load_mapped
 from fmbpo.data.sampler import action_masks
 from fmbpo.errors import UserError
-from fmbpo.hookspecs import WorldModelDims
+from fmbpo.measure.sizes import dims_of
 from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig
-from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
+from fmbpo.tasks.mt30 import SUITE
 
 _LAYER = re.compile(r"_(encoder|dynamics|reward)(?:\.state)?\.(\d+)\.(ln\.)?(weight|bias)")
 _EMBEDDING = "_task_emb.weight"
@@ -54,7 +54,7 @@ def read_world_model(path: Path) -> tuple[dict[str, Tensor], Sizes]:
         for name, value in weights.items():
             if not torch.isfinite(value).all():
                 raise ValueError(f"{name} is not finite")
-        ours = action_masks()
+        ours = action_masks(SUITE)
         masks = state.get("_action_masks", ours)  # newer files; shows the order of the tasks
         if not isinstance(masks, Tensor) or masks.shape != ours.shape or (masks != ours).any():
             raise ValueError("the action widths of the file's tasks are not those of MT30 in order")
@@ -122,14 +122,13 @@ def _sizes(weights: Mapping[str, Tensor]) -> Sizes:
         return [shape[0] for _, shape in sorted(layers.items()) if shape]
 
     embedding = shapes.get("task_embedding.weight", ())
-    if len(embedding) != 2 or embedding[0] != len(MT30):
+    if len(embedding) != 2 or embedding[0] != len(SUITE):
         what = f"task_embedding.weight has shape {list(embedding)}"
-        raise ValueError(f"{what}, but MT30 has {len(MT30)} tasks")
+        raise ValueError(f"{what}, but MT30 has {len(SUITE)} tasks")
     encoder, units = widths("encoder"), widths("dynamics")[:-1]
     sizes = Sizes(encoder[:-1], units, encoder[-1], embedding[1])
     with torch.device("meta"):
-        dims = WorldModelDims(obs=OBS_WIDTH, action=ACTION_WIDTH, tasks=len(MT30))
-        model = LatentWorldModel(WorldModelConfig(**attrs.asdict(sizes)), dims)
+        model = LatentWorldModel(WorldModelConfig(**attrs.asdict(sizes)), dims_of(SUITE))
     wanted = {name: tuple(value.shape) for name, value in model.named_parameters()}
     for name in sorted(wanted.keys() | shapes.keys()):
         if shapes.get(name) != wanted.get(name):

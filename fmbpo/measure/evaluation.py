@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from fmbpo.base.cores import usable_cores
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import EPISODE_STEPS, SimulationError
-from fmbpo.tasks.mt30 import ACTION_WIDTH
+from fmbpo.tasks.suite import SimulationError
 from fmbpo.tasks.vector import Act, EpisodeRunner
 
 
@@ -58,7 +57,7 @@ class Evaluator:
         generator = np.random.default_rng(self.seed)
 
         def act(obs: NDArray[np.float32], _: int) -> NDArray[np.float32]:
-            shape = (*obs.shape[:2], ACTION_WIDTH)
+            shape = (*obs.shape[:2], self.runner.suite.action_width)
             return generator.uniform(-1, 1, shape).astype(np.float32)
 
         return self.returns(act, tasks, episodes)
@@ -68,11 +67,11 @@ class Evaluator:
         act: Act,
         tasks: Sequence[str],
         episodes: int,
-        steps: int = EPISODE_STEPS,
+        steps: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float64]:
-        """Returns ``[T, episodes]``: the sums of the rewards of ``run``."""
-        found: NDArray[np.float64] = self.run(act, tasks, episodes, steps, progress).sum(-1)
+        """Returns ``[T, episodes]``: the sums of the rewards of ``run``, to the episodes' ends."""
+        found: NDArray[np.float64] = np.nansum(self.run(act, tasks, episodes, steps, progress), -1)
         return found
 
     def run(
@@ -80,7 +79,7 @@ class Evaluator:
         act: Act,
         tasks: Sequence[str],
         episodes: int,
-        steps: int,
+        steps: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float64]:
         """Rewards ``[T, episodes, steps]`` of ``act``; see ``EpisodeRunner.run``."""

@@ -12,7 +12,7 @@ from fmbpo.measure.validation import OVERALL, Measures
 from fmbpo.nn import two_hot
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import RealityCheck
-from fmbpo.tasks.env import EPISODE_STEPS
+from fmbpo.tasks.suite import TaskInfo
 
 TOLERANCE = 0.02
 """The largest relative difference in size between world models that count as equal."""
@@ -100,15 +100,18 @@ def returns_health(returns: Mapping[str, Sequence[float]]) -> list[Finding]:
     return found
 
 
-def reality_health(found: Mapping[str, RealityCheck | None], discount: float) -> list[Finding]:
-    """Whether policies imagine far more than the simulator gives, by the cells' checks.
+def reality_health(
+    found: Mapping[str, tuple[TaskInfo, RealityCheck | None]], discount: float
+) -> list[Finding]:
+    """Whether policies imagine far more than the simulator gives, by the cells' tasks and checks.
 
-    The gate: a tenth of the largest discounted return of an episode, in which every agent step has
-    the reward 2, as much as 100 of an undiscounted return of 1000.
+    The gate: a tenth of the largest discounted return of an episode. In MT30 every agent step then
+    has the reward 2, so that it is as much as 100 of an undiscounted return of 1000. A task whose
+    largest reward is not known has no such gate.
     """
-    largest = 2 * (1 - discount**EPISODE_STEPS) / (1 - discount) if discount < 1 else 1000.0
     findings = []
-    for cell, one in found.items():
+    for cell, (task, one) in found.items():
+        largest = _largest_return(task, discount)
         if one is None:
             message = "imagined returns are not finite"
             findings.append(Finding("imagined_not_finite", message, "", cell))
@@ -117,6 +120,13 @@ def reality_health(found: Mapping[str, RealityCheck | None], discount: float) ->
             detail = f"{one.episode.imagined:.1f} against {one.episode.real:.1f}, discounted"
             findings.append(Finding("imagined_too_high", message, detail, cell))
     return findings
+
+
+def _largest_return(task: TaskInfo, discount: float) -> float:
+    """Of an episode, discounted; infinite if it is not known."""
+    steps = task.episode_steps
+    weight = (1 - discount**steps) / (1 - discount) if discount < 1 else steps
+    return math.inf if task.largest_reward is None else task.largest_reward * weight
 
 
 def size_health(parity: float | None) -> list[Finding]:

@@ -6,7 +6,7 @@ In the deterministic final episodes, for each policy in its own world model::
     horizon   Σ_{t<H} γ^t r̂_t  minus  Σ_{t<H} γ^t r_t, from states spread over the episodes
 
 The first is what the policy maximises, critic included; the second leaves the critic out. Real
-episodes end after 500 steps and imagined returns do not: γ^500, 0.7 % with γ = 0.99, is left out.
+episodes end and imagined returns do not: with 500 steps and γ = 0.99, γ^500, 0.7 %, is left out.
 
 Disagreement: each replicate's world model predicts Σ_{t<H} γ^t r̂_t from the same state, with the
 actions that the policy imagined in its own model; the standard deviation over the models. A world
@@ -36,8 +36,8 @@ DRAWS = 4
 
 @attrs.frozen(eq=False)
 class Visited:
-    """Final episodes of T policies: the reward ``[T, E, S]`` of every step, and the observations
-    ``[T, E, O]`` at some steps, the first of which is 0."""
+    """Final episodes of T policies: the reward ``[T, E, S]`` of every step, NaN after the episode's
+    end, and the observations ``[T, E, O]`` at some steps, the first of which is 0."""
 
     reward_TES: NDArray[np.float64]
     obs_TEO: Mapping[int, NDArray[np.float32]]
@@ -51,10 +51,16 @@ class Visited:
         return torch.from_numpy(np.concatenate([self.obs_TEO[step] for step in steps], 1))
 
     def ahead(self, steps: list[int], horizon: int, discount: float) -> NDArray[np.float64]:
-        """``[T, K * E]`` discounted real rewards of ``horizon`` steps from these K steps."""
-        weight = discount ** np.arange(horizon)
-        found = [self.reward_TES[:, :, step : step + horizon] @ weight for step in steps]
+        """``[T, K * E]`` discounted real rewards of ``horizon`` steps from these K steps, or of
+        those to the episode's end."""
+        weight, reward_TES = discount ** np.arange(horizon), np.nan_to_num(self.reward_TES)
+        found = [reward_TES[:, :, step : step + horizon] @ weight for step in steps]
         return np.concatenate(found, 1)
+
+    def followed(self, steps: list[int], horizon: int) -> NDArray[np.bool_]:
+        """``[T, K * E]`` whether the episode has ``horizon`` further steps from these K steps."""
+        last = [self.reward_TES[:, :, step + horizon - 1] for step in steps]
+        return ~np.isnan(np.concatenate(last, 1))
 
 
 @attrs.frozen(eq=False)
@@ -126,18 +132,20 @@ def imagine(
     action_TKHNA = torch.stack(actions, 1)
     mean_TN, ahead_mean_TN = (torch.stack(x).mean(0).numpy() for x in (returns, ahead))
     real_TE = visited.ahead([0], visited.reward_TES.shape[2], discount)
-    real_TN = visited.ahead(steps, horizon, discount) if steps else np.zeros((cells, 0))
-    kept = count if steps else 0
+    real_TN, kept_TN = np.zeros((cells, count)), np.zeros((cells, count), bool)
+    if steps:
+        real_TN = visited.ahead(steps, horizon, discount)
+        kept_TN = visited.followed(steps, horizon)
     return [
         Imagination(
             int(index_T[t]),
             mask_TA[t].cpu(),
-            obs_TNO[t, :kept],
-            action_TKHNA[t, :, :, :kept],
-            (ahead_mean_TN[t, :kept], real_TN[t]),
+            obs_TNO[t, kept],
+            action_TKHNA[t, :, :, kept],
+            (ahead_mean_TN[t, kept], real_TN[t, kept]),
             (mean_TN[t, :episodes], real_TE[t]),
         )
-        for t in range(cells)
+        for t, kept in enumerate(kept_TN)
     ]
 
 

@@ -21,7 +21,6 @@ from fmbpo.base import metrics
 from fmbpo.data.sampler import Rows, SliceSampler
 from fmbpo.hookspecs import Batch, Curved, OnSimplex, Rollout, Task, WorldModel
 from fmbpo.nn import two_hot
-from fmbpo.tasks.mt30 import MT30
 
 HORIZONS = (1, 2, 4, 8, 16)
 SLICES, SLICES_PER_TASK = 512, 64
@@ -67,7 +66,7 @@ class Validator:
         longest = int((held_out.end_E - held_out.start_E).min()) - 1
         self.horizons = [h for h in HORIZONS if h <= longest]
         index_K = torch.unique(held_out.task_E)
-        self.tasks = [list(MT30)[index] for index in index_K.tolist()]
+        self.tasks = [held_out.suite.names[index] for index in index_K.tolist()]
         each = max(SLICES_PER_TASK, -(-SLICES // len(self.tasks)))
         self.batch = _slices(held_out, self.horizons[-1], each, seed=0)
         known = train.select(torch.isin(train.task_E, index_K))
@@ -269,7 +268,8 @@ def _slices(rows: Rows, horizon: int, each: int, seed: int) -> Batch:
     row, episode = (torch.cat(x) for x in zip(*picked, strict=True))
     drawn = rows.drawn(row, episode, horizon)  # one pass over the rows, which may be on the disk
     batch = rows.batch(drawn.sent(rows.device), horizon)
-    return Batch(*(part.contiguous() for part in batch))
+    # Copies, since views would keep all that was sent in one buffer.
+    return Batch(*(part.clone(memory_format=torch.contiguous_format) for part in batch))
 
 
 def _means_over(several: Iterable[Mapping[str, float]]) -> dict[str, float]:

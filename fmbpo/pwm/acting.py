@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import vmap
 
-from fmbpo.data.sampler import action_masks
 from fmbpo.pwm.optim import Params
 from fmbpo.pwm.pair import Pair
 from fmbpo.tasks.vector import Act
@@ -59,13 +58,13 @@ class Actors:
 
         return act
 
-    def action_noise(self, obs_TBO: Tensor, seed: int) -> Tensor:
+    def action_noise(self, obs_TBO: Tensor, real_TA: Tensor, seed: int) -> Tensor:
         """``[T]`` standard deviations of the actions over ``DRAWS`` draws of the policy's noise:
-        root mean squares over the observations and the task's action dimensions."""
+        root mean squares over the observations and the task's action dimensions, in which
+        ``real_TA`` is 1, else 0."""
         generator = torch.Generator().manual_seed(seed)
         drawn = (self._drawn(obs_TBO.shape[1], generator) for _ in range(DRAWS))
         action_STBA = torch.stack([self._actions(obs_TBO, noise) for noise in drawn])
-        real_TA = action_masks()[self.index_T.cpu()].to(action_STBA.device)
         variance_TA = action_STBA.var(0).mean(1)
         return ((variance_TA * real_TA).sum(1) / real_TA.sum(1)).sqrt()
 

@@ -21,7 +21,12 @@ PARTS = 4
 
 
 def diagnose(
-    update: PolicyUpdate, state: CellState, start: Start, models: Params, seed: int
+    update: PolicyUpdate,
+    state: CellState,
+    start: Start,
+    models: Params,
+    real_TA: Tensor,
+    seed: int,
 ) -> dict[str, Tensor]:
     """Measures ``[T]``, one per cell. Changes no parameter and draws from no generator of the run.
 
@@ -41,7 +46,7 @@ def diagnose(
         found[grad_norm_of(part)] = torch.cat(mine, 1).norm(dim=1)
     tasks = start.index_B[:, 0], start.mask_BA[:, 0]
     actors = Actors(update.pair, state.policy, models, *tasks)
-    found[ACTION_NOISE] = actors.action_noise(start.obs_BO, seed)
+    found[ACTION_NOISE] = actors.action_noise(start.obs_BO, real_TA, seed)
     return {**found, **_jacobians(update.pair, state, start, models, seed)}
 
 

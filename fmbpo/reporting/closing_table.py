@@ -101,17 +101,22 @@ def _table(first: str, columns: Iterable[str]) -> Table:
 
 def _run_table(summary: Summary) -> Table:
     planning = ["MPPI ± 95 %"] if summary.planning else []
-    columns = ("return ± 95 %", *planning, *_REFERENCES.values(), "of planner")
-    table = _table("task", columns)
+    tasks = list(summary.tasks.values())
+    # Tasks of one's own have no reference returns.
+    scored = any(task.pwm_return or task.reference_return for task in tasks)
+    names = [*_REFERENCES.values(), "of planner"] if scored else list(_BASELINES)
+    table = _table("task", ("return ± 95 %", *planning, *names))
+
+    def references(tasks: Sequence[TaskResult]) -> list[str]:
+        return [*_references(tasks), _share(tasks)][: len(names)]
+
     for name, task in summary.tasks.items():
         planned = [_mean(planned_sample(task))] if planning else []
-        table.add_row(name, _mean(sample(task)), *planned, *_references([task]), _share([task]))
-    if len(summary.tasks) > 1:
-        tasks = list(summary.tasks.values())
+        table.add_row(name, _mean(sample(task)), *planned, *references([task]))
+    if len(tasks) > 1:
         table.add_section()
         returns = [str(mean_over_tasks(tasks)), *([_planned(tasks)] if planning else [])]
-        numbers = *_references(tasks), _share(tasks)
-        table.add_row(f"mean of {len(tasks)}", *returns, *numbers, style="bold")
+        table.add_row(f"mean of {len(tasks)}", *returns, *references(tasks), style="bold")
     return table
 
 

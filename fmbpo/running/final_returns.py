@@ -21,7 +21,6 @@ from fmbpo.measure.validation import mean_summarised, summarised
 from fmbpo.running.replicates import Replicate
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import RealityCheck, SeedResult, TaskResult
-from fmbpo.tasks.mt30 import task_info
 from fmbpo.training.behaviour_cloning import act_of, clone
 from fmbpo.training.cells import Cell
 from fmbpo.training.dataset import Dataset
@@ -122,7 +121,7 @@ class FinalReturns:
         each = zip(self.measured, self.predictions, strict=True)
         return [check(one.imagination, predicted) for one, predicted in each]
 
-    def tasks(self, planner_return: Mapping[str, float]) -> dict[str, TaskResult]:
+    def tasks(self, data: Dataset) -> dict[str, TaskResult]:
         """The summary's table."""
         result = {}
         planned = [row.tolist() for row in self.planned] or [None] * len(self.cells)
@@ -142,8 +141,8 @@ class FinalReturns:
                 },
                 random_return_mean=float(random.mean()),
                 untrained_return_mean=float(untrained.mean()),
-                reference_return=planner_return.get(task),
-                pwm_return=task_info(task).pwm_return,
+                reference_return=data.planner_return.get(task),
+                pwm_return=data.suite[task].pwm_return,
                 random_returns=random.tolist(),
                 untrained_returns=untrained.tolist(),
                 cloned_returns=self.cloned[task].tolist() if task in self.cloned else None,
@@ -160,11 +159,13 @@ class FinalReturns:
             found.update({named(name): value for name, value in means.items()})
         return found
 
-    def health(self) -> list[Finding]:
+    def health(self, data: Dataset) -> list[Finding]:
         """The gates that the final returns fail."""
         both = zip(self.cells, self.measured, strict=True)
         cells = map(str, self.cells)
+        tasks = [data.suite[cell.task] for cell in self.cells]
+        real = zip(tasks, self.reality, strict=True)
         return [
             *returns_health({str(cell): one.returns.tolist() for cell, one in both}),
-            *reality_health(dict(zip(cells, self.reality, strict=True)), self.discount),
+            *reality_health(dict(zip(cells, real, strict=True)), self.discount),
         ]

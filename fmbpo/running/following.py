@@ -60,16 +60,18 @@ class _Follower:
         traceback."""
         e, self.folder, self.stage = experiment, folder, None
         device = resolve_device(e.system.device)
-        key = (repr(e.data), device)
+        key = (repr((e.data, e.tasks)), device)
         if key not in self.data:
-            self.data[key] = load_dataset(e.data, device)
+            self.data[key] = load_dataset(e.data, device, e.tasks)
         self.context = Context(e, self.data[key], device, self.group)
         self.roles = [Role("policy", e.policy)] if e.policy else []
         self.roles.append(Role("world model", e.world_model))
         here = self.group.local_size
         self.held.close()
         self.held.enter_context(threads(e.system.threads, here))
-        runner = self.held.enter_context(EpisodeRunner(e.evaluation.simulators(here)))
+        runner = self.held.enter_context(
+            EpisodeRunner(e.evaluation.simulators(here), self.data[key].suite)
+        )
         self.evaluator = Evaluator(runner, e.evaluation.seed)
 
     def pretrain(self, replicate: int) -> None:

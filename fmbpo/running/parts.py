@@ -10,6 +10,13 @@ from fmbpo.hookspecs import Policy, WorldModel
 from fmbpo.measure.cost import parameters
 from fmbpo.measure.sizes import size_parity
 from fmbpo.runs.summary import Part, WorldModelPart
+from fmbpo.tasks.mt30 import SUITE
+from fmbpo.tasks.suite import Suite
+
+
+def suite_part(suite: Suite) -> dict[str, list[str]]:
+    """The tasks of the suite in order, which fix the networks' sizes; not said for MT30."""
+    return {} if suite is SUITE else {"suite": list(suite.names)}
 
 
 def policy_part(table: PluginTable, module: Policy, version: str | None) -> Part:
@@ -20,6 +27,7 @@ def policy_part(table: PluginTable, module: Policy, version: str | None) -> Part
 def world_model_part(
     table: PluginTable,
     module: WorldModel,
+    suite: Suite,
     checkpoints: Mapping[int, Path | None],
     *trainers: str | None,
 ) -> WorldModelPart:
@@ -32,6 +40,6 @@ def world_model_part(
         parameters(module),
         int(module.evaluations),
         one,
-        size_parity(table),
+        size_parity(table, suite),
         None if one else places or None,
     )

@@ -30,7 +30,7 @@ from fmbpo.running.earlier import (
 from fmbpo.running.final_returns import Baselines, FinalReturns
 from fmbpo.running.loop import Cadence, Trainer
 from fmbpo.running.names import pretraining_name, run_names
-from fmbpo.running.parts import policy_part, world_model_part
+from fmbpo.running.parts import policy_part, suite_part, world_model_part
 from fmbpo.running.replicates import replicates
 from fmbpo.running.spread import policy_stage
 from fmbpo.running.stop import Stop
@@ -111,7 +111,7 @@ class Runner:
         self.group = group or experiment.name
         self.device = resolve_device(experiment.system.device)
         self.say(f"{experiment.name}: scale {experiment.scale} ({experiment.scale_reason})")
-        self.data = data or load_dataset(experiment.data, self.device)
+        self.data = data or load_dataset(experiment.data, self.device, experiment.tasks)
         residence = self.data.train.residence.kind
         self.experiment = experiment = settled(experiment, residence, self.device)
         self.context = Context(experiment, self.data, self.device, session.group, session.say)
@@ -175,7 +175,7 @@ class Runner:
 
     def _pretrain(self, seed: int, stop: Stop) -> Result:
         """Train the world model of a replicate, or reuse a finished one."""
-        e = self.experiment
+        e, suite, table = self.experiment, self.data.suite, self.experiment.world_model
         name, run = pretraining_name(e), self.names.pretraining[seed]
         version, place = e.world_model.component.version, self.session.root / run
         config = {
@@ -184,6 +184,7 @@ class Runner:
             **pretraining(e, seed),
             "versions": {"world_model": version},
             "distributions": {"world_model": e.world_model.component.distribution},
+            **suite_part(self.data.suite),
             "data_id": self.data.id,
         }
         with ExitStack() as stack:
@@ -193,7 +194,7 @@ class Runner:
             stage = Pretraining(self.context, seed)
             here = self.context.group.local_size, stage.group.local_size
             stack.enter_context(threads(e.system.threads, *here))
-            self.say(size_line("world model", e.world_model, stage.module))
+            self.say(size_line("world model", e.world_model, stage.module, self.data.suite))
             p = e.pretrain
             cost = self._say_cost("pretraining", stage.count_flops(), p.iterations)
             cadence = Cadence(p.iterations, p.log_every, p.validate_every, p.checkpoint_every)
@@ -210,7 +211,7 @@ class Runner:
                 scale=e.scale,
                 protocol=None,
                 conventions=PRETRAIN_CONVENTIONS,
-                world_model=world_model_part(e.world_model, stage.module, {seed: best}, version),
+                world_model=world_model_part(table, stage.module, suite, {seed: best}, version),
                 policy=None,
                 tasks={},
                 wm_validation=measures,
@@ -219,7 +220,7 @@ class Runner:
                 versions=versions(),
                 health=[
                     *trainer.watch(stage).dated(world_model_health(stage.measures)),
-                    *size_health(size_parity(e.world_model)),
+                    *size_health(size_parity(e.world_model, self.data.suite)),
                 ],
                 planning=None,
             )
@@ -235,7 +236,8 @@ class Runner:
     def _policies(self, models: Mapping[int, InitialModel], stop: Stop) -> Result:
         """Train the grid of policies group by group, evaluate and summarise it."""
         e, tables = self.experiment, self.experiment.of_policies
-        parity = size_health(size_parity(e.world_model))
+        suite, table = self.data.suite, e.world_model
+        parity = size_health(size_parity(table, suite))
         for finding in parity:
             self.say(f"WARNING: {finding.message}: {finding.detail}")
         tasks = grid_tasks(e, self.data)
@@ -259,6 +261,7 @@ class Runner:
             },
             # A run must not change its world models halfway.
             "world_model_weights": weights_of(e, checkpoints),
+            **suite_part(self.data.suite),
             "data_id": self.data.id,
         }
         names = {name: [str(cell) for cell in group] for name, group in groups.items()}
@@ -266,7 +269,7 @@ class Runner:
             run = self.names.policies
             folder, trainer = self._open(stack, run, config, names, stop, "policies")
             simulators = e.evaluation.simulators(self.context.group.local_size)
-            runner = stack.enter_context(EpisodeRunner(simulators))
+            runner = stack.enter_context(EpisodeRunner(simulators, self.data.suite))
             evaluator = Evaluator(runner, e.evaluation.seed, folder.moved)
             returns = FinalReturns(self.say, e.evaluation)
             cost, health, begun_with = 0, [*health_of(models), *parity], None
@@ -274,7 +277,7 @@ class Runner:
                 if models[group[0].seed] is not begun_with:  # one module at a time in memory
                     begun_with = models[group[0].seed]
                     module = begun_with.build(self.context)
-                    self.say(size_line("world model", e.world_model, module))
+                    self.say(size_line("world model", e.world_model, module, self.data.suite))
                 stage = policy_stage(name, group, self.context, begun_with, module, evaluator)
                 cost += self._train(stage, trainer, len(groups) - number)
                 self.say(f"{name}: final evaluation, {e.evaluation.final_episodes} episodes each")
@@ -291,9 +294,9 @@ class Runner:
                 scale=e.scale,
                 protocol=tables.protocol.kind,
                 conventions=tables.conventions.recorded(),
-                world_model=world_model_part(e.world_model, module, checkpoints, *trainers),
+                world_model=world_model_part(table, module, suite, checkpoints, *trainers),
                 policy=policy_part(tables.policy, stage.pair.policy, made["policy"]),
-                tasks=returns.tasks(self.data.planner_return),
+                tasks=returns.tasks(self.data),
                 wm_validation={**mean_validation(models), **returns.validation()},
                 flops={
                     "pretraining": sum(model.flops for model in distinct(models)),
@@ -304,7 +307,7 @@ class Runner:
                     "policy_learning": sum(trainer.seconds(name) for name in groups),
                 },
                 versions=versions(),
-                health=[*health, *returns.health()],
+                health=[*health, *returns.health(self.data)],
                 planning=self._planning() if returns.unplanned is None else None,
             )
             result = self._complete(folder, trainer, summary)
@@ -315,7 +318,8 @@ class Runner:
     def _train(self, stage: PolicyStage, trainer: Trainer, behind: int) -> int:
         """Train one group of cells, which ``behind`` more follow; returns the FLOP of updates."""
         table, learning = self.experiment.of_policies.policy, stage.learning
-        self.say(size_line(f"{len(stage.cells)} policies, each", table, stage.pair.policy))
+        what, suite = f"{len(stage.cells)} policies, each", self.data.suite
+        self.say(size_line(what, table, stage.pair.policy, suite))
         cost = self._say_cost(stage.name, stage.count_flops(), learning.iterations)
         evaluation = self.experiment.evaluation
         ends = 1 + 3 * evaluation.final_episodes / evaluation.episodes

@@ -57,7 +57,7 @@ class StudyRunner:
         self.runners: dict[str, Runner] = {}
         for name, e in study.cells.items():
             self.say(f"-- cell {name}")
-            wanted = (e.data, resolve_device(e.system.device))
+            wanted = (e.data, resolve_device(e.system.device), e.tasks)
             data = next((d for key, d in loaded if key == wanted), None)
             if data is None:
                 data = load_dataset(*wanted)

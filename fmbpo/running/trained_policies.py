@@ -25,14 +25,16 @@ from fmbpo.runs.checkpoint import checkpoint_exists, load_checkpoint, weights_sh
 from fmbpo.runs.folder import BEST, RunFolder, checkpoint_of
 from fmbpo.runs.plan import STUDY
 from fmbpo.runs.summary import Summary
-from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, TaskInfo, task_info
+from fmbpo.tasks.known import suite_of, task_name
+from fmbpo.tasks.mt30 import SUITE
+from fmbpo.tasks.suite import Suite, TaskInfo
 from fmbpo.training.cells import grid_cells, stages
 from fmbpo.training.initial_model import load_world_model
 from fmbpo.training.networks import CellNetworks, build_world_model
 from fmbpo.training.trees import part
 
 _CPU = torch.device("cpu")
-_ADDED = ("versions", "distributions", "world_model_weights", "data_id")
+_ADDED = ("versions", "distributions", "world_model_weights", "data_id", "suite")
 """Keys of a run's ``config.json`` that are not the experiment's."""
 
 
@@ -56,30 +58,32 @@ class TrainedPolicy:
 class LoadedPolicy:
     """A policy behind the encoder of its world model; deterministic.
 
-    ``evaluation_seed`` of the final evaluation: its episode N started with ``TaskEnv.reset`` and
-    the seed ``evaluation_seed + N``.
+    ``evaluation_seed`` of the final evaluation: its episode N started with the environment's
+    ``reset`` and the seed ``evaluation_seed + N``.
     """
 
     _actors: Actors
     task: TaskInfo
+    suite: Suite
     evaluation_seed: int
 
     def act(self, obs: ArrayLike) -> NDArray[np.float32]:
         """Actions ``[..., action_dim]`` for observations ``[..., obs_dim]`` of the task.
 
-        For observations padded with zeros, ``[..., OBS_WIDTH]``, they are ``[..., ACTION_WIDTH]``.
+        For observations padded with zeros to the suite's width, so are they.
 
         Raises:
             UserError: the observations have another width.
         """
         given = np.asarray(obs, np.float32)
         width = given.shape[-1] if given.ndim else 0
-        if width not in (self.task.obs_dim, OBS_WIDTH):
+        if width not in (self.task.obs_dim, self.suite.obs_width):
             what = f"an observation has {self.task.obs_dim} numbers, not {width}"
             raise UserError(what, where=self.task.name, remedy="give observations of this task")
-        padded = np.zeros((1, given.size // width, OBS_WIDTH), np.float32)
+        padded = np.zeros((1, given.size // width, self.suite.obs_width), np.float32)
         padded[0, :, :width] = given.reshape(-1, width)
-        action_dim = self.task.action_dim if width == self.task.obs_dim else ACTION_WIDTH
+        own = width == self.task.obs_dim
+        action_dim = self.task.action_dim if own else self.suite.action_width
         if not given.size:
             return np.zeros((*given.shape[:-1], action_dim), np.float32)
         actions: NDArray[np.float32] = self._actors.act(padded)[0, :, :action_dim]
@@ -128,12 +132,12 @@ def load_policy(
     )
     place = checkpoint_of(run, stage)
     weights = load_checkpoint(place, with_state=False, expect_kind="policies").weights
-    world_model = _world_model(run, summary, e, config, str(cell.seed))
-    policy = CellNetworks(tables.policy, tables.critic, world_model, _CPU).policy(cell)
+    suite = _suite(e, config)
+    world_model = _world_model(run, summary, e, suite, config, str(cell.seed))
+    policy = CellNetworks(tables.policy, tables.critic, world_model, suite, _CPU).policy(cell)
     tables.policy.component.freeze(policy)
-    info = task_info(cell.task)
-    masked = tables.conventions.action_mask
-    mask_A = action_masks()[info.index] if masked else torch.ones(ACTION_WIDTH)
+    index, masked = suite.index(cell.task), tables.conventions.action_mask
+    mask_A = action_masks(suite)[index] if masked else torch.ones(suite.action_width)
 
     def own(name: str, module: Module) -> dict[str, Tensor]:
         """Copies of the cell's parameters ``[1, ...]``; none if the module's own are used."""
@@ -152,10 +156,10 @@ def load_policy(
         Pair(world_model, e.world_model.component, policy, tables.policy.component),
         own("policy", policy),
         own("world_model", world_model),
-        torch.tensor([info.index]),
+        torch.tensor([index]),
         mask_A[None],
     )
-    return LoadedPolicy(actors, info, e.evaluation.seed)
+    return LoadedPolicy(actors, suite[cell.task], suite, e.evaluation.seed)
 
 
 def _finished(run: Path, accept_versions: bool) -> tuple[Summary, Experiment, Mapping[str, Any]]:
@@ -183,9 +187,21 @@ def _finished(run: Path, accept_versions: bool) -> tuple[Summary, Experiment, Ma
     return summary, experiment, config
 
 
+def _suite(e: Experiment, config: Mapping[str, Any]) -> Suite:
+    """The suite of the run's data. ``UserError`` if it is not the one that is installed now."""
+    recorded = config.get("suite")
+    if recorded is None:
+        return SUITE
+    suite = suite_of(recorded, e.tasks)
+    if list(suite.names) != recorded:
+        what = f"the tasks of {suite.name} are not those that the run was made with"
+        raise UserError(what, remedy="install the versions of the suites that it was made with")
+    return suite
+
+
 def _task(summary: Summary, task: str, seed: int | str, run: Path) -> str:
     """The study's name of the task, for which there is a policy with this seed."""
-    name = task_info(task).name
+    name = task_name(task)
     seeds = summary.tasks[name].seeds if name in summary.tasks else {}
     if str(seed) in seeds:
         return name
@@ -195,19 +211,24 @@ def _task(summary: Summary, task: str, seed: int | str, run: Path) -> str:
 
 
 def _world_model(
-    run: Path, summary: Summary, e: Experiment, config: Mapping[str, Any], replicate: str
+    run: Path,
+    summary: Summary,
+    e: Experiment,
+    suite: Suite,
+    config: Mapping[str, Any],
+    replicate: str,
 ) -> WorldModel:
     """The module whose encoder the policies of a replicate use."""
     model, made_in = summary.world_model, config.get("world_model_weights")
     checkpoint = (model.checkpoints or {}).get(replicate, model.checkpoint)
     if checkpoint is None:  # each policy's checkpoint has its own
-        return build_world_model(e.world_model, 0, _CPU)
+        return build_world_model(e.world_model, suite, 0, _CPU)
     named = Path(checkpoint)
     moved = checkpoint_of(run.parent / named.parent.parent.name, BEST)
     place = named if checkpoint_exists(named) or not checkpoint_exists(moved) else moved
     own = not getattr(e.protocol, "checkpoint", "")
     try:
-        module = load_world_model(e, _CPU, place, adopt=not own)
+        module = load_world_model(e, suite, _CPU, place, adopt=not own)
         if weights_sha256(place) != (made_in.get(replicate) if own and made_in else made_in):
             what = "the run's policies were trained in a different world model"
             raise UserError(what, where=str(place))

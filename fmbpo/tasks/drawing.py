@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import weakref
+from functools import cache
 from typing import Any
 from unittest import mock
 
@@ -88,6 +89,18 @@ def _context(width: int, height: int) -> Any:
         remedy="install one of them; on Debian and Ubuntu: "
         f"apt-get install {' or '.join(PLATFORMS.values())}",
     )
+
+
+@cache
+def platform_variable() -> dict[str, str]:
+    """``MUJOCO_GL`` with a platform that works here, for libraries that ask it; empty if none
+    does."""
+    try:
+        context = _context(8, 8)
+    except UserError:
+        return {}
+    context.free()
+    return {"MUJOCO_GL": type(context).__module__.removeprefix("mujoco.")}
 
 
 def _forget(platform: str) -> None:

@@ -6,23 +6,21 @@ import contextlib
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmbpo.tasks.custom import BUILDERS
-from fmbpo.tasks.mt30 import task_info
+from fmbpo.tasks.mt30 import ACTION_REPEAT, EPISODE_STEPS, mt30_task
 from fmbpo.tasks.simulator import PhysicsError, common, suite
+from fmbpo.tasks.suite import SimulationError
 
-ACTION_REPEAT = 2
-EPISODE_STEPS = 500
+if TYPE_CHECKING:
+    from fmbpo.tasks.drawing import Camera
 
 _SKY = re.compile(rb"<texture[^>]*skybox[^>]*/>")
-
-
-class SimulationError(RuntimeError):
-    """An episode could not continue; the message names the task, the step and the reason."""
 
 
 class TaskEnv:
@@ -38,11 +36,14 @@ class TaskEnv:
         action_dim: width of an action.
         env: the ``dm_control.rl.control.Environment`` underneath.
         steps_left: agent steps until the episode is over.
+        terminated: always False.
     """
+
+    terminated = False
 
     def __init__(self, name: str, drawable: bool = False) -> None:
         """Build a task of MT30, else UserError; ``drawable``: with the sky, for pictures."""
-        info = task_info(name)
+        info = mt30_task(name)
         self.name, self.obs_dim, self.action_dim = info.name, info.obs_dim, info.action_dim
         with _reading_models(drawable):
             if info.name in BUILDERS:
@@ -52,6 +53,17 @@ class TaskEnv:
         self._task, self._physics = self.env.task, self.env.physics
         self._substeps = round(self.env.control_timestep() / self._physics.timestep())
         self.steps_left = 0
+
+    @property
+    def step_seconds(self) -> float:
+        """See `Environment`."""
+        return ACTION_REPEAT * float(self.env.control_timestep())
+
+    def camera(self, size: tuple[int, int]) -> Camera:
+        """See `Environment`."""
+        from fmbpo.tasks.drawing import Camera
+
+        return Camera(self, size)
 
     def reset(self, seed: int | None = None) -> NDArray[np.float32]:
         """Start an episode and return its first observation, [obs_dim].

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from fmbpo.base.files import disk_errors, replace_file
 from fmbpo.base.text import listed, one_line
 from fmbpo.errors import UserError
-from fmbpo.tasks.drawing import Camera
-from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS, TaskEnv
-from fmbpo.tasks.mt30 import OBS_WIDTH
+from fmbpo.tasks.suite import Drawing, TaskInfo
 
 SIZE = 320, 240
 """Default width and height in pixels."""
@@ -28,64 +26,63 @@ _FRAME_SECONDS = 0.04
 _COLOURS = 128
 
 Frames = Iterator[NDArray[np.uint8]]
-# one observation, float32 [OBS_WIDTH], padded with zeros -> action, float32 [ACTION_WIDTH]
+# one observation, float32 [obs_dim] -> action, float32 [action_dim]
 ActOnce = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def film(
-    task: str,
+    task: TaskInfo,
     act: ActOnce,
     seed: int,
     out: Path,
     *,
     size: tuple[int, int] = SIZE,
-    steps: int = EPISODE_STEPS,
-) -> float:
-    """Run an episode, write it as a video, and return the sum of its rewards.
+    steps: int | None = None,
+) -> tuple[float, int]:
+    """Run an episode, write it as a video; returns the sum of its rewards and its steps.
 
     It plays in real time with at most 25 frames per second: if a task has 50 steps per second,
     every second state is drawn. The file is written atomically; its folder is created.
 
     Args:
-        task: a name that ``task_info`` knows.
+        task: the task.
         act: called once per step.
-        seed: seed of the initial state, as ``TaskEnv.reset`` takes it.
+        seed: seed of the initial state, as ``Environment.reset`` takes it.
         out: the file; its extension chooses the format.
         size: width and height in pixels; mp4 needs even numbers.
-        steps: agent steps to run, at most ``EPISODE_STEPS``.
+        steps: agent steps to run, at most those of the longest episode, which is the default.
 
     Raises:
-        UserError: the task or format does not exist, the size is odd, there are too many steps, no
+        UserError: the format does not exist, the size is odd, there are too many steps, no
             library can draw, or the file cannot be written.
         SimulationError: the simulation diverged, or an action is not finite.
     """
-    _check(out, size, steps)
-    env = TaskEnv(task, drawable=True)
-    step_seconds = ACTION_REPEAT * float(env.env.control_timestep())
-    every = max(1, round(_FRAME_SECONDS / step_seconds))
-    total = 0.0
+    last = task.episode_steps if steps is None else steps
+    _check(out, size, last, task.episode_steps)
+    env = task.make(drawable=True)
+    every = max(1, round(_FRAME_SECONDS / env.step_seconds))
+    total, step = 0.0, 0
 
-    def frames(camera: Camera) -> Frames:
-        nonlocal total
-        obs = np.zeros(OBS_WIDTH, np.float32)
-        obs[: env.obs_dim] = env.reset(seed)
+    def frames(camera: Drawing) -> Frames:
+        nonlocal total, step
+        obs = env.reset(seed)
         yield camera.draw()
-        for step in range(1, steps + 1):
-            obs[: env.obs_dim], reward = env.step(act(obs))
-            total += reward
-            if step % every == 0:
+        while step < last and env.steps_left:
+            obs, reward = env.step(act(obs))
+            total, step = total + reward, step + 1
+            if step % every == 0 or not env.steps_left:
                 yield camera.draw()
 
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    with Camera(env, size) as camera:
+    with env.camera(size) as camera:
         encode = _encode_mp4 if out.suffix.lower() == ".mp4" else _encode_images
-        rate = 1 / (every * step_seconds)
+        rate = 1 / (every * env.step_seconds)
         replace_file(out, lambda aside: encode(aside, frames(camera), size, rate))
-    return total
+    return total, step
 
 
-def _check(out: Path, size: tuple[int, int], steps: int) -> None:
+def _check(out: Path, size: tuple[int, int], steps: int, most: int) -> None:
     if out.suffix.lower() not in ENDINGS:
         raise UserError(
             f"no video format has the extension {out.suffix!r}",
@@ -98,9 +95,9 @@ def _check(out: Path, size: tuple[int, int], steps: int) -> None:
             where=str(out),
             remedy="change the size by one pixel, or write a .gif",
         )
-    if not 1 <= steps <= EPISODE_STEPS:
+    if not 1 <= steps <= most:
         raise UserError(
-            f"an episode has 1 to {EPISODE_STEPS} steps, not {steps}",
+            f"an episode has 1 to {most} steps, not {steps}",
             where=str(out),
             remedy="give another number",
         )

@@ -19,9 +19,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from fmbpo.tasks.drawing import Camera
-from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS, TaskEnv
+from fmbpo.tasks.env import TaskEnv
 from fmbpo.tasks.film import SIZE
-from fmbpo.tasks.mt30 import MT30
+from fmbpo.tasks.mt30 import EPISODE_STEPS, MT30
 
 Observation = NDArray[np.float32]
 
@@ -43,7 +43,7 @@ class GymTask(gymnasium.Env[Observation, Observation]):
     def __init__(
         self, task: str, render_mode: str | None = None, width: int = SIZE[0], height: int = SIZE[1]
     ) -> None:
-        """``task``: a name that ``task_info`` knows; ``width``, ``height``: of pictures in pixels.
+        """``task``: a name that ``mt30_task`` knows; ``width``, ``height``: of pictures in pixels.
 
         Raises:
             UserError: no task of MT30 has that name.
@@ -55,8 +55,7 @@ class GymTask(gymnasium.Env[Observation, Observation]):
         self._task = TaskEnv(task, drawable=render_mode is not None)
         self._camera: Camera | None = None
         self._seeded = False
-        seconds = ACTION_REPEAT * float(self._task.env.control_timestep())
-        self.metadata = {**self.metadata, "render_fps": 1 / seconds}
+        self.metadata = {**self.metadata, "render_fps": 1 / self._task.step_seconds}
         self.observation_space = spaces.Box(-np.inf, np.inf, (self._task.obs_dim,), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (self._task.action_dim,), np.float32)
 

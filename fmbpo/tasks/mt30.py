@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from attrs import frozen
 
-from fmbpo.errors import UserError, did_you_mean
+from fmbpo.errors import UserError
+from fmbpo.tasks.suite import Environment, Suite, TaskInfo
 
-OBS_WIDTH = 24
-ACTION_WIDTH = 6
+ACTION_REPEAT = 2
+EPISODE_STEPS = 500
 
 
-@frozen
-class TaskInfo:
-    """The properties of a task, known without building its environment.
+@frozen(kw_only=True)
+class Mt30Task(TaskInfo):
+    """A task of MT30. Rewards are in [0, 2] per agent step, published returns at most 1000.
 
     Attributes:
-        name: the study's name, words joined by hyphens (``cup-catch``).
         index: the task id of the MT30 data set, 0..29.
         domain: dm_control's domain (``ball_in_cup``).
         task: dm_control's task within the domain (``catch``).
-        obs_dim: width of an unpadded observation, at most ``OBS_WIDTH``.
-        action_dim: width of an action, at most ``ACTION_WIDTH``.
-        pwm_return: PWM's published mean episode return, at most 1000.
-        tdmpc2_return: TD-MPC2's, from the same publication.
     """
 
-    name: str
     index: int
     domain: str
     task: str
-    obs_dim: int
-    action_dim: int
-    pwm_return: float
-    tdmpc2_return: float
+    episode_steps: int = EPISODE_STEPS
+    action_repeat: int = ACTION_REPEAT
+    largest_reward: float | None = 2.0
+
+    def make(self, drawable: bool = False) -> Environment:
+        """See `TaskInfo`."""
+        try:
+            from fmbpo.tasks.env import TaskEnv  # dm_control takes a second to import
+        except ImportError as error:
+            what = f"MT30's simulator cannot be imported: {type(error).__name__}: {error}"
+            raise UserError(what, remedy="repair or reinstall dm_control and mujoco") from error
+        return TaskEnv(self.name, drawable)
 
 
 # name, observation width, action width, published mean return of PWM and of TD-MPC2
@@ -73,24 +75,37 @@ _ROWS: tuple[tuple[str, int, int, float, float], ...] = (
 )
 
 
-def _info(index: int, name: str, *numbers: Any) -> TaskInfo:
+def _info(index: int, row: tuple[str, int, int, float, float]) -> Mt30Task:
+    name, obs_dim, action_dim, pwm, tdmpc2 = row
     domain, _, task = name.replace("-", "_").partition("_")
-    return TaskInfo(name, index, "ball_in_cup" if domain == "cup" else domain, task, *numbers)
+    return Mt30Task(
+        name=name,
+        index=index,
+        domain="ball_in_cup" if domain == "cup" else domain,
+        task=task,
+        obs_dim=obs_dim,
+        action_dim=action_dim,
+        pwm_return=pwm,
+        tdmpc2_return=tdmpc2,
+    )
 
 
-MT30: dict[str, TaskInfo] = {row[0]: _info(i, *row) for i, row in enumerate(_ROWS)}
+MT30: dict[str, Mt30Task] = {row[0]: _info(i, row) for i, row in enumerate(_ROWS)}
 
 _PREFIX = re.compile(r"^(dm[_-]?control|dmc|mt30)[-_/]")
 
 
-def task_info(name: str) -> TaskInfo:
-    """The task called ``name``; UserError, naming the closest, if MT30 does not have it.
-
-    The name may have underscores or dm_control's domain (``walker_walk``, ``ball_in_cup-catch``),
-    and a prefix such as ``dmcontrol-`` or ``dm_control/``.
-    """
+def _canonical(name: str) -> str:
+    """The name may have underscores or dm_control's domain (``walker_walk``,
+    ``ball_in_cup-catch``), and a prefix such as ``dmcontrol-`` or ``dm_control/``."""
     key = _PREFIX.sub("", name.strip().lower()).replace("_", "-").replace("/", "-")
-    key = re.sub("^ball-in-cup-", "cup-", key)
-    if key not in MT30:
-        raise UserError(f"there is no task {name!r} in MT30", remedy=did_you_mean(key, MT30))
-    return MT30[key]
+    return re.sub("^ball-in-cup-", "cup-", key)
+
+
+SUITE = Suite("MT30", tuple(MT30.values()), _canonical)
+"""MT30 as a suite of the entry-point group ``fmbpo.tasks``."""
+
+
+def mt30_task(name: str) -> Mt30Task:
+    """The task called ``name``; UserError, naming the closest, if MT30 does not have it."""
+    return MT30[SUITE[name].name]

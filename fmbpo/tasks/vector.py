@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmbpo.base.worker import Worker, answer
-from fmbpo.tasks.env import EPISODE_STEPS, SimulationError, TaskEnv
-from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
+from fmbpo.tasks.suite import Environment, SimulationError, Suite, TaskInfo
 
-# (observations float32 [R, E, OBS_WIDTH], step) -> actions float32 [R, E, ACTION_WIDTH]
+# (observations float32 [R, E, O], step) -> actions float32 [R, E, A], of the suite's widths
 Act = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
 
 
@@ -23,11 +22,12 @@ class EpisodeRunner:
     not depend on the number of workers: the policy always receives the full batch.
     """
 
-    def __init__(self, workers: int) -> None:
-        """``workers`` processes; 0 steps the environments in this process."""
+    def __init__(self, workers: int, suite: Suite) -> None:
+        """``workers`` processes; 0 steps the environments in this process. ``suite``: the tasks,
+        and the widths of observations and actions."""
         if workers < 0:
             raise ValueError(f"workers must be 0 or more, not {workers}")
-        self._count = workers
+        self._count, self.suite = workers, suite
         self._workers: list[Worker] = []
         self._inline = EnvBatch()
 
@@ -49,48 +49,59 @@ class EpisodeRunner:
         act: Act,
         tasks: Sequence[str],
         seeds: Sequence[int],
-        steps: int = EPISODE_STEPS,
+        steps: int | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> NDArray[np.float64]:
         """Run an episode of ``tasks[r]`` with each seed, for each row r; all in lockstep.
 
+        An episode that is over keeps its last observation; actions for it have no effect. The run
+        ends with the last episode.
+
         Args:
-            act: called once per step with all observations, float32 [R, E, OBS_WIDTH] (padded
-                with zeros; a new array), and the step's number 0..steps-1; returns actions
-                [R, E, ACTION_WIDTH], of which a task uses the first ``action_dim``.
+            act: called once per step with all observations, float32 [R, E, O] (padded with zeros;
+                a new array), and the step's number 0..steps-1; returns actions [R, E, A], of which
+                a task uses the first ``action_dim``. O and A are the suite's widths.
             tasks: the task of each of the R rows; a task may occur in several.
             seeds: the seeds of each row's E episodes.
-            steps: agent steps to run, at most 500.
+            steps: agent steps to run, at most those of the longest episode, which is the default.
             progress: called after each step with (steps done, all steps).
 
         Returns:
-            The rewards of all steps, float64 [R, E, steps].
+            The rewards of all steps, float64 [R, E, steps]; NaN after the end of an episode.
 
         Raises:
-            UserError: a task is not one of MT30, or a worker ended.
+            UserError: the suite does not have a task, or a worker ended.
             ValueError: ``steps`` is out of range, or ``act`` returned a wrong shape.
             SimulationError: an environment failed; the message names task, step and seed. Any
                 exception ends the workers.
         """
-        if not 0 <= steps <= EPISODE_STEPS:
-            raise ValueError(f"steps must be within 0..{EPISODE_STEPS}, not {steps}")
-        names = [task_info(task).name for task in tasks]
-        episodes = [(name, int(seed)) for name in names for seed in seeds]
+        infos = [self.suite[task] for task in tasks]
+        longest = max((info.episode_steps for info in infos), default=0)
+        steps = longest if steps is None else steps
+        if infos and not 0 <= steps <= longest:
+            raise ValueError(f"steps must be within 0..{longest}, not {steps}")
+        episodes = [(info, int(seed)) for info in infos for seed in seeds]
         shape = (len(tasks), len(seeds))
+        rewards = np.full((*shape, steps), np.nan)
         if not episodes:
-            return np.zeros((*shape, steps), np.float64)
+            return rewards
         try:
             workers = self._started(len(episodes))
-            obs = _ask(workers, "start", episodes)
+            wanted = (*shape, self.suite.action_width)
+            seen = _ask(workers, "start", episodes, self.suite.obs_width)
             for t in range(steps):
-                actions = np.asarray(act(obs.reshape(*shape, OBS_WIDTH), t))
-                if actions.shape != (*shape, ACTION_WIDTH):
-                    wanted = (*shape, ACTION_WIDTH)
+                obs, running = np.ascontiguousarray(seen[:, :-1]), seen[:, -1]
+                if not running.any():
+                    break
+                actions = np.asarray(act(obs.reshape(*shape, -1), t))
+                if actions.shape != wanted:
                     raise ValueError(f"act returned shape {actions.shape}, not {wanted}")
-                flat = actions.astype(np.float32, copy=False).reshape(-1, ACTION_WIDTH)
-                obs = _ask(workers, "step", flat)
+                flat = actions.astype(np.float32, copy=False).reshape(-1, wanted[-1])
+                seen = _ask(workers, "step", flat)
                 progress(t + 1, steps)
-            return _ask(workers, "finish", None).reshape(*shape, steps)
+            found = _ask(workers, "finish", None)
+            rewards[..., : found.shape[1]] = found.reshape(*shape, found.shape[1])
+            return rewards
         except BaseException:
             self.close()  # a worker may be at any point of the exchange
             raise
@@ -104,15 +115,18 @@ class EpisodeRunner:
 
 
 def _ask(
-    workers: Sequence[Worker | EnvBatch], method: str, values: Sequence[Any] | NDArray[Any] | None
+    workers: Sequence[Worker | EnvBatch],
+    method: str,
+    values: Sequence[Any] | NDArray[Any] | None,
+    *more: object,
 ) -> NDArray[Any]:
-    """The answers of all workers to ``method`` with their part of the values.
+    """The answers of all workers to ``method`` with their part of the values, and ``more``.
 
     Episode i belongs to worker i % n, so that each has a share of slow and fast tasks.
     """
     n = len(workers)
     for w, worker in enumerate(workers):
-        worker.send((method, None if values is None else values[w::n]))
+        worker.send((method, None if values is None else values[w::n], *more))
     answers = [worker.receive() for worker in workers]
     found = np.empty((sum(map(len, answers)), *answers[0].shape[1:]), answers[0].dtype)
     for w, part in enumerate(answers):
@@ -124,51 +138,57 @@ class EnvBatch:
     """Environments stepped in lockstep, and reused by later starts."""
 
     def __init__(self) -> None:
-        self._pool: dict[str, list[TaskEnv]] = {}
+        self._pool: dict[TaskInfo, list[Environment]] = {}
 
-    def send(self, request: tuple[str, Any]) -> None:
+    def send(self, request: tuple[Any, ...]) -> None:
         """Call a method below; ``receive`` returns its result, as for a worker."""
-        method, argument = request
-        self._answer: NDArray[Any] = getattr(self, method)(argument)
+        method, *arguments = request
+        self._answer: NDArray[Any] = getattr(self, method)(*arguments)
 
     def receive(self) -> NDArray[Any]:
         """The result, which the next call may overwrite."""
         return self._answer
 
-    def start(self, episodes: Sequence[tuple[str, int]]) -> NDArray[np.float32]:
-        """Begin an episode for each (task, seed), each as if in a new environment; return the first
-        observations, padded, [n, OBS_WIDTH]."""
-        used: dict[str, int] = {}
-        self._envs: list[tuple[TaskEnv, int]] = []
-        self._obs = np.zeros((len(episodes), OBS_WIDTH), np.float32)
+    def start(self, episodes: Sequence[tuple[TaskInfo, int]], width: int) -> NDArray[np.float32]:
+        """Begin an episode for each (task, seed), each as if in a new environment.
+
+        Returns [n, width + 1]: the first observations, padded, and whether the episode goes on.
+        """
+        used: dict[TaskInfo, int] = {}
+        self._envs: list[tuple[Environment, int]] = []
+        self._seen = np.zeros((len(episodes), width + 1), np.float32)
         self._rewards: list[NDArray[np.float64]] = []
         for i, (task, seed) in enumerate(episodes):
             built, k = self._pool.setdefault(task, []), used.get(task, 0)
             if k == len(built):
-                built.append(TaskEnv(task))
+                built.append(task.make())
             env, used[task] = built[k], k + 1
             self._envs.append((env, seed))
-            self._obs[i, : env.obs_dim] = env.reset(seed)
-        return self._obs
+            self._seen[i, : env.obs_dim] = env.reset(seed)
+            self._seen[i, -1] = env.steps_left > 0
+        return self._seen
 
     def step(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Apply ``actions`` [n, ACTION_WIDTH]; return the next observations, in the same array.
+        """Apply ``actions`` [n, A]; return what follows, as ``start``, in the same array.
 
         Raises `SimulationError`, naming task, step and seed, if an environment fails.
         """
-        rewards = np.empty(len(self._envs), np.float64)
+        rewards = np.full(len(self._envs), np.nan)
         for i, (env, seed) in enumerate(self._envs):
+            if not env.steps_left:
+                continue
             try:
                 obs, reward = env.step(actions[i])
             except SimulationError as error:
                 raise SimulationError(f"{error} (seed {seed})") from error
-            self._obs[i, : env.obs_dim] = obs
+            self._seen[i, : env.obs_dim] = obs
+            self._seen[i, -1] = env.steps_left > 0
             rewards[i] = reward
         self._rewards.append(rewards)
-        return self._obs
+        return self._seen
 
     def finish(self, _: None) -> NDArray[np.float64]:
-        """The rewards of all steps since the start, [n, steps]."""
+        """The rewards of all steps since the start, [n, steps]; NaN behind an episode's end."""
         return np.array(self._rewards, np.float64).reshape(-1, len(self._envs)).T
 
 
@@ -176,7 +196,7 @@ def serve(descriptor: int) -> None:
     """Run a worker process; a request is the name of a method of `EnvBatch` and its argument."""
     batch = EnvBatch()
 
-    def reply(request: tuple[str, Any]) -> NDArray[Any]:
+    def reply(request: tuple[Any, ...]) -> NDArray[Any]:
         batch.send(request)
         return batch.receive()
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from fmbpo.base.files import path_of
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import ACTION_REPEAT, TaskEnv, flat
-from fmbpo.tasks.mt30 import task_info
+from fmbpo.tasks.env import TaskEnv, flat
+from fmbpo.tasks.mt30 import ACTION_REPEAT, mt30_task
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -152,7 +152,7 @@ def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:
         alike = isinstance(names, list) and meta.get("action_repeat") == ACTION_REPEAT
         if not alike or type(seed) is not int or not 0 <= seed < 2**32:
             raise ValueError(f"meta has no seed, tasks or action_repeat {ACTION_REPEAT}: {meta}")
-        tasks: dict[str, dict[str, NDArray[Any]]] = {n: {} for n in names or () if task_info(n)}
+        tasks: dict[str, dict[str, NDArray[Any]]] = {n: {} for n in names or () if mt30_task(n)}
         for key, array in found.items():
             task, _, name = key.partition("/")
             if task not in tasks:
@@ -171,7 +171,7 @@ def golden_tasks(file: Path) -> tuple[int, dict[str, dict[str, NDArray[Any]]]]:
 
 def _check_layout(task: str, golden: Arrays) -> None:
     """``ValueError`` if an array is missing or its shape does not fit the others."""
-    obs, act = task_info(task).obs_dim, task_info(task).action_dim
+    obs, act = mt30_task(task).obs_dim, mt30_task(task).action_dim
     steps, probes = (len(np.atleast_1d(golden.get(k, ()))) for k in ("action", "probe_ctrl"))
     shapes: dict[str, tuple[int | None, ...]] = {
         "resets_obs": (None, obs),

@@ -32,7 +32,6 @@ from fmbpo.pwm.optim import (
     linear_decay,
     unflatten,
 )
-from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH, task_info
 from fmbpo.tasks.vector import Act
 from fmbpo.training import seeding
 from fmbpo.training.trees import own_params
@@ -51,13 +50,15 @@ class ClonedPolicy:
     network: nn.Module
     mean_O: Tensor
     std_O: Tensor
+    width: int
+    """Of padded actions."""
 
     @torch.no_grad()
     def act(self, obs_EO: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Padded observations ``[E, OBS_WIDTH]`` -> padded actions ``[E, ACTION_WIDTH]``."""
+        """Padded observations ``[E, O]`` -> padded actions ``[E, width]``."""
         obs = torch.from_numpy(obs_EO)[:, : len(self.mean_O)]
         action = torch.tanh(self.network((obs - self.mean_O) / self.std_O)).numpy()
-        padded = np.zeros((len(obs_EO), ACTION_WIDTH), np.float32)
+        padded = np.zeros((len(obs_EO), self.width), np.float32)
         padded[:, : action.shape[1]] = action
         return padded
 
@@ -80,7 +81,7 @@ def clone(rows: Rows, task: str, moved: Callable[[], None] = lambda: None) -> Cl
     with threads(1):
         params = learn(network, (obs_MO - mean) / std, action_MA, generator, UPDATES, moved)
     network.load_state_dict(params)
-    return ClonedPolicy(network.requires_grad_(False), mean, std)
+    return ClonedPolicy(network.requires_grad_(False), mean, std, rows.suite.action_width)
 
 
 def pairs(rows: Rows, task: str) -> tuple[Tensor, Tensor]:
@@ -88,8 +89,8 @@ def pairs(rows: Rows, task: str) -> tuple[Tensor, Tensor]:
 
     The action of a row led to it, so it belongs to the observation of the row before.
     """
-    info = task_info(task)
-    mine = rows.of_task(info.index)
+    info, width = rows.suite[task], rows.suite.obs_width
+    mine = rows.of_task(rows.suite.index(task))
     count_E = mine.end_E - mine.start_E - 1
     behind_E = torch.cumsum(count_E, 0)
     number = torch.arange(int(count_E.sum()))
@@ -99,7 +100,7 @@ def pairs(rows: Rows, task: str) -> tuple[Tensor, Tensor]:
     episode = torch.searchsorted(behind_E, number, right=True)
     row = mine.end_E[episode] - 1 - (behind_E[episode] - number)
     packed = mine.residence.gather(row, 1).cpu()
-    action = packed[1, :, OBS_WIDTH : OBS_WIDTH + info.action_dim]
+    action = packed[1, :, width : width + info.action_dim]
     return packed[0, :, : info.obs_dim].contiguous(), action.contiguous()
 
 

@@ -17,6 +17,7 @@ from fmbpo.measure.validation import Validator, mean_summarised, summarised
 from fmbpo.runs.checkpoint import load_checkpoint, read_manifest
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import Summary
+from fmbpo.tasks.suite import Suite
 from fmbpo.training.context import Context
 from fmbpo.training.networks import build_world_model
 
@@ -40,8 +41,11 @@ class InitialModel:
     def build(self, context: Context) -> WorldModel:
         """The module: frozen, with the checkpoint's weights, or fresh without a checkpoint."""
         if self.checkpoint is None:
-            return build_world_model(context.experiment.world_model, 0, context.device)
-        return load_world_model(context.experiment, context.device, self.checkpoint, self.adopt)
+            return build_world_model(
+                context.experiment.world_model, context.data.suite, 0, context.device
+            )
+        e, suite = context.experiment, context.data.suite
+        return load_world_model(e, suite, context.device, self.checkpoint, self.adopt)
 
 
 def initial_models(
@@ -70,7 +74,7 @@ def _initial_model(
         return InitialModel(
             checkpoint, False, version, p.wm_validation, p.flops, p.seconds, p.health
         )
-    model = load_world_model(e, context.device, checkpoint, adopt=True)
+    model = load_world_model(e, data.suite, context.device, checkpoint, adopt=True)
     measures = Validator(data.train, data.held_out)(model, e.world_model.component.rollout)
     health = world_model_health(measures)
     return InitialModel(checkpoint, True, version, summarised(measures), health=health)
@@ -109,7 +113,7 @@ def trained_by(checkpoint: Path, plugin: str) -> str | None:
 
 
 def load_world_model(
-    experiment: Experiment, device: torch.device, checkpoint: Path, adopt: bool
+    experiment: Experiment, suite: Suite, device: torch.device, checkpoint: Path, adopt: bool
 ) -> WorldModel:
     """The frozen module with a checkpoint's weights; ``adopt``: of another kind if it fits.
 
@@ -117,7 +121,7 @@ def load_world_model(
     the plugin's module. On the device ``meta`` the module has only shapes, but every byte is read.
     """
     table = experiment.world_model
-    model = build_world_model(table, 0, device)
+    model = build_world_model(table, suite, 0, device)
     try:
         loaded = load_checkpoint(
             checkpoint, device=device, with_state=False, expect_kind="world_model"

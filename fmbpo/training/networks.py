@@ -7,20 +7,21 @@ from torch import Tensor
 
 from fmbpo.config.schema import CriticConfig, PluginTable
 from fmbpo.hookspecs import Policy, PolicyDims, WorldModel
-from fmbpo.measure.sizes import DIMS
+from fmbpo.measure.sizes import dims_of
 from fmbpo.pwm.critic import Critic
+from fmbpo.tasks.suite import Suite
 from fmbpo.training import seeding
 from fmbpo.training.cells import Cell
 from fmbpo.training.trees import own_params, stack
 
 
 def build_world_model(
-    table: PluginTable, seed: int, device: torch.device, *purpose: str
+    table: PluginTable, suite: Suite, seed: int, device: torch.device, *purpose: str
 ) -> WorldModel:
     """The plugin's module, initialised from ``seed`` and ``purpose``."""
-    build = table.component.build
+    build, dims = table.component.build, dims_of(suite)
     made: WorldModel = seeding.built(
-        lambda: build(table.config, DIMS), device, seed, *purpose, "world model"
+        lambda: build(table.config, dims), device, seed, *purpose, "world model"
     )
     return made
 
@@ -29,10 +30,15 @@ class CellNetworks:
     """Policies and critics for one world model, each initialised from the seed of its cell."""
 
     def __init__(
-        self, table: PluginTable, critic: CriticConfig, model: WorldModel, device: torch.device
+        self,
+        table: PluginTable,
+        critic: CriticConfig,
+        model: WorldModel,
+        suite: Suite,
+        device: torch.device,
     ) -> None:
         self._table, self._critic, self._device = table, critic, device
-        self._dims = PolicyDims(model.latent_dim, model.task_dim, DIMS.action)
+        self._dims = PolicyDims(model.latent_dim, model.task_dim, suite.action_width)
 
     def policy(self, cell: Cell, purpose: str = "policy") -> Policy:
         """The plugin's module."""

@@ -20,11 +20,10 @@ from fmbpo.measure.validation import Measures, Validator
 from fmbpo.pwm.optim import AdamState, Params
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate, model_rate
 from fmbpo.runs.findings import Finding
-from fmbpo.tasks.mt30 import task_info
 from fmbpo.training import seeding
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
-from fmbpo.training.dataset import Dataset, check_horizon
+from fmbpo.training.dataset import Dataset, with_slices
 from fmbpo.training.networks import build_world_model
 from fmbpo.training.trees import Saved, noise, own_params, set_states, stack, to_device
 
@@ -35,7 +34,7 @@ def check_learning(experiment: Experiment, data: Dataset) -> None:
         return
     tables = experiment.of_policies
     loss_table(experiment)
-    check_horizon(data.train, tables.policy_learning.horizon, "policy_learning.horizon")
+    with_slices(data.train, tables.policy_learning.horizon, "policy_learning.horizon")
     residence = data.train.residence
     if residence.kind == "stream" and not residence.plain:
         raise UserError(
@@ -46,7 +45,7 @@ def check_learning(experiment: Experiment, data: Dataset) -> None:
         )
     wanted = set(experiment.grid.tasks or data.tasks)
     for task in [task for task in data.tasks if task in wanted]:
-        if not (data.held_out.task_E == task_info(task).index).any():
+        if not (data.held_out.task_E == data.suite.index(task)).any():
             raise UserError(
                 f"the data set has no held-out episode of task {task!r} to validate its model on",
                 where="grid.tasks",
@@ -73,12 +72,14 @@ class OwnModels:
         tables, data = e.of_policies, context.policy_data
         self.protocol, self.learning = protocol, tables.policy_learning
         table = loss_table(e)
-        self.module = build_world_model(table, 0, self.device)
+        self.module = build_world_model(table, context.data.suite, 0, self.device)
         self.module.requires_grad_(False)
         self.component = table.component
         fresh = isinstance(protocol, Scratch)
         modules = [
-            build_world_model(table, c.seed, self.device, *c.purpose) if fresh else begun_from
+            build_world_model(table, context.data.suite, c.seed, self.device, *c.purpose)
+            if fresh
+            else begun_from
             for c in cells
         ]
         stale = tables.conventions.task_embedding == "stale"
@@ -92,7 +93,7 @@ class OwnModels:
         horizon, batch = self.learning.horizon, self.learning.batch
 
         def sampler(cell: Cell) -> Sampler:
-            rows = data.train.of_task(task_info(cell.task).index)
+            rows = with_slices(data.train.of_task(data.suite.index(cell.task)), horizon)
             seed = seeding.derive(cell.seed, *cell.purpose, "slices")
             return ahead(SliceSampler(rows, horizon, batch, seed))
 
@@ -102,7 +103,7 @@ class OwnModels:
         ]
         whole = context.data.train, context.data.held_out
         validators = {
-            task: Validator(*(rows.of_task(task_info(task).index) for rows in whole))
+            task: Validator(*(rows.of_task(data.suite.index(task)) for rows in whole))
             for task in dict.fromkeys(tasks)
         }
         self.validators = [validators[task] for task in tasks]

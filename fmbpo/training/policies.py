@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fmbpo.base.metrics import held_out
 from fmbpo.config.protocols import Finetuned, Scratch
-from fmbpo.data.sampler import start_samplers
+from fmbpo.data.sampler import action_masks, start_samplers
 from fmbpo.data.sending import send
 from fmbpo.hookspecs import WorldModel
 from fmbpo.measure.cost import flops
@@ -25,8 +25,6 @@ from fmbpo.pwm.optim import AdamState, Params, linear_decay
 from fmbpo.pwm.pair import Pair
 from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates, ReturnScale, Start
 from fmbpo.runs.findings import Finding
-from fmbpo.tasks.env import EPISODE_STEPS
-from fmbpo.tasks.mt30 import task_info
 from fmbpo.training import seeding
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
@@ -58,14 +56,16 @@ class PolicyTraining(PolicyStage):
         self.learning, self.evaluation = tables.policy_learning, e.evaluation
         self.evaluator, self.component = evaluator, component
         self.tasks = [cell.task for cell in cells]
-        index = [task_info(task).index for task in self.tasks]
+        suite = data.suite
+        index = [suite.index(task) for task in self.tasks]
         self.index_T = torch.tensor(index, device=device)
         self.mask_TA = data.train.mask_KA[self.index_T]
+        self.real_TA = action_masks(suite).to(device)[self.index_T]
         of_task = start_samplers(data.train, sorted(set(index)))
         self.starts = [of_task[i] for i in index]
         self.generators = [seeding.generator(c.seed, *c.purpose, "imagination") for c in cells]
 
-        networks = CellNetworks(tables.policy, tables.critic, world_model, device)
+        networks = CellNetworks(tables.policy, tables.critic, world_model, suite, device)
         states = [
             CellState.initial(own_params(networks.policy(cell)), networks.critics(cell))
             for cell in cells
@@ -139,7 +139,7 @@ class PolicyTraining(PolicyStage):
         self,
         episodes: int,
         params: tuple[Params, Params] | None = None,
-        steps: int = EPISODE_STEPS,
+        steps: int | None = None,
     ) -> NDArray[np.float64]:
         """See ``PolicyStage``; ``params``: those of other policies, such as ``untrained``."""
         act = self._actors(params).act
@@ -153,22 +153,22 @@ class PolicyTraining(PolicyStage):
     def gradients(self) -> dict[str, Tensor]:
         """See ``PolicyStage``; on the starts of ``example``."""
         state, start, _, models = self.example()
-        return diagnose(self.eager_update, state, start, models, self.cells[0].seed)
+        return diagnose(self.eager_update, state, start, models, self.real_TA, self.cells[0].seed)
 
     def final(self) -> list[FinalMeasures]:
         """See ``PolicyStage``."""
         self.component.freeze(self.pair.policy)
         episodes, seed = self.evaluation.final_episodes, self.evaluation.seed
         seen = Recorded(self._actors().act, EVERY)
-        visited = Visited(self.evaluator.run(seen, self.tasks, episodes, EPISODE_STEPS), seen.obs)
+        visited = Visited(self.evaluator.run(seen, self.tasks, episodes), seen.obs)
         drawn = self._actors().stochastic(seed)
         stochastic = self.evaluator.returns(drawn, self.tasks, episodes)
         untrained = self.returns(self.evaluation.episodes, self.untrained)
         obs_TMO = visited.obs(list(visited.obs_TEO)).to(self.device)
-        noises = self._actors().action_noise(obs_TMO, seed).tolist()
+        noises = self._actors().action_noise(obs_TMO, self.real_TA, seed).tolist()
         both = zip(self.models.before, self.models.after, strict=True) if self.models else None
         models = list(both) if both else [None] * len(self.cells)
-        returns = visited.reward_TES.sum(-1)
+        returns = np.nansum(visited.reward_TES, -1)
         each = returns, stochastic, untrained, noises, self._imagined(visited), models
         return [FinalMeasures(*cell) for cell in zip(*each, strict=True)]
 
@@ -179,7 +179,7 @@ class PolicyTraining(PolicyStage):
         return imagine(self.eager_update, params, tasks, visited, self.evaluation.seed)
 
     def planned_returns(
-        self, progress: Progress = lambda done, steps: None, steps: int = EPISODE_STEPS
+        self, progress: Progress = lambda done, steps: None, steps: int | None = None
     ) -> NDArray[np.float64]:
         """See ``PolicyStage``."""
         act = mppi_act(self.mppi, self._actors(), self.training.critics, self.evaluation.seed)

@@ -25,7 +25,7 @@ from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate, model_rate
 from fmbpo.runs.findings import Finding
 from fmbpo.training import seeding
 from fmbpo.training.context import Context
-from fmbpo.training.dataset import check_horizon
+from fmbpo.training.dataset import with_slices
 from fmbpo.training.networks import build_world_model
 from fmbpo.training.trees import Saved, own_params, part, to_device
 
@@ -51,17 +51,17 @@ class Pretraining:
         """``replicate``: the seed of initialisation, sampling and noise."""
         table, config = context.experiment.world_model, context.experiment.pretrain
         data, self.device = context.data, context.device
-        check_horizon(data.train, config.horizon)
+        train = with_slices(data.train, config.horizon)
         self.config, self.component = config, table.component
         self.group = sharing(config, context.group)
         self.group.order("pretrain", replicate)
         self.part = self.group.share(config.batch)
         self.share: float = (self.part.stop - self.part.start) / config.batch
         """This process's part of each batch, and its size as a fraction of the batch."""
-        self.module = build_world_model(table, replicate, self.device)
+        self.module = build_world_model(table, context.data.suite, replicate, self.device)
         seed = seeding.derive(replicate, "slices")
         self.sampler = slice_sampler(
-            data.train, config.horizon, config.batch, seed, data.weight_K, self.part
+            train, config.horizon, config.batch, seed, data.weight_K, self.part
         )
         self.noise = seeding.generator(replicate, "world model noise")
         self.validator = Validator(data.train, data.held_out)

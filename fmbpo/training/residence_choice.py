@@ -16,10 +16,8 @@ from fmbpo.config.schema import DataConfig
 from fmbpo.data.residence import PIECE_ROWS, Kind
 from fmbpo.data.sampler import START_ROWS
 from fmbpo.data.store import Store
-from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.data.stream import window_bytes
 from fmbpo.errors import UserError
-from fmbpo.tasks.mt30 import OBS_WIDTH
 
 DEVICE_SHARE = 0.6
 """The largest share of a GPU's memory for rows under ``auto``; the rest is for training."""
@@ -31,7 +29,7 @@ def choose(config: DataConfig, store: Store, device: torch.device) -> Kind:
     """The configured residence, or the first that fits."""
     if config.residence != "auto":
         return config.residence
-    needed = store.rows * ROW_BYTES
+    needed = store.rows * store.layout.row_bytes
     if device.type == "cuda" and needed <= DEVICE_SHARE * free_memory.device_total(device):
         return "device"
     total = free_memory.host_total()
@@ -48,7 +46,8 @@ def check_loading(kind: Kind, store: Store, device: torch.device) -> None:
     if kind == "device" and device.type == "cuda":
         place, free, on_gpu = str(device), free_memory.device_free(device), True
     piece = min(max(PIECE_ROWS, int(store.arrays["data/obs"].chunks[0])), store.rows)
-    needed = (store.rows + (0 if on_gpu else 2 * piece)) * ROW_BYTES  # decoded, and packed
+    rows = store.rows + (0 if on_gpu else 2 * piece)  # decoded, and packed
+    needed = rows * store.layout.row_bytes
     if free is not None and needed > free:
         other = "host or stream" if on_gpu else "stream"
         raise UserError(
@@ -63,12 +62,13 @@ def streaming_bytes(store: Store, tasks: int) -> int:
     """Additional host memory for sampling from the disk: windows, and a pool of starts per task."""
     longest = int(np.diff(store.episode_ends, prepend=0).max())
     block = int(store.arrays["data/obs"].chunks[0])
-    return window_bytes(store.rows, block, longest) + tasks * START_ROWS * 4 * OBS_WIDTH
+    pools = tasks * START_ROWS * 4 * store.layout.obs_width
+    return window_bytes(store.layout, store.rows, block, longest) + pools
 
 
 def described(kind: Kind, store: Store, device: torch.device) -> str:
     """A text on the place of the rows and their bytes there."""
-    held = bytes_text(store.rows * ROW_BYTES)
+    held = bytes_text(store.rows * store.layout.row_bytes)
     if kind == "stream":
         return f"{held} stay on the disk and are read in windows (stream)"
     return f"{held} on {device}" if kind == "device" else f"{held} in the host's memory (host)"

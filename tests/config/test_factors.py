@@ -9,6 +9,7 @@ from fmbpo.cli import main
 from fmbpo.config import load_experiment
 from fmbpo.config.factors import differences
 from fmbpo.measure.sizes import size_parity
+from fmbpo.tasks.mt30 import SUITE
 
 QUADRANTS = [f"phase8_{w}wm_{p}policy" for w in ("mlp", "flow") for p in ("mlp", "flow")]
 
@@ -90,7 +91,7 @@ def test_a_world_model_is_held_against_the_mlp_model_of_its_widths(file):
         name: load_experiment(file(name), scale="paper", data="embedded").world_model
         for name in (QUADRANTS[0], QUADRANTS[2])
     }
-    assert size_parity(tables[QUADRANTS[0]]) == 0
-    assert size_parity(tables[QUADRANTS[2]]) == pytest.approx(1792 / 18_983_909, rel=1e-3)
+    assert size_parity(tables[QUADRANTS[0]], SUITE) == 0
+    assert size_parity(tables[QUADRANTS[2]], SUITE) == pytest.approx(1792 / 18_983_909, rel=1e-3)
     wide = attrs.evolve(tables[QUADRANTS[2]].config, source="noise", endpoint_coef=0.0)
-    assert size_parity(attrs.evolve(tables[QUADRANTS[2]], config=wide)) > 0.07
+    assert size_parity(attrs.evolve(tables[QUADRANTS[2]], config=wide), SUITE) > 0.07

@@ -6,9 +6,9 @@ import torch
 from numbered import CPU, write_store
 
 from fmbpo.data.residence import residence
-from fmbpo.data.sampler import Rows, action_masks
+from fmbpo.data.sampler import Rows
 from fmbpo.data.store import held_out, open_store
-from fmbpo.tasks.mt30 import MT30
+from fmbpo.tasks.mt30 import MT30, SUITE
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +42,8 @@ def in_residence(store):
     def rows(kind, held=False):
         index = torch.tensor([MT30[t].index for t in store.tasks])
         task_E = index[torch.from_numpy(store.episode_task.astype(np.int64))]
-        masks = action_masks()
         kept = torch.from_numpy(held_out(store))
-        return Rows(store.episode_ends, residence(store, kind, CPU), task_E, masks).select(
+        return Rows(store.episode_ends, residence(store, kind, CPU), task_E, SUITE).select(
             kept if held else ~kept
         )
 

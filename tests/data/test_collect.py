@@ -23,7 +23,9 @@ from fmbpo.data.collecting.recipes import EXPLORE, RECOVER, behaviours, recipe_n
 from fmbpo.data.embedded import store_path
 from fmbpo.data.store import held_out, verify
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import SimulationError, TaskEnv
+from fmbpo.tasks.env import TaskEnv
+from fmbpo.tasks.mt30 import MT30
+from fmbpo.tasks.suite import SimulationError
 
 TASKS = ["pendulum-swingup", "reacher-easy"]
 RECIPE = {
@@ -60,8 +62,10 @@ def test_the_rows_are_what_happened(small: Path) -> None:
     assert (np.abs(data.action[data.episode_behaviour.repeat(13) == 1]) == 1).any()  # clipped
     for e, task in enumerate(np.array(TASKS)[data.episode_task]):
         start = data.episode_starts[e]
-        again = collect_episode(task, e % 3, MIX[e % 3], seed=4, steps=12)
-        np.testing.assert_array_equal(again["obs"], data.obs[start : start + 13])
+        again = collect_episode(MT30[task], e % 3, MIX[e % 3], seed=4, steps=12)
+        width = again["obs"].shape[1]
+        np.testing.assert_array_equal(again["obs"], data.obs[start : start + 13, :width])
+        assert not data.obs[start : start + 13, width:].any()
         np.testing.assert_array_equal(again["reward"], data.reward[start : start + 13])
     assert set(data.attributes["planner_return"]) == set(TASKS)
     assert data.attributes["planner_return"]["reacher-easy"]["episodes"] == 1
@@ -69,7 +73,7 @@ def test_the_rows_are_what_happened(small: Path) -> None:
 
 
 def test_the_recorded_actions_lead_to_the_recorded_rows() -> None:
-    rows = collect_episode("reacher-easy", 0, MIX[1], seed=1, steps=15)
+    rows = collect_episode(MT30["reacher-easy"], 0, MIX[1], seed=1, steps=15)
     env = TaskEnv("reacher-easy")
     env.reset(0)
     physics = env.env.physics
@@ -96,10 +100,10 @@ def test_a_diverged_episode_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(TaskEnv, "reset", diverge)
     random = recipe_named("random").mix[0]
-    assert collect_episode("cup-catch", 0, random, seed=0, steps=3)["obs"].shape == (4, 24)
+    assert collect_episode(MT30["cup-catch"], 0, random, seed=0, steps=3)["obs"].shape == (4, 8)
     assert seeds[0] != seeds[1]
     with pytest.raises(UserError, match="diverged"):
-        collect_episode("cup-catch", 0, random, seed=0, steps=3)
+        collect_episode(MT30["cup-catch"], 0, random, seed=0, steps=3)
     assert seeds[2] == seeds[0]
 
 

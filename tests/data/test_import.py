@@ -23,6 +23,7 @@ from fmbpo.data.importing.into_store import Import, import_files
 from fmbpo.data.importing.tdmpc2 import TdmpcFile
 from fmbpo.data.store import info, verify
 from fmbpo.errors import UserError
+from fmbpo.tasks.mt30 import SUITE
 
 
 def compare(out: Path, given: list[dict[str, np.ndarray]]) -> None:
@@ -128,7 +129,7 @@ def test_other_types_layouts_and_arrays(tmp_path):
         "more": {"nested": torch.zeros(3)},
     }
     torch.save(content, tmp_path / "other.pt")
-    file = TdmpcFile(tmp_path / "other.pt")
+    file = TdmpcFile(tmp_path / "other.pt", SUITE)
     assert file.ignored == ("episode", "more")
     expected = {
         **given,
@@ -308,6 +309,7 @@ MEASURED = """
 import sys
 from pathlib import Path
 from fmbpo.data.importing.into_store import Import, import_files
+from fmbpo.tasks.mt30 import SUITE
 asked = Import("tdmpc2", [Path(sys.argv[1])], block_rows=int(sys.argv[3]))
 import_files(asked, Path(sys.argv[2]))
 print(next(x for x in open("/proc/self/status") if x.startswith("VmHWM")).split()[1])

@@ -14,9 +14,10 @@ from same import same_files
 from whole_store import load
 
 from fmbpo.data.store import Store, held_out, info, open_store, verify
-from fmbpo.data.store_format import DATA_ARRAYS, LAYOUT, LIMITS, seal
+from fmbpo.data.store_format import DATA_ARRAYS, LIMITS, layout_of, seal
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
+from fmbpo.tasks.mt30 import SUITE
 
 TASKS = ("reacher-easy", "pendulum-swingup")
 BEHAVIOURS = ("planner", "random")
@@ -170,7 +171,7 @@ BROKEN = {
     "not-zarr": (lambda p: (p / "zarr.json").unlink(), "not a Zarr v3 group"),
     "garbage": (lambda p: (p / "zarr.json").write_text("{"), "not a Zarr v3 group"),
     "another-group": (lambda p: attribute(p, format="x"), "not a data set"),
-    "newer": (lambda p: attribute(p, format_version=2), "format version 2"),
+    "newer": (lambda p: attribute(p, format_version=3), "format version 3"),
     "incomplete": (lambda p: attribute(p, complete=False), "not complete"),
     "task-typo": (
         lambda p: attribute(p, tasks=["reacher-esy", "pendulum-swingup"]),
@@ -240,8 +241,11 @@ def test_nothing_there(tmp_path: Path) -> None:
 def split(episodes: int, name: str = "sha256:0", tasks: int = 2) -> np.ndarray[Any, Any]:
     ends = np.arange(1, episodes + 1, dtype=np.int64)
     index = (np.arange(episodes) % tasks).astype(np.int16)
+    none = np.zeros(episodes, np.int8)
     attributes = {"id": name, "tasks": list("ab"[:tasks])}
-    return held_out(Store(Path("none"), attributes, {}, ends, index, index.astype(np.int8) * 0))
+    return held_out(
+        Store(Path("none"), layout_of(SUITE), attributes, {}, ends, index, none, none > 0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -342,6 +346,7 @@ def test_blocks_of_episodes_are_the_same_as_one_at_a_time(tmp_path: Path, store:
             lengths=(data.episode_ends - data.episode_starts)[e],
             task=data.episode_task[e],
             behaviour=data.episode_behaviour[e],
+            terminated=np.zeros(len(data.episode_ends[e])),
         )
     out = writer.finish({"planner_return": {"reacher-easy": {"mean": 1.0}}})
     assert same_files(out, store)
@@ -362,7 +367,7 @@ def test_a_kill_after_a_kill_loses_no_row(tmp_path: Path, store: Path) -> None:
 def test_a_store_killed_while_it_was_made(tmp_path: Path, store: Path, kept: int) -> None:
     out = tmp_path / "again.zarr"
     writer = StoreWriter(out, TASKS, BEHAVIOURS, chunk_rows=16)
-    for name in list(LAYOUT)[kept:]:
+    for name in list(layout_of(SUITE).arrays)[kept:]:
         shutil.rmtree(writer.partial / name)
     if not kept:
         (writer.partial / "zarr.json").unlink()

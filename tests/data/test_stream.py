@@ -9,9 +9,10 @@ from numbered import CPU, write_store
 from fmbpo.data import stream
 from fmbpo.data.residence import Stored, residence
 from fmbpo.data.store import open_store
-from fmbpo.data.store_format import ROW_BYTES
+from fmbpo.data.store_format import layout_of
 from fmbpo.data.stream import StreamSampler, window_bytes
 from fmbpo.errors import UserError
+from fmbpo.tasks.mt30 import SUITE
 
 
 def made(rows, blocks=4, batch=5, seed=0):
@@ -89,9 +90,13 @@ def test_at_most_two_windows_are_in_memory(rows, monkeypatch):
         sample(sampler)
     sampler._reader.shutdown()
     assert len(held) > 10
-    assert max(held) <= window_bytes(10_000, 32, 12) == 2 * 4 * (32 + 12) * ROW_BYTES
-    assert max(held) > window_bytes(10_000, 32, 12) / 3
-    assert window_bytes(70, 32, 12) == 2 * 70 * ROW_BYTES
+    assert (
+        max(held)
+        <= window_bytes(layout_of(SUITE), 10_000, 32, 12)
+        == 2 * 4 * (32 + 12) * layout_of(SUITE).row_bytes
+    )
+    assert max(held) > window_bytes(layout_of(SUITE), 10_000, 32, 12) / 3
+    assert window_bytes(layout_of(SUITE), 70, 32, 12) == 2 * 70 * layout_of(SUITE).row_bytes
 
 
 def test_a_window_has_at_least_one_block_and_at_most_all(rows):

@@ -20,7 +20,7 @@ from fmbpo.distributed.launch import SAVING, Killed, launch
 from fmbpo.errors import UserError
 from fmbpo.runs.checkpoint import load_checkpoint
 from fmbpo.runs.status import scan
-from fmbpo.tasks.env import SimulationError
+from fmbpo.tasks.suite import SimulationError
 from fmbpo.tasks.vector import EpisodeRunner
 
 EXPERIMENT = "phase8_mlpwm_flowpolicy"

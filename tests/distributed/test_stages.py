@@ -11,6 +11,7 @@ from fmbpo.distributed.group import ALONE, Group
 from fmbpo.distributed.shares import joined, shares
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.running.spread import policy_stage
+from fmbpo.tasks.mt30 import SUITE
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training import pretraining
 from fmbpo.training.cells import grid_cells
@@ -115,7 +116,7 @@ def check_policies(e, size, tmp_path):
 
     def work(group, cells):
         """Everything that a run asks of a stage; in the middle it continues from a checkpoint."""
-        with EpisodeRunner(0) as runner:
+        with EpisodeRunner(0, SUITE) as runner:
             evaluator = Evaluator(runner, e.evaluation.seed)
 
             def stage():

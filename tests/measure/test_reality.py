@@ -15,6 +15,7 @@ from fmbpo.measure.health import reality_health
 from fmbpo.measure.reality import Visited, check, imagine, predict, rank_correlation
 from fmbpo.pwm.optim import Params
 from fmbpo.runs.summary import Gap, RealityCheck
+from fmbpo.tasks.mt30 import MT30
 
 CELLS, EPISODES, STEPS = 2, 7, 12
 DISCOUNT = LEARNING.discount
@@ -130,7 +131,21 @@ def test_the_gate_is_a_tenth_of_the_largest_return():
         return RealityCheck(Gap(10.0 + difference, 10.0, 1.0, 3))
 
     largest = sum(2 * 0.99**t for t in range(500))
-    found = {"a": gap(0.099 * largest), "b": gap(0.101 * largest), "c": None, "d": gap(-150.0)}
+    task = MT30["walker-walk"]
+    checks = {"a": gap(0.099 * largest), "b": gap(0.101 * largest), "c": None, "d": gap(-150.0)}
+    found = {cell: (task, one) for cell, one in checks.items()}
     gates = [(finding.gate, finding.where) for finding in reality_health(found, 0.99)]
     assert gates == [("imagined_too_high", "b"), ("imagined_not_finite", "c")]
-    assert reality_health({"a": gap(99.0), "b": gap(101.0)}, 1.0)[0].where == "b"
+    undiscounted = reality_health({"a": (task, gap(99.0)), "b": (task, gap(101.0))}, 1.0)
+    assert [finding.where for finding in undiscounted] == ["b"]
+    unknown = attrs.evolve(task, largest_reward=None)
+    assert reality_health({"a": (unknown, gap(1e9))}, 0.99) == []
+
+
+def test_episodes_of_unequal_lengths():
+    """An episode that is over gives no more reward, and no states to imagine from."""
+    reward = np.ones((1, 2, 60))
+    reward[0, 1, 3:] = np.nan
+    visited = Visited(reward, {0: np.zeros((1, 2, 24)), 50: np.ones((1, 2, 24))})
+    assert visited.ahead([0], 60, 0.5).tolist() == [[pytest.approx(2.0), pytest.approx(1.75)]]
+    assert visited.followed([0, 50], 4).tolist() == [[True, False, True, False]]

@@ -10,8 +10,8 @@ import torch
 from pairs import KINDS, world_model
 
 from fmbpo.config.schema import DataConfig
-from fmbpo.data.residence import ROW_WIDTH
-from fmbpo.data.sampler import Rows, action_masks
+from fmbpo.data.sampler import Rows
+from fmbpo.data.store_format import layout_of
 from fmbpo.hookspecs import Rollout
 from fmbpo.measure.health import (
     Watch,
@@ -30,7 +30,7 @@ from fmbpo.measure.validation import (
 )
 from fmbpo.nn import two_hot
 from fmbpo.runs.findings import Finding
-from fmbpo.tasks.mt30 import OBS_WIDTH, task_info
+from fmbpo.tasks.mt30 import MT30, SUITE
 from fmbpo.training.dataset import load_dataset
 
 TASKS = ("reacher-easy", "cartpole-balance")
@@ -81,11 +81,16 @@ def test_every_task_has_the_same_number_of_held_out_slices(tasks, each):
     task_E = torch.arange(tasks).repeat_interleave(4 + torch.arange(tasks))
 
     def on_host(row_B, horizon):
-        return row_B.expand(horizon + 1, -1).unsqueeze(-1).repeat(1, 1, ROW_WIDTH).float()
+        return (
+            row_B.expand(horizon + 1, -1)
+            .unsqueeze(-1)
+            .repeat(1, 1, layout_of(SUITE).row_width)
+            .float()
+        )
 
     cpu = torch.device("cpu")
     place = SimpleNamespace(device=cpu, on_host=on_host, on_device=lambda sent, horizon: sent)
-    rows = Rows(20 * np.arange(1, len(task_E) + 1), place, task_E, action_masks())
+    rows = Rows(20 * np.arange(1, len(task_E) + 1), place, task_E, SUITE)
     batch = Validator(rows, rows).batch
     assert batch.index_B.bincount().tolist() == [each] * tasks
     # Every episode has its turn, and none another task's index.
@@ -116,7 +121,7 @@ def test_a_constant_model(validator):
             reward_logits_HBR=logits(torch.full_like(validator.batch.reward_HB, float(mean)))
         )
 
-    found = validator(model(lambda obs: torch.ones(*obs.shape[:-1], OBS_WIDTH)), constant)
+    found = validator(model(lambda obs: torch.ones(*obs.shape[:-1], SUITE.obs_width)), constant)
     measures = found[OVERALL]
     assert measures["reward_r2"] < 0
     assert measures["effective_rank"] < 1.01
@@ -139,7 +144,7 @@ def test_a_constant_model(validator):
 def test_a_head_that_knows_only_the_mean_of_each_task_explains_nothing(validator):
     """Pooled over tasks of unlike rewards, it explained most of the variance."""
     one, other = TASKS
-    shift = 5.0 * (validator.batch.index_B == task_info(other).index)
+    shift = 5.0 * (validator.batch.index_B == MT30[other].index)
     unlike = rewarded(validator, validator.batch.action_HBA[..., 0] + shift)
     real = unlike._by_task(unlike.batch.reward_HB)
     mean = real.mean((0, 2), keepdim=True).expand_as(real).flatten(1)
@@ -162,7 +167,7 @@ def test_one_bad_task_among_good_ones_is_named(validator):
     good, bad = TASKS
     validator = rewarded(validator, validator.batch.action_HBA[..., 0])
     hook = perfect(validator)
-    wrong = validator.batch.index_B == task_info(bad).index
+    wrong = validator.batch.index_B == MT30[bad].index
 
     def off(module, *rest):
         found = hook(module, *rest)
@@ -229,7 +234,7 @@ def test_noise_around_the_truth_costs_its_crps_and_no_error_of_the_mean(validato
     """One draw would have twice the error: its own noise beside the real one."""
     validator = rewarded(validator, validator.batch.action_HBA[..., 0])
     hook, spread, calls = perfect(validator), 0.3, []
-    noise_dim = OBS_WIDTH + 1 if noisy else 0
+    noise_dim = SUITE.obs_width + 1 if noisy else 0
     scale_KO = validator._scale
     units = scale_KO[(validator.batch.index_B != validator.batch.index_B[0]).long()]
 
@@ -282,7 +287,7 @@ def test_two_policies_that_behave_identically():
 def test_a_constant_reward_is_rightly_constant(validator):
     """It has no R², in its task and in the mean over tasks, and no gate warns of it."""
     one, other = TASKS
-    moves = validator.batch.index_B == task_info(other).index
+    moves = validator.batch.index_B == MT30[other].index
     component, module = world_model("mlp")
     torch.nn.init.zeros_(module.reward[-1].weight)
     gates = {"reward_constant", "reward_unexplained", "reward_ignores_action"}

@@ -31,6 +31,7 @@ from fmbpo.pwm.acting import Actors
 from fmbpo.pwm.mppi import MPPI, PlanNoise, mppi_act
 from fmbpo.pwm.pair import Pair
 from fmbpo.pwm.policy import Start
+from fmbpo.tasks.mt30 import SUITE
 from fmbpo.tasks.vector import EpisodeRunner
 
 each_pair = pytest.mark.parametrize(("world", "kind"), PAIRS)
@@ -382,7 +383,7 @@ def test_a_stochastic_world_model_is_planned_in():
 def test_decides_in_the_simulator():
     of_seed = prepared("mlp", "mlp")
     tasks = ["walker-stand", "reacher-easy", "cartpole-balance"]
-    with EpisodeRunner(workers=0) as runner:
+    with EpisodeRunner(0, SUITE) as runner:
         returns = [runner.run(of_seed(0), tasks, [1, 2], 4) for _ in range(2)]
     assert returns[0].shape == (CELLS, EPISODES, 4)
     assert (returns[0] == returns[1]).all()

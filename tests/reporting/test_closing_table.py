@@ -258,8 +258,8 @@ def test_planning_stands_beside_the_policys_own_return():
     assert not any("MPPI" in row for row in rows)
     text = run_text(summary(tasks, planning=planning))
     rows = [" ".join(row.split()) for row in text.splitlines()]
-    assert "a 11.0 ± 2.5 22.0 ± 2.5 – – – – – –" in rows
-    assert "b 2.0 ± 2.5 – – – – – – –" in rows
+    assert "a 11.0 ± 2.5 22.0 ± 2.5 – – –" in rows
+    assert "b 2.0 ± 2.5 – – – –" in rows
     assert (
         "MPPI: 64 sequences of 3 steps, 2 refinements, at every step; 2 episodes per seed." in rows
     )

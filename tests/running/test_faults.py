@@ -17,7 +17,7 @@ from fmbpo.measure.validation import OVERALL
 from fmbpo.nn import two_hot
 from fmbpo.pwm.policy import td_lambda
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
-from fmbpo.tasks.mt30 import task_info
+from fmbpo.tasks.mt30 import MT30
 from fmbpo.training.context import Context
 from fmbpo.training.dataset import load_dataset
 from fmbpo.training.pretraining import Pretraining
@@ -151,7 +151,7 @@ def test_the_sampler_reaches_every_episode_once_an_epoch(small_store):
     episodes = [int(torch.searchsorted(rows.end_E, s, right=True)) for s in starts]
     assert sorted(episodes) == list(range(len(rows.start_E)))
     # As many of each task as the store's manifest counts, less the held-out ones.
-    manifest = {task_info(t).index: n["all"] for t, n in info(small_store)["episodes"].items()}
+    manifest = {MT30[t].index: n["all"] for t, n in info(small_store)["episodes"].items()}
     seen_tasks = Counter(rows.task_E[episodes].tolist())
     assert seen_tasks + Counter(data.held_out.task_E.tolist()) == manifest
 

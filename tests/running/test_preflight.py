@@ -332,7 +332,7 @@ def test_check_starts_a_worker(command, whole_episodes, tmp_path, monkeypatch):
     status, rows, said = command(POLICY)
     assert status == 2
     (row,) = failed(rows).values()
-    assert row["detail"].endswith("(exit status 1): ImportError: libGL is missing")
+    assert row["detail"].endswith("cannot be imported: ImportError: libGL is missing")
     assert "learning rate" not in said
     assert "Traceback" not in said
 

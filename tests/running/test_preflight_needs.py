@@ -21,6 +21,7 @@ from fmbpo.measure.evaluation import threads
 from fmbpo.running.preflight import duration, needs, remaining
 from fmbpo.running.preflight.on_shapes import META, Tally, policies_cost, pretraining_cost
 from fmbpo.running.preflight.remaining import policies_part, pretraining_parts
+from fmbpo.tasks.mt30 import SUITE
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
 from fmbpo.training.dataset import load_dataset
@@ -62,7 +63,7 @@ def stage_of(e):
     context = Context(e, load_dataset(e.data, CPU), CPU)
     if e.policy is None:
         return Pretraining(context, 42)
-    module = build_world_model(e.world_model, 0, CPU)
+    module = build_world_model(e.world_model, SUITE, 0, CPU)
     e.world_model.component.freeze(module)
     return PolicyTraining("x", CELLS, context, module, None)
 
@@ -308,7 +309,7 @@ def test_seconds_are_updates_validations_and_simulated_steps(load, tmp_path):
 
 def test_a_rough_pace_has_a_term_for_products_and_one_for_calls(load):
     cost = attrs.evolve(cost_of(load(PRETRAIN)), flops=6 * 10**9, operations=1000)
-    assert duration.rough(cost, 1e10).update == pytest.approx(1.0 + 0.015)
+    assert duration.rough(cost, 1e10, SUITE).update == pytest.approx(1.0 + 0.015)
 
 
 def test_threads_are_put_back():

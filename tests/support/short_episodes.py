@@ -15,10 +15,10 @@ STEPS = 20
 whole = Evaluator.run
 
 
-def short(self, act, tasks, episodes, steps, progress=None):
+def short(self, act, tasks, episodes, steps=None, progress=None):
     """In place of ``Evaluator.run``."""
     self.runner._count = 0
-    return whole(self, act, tasks, episodes, min(steps, STEPS), progress)
+    return whole(self, act, tasks, episodes, min(steps or STEPS, STEPS), progress)
 
 
 @contextmanager

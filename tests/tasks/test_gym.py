@@ -15,8 +15,8 @@ from gymnasium.utils.env_checker import check_env
 
 import fmbpo.tasks.gym
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import EPISODE_STEPS, TaskEnv
-from fmbpo.tasks.mt30 import MT30, task_info
+from fmbpo.tasks.env import TaskEnv
+from fmbpo.tasks.mt30 import EPISODE_STEPS, MT30
 
 NUMPY_OF_DM_CONTROL = "Setting the shape on a NumPy array"
 """dm_control does what NumPy 2.5, which needs Python 3.12, deprecates."""
@@ -29,8 +29,8 @@ def test_gymnasiums_checker_passes(task: str) -> None:
         # Velocities and distances have no bounds.
         warnings.filterwarnings("ignore", message=r".*Box observation space m\w+ value is -?inf")
         env = gymnasium.make(f"fmbpo/{task}-v0")
-        assert env.observation_space.shape == (task_info(task).obs_dim,)
-        assert env.action_space.shape == (task_info(task).action_dim,)
+        assert env.observation_space.shape == (MT30[task].obs_dim,)
+        assert env.action_space.shape == (MT30[task].action_dim,)
         check_env(env.unwrapped, skip_render_check=True)
 
 

@@ -8,16 +8,17 @@ import pytest
 from dm_control import suite
 
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import EPISODE_STEPS, SimulationError, TaskEnv
-from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH, task_info
+from fmbpo.tasks.env import TaskEnv
+from fmbpo.tasks.mt30 import EPISODE_STEPS, MT30, SUITE, mt30_task
+from fmbpo.tasks.suite import SimulationError
 
 
 def test_the_table_is_in_the_studys_order() -> None:
     assert [info.index for info in MT30.values()] == list(range(30))
     names = list(MT30)
     assert (names[0], names[12], names[29]) == ("walker-stand", "cup-catch", "pendulum-spin")
-    assert max(info.obs_dim for info in MT30.values()) == OBS_WIDTH
-    assert max(info.action_dim for info in MT30.values()) == ACTION_WIDTH
+    assert max(info.obs_dim for info in MT30.values()) == SUITE.obs_width
+    assert max(info.action_dim for info in MT30.values()) == SUITE.action_width
 
 
 def test_the_published_scores_have_the_published_means() -> None:
@@ -39,13 +40,13 @@ def test_the_published_scores_have_the_published_means() -> None:
     ],
 )
 def test_aliases(alias: str) -> None:
-    info = task_info(alias)
+    info = mt30_task(alias)
     assert (info.name, info.domain, info.task) == ("cup-catch", "ball_in_cup", "catch")
 
 
 def test_an_unknown_name_gets_a_suggestion() -> None:
     with pytest.raises(UserError, match="did you mean 'walker-walk'"):
-        task_info("walker-wlk")
+        mt30_task("walker-wlk")
     with pytest.raises(UserError, match="humanoid"):
         TaskEnv("humanoid-run")
 
@@ -53,7 +54,7 @@ def test_an_unknown_name_gets_a_suggestion() -> None:
 def test_reset_with_a_seed_is_a_new_environments_first_reset(task: str) -> None:
     used = TaskEnv(task)
     rng = np.random.default_rng(0)
-    actions = rng.uniform(-1.2, 1.2, (20, ACTION_WIDTH)).astype(np.float32)
+    actions = rng.uniform(-1.2, 1.2, (20, SUITE.action_width)).astype(np.float32)
     used.reset(5)
     for action in actions:
         used.step(action)
@@ -71,13 +72,13 @@ def test_reset_with_a_seed_is_a_new_environments_first_reset(task: str) -> None:
 
 @pytest.mark.parametrize("name", list(MT30)[:19])
 def test_stock_tasks_equal_dm_controls_own_loader(name: str) -> None:
-    info = task_info(name)
+    info = mt30_task(name)
     stock, env = suite.load(info.domain, info.task, {"random": 7}), TaskEnv(name)
     flat = np.concatenate([np.ravel(v) for v in stock.reset().observation.values()])
     np.testing.assert_array_equal(env.reset(7), flat.astype(np.float32))
     rng = np.random.default_rng(1)
     for _ in range(20):
-        action = rng.uniform(-1.0, 1.0, ACTION_WIDTH).astype(np.float32)
+        action = rng.uniform(-1.0, 1.0, SUITE.action_width).astype(np.float32)
         results = [stock.step(action[: info.action_dim].astype(np.float64)) for _ in range(2)]
         obs, reward = env.step(action)
         flat = np.concatenate([np.ravel(v) for v in results[1].observation.values()])
@@ -89,11 +90,11 @@ def test_widths_and_reward_range(task: str) -> None:
     env = TaskEnv(task)
     obs = env.reset(0)
     assert obs.dtype == np.float32
-    assert obs.shape == (env.obs_dim,) == (task_info(task).obs_dim,)
+    assert obs.shape == (env.obs_dim,) == (mt30_task(task).obs_dim,)
     assert env.env.action_spec().shape == (env.action_dim,)
     assert env.env.action_spec().minimum == pytest.approx(-1.0)
     assert env.env.action_spec().maximum == pytest.approx(1.0)
-    obs, reward = env.step(np.zeros(ACTION_WIDTH, np.float32))
+    obs, reward = env.step(np.zeros(SUITE.action_width, np.float32))
     assert obs.shape == (env.obs_dim,)
     assert isinstance(reward, float)
     assert 0.0 <= reward <= 2.0

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 import fmbpo
 from fmbpo.base import worker
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import SimulationError, TaskEnv
-from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH
+from fmbpo.tasks.env import TaskEnv
+from fmbpo.tasks.mt30 import SUITE
+from fmbpo.tasks.suite import SimulationError
 from fmbpo.tasks.vector import EpisodeRunner
 
 TASKS = ["cheetah-run", "cup-spin", "reacher-easy", "cheetah-run", "finger-turn-hard"]
@@ -26,14 +27,14 @@ STEPS = 40
 def act(obs: NDArray[np.float32], t: int) -> NDArray[np.float32]:
     """Actions that depend on the observations, the row and the step."""
     rows = np.arange(len(obs), dtype=np.float32)[:, None, None]
-    return np.sin(3 * obs[..., :ACTION_WIDTH] + obs[..., 6:12] + rows + 0.3 * t)
+    return np.sin(3 * obs[..., : SUITE.action_width] + obs[..., 6:12] + rows + 0.3 * t)
 
 
 def alone(row: int, seed: int) -> list[float]:
     env = TaskEnv(TASKS[row])
     obs, rewards = env.reset(seed), []
     for t in range(STEPS):
-        padded = np.zeros((len(TASKS), 1, OBS_WIDTH), np.float32)
+        padded = np.zeros((len(TASKS), 1, SUITE.obs_width), np.float32)
         padded[row, 0, : env.obs_dim] = obs
         obs, reward = env.step(act(padded, t)[row, 0])
         rewards.append(reward)
@@ -44,7 +45,7 @@ def test_rewards_are_those_of_single_environments_whatever_the_number_of_workers
     expected = np.array([[alone(row, seed) for seed in SEEDS] for row in range(len(TASKS))])
     assert (expected.sum(-1).std(axis=1) > 0).any()
     for workers in (0, 1, 2, 3):
-        with EpisodeRunner(workers) as runner:
+        with EpisodeRunner(workers, SUITE) as runner:
             rewards = runner.run(act, TASKS, SEEDS, STEPS)
             assert rewards.dtype == np.float64
             np.testing.assert_array_equal(rewards, expected)
@@ -59,9 +60,9 @@ def test_the_policy_sees_padded_batches_and_progress_is_told(workers: int) -> No
 
     def remember(obs: NDArray[np.float32], t: int) -> NDArray[np.float32]:
         seen.append((obs, t))
-        return np.zeros((*obs.shape[:2], ACTION_WIDTH), np.float32)
+        return np.zeros((*obs.shape[:2], SUITE.action_width), np.float32)
 
-    with EpisodeRunner(workers) as runner:
+    with EpisodeRunner(workers, SUITE) as runner:
         tasks = ["reacher_easy", "dmcontrol-walker-walk"]
         runner.run(remember, tasks, [7], 3, lambda done, steps: told.append((done, steps)))
         assert runner.run(remember, tasks, [], 1).shape == (2, 0, 1)
@@ -69,7 +70,7 @@ def test_the_policy_sees_padded_batches_and_progress_is_told(workers: int) -> No
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert [t for _, t in seen] == [0, 1, 2]
     first = seen[0][0]
-    assert first.shape == (2, 1, OBS_WIDTH)
+    assert first.shape == (2, 1, SUITE.obs_width)
     assert first.dtype == np.float32
     np.testing.assert_array_equal(first[0, 0, :6], TaskEnv("reacher-easy").reset(7))
     assert (first[0, 0, 6:] == 0).all()
@@ -85,7 +86,7 @@ def test_errors_name_task_and_seed_and_the_runner_goes_on(workers: int) -> None:
             actions[1, 2, 0] = np.nan
         return actions
 
-    with EpisodeRunner(workers) as runner:
+    with EpisodeRunner(workers, SUITE) as runner:
         with pytest.raises(SimulationError, match=r"cup-spin, step 2: .*not finite.*seed 9"):
             runner.run(poison, TASKS, SEEDS, STEPS)
         with pytest.raises(ValueError, match="act returned shape"):
@@ -104,7 +105,7 @@ def _interrupted(obs: NDArray[np.float32], t: int) -> NDArray[np.float32]:
 
 
 def test_a_killed_worker_is_reported() -> None:
-    with EpisodeRunner(2) as runner:
+    with EpisodeRunner(2, SUITE) as runner:
         runner.run(act, TASKS, SEEDS, 1)
         workers = [one._process for one in runner._workers]
 
@@ -133,7 +134,7 @@ def test_workers_take_nothing_from_the_working_directory(
     monkeypatch.chdir(spoilt(tmp_path, "random", "signal", "dm_control", "fmbpo"))
     ours = [first.format(here=tmp_path), *filter(None, sys.path)]
     monkeypatch.setattr(sys, "path", ours)  # as of `python -c`, of `python -m`, of a command
-    with EpisodeRunner(1) as runner:
+    with EpisodeRunner(1, SUITE) as runner:
         assert runner.run(act, TASKS[2:3], SEEDS[:1], 2).shape == (1, 1, 2)
 
 
@@ -154,19 +155,22 @@ def test_workers_find_what_this_process_finds(
     assert worker.search_path() == f"{home}{os.pathsep}{home}"
 
 
-def test_a_worker_that_cannot_start_tells_why(
+def test_a_worker_that_cannot_simulate_tells_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(spoilt(tmp_path, "dm_control")))
-    with EpisodeRunner(1) as runner, pytest.raises(UserError) as caught:
+    with EpisodeRunner(1, SUITE) as runner, pytest.raises(UserError) as caught:
         runner.run(act, TASKS, SEEDS, 1)
     assert str(caught.value).splitlines() == [
-        "a process that simulates ended unexpectedly (exit status 1): ImportError: the wrong one",
-        "  -> mend the cause; if memory ran short, use fewer workers; finished work is kept",
+        "MT30's simulator cannot be imported: ImportError: the wrong one",
+        "  -> repair or reinstall dm_control and mujoco",
     ]
     assert capfd.readouterr().err == ""
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: os.open("/no such", os.O_RDONLY))
-    with EpisodeRunner(1) as runner, pytest.raises(UserError, match=r"cannot be started.*No such"):
+    with (
+        EpisodeRunner(1, SUITE) as runner,
+        pytest.raises(UserError, match=r"cannot be started.*No such"),
+    ):
         runner.run(act, TASKS, SEEDS, 1)
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(worker.SIGNALS)
 
@@ -174,6 +178,7 @@ def test_a_worker_that_cannot_start_tells_why(
 _PARENT = """
 import signal, sys, time
 import numpy as np
+from fmbpo.tasks.mt30 import SUITE
 from fmbpo.tasks.vector import EpisodeRunner
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
@@ -187,7 +192,7 @@ def act(obs, t):
             print("interrupted", flush=True)
     return np.zeros((*obs.shape[:2], 6), np.float32)
 
-with EpisodeRunner(2) as runner:
+with EpisodeRunner(2, SUITE) as runner:
     print(runner.run(act, ["cheetah-run"], [0, 1, 2], 5).shape, flush=True)
 """
 

@@ -28,6 +28,7 @@ from fmbpo.config.schema import PlanningConfig
 from fmbpo.data import sampler
 from fmbpo.pwm.mppi import MPPI
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
+from fmbpo.tasks.mt30 import SUITE
 from fmbpo.testing.accelerator import DEVICE, Accelerator
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
@@ -136,7 +137,7 @@ def test_an_iteration_of_policy_learning_is_one_copy_for_each_update(
     with Accelerator() as device:
         made = context(name, place, tiny_policy)
         e = made.experiment
-        model = build_world_model(e.world_model, 0, DEVICE)
+        model = build_world_model(e.world_model, SUITE, 0, DEVICE)
         e.world_model.component.freeze(model)
         cells = [Cell(task, 1) for task in ("cartpole-balance", "reacher-easy")]
         stage = PolicyTraining("policies", cells, made, model, None)

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from fmbpo.data.residence import ROW_WIDTH
-from fmbpo.data.sampler import Rows, action_masks
-from fmbpo.tasks.mt30 import ACTION_WIDTH, MT30, OBS_WIDTH
+from fmbpo.data.sampler import Rows
+from fmbpo.data.store_format import layout_of
+from fmbpo.tasks.mt30 import MT30, SUITE
 from fmbpo.training import behaviour_cloning
 from fmbpo.training.behaviour_cloning import act_of, clone, pairs
 
@@ -28,13 +28,13 @@ class Table:
 def episodes(lengths, tasks, weight=None):
     """Random observations; the action of a row is a function of the observation before it."""
     torch.manual_seed(0)
-    packed = torch.randn(sum(lengths), ROW_WIDTH)
+    packed = torch.randn(sum(lengths), layout_of(SUITE).row_width)
     if weight is not None:
         seen = packed[:-1, : weight.shape[0]] * torch.tensor([1.0, 5.0])[: weight.shape[0]]
         packed[:-1, : weight.shape[0]] = seen
-        packed[1:, OBS_WIDTH : OBS_WIDTH + weight.shape[1]] = torch.tanh(seen @ weight)
+        packed[1:, SUITE.obs_width : SUITE.obs_width + weight.shape[1]] = torch.tanh(seen @ weight)
     index = torch.tensor([MT30[task].index for task in tasks])
-    return Rows(np.cumsum(lengths), Table(packed), index, action_masks())
+    return Rows(np.cumsum(lengths), Table(packed), index, SUITE)
 
 
 def test_an_action_belongs_to_the_observation_before_it():
@@ -43,7 +43,7 @@ def test_an_action_belongs_to_the_observation_before_it():
     obs, action = pairs(rows, ARM)
     first = [0, 1, 6, 7, 8]  # not the last row of an episode, and none of the other task
     assert torch.equal(obs, packed[first, :ARM_OBS])
-    taken = packed[[row + 1 for row in first], OBS_WIDTH : OBS_WIDTH + ARM_ACTION]
+    taken = packed[[row + 1 for row in first], SUITE.obs_width : SUITE.obs_width + ARM_ACTION]
     assert torch.equal(action, taken)
 
 
@@ -67,11 +67,11 @@ def test_it_imitates_the_data_whatever_else_is_drawn(monkeypatch):
     act = act_of([policy])
     new = torch.randn(200, ARM_OBS)
     new[:, 1] *= 5
-    obs = np.zeros((1, 200, OBS_WIDTH), np.float32)
+    obs = np.zeros((1, 200, SUITE.obs_width), np.float32)
     obs[0, :, :ARM_OBS] = new
     obs[0, :, ARM_OBS:] = np.nan  # padding
     action = act(obs, 0)
-    assert action.shape == (1, 200, ACTION_WIDTH)
+    assert action.shape == (1, 200, SUITE.action_width)
     assert (action[0, :, ARM_ACTION:] == 0).all()
     wanted = torch.tanh(new[:, :2] @ weight).numpy()
     assert np.square(action[0, :, :2] - wanted).mean() < 0.1 * wanted.var()

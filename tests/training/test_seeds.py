@@ -17,6 +17,7 @@ from fmbpo.config import Scratch, load_experiment
 from fmbpo.data.collecting.episode import collect_episode
 from fmbpo.data.collecting.recipes import recipe_named
 from fmbpo.measure.evaluation import Evaluator
+from fmbpo.tasks.mt30 import MT30, SUITE
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
@@ -37,7 +38,7 @@ class ShortRunner(EpisodeRunner):
     """Real environments in this process, for a few steps; remembers what went in and out."""
 
     def __init__(self):
-        super().__init__(0)
+        super().__init__(0, SUITE)
         self.obs, self.actions = [], []
 
     def run(self, act, tasks, seeds, steps, progress=None):
@@ -46,7 +47,7 @@ class ShortRunner(EpisodeRunner):
             self.actions.append(act(obs, t))
             return self.actions[-1]
 
-        return super().run(remembered, tasks, seeds, min(steps, STEPS), progress)
+        return super().run(remembered, tasks, seeds, min(steps or STEPS, STEPS), progress)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def pretraining(experiment, data, seed):
 def policies(experiment, data, cells, scratch=False, evaluation_seed=7):
     """A stage of some cells, in one world model or each in its own."""
     disturbed()
-    module = build_world_model(experiment.world_model, 0, CPU)
+    module = build_world_model(experiment.world_model, SUITE, 0, CPU)
     experiment = attrs.evolve(experiment, protocol=Scratch() if scratch else experiment.protocol)
     evaluator = Evaluator(ShortRunner(), evaluation_seed)
     context = Context(experiment, data, CPU)
@@ -184,10 +185,10 @@ def test_updates_of_cells(experiment, data, scratch):
 
 def test_building_from_a_seed_leaves_the_global_generator_alone(experiment):
     before = torch.random.get_rng_state()
-    one = build_world_model(experiment.world_model, 5, CPU)
+    one = build_world_model(experiment.world_model, SUITE, 5, CPU)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.rand(3)
-    again = build_world_model(experiment.world_model, 5, CPU)
+    again = build_world_model(experiment.world_model, SUITE, 5, CPU)
     assert same(dict(one.named_parameters()), dict(again.named_parameters()))
 
 
@@ -238,7 +239,7 @@ def test_the_collector():
     rows = []
     for episode, seed in ((0, 1), (0, 1), (1, 1), (0, 2)):
         disturbed()
-        rows.append(collect_episode(POLE, episode, behaviour, seed, steps=STEPS))
+        rows.append(collect_episode(MT30[POLE], episode, behaviour, seed, steps=STEPS))
     one, again, *others = rows
     for name in ("obs", "action"):
         np.testing.assert_array_equal(one[name], again[name])

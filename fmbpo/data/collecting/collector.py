@@ -21,17 +21,18 @@ from attrs import asdict, evolve, frozen
 import fmbpo
 from fmbpo.base.files import check_disk, disk_errors
 from fmbpo.base.lock import only_writer
+from fmbpo.base.structure import plain
 from fmbpo.base.worker import Worker, answer
 from fmbpo.data.collecting.episode import TrainedPolicies, collect_episode
 from fmbpo.data.collecting.parts import Parts
-from fmbpo.data.collecting.planner_tasks import plan_task
+from fmbpo.data.collecting.planner_tasks import PLAN_TASKS, plan_task
 from fmbpo.data.collecting.recipes import EXPLORE, RECOVER, Behaviour, schedule
 from fmbpo.data.store import check_request, open_store
-from fmbpo.data.store_format import ROW_BYTES
+from fmbpo.data.store_format import layout_of
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import ACTION_REPEAT, EPISODE_STEPS
-from fmbpo.tasks.mt30 import task_info
+from fmbpo.tasks.known import NO_OWN, Own, suite_of, task_info
+from fmbpo.tasks.suite import TaskInfo
 
 Progress = Callable[[int, int], None]
 MOST_EPISODES = 1_000_000
@@ -45,15 +46,16 @@ class Request:
     """What to collect.
 
     Attributes:
-        tasks: names of MT30 tasks.
+        tasks: names of tasks.
         episodes: episodes per task, or a number for each task.
         mix: the behaviours (see `fmbpo.data.collecting.recipes`).
         seed: the seed of all random streams.
         explore: additional episodes per task of `EXPLORE`.
         recover: additional episodes per task of `RECOVER`, after those.
-        steps: agent steps per episode.
+        steps: the most agent steps per episode; None: whole episodes.
         compress: see `StoreWriter`.
         policies: trained policies that replace the planner.
+        own: the definitions of tasks that belong to no installed suite.
     """
 
     tasks: Sequence[str]
@@ -62,9 +64,15 @@ class Request:
     seed: int = 0
     explore: int = 0
     recover: int = 0
-    steps: int = EPISODE_STEPS
+    steps: int | None = None
     compress: bool = False
     policies: TrainedPolicies | None = None
+    own: Own = NO_OWN
+
+    @property
+    def infos(self) -> dict[str, TaskInfo]:
+        """The tasks by name."""
+        return {name: task_info(name, self.own) for name in self.tasks}
 
 
 def collect(
@@ -94,30 +102,33 @@ def collect(
         return out
     planner = {}
     if request.policies is None:
-        planner = {task: asdict(plan_task(task).settings) for task in request.tasks}
+        planner = _planned(request, order)
     parts = Parts(out.with_name(out.name + ".parts"))
+    row_bytes = layout_of(suite_of(request.tasks, request.own)).row_bytes
     there = sum(path.stat().st_size for path in parts.folder.glob("*"))
-    check_disk(max(_bytes(request, order) - there, 0), out, "--out")
+    check_disk(max(_bytes(request, order, row_bytes) - there, 0), out, "--out")
     with only_writer(out):
         # Without the numbers of episodes, so that a later request can ask for more.
         kept = {key: asked[key] for key in asked if key not in ("episodes", "explore", "recover")}
         parts.claim({**kept, "planner": planner})
         # Episode by episode through all tasks, so that an early stop has some episodes of each.
+        infos = request.infos
         jobs = [
-            (task, episode, order[task][episode])
+            (infos[task], episode, order[task][episode])
             for episode in range(max(map(len, order.values())))
             for task in order
             if episode < len(order[task])
         ]
-        missing = [job for job in jobs if not parts.file(job[0], job[1], job[2].name).exists()]
+        missing = [job for job in jobs if not _part(parts, job).exists()]
         progress(len(jobs) - len(missing), len(jobs))
         for done, _ in enumerate(
             _run(request, parts, missing, workers), len(jobs) - len(missing) + 1
         ):
             progress(done, len(jobs))
         with disk_errors(out, intact=f"all episodes are kept in {parts.folder}"):
+            names = [behaviour.name for behaviour in mix]
             writer = StoreWriter(
-                out, request.tasks, [b.name for b in mix], compress=request.compress
+                out, request.tasks, names, own=request.own, compress=request.compress
             )
             returns = _assemble(writer, order, parts)
             writer.finish(
@@ -143,13 +154,14 @@ Order = Mapping[str, Sequence[Behaviour]]
 
 
 def _checked(request: Request, workers: int) -> Request:
-    """The request with MT30's task names and the number of episodes for each task."""
-    tasks = tuple(task_info(name).name for name in request.tasks)
+    """The request with the tasks' own names and the number of episodes for each task."""
+    tasks = tuple(task_info(name, request.own).name for name in request.tasks)
     if not tasks or len(set(tasks)) < len(tasks):
         raise UserError("name at least one task, and each only once", where="tasks")
     asked = request.episodes
     episodes = {t: asked if isinstance(asked, int) else asked.get(t, 0) for t in tasks}
-    least = {"episodes": 1, "workers": 1, "steps": 1, "seed": 0, "explore": 0, "recover": 0}
+    least = {"episodes": 1, "workers": 1, "seed": 0, "explore": 0, "recover": 0}
+    least |= {} if request.steps is None else {"steps": 1}
     smallest = {"episodes": min(episodes.values()), "workers": workers}
     given = asdict(request, recurse=False) | smallest
     for name, low in least.items():
@@ -185,15 +197,36 @@ def _scheduled(request: Request) -> tuple[list[Behaviour], Order]:
     return list(mix.values()), {t: first[:n] + extra for t, n in request.episodes.items()}
 
 
-def _bytes(request: Request, order: Order) -> int:
+def _planned(request: Request, order: Order) -> dict[str, dict[str, Any]]:
+    """The planner's settings by task. UserError if an episode needs a planner that does not know
+    its task."""
+    for task in request.tasks:
+        if task not in PLAN_TASKS and any(each.kind == "planner" for each in order[task]):
+            raise UserError(
+                f"there is no planner for task {task!r}",
+                where="collecting",
+                remedy="use --policy random, or --policy RUN with a finished run of this task",
+            )
+    known = [task for task in request.tasks if task in PLAN_TASKS]
+    return {task: asdict(plan_task(task).settings) for task in known}
+
+
+def _bytes(request: Request, order: Order, row_bytes: int) -> int:
     """Peak disk use in bytes: the parts (compressed) and the store, at the end."""
-    rows = sum(map(len, order.values())) * (request.steps + 1)
-    store = ROW_BYTES // 2 if request.compress else ROW_BYTES
-    return rows * (ROW_BYTES // 2 + store) + _FIXED
+    infos = request.infos
+    steps = {task: request.steps or infos[task].episode_steps for task in order}
+    rows = sum(len(order[task]) * (steps[task] + 1) for task in order)
+    store = row_bytes // 2 if request.compress else row_bytes
+    return rows * (row_bytes // 2 + store) + _FIXED
 
 
-Job = tuple[str, int, Behaviour]
+Job = tuple[TaskInfo, int, Behaviour]
 """One episode: its task, its number and its behaviour."""
+
+
+def _part(parts: Parts, job: Job) -> Path:
+    task, episode, behaviour = job
+    return parts.file(task.name, episode, behaviour.name)
 
 
 def _do(request: Request, parts: Parts, job: Job) -> None:
@@ -201,9 +234,9 @@ def _do(request: Request, parts: Parts, job: Job) -> None:
     task, episode, behaviour = job
     expert = None
     if request.policies is not None and behaviour.kind == "planner":
-        expert = request.policies.policy(task, episode)
+        expert = request.policies.policy(task.name, episode)
     rows = collect_episode(task, episode, behaviour, request.seed, request.steps, expert)
-    parts.write(parts.file(task, episode, behaviour.name), rows)
+    parts.write(_part(parts, job), rows)
 
 
 def serve(descriptor: int) -> None:
@@ -240,7 +273,14 @@ def _assemble(writer: StoreWriter, order: Order, parts: Parts) -> dict[str, dict
     for task, behaviours in order.items():
         for episode, behaviour in enumerate(behaviours):
             rows = parts.read(parts.file(task, episode, behaviour.name))
-            writer.append(**rows, task=task, behaviour=behaviour.name)
+            writer.append(
+                obs=rows["obs"],
+                action=rows["action"],
+                reward=rows["reward"],
+                task=task,
+                behaviour=behaviour.name,
+                terminated=bool(rows["terminated"]),
+            )
             total = float(rows["reward"].sum(dtype=np.float64))
             returns[task].setdefault(behaviour.name, []).append(total)
     return returns
@@ -261,12 +301,16 @@ def _summary(
 def _asked(request: Request, mix: Sequence[Behaviour]) -> dict[str, Any]:
     """The request as recorded in the store's provenance."""
     recipe = {b.name: {k: v for k, v in asdict(b).items() if k != "name"} for b in mix}
+    infos = request.infos.values()
+    repeats = {info.action_repeat for info in infos}
+    own = {name: plain(request.own[name]) for name in request.tasks if name in request.own}
     return {
         "tasks": list(request.tasks),
         "seed": request.seed,
         "recipe": recipe,
-        "steps": request.steps,
-        "action_repeat": ACTION_REPEAT,
+        "steps": request.steps or max(info.episode_steps for info in infos),
+        "action_repeat": repeats.pop() if len(repeats) == 1 else None,
+        **({"own_tasks": own} if own else {}),
         **({"policy": request.policies.provenance} if request.policies else {}),
         "episodes": request.episodes,
         "explore": request.explore,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from fmbpo.data.collecting.planner import Planner
 from fmbpo.data.collecting.recipes import Behaviour
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import EPISODE_STEPS, SimulationError, TaskEnv
-from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH
+from fmbpo.tasks.env import TaskEnv
+from fmbpo.tasks.suite import Environment, SimulationError, TaskInfo
 
 _ATTEMPTS = 3
 
 Action = NDArray[np.float64]
-Policy = Callable[[TaskEnv, NDArray[np.float32]], NDArray[np.floating]]
+Policy = Callable[[Environment, NDArray[np.float32]], NDArray[np.floating]]
 """From the environment and its observation [O] to an action [U], unclipped."""
 
 
@@ -34,24 +34,26 @@ class TrainedPolicies(Protocol):
 
 
 def collect_episode(
-    task: str,
+    task: TaskInfo,
     episode: int,
     behaviour: Behaviour,
     seed: int,
-    steps: int = EPISODE_STEPS,
+    steps: int | None = None,
     expert: Policy | None = None,
-) -> dict[str, NDArray[np.float32]]:
-    """One episode of ``steps`` + 1 rows: obs [T, 24], action [T, 6], reward [T], float32.
+) -> dict[str, NDArray[Any]]:
+    """One episode of at most ``steps`` steps (by default, a whole one), with a row more than steps.
 
-    The action is the executed one (with noise, clipped), the reward the environment's. If the
-    simulation diverges, the episode is drawn again from other, equally fixed random streams; after
-    three failures: UserError. ``expert`` replaces the planner.
+    obs [T, obs_dim], action [T, action_dim], reward [T], float32; terminated, 0-d: whether the last
+    row is a terminal state. The action is the executed one (with noise, clipped), the reward the
+    environment's. If the simulation diverges, the episode is drawn again from other, equally fixed
+    random streams; after three failures: UserError. ``expert`` replaces the planner.
     """
     for attempt in range(_ATTEMPTS):
-        name = f"{seed}/{task}/{episode}" + (f"/{attempt}" if attempt else "")
+        name = f"{seed}/{task.name}/{episode}" + (f"/{attempt}" if attempt else "")
         entropy = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
         try:
-            return _simulate(task, behaviour, np.random.SeedSequence(entropy), steps, expert)
+            sequence = np.random.SeedSequence(entropy)
+            return _simulate(task, behaviour, sequence, steps or task.episode_steps, expert)
         except SimulationError as error:
             failure = error
     raise UserError(
@@ -62,30 +64,34 @@ def collect_episode(
 
 
 def _simulate(
-    task: str,
+    task: TaskInfo,
     behaviour: Behaviour,
     entropy: np.random.SeedSequence,
     steps: int,
     expert: Policy | None,
-) -> dict[str, NDArray[np.float32]]:
+) -> dict[str, NDArray[Any]]:
     start, noise = entropy.spawn(2)
-    env = TaskEnv(task)
+    env = task.make()
     policy = make_policy(behaviour, env, np.random.default_rng(noise), expert)
-    obs = np.zeros((steps + 1, OBS_WIDTH), np.float32)
-    action = np.zeros((steps + 1, ACTION_WIDTH), np.float32)
+    obs = np.zeros((steps + 1, env.obs_dim), np.float32)
+    action = np.zeros((steps + 1, env.action_dim), np.float32)
     reward = np.zeros(steps + 1, np.float32)
-    obs[0, : env.obs_dim] = env.reset(int(start.generate_state(1)[0]))
-    for t in range(1, steps + 1):
-        chosen = policy(env, obs[t - 1, : env.obs_dim])
-        action[t, : env.action_dim] = np.clip(chosen, -1.0, 1.0)
-        obs[t, : env.obs_dim], reward[t] = env.step(action[t])
-    return {"obs": obs, "action": action, "reward": reward}
+    obs[0] = env.reset(int(start.generate_state(1)[0]))
+    t = 0
+    while t < steps and env.steps_left:
+        t += 1
+        action[t] = np.clip(policy(env, obs[t - 1]), -1.0, 1.0)
+        obs[t], reward[t] = env.step(action[t])
+    rows = {"obs": obs, "action": action, "reward": reward}
+    ended = {name: values[: t + 1] for name, values in rows.items()}
+    return {**ended, "terminated": np.array(env.terminated)}
 
 
 def make_policy(
-    behaviour: Behaviour, env: TaskEnv, rng: np.random.Generator, expert: Policy | None = None
+    behaviour: Behaviour, env: Environment, rng: np.random.Generator, expert: Policy | None = None
 ) -> Policy:
-    """A policy for one episode in ``env``; ``expert`` replaces the planner."""
+    """A policy for one episode in ``env``; ``expert`` replaces the planner, which knows only the
+    tasks of MT30."""
     width = env.action_dim
     if behaviour.kind == "random":
         noise = _smooth_noise if behaviour.smooth else _bursts if behaviour.bursts else _white_noise
@@ -96,8 +102,9 @@ def make_policy(
         """Only a planner has a plan to forget."""
 
     if expert is None:
-        planner = Planner(env.name, behaviour.effort)
-        expert, forget = lambda env, _obs: planner.act(env.env, rng), planner.reset
+        assert isinstance(env, TaskEnv), "the collector has refused other tasks"
+        simulated, planner = env.env, Planner(env.name, behaviour.effort)
+        expert, forget = lambda _env, _obs: planner.act(simulated, rng), planner.reset
     if behaviour.interrupted:
         return _interrupted(expert, forget, width, rng)
     return lambda env, obs: expert(env, obs) + behaviour.noise * rng.standard_normal(width)
@@ -136,7 +143,7 @@ def _interrupted(
     noise: Iterator[Action] | None = None
     left = 0
 
-    def act(env: TaskEnv, obs: NDArray[np.float32]) -> NDArray[np.floating]:
+    def act(env: Environment, obs: NDArray[np.float32]) -> NDArray[np.floating]:
         nonlocal noise, left
         if not left:
             left = int(rng.integers(20, 61))

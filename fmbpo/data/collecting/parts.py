@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from fmbpo.base.files import disk_errors, read_object, replace_file, write_json
 from fmbpo.errors import UserError
 
-Rows = Mapping[str, NDArray[np.float32]]
+Rows = Mapping[str, NDArray[Any]]
+_save: Callable[..., None] = np.savez_compressed  # its types take no dictionary of arrays
+ARRAYS = ("obs", "action", "reward", "terminated")
+"""Of an episode: see `collect_episode`."""
 
 
 @frozen
@@ -44,16 +47,14 @@ class Parts:
 
     def write(self, file: Path, rows: Rows) -> None:
         """Write an episode atomically; UserError if the disk is full or cannot be written."""
-        obs, action, reward = rows["obs"], rows["action"], rows["reward"]
-        replace_file(
-            file, lambda aside: np.savez_compressed(aside, obs=obs, action=action, reward=reward)
-        )
+        arrays = {name: rows[name] for name in ARRAYS}
+        replace_file(file, lambda aside: _save(aside, **arrays))
 
-    def read(self, file: Path) -> dict[str, NDArray[np.float32]]:
+    def read(self, file: Path) -> Rows:
         """Read an episode; UserError if the file is damaged."""
         try:
             with np.load(file) as rows:
-                return {key: rows[key] for key in ("obs", "action", "reward")}
+                return {name: rows[name] for name in ARRAYS}
         except Exception as error:
             raise UserError(
                 f"a damaged episode file ({type(error).__name__})",

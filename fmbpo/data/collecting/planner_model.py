@@ -14,8 +14,7 @@ from attrs import frozen
 
 from fmbpo.data.collecting.planner_rewards import SENSORS, Floats, Frames, Reward
 from fmbpo.tasks.custom import reacher_three_model
-from fmbpo.tasks.env import ACTION_REPEAT
-from fmbpo.tasks.mt30 import task_info
+from fmbpo.tasks.mt30 import ACTION_REPEAT, mt30_task
 from fmbpo.tasks.simulator import control, mujoco, rollout
 
 # The fields of the model that tasks change at a reset (targets, sizes, damping).
@@ -70,7 +69,7 @@ class PlanningModel:
 
     def __init__(self, name: str, task: PlanTask, coarse: int | None = None) -> None:
         self.task = task
-        info = task_info(name)
+        info = mt30_task(name)
         source = importlib.import_module(f"dm_control.suite.{info.domain}").get_model_and_assets
         if info.name.startswith("reacher-three"):
             source = reacher_three_model

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fmbpo.data.collecting import planner_rewards as r
 from fmbpo.data.collecting.planner_model import PlanSettings, PlanTask
-from fmbpo.tasks.mt30 import task_info
+from fmbpo.tasks.mt30 import mt30_task
 
 
 def _walker(speed: float, progress: float = 0.0) -> tuple[r.Reward, r.Reward]:
@@ -70,4 +70,4 @@ PLAN_TASKS: dict[str, PlanTask] = {
 
 def plan_task(name: str) -> PlanTask:
     """The planner's entry for a task; UserError if MT30 has no such task."""
-    return PLAN_TASKS[task_info(name).name]
+    return PLAN_TASKS[mt30_task(name).name]

@@ -20,6 +20,7 @@ from attrs import frozen
 from fmbpo.base.files import CHECK_FILE
 from fmbpo.data.store_format import Array
 from fmbpo.errors import UserError
+from fmbpo.tasks.suite import Suite
 
 AGAIN = "fetch or write the file again"
 _PIECE = 2**23
@@ -37,7 +38,8 @@ class Block:
         action: [R, any width] floats.
         reward: [R] floats.
         lengths: [K] rows of each episode, sum R.
-        task: [K] task ids (indices into MT30's list), below 0 for episodes to leave out.
+        task: [K] task ids (indices into the suite), below 0 for episodes to leave out.
+        terminated: [K] whether the last row is a terminal state.
         first: number of the first episode in the file.
     """
 
@@ -46,6 +48,7 @@ class Block:
     reward: Array
     lengths: Array
     task: Array
+    terminated: Array
     first: int
 
 
@@ -54,14 +57,16 @@ class EpisodeFile(ABC):
 
     Attributes:
         path: the file.
+        suite: the tasks that its episodes may have.
         row_bytes: bytes per row in the file.
         ignored: names of the unused arrays in the file.
         equal_lengths: whether all episodes of a data set of this kind have the same length.
-        ids: [E] task id of each episode (index into MT30's list), below 0 if it is left out.
+        ids: [E] task id of each episode (index into the suite), below 0 if it is left out.
         lengths: [E] rows of each episode.
     """
 
     path: Path
+    suite: Suite
     row_bytes: int
     ignored: tuple[str, ...]
     equal_lengths: bool
@@ -75,9 +80,9 @@ class EpisodeFile(ABC):
     def scan(self, skip_others: bool, progress: Callable[[int], None]) -> None:
         """Read the whole file once: its SHA-256, the checksum of every part, and the tasks.
 
-        ``skip_others``: leave out episodes with ids that MT30 does not have. ``progress`` is called
-        with the number of bytes of each piece. Raises `UserError` if the file is unreadable, a part
-        is damaged, or a task is unknown.
+        ``skip_others``: leave out episodes with ids that the suite does not have. ``progress`` is
+        called with the number of bytes of each piece. Raises `UserError` if the file is unreadable,
+        a part is damaged, or a task is unknown.
         """
         hasher = hashlib.sha256()
         with reading(self.path), self.path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Your own data in ``.npz`` files: five arrays, as `numpy.savez` writes them.
+"""Your own data in ``.npz`` files: these arrays, as `numpy.savez` writes them.
 
 | array | shape | |
 | --- | --- | --- |
@@ -6,7 +6,8 @@
 | ``action`` | [N, A] float | the action that led to each row; an episode's first is ignored |
 | ``reward`` | [N] float | likewise, summed over the action repeat |
 | ``episode_ends`` | [E] integers | the row after each episode's last |
-| ``task`` | one text, or [E] | names of MT30 tasks |
+| ``task`` | one text, or [E] | names of tasks |
+| ``terminated`` | [E] bool, optional | whether an episode's last row is a terminal state |
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from numpy.typing import NDArray
 from fmbpo.data.importing.files import AGAIN, Block, EpisodeFile, check_names, reading
 from fmbpo.data.store_format import Array, starts
 from fmbpo.errors import UserError
-from fmbpo.tasks.mt30 import task_info
+from fmbpo.tasks.suite import Suite
 
 ROWS = {"reward": 1, "obs": 2, "action": 2}
 """Numbers of dimensions of the arrays with one row per step."""
+TERMINATED = "terminated"
 _SMALL = 2**30
 """Largest array that is read at once, in bytes."""
 
@@ -45,15 +47,18 @@ class NpzFile(EpisodeFile):
 
     equal_lengths = False
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, suite: Suite) -> None:
+        self.path, self.suite = path, suite
         with reading(path), zipfile.ZipFile(path) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
             wanted = (*ROWS, "episode_ends", "task")
             check_names(wanted, names, path, 'see "Your own data" in docs/data.md')
-            self.ignored = tuple(sorted(names - set(wanted)))
+            self.ignored = tuple(sorted(names - {*wanted, TERMINATED}))
             arrays = {name: _Array(archive, name, path) for name in wanted}
             ends, task = (arrays.pop(name).whole() for name in ("episode_ends", "task"))
+            terminated = np.zeros(len(ends), bool)
+            if TERMINATED in names:
+                terminated = _Array(archive, TERMINATED, path).whole()
         for name, rank in ROWS.items():
             array, rows = arrays[name], arrays["reward"].shape[0]
             if len(array.shape) != rank:
@@ -66,7 +71,14 @@ class NpzFile(EpisodeFile):
         self.row_bytes = sum(array.row_bytes for array in arrays.values())
         self._ends = _ends(ends, rows, f"{path}, array episode_ends")
         self.lengths = self._ends - starts(self._ends)
-        self.ids = _ids(task, len(self._ends), f"{path}, array task")
+        self.ids = _ids(task, len(self._ends), suite, f"{path}, array task")
+        if terminated.shape != self._ends.shape or terminated.dtype != np.bool_:
+            raise UserError(
+                f"{terminated.dtype} {list(terminated.shape)}, not bool [{len(self._ends)}]",
+                where=f"{path}, array {TERMINATED}",
+                remedy="save numpy.array([...], bool), an entry per episode",
+            )
+        self._terminated = terminated
 
     def blocks(self, first: int, rows: int) -> Iterator[Block]:
         """See `EpisodeFile`."""
@@ -82,7 +94,13 @@ class NpzFile(EpisodeFile):
                 part = {name: array.rows(count) for name, array in arrays.items()}
                 if at >= first:
                     some = slice(at, stop)
-                    yield Block(**part, lengths=self.lengths[some], task=self.ids[some], first=at)
+                    yield Block(
+                        **part,
+                        lengths=self.lengths[some],
+                        task=self.ids[some],
+                        terminated=self._terminated[some],
+                        first=at,
+                    )
                 at = stop
 
 
@@ -149,7 +167,7 @@ def _ends(ends: Array, rows: int, where: str) -> NDArray[np.int64]:
     return ends
 
 
-def _ids(task: Array, episodes: int, where: str) -> NDArray[np.int16]:
+def _ids(task: Array, episodes: int, suite: Suite, where: str) -> NDArray[np.int16]:
     if task.dtype.kind != "U" or task.shape not in ((), (episodes,)):
         raise UserError(
             f"{task.dtype} {list(task.shape)}, not one name or [{episodes}] names",
@@ -161,7 +179,7 @@ def _ids(task: Array, episodes: int, where: str) -> NDArray[np.int16]:
     ids = []
     for name, episode in zip(names, first, strict=True):
         try:
-            ids.append(task_info(str(name)).index)
+            ids.append(suite.index(str(name)))
         except UserError as error:
             place = f"{where}, episode {episode}"
             raise UserError(error.what, where=place, remedy=error.remedy) from None

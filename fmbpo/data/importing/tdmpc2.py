@@ -1,7 +1,7 @@
 """TD-MPC2's data files: a TensorDict [n, T] saved by torch, which is mapped, never executed.
 
 Keys ``obs`` [n, T, O], ``action`` [n, T, A], ``reward`` [n, T] and ``task`` [n, T] (an index into
-the task list). MT30's files have T = 501; those of MT80, whose first 30 tasks are MT30's, 101.
+the suite). MT30's files have T = 501; those of MT80, whose first 30 tasks are MT30's, 101.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from fmbpo.data.importing.files import AGAIN, Block, EpisodeFile, check_names
-from fmbpo.data.importing.rows import mt30_ids
+from fmbpo.data.importing.rows import known_ids
 from fmbpo.data.importing.torch_file import REFUSED, load_mapped
 from fmbpo.data.store_format import Array
 from fmbpo.errors import UserError
+from fmbpo.tasks.suite import Suite
 
 KEYS = {"obs": 3, "action": 3, "reward": 2, "task": 2}
 """Numbers of dimensions of the arrays."""
@@ -38,8 +39,8 @@ class TdmpcFile(EpisodeFile):
 
     equal_lengths = True
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, suite: Suite) -> None:
+        self.path, self.suite = path, suite
         self.ignored = tuple(sorted(str(key) for key in load_mapped(path) if key not in KEYS))
         arrays = _arrays(path)
         episodes, self._length = (int(n) for n in arrays["reward"].shape)
@@ -62,7 +63,7 @@ class TdmpcFile(EpisodeFile):
                     remedy=AGAIN,
                 )
             ids[first : first + step] = task[:, 0]
-        self.ids = mt30_ids(ids, skip_others, str(self.path))
+        self.ids = known_ids(ids, self.suite, skip_others, str(self.path))
 
     def blocks(self, first: int, rows: int) -> Iterator[Block]:
         """See `EpisodeFile`."""
@@ -74,7 +75,8 @@ class TdmpcFile(EpisodeFile):
             obs, action, reward = (
                 _numpy(arrays[name][some].flatten(0, 1)) for name in ("obs", "action", "reward")
             )
-            yield Block(obs, action, reward, self.lengths[some], self.ids[some], at)
+            lengths, ids = self.lengths[some], self.ids[some]
+            yield Block(obs, action, reward, lengths, ids, np.zeros(len(ids), bool), at)
             del arrays, obs, action, reward
 
 

@@ -1,7 +1,7 @@
 """The report's first figures: contrasts as a forest, and returns by task, as dots with intervals.
 
-Each function returns an ``svg`` element with the id ``name`` (``svg``). Both draw returns from 0 to
-1000, also over all tasks, so that tasks and their mean share an axis.
+Each function returns an ``svg`` element with the id ``name`` (``svg``). Both draw returns, those of
+MT30 from 0 to 1000, also over all tasks, so that tasks and their mean share an axis.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fmbpo.compare.comparison import (
     Estimate,
 )
 from fmbpo.reporting.pages.svg import GRID, INK, MUTED, PAPER, Looks, Style, draw, label, legend
+from fmbpo.tasks.mt30 import SUITE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,19 +96,24 @@ def returns(
             if row:
                 solid = OVERALL in tasks and row == 1
                 axes.axhline(row - 0.5, color=MUTED, lw=0.6, ls="-" if solid else (0, (1, 3)))
-        low, high = axes.get_xlim()
-        axes.set_xlim(max(min(0.0, low), -_EDGE), min(high, UNIT + _EDGE))
-        axes.set_xlabel("return (0 to 1000)")
+        if bounded:
+            low, high = axes.get_xlim()
+            axes.set_xlim(max(min(0.0, low), -_EDGE), min(high, UNIT + _EDGE))
+        axes.set_xlabel("return (0 to 1000)" if bounded else "return")
         legend(figure, axes)
 
+    bounded = all(task in SUITE for task in tasks if task != OVERALL)
     few, most = len(tasks) <= _MANY + 1, max(map(len, tasks.values()))
     row = 0.2 + 0.16 * most if few else 0.1 + 0.06 * most
     description = (
         "The mean return of each cell on each task with its 95 % interval; faint dots are single "
-        "seeds. Vertical marks are the returns of others, as far as they are known. An interval "
-        "that reaches the edge extends beyond it: with few replicates it can be wider than 0 to "
-        "1000."
+        "seeds. Vertical marks are the returns of others, as far as they are known."
     )
+    if bounded:
+        description += (
+            " An interval that reaches the edge extends beyond it: with few replicates it can be "
+            "wider than 0 to 1000."
+        )
     return draw(name, title, description, 1.3 + len(tasks) * row, paint)
 
 

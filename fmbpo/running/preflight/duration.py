@@ -21,7 +21,7 @@ import torch
 from fmbpo.measure.evaluation import Evaluator, threads
 from fmbpo.nn.blocks import plain_mlp
 from fmbpo.running.preflight.on_shapes import Cost
-from fmbpo.tasks.mt30 import ACTION_WIDTH, OBS_WIDTH
+from fmbpo.tasks.suite import Suite
 from fmbpo.training import behaviour_cloning
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
@@ -55,17 +55,17 @@ class Pace:
     measured: bool = False
 
 
-def rough(cost: Cost, rate: float) -> Pace:
+def rough(cost: Cost, rate: float, suite: Suite) -> Pace:
     """An estimate from operation counts, without evaluations."""
     update = cost.flops / (EFFICIENCY * rate) + cost.operations * CALL
-    return Pace(update, cloning=cloning_seconds())
+    return Pace(update, cloning=cloning_seconds(suite))
 
 
 @cache
-def cloning_seconds() -> float:
+def cloning_seconds(suite: Suite) -> float:
     """Seconds of behaviour cloning per task, from a few updates on made-up rows."""
-    network = plain_mlp(OBS_WIDTH, behaviour_cloning.UNITS, ACTION_WIDTH)
-    rows = torch.ones(8, OBS_WIDTH), torch.ones(8, ACTION_WIDTH)
+    network = plain_mlp(suite.obs_width, behaviour_cloning.UNITS, suite.action_width)
+    rows = torch.ones(8, suite.obs_width), torch.ones(8, suite.action_width)
 
     def update() -> object:
         return behaviour_cloning.learn(network, *rows, torch.Generator(), 1)
@@ -93,7 +93,7 @@ def pretraining_pace(context: Context, batch: int) -> Pace:
 def policies_pace(context: Context, cells: Sequence[Cell], evaluator: Evaluator) -> Pace:
     """The same for policies in an untrained world model, with some steps in the simulator."""
     e, device = context.experiment, context.device
-    module = build_world_model(e.world_model, 0, device)
+    module = build_world_model(e.world_model, context.data.suite, 0, device)
     e.world_model.component.freeze(module)
     stage = PolicyTraining("preflight", cells, context, module, evaluator)
     update = _median(lambda: stage.step(1), device)
@@ -102,7 +102,7 @@ def policies_pace(context: Context, cells: Sequence[Cell], evaluator: Evaluator)
     more = _seconds(lambda: stage.returns(1, steps=STEPS), device)
     validation = _seconds(stage.models.evaluate, device) if stage.models else 0.0
     step = max(more - one, 0.0) / (STEPS - 1)
-    return Pace(update, validation, step, cloning_seconds(), measured=True)
+    return Pace(update, validation, step, cloning_seconds(context.data.suite), measured=True)
 
 
 def _median(update: Callable[[], object], device: torch.device) -> float:

@@ -21,17 +21,18 @@ from fmbpo.running.earlier import check_plugins, finished, first_models
 from fmbpo.running.names import RunNames, run_names
 from fmbpo.running.preflight.table import Rows
 from fmbpo.runs.folder import BEST, RunFolder, check_place, checkpoint_of, worker
-from fmbpo.tasks.mt30 import MT30
+from fmbpo.tasks.known import Own
+from fmbpo.tasks.suite import Suite
 from fmbpo.training.cells import Cell, grid_cells, grid_tasks
 from fmbpo.training.context import Context, settled
-from fmbpo.training.dataset import Dataset, check_horizon, load_dataset
+from fmbpo.training.dataset import Dataset, load_dataset, with_slices
 from fmbpo.training.initial_model import load_world_model
 from fmbpo.training.own_models import check_learning
 from fmbpo.training.pretraining import sharing
 from fmbpo.training.residence_choice import check_loading, choose, described
 
-Loaded: TypeAlias = tuple[tuple[DataConfig, torch.device], Dataset]
-"""The configuration and device of a data set, and the data set."""
+Loaded: TypeAlias = tuple[tuple[DataConfig, torch.device, Own], Dataset]
+"""The arguments of ``load_dataset``, and the data set."""
 
 
 @attrs.define
@@ -70,7 +71,13 @@ class Candidate:
     @property
     def data_tasks(self) -> list[str]:
         """Tasks of the data, as far as they are known."""
-        return self.data.tasks if self.data else self.experiment.data.tasks or list(MT30)[:1]
+        e = self.experiment
+        return self.data.tasks if self.data else e.data.tasks or [e.expected_suite.names[0]]
+
+    @property
+    def suite(self) -> Suite:
+        """That of the data, or the expected one."""
+        return self.data.suite if self.data else self.experiment.expected_suite
 
     @property
     def context(self) -> Context:
@@ -114,12 +121,12 @@ def find_data(rows: Rows, one: Candidate, known: list[Loaded]) -> None:
 
     def load() -> Dataset:
         for wanted, data in known:
-            if wanted == (e.data, device):
+            if wanted == (e.data, device, e.tasks):
                 return data
         check_loading(choose(e.data, store, device), store, device)
-        data = load_dataset(e.data, device)
+        data = load_dataset(e.data, device, e.tasks)
         data.train.residence.load()
-        known.append(((e.data, device), data))
+        known.append(((e.data, device, e.tasks), data))
         return data
 
     one.data = rows.attempt(one.cell, "data", load)
@@ -136,7 +143,7 @@ def find_tasks(rows: Rows, one: Candidate) -> None:
     if data is None:
         return
     checks: list[Callable[[], object]] = [
-        lambda: check_horizon(data.train, e.pretrain.horizon),
+        lambda: with_slices(data.train, e.pretrain.horizon),
         lambda: check_learning(e, data),
     ]
     if e.policy is not None:
@@ -145,6 +152,16 @@ def find_tasks(rows: Rows, one: Candidate) -> None:
     one.tasks = one.tasks or data.tasks
     if all(passed):
         rows.ok(one.cell, "tasks", ", ".join(one.tasks))
+        _warn_of_short(rows, one.cell, data, e.pretrain.horizon)
+
+
+def _warn_of_short(rows: Rows, cell: str, data: Dataset, horizon: int) -> None:
+    """A warning if world models cannot learn from some episodes, since they are too short."""
+    length_E = data.train.end_E - data.train.start_E
+    if short := int((length_E <= horizon).sum()):
+        what = f"{short} of {len(length_E)} training episodes have fewer rows than a slice of "
+        what += f"{horizon + 1}, so that world models do not learn from them"
+        rows.warn(cell, "tasks", what, "lower pretrain.horizon")
 
 
 def find_earlier(rows: Rows, one: Candidate, root: Path) -> bool:
@@ -178,7 +195,7 @@ def find_world_model(rows: Rows, one: Candidate, root: Path, traceback: Path | N
 
     def check(path: Path, said: str, adopt: bool) -> str:
         with reporting(traceback, Role("world model", e.world_model)):
-            load_world_model(e, torch.device("meta"), path, adopt)
+            load_world_model(e, one.suite, torch.device("meta"), path, adopt)
         return said
 
     if checkpoint := getattr(e.protocol, "checkpoint", ""):

@@ -30,7 +30,6 @@ from fmbpo.base.files import check_disk
 from fmbpo.base.free_memory import SMALLER, ran_out
 from fmbpo.base.text import bytes_text, clock, said, speed
 from fmbpo.config.schema import Experiment
-from fmbpo.data.store_format import ROW_BYTES
 from fmbpo.distributed.group import Group
 from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator, threads
@@ -92,7 +91,7 @@ class Needs:
             models = [self.root / name for name in names.pretraining.values()]
             models = [folder for folder in models if not RunFolder(folder).is_complete]
             if new := [folder for folder in models if folder not in self.parts]:
-                self._possible(one, least_of_pretraining(e))
+                self._possible(one, least_of_pretraining(e, one.suite))
                 found = pretraining_parts(e, new, one.data_tasks)
                 self.parts |= {part.folder: self._own(part, e) for part in found}
             parts = [self.parts[folder] for folder in models]
@@ -137,7 +136,7 @@ class Needs:
             if kind == "stream":
                 host += here * streaming_bytes(one.store, len(one.tasks))
             elif kind == "host" or not on_gpu:
-                host += (here - 1) * one.store.rows * ROW_BYTES
+                host += (here - 1) * one.store.rows * one.store.layout.row_bytes
         places = [("host", host, free_memory.host_free())]
         if on_gpu:
             places.append((str(one.device), device, free_memory.device_free(one.device)))
@@ -165,7 +164,7 @@ class Needs:
         assert one.device is not None
         cell, e = one.cell, one.experiment
         rate = duration.matmul_rate(one.device)
-        rough = {part.folder: duration.rough(part.cost, rate) for part in parts or ()}
+        rough = {part.folder: duration.rough(part.cost, rate, one.suite) for part in parts or ()}
         workers = e.evaluation.simulators(self.group.local_size)
         expected = {part.folder: part.seconds(rough[part.folder], workers) for part in parts or ()}
         if parts is not None and sum(expected.values()) < duration.SHORT and not thorough:
@@ -175,7 +174,8 @@ class Needs:
         roles += [Role("policy", e.policy)] if e.policy else []
 
         def trials() -> None:
-            with reporting(self.traceback, *roles), EpisodeRunner(1) as runner:
+            simulator = EpisodeRunner(1, one.suite)
+            with reporting(self.traceback, *roles), simulator as runner:
                 for subject, done in try_plugins(one.context, one.tasks, runner, self.traceback):
                     self.rows.ok(cell, subject, done)
                 paces: dict[str, Pace] = {}  # replicates share one

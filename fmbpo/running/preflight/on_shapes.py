@@ -23,15 +23,15 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 from fmbpo.config.schema import Experiment
-from fmbpo.data.residence import ROW_WIDTH, Stored
-from fmbpo.data.sampler import Rows, action_masks
+from fmbpo.data.residence import Stored
+from fmbpo.data.sampler import Rows
+from fmbpo.data.store_format import layout_of
 from fmbpo.errors import UserError
 from fmbpo.hookspecs import Task, WorldModel
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.validation import Validator
 from fmbpo.plugins import Component
-from fmbpo.tasks.env import EPISODE_STEPS
-from fmbpo.tasks.mt30 import task_info
+from fmbpo.tasks.known import suite_of
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
@@ -48,28 +48,29 @@ BLOCK = 512
 class _Shapes(Stored):
     """Rows that have only shapes."""
 
-    def __init__(self) -> None:
-        self.kind, self.device, self.worker = "device", META, None
+    def __init__(self, row_width: int) -> None:
+        self.kind, self.device, self.worker, self.row_width = "device", META, None, row_width
 
     def on_host(self, row_B: Tensor, horizon: int) -> Tensor:
         """The rows' numbers."""
         return row_B
 
     def on_device(self, sent: Tensor, horizon: int) -> Tensor:
-        """Slices of ``horizon`` + 1 rows: ``[H + 1, B, ROW_WIDTH]``."""
-        return torch.empty(horizon + 1, len(sent), ROW_WIDTH, device=META)
+        """Slices of ``horizon`` + 1 rows: ``[H + 1, B, row_width]``."""
+        return torch.empty(horizon + 1, len(sent), self.row_width, device=META)
 
 
 def _context(experiment: Experiment, tasks: Sequence[str]) -> Context:
     """The experiment on a data set of shapes: four episodes per task, two of them held out."""
     e = experiment
     horizons = [e.pretrain.horizon, e.policy_learning.horizon if e.policy_learning else 0]
-    length = max(EPISODE_STEPS, *horizons) + 2
-    task_E = torch.tensor([task_info(task).index for task in tasks]).repeat(4)
+    suite = suite_of(tasks, e.tasks)
+    length = max(suite.episode_steps, *horizons) + 2
+    task_E = torch.tensor([suite.index(task) for task in tasks]).repeat(4)
     ends = length * np.arange(1, len(task_E) + 1)
-    rows = Rows(ends, _Shapes(), task_E, action_masks())
+    rows = Rows(ends, _Shapes(layout_of(suite).row_width), task_E, suite)
     kept = torch.arange(len(task_E)) < 2 * len(tasks)
-    data = Dataset("shapes", list(tasks), rows.select(kept), rows.select(~kept), {})
+    data = Dataset("shapes", suite, list(tasks), rows.select(kept), rows.select(~kept), {})
     system = attrs.evolve(e.system, precision="float32")
     return Context(attrs.evolve(e, system=system), data, META)
 
@@ -227,9 +228,9 @@ def policies_cost(experiment: Experiment, cells: Sequence[Cell]) -> Cost:
     context = _context(experiment, list(dict.fromkeys(cell.task for cell in cells)))
     table = experiment.world_model
     with Tally() as tally:
-        model = build_world_model(table, 0, META)
+        model = build_world_model(table, context.data.suite, 0, META)
         table.component.freeze(model)
-        evaluator = Evaluator(EpisodeRunner(0), 0)
+        evaluator = Evaluator(EpisodeRunner(0, context.data.suite), 0)
         stage = PolicyTraining("shapes", cells, context, model, evaluator)
         validator = stage.models.validators[0] if stage.models else None
         return _cost(tally, stage, validator, model, table.component)

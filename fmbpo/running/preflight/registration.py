@@ -18,15 +18,22 @@ from fmbpo.compare.power import (
     smallest_found,
 )
 from fmbpo.config.registration import Expected, RegistrationConfig
+from fmbpo.config.schema import Experiment
 from fmbpo.config.study_file import Study
+from fmbpo.data.store import Store
 from fmbpo.errors import UserError
 from fmbpo.running.preflight.inputs import Candidate
 from fmbpo.running.preflight.table import Rows
 from fmbpo.running.registration import PlannedCell, content_of
 from fmbpo.runs.registration import begun, changes, digest, history
-from fmbpo.training.dataset import chosen_tasks
+from fmbpo.training.dataset import chosen_tasks, store_suite
 
 SUBJECT, POWER = "registration", "power"
+
+
+def _tasks(store: Store, experiment: Experiment) -> list[str]:
+    suite = store_suite(store, experiment.tasks)
+    return chosen_tasks(store, experiment.data, suite)
 
 
 def check_registration(
@@ -44,9 +51,7 @@ def check_registration(
         if one.recorded is None or one.names is None or one.store is None:
             return
         e, store = one.experiment, one.store
-        tasks = e.grid.tasks or rows.attempt(
-            one.cell, "tasks", partial(chosen_tasks, store, e.data)
-        )
+        tasks = e.grid.tasks or rows.attempt(one.cell, "tasks", partial(_tasks, store, e))
         if tasks is None:
             return
         cells[one.cell] = PlannedCell(one.recorded, store.id, tasks, one.names)

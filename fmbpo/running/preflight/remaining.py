@@ -21,13 +21,13 @@ import torch
 from fmbpo.base.cores import usable_cores
 from fmbpo.config import Frozen
 from fmbpo.config.schema import Experiment
-from fmbpo.data.residence import ROW_WIDTH
 from fmbpo.nn import two_hot
 from fmbpo.running.preflight.duration import Pace
 from fmbpo.running.preflight.on_shapes import Cost, policies_cost, pretraining_cost
 from fmbpo.runs.checkpoint import checkpoint_exists, read_manifest
 from fmbpo.runs.folder import checkpoint_of
-from fmbpo.tasks.env import EPISODE_STEPS
+from fmbpo.tasks.known import suite_of
+from fmbpo.tasks.suite import Suite
 from fmbpo.training.cells import Cell, stages
 
 VALUE = 56
@@ -62,13 +62,15 @@ class Part:
     """Remaining episodes in the simulator, per cell of a group."""
     at_once: int = 0
     """The most episodes that run at the same time."""
+    steps: int = 0
+    """Agent steps of the longest episode."""
     cloned: int = 0
     """Tasks for behaviour cloning."""
 
     def seconds(self, pace: Pace, workers: int) -> float:
         """Expected duration, if ``workers`` processes simulate."""
         busy = max(min(workers, usable_cores()), 1)
-        simulated = EPISODE_STEPS * pace.step * self.episodes / busy
+        simulated = self.steps * pace.step * self.episodes / busy
         learning = self.updates * pace.update + self.validations * pace.validation
         return learning + self.cloned * pace.cloning + simulated
 
@@ -80,10 +82,11 @@ def disk_need(parts: Collection[Part]) -> int:
     return sum(checkpoints) + max(checkpoints, default=0) + kept
 
 
-def least_of_pretraining(experiment: Experiment) -> int:
+def least_of_pretraining(experiment: Experiment, suite: Suite) -> int:
     """Bytes of a batch, less than an update of pretraining needs."""
     config = experiment.pretrain
-    return config.batch * (config.horizon + 1) * ROW_WIDTH * torch.float32.itemsize
+    width = suite.obs_width + suite.action_width + 1
+    return config.batch * (config.horizon + 1) * width * torch.float32.itemsize
 
 
 def least_of_policies(experiment: Experiment, cells: Sequence[Cell]) -> int:
@@ -143,10 +146,10 @@ def policies_part(experiment: Experiment, folder: Path, cells: Sequence[Cell]) -
     # Then, once per task, the random policy and behaviour cloning.
     episodes += 2 * e.evaluation.final_episodes * tasks / size
     at_once = size * max(e.evaluation.episodes, e.evaluation.final_episodes)
-    beside = VALUE * values
+    beside, longest = VALUE * values, suite_of({c.task for c in cells}, e.tasks).episode_steps
     return Part(
         "policies", folder, cost, updates, checkpoints, beside, validations, size, episodes,
-        at_once, tasks,
+        at_once, longest, tasks,
     )  # fmt: skip
 
 

@@ -17,7 +17,6 @@ from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.sizes import size_line
 from fmbpo.nn import two_hot
 from fmbpo.running.blame import Role, reporting
-from fmbpo.tasks.mt30 import ACTION_WIDTH
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import grid_cells, stages
 from fmbpo.training.context import Context
@@ -47,7 +46,7 @@ def try_plugins(
             stage.evaluate(1)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise model.error("a measure cannot be computed after one update", LOWER) from error
-    yield "parameters", size_line("world model", e.world_model, stage.module)
+    yield "parameters", size_line("world model", e.world_model, stage.module, context.data.suite)
     yield "world model", f"one update and one validation of {e.world_model.plugin!r}"
     if e.policy is None:
         return
@@ -97,10 +96,10 @@ class _Checked(Role):
         if not torch.isfinite(value).all():
             raise self.error(f"{what} is not finite")
 
-    def check_rollout(self, rollout: Rollout, latent: int) -> None:
-        """Check a rollout of ``HORIZON`` steps from ``BATCH`` latents."""
+    def check_rollout(self, rollout: Rollout, latent: int, action: int) -> None:
+        """Check a rollout of ``HORIZON`` steps from ``BATCH`` latents, with actions this wide."""
         self.check("the latent of `rollout`", rollout.z_HBD, HORIZON + 1, BATCH, latent)
-        self.check("the action of `rollout`", rollout.action_HBA, HORIZON, BATCH, ACTION_WIDTH)
+        self.check("the action of `rollout`", rollout.action_HBA, HORIZON, BATCH, action)
         logits = rollout.reward_logits_HBR
         self.check("the reward of `rollout`", logits, HORIZON, BATCH, two_hot.BINS)
 
@@ -124,7 +123,7 @@ def _check_world_model(role: _Checked, stage: Pretraining) -> None:
     role.check("the latent of `predict`", prediction.z_BD, BATCH, latent)
     role.check("the reward of `predict`", prediction.reward_logits_BR, BATCH, logits)
     rollout = component.rollout(module, z, lambda t, _: batch.action_HBA[t], task, noise)
-    role.check_rollout(rollout, latent)
+    role.check_rollout(rollout, latent, batch.mask_BA.shape[1])
     role.check_loss(*component.loss(module, batch, loss_noise))
 
 
@@ -134,7 +133,8 @@ def _check_policy(role: _Checked, stage: PolicyTraining) -> None:
     start = tree_map(lambda t: t[0], stage.example()[1])  # of the first cell
     z, task = pair.begin({}, start.obs_BO, start.index_B, start.mask_BA)
     action = component.predict(module, z, task, start.policy_noise_HBN[0])
-    role.check("`predict`'s result", action, BATCH, ACTION_WIDTH)
+    width = start.mask_BA.shape[1]
+    role.check("`predict`'s result", action, BATCH, width)
     if (action.abs() > start.mask_BA).any():
         raise role.error("`predict`'s actions leave [-1, 1], or are not 0 where the mask is 0")
 
@@ -142,7 +142,7 @@ def _check_policy(role: _Checked, stage: PolicyTraining) -> None:
         return pair.step({}, z, action, task, start.model_noise_HBN[t])
 
     rollout = component.rollout(module, z, answer, task, start.policy_noise_HBN)
-    role.check_rollout(rollout, z.shape[-1])
+    role.check_rollout(rollout, z.shape[-1], width)
     reward = two_hot.decode(rollout.reward_logits_HBR)
     value = torch.zeros_like(reward[0])
     imagined = Imagined(rollout, reward, value, reward.sum(0), torch.ones_like(value[0]))
