@@ -137,7 +137,7 @@ def trained_act(options: argparse.Namespace) -> Act:
     mask_TA = torch.ones(len(options.tasks), SUITE.action_width)
     params = stack([own_params(module) for module in modules])
     pair = Pair(model, models, modules[0], policies)
-    return Actors(pair, params, {}, index_T, mask_TA).act
+    return Actors(pair, params, {}, index_T, mask_TA).deterministic()
 
 
 def evaluation(runner: EpisodeRunner, act: Act, options: argparse.Namespace) -> Callable[[], Any]:

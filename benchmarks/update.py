@@ -36,7 +36,8 @@ from fmbpo.measure.sizes import dims_of
 from fmbpo.nn.compiled import compiling
 from fmbpo.plugins import Component, load_plugin
 from fmbpo.pwm.pair import Pair
-from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates, Start
+from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates
+from fmbpo.pwm.start import Start
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.replay import Replayed
 from fmbpo.runs.summary import versions
@@ -143,7 +144,8 @@ def model_jobs(kind: str, options: argparse.Namespace) -> list[Job]:
     module = build_world_model(table, SUITE, 0, torch.device(options.device))
     state = WorldModelState.initial(own_params(module)).laid_out()
     noise = torch.randn(options.horizon, options.batch, module.loss_noise_dim).to(options.device)
-    arguments = state, random_batch(options), noise, torch.tensor(1e-4, device=options.device)
+    rate, done = torch.tensor([1e-4, 0.0], device=options.device)
+    arguments = state, random_batch(options), noise, rate, done
     update = WorldModelUpdate(module, component.loss, PretrainConfig().optimiser)
     return modes(update, arguments, options, ("world model", kind, None, 1), count(module))
 
@@ -208,6 +210,7 @@ def policy_jobs(
         data.mask_BA.expand(cells, -1, -1).contiguous(),
         torch.randn(cells, horizon, batch, module.noise_dim).to(device),
         torch.randn(cells, horizon, batch, model.noise_dim).to(device),
+        torch.zeros(cells, device=device),
     )
     rates = Rates(torch.tensor(1e-4, device=device), torch.tensor(1e-4, device=device))
     pair = Pair(model, world_model, module, component)

@@ -23,6 +23,8 @@ PARTS = (
     "world_model",
     "policy",
     "rollout",
+    "returns",
+    "state",
     "two_hot",
     "blocks",
     "layers",
@@ -39,7 +41,8 @@ INTRODUCTION = """# Building blocks
 
 A plugin may import these parts of `fmbpo.nn`; [write a plugin](write-a-plugin.md) shows them in
 use. Suffixes of names give shapes: B batch, H horizon, O observation, A action, D latent, E task
-embedding, R the 101 reward bins, N noise; `[..., D]` is a tensor with any leading dimensions.
+embedding, R outputs of the reward head, C critics, N noise; `[..., D]` is a tensor with any leading
+dimensions.
 None of them draws random numbers, except that modules draw their initial parameters from torch's
 global generator.
 """

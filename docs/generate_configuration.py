@@ -31,7 +31,7 @@ from fmbpo.data.embedded import store_path
 from fmbpo.data.store import info
 from fmbpo.plugins import Listing, list_plugins, load_plugin
 from fmbpo.scaffold import template
-from fmbpo.tasks.gymnasium_task import GymnasiumTable
+from fmbpo.tasks.table import GymnasiumTable
 from fmbpo.testing.contract import CHECKS
 
 ROOT = Path(__file__).resolve().parent.parent

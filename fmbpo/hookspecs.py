@@ -10,27 +10,34 @@ A plugin is an object that a distribution offers through an entry point in the g
 * four hooks marked with ``@hookimpl``, the same for both kinds of plugin;
 * optionally ``small``: settings of a small instance, for the contract checks.
 
-A module can also be ``Projects``, ``OnSimplex``, ``Adopts``, ``Curved`` or ``Grows``.
-
 ========== ============================================= =======================================
 hook       world model                                   policy
 ========== ============================================= =======================================
-predict    latent, action -> next latent, reward logits  latent -> action
+predict    state, action -> next state, reward           latent -> action
 rollout    H steps; the partner chooses the actions      H steps; the partner answers the actions
-loss       batch of real sub-trajectories -> scalar      imagined trajectory -> scalar
+loss       batch of real sub-trajectories -> scalar      imagined trajectory, context -> scalar
 freeze     parameters stop learning                      the same
 ========== ============================================= =======================================
+
+The state of a world model is its latent, unless the model ``Remembers``. Policies and critics see
+latents only. ``fmbpo.protocols`` has what a module may offer beside the attributes here: memory,
+rewards in another form, critics and targets of its own.
 
 Every hook is a pure function of its arguments with fixed shapes. It draws no random numbers (the
 engine passes standard normal ``noise``), changes no argument in place, and has no ``.item()`` and
 no Python branch on data. The engine maps hooks over stacked parameters with ``torch.func.vmap``,
-and records them once. Checkpoints hold only parameters, so a module has no buffers.
+and records them once.
+
+State that does not learn (averages of parameters, running statistics) is a buffer of the module,
+``register_buffer``. It passes no gradient; it is stacked, saved and resumed like a parameter. The
+``loss`` returns its new value among the metrics, by its name.
 
 The convention of PWM's released model loss needs a world model whose ``Config`` has
 ``reward_loss``, ``consistency_coef``, ``reward_coef`` and ``rho``.
 
 Shape suffixes: B batch, H horizon, O observation, A action, D latent, E task embedding,
-R reward bins, N noise. Rewards are per agent step, in the environment's units.
+R outputs of the reward head, C critics, N noise. Rewards are per agent step, in the environment's
+units.
 ``fmbpo plugins check NAME`` checks all of this.
 """
 
@@ -43,7 +50,7 @@ import attrs
 import pluggy
 from torch import Tensor, nn
 
-SPEC_VERSION = 1
+SPEC_VERSION = 2
 """Version of this contract; it increases if existing plugins would stop working."""
 
 PROJECT = "fmbpo"
@@ -78,15 +85,32 @@ class Module(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]:
         """Parameters without names."""
 
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Buffers by name."""
+
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
-        """Load parameters. Raises ``RuntimeError`` if they do not fit."""
+        """Load parameters and buffers. Raises ``RuntimeError`` if they do not fit."""
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
         """Set whether the parameters learn."""
 
 
+State: TypeAlias = Any
+"""What a world model knows of a row: a pytree of tensors ``[B, ...]`` of fixed shapes, the latent
+``z_BD`` itself if the model does not remember."""
+
+Extras: TypeAlias = Mapping[str, Tensor]
+"""Further quantities of a step by name, ``[B]`` each, the same names at every step. ``CONTINUE`` is
+part of the return; the engine logs the means of all of them, and losses see them."""
+
+CONTINUE = "continue"
+"""The probability, from a world model, that the episode goes on after a step."""
+LOG_PROB = "log_prob"
+"""The log-density of a step's action, from a policy."""
+
+
 class WorldModel(Module, Protocol):
-    """A world model's module.
+    """A world model's module. It ``Encodes`` or ``Remembers``.
 
     Parameters whose names begin with ``encoder.`` learn at the encoder's rate. Those of
     ``task_embedding.`` do not learn under the convention ``task_embedding = "stale"``.
@@ -106,6 +130,11 @@ class WorldModel(Module, Protocol):
     def embed(self, index_B: Tensor) -> Tensor:
         """Task indices (int64) -> embeddings ``[B, E]``."""
 
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A world model without memory: an observation tells the latent."""
+
     def encode(self, obs_BO: Tensor, e_BE: Tensor) -> Tensor:
         """Zero-padded observations ``[B, O]`` or ``[H, B, O]`` and task embeddings -> latents
         ``[B, D]`` or ``[H, B, D]``."""
@@ -118,46 +147,6 @@ class Policy(Module, Protocol):
     """Standard normals per row that ``predict`` takes."""
     evaluations: int
     """Passes through the policy's network per ``predict``."""
-
-
-@runtime_checkable
-class Projects(Protocol):
-    """A module whose parameters must stay in an allowed set."""
-
-    def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Parameters after an update -> the nearest allowed ones; pure, as hooks are."""
-
-
-@runtime_checkable
-class OnSimplex(Protocol):
-    """A world model whose latents are rows of groups on the probability simplex."""
-
-    simplex_dim: int
-    """Entries per group; a divisor of D."""
-
-
-@runtime_checkable
-class Adopts(Protocol):
-    """A world model that can start from the parameters of an MLP world model."""
-
-    def adopt(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """This model's parameters from ``weights``. Raises ``ValueError`` if they do not fit."""
-
-
-@runtime_checkable
-class Curved(Protocol):
-    """A world model that solves a flow and measures the curvature of its paths."""
-
-    def curvature(self, z: Tensor, action: Tensor, task: Task, noise: Tensor) -> Tensor:
-        """0-d; 0 if one Euler step is exact (``fmbpo.measure.validation``)."""
-
-
-@runtime_checkable
-class Grows(Protocol):
-    """A policy that solves a flow and measures the growth of a gradient through its sub-steps."""
-
-    def growth(self, z: Tensor, task: Task, noise: Tensor, vector: Tensor) -> Tensor:
-        """0-d; 1 if the sub-steps keep the norm of a gradient (``fmbpo.pwm.diagnostics``)."""
 
 
 class Task(NamedTuple):
@@ -173,18 +162,25 @@ class Task(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """One predicted step: the next latent and the logits over the two-hot reward bins."""
+    """One predicted step: the next state and the reward of the step.
 
-    z_BD: Tensor
-    reward_logits_BR: Tensor
+    ``reward_BR`` are the logits over the bins of ``fmbpo.nn.two_hot``, unless the model
+    ``DecodesRewards``. A policy's partner answers with the next latent in place of the state.
+    """
+
+    state: State
+    reward_BR: Tensor
+    extras: Extras = {}  # noqa: RUF012 - never changed
 
 
 class Rollout(NamedTuple):
-    """H predicted steps; ``z_HBD`` has H + 1 rows, of which the first is the start."""
+    """H predicted steps; ``z_HBD`` has H + 1 rows, of which the first is the start. Each of
+    ``extras`` is ``[H, B]``."""
 
     z_HBD: Tensor
     action_HBA: Tensor
-    reward_logits_HBR: Tensor
+    reward_HBR: Tensor
+    extras: Extras = {}  # noqa: RUF012 - never changed
 
 
 class Batch(NamedTuple):
@@ -207,20 +203,49 @@ class Batch(NamedTuple):
 class Imagined(NamedTuple):
     """An imagined trajectory for the actor's loss, differentiable with respect to the actions.
 
-    ``reward_HB`` is decoded, ``value_B`` is the critics' V(z_H), ``return_B`` is the discounted sum
-    of both (with the configured bootstrap weight), and ``scale`` is the divisor of the return
-    normaliser (0-d, no gradient).
+    ``action_HBA`` are the rollout's actions and, if the critics take actions, one more: that in the
+    last state. ``reward_HB`` is decoded, ``weight_HB`` (or ``[H, 1]``) is γ^t times the probability
+    that the episode has not ended before step t, ``value_B`` is the critics' V(z_H), ``return_B``
+    is the weighted sum of both (with the configured bootstrap weight), and ``scale`` is the divisor
+    of the return normaliser (0-d, no gradient).
     """
 
     rollout: Rollout
+    action_HBA: Tensor
     reward_HB: Tensor
+    weight_HB: Tensor
     value_B: Tensor
     return_B: Tensor
     scale: Tensor
 
 
+class Real(NamedTuple):
+    """Real sub-trajectories from the states in which imagination begins, for a policy that
+    ``SeesData``: latents ``[S + 1, B, D]``, and actions, rewards and terminations of S steps."""
+
+    z_HBD: Tensor
+    action_HBA: Tensor
+    reward_HB: Tensor
+    terminated_HB: Tensor
+
+
+class LossContext(NamedTuple):
+    """What a policy's loss may use beside the imagined trajectory.
+
+    ``noise_HBN`` is the noise of the policy's rollout; ``done`` (0-d) is the fraction of training
+    that is done; ``values(z, action)`` are those of all critics, ``[..., D]`` -> ``[C, ...]``,
+    differentiable; the engine's own critics ignore the action.
+    """
+
+    task: Task
+    noise_HBN: Tensor
+    done: Tensor
+    values: Callable[[Tensor, Tensor], Tensor]
+    real: Real | None
+
+
 Metrics: TypeAlias = dict[str, Tensor]
-"""0-d tensors by name, detached."""
+"""0-d tensors by name, detached; also the new values of the module's buffers."""
 
 ChooseAction: TypeAlias = Callable[[int, Tensor], Tensor]
 """``(t, z_BD) -> action_BA``: the partner of a world model's rollout."""
@@ -234,30 +259,33 @@ class WorldModelSpec:
 
     @hookspec
     def predict(
-        self, module: WorldModel, z: Tensor, action: Tensor, task: Task, noise: Tensor
+        self, module: WorldModel, state: State, action: Tensor, task: Task, noise: Tensor
     ) -> Prediction:
-        """One step: ``z_BD``, ``action_BA``, ``noise_BN`` -> next latent and reward logits.
+        """One step: state, ``action_BA``, ``noise_BN`` -> next state and reward.
 
         The engine calls it for every imagined step, as the partner of the policy's ``rollout``.
-        Differentiable with respect to z, action and parameters. Masked action dimensions have no
-        effect. The next latent is in the space of ``encode``.
+        Differentiable with respect to state, action and parameters. Masked action dimensions have
+        no effect. The next latent is in the space of ``encode``.
         """
 
     @hookspec
     def rollout(
-        self, module: WorldModel, z: Tensor, partner: ChooseAction, task: Task, noise: Tensor
+        self, module: WorldModel, state: State, partner: ChooseAction, task: Task, noise: Tensor
     ) -> Rollout:
-        """H steps from ``z_BD``, H = len(``noise_HBN``); ``partner(t, z)`` chooses the actions.
+        """H steps from a state, H = len(``noise_HBN``); ``partner(t, z)`` chooses the actions.
 
         Equals repeated ``predict``. Validation on held-out data calls it with recorded actions.
         """
 
     @hookspec
-    def loss(self, module: WorldModel, batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, module: WorldModel, batch: Batch, noise: Tensor, done: Tensor
+    ) -> tuple[Tensor, Metrics]:
         """The training loss (0-d, mean over B) of real sub-trajectories, and metrics.
 
-        ``noise_HBN``: standard normals, N = ``module.loss_noise_dim``. The world-model update
-        differentiates it with respect to every parameter.
+        ``noise_HBN``: standard normals, N = ``module.loss_noise_dim``; ``done`` (0-d): the fraction
+        of training that is done. The world-model update differentiates it with respect to every
+        parameter.
         """
 
     @hookspec
@@ -289,7 +317,9 @@ class PolicySpec:
         """
 
     @hookspec
-    def loss(self, module: Policy, imagined: Imagined) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, module: Policy, imagined: Imagined, context: LossContext
+    ) -> tuple[Tensor, Metrics]:
         """The actor's loss (0-d, mean over B) of an imagined trajectory, and metrics.
 
         The policy update differentiates it with respect to the policy's parameters.

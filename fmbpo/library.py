@@ -24,7 +24,8 @@ from fmbpo.errors import UserError
 from fmbpo.reporting.pages import check_place, write_report
 from fmbpo.reporting.run_pictures import draw_missing
 from fmbpo.running.preflight import Report, preflight
-from fmbpo.running.run import Result, Runner, Session
+from fmbpo.running.run import Runner
+from fmbpo.running.session import Result, Session
 from fmbpo.running.stop import Stop
 from fmbpo.running.study import StudyResult, StudyRunner
 

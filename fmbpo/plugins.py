@@ -33,6 +33,14 @@ FIELD_TYPES = (
     "dict[str, X], X | Y, or attrs classes of them"
 )
 """The remedy for settings that no file can hold."""
+_SINCE_1: dict[Kind, str] = {
+    "world_model": "call the argument `z` of `predict` and `rollout` `state`, add `done` to "
+    "loss(module, batch, noise, done), rename `Prediction.z_BD` to `state`, `reward_logits_BR` to "
+    "`reward_BR` and `reward_logits_HBR` to `reward_HBR`, and set spec_version = 2",
+    "policy": "add `context` to loss(module, imagined, context), rename `Prediction.z_BD` to "
+    "`state` and `reward_logits_HBR` to `reward_HBR`, and set spec_version = 2",
+}
+"""What a plugin that follows version 1 of the contract has to change."""
 _WORDS: dict[Kind, str] = {"world_model": "world model", "policy": "policy"}
 
 
@@ -245,7 +253,8 @@ def _check_version(listing: Listing, plugin: object) -> None:
     if version != SPEC_VERSION:
         age, old = ("older", listing.distribution) if version < SPEC_VERSION else ("newer", "fmbpo")
         what = f"its contract has version {version}, {age} than this fmbpo's {SPEC_VERSION}"
-        raise _broken(listing, what, f"update {old}")
+        own = f"; if it is yours: {_SINCE_1[listing.kind]}" if version == 1 else ""
+        raise _broken(listing, what, f"update {old}{own}")
 
 
 def _config(listing: Listing, plugin: object) -> type[Any]:

@@ -508,24 +508,25 @@ POLICY_PLUGIN = WORLD_MODEL.replace("fmbpo_wm_mlp", "fmbpo_policy_mlp").replace(
 )
 
 LOSS = """@hookimpl
-    def loss(self, module, batch, noise):
-        loss, metrics = super().loss(module, batch, noise)
+    def loss(self, module, batch, noise, done):
+        loss, metrics = super().loss(module, batch, noise, done)
         {}"""
 ROLLOUT = """@hookimpl
-    def rollout(self, module, z, partner, task, noise):
-        z, a, r = super().rollout(module, z, partner, task, noise)
+    def rollout(self, module, state, partner, task, noise):
+        z, a, r, _ = super().rollout(module, state, partner, task, noise)
         {}"""
+POLICYS_ROLLOUT = ROLLOUT.replace("state", "z")
 PREDICT = """@hookimpl
-    def predict(self, module, z, action, task, noise):
-        z, r = super().predict(module, z, action, task, noise)
+    def predict(self, module, state, action, task, noise):
+        z, r, _ = super().predict(module, state, action, task, noise)
         {}"""
 ACT = """@hookimpl
     def predict(self, module, z, task, noise):
         a = super().predict(module, z, task, noise)
         {}"""
 ACTOR_LOSS = """@hookimpl
-    def loss(self, module, imagined):
-        loss, metrics = super().loss(module, imagined)
+    def loss(self, module, imagined, context):
+        loss, metrics = super().loss(module, imagined, context)
         {}"""
 BUILD = """def build(self, config, dims):
         {}"""
@@ -571,8 +572,8 @@ def test_check_names_a_world_model_that_breaks_its_contract(method, words, offer
         (ACT.format("return a[..., :1]"), ["`predict`'s result", "[4, 1], not [4, 6]"]),
         (ACT.format("return a * 3 + task.mask_BA * 2"), ["leave [-1, 1]"]),
         (ACT.format("return torch.tanh(a + 1)"), ["not 0 where the mask is"]),
-        (ROLLOUT.format("return Rollout(z[1:], a, r)"), ["latent of `rollout`"]),
-        (ROLLOUT.format("1 / 0"), ["ZeroDivisionError", "in rollout"]),
+        (POLICYS_ROLLOUT.format("return Rollout(z[1:], a, r)"), ["latent of `rollout`"]),
+        (POLICYS_ROLLOUT.format("1 / 0"), ["ZeroDivisionError", "in rollout"]),
         (ACTOR_LOSS.format("return imagined.return_B, metrics"), ["the loss of `loss`"]),
         (ACTOR_LOSS.format("return loss, {'x': imagined.return_B}"), ["x of `loss`", "shape [4]"]),
         (ACTOR_LOSS.format("loss.item(); raise KeyError('k')"), ["KeyError", "in loss"]),

@@ -17,6 +17,7 @@ gymnasium = "InvertedPendulum-v5"
 
 [world_model]
 plugin = "mlp"
+continuation_coef = 1.0
 
 [policy]
 plugin = "mlp"
@@ -70,6 +71,30 @@ def test_returns_are_sums_to_the_ends_of_the_episodes(run):
     assert all(value == int(value) and 0 < value <= 1000 for value in returns)
     assert task.get("pwm_return") is None
     assert task.get("reference_return") is None
+
+
+def test_the_world_model_learns_that_episodes_end(place, run):
+    (model,) = (place / "runs").glob("pole_model__*")
+    losses = [row["continuation_loss"] for row in rows_of(model) if "continuation_loss" in row]
+    assert losses[-1] < losses[0]
+    goes_on = [row["imagined_continue"] for row in rows_of(run) if "imagined_continue" in row]
+    assert goes_on
+    assert all(0 < x < 1 for x in goes_on)
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("coef", "warned"), [(0, True), (1, False)])
+def test_a_model_that_does_not_see_the_ends_is_warned_of(coef, warned, place, tiny_policy, capsys):
+    words = ["check", str(place / "pole.toml"), "--data", str(place / "pole.zarr")]
+    words += ["--runs", str(place / "others"), "-o", f"world_model.continuation_coef={coef}"]
+    for override in (*tiny_policy, "policy_learning.horizon=3"):
+        words += ["-o", override]
+    assert main(words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("imagined episodes never end" in said) == warned
 
 
 def test_a_report_and_the_status_know_the_task(place, run, capsys):

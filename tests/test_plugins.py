@@ -13,11 +13,12 @@ from fmbpo.plugins import Component, list_plugins, load_plugin
 
 COUNT = itertools.count()
 
+LOSS = "loss(module, imagined, context)"
 POLICY = """
 import attrs
 from fmbpo.hookspecs import hookimpl
 
-spec_version = 1
+spec_version = 2
 
 @attrs.frozen
 class Config:
@@ -35,7 +36,7 @@ def rollout(module, z, partner, task, noise):
     return "rollout"
 
 @hookimpl
-def loss(module, imagined):
+def loss(module, imagined, context):
     return "loss"
 
 @hookimpl
@@ -86,7 +87,7 @@ def test_a_good_plugin_becomes_plain_functions(install):
     assert (component.distribution, component.version) == ("good-dist", "1.2")
     assert component.predict(None, None, None, None) == "predict"
     assert component.rollout(None, None, None, None, None) == "rollout"
-    assert component.loss(None, None) == "loss"
+    assert component.loss(None, None, None) == "loss"
     assert component.freeze(None) == "freeze"
     assert component.predict.__module__.startswith("fake_plugin_")
     assert component.build(component.Config(width=3), "dims")[1].width == 3
@@ -94,17 +95,17 @@ def test_a_good_plugin_becomes_plain_functions(install):
 
 def test_an_instance_serves_as_a_plugin(install):
     source = POLICY.replace('\n@hookimpl\ndef freeze(module):\n    return "freeze"\n', "")
-    source = source.replace("spec_version = 1", "")
+    source = source.replace("spec_version = 2", "")
     body = source[source.index("@attrs.frozen") :].replace("(module", "(self, module")
     body = body.replace("def build(", "def build(self, ")
     cls = "".join(f"    {line}\n" for line in body.splitlines())
     source = (
-        "import attrs\nfrom fmbpo.hookspecs import hookimpl\n\nclass P:\n    spec_version = 1\n"
+        "import attrs\nfrom fmbpo.hookspecs import hookimpl\n\nclass P:\n    spec_version = 2\n"
         + cls
         + "    @hookimpl\n    def freeze(self, module):\n        return 'freeze'\n\nplugin = P()\n"
     )
     install(source, raw=f"[fmbpo.policies]\nwhole = fake_plugin_{_peek()}:plugin\n")
-    assert load_plugin("policy", "whole").loss(None, None) == "loss"
+    assert load_plugin("policy", "whole").loss(None, None, None) == "loss"
 
 
 @pytest.mark.parametrize("name", ["spec_version", "Config", "build", "small"])
@@ -114,7 +115,7 @@ def test_an_attribute_that_raises_is_named(name, error, install):
         f"\ndef raises(self):\n    raise {error}\n"
         f"class P:\n    {name} = property(raises)\n"
         "    def __init__(self):\n"
-        "        theirs = {'spec_version': 1, 'Config': Other, 'build': print}\n"
+        "        theirs = {'spec_version': 2, 'Config': Other, 'build': print}\n"
         f"        self.__dict__ |= {{k: v for k, v in theirs.items() if k != {name!r}}}\n"
         "plugin = P()\n"
     )
@@ -229,19 +230,40 @@ def without(name):
             POLICY.replace("z, task, noise)", "z, task, noise=None)"),
             ["`predict`", "noise=None", "without defaults"],
         ),
-        (POLICY.replace("loss(module, imagined)", "loss(module, batch)"), ["batch", "signatures"]),
-        (POLICY.replace("loss(module, imagined)", "loss(module)"), ["loss(module, imagined)"]),
-        (POLICY.replace("loss(module, imagined)", "loss(imagined, module)"), ["`loss`"]),
-        (POLICY.replace("loss(module, imagined)", "loss(module, *, imagined)"), ["`loss`"]),
+        (
+            POLICY.replace(LOSS, "loss(module, batch, context)"),
+            ["batch", "signatures"],
+        ),
+        (
+            POLICY.replace(LOSS, "loss(module)"),
+            [LOSS],
+        ),
+        (
+            POLICY.replace(LOSS, "loss(imagined, module, context)"),
+            ["`loss`"],
+        ),
+        (
+            POLICY.replace(LOSS, "loss(module, *, imagined, context)"),
+            ["`loss`"],
+        ),
         (POLICY + "\n@hookimpl\ndef train(module):\n    pass\n", ["train"]),
         (
             POLICY + "\n@hookimpl(specname='loss')\ndef other(module, imagined):\n    pass\n",
             ["`loss` has 2 plain", "exactly one"],
         ),
-        (POLICY.replace("spec_version = 1", ""), ["`spec_version` is None", "spec_version = 1"]),
-        (POLICY.replace("spec_version = 1", "spec_version = '1'"), ["'1', not an integer"]),
-        (POLICY.replace("spec_version = 1", "spec_version = 2"), ["newer", "update fmbpo"]),
-        (POLICY.replace("spec_version = 1", "spec_version = 0"), ["older", "update fake-dist"]),
+        (POLICY.replace("spec_version = 2", ""), ["`spec_version` is None", "spec_version = 2"]),
+        (POLICY.replace("spec_version = 2", "spec_version = '1'"), ["'1', not an integer"]),
+        (POLICY.replace("spec_version = 2", "spec_version = 3"), ["newer", "update fmbpo"]),
+        (POLICY.replace("spec_version = 2", "spec_version = 0"), ["older", "update fake-dist"]),
+        (
+            POLICY.replace("spec_version = 2", "spec_version = 1"),
+            [
+                "version 1, older",
+                "loss(module, imagined, context)",
+                "spec_version = 2",
+                "update fake-dist",
+            ],
+        ),
         (POLICY.replace("@attrs.frozen\n", ""), ["`Config`", "attrs class"]),
         (POLICY.replace("width: int", "plugin: int"), ["field `plugin`", "rename"]),
         (POLICY.replace("def build", "def make"), ["no callable `build`"]),

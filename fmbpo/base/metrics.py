@@ -54,12 +54,18 @@ OBS_CRPS, REWARD_CRPS = "obs_crps", "reward_crps"
 # that of a world model the next two; policy learning adds the others.
 LOSS = "loss"
 CONSISTENCY, REWARD_LOSS = "consistency", "reward_loss"
+CONTINUATION_LOSS = "continuation_loss"
 GRAD_NORM = "grad_norm"
-IMAGINED_REWARD = "imagined_reward"
+REWARD = "reward"
 # Diagnostics of policy learning; ``fmbpo.pwm.diagnostics.diagnose`` defines them.
 ESNR, GROWTH = "esnr", "growth"
 ACTION_NOISE = "action_noise"
 """The actions' standard deviation over the policy's noise (``fmbpo.pwm.acting``)."""
+
+
+def imagined_mean(quantity: str) -> str:
+    """The mean of a quantity over imagined steps."""
+    return f"imagined_{quantity}"
 
 
 def of_actor(metric: str) -> str:
@@ -118,7 +124,7 @@ def by_horizon(measures: Mapping[str, Any], measure: str) -> dict[int, float]:
 SHOWN = (
     RETURN,
     of_actor(RETURN),
-    IMAGINED_REWARD,
+    imagined_mean(REWARD),
     of_critic(LOSS),
     ESNR,
     DIAGNOSTICS_SECONDS,

@@ -28,8 +28,8 @@ from fmbpo.config.schema import DEFAULTED_TABLES, POLICY_TABLES, Experiment, Plu
 from fmbpo.errors import UserError, UserErrors, did_you_mean
 from fmbpo.plugins import GROUPS, Kind, load_plugin
 from fmbpo.runs.folder import PART
-from fmbpo.tasks.gymnasium_task import GymnasiumTable
 from fmbpo.tasks.known import suite_with, task_info
+from fmbpo.tasks.table import GymnasiumTable
 
 PAPER, LAPTOP, EMBEDDED = "paper", "laptop", "embedded"
 DATA_VARIABLE = "FMBPO_DATA"

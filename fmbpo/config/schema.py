@@ -25,10 +25,10 @@ from fmbpo.config.validators import (
 )
 from fmbpo.errors import UserError
 from fmbpo.plugins import Component
-from fmbpo.tasks.gymnasium_task import GymnasiumTable
 from fmbpo.tasks.known import suite_of, task_name
 from fmbpo.tasks.mt30 import SUITE
 from fmbpo.tasks.suite import Suite
+from fmbpo.tasks.table import GymnasiumTable
 
 
 def study_names(tasks: list[str]) -> list[str]:

@@ -286,6 +286,39 @@ class PooledStarts(Starts):
         return self.pool[sent]
 
 
+class SliceStarts:
+    """Sub-trajectories of a task, of ``steps`` steps, uniform over the rows that leave room.
+
+    Rows on the disk are read once: ``START_ROWS`` sub-trajectories, drawn with replacement.
+    """
+
+    def __init__(self, rows: Rows, task: int, steps: int) -> None:
+        self.rows, self.steps = rows.of_task(task), steps
+        lengths = self.rows.end_E - self.rows.start_E - steps
+        self.behind_E = torch.cumsum(lengths.clamp(min=0), 0)
+        self.pool: Drawn | None = None
+        if rows.residence.kind == "stream":
+            self.pool = self._from_rows(START_ROWS, torch.Generator().manual_seed(0))
+
+    def draw(self, batch: int, generator: torch.Generator) -> Drawn:
+        """The next sub-trajectories, as they have to be sent to the device."""
+        if self.pool is None:
+            return self._from_rows(batch, generator)
+        row = torch.randint(START_ROWS, (batch,), generator=generator)
+        slices, *labels = self.pool
+        return Drawn(slices[:, row], *(x[row] for x in labels))
+
+    def real(self, sent: Drawn) -> Batch:
+        """Views of sub-trajectories that were drawn and then sent to the device."""
+        return self.rows.batch(sent, self.steps)
+
+    def _from_rows(self, batch: int, generator: torch.Generator) -> Drawn:
+        number = torch.randint(int(self.behind_E[-1]), (batch,), generator=generator)
+        episode = torch.searchsorted(self.behind_E, number, right=True)
+        row = self.rows.end_E[episode] - self.steps - (self.behind_E[episode] - number)
+        return self.rows.drawn(row, episode, self.steps)
+
+
 def start_samplers(rows: Rows, tasks: Sequence[int]) -> dict[int, Starts]:
     """Samplers of the observations that policies start from, by task.
 

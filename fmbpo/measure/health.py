@@ -34,7 +34,8 @@ def world_model_health(measures: Measures, where: str = "") -> list[Finding]:
         for finding in _task_health(own, where or task)
     ]
     whole = measures[OVERALL]
-    entropy, rank = whole[metrics.REWARD_CROSS_ENTROPY], whole[metrics.EFFECTIVE_RANK]
+    entropy = whole.get(metrics.REWARD_CROSS_ENTROPY, math.inf)  # a model without bins has none
+    rank = whole[metrics.EFFECTIVE_RANK]
     off = whole.get(metrics.SIMPLEX_ERROR, 0.0)
     gates = {
         Finding("loss_at_floor",

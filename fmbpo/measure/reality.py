@@ -24,10 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import vmap
 
-from fmbpo.hookspecs import WorldModel
+from fmbpo.hookspecs import CONTINUE, WorldModel
+from fmbpo.nn.returns import weights
 from fmbpo.pwm.optim import Params
 from fmbpo.pwm.pair import Pair
-from fmbpo.pwm.policy import PolicyUpdate, Start
+from fmbpo.pwm.policy import PolicyUpdate
+from fmbpo.pwm.start import Start
 from fmbpo.runs.summary import Gap, RealityCheck
 
 DRAWS = 4
@@ -105,8 +107,8 @@ def imagine(
     def one(
         policy: Params, critics: Params, model: Params, start: Start
     ) -> tuple[Tensor, Tensor, Tensor]:
-        imagined = update.imagine(policy, critics, start, model)
-        rewards = discounted(imagined.reward_HB, discount)
+        imagined, _ = update.imagine(policy, critics, start, model)
+        rewards = (imagined.weight_HB * imagined.reward_HB).sum(0)
         return imagined.rollout.action_HBA, imagined.return_B, rewards
 
     for noise_HNM in drawn:
@@ -115,13 +117,15 @@ def imagine(
             rows = slice(first, first + size)
             obs = obs_TNO[:, rows].to(index_T.device)
             number = obs.shape[1]
+            policy_rows = horizon + update.pair.takes_actions
             still = torch.zeros(
-                cells, horizon, number, update.pair.policy.noise_dim, device=obs.device
+                cells, policy_rows, number, update.pair.policy.noise_dim, device=obs.device
             )
             model_noise_THNM = noise_HNM[:, rows].to(obs.device).expand(cells, -1, -1, -1)
             index = index_T.unsqueeze(1).expand(-1, number)
             mask = mask_TA.unsqueeze(1).expand(-1, number, -1)
-            start = Start(obs, index, mask, still, model_noise_THNM)
+            done = torch.ones(cells, device=obs.device)
+            start = Start(obs, index, mask, still, model_noise_THNM, done)
             parts.append(vmap(one)(policy, critics, models, start))
         action_THNA, return_TN, ahead_TN = (
             torch.cat([part[i].cpu() for part in parts], dim) for i, dim in enumerate((2, 1, 1))
@@ -155,7 +159,7 @@ def predict(
 ) -> NDArray[np.float64]:
     """``[N]``: Σ γ^t r̂_t that a world model predicts from the starts with the imagined actions.
 
-    ``update`` gives horizon, discount and the rewards' decoding. ``pair``, ``model``: the world
+    ``update`` gives discount and the rewards' decoding. ``pair``, ``model``: the world
     model's module, and its parameters if they are not the module's own.
     """
     device = next(iter(pair.world_model.parameters())).device
@@ -166,12 +170,16 @@ def predict(
     found = []
     drawn = model_noise(pair.world_model, horizon, len(obs), seed)
     for action_HNA, noise_HNM in zip(cell.action_KHNA, drawn, strict=True):
-        z, task = pair.begin(model, obs, index, mask)
-        rewards = []
+        state, task = pair.begin(model, obs, index, mask)
+        steps = []
         for action, noise in zip(action_HNA.to(device), noise_HNM.to(device), strict=True):
-            z, logits = pair.step(model, z, action, task, noise)
-            rewards.append(update.decode(logits))
-        found.append(discounted(torch.stack(rewards), update.learning.discount).double())
+            steps.append(pair.step(model, state, action, task, noise))
+            state = steps[-1].state
+        reward_HN = update.decode(torch.stack([step.reward_BR for step in steps]))
+        ends = CONTINUE in steps[0].extras
+        continue_HN = torch.stack([step.extras[CONTINUE] for step in steps]) if ends else None
+        weight_HN = weights(update.learning.discount, reward_HN, continue_HN)
+        found.append((weight_HN * reward_HN).sum(0).double())
     result: NDArray[np.float64] = torch.stack(found).mean(0).cpu().numpy()
     return result
 
@@ -181,12 +189,6 @@ def model_noise(model: WorldModel, horizon: int, count: int, seed: int) -> Tenso
     generator = torch.Generator().manual_seed(seed)
     draws = DRAWS if model.noise_dim else 1
     return torch.randn(draws, horizon, count, model.noise_dim, generator=generator)
-
-
-def discounted(reward_HB: Tensor, discount: float) -> Tensor:
-    """``[B]``: Σ_t γ^t r_t."""
-    steps = torch.arange(len(reward_HB), device=reward_HB.device, dtype=reward_HB.dtype)
-    return ((discount**steps).unsqueeze(1) * reward_HB).sum(0)
 
 
 def check(cell: Imagination, predictions: list[NDArray[np.float64]]) -> RealityCheck | None:

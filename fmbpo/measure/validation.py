@@ -19,8 +19,11 @@ from torch import Tensor
 
 from fmbpo.base import metrics
 from fmbpo.data.sampler import Rows, SliceSampler
-from fmbpo.hookspecs import Batch, Curved, OnSimplex, Rollout, Task, WorldModel
+from fmbpo.hookspecs import Batch, Rollout, State, Task, WorldModel
 from fmbpo.nn import two_hot
+from fmbpo.nn.state import along, begin, latents
+from fmbpo.protocols import Curved, DecodesRewards, OnSimplex
+from fmbpo.pwm.pair import reward_decoder
 
 HORIZONS = (1, 2, 4, 8, 16)
 SLICES, SLICES_PER_TASK = 512, 64
@@ -50,8 +53,8 @@ class _Draws:
 
     reward_MHKN: Tensor
     obs_MXKNO: Tensor
-    entropy_K: Tensor
-    """The reward's cross-entropy."""
+    entropy_K: Tensor | None
+    """The reward's cross-entropy; None if it has no bins."""
     off_simplex: float
 
 
@@ -62,15 +65,18 @@ class Validator:
     ``[K, N]`` of a batch, in the order of ``tasks``.
     """
 
-    def __init__(self, train: Rows, held_out: Rows) -> None:
-        longest = int((held_out.end_E - held_out.start_E).min()) - 1
+    def __init__(self, train: Rows, held_out: Rows, warm_up: int = 0) -> None:
+        """``warm_up``: real steps that models take in before their rollouts begin."""
+        longest = int((held_out.end_E - held_out.start_E).min()) - 1 - warm_up
         self.horizons = [h for h in HORIZONS if h <= longest]
         index_K = torch.unique(held_out.task_E)
         self.tasks = [held_out.suite.names[index] for index in index_K.tolist()]
         each = max(SLICES_PER_TASK, -(-SLICES // len(self.tasks)))
-        self.batch = _slices(held_out, self.horizons[-1], each, seed=0)
         known = train.select(torch.isin(train.task_E, index_K))
-        self.fit = _slices(known, 1, FIT_SLICES, seed=1)
+        self.warm_up = warm_up
+        self._led_to_batch = _slices(held_out, warm_up + self.horizons[-1], each, seed=0)
+        self._led_to_fit = _slices(known, warm_up + 1, FIT_SLICES, seed=1)
+        self.batch, self.fit = (_behind(x, warm_up) for x in (self._led_to_batch, self._led_to_fit))
 
     @torch.no_grad()
     def __call__(self, module: WorldModel, rollout_hook: Callable[..., Rollout]) -> Measures:
@@ -78,7 +84,8 @@ class Validator:
 
         ``reward_r2``: share of the held-out reward's variance in this task that the decoded rewards
         of the rollout explain; left out if the reward does not vary (``VARIES``). ``reward_std``
-        and ``real_reward_std``: the spread of both; ``reward_cross_entropy`` of the two-hot bins;
+        and ``real_reward_std``: the spread of both; ``reward_cross_entropy`` of the two-hot
+        bins, if the model has them;
         ``reward_action_gradient``: root mean square over rows of ``|∂r̂/∂a|`` at the first step;
         ``reward_rmse_hN``, ``obs_error_hN``: root mean squared error N steps ahead, of the mean
         prediction; ``reward_crps_hN``, ``obs_crps_hN``: the CRPS; ``copy_error_hN``: the root mean
@@ -95,9 +102,9 @@ class Validator:
         distance of a latent group's sum from 1 over the rollout.
         """
         batch, (mean_KO, mean_K) = self.batch, self._means
-        task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
-        z = module.encode(batch.obs_HBO[0], task.embedding_BE)
-        drawn = self._predicted(module, rollout_hook, task, z)
+        task = _task(module, batch)
+        state = self._begun(module, task)
+        drawn = self._predicted(module, rollout_hook, task, state)
         real, obs = self._by_task(batch.reward_HB), self._by_task(batch.obs_HBO)
         reward = drawn.reward_MHKN.mean(0)
         square_HKN = _squared_error(drawn.reward_MHKN, real)
@@ -105,14 +112,15 @@ class Validator:
         variance_K = real.var((0, 2), correction=0)  # a head that knows the mean has R² = 0
         varies_K = variance_K > VARIES**2
         unexplained_K = square_HKN.mean((0, 2)) / variance_K.clamp(min=VARIES**2)
-        slope = self._action_gradient(module, rollout_hook, task, z)
+        slope = self._action_gradient(module, rollout_hook, task, state)
         found = {
             metrics.REWARD_R2: 1 - unexplained_K,
             metrics.REWARD_STD: reward.std((0, 2)),
             metrics.REAL_REWARD_STD: real.std((0, 2)),
-            metrics.REWARD_CROSS_ENTROPY: drawn.entropy_K,
             metrics.REWARD_ACTION_GRADIENT: self._by_task(slope, 0).square().mean(1).sqrt(),
         }
+        if drawn.entropy_K is not None:
+            found[metrics.REWARD_CROSS_ENTROPY] = drawn.entropy_K
         scores = []
         for at, h in enumerate(self.horizons):
             obs_MKNO = drawn.obs_MXKNO[:, at]
@@ -143,38 +151,48 @@ class Validator:
         return {OVERALL: {**_means_over(by_task.values()), **whole}, **by_task}
 
     def _predicted(
-        self, module: WorldModel, hook: Callable[..., Rollout], task: Task, z: Tensor
+        self, module: WorldModel, hook: Callable[..., Rollout], task: Task, state: State
     ) -> _Draws:
         """Rollouts with recorded actions: one, or ``DRAWS`` of a stochastic model."""
-        batch, readout = self.batch, self._readout(module)
+        batch, readout, decode = self.batch, self._readout(module), reward_decoder(module)
         rewards, observations, entropies, off = [], [], [], 0.0
         for seed in range(DRAWS if module.noise_dim else 1):
-            noise = _noise(seed, len(batch.action_HBA), len(z), module.noise_dim).to(z)
-            rollout = hook(module, z, lambda t, _: batch.action_HBA[t], task, noise)
-            logits = rollout.reward_logits_HBR
-            rewards.append(self._by_task(two_hot.decode(logits)))
-            entropy_HB = two_hot.cross_entropy(logits, batch.reward_HB)
-            entropies.append(self._by_task(entropy_HB).mean((0, 2)))
+            noise = _noise(seed, *batch.reward_HB.shape, module.noise_dim).to(batch.obs_HBO)
+            rollout = hook(module, state, lambda t, _: batch.action_HBA[t], task, noise)
+            rewards.append(self._by_task(decode(rollout.reward_HBR)))
+            if not isinstance(module, DecodesRewards):
+                entropy_HB = two_hot.cross_entropy(rollout.reward_HBR, batch.reward_HB)
+                entropies.append(self._by_task(entropy_HB).mean((0, 2)))
             observations.append(torch.stack([readout(rollout.z_HBD[h]) for h in self.horizons]))
             if isinstance(module, OnSimplex):
                 groups = rollout.z_HBD.reshape(*rollout.z_HBD.shape[:-1], -1, module.simplex_dim)
                 off = max(off, float((groups.sum(-1) - 1).abs().max()))
-        entropy_K = torch.stack(entropies).mean(0)
+        entropy_K = torch.stack(entropies).mean(0) if entropies else None
         return _Draws(torch.stack(rewards), torch.stack(observations), entropy_K, off)
 
     def _whole(self, module: WorldModel, task: Task, drawn: _Draws) -> dict[str, float]:
         """The measures of all tasks together."""
         batch = self.batch
-        latents = module.encode(batch.obs_HBO, task.embedding_BE)
-        measures = {metrics.EFFECTIVE_RANK: _effective_rank(latents.flatten(0, 1))}
+        z_HBD = self._latents(module, self._led_to_batch)
+        measures = {metrics.EFFECTIVE_RANK: _effective_rank(z_HBD.flatten(0, 1))}
         if isinstance(module, Curved):
-            z = latents[0]
-            noise = _noise(0, 1, len(z), module.noise_dim).to(z)[0]
-            curvature = module.curvature(z, batch.action_HBA[0], task, noise)
+            noise = _noise(0, 1, z_HBD.shape[1], module.noise_dim).to(z_HBD)[0]
+            curvature = module.curvature(z_HBD[0], batch.action_HBA[0], task, noise)
             measures[metrics.CURVATURE] = float(curvature)
         if isinstance(module, OnSimplex):
             measures[metrics.SIMPLEX_ERROR] = drawn.off_simplex
         return measures
+
+    def _begun(self, module: WorldModel, task: Task) -> State:
+        """The states from which rollouts begin."""
+        if not self.warm_up:
+            return begin(module, self.batch.obs_HBO[0], task)
+        led, steps = self._led_to_batch, self.warm_up
+        return along(module, led.obs_HBO[: steps + 1], led.action_HBA[:steps], task)[-1]
+
+    def _latents(self, module: WorldModel, led: Batch) -> Tensor:
+        """Behind the warm-up, ``[H + 1, B, D]``."""
+        return latents(module, led.obs_HBO, led.action_HBA, _task(module, led))[self.warm_up :]
 
     def _by_task(self, rows: Tensor, dim: int = 1) -> Tensor:
         """``[..., B, ...]`` -> ``[..., K, N, ...]``."""
@@ -195,14 +213,15 @@ class Validator:
         return _root(self._over_entries(_squared_error(scaled_MKNO, self._scaled(real_KNO))))
 
     def _action_gradient(
-        self, module: WorldModel, hook: Callable[..., Rollout], task: Task, z: Tensor
+        self, module: WorldModel, hook: Callable[..., Rollout], task: Task, state: State
     ) -> Tensor:
         """``|∂r̂/∂a|`` at the first step, ``[B]``."""
-        noise = _noise(0, 1, len(z), module.noise_dim).to(z)
+        action = self.batch.action_HBA[0]
+        noise = _noise(0, 1, len(action), module.noise_dim).to(action)
         with torch.enable_grad():
-            action = self.batch.action_HBA[0].clone().requires_grad_()
-            first = hook(module, z, lambda *_: action, task, noise)
-            total = two_hot.decode(first.reward_logits_HBR).sum()
+            action = action.clone().requires_grad_()
+            first = hook(module, state, lambda *_: action, task, noise)
+            total = reward_decoder(module)(first.reward_HBR).sum()
             slope = None
             if total.requires_grad:  # else it does not depend on the action
                 (slope,) = torch.autograd.grad(total, action, allow_unused=True)
@@ -211,7 +230,7 @@ class Validator:
     def _readout(self, module: WorldModel) -> Callable[[Tensor], Tensor]:
         """Latents of the held-out slices ``[B, D]`` -> observations ``[K, N, O]``: a ridge
         regression (with a constant) per task, fitted on training latents."""
-        z = module.encode(self.fit.obs_HBO, module.embed(self.fit.index_B))
+        z = self._latents(module, self._led_to_fit)
         weights = []
         for latent, obs in zip(
             self._by_task(z).unbind(1), self._by_task(self.fit.obs_HBO).unbind(1), strict=True
@@ -234,6 +253,17 @@ class Validator:
         """Each task's standard deviation per observation entry ``[K, O]``, 0 for padding and
         constants."""
         return self._by_task(self.fit.obs_HBO)[0].std(1)
+
+
+def _behind(batch: Batch, steps: int) -> Batch:
+    """The sub-trajectories without their first steps."""
+    parts = (batch.obs_HBO, batch.action_HBA, batch.reward_HB, batch.terminated_HB)
+    obs, action, reward, ends = (x[steps:] for x in parts)
+    return Batch(obs, action, reward, batch.index_B, batch.mask_BA, ends)
+
+
+def _task(module: WorldModel, batch: Batch) -> Task:
+    return Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
 
 
 def summarised(measures: Measures) -> dict[str, Any]:

@@ -69,6 +69,11 @@ def normed_mlp(inputs: int, units: Sequence[int], last: nn.Module) -> nn.Sequent
     return nn.Sequential(*(NormedLinear(a, b) for a, b in pairwise([inputs, *units])), last)
 
 
+def network(inputs: int, units: Sequence[int], outputs: int) -> nn.Sequential:
+    """``normed_mlp`` that ends in a Linear."""
+    return normed_mlp(inputs, units, linear(units[-1], outputs))
+
+
 def plain_mlp(inputs: int, units: Sequence[int], outputs: int) -> nn.Sequential:
     """The actor's and critic's network: blocks of Linear -> Mish -> LayerNorm, then a Linear."""
     layers: list[nn.Module] = []
@@ -87,6 +92,11 @@ class _PlainMLP(nn.Sequential):
             x = norm.with_mish(x, mish_first=True) if use_kernels(x) else norm(mish(x))
         y: Tensor = last(x)
         return y
+
+
+def join(x: Tensor, embedding: Tensor, *more: Tensor) -> Tensor:
+    """``[..., B, D]``, a task embedding ``[B, E]``, and further ``[..., B, M]`` side by side."""
+    return torch.cat([x, embedding.expand(*x.shape[:-1], -1), *more], -1)
 
 
 class TaskEmbedding(nn.Module):
@@ -112,6 +122,24 @@ class TaskEmbedding(nn.Module):
         norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
         limited: Tensor = rows * (1.0 / (norm + 1e-7)).clamp(max=1.0)
         return limited
+
+
+class EmbedsTasks(nn.Module):
+    """A world model's part for tasks: ``embed``, and the projection of the embedding's rows."""
+
+    def __init__(self, tasks: int, width: int) -> None:
+        super().__init__()
+        self.task_dim, self.task_embedding = width, TaskEmbedding(tasks, width)
+
+    def embed(self, index: Tensor) -> Tensor:
+        """``[B]`` task ids -> ``[B, E]``."""
+        e: Tensor = self.task_embedding(index)
+        return e
+
+    def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Parameters after an update, with the task embedding's rows scaled to norm at most 1."""
+        name = "task_embedding.weight"
+        return {**params, name: self.task_embedding.project(params[name])}
 
 
 def freeze(module: nn.Module) -> None:

@@ -12,6 +12,7 @@ from fmbpo.hookspecs import (
     SPEC_VERSION,
     AnswerAction,
     Imagined,
+    LossContext,
     Metrics,
     Rollout,
     Task,
@@ -44,7 +45,9 @@ class PWMPolicy(ABC):
         return policy_rollout(act, z, partner, noise, detach=getattr(module, "detach", True))
 
     @hookimpl
-    def loss(self, module: nn.Module, imagined: Imagined) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, module: nn.Module, imagined: Imagined, context: LossContext
+    ) -> tuple[Tensor, Metrics]:
         """PWM's actor loss."""
         return pwm_actor_loss(imagined)
 

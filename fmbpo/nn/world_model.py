@@ -14,11 +14,21 @@ import torch.nn.functional as F
 from attrs.validators import and_, deep_iterable, ge, gt, in_, instance_of, min_len
 from torch import Tensor, nn
 
-from fmbpo.base.metrics import CONSISTENCY, LOSS, REWARD_LOSS
-from fmbpo.hookspecs import Batch, Metrics, Task, WorldModelDims
+from fmbpo.base.metrics import CONSISTENCY, CONTINUATION_LOSS, LOSS, REWARD_LOSS
+from fmbpo.hookspecs import CONTINUE, Batch, Metrics, Prediction, Task, WorldModelDims
 from fmbpo.nn import two_hot
-from fmbpo.nn.blocks import SIMPLEX_DIM, NormedLinear, SimNorm, TaskEmbedding, linear, normed_mlp
+from fmbpo.nn.blocks import (
+    SIMPLEX_DIM,
+    EmbedsTasks,
+    NormedLinear,
+    SimNorm,
+    join,
+    linear,
+    network,
+    normed_mlp,
+)
 from fmbpo.nn.layers import Linear
+from fmbpo.nn.precise import precise
 
 _widths: Any = deep_iterable(and_(instance_of(int), gt(0)), min_len(1))
 
@@ -50,13 +60,19 @@ class WorldModelConfig:
     """Two-hot cross-entropy, or PWM's released loss: each logit's squared error from the reward."""
     rho: float = attrs.field(default=0.99, validator=and_(gt(0.0), attrs.validators.le(1.0)))
     """Weight of step t of a sub-trajectory is ρ^t."""
+    continuation_coef: float = attrs.field(default=0.0, validator=ge(0.0))
+    """c_c, weight of the cross-entropy of whether the episode goes on, for tasks whose episodes
+    terminate; 0: the model has no such head, and imagined episodes never end."""
 
+
+GOES_ON = 4.0
+"""Initial bias of the continuation's logit: episodes go on, σ(4) = 0.98."""
 
 SMALL: dict[str, Any] = {"encoder_units": [16], "units": [16, 16], "latent_dim": 16, "task_dim": 4}
 """Settings of a small model, for contract checks."""
 
 
-class LatentWorldModel(nn.Module):
+class LatentWorldModel(EmbedsTasks):
     """Embedding, encoder ``E(o, e)``, dynamics ``D``, reward head ``R(z, e, a)``.
 
     The input orders are those of TD-MPC2's checkpoints: encoder ``[o, e]``, dynamics and reward
@@ -76,11 +92,9 @@ class LatentWorldModel(nn.Module):
         extra_inputs: int = 0,
         linear_dynamics: bool = False,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.latent_dim, self.task_dim = config.latent_dim, config.task_dim
+        super().__init__(dims.tasks, config.task_dim)
+        self.config, self.latent_dim = config, config.latent_dim
         step_inputs = config.latent_dim + config.task_dim + dims.action
-        self.task_embedding = TaskEmbedding(dims.tasks, config.task_dim)
         last: nn.Module = NormedLinear(config.encoder_units[-1], config.latent_dim, SimNorm())
         self.encoder = normed_mlp(dims.obs + config.task_dim, config.encoder_units, last)
         ends = config.units[-1], config.latent_dim
@@ -90,6 +104,11 @@ class LatentWorldModel(nn.Module):
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self.reward = normed_mlp(step_inputs, config.units, head)
+        if config.continuation_coef:
+            self.continuation = network(step_inputs, config.units, 1)
+            bias = self.continuation[-1].bias
+            assert isinstance(bias, Tensor)
+            nn.init.constant_(bias, GOES_ON)
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """This model's parameters from those of an MLP world model of the same sizes.
@@ -109,24 +128,14 @@ class LatentWorldModel(nn.Module):
                 raise ValueError(what)
         return adopted
 
-    def embed(self, index: Tensor) -> Tensor:
-        """``[B]`` task ids -> ``[B, E]``."""
-        e: Tensor = self.task_embedding(index)
-        return e
-
     def encode(self, obs: Tensor, embedding: Tensor) -> Tensor:
         """``[..., B, O]`` and ``[B, E]`` -> ``[..., B, D]``."""
-        z: Tensor = self.encoder(torch.cat([obs, _expand(embedding, obs)], -1))
+        z: Tensor = self.encoder(join(obs, embedding))
         return z
-
-    def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Parameters after an update, with the task embedding's rows scaled to norm at most 1."""
-        name = "task_embedding.weight"
-        return {**params, name: self.task_embedding.project(params[name])}
 
     def step_input(self, z: Tensor, action: Tensor, task: Task) -> Tensor:
         """``[z, e, a]`` with the masked action dimensions set to 0: ``[..., B, D + E + A]``."""
-        return torch.cat([z, _expand(task.embedding_BE, z), action * task.mask_BA], -1)
+        return join(z, task.embedding_BE, action * task.mask_BA)
 
     def reward_logits(self, z: Tensor, action: Tensor, task: Task) -> Tensor:
         """``[..., B, D]``, ``[..., B, A]`` -> ``[..., B, 101]``."""
@@ -134,8 +143,21 @@ class LatentWorldModel(nn.Module):
         return logits
 
 
-def _expand(embedding: Tensor, like: Tensor) -> Tensor:
-    return embedding.expand(*like.shape[:-1], embedding.shape[-1])
+def prediction(
+    module: LatentWorldModel, z: Tensor, z_next: Tensor, action: Tensor, task: Task
+) -> Prediction:
+    """The step from ``z_BD`` to ``z_next``, with its reward and, if the model has the head, the
+    probability that the episode goes on."""
+    extras: dict[str, Tensor] = {}
+    if module.config.continuation_coef:
+        extras[CONTINUE] = continuing(module, z, action, task).sigmoid()
+    return Prediction(z_next, module.reward_logits(z, action, task), extras)
+
+
+def continuing(module: LatentWorldModel, z: Tensor, action: Tensor, task: Task) -> Tensor:
+    """Logits ``[..., B]`` that the episode goes on after the step."""
+    logit: Tensor = module.continuation(module.step_input(z, action, task)).squeeze(-1)
+    return precise(logit)
 
 
 def sub_trajectory_loss(
@@ -152,7 +174,8 @@ def sub_trajectory_loss(
     latent, without gradient. It gives ``error_H``, a mean over the batch for each step, or a pair
     of it and metrics of its parts (0-d), which join those of the loss.
 
-    ``L = c_z mean_t ρ^t error_t + c_r mean_t ρ^t CE(R(z_t, a_t), two_hot(symlog r_t))`` with
+    ``L = c_z mean_t ρ^t error_t + c_r mean_t ρ^t CE(R(z_t, a_t), two_hot(symlog r_t))`` (and, if
+    the model has that head, ``c_c mean_t ρ^t BCE`` of whether the episode goes on) with
     ``z_0 = E(o_0)``, ``z_{t+1} = advance(t, z_t, task)`` and targets ``sg E(o_{t+1})``.
     """
     config = module.config
@@ -174,6 +197,13 @@ def sub_trajectory_loss(
         error_HB = (logits - batch.reward_HB.unsqueeze(-1)).square().mean(-1)
     reward = (weight_H * error_HB.mean(-1)).mean()
     loss = config.consistency_coef * consistency + config.reward_coef * reward
+    if config.continuation_coef:
+        logit_HB = continuing(module, source_HBD, batch.action_HBA, task)
+        entropy_HB = F.binary_cross_entropy_with_logits(
+            logit_HB, 1 - batch.terminated_HB, reduction="none"
+        )
+        parts = {**parts, CONTINUATION_LOSS: (weight_H * entropy_HB.mean(-1)).mean()}
+        loss = loss + config.continuation_coef * parts[CONTINUATION_LOSS]
     metrics = {**parts, LOSS: loss, CONSISTENCY: consistency, REWARD_LOSS: reward}
     return loss, {name: value.detach() for name, value in metrics.items()}
 

@@ -12,11 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import vmap
 
+from fmbpo.hookspecs import State, Task
 from fmbpo.pwm.optim import Params
 from fmbpo.pwm.pair import Pair
 from fmbpo.tasks.vector import Act
 
-Forward: TypeAlias = Callable[[Params, Params, Tensor, Tensor, Tensor, Tensor], Tensor]
+Memory: TypeAlias = tuple[State, Tensor] | tuple[()]
+"""A world model's state at the last observation, and the action there; empty at the start of an
+episode, and for a model that does not remember."""
+
+Forward: TypeAlias = Callable[
+    [Params, Params, Memory, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Memory]
+]
 
 DRAWS = 16
 """Draws of noise per observation, for the actions' standard deviation."""
@@ -39,9 +46,9 @@ class Actors:
     )
     """``acting`` of the pair, perhaps replayed."""
 
-    def act(self, obs_TEO: NDArray[np.float32], _step: int = 0) -> NDArray[np.float32]:
-        """Deterministic actions ``[T, E, A]``: an ``Act`` of ``fmbpo.tasks.vector``."""
-        return self._act(obs_TEO, torch.zeros(obs_TEO.shape[1], self.pair.policy.noise_dim))
+    def deterministic(self) -> Act:
+        """An ``Act`` of ``fmbpo.tasks.vector`` without noise; step 0 begins episodes."""
+        return self._acting(lambda obs, _: torch.zeros(obs.shape[1], self.pair.policy.noise_dim))
 
     def stochastic(self, seed: int) -> Act:
         """An ``Act`` with drawn noise.
@@ -51,12 +58,12 @@ class Actors:
         """
         generator = torch.Generator()
 
-        def act(obs_TEO: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+        def drawn(obs_TEO: NDArray[np.float32], step: int) -> Tensor:
             if step == 0:
                 generator.manual_seed(seed)
-            return self._act(obs_TEO, self._drawn(obs_TEO.shape[1], generator))
+            return self._drawn(obs_TEO.shape[1], generator)
 
-        return act
+        return self._acting(drawn)
 
     def action_noise(self, obs_TBO: Tensor, real_TA: Tensor, seed: int) -> Tensor:
         """``[T]`` standard deviations of the actions over ``DRAWS`` draws of the policy's noise:
@@ -64,7 +71,7 @@ class Actors:
         ``real_TA`` is 1, else 0."""
         generator = torch.Generator().manual_seed(seed)
         drawn = (self._drawn(obs_TBO.shape[1], generator) for _ in range(DRAWS))
-        action_STBA = torch.stack([self._actions(obs_TBO, noise) for noise in drawn])
+        action_STBA = torch.stack([self._step((), obs_TBO, noise)[0] for noise in drawn])
         variance_TA = action_STBA.var(0).mean(1)
         return ((variance_TA * real_TA).sum(1) / real_TA.sum(1)).sqrt()
 
@@ -76,26 +83,51 @@ class Actors:
     def _drawn(self, count: int, generator: torch.Generator) -> Tensor:
         return torch.randn(count, self.pair.policy.noise_dim, generator=generator)
 
-    def _act(self, obs_TEO: NDArray[np.float32], noise_EN: Tensor) -> NDArray[np.float32]:
-        obs = torch.from_numpy(obs_TEO).to(self.index_T.device)
-        result: NDArray[np.float32] = self._actions(obs, noise_EN).cpu().numpy()
-        return result
+    def _acting(self, noise: Callable[[NDArray[np.float32], int], Tensor]) -> Act:
+        """An ``Act`` with this noise ``[E, N]``, which keeps what the world model remembers."""
+        memory: Memory = ()
+
+        def act(obs_TEO: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+            nonlocal memory
+            obs = torch.from_numpy(obs_TEO).to(self.index_T.device)
+            action, memory = self._step(memory if step else (), obs, noise(obs_TEO, step))
+            result: NDArray[np.float32] = action.cpu().numpy()
+            return result
+
+        return act
 
     @torch.no_grad()
-    def _actions(self, obs_TEO: Tensor, noise_EN: Tensor) -> Tensor:
+    def _step(self, memory: Memory, obs_TEO: Tensor, noise_EN: Tensor) -> tuple[Tensor, Memory]:
         """``[T, E, A]``; all policies get the same noise."""
         rows, noise = self.rows(obs_TEO.shape[1]), noise_EN.to(obs_TEO.device)
-        return self.forward(self.policy, self.model, obs_TEO, *rows, noise)
+        return self.forward(self.policy, self.model, memory, obs_TEO, *rows, noise)
 
 
 def acting(pair: Pair) -> Forward:
-    """``(policy, model, obs_TEO, index_TE, mask_TEA, noise_EN) -> action_TEA``, a pure function;
-    all policies get the same noise."""
+    """``(policy, model, memory, obs_TEO, index_TE, mask_TEA, noise_EN) -> action_TEA, memory``, a
+    pure function; all policies get the same noise."""
 
     def one(
-        policy: Params, model: Params, obs: Tensor, index: Tensor, mask: Tensor, noise: Tensor
-    ) -> Tensor:
-        z, task = pair.begin(model, obs, index, mask)
-        return pair.act(policy, z, task, noise)
+        policy: Params,
+        model: Params,
+        memory: Memory,
+        obs: Tensor,
+        index: Tensor,
+        mask: Tensor,
+        noise: Tensor,
+    ) -> tuple[Tensor, Memory]:
+        state, task = perceive(pair, model, memory, obs, index, mask)
+        action = pair.act(policy, pair.latent(model, state), task, noise)
+        return action, (state, action) if pair.remembers else ()
 
-    return vmap(one, in_dims=(0, 0, 0, 0, 0, None))
+    return vmap(one, in_dims=(0, 0, 0, 0, 0, 0, None))
+
+
+def perceive(
+    pair: Pair, model: Params, memory: Memory, obs: Tensor, index: Tensor, mask: Tensor
+) -> tuple[State, Task]:
+    """The states at observations ``[B, O]``, and the rows' task."""
+    if not memory:
+        return pair.begin(model, obs, index, mask)
+    task = pair.task(model, index, mask)
+    return pair.observe(model, *memory, obs, task), task

@@ -28,13 +28,14 @@ class Critic(nn.Module):
         value: Tensor = precise(self.net(z).squeeze(-1))
         return value
 
+    def error(self, z: Tensor, target: Tensor) -> Tensor:
+        """The squared error ``[...]`` of the values of ``[..., D]``."""
+        error: Tensor = (self(z) - target).square()
+        return error
 
-def ensemble_values(critic: Critic, params: Params, z: Tensor) -> Tensor:
-    """The values of all critics, parameters stacked along C: ``z[..., D]`` -> ``[C, ...]``."""
-    values: Tensor = vmap(lambda p: functional_call(critic, p, (z,)))(params)
+
+def ensemble_values(critic: nn.Module, params: Params, *given: Tensor) -> Tensor:
+    """The values of all critics, parameters stacked along C, of ``z[..., D]`` (and of
+    ``action[..., A]`` if the critic takes actions): ``[C, ...]``."""
+    values: Tensor = vmap(lambda p: functional_call(critic, p, given))(params)
     return values
-
-
-def lowest_value(critic: Critic, params: Params, z: Tensor) -> Tensor:
-    """V, the minimum over the ensemble: ``z[..., D]`` -> ``[...]``."""
-    return ensemble_values(critic, params, z).amin(0)

@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import vjp, vmap
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from fmbpo.base.metrics import ACTION_NOISE, ESNR, GROWTH, grad_norm_of, jacobian
-from fmbpo.hookspecs import Grows
+from fmbpo.hookspecs import State
+from fmbpo.protocols import Grows
 from fmbpo.pwm.acting import Actors
 from fmbpo.pwm.optim import Params, gradient
 from fmbpo.pwm.pair import HookCall, Pair
-from fmbpo.pwm.policy import CellState, PolicyUpdate, Start
+from fmbpo.pwm.policy import CellState, PolicyUpdate
+from fmbpo.pwm.start import Start
 
 PARTS = 4
 """Number of mini-batches for the variance of a gradient."""
@@ -34,7 +36,8 @@ def diagnose(
     left out if the batch has a single row. ``grad_norm/PART``: norms of its top-level parts.
     ``jacobian/...``: root mean squares over the batch of the Frobenius norms of the first imagined
     step's Jacobians, estimated by vector-Jacobian products with random normal vectors: of the next
-    latent with respect to latent and action, and of the action with respect to latent and noise.
+    latent with respect to latent (of a model that remembers: the whole state) and action, and of
+    the action with respect to latent and noise.
     ``growth``, if the policy is ``Grows``: the factor by which its sub-steps change the norm of
     such a vector. ``action_noise``: see ``Actors.action_noise``.
     """
@@ -57,12 +60,12 @@ def _part_gradients(update: PolicyUpdate, state: CellState, start: Start, models
     size = batch // parts
     found = []
     for i in range(parts):
-        rows = slice(i * size, (i + 1) * size)
-        some = Start(*(x[:, rows] for x in start[:3]), *(x[:, :, rows] for x in start[3:]))
+        some = start.of_rows(slice(i * size, (i + 1) * size))
         grads, _ = gradient(
-            update.actor_loss, state.policy, state.critics, state.scale, some, models, stacked=True
-        )
-        found.append(grads)
+            update.actor_loss, state.policy, state.critics, state.scale, some, models,
+            stacked=True, buffers=update.buffers,
+        )  # fmt: skip
+        found.append({name: g for name, g in grads.items() if name not in update.buffers})
     return {name: torch.stack([g[name] for g in found], 1) for name in found[0]}
 
 
@@ -91,13 +94,19 @@ def _jacobians(
     vectors = torch.randn(shape, generator=generator).to(start.obs_BO.device)
 
     def one(policy: Params, model: Params, start: Start, v: Tensor) -> dict[str, Tensor]:
-        z, task = pair.begin(model, start.obs_BO, start.index_B, start.mask_BA)
+        state, task = pair.begin(model, start.obs_BO, start.index_B, start.mask_BA)
+        z = pair.latent(model, state)
         noise, model_noise = start.policy_noise_HBN[0], start.model_noise_HBN[0]
         found: Any = vjp(lambda z, n: pair.act(policy, z, task, n), z, noise)
         action, pull = found
         to_z, to_noise = pull(v[:, width:])
-        found = vjp(lambda z, a: pair.step(model, z, a, task, model_noise).z_BD, z, action)
-        next_to_z, next_to_action = found[1](v[:, :width])
+
+        def following(state: State, action: Tensor) -> Tensor:
+            return pair.latent(model, pair.step(model, state, action, task, model_noise).state)
+
+        found = vjp(following, state, action)
+        next_to_state, next_to_action = found[1](v[:, :width])
+        next_to_z = torch.cat([x.flatten(1) for x in tree_leaves(next_to_state)], 1)
         growth = {}
         if isinstance(pair.policy, Grows):
             growth[GROWTH] = grow.with_params(policy, z, task, noise, v[:, width:])

@@ -6,7 +6,7 @@ A whole update can thus be recorded, and mapped over stacked parameters. The ari
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map_only
 
-from fmbpo.hookspecs import Projects
+from fmbpo.hookspecs import Metrics, Module
 from fmbpo.nn.collected import collect
+from fmbpo.protocols import Projects
 
 Params: TypeAlias = dict[str, Tensor]
 A = TypeVar("A")
@@ -25,9 +26,15 @@ _FUSED = "cpu", "cuda"
 
 
 def gradient(
-    loss: Callable[..., tuple[Tensor, A]], params: Params, *args: object, stacked: bool = False
+    loss: Callable[..., tuple[Tensor, A]],
+    params: Params,
+    *args: object,
+    stacked: bool = False,
+    buffers: Collection[str] = (),
 ) -> tuple[Params, A]:
     """Gradient of ``loss(params, *args) -> (loss, auxiliary)`` and the auxiliary output, detached.
+
+    ``buffers``: the names of those that do not learn; their gradient is 0.
 
     ``stacked``: every argument has a leading dimension of cells, over which ``loss`` is mapped.
     Cells are independent, so the gradient of the sum is the stack of the cells' gradients.
@@ -35,13 +42,27 @@ def gradient(
     ``torch.func.grad`` would keep its result differentiable, for which PyTorch replaces fused
     backward kernels with chains of elementwise ones (a fifth of the CPU time of a policy update).
     """
-    leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+    still = {name: params[name].detach() for name in buffers}
+    leaves = {k: p.detach().requires_grad_() for k, p in params.items() if k not in still}
     with torch.enable_grad():
         aliases = dict(zip(leaves, collect(leaves.values()), strict=True))
-        value, auxiliary = (vmap(loss) if stacked else loss)(aliases, *args)
+        value, auxiliary = (vmap(loss) if stacked else loss)({**aliases, **still}, *args)
         grads = torch.autograd.grad(value.sum(), list(leaves.values()))
     detached: A = tree_map_only(Tensor, Tensor.detach, auxiliary)
-    return dict(zip(leaves, grads, strict=True)), detached
+    none = {name: torch.zeros_like(x) for name, x in still.items()}
+    return {**dict(zip(leaves, grads, strict=True)), **none}, detached
+
+
+def buffers_of(module: Module) -> tuple[str, ...]:
+    """The names of a module's buffers. Updates hold them among its parameters: Adam leaves them as
+    they are, since their gradient is 0."""
+    return tuple(name for name, _ in module.named_buffers())
+
+
+def split(metrics: Metrics, buffers: Collection[str]) -> tuple[Params, Metrics]:
+    """The new values of buffers that a loss returns among its metrics, and the other metrics."""
+    new = {name: value for name, value in metrics.items() if name in buffers}
+    return new, {name: value for name, value in metrics.items() if name not in buffers}
 
 
 def flatten(params: Params, lead: int = 0) -> Tensor:
@@ -70,10 +91,14 @@ def in_one_vector(params: Params, lead: int = 0) -> Params:
 
 
 def projected(
-    views: Params, project: Callable[[Params], Params], others: Params | None = None
+    views: Params,
+    project: Callable[[Params], Params],
+    others: Params | None = None,
+    buffers: Params | None = None,
 ) -> Params:
-    """``project`` of ``others`` and of the views of one new vector, written to that vector."""
-    found = project({**(others or {}), **views})
+    """``project`` of ``others`` and of the views of one new vector, written to that vector; also
+    the new values of ``buffers``."""
+    found = project({**(others or {}), **views, **(buffers or {})})
     for name, view in views.items():
         if found[name] is not view:
             view.copy_(found[name])

@@ -16,32 +16,38 @@ Shape suffixes as in ``fmbpo.hookspecs``, and M for a mini-batch of imagined sta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch.func import functional_call, vmap
+from torch import Tensor, nn
+from torch.func import vmap
 
-from fmbpo.base.metrics import GRAD_NORM, IMAGINED_REWARD, LOSS, of_actor, of_critic
+from fmbpo.base.metrics import GRAD_NORM, LOSS, REWARD, imagined_mean, of_actor, of_critic
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.schema import PolicyLearningConfig
-from fmbpo.hookspecs import Imagined, Metrics, Prediction
-from fmbpo.pwm.critic import Critic, lowest_value
+from fmbpo.hookspecs import CONTINUE, Batch, Imagined, LossContext, Metrics, Real, State, Task
+from fmbpo.nn.returns import survival, td_lambda, weights
+from fmbpo.protocols import SetsTargets
+from fmbpo.pwm.critic import ensemble_values
 from fmbpo.pwm.optim import (
     AdamState,
     Params,
     adam_init,
     adam_step_,
+    buffers_of,
     clip,
     flatten,
     gradient,
     in_one_vector,
     projected,
     projection,
+    split,
     unflatten,
 )
-from fmbpo.pwm.pair import Pair, reward_decoder
+from fmbpo.pwm.pair import HookCall, Pair, reward_decoder
+from fmbpo.pwm.start import Start
 
 # -- state and inputs ------------------------------------------------------------------------
 
@@ -95,16 +101,6 @@ class CellState(NamedTuple):
         return self._replace(policy=policy, critics=critics)
 
 
-class Start(NamedTuple):
-    """Real observations that imagination starts from, their task, and standard normal noise."""
-
-    obs_BO: Tensor
-    index_B: Tensor
-    mask_BA: Tensor
-    policy_noise_HBN: Tensor
-    model_noise_HBN: Tensor
-
-
 class Rates(NamedTuple):
     """Learning rates (0-d)."""
 
@@ -122,7 +118,7 @@ class PolicyUpdate:
     def __init__(
         self,
         pair: Pair,
-        critic: Critic,
+        critic: nn.Module,
         learning: PolicyLearningConfig,
         conventions: ConventionsConfig,
         *,
@@ -132,8 +128,10 @@ class PolicyUpdate:
         self.pair, self.critic = pair, critic
         self.learning, self.conventions = learning, conventions
         self.scale_returns = scale_returns
-        self.project = projection(pair.policy)
-        self.decode = reward_decoder(conventions)
+        self.project, self.buffers = projection(pair.policy), buffers_of(pair.policy)
+        self.decode = reward_decoder(pair.world_model, conventions)
+        self._targets = HookCall(pair.policy, lambda policy, *given: policy.targets(*given))
+        self._error = HookCall(critic, lambda critic, *given: critic.error(*given))
 
     def __call__(
         self, state: CellState, start: Start, rates: Rates, models: Params | None = None
@@ -141,18 +139,22 @@ class PolicyUpdate:
         """One update of every cell."""
         grads, (imagined, scale, actor_metrics) = gradient(
             self.actor_loss, state.policy, state.critics, state.scale, start, models or {},
-            stacked=True,
+            stacked=True, buffers=self.buffers,
         )  # fmt: skip
-        policy, policy_adam, actor_norm = self._actor_step(state, grads, rates.actor)
-        target_TM = vmap(self.targets)(state.critics, imagined).flatten(1)
-        z_TMD = imagined.rollout.z_HBD[:, :-1].flatten(1, 2)
+        new, actor_metrics = split(actor_metrics, self.buffers)
+        policy, policy_adam, actor_norm = self._actor_step(state, grads, new, rates.actor)
+        target_TM = vmap(self.targets)(state.policy, state.critics, imagined).flatten(1)
+        horizon = imagined.reward_HB.shape[1]
+        seen = self.pair.of_critics(imagined.rollout.z_HBD, imagined.action_HBA)
+        given = [x[:, :horizon].flatten(1, 2) for x in seen]
         critics, critic_adam, critic_metrics = self._critic_steps(
-            state.critics, state.critic_adam, z_TMD, target_TM, rates.critic
+            state.critics, state.critic_adam, given, target_TM, rates.critic
         )
         metrics = {
             **{of_actor(name): value for name, value in actor_metrics.items()},
             of_actor(GRAD_NORM): actor_norm,
-            IMAGINED_REWARD: imagined.reward_HB.mean((1, 2)),
+            imagined_mean(REWARD): imagined.reward_HB.mean((1, 2)),
+            **{imagined_mean(k): v.mean((1, 2)) for k, v in imagined.rollout.extras.items()},
             **critic_metrics,
         }
         return CellState(policy, policy_adam, critics, critic_adam, scale), metrics
@@ -168,73 +170,111 @@ class PolicyUpdate:
         policy sees its latents without gradient (its own ``rollout`` decides). The return
         normaliser takes the batch in before it divides, and passes no gradient.
         """
-        imagined = self.imagine(policy, critics, start, model)
+        imagined, context = self.imagine(policy, critics, start, model)
         scale = scale.updated(imagined.return_B.detach())
         horizon = len(imagined.reward_HB)
         divisor = scale.divisor() if self.scale_returns else torch.full_like(scale.mean, horizon)
         imagined = imagined._replace(scale=divisor)
-        loss, metrics = self.pair.loss(policy, imagined)
+        loss, metrics = self.pair.loss(policy, imagined, context)
         return loss, (imagined, scale, metrics)
 
-    def imagine(self, policy: Params, critics: Params, start: Start, model: Params) -> Imagined:
+    def imagine(
+        self, policy: Params, critics: Params, start: Start, model: Params
+    ) -> tuple[Imagined, LossContext]:
         """Roll the policy out in the world model; ``return_B`` is what it maximises. Scale 1."""
-        learning = self.learning
-        z_BD, task = self.pair.begin(model, start.obs_BO, start.index_B, start.mask_BA)
-        horizon, batch = start.policy_noise_HBN.shape[:2]
+        learning, real = self.learning, None
+        if start.real:
+            state, task, real = self._real(model, start.real)
+        else:
+            state, task = self.pair.begin(model, start.obs_BO, start.index_B, start.mask_BA)
+        z_BD = self.pair.latent(model, state)
+        horizon, batch = start.model_noise_HBN.shape[:2]
+        noise_HBN = start.policy_noise_HBN[:horizon]
         assert z_BD.shape == (batch, self.pair.world_model.latent_dim)
-
-        def answer(t: int, z: Tensor, action: Tensor) -> Prediction:
-            return self.pair.step(model, z, action, task, start.model_noise_HBN[t])
-
-        rollout = self.pair.rollout(policy, z_BD, answer, task, start.policy_noise_HBN)
+        partner = self.pair.partner(model, state, task, start.model_noise_HBN)
+        rollout = self.pair.rollout(policy, z_BD, partner, task, noise_HBN)
         assert rollout.z_HBD.shape == (horizon + 1, *z_BD.shape)
         assert rollout.action_HBA.shape == (horizon, *start.mask_BA.shape)
 
-        reward_HB = self.decode(rollout.reward_logits_HBR)
+        reward_HB = self.decode(rollout.reward_HBR)
         assert reward_HB.shape == (horizon, batch)
-        value_B = lowest_value(self.critic, critics, rollout.z_HBD[-1])
-        steps = torch.arange(horizon, device=z_BD.device, dtype=z_BD.dtype)
-        weight_H1 = (learning.discount**steps).unsqueeze(-1)
+
+        def values(z: Tensor, action: Tensor) -> Tensor:
+            return ensemble_values(self.critic, critics, *self.pair.of_critics(z, action))
+
+        action_HBA, last_BD = rollout.action_HBA, rollout.z_HBD[-1]
+        if self.pair.takes_actions:
+            last = self.pair.act(policy, last_BD.detach(), task, start.policy_noise_HBN[horizon])
+            action_HBA = torch.cat([action_HBA, last.unsqueeze(0)])
+        value_B, continue_HB = values(last_BD, action_HBA[-1]).amin(0), rollout.extras.get(CONTINUE)
+        weight_HB = weights(learning.discount, reward_HB, continue_HB)
         late = self.conventions.bootstrap == "horizon_plus_one"
-        bootstrap = learning.discount ** (horizon + late)
-        return_B = (weight_H1 * reward_HB).sum(0) + bootstrap * value_B
+        last_B = learning.discount ** (horizon + late) * value_B
+        if continue_HB is not None:
+            last_B = survival(continue_HB)[-1] * last_B
+        return_B = (weight_HB * reward_HB).sum(0) + last_B
         assert return_B.shape == (batch,)
-        return Imagined(rollout, reward_HB, value_B, return_B, torch.ones_like(return_B[0]))
+        one = torch.ones_like(return_B[0])
+        imagined = Imagined(rollout, action_HBA, reward_HB, weight_HB, value_B, return_B, one)
+        return imagined, LossContext(task, noise_HBN, start.done, values, real)
+
+    def _real(self, model: Params, real: Batch) -> tuple[State, Task, Real | None]:
+        """The state behind the warm-up, its task, and what the policy's loss sees from there."""
+        first = self.pair.warm_up
+        states, task = self.pair.along(model, real)
+        if not self.pair.real_steps:
+            return states[first], task, None
+        z_HBD = torch.stack([self.pair.latent(model, state) for state in states[first:]])
+        steps = (x[first:] for x in (real.action_HBA, real.reward_HB, real.terminated_HB))
+        return states[first], task, Real(z_HBD, *steps)
 
     # -- actor step (all cells) --------------------------------------------------------------
 
     def _actor_step(
-        self, state: CellState, grads: Params, rate: Tensor
+        self, state: CellState, grads: Params, new: Params, rate: Tensor
     ) -> tuple[Params, AdamState, Tensor]:
-        """Clip and step; also the gradients' norms ``[T]``."""
+        """Clip and step, with the ``new`` values of buffers; also the gradients' norms ``[T]``."""
         flat_TP, adam = flatten(state.policy, 1), state.policy_adam.clone()
         clipped_TP, norm_T = clip(flatten(grads, 1), self.learning.actor_grad_clip)
         adam_step_(flat_TP, clipped_TP, adam, rate, self.learning.betas)
         policy = unflatten(flat_TP, state.policy)
-        return vmap(lambda p: projected(p, self.project))(policy), adam, norm_T
+        project = vmap(lambda p, new: projected(p, self.project, buffers=new))
+        return project(policy, new), adam, norm_T
 
     # -- critic targets (one cell) -----------------------------------------------------------
 
-    def targets(self, critics: Params, imagined: Imagined) -> Tensor:
-        """TD(λ) targets ``[H, B]``; one-step targets if the conventions say so."""
-        next_value_HB = lowest_value(self.critic, critics, imagined.rollout.z_HBD[1:])
-        assert next_value_HB.shape == imagined.reward_HB.shape
+    def targets(self, policy: Params, critics: Params, imagined: Imagined) -> Tensor:
+        """The policy's own targets ``[H, B]``, or those of TD(λ); one-step targets if the
+        conventions say so. ``policy``: its parameters before the update."""
+        rollout, reward_HB = imagined.rollout, imagined.reward_HB
+        given = self.pair.of_critics(rollout.z_HBD[1:], imagined.action_HBA[1:])
+        next_value_HB = ensemble_values(self.critic, critics, *given).amin(0)
+        assert next_value_HB.shape == reward_HB.shape
         lam = 0.0 if self.conventions.critic_targets == "one_step" else self.learning.lam
-        lam_HB = torch.full_like(next_value_HB, lam)
-        return td_lambda(imagined.reward_HB, next_value_HB, self.learning.discount, lam_HB)
+        if isinstance(self.pair.policy, SetsTargets):
+            wanted = imagined, next_value_HB, self.learning.discount, lam
+            targets: Tensor = self._targets.with_params(policy, *wanted)
+            return targets
+        lam_HB, goes_on = torch.full_like(next_value_HB, lam), rollout.extras.get(CONTINUE)
+        return td_lambda(reward_HB, next_value_HB, self.learning.discount, lam_HB, goes_on)
 
     # -- critic steps ------------------------------------------------------------------------
 
     def critic_loss(
-        self, members: int, critic: Params, z: Tensor, target: Tensor
+        self, members: int, critic: Params, given: Sequence[Tensor], target: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """One of an ensemble's critics: its share of the loss, and its squared error's mean over a
-        mini-batch ``z[..., D]``."""
-        error = (functional_call(self.critic, critic, (z,)) - target).square().mean()
+        """One of an ensemble's critics: its share of the loss, and its error's mean over a
+        mini-batch, ``given`` as ``[..., D]`` and, if it takes actions, ``[..., A]``."""
+        error = self._error.with_params(critic, *given, target).mean()
         return error / members, error
 
     def _critic_steps(
-        self, critics: Params, adam: AdamState, z_TMD: Tensor, target_TM: Tensor, rate: Tensor
+        self,
+        critics: Params,
+        adam: AdamState,
+        given: Sequence[Tensor],
+        target_TM: Tensor,
+        rate: Tensor,
     ) -> tuple[Params, AdamState, Metrics]:
         """All cells: ``critic_iterations`` passes over ``critic_minibatches`` parts.
 
@@ -242,15 +282,15 @@ class PolicyUpdate:
         mean of its members' losses, and its gradient is clipped as one vector.
         """
         learning = self.learning
-        assert z_TMD.shape[:-1] == target_TM.shape
+        assert given[0].shape[:-1] == target_TM.shape
         stack = cells, members = adam.steps.shape
         like = {name: p.flatten(0, 1) for name, p in critics.items()}
         flat_KP, adam = flatten(like, 1), AdamState(*(x.flatten(0, 1).clone() for x in adam))
-        inputs = (x.repeat_interleave(members, 0) for x in (z_TMD, target_TM))
+        inputs = (x.repeat_interleave(members, 0) for x in (*given, target_TM))
         parts = (x.chunk(learning.critic_minibatches, 1) for x in inputs)
         loss, errors = partial(self.critic_loss, members), []
-        for z, target in list(zip(*parts, strict=True)) * learning.critic_iterations:
-            grads, error_K = gradient(loss, unflatten(flat_KP, like), z, target, stacked=True)
+        for *some, target in list(zip(*parts, strict=True)) * learning.critic_iterations:
+            grads, error_K = gradient(loss, unflatten(flat_KP, like), some, target, stacked=True)
             clipped_TP, norm_T = clip(flatten(grads, 1).view(cells, -1), learning.critic_grad_clip)
             adam_step_(flat_KP, clipped_TP.view_as(flat_KP), adam, rate, learning.betas)
             errors.append(error_K)
@@ -260,17 +300,3 @@ class PolicyUpdate:
         }
         learnt = unflatten(flat_KP.view(*stack, -1), critics)
         return learnt, AdamState(*(x.view(*stack, *x.shape[1:]) for x in adam)), metrics
-
-
-def td_lambda(reward_HB: Tensor, next_value_HB: Tensor, discount: float, lam_HB: Tensor) -> Tensor:
-    """TD(λ) targets ``[H, B]`` over an imagined rollout; λ = 0 at steps where a return ends.
-
-    ``G_t = r_t + γ ((1 - λ_t) V(z_{t+1}) + λ_t G_{t+1})``, ``G_{H-1} = r_{H-1} + γ V(z_H)``.
-    """
-    target = next_value_HB[-1]
-    targets = []
-    rows = zip(reward_HB.flip(0), next_value_HB.flip(0), lam_HB.flip(0), strict=True)
-    for reward, value, lam in rows:
-        target = reward + discount * ((1 - lam) * value + lam * target)
-        targets.append(target)
-    return torch.stack(targets).flip(0)

@@ -17,6 +17,7 @@ from fmbpo.pwm.optim import (
     Params,
     adam_init,
     adam_step_,
+    buffers_of,
     clip,
     flatten,
     gradient,
@@ -24,6 +25,7 @@ from fmbpo.pwm.optim import (
     linear_decay,
     projected,
     projection,
+    split,
     unflatten,
 )
 from fmbpo.pwm.pair import HookCall
@@ -57,7 +59,7 @@ class WorldModelState(NamedTuple):
 
 
 class WorldModelUpdate:
-    """``update(state, batch, noise_HBN, learning_rate []) -> (state, metrics)``.
+    """``update(state, batch, noise_HBN, learning_rate [], done []) -> (state, metrics)``.
 
     Parameters whose name begins with ``encoder.`` learn at ``encoder_scale`` times the rate
     (TD-MPC2). ``stacked``: state, batch and noise have a leading dimension of models, which learn
@@ -74,25 +76,38 @@ class WorldModelUpdate:
     ) -> None:
         """``loss``: the plugin's hook."""
         self.loss, self.project = HookCall(module, loss), projection(module)
+        self.buffers = buffers_of(module)
         self.optimiser, self.stacked = optimiser, stacked
 
     def __call__(
-        self, state: WorldModelState, batch: Batch, noise: Tensor, learning_rate: Tensor
+        self,
+        state: WorldModelState,
+        batch: Batch,
+        noise: Tensor,
+        learning_rate: Tensor,
+        done: Tensor,
     ) -> tuple[WorldModelState, Metrics]:
-        """One update, of every model if they are stacked."""
-        grads, metrics = self.gradient(state.params, batch, noise)
-        state, norm = self.step(state, grads, learning_rate)
-        return state, {**metrics, GRAD_NORM: norm}
+        """One update, of every model if they are stacked; ``done``: the fraction of training."""
+        grads, metrics = self.gradient(state.params, batch, noise, done)
+        return self.step(state, grads, metrics, learning_rate)
 
-    def gradient(self, params: Params, batch: Batch, noise: Tensor) -> tuple[Params, Metrics]:
-        """The first half of an update: the gradient of the loss, and the loss's metrics."""
-        return gradient(self.loss.with_params, params, batch, noise, stacked=self.stacked)
+    def gradient(
+        self, params: Params, batch: Batch, noise: Tensor, done: Tensor
+    ) -> tuple[Params, Metrics]:
+        """The first half of an update: the gradient of the loss, and what it returns beside it."""
+        if self.stacked:
+            done = done.expand(len(noise))
+        return gradient(
+            self.loss.with_params, params, batch, noise, done,
+            stacked=self.stacked, buffers=self.buffers,
+        )  # fmt: skip
 
     def step(
-        self, state: WorldModelState, grads: Params, learning_rate: Tensor
-    ) -> tuple[WorldModelState, Tensor]:
-        """The second half: clipping, Adam, projection; also returns the norms of the gradients
-        ``[...]``."""
+        self, state: WorldModelState, grads: Params, metrics: Metrics, learning_rate: Tensor
+    ) -> tuple[WorldModelState, Metrics]:
+        """The second half: clipping, Adam, buffers, projection; the metrics, with the norms of the
+        gradients ``[...]``."""
+        new, metrics = split(metrics, self.buffers)
         lead = int(self.stacked)
         learns = {k: p for k, p in state.params.items() if k not in state.stale}
         grad = flatten({k: grads[k] for k in learns}, lead)
@@ -104,11 +119,12 @@ class WorldModelUpdate:
             flat, grad, adam, learning_rate, self.optimiser.betas, self._scales(learns, lead)
         )
         project = vmap(self._projected) if self.stacked else self._projected
-        params = project(unflatten(flat, learns), state.params)
-        return WorldModelState(params, adam, unflatten(rest.clone(), state.stale)), norm
+        params = project(unflatten(flat, learns), state.params, new)
+        state = WorldModelState(params, adam, unflatten(rest.clone(), state.stale))
+        return state, {**metrics, GRAD_NORM: norm}
 
-    def _projected(self, learns: Params, params: Params) -> Params:
-        return projected(learns, self.project, params)
+    def _projected(self, learns: Params, params: Params, new: Params) -> Params:
+        return projected(learns, self.project, params, new)
 
     def _scales(self, learns: Params, lead: int) -> list[tuple[int, float]]:
         """``scales`` of ``adam_step_``."""

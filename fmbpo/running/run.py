@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from fmbpo.base.lock import Taken
 from fmbpo.base.metrics import SHOWN
 from fmbpo.config import identifying, origins, pretraining, resolved
 from fmbpo.config.schema import Experiment
-from fmbpo.distributed.group import ALONE, Group
 from fmbpo.measure.evaluation import Evaluator, threads
 from fmbpo.measure.health import size_health, world_model_health
 from fmbpo.measure.sizes import size_line, size_parity
@@ -27,11 +26,12 @@ from fmbpo.running.earlier import (
     versions_of,
     weights_of,
 )
-from fmbpo.running.final_returns import Baselines, FinalReturns
+from fmbpo.running.final_returns import FinalReturns
 from fmbpo.running.loop import Cadence, Trainer
 from fmbpo.running.names import pretraining_name, run_names
 from fmbpo.running.parts import policy_part, suite_part, world_model_part
 from fmbpo.running.replicates import replicates
+from fmbpo.running.session import Result, Session
 from fmbpo.running.spread import policy_stage
 from fmbpo.running.stop import Stop
 from fmbpo.runs.checkpoint import checkpoint_exists, save_checkpoint
@@ -62,38 +62,6 @@ PRETRAIN_CONVENTIONS = "corrected"
 
 SAY_EVERY = 60.0
 """Seconds between two lines of a run that waits."""
-
-
-@attrs.frozen(kw_only=True)
-class Session:
-    """One command's runs.
-
-    ``root``: the folder of all run folders. ``say`` prints a progress line. ``draw`` draws the
-    missing pictures of a complete run or study and returns all of them; it is called when the
-    results are on the disk. ``expected``: seconds per run folder, if known. ``accept_versions``:
-    whether to use complete parts of other plugin versions. ``wait``: whether to wait for another
-    process that works on a part. ``group``: the processes of the run, which this one leads.
-    """
-
-    root: Path
-    say: Callable[[str], None] = lambda line: None
-    draw: Callable[[Path], Sequence[Path]] = lambda folder: ()
-    expected: Mapping[Path, float] = attrs.field(factory=dict)
-    accept_versions: bool = False
-    wait: bool = True
-    group: Group = ALONE
-    baselines: Baselines = attrs.field(factory=dict, init=False)
-    """Returns that later runs of the session share."""
-
-
-@attrs.frozen
-class Result:
-    """The results of a run. ``models``: of a pretraining experiment, the summaries of its
-    replicates; ``summary`` and ``folder`` are the last one's."""
-
-    summary: Summary
-    folder: Path
-    models: Mapping[int, Summary] = attrs.field(factory=dict)
 
 
 class Runner:

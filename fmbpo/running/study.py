@@ -19,7 +19,8 @@ from fmbpo.measure.health import returns_health
 from fmbpo.measure.sizes import sizes
 from fmbpo.running.preflight.inputs import Loaded
 from fmbpo.running.registration import PlannedCell, register_study
-from fmbpo.running.run import Result, Runner, Session
+from fmbpo.running.run import Runner
+from fmbpo.running.session import Result, Session
 from fmbpo.running.stop import Stop
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.folder import run_name

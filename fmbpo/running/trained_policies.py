@@ -28,10 +28,11 @@ from fmbpo.runs.summary import Summary
 from fmbpo.tasks.known import suite_of, task_name
 from fmbpo.tasks.mt30 import SUITE
 from fmbpo.tasks.suite import Suite, TaskInfo
+from fmbpo.tasks.vector import Act
 from fmbpo.training.cells import grid_cells, stages
 from fmbpo.training.initial_model import load_world_model
 from fmbpo.training.networks import CellNetworks, build_world_model
-from fmbpo.training.trees import part
+from fmbpo.training.trees import own_params, part
 
 _CPU = torch.device("cpu")
 _ADDED = ("versions", "distributions", "world_model_weights", "data_id", "suite")
@@ -54,9 +55,9 @@ class TrainedPolicy:
         return load_policy(self.run, self.task, self.seed, accept_versions=accept)
 
 
-@attrs.frozen
+@attrs.define
 class LoadedPolicy:
-    """A policy behind the encoder of its world model; deterministic.
+    """A policy behind its world model; deterministic.
 
     ``evaluation_seed`` of the final evaluation: its episode N started with the environment's
     ``reset`` and the seed ``evaluation_seed + N``.
@@ -66,14 +67,25 @@ class LoadedPolicy:
     task: TaskInfo
     suite: Suite
     evaluation_seed: int
+    _act: Act = attrs.field(
+        init=False, default=attrs.Factory(lambda s: s._actors.deterministic(), takes_self=True)
+    )
+    _rows: int = attrs.field(init=False, default=0)
+    """Episodes that a world model remembers; 0 before the first observation."""
+
+    def reset(self) -> None:
+        """Begin new episodes: the next observations are their first ones. A world model that
+        remembers needs this call, others ignore it."""
+        self._rows = 0
 
     def act(self, obs: ArrayLike) -> NDArray[np.float32]:
         """Actions ``[..., action_dim]`` for observations ``[..., obs_dim]`` of the task.
 
-        For observations padded with zeros to the suite's width, so are they.
+        For observations padded with zeros to the suite's width, so are they. A world model that
+        remembers takes them for the next ones of the same episodes (``reset``).
 
         Raises:
-            UserError: the observations have another width.
+            UserError: the observations have another width, or are not those of the same episodes.
         """
         given = np.asarray(obs, np.float32)
         width = given.shape[-1] if given.ndim else 0
@@ -86,7 +98,13 @@ class LoadedPolicy:
         action_dim = self.task.action_dim if own else self.suite.action_width
         if not given.size:
             return np.zeros((*given.shape[:-1], action_dim), np.float32)
-        actions: NDArray[np.float32] = self._actors.act(padded)[0, :, :action_dim]
+        rows = padded.shape[1]
+        if self._actors.pair.remembers and self._rows not in (0, rows):
+            what = f"observations of {rows} episodes, after those of {self._rows}"
+            remedy = "call reset() at the start of episodes"
+            raise UserError(what, where=self.task.name, remedy=remedy)
+        actions: NDArray[np.float32] = self._act(padded, self._rows)[0, :, :action_dim]
+        self._rows = rows
         return actions.reshape(*given.shape[:-1], action_dim)
 
 
@@ -143,7 +161,7 @@ def load_policy(
         """Copies of the cell's parameters ``[1, ...]``; none if the module's own are used."""
         at = group.index(cell)
         found = {k: w[at : at + 1].clone() for k, w in part(name, weights).items()}
-        expected = {name: p.shape for name, p in module.named_parameters()}
+        expected = {name: x.shape for name, x in own_params(module).items()}
         if found and {name: p.shape[1:] for name, p in found.items()} != expected:
             raise UserError(
                 "the checkpoint has different parameters from those of the installed plugin",

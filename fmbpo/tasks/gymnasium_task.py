@@ -1,4 +1,4 @@
-"""Any Gymnasium environment with Box spaces as a task: the table ``[tasks.NAME]``."""
+"""Any Gymnasium environment with Box spaces as a task (``fmbpo.tasks.table``)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import attrs
 import numpy as np
-from attrs import field, frozen
+from attrs import frozen
 from numpy.typing import NDArray
 
 from fmbpo.base.text import text_of
@@ -28,46 +27,9 @@ _FPS = 30
 """Frames per second of an environment whose metadata name none."""
 
 
-def _filled(_: object, attribute: attrs.Attribute[str], value: str) -> None:
-    if not value.strip():
-        raise ValueError(f"{attribute.name} is empty")
-
-
-def _at_least(low: int) -> Any:
-    def check(_: object, attribute: attrs.Attribute[int], value: int) -> None:
-        if value < low:
-            raise ValueError(f"{attribute.name} must be at least {low}, not {value}")
-
-    return check
-
-
-@frozen(kw_only=True)
-class GymnasiumTable:
-    """``[tasks.NAME]``: a task of your own, a Gymnasium environment with Box spaces."""
-
-    gymnasium: str = field(validator=_filled)
-    """The environment's registered id, such as ``"InvertedPendulum-v5"``; ``"MODULE:ID"`` imports a
-    module first, which registers it."""
-    kwargs: dict[str, Any] = field(factory=dict)
-    """Keyword arguments of the environment."""
-    action_repeat: int = field(default=1, validator=_at_least(1))
-    """Steps of the environment per agent step, whose rewards are summed."""
-    episode_steps: int = field(default=0, validator=_at_least(0))
-    """Agent steps after which an episode is cut off; 0: after the environment's own limit."""
-
-    def task(self, name: str) -> GymnasiumTask:
-        """The task, whose sizes are those of the environment's spaces. Raises `UserError` if the
-        environment cannot be built, or has other spaces or no limit."""
-        kwargs = json.dumps(self.kwargs, sort_keys=True)
-        try:
-            return _task(name, self.gymnasium, kwargs, self.action_repeat, self.episode_steps)
-        except UserError as error:
-            raise UserError(error.what, where=f"tasks.{name}", remedy=error.remedy) from error
-
-
 @frozen(kw_only=True)
 class GymnasiumTask(TaskInfo):
-    """A task of a `GymnasiumTable`. ``kwargs``: as JSON."""
+    """A task of a `fmbpo.tasks.table.GymnasiumTable`. ``kwargs``: as JSON."""
 
     gymnasium: str
     kwargs: str
@@ -81,9 +43,10 @@ class GymnasiumTask(TaskInfo):
 
 
 @cache
-def _task(
+def built_task(
     name: str, gymnasium_id: str, kwargs: str, action_repeat: int, episode_steps: int
 ) -> GymnasiumTask:
+    """See ``GymnasiumTable.task``; ``kwargs``: as JSON."""
     env = _built(gymnasium_id, kwargs)
     try:
         obs, action = (box_of(env, which) for which in ("observation_space", "action_space"))

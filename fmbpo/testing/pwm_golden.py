@@ -18,7 +18,8 @@ from fmbpo.plugins import load_plugin
 from fmbpo.pwm.critic import Critic
 from fmbpo.pwm.optim import Params
 from fmbpo.pwm.pair import HookCall, Pair
-from fmbpo.pwm.policy import CellState, PolicyUpdate, Start
+from fmbpo.pwm.policy import CellState, PolicyUpdate
+from fmbpo.pwm.start import Start
 from fmbpo.training.trees import stack
 
 Arrays = Iterator[tuple[str, Tensor]]
@@ -48,6 +49,7 @@ class Replay:
         self.batch = Batch(self.obs, self.act, reward, self.index, mask, none)
         self.none = self.obs.new_zeros(len(self.act), len(self.index), 0)
         """Noise of a model that takes no noise."""
+        self.begun = self.obs.new_zeros(())
 
         self.wm = load_plugin("world_model", "mlp")
         weights = renamed(load("wm_weights"))
@@ -121,7 +123,7 @@ class Replay:
 
     def start(self, obs: Tensor, noise: Tensor) -> Start:
         """Imagination from these observations with this noise."""
-        return Start(obs, self.index, self.task.mask_BA, noise, self.none)
+        return Start(obs, self.index, self.task.mask_BA, noise, self.none, self.begun)
 
     def act_without_noise(self, z: Tensor) -> Tensor:
         """The actor's deterministic action."""

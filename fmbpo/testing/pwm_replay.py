@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 from fmbpo.config.protocols import ModelOptimiser
 from fmbpo.hookspecs import Imagined
 from fmbpo.nn import two_hot
+from fmbpo.nn.returns import td_lambda
 from fmbpo.pwm.critic import ensemble_values
 from fmbpo.pwm.optim import (
     Params,
@@ -29,7 +30,8 @@ from fmbpo.pwm.optim import (
     unflatten,
 )
 from fmbpo.pwm.pair import HookCall
-from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates, ReturnScale, Start, td_lambda
+from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates, ReturnScale
+from fmbpo.pwm.start import Start
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.testing.pwm_golden import Arrays, Replay, pwm_actor, pwm_critics, pwm_model, under
 from fmbpo.training.own_models import loss_settings
@@ -76,13 +78,13 @@ def _math(r: Replay) -> Arrays:
 def _wm_outputs(r: Replay) -> Arrays:
     first = r.wm.predict(r.model, r.z0, r.act[0], r.task, r.none[0])
     rollout = r.wm.rollout(r.model, r.z0, lambda t, _: r.act[t], r.task, r.none)
-    logits = rollout.reward_logits_HBR
+    logits = rollout.reward_HBR
     one = slice(1, 2)
     yield "encode_obs0", r.z0
     yield "encode_full", r.model.encode(r.obs, r.task.embedding_BE)
     yield "task_emb_weight_after", r.weights["task_embedding.weight"]
-    yield "next0", first.z_BD
-    yield "reward0_logits", first.reward_logits_BR
+    yield "next0", first.state
+    yield "reward0_logits", first.reward_BR
     yield "rollout_zs", rollout.z_HBD
     yield "rollout_reward_logits", logits
     yield "rollout_reward_logits_3d", r.model.reward_logits(rollout.z_HBD[:-1], r.act, r.task)
@@ -129,12 +131,12 @@ def _actor_loss(
     next_value = ensemble_values(r.critic, r.critics, rollout.z_HBD[1:]).amin(0)
     yield "actions_pre_tanh", r.mean(z) + r.actor["log_std.value"].exp() * noise
     yield "actions", rollout.action_HBA
-    yield "reward_logits", rollout.reward_logits_HBR
+    yield "reward_logits", rollout.reward_HBR
     yield "z_last", rollout.z_HBD[-1]
     yield "obs_buf", z
     yield "rew_buf", imagined.reward_HB
     yield "next_values", next_value
-    yield "target_values", update.targets(r.critics, imagined)
+    yield "target_values", update.targets({}, r.critics, imagined)
     yield "done_mask", torch.ones_like(next_value)  # one-step targets in PWM's terms
     if noise.any():
         return
@@ -162,7 +164,7 @@ def _of_ensemble(
 ) -> tuple[Params, Tensor]:
     """Gradient and value of the mean of the critics' losses."""
     members = len(next(iter(critics.values())))
-    inputs = z.expand(members, *z.shape), target.expand(members, *target.shape)
+    inputs = [z.expand(members, *z.shape)], target.expand(members, *target.shape)
     grads, losses = gradient(partial(update.critic_loss, members), critics, *inputs, stacked=True)
     return grads, losses.mean()
 
@@ -172,13 +174,13 @@ def _imagined(r: Replay, cell: CellState, start: Start) -> tuple[Imagined, Tenso
     update = r.policy_update()
     _, (imagined, _, _) = update.actor_loss(cell.policy, cell.critics, cell.scale, start, {})
     z = imagined.rollout.z_HBD[:-1].flatten(0, 1).detach()
-    return imagined, z, update.targets(cell.critics, imagined).flatten().detach()
+    return imagined, z, update.targets({}, cell.critics, imagined).flatten().detach()
 
 
 def _wm_loss_pwm(r: Replay) -> Arrays:
     settings = loss_settings(len(r.act), r.config["gamma"])
     call = HookCall(r.build(**settings), r.wm.loss)
-    grads, metrics = gradient(call.with_params, r.weights, r.batch, r.none)
+    grads, metrics = gradient(call.with_params, r.weights, r.batch, r.none, r.begun)
     yield "total", metrics["loss"]
     yield "dynamics", metrics["consistency"]
     yield "reward", metrics["reward_loss"] * settings["reward_coef"]
@@ -191,18 +193,18 @@ def _wm_loss_tdmpc2(r: Replay, rho: float) -> Arrays:
     module = r.build(rho=rho, consistency_coef=c["consistency_coef"], reward_coef=c["reward_coef"])
     module.project = lambda params: params  # recorded before the next look-up renormalises
     call = HookCall(module, r.wm.loss)
-    grads, metrics = gradient(call.with_params, r.weights, r.batch, r.none)
+    grads, metrics = gradient(call.with_params, r.weights, r.batch, r.none, r.begun)
     yield "consistency_loss", metrics["consistency"]
     yield "reward_loss", metrics["reward_loss"]
     yield "total_loss", metrics["loss"]
     yield "grad_norm", clip(flatten(grads), 1.0)[1]
     rollout = r.wm.rollout(r.model, r.z0, lambda t, _: r.act[t], r.task, r.none)
-    yield "soft_ce_per_step", two_hot.cross_entropy(rollout.reward_logits_HBR, r.batch.reward_HB)
+    yield "soft_ce_per_step", two_hot.cross_entropy(rollout.reward_HBR, r.batch.reward_HB)
     yield from under("grad/", pwm_model(grads))
     optimiser = _optimiser(r, c["lr"], c["grad_clip_norm"], c["enc_lr_scale"])
     update = WorldModelUpdate(module, r.wm.loss, optimiser)
     rate = torch.tensor(c["lr"], dtype=r.dtype)
-    state, _ = update(WorldModelState.initial(r.weights), r.batch, r.none, rate)
+    state, _ = update(WorldModelState.initial(r.weights), r.batch, r.none, rate, r.begun)
     yield from under("after_step/", pwm_model(state.params))
 
 
@@ -262,7 +264,7 @@ def _update_finetune(r: Replay) -> Arrays:
     model_update = WorldModelUpdate(module, r.wm.loss, optimiser, stacked=True)
     rate = torch.tensor(c["model_lr"], dtype=r.dtype)
     model = stack([WorldModelState.initial(r.weights, stale_embedding=True)])
-    model, of_model = model_update(model, stack([r.batch]), r.none[None], rate)
+    model, of_model = model_update(model, stack([r.batch]), r.none[None], rate, r.begun)
     start = r.start(r.obs[0], r.inputs["eps1"])
     state, of_policy = r.policy_update(r.unclamped())(
         stack([r.cell]), stack([start]), _rates(r), model.params

@@ -11,9 +11,11 @@ import torch
 
 from fmbpo.config.schema import Experiment
 from fmbpo.errors import UserError
-from fmbpo.hookspecs import Adopts, WorldModel
+from fmbpo.hookspecs import WorldModel
 from fmbpo.measure.health import world_model_health
 from fmbpo.measure.validation import Validator, mean_summarised, summarised
+from fmbpo.nn.state import warm_up
+from fmbpo.protocols import Adopts
 from fmbpo.runs.checkpoint import load_checkpoint, read_manifest
 from fmbpo.runs.findings import Finding
 from fmbpo.runs.summary import Summary
@@ -75,7 +77,8 @@ def _initial_model(
             checkpoint, False, version, p.wm_validation, p.flops, p.seconds, p.health
         )
     model = load_world_model(e, data.suite, context.device, checkpoint, adopt=True)
-    measures = Validator(data.train, data.held_out)(model, e.world_model.component.rollout)
+    validator = Validator(data.train, data.held_out, warm_up(model))
+    measures = validator(model, e.world_model.component.rollout)
     health = world_model_health(measures)
     return InitialModel(checkpoint, True, version, summarised(measures), health=health)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fmbpo.config.schema import CriticConfig, PluginTable
 from fmbpo.hookspecs import Policy, PolicyDims, WorldModel
 from fmbpo.measure.sizes import dims_of
+from fmbpo.protocols import HasCritic
 from fmbpo.pwm.critic import Critic
 from fmbpo.tasks.suite import Suite
 from fmbpo.training import seeding
@@ -49,16 +52,24 @@ class CellNetworks:
         )  # fmt: skip
         return made
 
-    def critic(self, cell: Cell, purpose: str) -> Critic:
-        """One member of an ensemble."""
-        units = self._critic.units
-        return seeding.built(
-            lambda: Critic(self._dims.latent, units),
-            self._device,
-            cell.seed,
-            *cell.purpose,
-            purpose,
-        )
+    def critic(self, cell: Cell, purpose: str) -> nn.Module:
+        """One member of an ensemble, the engine's or the policy's own."""
+        units, policy = self._critic.units, self._template
+
+        def build() -> nn.Module:
+            if not isinstance(policy, HasCritic):
+                return Critic(self._dims.latent, units)
+            made = policy.build_critic(units)
+            assert isinstance(made, nn.Module)
+            return made
+
+        return seeding.built(build, self._device, cell.seed, *cell.purpose, purpose)
+
+    @cached_property
+    def _template(self) -> Policy:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            template: Policy = self._table.component.build(self._table.config, self._dims)
+        return template
 
     def critics(self, cell: Cell) -> dict[str, Tensor]:
         """The parameters of an ensemble, stacked along its members."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import attrs
+import torch
 from torch import Tensor
 
 from fmbpo.base.metrics import of_model
 from fmbpo.config.protocols import Finetuned, Scratch
 from fmbpo.config.schema import Experiment, PluginTable
-from fmbpo.data.sampler import Drawn, Sampler, SliceSampler, ahead
+from fmbpo.data.sampler import Drawn, Rows, Sampler, SliceSampler, ahead
 from fmbpo.data.sending import send
 from fmbpo.errors import UserError
 from fmbpo.hookspecs import Batch, WorldModel
 from fmbpo.measure.cost import flops
 from fmbpo.measure.health import learning_health, world_model_health
 from fmbpo.measure.validation import Measures, Validator
+from fmbpo.nn.state import warm_up
 from fmbpo.pwm.optim import AdamState, Params
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate, model_rate
 from fmbpo.runs.findings import Finding
@@ -102,9 +104,13 @@ class OwnModels:
             seeding.generator(c.seed, *c.purpose, "world model noise") for c in cells
         ]
         whole = context.data.train, context.data.held_out
+
+        def own_rows(task: str) -> tuple[Rows, Rows]:
+            index = data.suite.index(task)
+            return whole[0].of_task(index), whole[1].of_task(index)
+
         validators = {
-            task: Validator(*(rows.of_task(data.suite.index(task)) for rows in whole))
-            for task in dict.fromkeys(tasks)
+            task: Validator(*own_rows(task), warm_up(self.module)) for task in dict.fromkeys(tasks)
         }
         self.validators = [validators[task] for task in tasks]
         self.before: list[Measures] = []
@@ -117,13 +123,13 @@ class OwnModels:
         """Parameters, stacked along the cells."""
         return self.training.params
 
-    def step(self, iteration: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Update every model before an update of the policies; returns the first observations
-        ``[T, B, O]`` and the metrics of the last update."""
+    def step(self, iteration: int) -> tuple[Batch, dict[str, Tensor]]:
+        """Update every model before an update of the policies; returns the last batch, stacked
+        along T, and the metrics of its update."""
         for _ in range(self.protocol.model_iterations):
-            batch, noise, rate = self._inputs(iteration)
-            self.training, metrics = self.update(self.training, batch, noise, rate)
-        return batch.obs_HBO[:, 0], {of_model(k): v for k, v in metrics.items()}
+            batch, *inputs = self._inputs(iteration)
+            self.training, metrics = self.update(self.training, batch, *inputs)
+        return batch, {of_model(k): v for k, v in metrics.items()}
 
     def count_flops(self) -> int:
         """Floating-point operations of ``step``, all models; consumes no batch and no noise."""
@@ -132,16 +138,16 @@ class OwnModels:
         self._load_sources(saved)
         return cost * self.protocol.model_iterations
 
-    def _inputs(self, iteration: int) -> tuple[Batch, Tensor, Tensor]:
+    def _inputs(self, iteration: int) -> tuple[Batch, Tensor, Tensor, Tensor]:
         drawn = [sampler.next() for sampler in self.samplers]
         shape = self.learning.horizon, self.learning.batch, self.module.loss_noise_dim
         done = (iteration - 1) / self.learning.iterations
         rate = model_rate(self.protocol.optimiser, done)
-        inputs = [noise(self.generators, *shape), rate, *stack(drawn)]
-        noise_THBN, rate, *sent = send(inputs, self.device)
+        inputs = [noise(self.generators, *shape), rate, torch.tensor(done), *stack(drawn)]
+        noise_THBN, rate, share, *sent = send(inputs, self.device)
         each = zip(self.samplers, *sent, strict=True)
         batch: Batch = stack([sampler.batch(Drawn(*own)) for sampler, *own in each])
-        return batch, noise_THBN, rate
+        return batch, noise_THBN, rate, share
 
     def evaluate(self) -> list[Measures]:
         """Each cell's held-out measures on its own task; see ``Validator``."""

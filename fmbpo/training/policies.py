@@ -11,9 +11,10 @@ from torch import Tensor
 
 from fmbpo.base.metrics import held_out
 from fmbpo.config.protocols import Finetuned, Scratch
-from fmbpo.data.sampler import action_masks, start_samplers
+from fmbpo.data.sampler import action_masks
 from fmbpo.data.sending import send
-from fmbpo.hookspecs import WorldModel
+from fmbpo.errors import UserError
+from fmbpo.hookspecs import Batch, WorldModel
 from fmbpo.measure.cost import flops
 from fmbpo.measure.evaluation import Evaluator, Recorded
 from fmbpo.measure.reality import Imagination, Visited, imagine
@@ -23,7 +24,8 @@ from fmbpo.pwm.diagnostics import diagnose
 from fmbpo.pwm.mppi import MPPI, mppi_act
 from fmbpo.pwm.optim import AdamState, Params, linear_decay
 from fmbpo.pwm.pair import Pair
-from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates, ReturnScale, Start
+from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates, ReturnScale
+from fmbpo.pwm.start import Start
 from fmbpo.runs.findings import Finding
 from fmbpo.training import seeding
 from fmbpo.training.cells import Cell
@@ -31,6 +33,7 @@ from fmbpo.training.context import Context
 from fmbpo.training.networks import CellNetworks
 from fmbpo.training.own_models import OwnModels
 from fmbpo.training.policy_stage import FinalMeasures, PolicyStage, Progress
+from fmbpo.training.starts import CellStarts
 from fmbpo.training.trees import Saved, noise, own_params, part, set_states, stack, to_device
 
 EVERY = 50
@@ -61,8 +64,6 @@ class PolicyTraining(PolicyStage):
         self.index_T = torch.tensor(index, device=device)
         self.mask_TA = data.train.mask_KA[self.index_T]
         self.real_TA = action_masks(suite).to(device)[self.index_T]
-        of_task = start_samplers(data.train, sorted(set(index)))
-        self.starts = [of_task[i] for i in index]
         self.generators = [seeding.generator(c.seed, *c.purpose, "imagination") for c in cells]
 
         networks = CellNetworks(tables.policy, tables.critic, world_model, suite, device)
@@ -78,6 +79,11 @@ class PolicyTraining(PolicyStage):
         module = networks.policy(cells[0], "template")
         critic = networks.critic(cells[0], "template")
         self.pair = Pair(world_model, e.world_model.component, module, component)
+        self.starts = CellStarts(data.train, index, self.pair)
+        if self.models and self.starts.steps > self.learning.horizon:
+            what = f"the plugins ask for {self.starts.steps} real steps around a start"
+            where = "policy_learning.horizon"
+            raise UserError(what, where=where, remedy="make it at least as long")
         self.mppi = MPPI(self.pair, critic, e.planning, self.learning, tables.conventions)
         self.eager_update = PolicyUpdate(self.pair, critic, self.learning, tables.conventions)
         self.update = context.prepared(self.eager_update.__call__, "the policies' update")
@@ -87,8 +93,8 @@ class PolicyTraining(PolicyStage):
 
     def step(self, iteration: int) -> dict[str, Tensor]:
         """One update of every cell on new starts and noise, after its own model, if any."""
-        obs, model_metrics = self.models.step(iteration) if self.models else (None, {})
-        inputs = *self._inputs(iteration, obs), self.parameters[1]
+        batch, model_metrics = self.models.step(iteration) if self.models else (None, {})
+        inputs = *self._inputs(iteration, batch), self.parameters[1]
         self.training, metrics = self.update(self.training, *inputs)
         return {**metrics, **model_metrics}
 
@@ -110,26 +116,25 @@ class PolicyTraining(PolicyStage):
         own = self.models.count_flops() if self.models else 0
         return flops(self.eager_update, *self.example()) + own
 
-    def _inputs(self, iteration: int, obs_TBO: Tensor | None = None) -> tuple[Start, Rates]:
-        """Starts, noise and rates; by default, starts are drawn from the data."""
+    def _inputs(self, iteration: int, own: Batch | None = None) -> tuple[Start, Rates]:
+        """Starts, noise and rates; starts are drawn from the data, or those of the batch from which
+        the cells' own world models learned."""
         learning, done = self.learning, (iteration - 1) / self.learning.iterations
         horizon, batch = learning.horizon, learning.batch
-        starts = [] if obs_TBO is not None else [self._drawn_starts()]
-        widths = self.pair.policy.noise_dim, self.pair.world_model.noise_dim
-        drawn = [noise(self.generators, horizon, batch, width) for width in widths]
+        starts = [] if own is not None else self.starts.drawn(batch, self.generators)
+        shapes = (
+            (horizon + self.pair.takes_actions, batch, self.pair.policy.noise_dim),
+            (horizon, batch, self.pair.world_model.noise_dim),
+        )
+        drawn = [noise(self.generators, *shape) for shape in shapes]
         first_rates = learning.actor_learning_rate, learning.critic_learning_rate
         rates = [linear_decay(rate, learning.final_learning_rate, done) for rate in first_rates]
-        inputs = [*drawn, torch.tensor(rates), *starts]
-        policy_noise, model_noise, rate_2, *sent = send(inputs, self.device)
-        if obs_TBO is None:
-            cells = zip(self.starts, *sent, strict=True)
-            obs_TBO = torch.stack([own.observations(of_cell) for own, of_cell in cells])
-        start = Start(obs_TBO, *self._actors().rows(batch), policy_noise, model_noise)
+        inputs = [*drawn, torch.tensor(rates), torch.full([len(self.cells)], done), *starts]
+        policy_noise, model_noise, rate_2, done_T, *sent = send(inputs, self.device)
+        obs_TBO, real = self.starts.of_batch(own) if own else self.starts.sent(sent)
+        rows = self._actors().rows(batch)
+        start = Start(obs_TBO, *rows, policy_noise, model_noise, done_T, real)
         return start, Rates(*rate_2)
-
-    def _drawn_starts(self) -> Tensor:
-        cells = zip(self.starts, self.generators, strict=True)
-        return torch.stack([own.draw(self.learning.batch, generator) for own, generator in cells])
 
     def health(self) -> list[Finding]:
         """See ``PolicyStage``."""
@@ -142,7 +147,7 @@ class PolicyTraining(PolicyStage):
         steps: int | None = None,
     ) -> NDArray[np.float64]:
         """See ``PolicyStage``; ``params``: those of other policies, such as ``untrained``."""
-        act = self._actors(params).act
+        act = self._actors(params).deterministic()
         return self.evaluator.returns(act, self.tasks, episodes, steps)
 
     def model_measures(self) -> list[dict[str, float]]:
@@ -159,7 +164,7 @@ class PolicyTraining(PolicyStage):
         """See ``PolicyStage``."""
         self.component.freeze(self.pair.policy)
         episodes, seed = self.evaluation.final_episodes, self.evaluation.seed
-        seen = Recorded(self._actors().act, EVERY)
+        seen = Recorded(self._actors().deterministic(), EVERY)
         visited = Visited(self.evaluator.run(seen, self.tasks, episodes), seen.obs)
         drawn = self._actors().stochastic(seed)
         stochastic = self.evaluator.returns(drawn, self.tasks, episodes)

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fmbpo.base.metrics import GRAD_NORM, SCORE, Row, held_out
+from fmbpo.base.metrics import SCORE, Row, held_out
 from fmbpo.config.schema import PretrainConfig
 from fmbpo.data.sampler import Drawn
 from fmbpo.data.sending import send
@@ -20,6 +20,7 @@ from fmbpo.hookspecs import Batch
 from fmbpo.measure.cost import flops
 from fmbpo.measure.health import world_model_health
 from fmbpo.measure.validation import OVERALL, Measures, Validator
+from fmbpo.nn.state import warm_up
 from fmbpo.pwm.optim import AdamState, Params, flatten, unflatten
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate, model_rate
 from fmbpo.runs.findings import Finding
@@ -64,7 +65,7 @@ class Pretraining:
             train, config.horizon, config.batch, seed, data.weight_K, self.part
         )
         self.noise = seeding.generator(replicate, "world model noise")
-        self.validator = Validator(data.train, data.held_out)
+        self.validator = Validator(data.train, data.held_out, warm_up(self.module))
         self.eager_update = WorldModelUpdate(self.module, self.component.loss, config.optimiser)
         self.update = context.prepared(self.eager_update.__call__, "the world model's update")
         if self.group.size > 1:
@@ -87,16 +88,21 @@ class Pretraining:
         return metrics
 
     def _update_together(
-        self, state: WorldModelState, batch: Batch, noise: Tensor, learning_rate: Tensor
+        self,
+        state: WorldModelState,
+        batch: Batch,
+        noise: Tensor,
+        learning_rate: Tensor,
+        done: Tensor,
     ) -> tuple[WorldModelState, dict[str, Tensor]]:
         """``update`` on the whole batch, of which each process has a part: the loss is a mean over
         the batch, so its gradient and metrics are weighted means over the parts."""
-        flat, like = self.first_half(state.params, batch, noise)
+        flat, like = self.first_half(state.params, batch, noise, done)
         whole = unflatten(self.group.mean(flat, self.share), like)
-        state, norm = self.second_half(state, part("gradient", whole), learning_rate)
-        return state, {**part("metric", whole), GRAD_NORM: norm}
+        halves = part("gradient", whole), part("metric", whole)
+        return self.second_half(state, *halves, learning_rate)
 
-    def example(self) -> tuple[WorldModelState, Batch, Tensor, Tensor]:
+    def example(self) -> tuple[WorldModelState, Batch, Tensor, Tensor, Tensor]:
         """Arguments of ``update`` in the first step; consumes no batch and no noise."""
         saved = self.sampler.state(), self.noise.get_state()
         inputs = self._inputs(1)
@@ -109,15 +115,15 @@ class Pretraining:
         is proportional to the batch."""
         return round(flops(self.eager_update, *self.example()) / self.share)
 
-    def _inputs(self, iteration: int) -> tuple[Batch, Tensor, Tensor]:
-        config = self.config
-        rate = model_rate(config.optimiser, (iteration - 1) / config.iterations)
+    def _inputs(self, iteration: int) -> tuple[Batch, Tensor, Tensor, Tensor]:
+        config, done = self.config, (iteration - 1) / self.config.iterations
+        rate = model_rate(config.optimiser, done)
         shape = (config.horizon, config.batch, self.module.loss_noise_dim)
         drawn = self.sampler.next()
         own_noise = torch.randn(shape, generator=self.noise)[:, self.part]
-        inputs = [own_noise, rate, *drawn]
-        noise, rate, *sent = send(inputs, self.device)
-        return self.sampler.batch(Drawn(*sent)), noise, rate
+        inputs = [own_noise, rate, torch.tensor(done), *drawn]
+        noise, rate, share, *sent = send(inputs, self.device)
+        return self.sampler.batch(Drawn(*sent)), noise, rate, share
 
     def describe(self, metrics: Mapping[str, Tensor]) -> list[Row]:
         """The metrics as numbers, in one transfer from the device."""
@@ -167,10 +173,10 @@ class Pretraining:
 
 
 def _first_half(
-    update: WorldModelUpdate, params: Params, batch: Batch, noise: Tensor
+    update: WorldModelUpdate, params: Params, batch: Batch, noise: Tensor, done: Tensor
 ) -> tuple[Tensor, Params]:
     """Gradient and metrics as one vector, and their shapes."""
-    grads, metrics = update.gradient(params, batch, noise)
+    grads, metrics = update.gradient(params, batch, noise, done)
     own = {f"gradient.{k}": v for k, v in grads.items()}
     own |= {f"metric.{k}": v for k, v in metrics.items()}
     return flatten(own), own

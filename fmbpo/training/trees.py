@@ -18,8 +18,9 @@ Saved: TypeAlias = dict[str, Any]
 
 
 def own_params(module: Module) -> dict[str, Tensor]:
-    """Copies of a module's parameters by name."""
-    return {name: p.detach().clone() for name, p in module.named_parameters()}
+    """Copies of a module's parameters and buffers by name."""
+    named = *module.named_parameters(), *module.named_buffers()
+    return {name: x.detach().clone() for name, x in named}
 
 
 def stack(trees: Sequence[Tree]) -> Tree:

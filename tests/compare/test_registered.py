@@ -10,7 +10,8 @@ from fmbpo.compare.reading import records_of
 from fmbpo.compare.registered import registered_in
 from fmbpo.config.study_file import load_study
 from fmbpo.errors import UserError
-from fmbpo.running.run import Runner, Session
+from fmbpo.running.run import Runner
+from fmbpo.running.session import Session
 from fmbpo.running.stop import Stop
 from fmbpo.running.study import StudyRunner
 from fmbpo.runs.registration import REGISTRATION

@@ -4,15 +4,15 @@ import pytest
 
 HOOKS = {
     "world_models": {
-        "predict": "module, z, action, task, noise",
-        "rollout": "module, z, partner, task, noise",
-        "loss": "module, batch, noise",
+        "predict": "module, state, action, task, noise",
+        "rollout": "module, state, partner, task, noise",
+        "loss": "module, batch, noise, done",
         "freeze": "module",
     },
     "policies": {
         "predict": "module, z, task, noise",
         "rollout": "module, z, partner, task, noise",
-        "loss": "module, imagined",
+        "loss": "module, imagined, context",
         "freeze": "module",
     },
 }
@@ -41,7 +41,7 @@ def plugins(tmp_path_factory):
         module = "toys_" + name.replace("-", "_")
         text = (
             "from __future__ import annotations\nfrom typing import Literal\nimport attrs\n"
-            "from fmbpo.hookspecs import hookimpl\nspec_version = 1\n\n"
+            "from fmbpo.hookspecs import hookimpl\nspec_version = 2\n\n"
             f"@attrs.frozen(kw_only=True)\nclass Config:\n{config}\n"
             "def build(config, dims):\n    return None\n"
         )

@@ -15,7 +15,7 @@ from fmbpo.config.schema import DataConfig
 from fmbpo.data.store import info, open_store, verify
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
-from fmbpo.tasks.gymnasium_task import GymnasiumTable
+from fmbpo.tasks.table import GymnasiumTable
 from fmbpo.training.dataset import load_dataset, with_slices
 
 RAMP = "ramp:ramp/Ramp-v0"

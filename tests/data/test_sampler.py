@@ -13,6 +13,7 @@ from fmbpo.data.sampler import (
     START_ROWS,
     Ahead,
     SliceSampler,
+    SliceStarts,
     StartSampler,
     first_rows,
     start_samplers,
@@ -240,6 +241,31 @@ def test_policies_start_from_every_row_of_their_task_alike(kind, plain_rows):
     scale = 1 + (draws / START_ROWS if kind == "stream" else 0)
     chi = sum((n - expected) ** 2 / expected for n in seen.values()) / scale
     assert chi < len(allowed) + 4 * (2 * len(allowed)) ** 0.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sub_trajectories_of_starts_begin_at_every_row_that_leaves_room(
+    kind, plain_rows, monkeypatch
+):
+    """They are one pool for rows on the disk."""
+    monkeypatch.setattr("fmbpo.data.sampler.START_ROWS", 8192)
+    mine, steps = plain_rows(kind), 2
+    task = MT30["walker-walk"].index
+    made, generator = SliceStarts(mine, task, steps), torch.Generator().manual_seed(0)
+    real = made.real(made.draw(20_000, generator).sent(mine.device))
+    row_HB = real.obs_HBO[:, :, 0].long()
+    assert torch.equal(row_HB, row_HB[0] + torch.arange(steps + 1).unsqueeze(1))
+    only = mine.of_task(task)
+    spans = zip(only.start_E.tolist(), only.end_E.tolist(), strict=True)
+    allowed = np.concatenate([np.arange(a, b - steps) for a, b in spans])
+    count = Counter(row_HB[0].tolist())
+    assert set(count) == set(allowed.tolist())
+    expected = 20_000 / len(allowed)
+    scale = 1 + (20_000 / 8192 if kind == "stream" else 0)
+    chi = sum((n - expected) ** 2 / expected for n in count.values()) / scale
+    assert chi < len(allowed) + 4 * (2 * len(allowed)) ** 0.5
+    again = made.real(made.draw(20_000, torch.Generator().manual_seed(0)).sent(mine.device))
+    assert torch.equal(again.obs_HBO[:, :, 0].long(), row_HB)
 
 
 def test_first_rows_reach_both_ends(plain_rows):

@@ -103,7 +103,7 @@ def test_the_flow_model_at_one_euler_step_is_the_mlp_model():
         task = Task(index, torch.ones(4, 6), module.embed(index))
         noise = torch.empty(16, 4, 0)
         act = lambda t, _: actions[t]  # noqa: E731
-        rollouts.append(component.rollout(module, z, act, task, noise))
+        rollouts.append(component.rollout(module, z, act, task, noise)[:3])
     for a, b in zip(*rollouts, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6 * float(b.detach().abs().max()))
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 import torch
 from pairs import (
+    DONE,
     LEARNING,
     OPTIMISER,
     PAIRS,
@@ -111,7 +112,7 @@ def counted_model_update(kind, stacked=False, **settings):
     )
     if stacked:
         given = stack([given] * CELLS)
-    return flops(update, *given, RATES.actor)
+    return flops(update, *given, RATES.actor, DONE)
 
 
 def counted_policy_update(world, kind, world_settings, policy_settings, own_models=False):

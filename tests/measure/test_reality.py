@@ -72,8 +72,8 @@ def test_the_episodes_return_is_what_the_policy_maximises():
         model_noise_HBN=torch.zeros(CELLS, H, EPISODES, 0),
     )
     given = tree_map(lambda leaf: leaf[0], given)
-    wanted = update.imagine(first.policy, first.critics, given, {}).return_B.detach()
-    np.testing.assert_allclose(found[0].episode[0], wanted, rtol=1e-4)
+    wanted, _ = update.imagine(first.policy, first.critics, given, {})
+    np.testing.assert_allclose(found[0].episode[0], wanted.return_B.detach(), rtol=1e-4)
     rewards = seen.reward_TES[0]
     whole = [sum(DISCOUNT**t * r for t, r in enumerate(row)) for row in rewards]
     np.testing.assert_allclose(found[0].episode[1], whole)

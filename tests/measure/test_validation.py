@@ -118,7 +118,7 @@ def test_a_constant_model(validator):
 
     def constant(*args):
         return hook(*args)._replace(
-            reward_logits_HBR=logits(torch.full_like(validator.batch.reward_HB, float(mean)))
+            reward_HBR=logits(torch.full_like(validator.batch.reward_HB, float(mean)))
         )
 
     found = validator(model(lambda obs: torch.ones(*obs.shape[:-1], SUITE.obs_width)), constant)
@@ -153,7 +153,7 @@ def test_a_head_that_knows_only_the_mean_of_each_task_explains_nothing(validator
     hook = perfect(unlike)
 
     def means(*args):
-        return hook(*args)._replace(reward_logits_HBR=logits(mean))
+        return hook(*args)._replace(reward_HBR=logits(mean))
 
     found = unlike(model(lambda obs: obs), means)
     for task in (OVERALL, one, other):
@@ -173,7 +173,7 @@ def test_one_bad_task_among_good_ones_is_named(validator):
         found = hook(module, *rest)
         reward = torch.where(wrong, 3.0, validator.batch.reward_HB)
         z = torch.where(wrong.unsqueeze(-1), found.z_HBD + 10.0, found.z_HBD)
-        return found._replace(z_HBD=z, reward_logits_HBR=logits(reward))
+        return found._replace(z_HBD=z, reward_HBR=logits(reward))
 
     found = validator(model(lambda obs: obs), off)
     assert list(found) == [OVERALL, good, bad]
@@ -246,7 +246,7 @@ def test_noise_around_the_truth_costs_its_crps_and_no_error_of_the_mean(validato
         far = spread * noise[:, :, :-1] * units
         latents = torch.cat([found.z_HBD[:1], found.z_HBD[1:] + far[: len(found.z_HBD) - 1]])
         reward = validator.batch.reward_HB[: len(noise)] + spread * noise[:, :, -1]
-        return found._replace(z_HBD=latents, reward_logits_HBR=logits(reward))
+        return found._replace(z_HBD=latents, reward_HBR=logits(reward))
 
     module = model(lambda obs: obs)
     module.noise_dim = noise_dim
@@ -340,13 +340,13 @@ def test_the_slope_to_the_action_is_the_gradients_norm(validator):
         probabilities = torch.cat([weight, 1 - weight, torch.zeros(len(z), two_hot.BINS - 2)], -1)
         found = hook(module, z, partner, task, noise)
         steps = (probabilities + 1e-12).log().expand(len(noise), -1, -1)
-        return found._replace(reward_logits_HBR=steps)
+        return found._replace(reward_HBR=steps)
 
     measures = validator(model(lambda obs: obs), sloped)
     action = validator.batch.action_HBA[0].clone().requires_grad_()
     found = sloped(model(lambda obs: obs), action.new_zeros(len(action), 24), lambda *_: action,
                    None, [None])  # fmt: skip
-    rewards = two_hot.decode(found.reward_logits_HBR[0])
+    rewards = two_hot.decode(found.reward_HBR[0])
     slopes = torch.autograd.grad(rewards.sum(), action)[0][:, 0]
     wanted = slopes.square().mean().sqrt()
     by_task = [measures[task]["reward_action_gradient"] for task in TASKS]

@@ -56,4 +56,4 @@ def test_drawn_noise_is_the_same_for_every_policy_and_begins_anew(kind):
     np.testing.assert_array_equal(act(obs, 0), first)
     np.testing.assert_array_equal(given.stochastic(5)(obs, 0), first)
     assert (given.stochastic(6)(obs, 0) != first).all()
-    assert (given.act(obs) != first).all()
+    assert (given.deterministic()(obs, 0) != first).all()

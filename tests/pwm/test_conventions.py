@@ -4,7 +4,19 @@ import attrs
 import pytest
 import torch
 from batches import some_starts
-from pairs import LEARNING, OPTIMISER, B, H, batch, one_cell, params, problem, stack, world_model
+from pairs import (
+    DONE,
+    LEARNING,
+    OPTIMISER,
+    B,
+    H,
+    batch,
+    one_cell,
+    params,
+    problem,
+    stack,
+    world_model,
+)
 
 from fmbpo.config import load_experiment
 from fmbpo.config.conventions import ConventionsConfig
@@ -26,7 +38,7 @@ def imagined(**conventions):
     update, states, starts = problem("mlp", "mlp", cells=1, **conventions)
     state, start = one_cell((states, starts))
     _, (found, _, _) = update.actor_loss(state.policy, state.critics, state.scale, start, {})
-    return found, update.targets(state.critics, found)
+    return found, update.targets(state.policy, state.critics, found)
 
 
 def test_the_bundles():
@@ -88,7 +100,7 @@ def test_the_models_reward_loss(experiment):
             module.reward[-1].bias.fill_(1.5)
         level = real._replace(reward_HB=torch.full_like(real.reward_HB, 1.5))
         noise = torch.empty(H, B, 0)
-        losses[kind] = component.loss(module, level, noise)[1]["reward_loss"]
+        losses[kind] = component.loss(module, level, noise, DONE)[1]["reward_loss"]
     assert losses["logit_mse"] == 0  # although the decoded reward is 0, not 1.5
     assert losses["two_hot"] > 1
 
@@ -121,7 +133,7 @@ def test_the_task_embedding(stacked):
         state = wrap(WorldModelState.initial(params(module), stale))
         norms[stale] = []
         for _ in range(2):
-            state, metrics = update(state, wrap(real), wrap(noise), rate)
+            state, metrics = update(state, wrap(real), wrap(noise), rate, DONE)
             norms[stale].append(metrics["grad_norm"])
         states[stale] = state
     before = wrap(params(module))[name]
@@ -133,12 +145,12 @@ def test_the_task_embedding(stacked):
     # The second norm has the first gradient in it, as the clipping left it.
     call = HookCall(module, component.loss)
     start = params(module)
-    first, _ = gradient(call.with_params, start, real, noise)
+    first, _ = gradient(call.with_params, start, real, noise, DONE)
     left = unflatten(clip(flatten(first), 5.0)[0], first)
     only = one_cell if stacked else lambda tree: tree
     state = WorldModelState.initial(start, stale_embedding=True)
-    one, _ = WorldModelUpdate(module, component.loss, optimiser)(state, real, noise, rate)
-    second, _ = gradient(call.with_params, one.params, real, noise)
+    one, _ = WorldModelUpdate(module, component.loss, optimiser)(state, real, noise, rate, DONE)
+    second, _ = gradient(call.with_params, one.params, real, noise, DONE)
     total = {k: g + left[k] if k == name else g for k, g in second.items()}
     clipped, norm = clip(flatten(total), 5.0)
     both = unflatten(clipped, total)

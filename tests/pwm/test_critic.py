@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fmbpo.nn.returns import td_lambda
 from fmbpo.pwm.critic import Critic, ensemble_values
-from fmbpo.pwm.policy import ReturnScale, td_lambda
+from fmbpo.pwm.policy import ReturnScale
 
 H, B = 16, 5
 

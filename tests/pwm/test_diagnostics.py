@@ -45,7 +45,7 @@ def test_signal_to_noise_and_norms_are_those_of_the_mini_batches():
     rows = []
     for i in range(PARTS):
         one = slice(i, i + 1)
-        some = type(start)(*(x[one] for x in start[:3]), *(x[:, one] for x in start[3:]))
+        some = start.of_rows(one)
         args = (state.critics, state.scale, some, {})
         grads, _ = gradient(update.actor_loss, state.policy, *args)
         rows.append(torch.cat([g.flatten() for g in grads.values()]))
@@ -69,7 +69,7 @@ def test_the_signal_to_noise_ratio_is_that_of_the_distribution(signal):
 
 def test_one_start_has_no_signal_to_noise_ratio():
     update, states, starts = problem("mlp", "mlp", cells=2)
-    one = type(starts)(*(x[:, :1] for x in starts[:3]), *(x[:, :, :1] for x in starts[3:]))
+    one = starts.of_rows(slice(1))
     found = diagnose(update, states, one, {}, real(one), seed=0)
     assert "esnr" not in found
     assert "jacobian/latent_to_latent" in found
@@ -93,7 +93,7 @@ def test_jacobian_norms_agree_with_whole_jacobians(world, policy):
         noise = start.policy_noise_HBN[0, row]
         choose = lambda z, n, t=task: pair.act(state.policy, z, t, n)  # noqa: E731
         none = start.model_noise_HBN[0, row]
-        step = lambda z, a, t=task, n=none: pair.step({}, z, a, t, n).z_BD  # noqa: E731
+        step = lambda z, a, t=task, n=none: pair.step({}, z, a, t, n).state  # noqa: E731
         to_z, to_noise = jacrev(choose, argnums=(0, 1))(z, noise)
         next_z, next_a = jacrev(step, argnums=(0, 1))(z, choose(z, noise))
         for name, jacobian in zip(total, (next_z, next_a, to_z, to_noise), strict=True):

@@ -30,7 +30,7 @@ from fmbpo.nn import two_hot
 from fmbpo.pwm.acting import Actors
 from fmbpo.pwm.mppi import MPPI, PlanNoise, mppi_act
 from fmbpo.pwm.pair import Pair
-from fmbpo.pwm.policy import Start
+from fmbpo.pwm.start import Start
 from fmbpo.tasks.mt30 import SUITE
 from fmbpo.tasks.vector import EpisodeRunner
 
@@ -125,7 +125,9 @@ def planned(planner, args, previous=None, noise=None, seed=0):
     rows, width = args[-1].shape
     none = torch.empty(0, rows, width) if previous is None else previous
     given = noise or planner.noise(rows, width, torch.Generator().manual_seed(seed))
-    return planner.plan(*args, none, given)
+    plan, memory = planner.plan(*args[:3], (), *args[3:], none, given)
+    assert memory == ()  # the model does not remember
+    return plan
 
 
 @pytest.mark.parametrize("target", [(0.4, -0.7), (0.0, 1.0)])
@@ -304,7 +306,8 @@ def test_the_plan_scores_at_least_what_the_policy_does(world, kind):
     """The scores are imagination's own returns, of the policy and of the plan replayed."""
     update, states, starts = problem(world, kind, cells=1)
     state, start = one_cell((states, starts))
-    start = Start(*start[:3], *map(torch.zeros_like, start[3:]))
+    still = map(torch.zeros_like, (start.policy_noise_HBN, start.model_noise_HBN))
+    start = Start(*start[:3], *still, start.done)
     planner = planner_of(update.pair, update.critic, **{**SMALL, "samples": 256})
     args = state.policy, state.critics, {}, *start[:3]
     plan = planned(planner, args)
@@ -313,8 +316,8 @@ def test_the_plan_scores_at_least_what_the_policy_does(world, kind):
         latents, logits = [z], []
         for t in range(len(plan)):
             step = partner(t, latents[-1], plan[t])
-            latents.append(step.z_BD)
-            logits.append(step.reward_logits_BR)
+            latents.append(step.state)
+            logits.append(step.reward_BR)
         return Rollout(torch.stack(latents), plan, torch.stack(logits))
 
     def score(update):

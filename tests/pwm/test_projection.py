@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pairs import KINDS, OPTIMISER, RATES, B, H, batch, params, problem, world_model
+from pairs import DONE, KINDS, OPTIMISER, RATES, B, H, batch, params, problem, world_model
 
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 
@@ -25,5 +25,5 @@ def test_task_embeddings_have_norm_at_most_one_after_an_update(kind):
     noise = torch.zeros(H, B, module.loss_noise_dim)
     state = WorldModelState.initial(params(module))
     assert state.params["task_embedding.weight"].norm(dim=1).max() > 1.5
-    new, _ = update(state, batch(), noise, torch.tensor(1e-3))
+    new, _ = update(state, batch(), noise, torch.tensor(1e-3), DONE)
     assert new.params["task_embedding.weight"].norm(dim=1).max() <= 1 + 1e-5

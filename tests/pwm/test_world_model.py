@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pairs import KINDS, OPTIMISER, B, H, batch, params, world_model
+from pairs import DONE, KINDS, OPTIMISER, B, H, batch, params, world_model
 from torch.utils._pytree import tree_leaves, tree_map
 
 from fmbpo.nn.world_model import mean_squared, sub_trajectory_loss
@@ -27,7 +27,7 @@ def prepared(kind):
 def test_is_pure(kind):
     update, state, real, noise = prepared(kind)
     copies = tree_map(torch.clone, (state, real, noise))
-    update(state, real, noise, RATE)
+    update(state, real, noise, RATE, DONE)
     for x, y in zip(tree_leaves((state, real, noise)), tree_leaves(copies), strict=True):
         assert torch.equal(x, y)
 
@@ -38,7 +38,7 @@ def test_loss_falls_and_every_parameter_moves(kind):
     first = state
     losses = []
     for _ in range(100):
-        state, metrics = update(state, real, noise, RATE)
+        state, metrics = update(state, real, noise, RATE, DONE)
         losses.append(metrics["loss"])
     assert losses[-1] < 0.5 * losses[0]
     for name, p in state.params.items():
@@ -48,7 +48,7 @@ def test_loss_falls_and_every_parameter_moves(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_encoder_learns_at_its_own_rate(kind):
     update, state, real, noise = prepared(kind)
-    new, _ = update(state, real, noise, RATE)
+    new, _ = update(state, real, noise, RATE, DONE)
     for name, p in new.params.items():
         # Adam's first step is the learning rate wherever the gradient is not tiny.
         largest = (p - state.params[name]).abs().max()
@@ -64,13 +64,13 @@ def test_the_parts_of_an_error_reach_the_updates_metrics():
     exec(code, given)
     _, module = world_model("mlp")
 
-    def loss(module, batch, noise):
+    def loss(module, batch, noise, done):
         step = lambda t, z, task: module.dynamics(module.step_input(z, batch.action_HBA[t], task))  # noqa: E731
         return sub_trajectory_loss(module, batch, step, given["errors"])
 
     update, real = WorldModelUpdate(module, loss, OPTIMISER), batch()
     noise = torch.zeros(H, B, 0)
-    _, metrics = update(WorldModelState.initial(params(module)), real, noise, RATE)
+    _, metrics = update(WorldModelState.initial(params(module)), real, noise, RATE, DONE)
     assert set(metrics) == {"near", "far", "loss", "consistency", "reward_loss", "grad_norm"}
     assert not any(value.requires_grad for value in metrics.values())
     rho = module.config.rho ** torch.arange(float(H))

@@ -7,7 +7,7 @@ The kernels are those that the CPU runs, with the two layers that differ there a
 import pytest
 import torch
 import torch.nn.functional as F
-from pairs import OPTIMISER, B, batch, pair, params, policy, problem, stack, world_model
+from pairs import DONE, OPTIMISER, B, batch, pair, params, policy, problem, stack, world_model
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fmbpo.config.conventions import ConventionsConfig
@@ -51,7 +51,9 @@ def test_pretraining(kind, most):
     component, module = world_model(kind, **SETTINGS[kind])
     update = WorldModelUpdate(module, component.loss, OPTIMISER)
     noise = torch.randn(H, B, module.loss_noise_dim)
-    check(most, update, WorldModelState.initial(params(module)), batch(horizon=H), noise, RATE)
+    check(
+        most, update, WorldModelState.initial(params(module)), batch(horizon=H), noise, RATE, DONE
+    )
 
 
 @pytest.mark.parametrize("cells", [1, 3])

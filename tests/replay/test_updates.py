@@ -3,6 +3,7 @@
 import pytest
 import torch
 from pairs import (
+    DONE,
     KINDS,
     OPTIMISER,
     PAIRS,
@@ -89,8 +90,8 @@ def test_world_models(kind, kernels, stale, stacked, uncompiled):
         real = stack([batch(step), batch(step + 9)]) if stacked else batch(step)
         torch.manual_seed(step)
         noise = torch.randn(*([2] if stacked else []), H, B, module.loss_noise_dim)
-        state, metrics = update(state, real, noise, RATES.actor)
-        other, found = fast(other, real, noise, RATES.actor)
+        state, metrics = update(state, real, noise, RATES.actor, DONE)
+        other, found = fast(other, real, noise, RATES.actor, DONE)
         assert equal((state, metrics), (other, found)), step
     assert not said
     assert bool(uncompiled) == kernels

@@ -6,7 +6,7 @@ import attrs
 import pytest
 import torch
 from batches import sample
-from pairs import KINDS, OPTIMISER, PAIRS, B, H, batch, one_cell, params, problem, world_model
+from pairs import DONE, KINDS, OPTIMISER, PAIRS, B, H, batch, one_cell, params, problem, world_model
 
 from fmbpo.config import load_experiment
 from fmbpo.config.schema import DataConfig
@@ -15,7 +15,7 @@ from fmbpo.data.store import info
 from fmbpo.hookspecs import Batch, Task
 from fmbpo.measure.validation import OVERALL
 from fmbpo.nn import two_hot
-from fmbpo.pwm.policy import td_lambda
+from fmbpo.nn.returns import td_lambda
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate
 from fmbpo.tasks.mt30 import MT30
 from fmbpo.training.context import Context
@@ -45,7 +45,7 @@ def trained(kind, reward_loss):
     losses = []
     for _ in range(200):
         noise = torch.randn(H, ROWS, module.loss_noise_dim, generator=generator)
-        state, metrics = update(state, synthetic(generator), noise, RATE)
+        state, metrics = update(state, synthetic(generator), noise, RATE, DONE)
         losses.append(float(metrics["reward_loss"]))
     module.load_state_dict(state.params)
     return module, synthetic(generator), losses
@@ -107,8 +107,10 @@ def test_masked_action_dimensions_change_nothing(kind):
     for filled in (real.action_HBA, torch.where(real.mask_BA == 1, real.action_HBA, padding)):
         rollouts.append(component.rollout(module, z, lambda t, _, a=filled: a[t], task, none))
         loss_noise = torch.zeros(H, B, module.loss_noise_dim)
-        rollouts[-1] += (component.loss(module, real._replace(action_HBA=filled), loss_noise)[0],)
-    (z1, _, r1, loss1), (z2, _, r2, loss2) = rollouts
+        rollouts[-1] += (
+            component.loss(module, real._replace(action_HBA=filled), loss_noise, DONE)[0],
+        )
+    (z1, _, r1, _, loss1), (z2, _, r2, _, loss2) = rollouts
     assert torch.equal(z1, z2)
     assert torch.equal(r1, r2)
     assert torch.equal(loss1, loss2)

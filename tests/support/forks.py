@@ -67,10 +67,10 @@ class Episodes(EpisodeRunner):
 
     event: "Event | None" = None
 
-    def __init__(self, _):
-        super().__init__(0)
+    def __init__(self, _, suite):
+        super().__init__(0, suite)
 
-    def run(self, act, tasks, seeds, _, progress=None):
+    def run(self, act, tasks, seeds, _=None, progress=None):
         def stepped(obs, step):
             if self.event is not None:
                 self.event.happens("step")

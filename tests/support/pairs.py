@@ -11,7 +11,8 @@ from fmbpo.hookspecs import Batch, PolicyDims, WorldModelDims
 from fmbpo.plugins import load_plugin
 from fmbpo.pwm.critic import Critic
 from fmbpo.pwm.pair import Pair
-from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates, Start
+from fmbpo.pwm.policy import CellState, PolicyUpdate, Rates
+from fmbpo.pwm.start import Start
 
 DIMS = WorldModelDims(obs=24, action=6, tasks=30)
 WIDTHS = {"encoder_units": [16], "units": [16, 16], "latent_dim": 16, "task_dim": 4}
@@ -22,6 +23,8 @@ LEARNING = PolicyLearningConfig(batch=B, horizon=H, critic_iterations=2, critic_
 ONE_PASS = attrs.evolve(LEARNING, critic_iterations=1, critic_minibatches=1)
 """For compiled updates: the graph grows with the critics' passes and mini-batches, all alike."""
 RATES = Rates(torch.tensor(1e-3), torch.tensor(1e-3))
+DONE = torch.tensor(0.5)
+"""The fraction of training that is done."""
 OPTIMISER = ModelOptimiser(
     learning_rate=1e-3,  # at the start and at the end; an update is given its own
     final_learning_rate=1e-3,
@@ -95,6 +98,7 @@ def problem(world_kind, policy_kind, cells=3, **settings):
                 real.mask_BA,
                 torch.randn(H, B, update.pair.policy.noise_dim),
                 torch.randn(H, B, update.pair.world_model.noise_dim),
+                DONE,
             )
         )
     return update, stack(states), stack(starts)

@@ -7,9 +7,9 @@ import pytest
 
 from fmbpo.errors import UserError
 from fmbpo.tasks.film import film
-from fmbpo.tasks.gymnasium_task import GymnasiumTable
 from fmbpo.tasks.known import suite_of
 from fmbpo.tasks.suite import SimulationError
+from fmbpo.tasks.table import GymnasiumTable
 from fmbpo.tasks.vector import EpisodeRunner
 
 RAMP = "ramp:ramp/Ramp-v0"

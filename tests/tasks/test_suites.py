@@ -15,9 +15,9 @@ from fmbpo.data.sampler import action_masks
 from fmbpo.data.store import verify
 from fmbpo.errors import UserError
 from fmbpo.tasks import known
-from fmbpo.tasks.gymnasium_task import GymnasiumTable
 from fmbpo.tasks.known import everything, suite_of, suites_named, task_info, task_name
 from fmbpo.tasks.mt30 import SUITE
+from fmbpo.tasks.table import GymnasiumTable
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.dataset import load_dataset
 

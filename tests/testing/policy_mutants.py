@@ -3,6 +3,7 @@
 import attrs
 import torch
 from mutants import FlowP, P, mutant
+from sound import Dense, QCritic, Soft
 
 from fmbpo.nn.rollout import policy_rollout
 from fmbpo_policy_flow import FlowPolicy
@@ -125,9 +126,9 @@ class NoiseScaledInPlace(P):
 
 @mutant("leaves_its_arguments_alone", "`loss` does not change its arguments")
 class ReturnScaledInPlace(P):
-    def loss(self, module, imagined):
+    def loss(self, module, imagined, context):
         imagined.return_B.div_(imagined.scale)
-        return super().loss(module, imagined)
+        return super().loss(module, imagined, context)
 
 
 @mutant("stays_finite", "of `predict` for inputs of scale 10")
@@ -204,8 +205,8 @@ class PartnersInputCutToo(P):
 
 @mutant("loss_falls", "raise the return")
 class LossOfTheWrongSign(P):
-    def loss(self, module, imagined):
-        loss, metrics = super().loss(module, imagined)
+    def loss(self, module, imagined, context):
+        loss, metrics = super().loss(module, imagined, context)
         return -loss, metrics
 
 
@@ -248,12 +249,12 @@ class PartnerGetsADetachedAction(P):
 class RewardsWithoutGradient(P):
     def rollout(self, module, z, partner, task, noise):
         found = super().rollout(module, z, partner, task, noise)
-        return found._replace(reward_logits_HBR=found.reward_logits_HBR.detach())
+        return found._replace(reward_HBR=found.reward_HBR.detach())
 
 
 @mutant("loss_follows_the_return", "a higher value at the horizon")
 class LossWithoutTheValue(P):
-    def loss(self, module, imagined):
+    def loss(self, module, imagined, context):
         loss = -(imagined.reward_HB.sum(0) / imagined.scale).mean()
         return loss, {}
 
@@ -313,3 +314,60 @@ class GrowthReadsItsValue(FlowP):
         def growth(self, z, task, noise, vector):
             found = super().growth(z, task, noise, vector)
             return found.new_tensor(float(found))
+
+
+# -- densities, data, critics, targets -------------------------------------------------------------
+
+
+@mutant("log_density_is_that_of_the_action", "integrates to 1")
+class DensityBeforeTanh(Dense):
+    def summed(self, normal, slope, mask):
+        return (normal * mask).sum(-1)
+
+
+@mutant("log_density_is_that_of_the_action", "integrates to 1")
+class DensityOfMaskedDimensions(Dense):
+    def summed(self, normal, slope, mask):
+        return (normal - slope).sum(-1)
+
+
+@mutant("loss_learns_from_the_data", "the loss depends on the real steps")
+class AsksForDataInVain(P):
+    class Module(GaussianPolicy):
+        real_steps = 2
+
+
+@mutant("own_critic_is_a_function_of_rows", "a critic's values have shape")
+class CriticByColumn(Soft):
+    class Module(Soft.Module):
+        def build_critic(self, units):
+            class Column(QCritic):
+                def forward(self, z, action):
+                    return super().forward(z, action).unsqueeze(-1)
+
+            return Column(self.dims.latent + self.dims.action, units)
+
+
+@mutant("own_critic_is_a_function_of_rows", "grows with the distance")
+class CriticFleesItsTarget(Soft):
+    class Module(Soft.Module):
+        def build_critic(self, units):
+            class Fleeing(QCritic):
+                def error(self, z, action, target):
+                    return -super().error(z, action, target)
+
+            return Fleeing(self.dims.latent + self.dims.action, units)
+
+
+@mutant("own_targets_follow_the_rewards", "higher next values raise")
+class TargetsWithoutValues(Soft):
+    class Module(Soft.Module):
+        def targets(self, imagined, next_value, discount, lam):
+            return imagined.reward_HB
+
+
+@mutant("own_targets_follow_the_rewards", "`targets` are [H, B]")
+class TargetsOfTheFirstStep(Soft):
+    class Module(Soft.Module):
+        def targets(self, imagined, next_value, discount, lam):
+            return super().targets(imagined, next_value, discount, lam)[0]

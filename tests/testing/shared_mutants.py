@@ -17,7 +17,7 @@ class Changed:
     def predict(self, module, *arguments):
         found = super().predict(module, *arguments)
         if isinstance(found, Prediction):
-            return found._replace(z_BD=self.change(module, found.z_BD, arguments))
+            return found._replace(state=self.change(module, found.state, arguments))
         return self.change(module, found, arguments)
 
 
@@ -69,10 +69,41 @@ class UninitialisedParameter(Built):
         next(module.parameters()).data[0] = float("nan")
 
 
-@both("has_no_buffers", "buffers running_mean")
-class Buffer(Built):
+@both("buffers_are_set_by_the_loss", "a new value of the buffer running_mean")
+class BufferThatNothingSets(Built):
     def spoil(self, module):
         module.register_buffer("running_mean", torch.zeros(3))
+
+
+@both("buffers_are_set_by_the_loss", "the buffer steps is floating-point")
+class BufferOfIntegers(Built):
+    def spoil(self, module):
+        module.register_buffer("steps", torch.zeros(3, dtype=torch.long))
+
+
+@both("buffers_are_set_by_the_loss", "and part of the state_dict")
+class BufferThatIsNotSaved(Built):
+    def spoil(self, module):
+        module.register_buffer("running_mean", torch.zeros(3), persistent=False)
+
+
+class Averaged(Built):
+    """A sound plugin: a buffer that follows the mean of the first parameter."""
+
+    def spoil(self, module):
+        module.register_buffer("average", torch.zeros(2))
+
+    def loss(self, module, *arguments):
+        loss, metrics = super().loss(module, *arguments)
+        mean = next(module.parameters()).detach().mean()
+        return loss, {**metrics, "average": 0.9 * module.average + 0.1 * mean}
+
+
+@both("buffers_are_set_by_the_loss", "no gradient with respect to buffers")
+class BufferThatLearns(Averaged):
+    def loss(self, module, *arguments):
+        loss, metrics = super().loss(module, *arguments)
+        return loss * (1 + module.average.sum()), metrics
 
 
 @both("is_built_from_the_global_generator", "different seeds give different parameters")
@@ -328,7 +359,7 @@ class AnotherGradientForAParameter(Built):
         found = super().predict(module, *arguments)
         shift = 0.01 * _Scaled.apply(module.shift)
         if isinstance(found, Prediction):
-            return found._replace(reward_logits_BR=found.reward_logits_BR + shift)
+            return found._replace(reward_BR=found.reward_BR + shift)
         return found * (1 - shift)
 
 

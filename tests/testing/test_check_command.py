@@ -197,9 +197,9 @@ def test_one_error_is_told_once(offer, capsys):
         (
             """
     @hookimpl
-    def loss(self, module, imagined):
+    def loss(self, module, imagined, context):
         import torch
-        loss, metrics = super().loss(module, imagined)
+        loss, metrics = super().loss(module, imagined, context)
         return loss + torch.randn(()), metrics
 """,
             "has_no_randomness_of_its_own",

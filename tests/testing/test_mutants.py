@@ -6,8 +6,8 @@ import pytest
 import shared_mutants  # noqa: F401 - its mutants are noted on import
 import torch
 from mutants import MUTANTS, FlowP, FlowWM, component
-from policy_mutants import GrowthWithoutAVector
-from world_model_mutants import AdoptsWithoutAnArgument
+from policy_mutants import GrowthWithoutAVector, Soft
+from world_model_mutants import AdoptsWithoutAnArgument, Memory
 
 from fmbpo.testing.contract import CHECKS, NEEDS_GPU, run, run_check, subject_of
 
@@ -26,6 +26,8 @@ def checked(plugin, check, **settings):
     [
         (FlowWM, {"substeps": 1}, set()),  # the plugin's own tests run all solvers
         (FlowP, {}, set()),
+        (Memory, {}, set()),
+        (Soft, {}, set()),
         # One method of the other two originals, which nothing else calls, is broken.
         (AdoptsWithoutAnArgument, {}, {"keeps_its_protocol"}),
         (GrowthWithoutAVector, {}, {"keeps_its_protocol", "growth_is_a_mean_over_rows"}),

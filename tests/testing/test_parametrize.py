@@ -27,7 +27,7 @@ ON_DETACH = GOOD.replace(
 """,
 )
 """A buffer in one configuration alone."""
-FAILS, PASSES = "actions_are_bounded_and_masked", "has_no_buffers"
+FAILS, PASSES = "actions_are_bounded_and_masked", "buffers_are_set_by_the_loss"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ BROKEN = GOOD.replace(
         return super().predict(module, z, task, noise) + 1
 
     @hookimpl
-    def loss(self, module, imagined):
+    def loss(self, module, imagined, context):
         raise KeyError("my mistake")
 """,
 )

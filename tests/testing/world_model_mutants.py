@@ -5,9 +5,10 @@ from collections.abc import Callable
 import attrs
 import torch
 from mutants import WM, FlowWM, mutant
+from sound import Memory, Remembering
 from torch import nn
 
-from fmbpo.hookspecs import Prediction
+from fmbpo.hookspecs import CONTINUE, Prediction
 from fmbpo.nn.rollout import model_rollout
 from fmbpo.nn.world_model import LatentWorldModel, WorldModelConfig
 from fmbpo_wm_flow.field import Tangent
@@ -69,8 +70,10 @@ class MaskMissingInPredict(WM):
 
 @mutant("masked_actions_are_inert", "dimensions change nothing in `loss`")
 class MaskMissingInLoss(WM):
-    def loss(self, module, batch, noise):
-        return super().loss(module, batch._replace(mask_BA=torch.ones_like(batch.mask_BA)), noise)
+    def loss(self, module, batch, noise, done):
+        return super().loss(
+            module, batch._replace(mask_BA=torch.ones_like(batch.mask_BA)), noise, done
+        )
 
 
 @mutant("masked_actions_are_inert", "actions change the next latent")
@@ -91,7 +94,7 @@ class EmbeddingUnused(WM):
 @mutant("latent_stays_in_its_space", "stay on the simplex")
 class VelocityEndsInSimNorm(WM):
     def predict(self, module, z, action, task, noise):
-        velocity, logits = super().predict(module, z, action, task, noise)
+        velocity, logits, _ = super().predict(module, z, action, task, noise)
         return Prediction(z + velocity, logits)
 
 
@@ -111,10 +114,10 @@ class LeavesThroughAFace(FlowWM):
 # -- shapes, noise, rollouts ----------------------------------------------------------------------
 
 
-@mutant("shapes_fit", "`predict`'s reward logits has shape [1, 101]")
+@mutant("shapes_fit", "`predict`'s reward has shape [1, 101]")
 class OneBinTooFew(WM):
     def predict(self, module, z, action, task, noise):
-        z_next, logits = super().predict(module, z, action, task, noise)
+        z_next, logits, _ = super().predict(module, z, action, task, noise)
         return Prediction(z_next, logits[..., 1:])
 
 
@@ -140,9 +143,9 @@ class NoiseIgnored(FlowWM):
 
 @mutant("has_no_randomness_of_its_own", "torch's generator moved")
 class NoiseInTheLoss(WM):
-    def loss(self, module, batch, noise):
+    def loss(self, module, batch, noise, done):
         obs = batch.obs_HBO + 0.1 * torch.randn_like(batch.obs_HBO)
-        return super().loss(module, batch._replace(obs_HBO=obs), noise)
+        return super().loss(module, batch._replace(obs_HBO=obs), noise, done)
 
 
 @mutant("rollout_is_repeated_predict", "the rollout's latent at step 0")
@@ -150,7 +153,7 @@ class RolloutOfItsOwn(WM):
     def rollout(self, module, z, partner, task, noise):
         def step(z, action, noise):
             found = self.predict(module, z, action, task, noise)
-            return found._replace(z_BD=(z + found.z_BD) / 2)
+            return found._replace(state=(z + found.state) / 2)
 
         return model_rollout(step, z, partner, noise)
 
@@ -185,17 +188,17 @@ class ActionMaskedInPlace(WM):
 
 @mutant("leaves_its_arguments_alone", "`loss` does not change its arguments")
 class RewardCentredInPlace(WM):
-    def loss(self, module, batch, noise):
+    def loss(self, module, batch, noise, done):
         batch.reward_HB.sub_(batch.reward_HB.mean())
-        return super().loss(module, batch, noise)
+        return super().loss(module, batch, noise, done)
 
 
 @mutant("loss_and_metrics_are_numbers", "found: metric step")
 class MetricOfTheRecordsName(WM):
     """A run would end at its first line of the record."""
 
-    def loss(self, module, batch, noise):
-        loss, metrics = super().loss(module, batch, noise)
+    def loss(self, module, batch, noise, done):
+        loss, metrics = super().loss(module, batch, noise, done)
         return loss, {**metrics, "step": loss.detach()}
 
 
@@ -214,8 +217,8 @@ class RootOfTheAction(WM):
 
 @mutant("stays_finite", "observations and rewards of scale 1")
 class LogarithmOfTheReward(WM):
-    def loss(self, module, batch, noise):
-        return super().loss(module, batch._replace(reward_HB=batch.reward_HB.log()), noise)
+    def loss(self, module, batch, noise, done):
+        return super().loss(module, batch._replace(reward_HB=batch.reward_HB.log()), noise, done)
 
 
 # -- gradients and learning -----------------------------------------------------------------------
@@ -234,7 +237,7 @@ class ActionDetached(WM):
 )
 class RewardOfADetachedLatent(WM):
     def predict(self, module, z, action, task, noise):
-        z_next = super().predict(module, z, action, task, noise).z_BD
+        z_next = super().predict(module, z, action, task, noise).state
         return Prediction(z_next, module.reward_logits(z.detach(), action, task))
 
 
@@ -245,8 +248,8 @@ class RewardNotTrained(WM):
 
 @mutant("decoded_reward_follows_the_real_one", "decoded rewards explain the real ones")
 class LossOfTheWrongSign(WM):
-    def loss(self, module, batch, noise):
-        loss, metrics = super().loss(module, batch, noise)
+    def loss(self, module, batch, noise, done):
+        loss, metrics = super().loss(module, batch, noise, done)
         return -loss, metrics
 
 
@@ -261,20 +264,24 @@ class RewardHeadStuck(WM):
 
 @mutant("decoded_reward_follows_the_real_one", "decoded rewards explain the real ones")
 class RewardOfTheRowBeside(WM):
-    def loss(self, module, batch, noise):
-        return super().loss(module, batch._replace(reward_HB=batch.reward_HB.roll(1, 1)), noise)
+    def loss(self, module, batch, noise, done):
+        return super().loss(
+            module, batch._replace(reward_HB=batch.reward_HB.roll(1, 1)), noise, done
+        )
 
 
 @mutant("decoded_reward_follows_the_real_one", "decoded rewards explain the real ones")
 class RewardOfTheStepBefore(WM):
-    def loss(self, module, batch, noise):
-        return super().loss(module, batch._replace(reward_HB=batch.reward_HB.roll(1, 0)), noise)
+    def loss(self, module, batch, noise, done):
+        return super().loss(
+            module, batch._replace(reward_HB=batch.reward_HB.roll(1, 0)), noise, done
+        )
 
 
 @mutant("decoded_reward_follows_the_real_one", "decoded rewards explain the real ones")
 class AnotherInputOrderInPredict(WM):
     def predict(self, module, z, action, task, noise):
-        z_next = super().predict(module, z, action, task, noise).z_BD
+        z_next = super().predict(module, z, action, task, noise).state
         inputs = torch.cat([z, action * task.mask_BA, task.embedding_BE], -1)
         return Prediction(z_next, module.reward(inputs))
 
@@ -302,8 +309,8 @@ class ShapeFromData(WM):
 @mutant("evaluations_are_counted_right", "module.evaluations = 1 passes")
 class TwoHalfSteps(WM):
     def predict(self, module, z, action, task, noise):
-        half, logits = super().predict(module, z, action, task, noise)
-        return Prediction(super().predict(module, half, action, task, noise).z_BD, logits)
+        half, logits, _ = super().predict(module, z, action, task, noise)
+        return Prediction(super().predict(module, half, action, task, noise).state, logits)
 
 
 @mutant("evaluations_are_counted_right", "module.evaluations = 4 passes", substeps=4)
@@ -319,16 +326,16 @@ class CountsItsSubsteps(FlowWM):
 
 @mutant("predicted_latent_is_that_of_its_row", "of the comparisons")
 class LearnsToStay(WM):
-    def loss(self, module, batch, noise):
+    def loss(self, module, batch, noise, done):
         obs = torch.cat([batch.obs_HBO[:1], batch.obs_HBO[:-1]])
-        return super().loss(module, batch._replace(obs_HBO=obs), noise)
+        return super().loss(module, batch._replace(obs_HBO=obs), noise, done)
 
 
 @mutant("predicted_latent_is_that_of_its_row", "of the comparisons")
 class LearnsWhereAnotherRowGoes(WM):
-    def loss(self, module, batch, noise):
+    def loss(self, module, batch, noise, done):
         obs = torch.cat([batch.obs_HBO[:1], batch.obs_HBO[1:].roll(1, 1)])
-        return super().loss(module, batch._replace(obs_HBO=obs), noise)
+        return super().loss(module, batch._replace(obs_HBO=obs), noise, done)
 
 
 @mutant("loss_noise_matters_where_declared", "declare loss_noise_dim = 0")
@@ -386,7 +393,7 @@ class TwoHalfStepsWithAWeightMadeAnew(WM):
     """The second pass uses its first weight normalised: it is the same layer."""
 
     def predict(self, module, z, action, task, noise):
-        half, logits = super().predict(module, z, action, task, noise)
+        half, logits, _ = super().predict(module, z, action, task, noise)
         first, *rest = module.dynamics
         weight = first.linear.weight.T
         x = module.step_input(half, action, task) @ (weight / weight.norm())
@@ -420,3 +427,82 @@ class CurvatureBelowZero(FlowWM):
     class Module(FlowWorldModel):
         def curvature(self, z, action, task, noise):
             return -super().curvature(z, action, task, noise) - 0.1
+
+
+# -- memory, and rewards in other forms ------------------------------------------------------------
+
+
+@mutant("state_keeps_its_shapes", "`observe`'s state has the parts")
+class StateGrows(Memory):
+    class Module(Remembering):
+        def observe(self, state, action, obs, task):
+            z, mean = super().observe(state, action, obs, task)
+            return z, torch.cat([mean, z], -1)
+
+
+@mutant("state_keeps_its_shapes", "floating-point")
+class StateCountsSteps(Memory):
+    class Module(Remembering):
+        def begin(self, obs, task):
+            return *super().begin(obs, task), torch.zeros(len(obs), dtype=torch.long)
+
+        def observe(self, state, action, obs, task):
+            return *super().observe(state[:2], action, obs, task), state[2] + 1
+
+    def predict(self, module, state, action, task, noise):
+        found = super().predict(module, state[:2], action, task, noise)
+        return found._replace(state=(*found.state, state[2] + 1))
+
+
+@mutant("state_follows_the_observation", "depends on the observation")
+class BlindToObservations(Memory):
+    class Module(Remembering):
+        def observe(self, state, action, obs, task):
+            z = self.following(state, action, task)
+            return z, 0.9 * state[1] + 0.1 * z
+
+
+@mutant("state_follows_the_observation", "depends on the state before")
+class ForgetsAtEveryObservation(Memory):
+    class Module(Remembering):
+        def observe(self, state, action, obs, task):
+            z = self.encode(obs, task.embedding_BE)
+            return z, 0.9 * z + 0.1 * self.following((z, z), action, task)
+
+
+@mutant("state_follows_the_observation", "masked action dimensions")
+class SeesMaskedActions(Memory):
+    class Module(Remembering):
+        def observe(self, state, action, obs, task):
+            z, mean = super().observe(state, action, obs, task)
+            return z + 1e-3 * action.sum(-1, keepdim=True), mean
+
+
+@mutant("continuing_is_a_learned_probability", "the loss depends on batch.terminated_HB")
+class ContinuesBlindly(WM):
+    def predict(self, module, z, action, task, noise):
+        found = super().predict(module, z, action, task, noise)
+        return found._replace(extras={CONTINUE: found.reward_BR[:, 0].sigmoid()})
+
+
+@mutant("continuing_is_a_learned_probability", "is in [0, 1]")
+class ContinuesByALogit(WM):
+    def predict(self, module, z, action, task, noise):
+        found = super().predict(module, z, action, task, noise)
+        return found._replace(extras={CONTINUE: 20 * found.reward_BR[:, 0]})
+
+
+@mutant("shapes_fit", "`predict`'s reward has shape [1, 2]")
+class DecodesAnotherWidth(WM):
+    class Module(LatentWorldModel):
+        reward_dim = 2
+
+        def decode_reward(self, reward):
+            return reward[..., 0]
+
+
+@mutant("shapes_fit", "`rollout`'s 'continue' has shape")
+class ContinuesByColumn(WM):
+    def predict(self, module, z, action, task, noise):
+        found = super().predict(module, z, action, task, noise)
+        return found._replace(extras={CONTINUE: found.reward_BR[:, :1].sigmoid()})

@@ -13,6 +13,7 @@ import attrs
 import pytest
 import torch
 from pairs import (
+    DONE,
     OPTIMISER,
     WIDTHS,
     B,
@@ -149,7 +150,7 @@ def trained_model(component, module):
     update = WorldModelUpdate(module, component.loss, OPTIMISER)
     state = WorldModelState.initial(params(module))
     for _ in range(UPDATES):
-        state, metrics = update(state, real, noise, RATE)
+        state, metrics = update(state, real, noise, RATE, DONE)
         assert all(torch.isfinite(value) for value in metrics.values())
     return state.params
 
@@ -293,7 +294,7 @@ def test_no_switch_changes_encoder_and_reward_head(parameterisation, source):
         task = Task(real.index_B, real.mask_BA, module.embed(real.index_B))
         z = module.encode(real.obs_HBO[0], task.embedding_BE)
         noise = torch.randn(B, module.noise_dim)
-        logits = component.predict(module, z, real.action_HBA[0], task, noise).reward_logits_BR
+        logits = component.predict(module, z, real.action_HBA[0], task, noise).reward_BR
         found.append((z, logits))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)

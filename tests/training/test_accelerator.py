@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from pairs import (
+    DONE,
     KINDS,
     LEARNING,
     OPTIMISER,
@@ -69,7 +70,7 @@ def test_a_world_models_update_stays_on_the_device(kind):
     with Accelerator() as device:
         module.to(DEVICE)
         state = WorldModelState.initial(params(module))
-        args = moved((state, batch(), noise, torch.tensor(1e-3)))
+        args = moved((state, batch(), noise, torch.tensor(1e-3), DONE))
         device.clear()
         assert on_the_device(update(*args))
         assert device.traffic == NONE
@@ -86,10 +87,10 @@ def test_a_plan_stays_on_the_device():
         for module in (update.pair.world_model, update.pair.policy, update.critic):
             module.to(DEVICE)
         previous = torch.zeros(2, H, B, 6)
-        args = moved((state.policy, state.critics, {}, *start, previous, drawn))
+        args = moved((state.policy, state.critics, {}, (), *start, previous, drawn))
         device.clear()
-        plan = vmap(planner.plan, in_dims=(0, 0, 0, 0, 0, 0, 0, None))
-        assert on_the_device(plan(*args))
+        plan = vmap(planner.plan, in_dims=(*[0] * 8, None))
+        assert on_the_device(plan(*args)[0])
         assert device.traffic == NONE
 
 

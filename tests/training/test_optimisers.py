@@ -4,6 +4,7 @@ import attrs
 import pytest
 import torch
 from pairs import (
+    DONE,
     KINDS,
     OPTIMISER,
     PAIRS,
@@ -101,7 +102,7 @@ def test_policies_critics_and_models_where_models_learn(world, kind):
     update, states, starts = problem(world, kind, cells=CELLS)
     module, model_update, models, inputs = own_models(world)
     for _ in range(2):
-        models, _ = model_update(models, *inputs, RATES.actor)
+        models, _ = model_update(models, *inputs, RATES.actor, DONE)
         # The policy's step is none of the model's: it begins after, and leaves the model alone.
         before = tree_map(torch.clone, models.params)
         states, _ = update(states, starts, RATES, models.params)
@@ -120,9 +121,9 @@ def test_world_models_learn_all_of_their_parameters(kind):
         "reward.2.bias",
     }
     assert len(hidden) == 8
-    states, _ = update(states, *inputs, RATES.actor)
+    states, _ = update(states, *inputs, RATES.actor, DONE)
     assert unlearnt(states.adam, states.params) == hidden
-    states, _ = update(states, *inputs, RATES.actor)
+    states, _ = update(states, *inputs, RATES.actor, DONE)
     assert states.params.keys() == names(module)
     assert unlearnt(states.adam, states.params) == set()
 
@@ -132,7 +133,7 @@ def test_a_flow_models_time_column_learns_at_once():
     _, update, states, inputs = own_models("flow")
     column = "dynamics.0.linear.weight"
     assert not states.params[column][..., -1].any()
-    states, _ = update(states, *inputs, RATES.actor)
+    states, _ = update(states, *inputs, RATES.actor, DONE)
     assert (second_moments(states.adam, states.params)[column][..., -1] > 0).all()
     assert states.params[column][..., -1].all()
 
@@ -143,7 +144,7 @@ def test_a_stale_task_embedding_is_in_no_optimiser(kind):
     module, update, states, inputs = own_models(kind, stale=True)
     before = states.params[EMBEDDING]
     for _ in range(2):
-        states, _ = update(states, *inputs, RATES.actor)
+        states, _ = update(states, *inputs, RATES.actor, DONE)
     learns = {name: p for name, p in states.params.items() if name != EMBEDDING}
     assert learns.keys() == names(module) - {EMBEDDING}
     assert unlearnt(states.adam, learns) == set()
@@ -172,7 +173,13 @@ def test_a_world_models_idle_parameter_is_found(use):
     component, module = world_model("mlp")
     wrapped = with_idle(module, use)
     update = WorldModelUpdate(module, wrapped(component.loss), OPTIMISER)
-    given = WorldModelState.initial(params(module)), batch(), torch.empty(H, B, 0), RATES.actor
+    given = (
+        WorldModelState.initial(params(module)),
+        batch(),
+        torch.empty(H, B, 0),
+        RATES.actor,
+        DONE,
+    )
     if not use:  # autograd itself refuses
         with pytest.raises(RuntimeError, match="not have been used"):
             update(*given)

@@ -4,6 +4,7 @@ import attrs
 import pytest
 import torch
 from pairs import (
+    DONE,
     LEARNING,
     OPTIMISER,
     PAIRS,
@@ -46,7 +47,7 @@ def both(*arguments, **options):
     model_update, policy_update, given = prepared(*arguments, **options)
 
     def step(models, states, batches, noise, starts):
-        models, measured = model_update(models, batches, noise, RATES.actor)
+        models, measured = model_update(models, batches, noise, RATES.actor, DONE)
         states, metrics = policy_update(states, starts, RATES, models.params)
         return models, states, measured, metrics
 

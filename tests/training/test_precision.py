@@ -4,7 +4,7 @@ import attrs
 import pytest
 import torch
 import torch.nn.functional as F
-from pairs import KINDS, OPTIMISER, PAIRS, RATES, B, H, batch, params, problem, world_model
+from pairs import DONE, KINDS, OPTIMISER, PAIRS, RATES, B, H, batch, params, problem, world_model
 from torch.utils._pytree import tree_leaves
 
 from fmbpo.config import config_hash, load_experiment, resolved
@@ -90,7 +90,7 @@ def test_world_models_learn_in_bfloat16(kind):
     noise, real, losses = torch.randn(H, B, module.loss_noise_dim), batch(), []
     for _ in range(100):
         with computing("bfloat16", CPU):
-            state, metrics = update(state, real, noise, torch.tensor(3e-3))
+            state, metrics = update(state, real, noise, torch.tensor(3e-3), DONE)
         losses.append(metrics["loss"])
     assert losses[-1] < 0.5 * losses[0]
     assert {leaf.dtype for leaf in tree_leaves((state, metrics))} == {torch.float32}

@@ -115,7 +115,7 @@ def of_cells(stage):
         "model noise": start.model_noise_HBN,
     }
     if models:
-        batch, noise, _ = stage.models._inputs(1)
+        batch, noise, *_ = stage.models._inputs(1)
         parts |= {"world model": models, "slices": batch.obs_HBO, "loss noise": noise}
     return {
         cell: {name: tree_map(lambda t, i=i: t[i], part) for name, part in parts.items()}
@@ -125,7 +125,7 @@ def of_cells(stage):
 
 def of_pretraining(stage):
     """The same of pretraining."""
-    state, batch, noise, _ = stage.example()
+    state, batch, noise, *_ = stage.example()
     return {"world model": state.params, "slices": batch.obs_HBO, "loss noise": noise}
 
 

@@ -19,9 +19,10 @@ from fmbpo.base.text import text_of
 from fmbpo.data.store import check_request, open_store
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
-from fmbpo.tasks.gymnasium_task import GymnasiumTable, box_of
+from fmbpo.tasks.gymnasium_task import box_of
 from fmbpo.tasks.known import Own, suite_with, task_info
 from fmbpo.tasks.suite import TaskInfo
+from fmbpo.tasks.table import GymnasiumTable
 
 _FIXED = 2**20
 _EPISODE = 12

@@ -16,6 +16,7 @@ from fmbpo.data.embedded import store_path
 from fmbpo.data.store import Store, open_store
 from fmbpo.distributed.group import Group
 from fmbpo.errors import UserError
+from fmbpo.nn.world_model import WorldModelConfig
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.earlier import check_plugins, finished, first_models
 from fmbpo.running.names import RunNames, run_names
@@ -153,6 +154,7 @@ def find_tasks(rows: Rows, one: Candidate) -> None:
     if all(passed):
         rows.ok(one.cell, "tasks", ", ".join(one.tasks))
         _warn_of_short(rows, one.cell, data, e.pretrain.horizon)
+        _warn_of_ends(rows, one.cell, data, e.world_model.config)
 
 
 def _warn_of_short(rows: Rows, cell: str, data: Dataset, horizon: int) -> None:
@@ -162,6 +164,18 @@ def _warn_of_short(rows: Rows, cell: str, data: Dataset, horizon: int) -> None:
         what = f"{short} of {len(length_E)} training episodes have fewer rows than a slice of "
         what += f"{horizon + 1}, so that world models do not learn from them"
         rows.warn(cell, "tasks", what, "lower pretrain.horizon")
+
+
+def _warn_of_ends(rows: Rows, cell: str, data: Dataset, config: object) -> None:
+    """A warning if episodes terminate and the world model, one with the shared settings, does not
+    predict it."""
+    blind = isinstance(config, WorldModelConfig) and not config.continuation_coef
+    if ends := int(data.train.terminated_E.sum()) if blind else 0:
+        what = (
+            f"{ends} of {len(data.train.terminated_E)} training episodes end in a terminal state, "
+        )
+        what += "but imagined episodes never end"
+        rows.warn(cell, "tasks", what, "set world_model.continuation_coef, for example to 1")
 
 
 def find_earlier(rows: Rows, one: Candidate, root: Path) -> bool:

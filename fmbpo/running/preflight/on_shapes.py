@@ -30,6 +30,7 @@ from fmbpo.errors import UserError
 from fmbpo.hookspecs import Task, WorldModel
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.validation import Validator
+from fmbpo.nn.state import begin, latents
 from fmbpo.plugins import Component
 from fmbpo.tasks.known import suite_of
 from fmbpo.tasks.vector import EpisodeRunner
@@ -278,11 +279,12 @@ def _validation(
     tally.begin()
     with torch.no_grad():
         task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
-        z = module.encode(batch.obs_HBO[0], task.embedding_BE)
-        noise = torch.empty(len(batch.action_HBA), len(z), module.noise_dim, device=META)
-        found = component.rollout(module, z, lambda t, _: batch.action_HBA[t], task, noise)
-        module.encode(fit.obs_HBO, module.embed(fit.index_B))
-        latents = module.encode(batch.obs_HBO, task.embedding_BE).double()
-        copies = [torch.empty_like(latents) for _ in range(3)]
+        state = begin(module, batch.obs_HBO[0], task)
+        noise = torch.empty(*batch.reward_HB.shape, module.noise_dim, device=META)
+        found = component.rollout(module, state, lambda t, _: batch.action_HBA[t], task, noise)
+        known = Task(fit.index_B, fit.mask_BA, module.embed(fit.index_B))
+        latents(module, fit.obs_HBO, fit.action_HBA, known)
+        z_HBD = latents(module, batch.obs_HBO, batch.action_HBA, task).double()
+        copies = [torch.empty_like(z_HBD) for _ in range(3)]
     del found, copies
     return tally.ran[2] - held

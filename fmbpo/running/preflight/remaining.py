@@ -21,7 +21,6 @@ import torch
 from fmbpo.base.cores import usable_cores
 from fmbpo.config import Frozen
 from fmbpo.config.schema import Experiment
-from fmbpo.nn import two_hot
 from fmbpo.running.preflight.duration import Pace
 from fmbpo.running.preflight.on_shapes import Cost, policies_cost, pretraining_cost
 from fmbpo.runs.checkpoint import checkpoint_exists, read_manifest
@@ -93,7 +92,7 @@ def least_of_policies(experiment: Experiment, cells: Sequence[Cell]) -> int:
     """Bytes of the rewards that one update imagines, less than it needs."""
     config = experiment.of_policies.policy_learning
     stacked = max(map(len, stages(experiment, cells).values()))
-    return stacked * config.batch * config.horizon * two_hot.BINS * torch.float32.itemsize
+    return stacked * config.batch * config.horizon * torch.float32.itemsize
 
 
 def pretraining_parts(

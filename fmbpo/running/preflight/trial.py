@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -12,10 +12,12 @@ from torch.utils._pytree import tree_map
 
 from fmbpo.config import Frozen
 from fmbpo.config.schema import Experiment
-from fmbpo.hookspecs import Imagined, Prediction, Rollout, Task
+from fmbpo.hookspecs import Metrics, Module, Prediction, Rollout, Task
 from fmbpo.measure.evaluation import Evaluator
 from fmbpo.measure.sizes import size_line
-from fmbpo.nn import two_hot
+from fmbpo.nn.state import begin, latent
+from fmbpo.pwm.optim import buffers_of, split
+from fmbpo.pwm.pair import reward_dim
 from fmbpo.running.blame import Role, reporting
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import grid_cells, stages
@@ -96,57 +98,55 @@ class _Checked(Role):
         if not torch.isfinite(value).all():
             raise self.error(f"{what} is not finite")
 
-    def check_rollout(self, rollout: Rollout, latent: int, action: int) -> None:
-        """Check a rollout of ``HORIZON`` steps from ``BATCH`` latents, with actions this wide."""
+    def check_rollout(self, rollout: Rollout, latent: int, rewards: int, action: int) -> None:
+        """Check a rollout of ``HORIZON`` steps from ``BATCH`` latents, of these widths."""
         self.check("the latent of `rollout`", rollout.z_HBD, HORIZON + 1, BATCH, latent)
         self.check("the action of `rollout`", rollout.action_HBA, HORIZON, BATCH, action)
-        logits = rollout.reward_logits_HBR
-        self.check("the reward of `rollout`", logits, HORIZON, BATCH, two_hot.BINS)
+        self.check("the reward of `rollout`", rollout.reward_HBR, HORIZON, BATCH, rewards)
+        for name, value in rollout.extras.items():
+            self.check(f"{name!r} of `rollout`", value, HORIZON, BATCH)
 
-    def check_loss(self, loss: object, metrics: Mapping[str, object]) -> None:
+    def check_loss(self, module: Module, loss: object, metrics: Metrics) -> None:
         """Check that the loss and the metrics are finite 0-d tensors."""
+        _, metrics = split(metrics, buffers_of(module))
         for name, value in [("the loss", loss), *metrics.items()]:
             self.check(f"{name} of `loss`", value)
 
 
 def _check_world_model(role: _Checked, stage: Pretraining) -> None:
     component, module = role.component, stage.module
-    _, batch, loss_noise, _ = stage.example()
-    latent, logits = module.latent_dim, two_hot.BINS
+    _, batch, loss_noise, _, done = stage.example()
+    wide, rewards = module.latent_dim, reward_dim(module)
     embedding = module.embed(batch.index_B)
     role.check("`embed`'s result", embedding, BATCH, module.task_dim)
     task = Task(batch.index_B, batch.mask_BA, embedding)
-    z = module.encode(batch.obs_HBO[0], embedding)
-    role.check("`encode`'s result", z, BATCH, latent)
-    noise = z.new_zeros(HORIZON, BATCH, module.noise_dim)
-    prediction: Prediction = component.predict(module, z, batch.action_HBA[0], task, noise[0])
-    role.check("the latent of `predict`", prediction.z_BD, BATCH, latent)
-    role.check("the reward of `predict`", prediction.reward_logits_BR, BATCH, logits)
-    rollout = component.rollout(module, z, lambda t, _: batch.action_HBA[t], task, noise)
-    role.check_rollout(rollout, latent, batch.mask_BA.shape[1])
-    role.check_loss(*component.loss(module, batch, loss_noise))
+    state = begin(module, batch.obs_HBO[0], task)
+    role.check("the latent of an observation", latent(module, state), BATCH, wide)
+    noise = embedding.new_zeros(HORIZON, BATCH, module.noise_dim)
+    prediction: Prediction = component.predict(module, state, batch.action_HBA[0], task, noise[0])
+    role.check("the latent of `predict`", latent(module, prediction.state), BATCH, wide)
+    role.check("the reward of `predict`", prediction.reward_BR, BATCH, rewards)
+    rollout = component.rollout(module, state, lambda t, _: batch.action_HBA[t], task, noise)
+    role.check_rollout(rollout, wide, rewards, batch.mask_BA.shape[1])
+    role.check_loss(module, *component.loss(module, batch, loss_noise, done))
 
 
 def _check_policy(role: _Checked, stage: PolicyTraining) -> None:
-    component, pair = role.component, stage.pair
-    module = pair.policy
-    start = tree_map(lambda t: t[0], stage.example()[1])  # of the first cell
-    z, task = pair.begin({}, start.obs_BO, start.index_B, start.mask_BA)
-    action = component.predict(module, z, task, start.policy_noise_HBN[0])
+    pair, (training, starts, _, models) = stage.pair, stage.example()
+    first = training.policy, training.critics, starts, models
+    policy, critics, start, model = tree_map(lambda t: t[0], first)  # of the first cell
+    state, task = pair.begin(model, start.obs_BO, start.index_B, start.mask_BA)
+    z = pair.latent(model, state)
+    action = pair.act(policy, z, task, start.policy_noise_HBN[0])
     width = start.mask_BA.shape[1]
     role.check("`predict`'s result", action, BATCH, width)
     if (action.abs() > start.mask_BA).any():
         raise role.error("`predict`'s actions leave [-1, 1], or are not 0 where the mask is 0")
-
-    def answer(t: int, z: Tensor, action: Tensor) -> Prediction:
-        return pair.step({}, z, action, task, start.model_noise_HBN[t])
-
-    rollout = component.rollout(module, z, answer, task, start.policy_noise_HBN)
-    role.check_rollout(rollout, z.shape[-1], width)
-    reward = two_hot.decode(rollout.reward_logits_HBR)
-    value = torch.zeros_like(reward[0])
-    imagined = Imagined(rollout, reward, value, reward.sum(0), torch.ones_like(value[0]))
-    role.check_loss(*component.loss(module, imagined))
+    partner = pair.partner(model, state, task, start.model_noise_HBN)
+    rollout = pair.rollout(policy, z, partner, task, start.policy_noise_HBN)
+    role.check_rollout(rollout, z.shape[-1], reward_dim(pair.world_model), width)
+    imagined, context = stage.eager_update.imagine(policy, critics, start, model)
+    role.check_loss(pair.policy, *pair.loss(policy, imagined, context))
 
 
 def _one_update(role: _Checked, stage: Pretraining | PolicyTraining) -> None:

@@ -24,7 +24,7 @@ from fmbpo.base.text import said, text_of
 from fmbpo.config import toml
 from fmbpo.errors import UserError, UserErrors, did_you_mean
 from fmbpo.plugins import GROUPS, Component, Kind, Listing, list_plugins, load_plugin, not_offered
-from fmbpo.testing.contract import hooks, learning, modes, plugin
+from fmbpo.testing.contract import flows, hooks, learning, modes, optional, plugin
 from fmbpo.testing.contract.subject import SUBJECTS, ContractError, Subject
 
 Check: TypeAlias = Callable[[Any], str | None]
@@ -34,7 +34,7 @@ measures returns what it measured."""
 
 def _checks(kind: Kind) -> Iterator[tuple[str, Check]]:
     """The public functions of the check modules whose argument admits this kind of subject."""
-    for module in (plugin, hooks, learning, modes):
+    for module in (plugin, hooks, learning, modes, optional, flows):
         for name, check in vars(module).items():
             own = inspect.isfunction(check) and check.__module__ == module.__name__
             public = own and not name.startswith("_")

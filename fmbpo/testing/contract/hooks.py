@@ -7,13 +7,15 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from fmbpo.base.metrics import FIELDS, GRAD_NORM
-from fmbpo.hookspecs import Curved, Grows, OnSimplex, Rollout, Task
-from fmbpo.nn import two_hot
+from fmbpo.hookspecs import Encodes, Rollout, Task
+from fmbpo.nn.state import begin, latent
+from fmbpo.protocols import OnSimplex
+from fmbpo.pwm.optim import buffers_of, split
+from fmbpo.pwm.pair import reward_dim
 from fmbpo.testing.contract.subject import (
     HORIZON,
     ROWS,
@@ -23,7 +25,6 @@ from fmbpo.testing.contract.subject import (
     WorldModelSubject,
     close,
     expect,
-    expecting,
     fixed_seed,
     generator,
     varied,
@@ -39,7 +40,7 @@ def _shape(what: str, value: object, *wanted: int) -> None:
 
 def shapes_fit(subject: Subject) -> None:
     """Every hook's result has the shape that the engine expects."""
-    actions, bins = subject.dims.action, two_hot.BINS
+    actions = subject.dims.action
     for rows in (1, ROWS, 7):
         inputs = subject.inputs(rows=rows)
         found = subject.predict(inputs)
@@ -47,24 +48,30 @@ def shapes_fit(subject: Subject) -> None:
             _shape("`predict`'s action", found[0], rows, actions)
             continue
         module, embedding = subject.module, inputs.task.embedding_BE
-        _shape("`encode`'s result", inputs.z, rows, module.latent_dim)
+        width, rewards = module.latent_dim, reward_dim(module)
+        _shape("the latent of an observation", latent(module, inputs[0]), rows, width)
         _shape("`embed`'s result", embedding, rows, module.task_dim)
-        _shape("`predict`'s latent", found[0], rows, module.latent_dim)
-        _shape("`predict`'s reward logits", found[1], rows, bins)
-        z = module.encode(torch.zeros(HORIZON, rows, subject.dims.obs), embedding)
-        _shape("`encode`'s result for [H, B, O]", z, HORIZON, rows, module.latent_dim)
-    rollout, z = subject.rollout(), subject.inputs().z
+        _shape("`predict`'s latent", found[0], rows, width)
+        _shape("`predict`'s reward", found[1], rows, rewards)
+        if isinstance(module, Encodes):
+            z = module.encode(torch.zeros(HORIZON, rows, subject.dims.obs), embedding)
+            _shape("`encode`'s result for [H, B, O]", z, HORIZON, rows, width)
+    rollout, of_world = subject.rollout(), isinstance(subject, WorldModelSubject)
+    width = subject.module.latent_dim if of_world else subject.inputs()[0].shape[-1]
+    rewards = reward_dim(subject.module)
     kind, whole = f"a {type(rollout).__name__}", isinstance(rollout, Rollout)
     expect(whole, "`rollout` returns a Rollout", "see fmbpo/hookspecs.py", kind)
-    _shape("`rollout`'s latents (H + 1 rows)", rollout.z_HBD, HORIZON + 1, *z.shape)
+    _shape("`rollout`'s latents (H + 1 rows)", rollout.z_HBD, HORIZON + 1, ROWS, width)
     _shape("`rollout`'s actions", rollout.action_HBA, HORIZON, ROWS, actions)
-    _shape("`rollout`'s reward logits", rollout.reward_logits_HBR, HORIZON, ROWS, bins)
+    _shape("`rollout`'s rewards", rollout.reward_HBR, HORIZON, ROWS, rewards)
+    for name, value in rollout.extras.items():
+        _shape(f"`rollout`'s {name!r}", value, HORIZON, ROWS)
 
 
 def precision_is_kept(subject: Subject) -> None:
     """A module in float64 computes in float64, so gradients and golden numbers can be checked."""
     subject = attrs.evolve(subject, dtype=torch.float64)
-    values = [*subject.predict(subject.inputs()), *subject.rollout(), subject.loss()[0]]
+    values = tree_leaves((subject.predict(subject.inputs()), subject.rollout(), subject.loss()[0]))
     kinds = {value.dtype for value in values}
     remedy = "make new tensors with x.new_... or .to(x)"
     expect(kinds == {torch.float64}, "float64 in, float64 out", remedy, f"{kinds}")
@@ -73,6 +80,7 @@ def precision_is_kept(subject: Subject) -> None:
 def loss_and_metrics_are_numbers(subject: Subject) -> None:
     """The engine differentiates one number and logs the others without a graph."""
     loss, metrics = subject.loss()
+    _, metrics = split(metrics, buffers_of(subject.module))
     for name, value in {"`loss`": loss, **{f"metric {k!r}": v for k, v in metrics.items()}}.items():
         _shape(name, value)
         finite = torch.isfinite(value)
@@ -127,7 +135,7 @@ def keeps_no_memory(subject: Subject) -> None:
     """A hook's result depends only on its arguments, not on earlier calls."""
     first, other, again = (_seeded(subject, seed) for seed in (0, 5, 0))
     equal = close(first, again) and close(other, _seeded(attrs.evolve(subject), 5))
-    remedy = "keep no state between calls; a recurrent state belongs in the latent"
+    remedy = "keep no state between calls; a model with memory is `Remembers` in fmbpo/protocols.py"
     expect(equal, "calls with other arguments do not change a result", remedy)
 
 
@@ -143,8 +151,8 @@ def noise_matters_where_declared(subject: Subject) -> None:
 @torch.no_grad()
 def loss_noise_matters_where_declared(subject: WorldModelSubject) -> None:
     """The engine draws noise for ``loss``: noise without effect is a mistake."""
-    width, (batch, noise) = subject.module.loss_noise_dim, subject.example()
-    one, two = (subject.loss((batch, x))[0] for x in (noise, subject.example(1)[1]))
+    width, (batch, noise, done) = subject.module.loss_noise_dim, subject.example()
+    one, two = (subject.loss((batch, x, done))[0] for x in (noise, subject.example(1)[1]))
     expected = f"noise of width {width} changes the loss"
     expect(not width or not close(one, two), expected, "use it, or declare loss_noise_dim = 0")
 
@@ -175,12 +183,12 @@ def stays_finite(subject: Subject) -> None:
         total = torch.stack([x.sum() for x in found]).sum()
         expected = f"finite values and gradients of `predict` for inputs of scale {scale:g}"
         remedy = "bound the arguments of exponentials, and keep divisors away from 0"
-        expect(_finite(total, leaves.values(), inputs.z, *found), expected, remedy)
+        expect(_finite(total, leaves.values(), *tree_leaves(inputs[0]), *found), expected, remedy)
         if not isinstance(subject, WorldModelSubject):
             continue
-        batch, noise = subject.example()
+        batch, *rest = subject.example()
         obs, reward = scale * batch.obs_HBO, scale * (batch.reward_HB - 1)
-        loss, _ = subject.loss((batch._replace(obs_HBO=obs, reward_HB=reward), noise))
+        loss, _ = subject.loss((batch._replace(obs_HBO=obs, reward_HB=reward), *rest))
         expected = f"a finite loss and gradient for observations and rewards of scale {scale:g}"
         remedy = "rewards can be negative and large: fmbpo.nn.two_hot accepts any"
         expect(_finite(loss, subject.module.parameters()), expected, remedy)
@@ -206,7 +214,8 @@ def rows_do_not_see_each_other(subject: Subject) -> None:
             return predicted
         obs = torch.randn(rows, subject.dims.obs, generator=generator(1))[chosen]
         embedding = subject.module.embed(mine.task.index_B)
-        return *predicted, embedding, subject.module.encode(obs, embedding)
+        task = mine.task._replace(embedding_BE=embedding)
+        return *predicted, embedding, *tree_leaves(begin(subject.module, obs, task))
 
     together, turned, alone = map(found, (torch.arange(rows), order, torch.arange(1)))
     expect(
@@ -226,20 +235,26 @@ def rollout_is_repeated_predict(subject: Subject) -> None:
     inputs, noise = subject.inputs(), subject.noise()
     partner = subject.partner(inputs)
     rollout = subject.rollout(inputs, noise)
-    starts = torch.equal(rollout.z_HBD[0], inputs.z)
+    first = latent(subject.module, inputs[0])
+    starts = torch.equal(rollout.z_HBD[0], first)
     expect(starts, "a rollout begins with its start", "return z as the first latent")
+    state = inputs[0]
     for t, z in enumerate(rollout.z_HBD[:-1]):
         if isinstance(inputs, ModelInputs):
             action = partner(t, z)
-            following, logits = subject.predict(inputs._replace(z=z, action=action, noise=noise[t]))
+            given = inputs._replace(state=state, action=action, noise=noise[t])
+            predicted = subject.component.predict(subject.module, *given)
+            state, following = predicted.state, latent(subject.module, predicted.state)
         else:
             (action,) = subject.predict(inputs._replace(z=z, noise=noise[t]))
-            following, logits = partner(t, z, action)
+            predicted = partner(t, z, action)
+            following = predicted.state
         # The action comes first, since the others depend on it.
         for name, a, b in (
             ("action", action, rollout.action_HBA[t]),
             ("latent", following, rollout.z_HBD[t + 1]),
-            ("reward", logits, rollout.reward_logits_HBR[t]),
+            ("reward", predicted.reward_BR, rollout.reward_HBR[t]),
+            *((k, v, rollout.extras.get(k, v + 1)[t]) for k, v in predicted.extras.items()),
         ):
             expected = f"the rollout's {name} at step {t} is that of `predict` with noise[{t}]"
             remedy = "use fmbpo.nn.rollout, or step from the latent of the step before"
@@ -282,7 +297,7 @@ def latent_stays_in_its_space(subject: WorldModelSubject) -> None:
     size, steps, inputs = subject.module.simplex_dim, 32, subject.inputs(scale=3.0)
     noise = torch.randn(steps, *inputs.noise.shape, generator=generator(0))
     rollout = subject.rollout(inputs, noise, lambda t, _: inputs.action * (-1) ** t)
-    groups = rollout.z_HBD.reshape(steps + 1, len(inputs.z), -1, size)
+    groups = rollout.z_HBD.reshape(steps + 1, len(inputs.action), -1, size)
     low, off = float(groups.min()), float((groups.sum(-1) - 1).abs().max())
     kept = low >= -1e-5 and off <= 1e-4
     expected = f"groups of {size} latent entries stay on the simplex over {steps} steps"
@@ -293,14 +308,14 @@ def latent_stays_in_its_space(subject: WorldModelSubject) -> None:
 @torch.no_grad()
 def masked_actions_are_inert(subject: WorldModelSubject) -> None:
     """Padded action dimensions do not affect the model, or tasks would differ by their padding."""
-    inputs, (batch, noise) = subject.inputs(), subject.example()
+    inputs, (batch, *rest) = subject.inputs(), subject.example()
     mask, action = inputs.task.mask_BA, inputs.action
     other = torch.where(mask == 1, action, 50.0)
     filled = batch._replace(action_HBA=torch.where(mask == 1, batch.action_HBA, 50.0))
     plain, masked, moved = (
         subject.predict(inputs._replace(action=x)) for x in (action, other, -action)
     )
-    losses = [subject.loss((b, noise))[0] for b in (batch, filled)]
+    losses = [subject.loss((b, *rest))[0] for b in (batch, filled)]
     for hook, both in (("predict", (plain, masked)), ("loss", losses)):
         expected = f"values in masked action dimensions change nothing in `{hook}`"
         expect(close(*both), expected, "multiply the action by task.mask_BA first")
@@ -328,64 +343,3 @@ def task_is_told_by_its_embedding(subject: WorldModelSubject) -> None:
     one, two = (subject.predict(inputs._replace(task=t))[0] for t in (inputs.task, other))
     differs, remedy = not torch.allclose(one, two), "give the dynamics task.embedding_BE"
     expect(differs, "different tasks give different predictions", remedy)
-
-
-@torch.no_grad()
-def curvature_is_a_mean_over_rows(subject: WorldModelSubject) -> None:
-    """The report shows a flow's curvature: one number, not negative, whatever the batch size."""
-    module = subject.module
-    if not isinstance(module, Curved):
-        return
-    inputs = subject.inputs()
-    both = tree_map_only(Tensor, lambda x: torch.cat([x, x]), inputs)
-    found = [module.curvature(*some) for some in (inputs, both)]
-    _is_a_measure("`curvature`", *found)
-
-
-@torch.no_grad()
-def growth_is_a_mean_over_rows(subject: PolicySubject) -> None:
-    """The diagnostics record a gradient's growth: one positive number, whatever the batch size and
-    the length of the vector; they map it over stacked parameters."""
-    module: Any = subject.module
-    if not isinstance(module, Grows):
-        return
-    inputs = subject.inputs()
-    vector = torch.randn(inputs.task.mask_BA.shape, generator=generator(7)).to(inputs.noise)
-    doubled = tree_map_only(Tensor, lambda x: torch.cat([x, x]), (*inputs, vector))
-    longer = module.growth(*inputs, 10 * vector)
-    found = [module.growth(*inputs, vector), module.growth(*doubled)]
-    _is_a_measure("`growth`", *found)
-    remedy = "divide by the norm of the vector"
-    positive = bool(found[0] > 0)
-    expect(positive, "`growth` is positive", "take a norm of the gradient", f"{found[0]}")
-    expected = "`growth` does not depend on the vector's length"
-    expect(_near(found[0], longer), expected, remedy, f"{found[0]} and {longer}")
-    params = {f"module.{k}": torch.stack([p, p]) for k, p in subject.module.named_parameters()}
-    call = _Growth(module)
-    with expecting("`growth` maps over stacked parameters", "no .item(), no branch on data"):
-        stacked = vmap(lambda own: functional_call(call, own, (*inputs, vector)))(params)
-    equal = _near(stacked, torch.stack([found[0]] * 2))
-    remedy = "read the parameters of the module that it is called on"
-    expect(equal, "stacked parameters give the same `growth` as single ones", remedy)
-
-
-class _Growth(nn.Module):
-    """``growth`` as ``forward``, for ``functional_call``."""
-
-    def __init__(self, module: Any) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *arguments: Any) -> Any:
-        return self.module.growth(*arguments)
-
-
-def _is_a_measure(name: str, one: Tensor, doubled: Tensor) -> None:
-    """A finite 0-d number of at least 0, the same for each row twice."""
-    _shape(f"{name}'s result", one)
-    right = bool(torch.isfinite(one)) and float(one) >= 0
-    remedy = "average squares over rows, and keep divisors away from 0"
-    expect(right, f"{name} is finite and not negative", remedy, f"{one}")
-    equal = close(one, doubled, rtol=1e-4, atol=1e-6)
-    expected = f"{name} of each row twice is that of each row once"
-    expect(equal, expected, "take the mean over rows, not the sum", f"{one} and {doubled}")

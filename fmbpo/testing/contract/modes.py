@@ -35,15 +35,16 @@ class _Call(nn.Module):
         super().__init__()
         self.module = subject.module
         self._component, self._partner = subject.component, subject.partner
+        self._of_loss = subject.of_loss
 
     def forward(self, example: Any) -> tuple[Tensor, ...]:
         inputs, noise, of_loss = example
         hooks, module = self._component, self.module
-        predicted = tensors_of(hooks.predict(module, *inputs))
+        predicted = tensors_of(module, hooks.predict(module, *inputs))
         partner = self._partner(inputs)
-        rollout = hooks.rollout(module, inputs.z, partner, inputs.task, noise)
-        loss, metrics = hooks.loss(module, *of_loss)
-        return *predicted, *rollout, loss, *metrics.values()
+        rollout = hooks.rollout(module, inputs[0], partner, inputs.task, noise)
+        loss, metrics = hooks.loss(module, *self._of_loss(of_loss))
+        return *predicted, *rollout[:3], *rollout.extras.values(), loss, *metrics.values()
 
 
 @torch.no_grad()
@@ -230,7 +231,7 @@ def makes_tensors_where_its_arguments_are(subject: Subject) -> None:
         with expecting("the hooks compute on the device of their arguments and parameters", remedy):
             call(moved)
         copies = device.copies_in + device.copies_out
-    remedy = "keep constants as buffers of the module, or make them by x.new_full"
+    remedy = "keep constants as Python numbers, or make them by x.new_full"
     expect(
         not copies,
         "the hooks copy nothing between host and device",

@@ -19,10 +19,13 @@ from torch import Tensor
 from torch.func import vmap
 
 from fmbpo import hookspecs as spec
+from fmbpo import protocols
 from fmbpo.base.structure import plain, structure
 from fmbpo.config.json_schema import plain_default
 from fmbpo.config.show import toml_text
+from fmbpo.nn.state import latent
 from fmbpo.plugins import FIELD_TYPES, Kind
+from fmbpo.pwm.pair import HookCall
 from fmbpo.testing.contract.subject import (
     ContractError,
     ModelInputs,
@@ -30,11 +33,14 @@ from fmbpo.testing.contract.subject import (
     close,
     expect,
     expecting,
+    reached,
 )
 
 _REQUIRED: dict[Kind, type[object]] = {"world_model": spec.WorldModel, "policy": spec.Policy}
 _OPTIONAL: tuple[type[object], ...] = (
-    spec.OnSimplex, spec.Adopts, spec.Curved, spec.Grows, spec.Projects
+    spec.Encodes, protocols.Remembers, protocols.DecodesRewards, protocols.OnSimplex,
+    protocols.Adopts, protocols.Curved, protocols.Grows, protocols.Projects, protocols.SeesData,
+    protocols.HasCritic, protocols.SetsTargets,
 )  # fmt: skip
 
 
@@ -45,7 +51,7 @@ def keeps_its_protocol(subject: Subject) -> None:
     for optional in _OPTIONAL:
         if isinstance(module, optional):
             _keeps(module, optional)
-    if isinstance(module, spec.OnSimplex):
+    if isinstance(module, protocols.OnSimplex):
         width, size = getattr(module, "latent_dim", 0), module.simplex_dim
         expected = f"module.latent_dim = {width} is a multiple of simplex_dim = {size}"
         expect(width % size == 0, expected, "declare the size of the groups whose entries sum to 1")
@@ -62,7 +68,7 @@ def _keeps(module: object, protocol: type[object]) -> None:
         if not name.startswith("_"):
             taken = list(inspect.signature(method).parameters)[1:]
             wanted = f"`module.{name}({', '.join(taken)})` can be called"
-            with expecting(wanted, f"define it as {protocol.__name__} in fmbpo/hookspecs.py does"):
+            with expecting(wanted, f"define it as {protocol.__module__}.{protocol.__name__} does"):
                 inspect.signature(getattr(module, name)).bind(*taken)
 
 
@@ -77,11 +83,27 @@ def parameters_begin_finite(subject: Subject) -> None:
         expect(finite and parameter.dtype == torch.float32, expected, remedy, found)
 
 
-def has_no_buffers(subject: Subject) -> None:
-    """Checkpoints and stacked cells hold only parameters: a buffer would be lost."""
-    names = [name for name, _ in subject.module.named_buffers()]
-    remedy = "make constants in the hooks, or keep them as Python numbers"
-    expect(not names, "checkpoints hold only parameters", remedy, f"buffers {', '.join(names)}")
+def buffers_are_set_by_the_loss(subject: Subject) -> None:
+    """A buffer is state that does not learn: it is saved, and the loss returns its new value."""
+    buffers = dict(subject.module.named_buffers())
+    if not buffers:
+        return
+    kept, constant = subject.module.state_dict(), "keep constants as Python numbers"
+    _, metrics = subject.loss()
+    for name, buffer in buffers.items():
+        fits = buffer.is_floating_point() and name in kept
+        expected = f"the buffer {name} is floating-point, and part of the state_dict"
+        expect(fits, expected, f"register it as persistent, or {constant}")
+        new = metrics.get(name)
+        same = isinstance(new, Tensor) and new.shape == buffer.shape and not new.requires_grad
+        found = "none" if new is None else f"shape {list(new.shape)}"
+        expected = f"the loss returns a new value of the buffer {name} among its metrics, detached"
+        expect(same, expected, f"return it by this name, or {constant}", found)
+    leaves = {name: buffer.clone().requires_grad_() for name, buffer in buffers.items()}
+    call = HookCall(subject.module, subject.component.loss)
+    loss, _ = call.with_params(leaves, *subject.of_loss(subject.example()))
+    still = not any(reached(loss, leaves.values()))
+    expect(still, "the loss has no gradient with respect to buffers", "use them detached")
 
 
 def is_built_from_the_global_generator(subject: Subject) -> None:
@@ -136,7 +158,8 @@ def parameters_survive_a_file(subject: Subject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.safetensors"
         with expecting("the parameters load into another module", remedy):
-            save_file({k: v.detach().clone() for k, v in one.module.named_parameters()}, file)
+            named = *one.module.named_parameters(), *one.module.named_buffers()
+            save_file({k: v.detach().clone() for k, v in named}, file)
             other.module.load_state_dict(load_file(file))
     with torch.no_grad():
         equal = close(one.predict(one.inputs()), other.predict(one.inputs()))
@@ -146,7 +169,7 @@ def parameters_survive_a_file(subject: Subject) -> None:
 def projection_is_one(subject: Subject) -> None:
     """``project`` moves parameters into their allowed set, is idempotent, and adds none."""
     module, named = subject.module, dict(subject.module.named_parameters())
-    if not isinstance(module, spec.Projects):
+    if not isinstance(module, protocols.Projects):
         return
     given = {name: 3.0 * p.detach() for name, p in named.items()}
     kept = {name: p.clone() for name, p in given.items()}
@@ -179,6 +202,7 @@ def is_built_for_any_sizes(subject: Subject) -> None:
     other = attrs.evolve(subject, fresh=True, dims=dims[of_policy])
     inputs = other.inputs(rows=7)
     found = other.predict(inputs)[0]
-    wanted = (inputs.z if isinstance(inputs, ModelInputs) else inputs.task.mask_BA).shape
+    of_world, module = isinstance(inputs, ModelInputs), other.module
+    wanted = (latent(module, inputs[0]) if of_world else inputs.task.mask_BA).shape
     expected, remedy = f"a result of shape {list(wanted)}", "take every width from `dims`"
     expect(found.shape == wanted, expected, remedy, f"{list(found.shape)}")

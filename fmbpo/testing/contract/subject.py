@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from fmbpo.base.text import said
 from fmbpo.hookspecs import (
@@ -19,16 +19,21 @@ from fmbpo.hookspecs import (
     Batch,
     ChooseAction,
     Imagined,
+    LossContext,
     Metrics,
     PolicyDims,
     Prediction,
+    Real,
     Rollout,
+    State,
     Task,
     WorldModelDims,
 )
 from fmbpo.nn import two_hot
 from fmbpo.nn.blocks import simnorm
+from fmbpo.nn.state import begin, latent
 from fmbpo.plugins import Component, Kind
+from fmbpo.protocols import HasCritic, Remembers, SeesData
 
 ROWS, HORIZON, TASKS = 4, 3, 3
 _MODEL_DIMS = WorldModelDims(obs=5, action=3, tasks=TASKS)
@@ -62,7 +67,7 @@ def expecting(expected: str, remedy: str) -> Iterator[None]:
 class ModelInputs(NamedTuple):
     """Arguments of a world model's ``predict`` after the module."""
 
-    z: Tensor
+    state: State
     action: Tensor
     task: Task
     noise: Tensor
@@ -116,12 +121,13 @@ class Subject(ABC):
         """The fixed partner of a rollout from these inputs."""
 
     @abstractmethod
-    def example(self, seed: int = 0, copies: int = 1) -> tuple[Batch, Tensor] | tuple[Imagined]:
-        """Arguments of ``loss`` after the module, with ``copies`` copies of each row."""
+    def example(self, seed: int = 0, copies: int = 1) -> tuple[Any, ...]:
+        """A tree of tensors for ``loss``, with ``copies`` copies of each row."""
 
     def predict(self, inputs: Inputs) -> tuple[Tensor, ...]:
-        """The tensors of ``predict``: next latent and reward logits, or the action."""
-        return tensors_of(self.component.predict(self.module, *inputs))
+        """The tensors of ``predict``: the next latent, the reward, then the rest of the state and
+        the extras; or the action."""
+        return tensors_of(self.module, self.component.predict(self.module, *inputs))
 
     def rollout(
         self,
@@ -132,7 +138,7 @@ class Subject(ABC):
         """``rollout``, by default from the fixed inputs, with fixed noise and partner."""
         inputs = inputs or self.inputs()
         noise_HBN = self.noise() if noise_HBN is None else noise_HBN
-        arguments = inputs.z, partner or self.partner(inputs), inputs.task, noise_HBN
+        arguments = inputs[0], partner or self.partner(inputs), inputs.task, noise_HBN
         made: Rollout = self.component.rollout(self.module, *arguments)
         return made
 
@@ -142,9 +148,13 @@ class Subject(ABC):
 
     def loss(self, example: tuple[Any, ...] | None = None) -> tuple[Tensor, Metrics]:
         """``loss`` of this example, by default of the fixed one."""
-        arguments = example or self.example()
+        arguments = self.of_loss(example or self.example())
         found: tuple[Tensor, Metrics] = self.component.loss(self.module, *arguments)
         return found
+
+    def of_loss(self, example: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments of ``loss`` after the module."""
+        return example
 
     def _normal(self, seed: int | torch.Generator, *shape: int) -> Tensor:
         g = generator(seed) if isinstance(seed, int) else seed
@@ -172,15 +182,19 @@ class WorldModelSubject(Subject):
         noise = scale * self._normal(g, rows, self.module.noise_dim)
         with torch.no_grad():
             task = self._task(rows, self.module.embed)
-            z = self.module.encode(obs, task.embedding_BE)
-        return ModelInputs(z, action, task, noise)
+            state = begin(self.module, obs, task)
+            if isinstance(self.module, Remembers):
+                state = self.module.observe(state, action.flip(0), obs.roll(1, -1), task)
+        return ModelInputs(state, action, task, noise)
 
     def partner(self, inputs: ModelInputs) -> ChooseAction:
         """Recorded actions, which depend on t."""
         return lambda t, _: inputs.action * (t + 1) / HORIZON
 
-    def example(self, seed: int = 0, copies: int = 1, rows: int = ROWS) -> tuple[Batch, Tensor]:
-        """Sub-trajectories of ``next_observation`` and ``reward_of``."""
+    def example(
+        self, seed: int = 0, copies: int = 1, rows: int = ROWS
+    ) -> tuple[Batch, Tensor, Tensor]:
+        """Sub-trajectories of ``next_observation`` and ``reward_of``; noise, fraction done."""
         g = generator(seed + 2)
         steps = [self._normal(g, rows, self.dims.obs)]
         action = 2 * torch.rand(HORIZON, rows, self.dims.action, generator=g) - 1
@@ -193,8 +207,10 @@ class WorldModelSubject(Subject):
         noise = self._normal(seed + 3, HORIZON, rows, self.module.loss_noise_dim)
         each = torch.arange(rows).repeat_interleave(copies)
         obs, action, reward, noise = (x[:, each] for x in (obs, action, reward, noise))
-        none = torch.zeros_like(reward)
-        return Batch(obs, action, reward, index[each], mask[each], none), noise
+        ends = torch.zeros_like(reward)
+        ends[-1, each % 2 == 0] = 1.0
+        batch = Batch(obs, action, reward, index[each], mask[each], ends)
+        return batch, noise, obs.new_full((), 0.5)
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -216,17 +232,42 @@ class PolicySubject(Subject):
         """``world``."""
         return world
 
-    def example(self, seed: int = 0, copies: int = 1) -> tuple[Imagined]:
-        """A trajectory in ``world``; its rewards favour actions near 0.5 and large latents."""
-        inputs = self.inputs(seed)
+    def example(self, seed: int = 0, copies: int = 1) -> tuple[Imagined, Task, Tensor, Tensor]:
+        """A trajectory in ``world``, whose rewards favour actions near 0.5 and large latents; for
+        the context: task, noise, fraction of training and, if the policy sees them, real steps."""
+        inputs, noise = self.inputs(seed), self.noise(seed)
         each = torch.arange(ROWS).repeat_interleave(copies)
-        made = self.rollout(inputs, self.noise(seed))
-        rollout = Rollout(*(x[:, each] for x in made))
+        rollout: Rollout = tree_map(lambda x: x[:, each], self.rollout(inputs, noise))
+        task = Task(*(x[each] for x in inputs.task))
         near = (rollout.action_HBA - 0.5) * inputs.task.mask_BA[each]
         reward = 0.1 * rollout.z_HBD[1:, :, 0] - near.square().sum(-1)
         value = rollout.z_HBD[-1].sum(-1)
         scale = torch.full_like(value[0], 2.0)
-        return (Imagined(rollout, reward, value, reward.sum(0) + value, scale),)
+        total, once = reward.sum(0) + value, torch.ones_like(reward[:, :1])
+        actions = rollout.action_HBA
+        if isinstance(self.module, HasCritic):
+            actions = torch.cat([actions, actions[:1]])
+        imagined = Imagined(rollout, actions, reward, once, value, total, scale)
+        real = self._real(seed, task) if isinstance(self.module, SeesData) else ()
+        return imagined, task, noise[:, each], torch.full_like(scale, 0.5), *real
+
+    def _real(self, seed: int, task: Task) -> Real:
+        """Random sub-trajectories, whose first step ends row 0 and earns it 1."""
+        steps, rows, width = self.module.real_steps, len(task.index_B), self.dims.latent
+        g = generator(seed + 5)
+        each = torch.arange(rows) // (rows // ROWS)
+        z = simnorm(self._normal(g, steps + 1, ROWS, width))[:, each]
+        action = (self._normal(g, steps, ROWS, self.dims.action)[:, each] * task.mask_BA).tanh()
+        ends = torch.zeros_like(z[1:, :, 0])
+        ends[:1, :1] = 1.0
+        return Real(z, action, ends.clone(), ends)
+
+    def of_loss(self, example: tuple[Any, ...]) -> tuple[Any, ...]:
+        """With a context whose two critics value large latents."""
+        imagined, task, noise, done, *rest = example
+        real = Real(*rest) if rest else None
+        values = lambda z, _: torch.stack([z.sum(-1), z.sum(-1) + 0.1])  # noqa: E731
+        return imagined, LossContext(task, noise, done, values, real)
 
 
 def next_observation(obs: Tensor, action: Tensor) -> Tensor:
@@ -251,9 +292,12 @@ def world(t: int, z: Tensor, action: Tensor) -> Prediction:
 SUBJECTS: dict[Kind, type[Subject]] = {"world_model": WorldModelSubject, "policy": PolicySubject}
 
 
-def tensors_of(predicted: Tensor | Prediction) -> tuple[Tensor, ...]:
-    """The result of either ``predict`` as a tuple."""
-    return (predicted,) if isinstance(predicted, Tensor) else tuple(predicted)
+def tensors_of(module: Any, predicted: Tensor | Prediction) -> tuple[Tensor, ...]:
+    """The result of either ``predict`` as a tuple; see ``Subject.predict``."""
+    if isinstance(predicted, Tensor):
+        return (predicted,)
+    rest = predicted.state if isinstance(module, Remembers) else (), predicted.extras
+    return latent(module, predicted.state), predicted.reward_BR, *tree_leaves(rest)
 
 
 def close(a: Any, b: Any, rtol: float = 0.0, atol: float = 0.0) -> bool:
@@ -274,12 +318,16 @@ def reached(total: Tensor, inputs: Iterable[Tensor]) -> list[bool]:
 
 
 def varied(inputs: Inputs) -> tuple[Any, dict[str, Tensor]]:
-    """The inputs with leaves that require gradients, and these leaves by name."""
-    leaves = {"latent": inputs.z.clone().requires_grad_()}
+    """The inputs with leaves that require gradients, and these leaves by name: ``latent``, or
+    ``state`` with a number for each part of one; ``action``."""
+    parts, spec = tree_flatten(inputs[0])
+    names = [f"state {i}" for i in range(len(parts))] if len(parts) > 1 else ["latent"]
+    leaves = {n: x.clone().requires_grad_() for n, x in zip(names, parts, strict=True)}
+    first = tree_unflatten([*leaves.values()], spec)
     if isinstance(inputs, ModelInputs):
         leaves["action"] = inputs.action.clone().requires_grad_()
-        return inputs._replace(z=leaves["latent"], action=leaves["action"]), leaves
-    return inputs._replace(z=leaves["latent"]), leaves
+        return inputs._replace(state=first, action=leaves["action"]), leaves
+    return inputs._replace(z=first), leaves
 
 
 def generator(seed: int) -> torch.Generator:

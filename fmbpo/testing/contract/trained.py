@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from fmbpo.hookspecs import Batch, Task
-from fmbpo.nn import two_hot
+from fmbpo.nn.state import begin, latent, observe
+from fmbpo.pwm.pair import reward_decoder
 from fmbpo.testing.contract.subject import (
     TASKS,
     ModelInputs,
@@ -82,7 +83,8 @@ def learned(subject: WorldModelSubject) -> Learned:
 def _learned(subject: WorldModelSubject) -> Learned:
     module, example = subject.module, subject.example(1, rows=ROWS)
     batch, parameters = example[0], list(subject.module.parameters())
-    z = module.encode(batch.obs_HBO[0], module.embed(batch.index_B))
+    task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
+    z = latent(module, begin(module, batch.obs_HBO[0], task))
     encodes = reached((z * torch.linspace(-1, 1, z.shape[-1])).sum(), parameters)
     groups = [[p for p, e in zip(parameters, encodes, strict=True) if e == want]
               for want in (True, False)]  # fmt: skip
@@ -105,15 +107,15 @@ def _learned(subject: WorldModelSubject) -> Learned:
 def _measured(subject: WorldModelSubject, batch: Batch) -> Learned:
     module, obs = subject.module, batch.obs_HBO[0]
     task = Task(batch.index_B, batch.mask_BA, module.embed(batch.index_B))
-    z = module.encode(obs, task.embedding_BE)
-    still = z.new_zeros(len(z), module.noise_dim)
+    state, still = begin(module, obs, task), obs.new_zeros(len(obs), module.noise_dim)
     latents, targets, decoded, rewards = [], [], [], []
     for k in range(1, ACTIONS + 1):
         action = batch.action_HBA[0].roll(k * TASKS, 0)  # of another row of the task
-        latent, logits = subject.predict(ModelInputs(z, action, task, still))
-        latents.append(latent)
-        targets.append(module.encode(next_observation(obs, action), task.embedding_BE))
-        decoded.append(two_hot.decode(logits))
+        z_next, outputs, *_ = subject.predict(ModelInputs(state, action, task, still))
+        latents.append(z_next)
+        seen = observe(module, state, action, next_observation(obs, action), task)
+        targets.append(latent(module, seen))
+        decoded.append(reward_decoder(module)(outputs))
         rewards.append(reward_of(obs, action))
     found, wanted = torch.stack(latents), torch.stack(targets)
     rows = [batch.index_B == index for index in range(TASKS)]

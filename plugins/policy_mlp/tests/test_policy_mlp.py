@@ -65,7 +65,7 @@ def test_task_embedding_is_seen_only_on_request(seen):
 
 def test_loss_is_minus_the_scaled_return():
     returns = torch.randn(B)
-    imagined = Imagined(None, None, None, returns, torch.tensor(2.0))
-    loss, metrics = plugin().loss(build(), imagined)
+    imagined = Imagined(None, None, None, None, None, returns, torch.tensor(2.0))
+    loss, metrics = plugin().loss(build(), imagined, None)
     torch.testing.assert_close(loss, -returns.mean() / 2)
     torch.testing.assert_close(metrics["return"], returns.mean())

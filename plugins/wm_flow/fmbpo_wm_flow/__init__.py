@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from fmbpo.hookspecs import (
-    SPEC_VERSION,
     Batch,
     ChooseAction,
     Metrics,
@@ -22,7 +21,7 @@ from fmbpo.hookspecs import (
 )
 from fmbpo.nn.blocks import freeze
 from fmbpo.nn.rollout import model_rollout
-from fmbpo.nn.world_model import SMALL, mean_squared, sub_trajectory_loss
+from fmbpo.nn.world_model import SMALL, mean_squared, prediction, sub_trajectory_loss
 from fmbpo_wm_flow.field import path_times
 from fmbpo_wm_flow.model import FlowConfig, FlowWorldModel
 
@@ -30,7 +29,7 @@ from fmbpo_wm_flow.model import FlowConfig, FlowWorldModel
 class FlowPlugin:
     """The plugin."""
 
-    spec_version = SPEC_VERSION
+    spec_version = 2
     Config = FlowConfig
     small = SMALL
 
@@ -40,21 +39,29 @@ class FlowPlugin:
 
     @hookimpl
     def predict(
-        self, module: FlowWorldModel, z: Tensor, action: Tensor, task: Task, noise: Tensor
+        self, module: FlowWorldModel, state: Tensor, action: Tensor, task: Task, noise: Tensor
     ) -> Prediction:
         """Solve the flow for the next latent; one pass through the reward head."""
-        z_next = module.advance(z, action, task, noise)
-        return Prediction(z_next, module.reward_logits(z, action, task))
+        z_next = module.advance(state, action, task, noise)
+        return prediction(module, state, z_next, action, task)
 
     @hookimpl
     def rollout(
-        self, module: FlowWorldModel, z: Tensor, partner: ChooseAction, task: Task, noise: Tensor
+        self,
+        module: FlowWorldModel,
+        state: Tensor,
+        partner: ChooseAction,
+        task: Task,
+        noise: Tensor,
     ) -> Rollout:
         """Repeated ``predict``."""
-        return model_rollout(lambda z, a, n: self.predict(module, z, a, task, n), z, partner, noise)
+        step = lambda z, a, n: self.predict(module, z, a, task, n)  # noqa: E731
+        return model_rollout(step, state, partner, noise)
 
     @hookimpl
-    def loss(self, module: FlowWorldModel, batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, module: FlowWorldModel, batch: Batch, noise: Tensor, done: Tensor
+    ) -> tuple[Tensor, Metrics]:
         """Flow matching on the straight path to the real next latent, and the solved endpoint.
 
         ``x_τ = (1 - τ) x_s + τ x*``, error ``weight(τ)² |v(x_τ, τ) - v*|²``: with the endpoint

@@ -15,6 +15,7 @@ torch.set_num_threads(1)  # on tensors this small, threads only wait for each ot
 B, H, LATENT = 4, 3, 16
 DIMS = WorldModelDims(obs=5, action=3, tasks=3)
 INDEX = torch.tensor([0, 1, 1, 0])
+DONE = torch.tensor(0.5)
 MASK = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])[INDEX]
 plugin = cache(lambda: load_plugin("world_model", "flow"))
 
@@ -57,7 +58,7 @@ def test_sources_in_training_are_the_models_own_solutions():
     module, (batch, noise) = build(), real_batch()
     seen = []
     module.reward.register_forward_pre_hook(lambda _, args: seen.append(args[0][..., :LATENT]))
-    plugin().loss(module, batch, noise)
+    plugin().loss(module, batch, noise, DONE)
     task = Task(INDEX, MASK, module.embed(INDEX))
     rollout = plugin().rollout(module, seen[0][0], lambda t, z: batch.action_HBA[t], task, noise)
     torch.testing.assert_close(seen[0], rollout.z_HBD[:-1])
@@ -105,10 +106,10 @@ def test_training_is_solved_apart_from_prediction(settings, method, variant):
     ours = build("heun", 2, **settings, **variant)
     for module in (ours, build(*method, **variant), build("heun", 2, **variant)):
         z, action, task, _ = step_inputs(module)
-        loss, _ = plugin().loss(module, batch, noise)
+        loss, _ = plugin().loss(module, batch, noise, DONE)
         grads = torch.autograd.grad(loss, list(module.parameters()))
         start = torch.randn(B, module.noise_dim)
-        z_next = plugin().predict(module, z, action, task, start).z_BD
+        z_next = plugin().predict(module, z, action, task, start).state
         whole = plugin().rollout(module, z, lambda t, z, a=action: a, task, start[None]).z_HBD[-1]
         assert torch.equal(whole, z_next)
         found.append((loss, torch.cat([g.flatten() for g in grads]), z_next))
@@ -129,7 +130,7 @@ def test_evaluations_are_those_of_prediction():
     plugin().predict(module, z, action, task, none)
     assert len(passes) == module.evaluations == 3
     passes.clear()
-    plugin().loss(module, batch, noise)
+    plugin().loss(module, batch, noise, DONE)
     assert (passes.count(2), passes.count(3)) == (H * 2 * 3, 1)
 
 
@@ -166,7 +167,7 @@ def test_the_loss_is_the_weighted_sum_of_its_two_errors():
 
     def consistency(matching, endpoint):
         module = build(matching_coef=matching, endpoint_coef=endpoint)
-        return plugin().loss(module, batch, noise)[1]["consistency"]
+        return plugin().loss(module, batch, noise, DONE)[1]["consistency"]
 
     both = 0.25 * consistency(1.0, 0.0) + 3.0 * consistency(0.0, 1.0)
     torch.testing.assert_close(consistency(0.25, 3.0), both)
@@ -187,7 +188,7 @@ def test_sources_of_flow_matching():
         module = build(trained_from=kind, tau="midpoint", substeps=1, solver="euler")
         calls = []
         module.dynamics.register_forward_pre_hook(lambda _, args, c=calls: c.append(args[0]))
-        plugin().loss(module, batch, noise)
+        plugin().loss(module, batch, noise, DONE)
         (seen[kind],) = [x[..., :LATENT] for x in calls if x.dim() == 3]
     own = noise[..., 1:2] < 0
     assert own.any()
@@ -203,7 +204,7 @@ def test_a_detached_velocity_has_another_gradient_and_the_same_value():
     losses, grads = [], []
     for detach in (False, True):
         module = build(detach_velocity=detach)
-        loss, _ = plugin().loss(module, batch, noise)
+        loss, _ = plugin().loss(module, batch, noise, DONE)
         losses.append(loss)
         grads.append(torch.autograd.grad(loss, list(module.encoder.parameters())))
     torch.testing.assert_close(*losses)

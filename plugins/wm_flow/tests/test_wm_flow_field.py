@@ -70,7 +70,7 @@ def test_a_new_model_does_not_see_tau():
 def test_one_sub_step_is_the_mlp_model(solver):
     """Whatever the τ column has learnt: it is read at τ = 0 alone."""
     module = build(True, solver=solver, substeps=1)
-    z_next = plugin().predict(module, *step_inputs(module), torch.empty(B, 0)).z_BD
+    z_next = plugin().predict(module, *step_inputs(module), torch.empty(B, 0)).state
     torch.testing.assert_close(z_next, without_tau(module), rtol=0, atol=1e-6)
 
 
@@ -109,7 +109,7 @@ def test_loss_is_weighted_flow_matching(kind, monkeypatch):
     torch.testing.assert_close(weighted, direct, rtol=1e-4, atol=1e-7)
     none = torch.zeros(1, B)
     batch = Batch(obs, action[None], none, INDEX, MASK, none)
-    _, metrics = plugin().loss(module, batch, torch.full((1, B, 2), 0.7))
+    _, metrics = plugin().loss(module, batch, torch.full((1, B, 2), 0.7), torch.tensor(0.5))
     torch.testing.assert_close(metrics["consistency"], weighted.mean(), rtol=1e-4, atol=1e-7)
 
 
@@ -119,7 +119,8 @@ def test_the_solved_endpoint_is_trained_beside_the_field():
     noise = torch.randn(1, B, 2)
 
     def consistency(coef):
-        return plugin().loss(build(True, endpoint_coef=coef), batch, noise)[1]["consistency"]
+        module = build(True, endpoint_coef=coef)
+        return plugin().loss(module, batch, noise, torch.tensor(0.5))[1]["consistency"]
 
     module = build(True)
     task = Task(INDEX, MASK, module.embed(INDEX))

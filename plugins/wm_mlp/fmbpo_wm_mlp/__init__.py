@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from fmbpo.hookspecs import (
-    SPEC_VERSION,
     Batch,
     ChooseAction,
     Metrics,
@@ -22,6 +21,7 @@ from fmbpo.nn.world_model import (
     LatentWorldModel,
     WorldModelConfig,
     mean_squared,
+    prediction,
     sub_trajectory_loss,
 )
 
@@ -29,7 +29,7 @@ from fmbpo.nn.world_model import (
 class MLPWorldModel:
     """The plugin."""
 
-    spec_version = SPEC_VERSION
+    spec_version = 2
     Config = WorldModelConfig
     small = SMALL
 
@@ -39,26 +39,29 @@ class MLPWorldModel:
 
     @hookimpl
     def predict(
-        self, module: LatentWorldModel, z: Tensor, action: Tensor, task: Task, noise: Tensor
+        self, module: LatentWorldModel, state: Tensor, action: Tensor, task: Task, noise: Tensor
     ) -> Prediction:
         """One pass through the dynamics and the reward head."""
-        z_next = module.dynamics(module.step_input(z, action, task))
-        return Prediction(z_next, module.reward_logits(z, action, task))
+        z_next = module.dynamics(module.step_input(state, action, task))
+        return prediction(module, state, z_next, action, task)
 
     @hookimpl
     def rollout(
         self,
         module: LatentWorldModel,
-        z: Tensor,
+        state: Tensor,
         partner: ChooseAction,
         task: Task,
         noise: Tensor,
     ) -> Rollout:
         """Repeated ``predict``."""
-        return model_rollout(lambda z, a, n: self.predict(module, z, a, task, n), z, partner, noise)
+        step = lambda z, a, n: self.predict(module, z, a, task, n)  # noqa: E731
+        return model_rollout(step, state, partner, noise)
 
     @hookimpl
-    def loss(self, module: LatentWorldModel, batch: Batch, noise: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(
+        self, module: LatentWorldModel, batch: Batch, noise: Tensor, done: Tensor
+    ) -> tuple[Tensor, Metrics]:
         """TD-MPC2's loss: mean squared error of predicted latents, cross-entropy of rewards."""
         return sub_trajectory_loss(
             module,

@@ -15,6 +15,7 @@ torch.set_num_threads(1)  # on tensors this small, threads only wait for each ot
 B, H, LATENT = 4, 3, 16
 DIMS = WorldModelDims(obs=5, action=3, tasks=3)
 INDEX = torch.tensor([0, 1, 1, 0])
+DONE = torch.tensor(0.5)
 MASK = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])[INDEX]
 plugin = cache(lambda: load_plugin("world_model", "mlp"))
 
@@ -53,21 +54,26 @@ def test_prediction_is_simnorm_of_the_dynamics():
     x = torch.cat([z, task.embedding_BE, action * MASK], -1)
     last = module.dynamics[-1]
     expected = simnorm(last.norm(last.linear(module.dynamics[:-1](x))))
-    torch.testing.assert_close(plugin().predict(module, z, action, task, noise).z_BD, expected)
+    torch.testing.assert_close(plugin().predict(module, z, action, task, noise).state, expected)
 
 
-def test_loss_is_the_formula():
-    module = build(consistency_coef=3.0, reward_coef=0.7, rho=0.5)
+@pytest.mark.parametrize("ends", [0.0, 2.0])
+def test_loss_is_the_formula(ends):
+    module = build(consistency_coef=3.0, reward_coef=0.7, rho=0.5, continuation_coef=ends)
     batch, noise = real_batch()
-    loss, _ = plugin().loss(module, batch, noise)
+    batch = batch._replace(terminated_HB=torch.eye(H, B))
+    loss, _ = plugin().loss(module, batch, noise, DONE)
     task = Task(INDEX, MASK, module.embed(INDEX))
     z, expected = module.encode(batch.obs_HBO[0], task.embedding_BE), 0.0
     for t in range(H):
-        z_next, logits = plugin().predict(module, z, batch.action_HBA[t], task, noise[t])
+        z_next, logits, extras = plugin().predict(module, z, batch.action_HBA[t], task, noise[t])
         target = module.encode(batch.obs_HBO[t + 1], task.embedding_BE).detach()
         error = F.mse_loss(z_next, target)
         reward = two_hot.cross_entropy(logits, batch.reward_HB[t]).mean()
         expected += 0.5**t * (3.0 * error + 0.7 * reward) / H
+        if ends:
+            goes_on = F.binary_cross_entropy(extras["continue"], 1 - batch.terminated_HB[t])
+            expected += 0.5**t * ends * goes_on / H
         z = z_next
     torch.testing.assert_close(loss, expected)
     parameters = list(module.parameters())

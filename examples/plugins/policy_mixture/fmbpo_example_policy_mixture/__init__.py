@@ -72,7 +72,7 @@ class Mixture(nn.Module):
         return torch.tanh((weights * drawn).sum(-2)) * task.mask_BA
 
 
-spec_version = spec.SPEC_VERSION
+spec_version = 2
 small: dict[str, Any] = {"units": [16, 8]}
 
 
@@ -97,7 +97,9 @@ def rollout(
 
 
 @spec.hookimpl
-def loss(module: Mixture, imagined: spec.Imagined) -> tuple[Tensor, spec.Metrics]:
+def loss(
+    module: Mixture, imagined: spec.Imagined, context: spec.LossContext
+) -> tuple[Tensor, spec.Metrics]:
     """PWM's actor loss; ``components``: the number in use, 1 to K."""
     total, metrics = pwm_actor_loss(imagined)
     with torch.no_grad():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fmbpo import hookspecs as spec
 from fmbpo.nn import blocks, two_hot
-from fmbpo.nn.blocks import NormedLinear, linear, normed_mlp
+from fmbpo.nn.blocks import EmbedsTasks, NormedLinear, join, network, normed_mlp
 from fmbpo.nn.rollout import model_rollout
 
 _widths: Any = deep_iterable(and_(instance_of(int), gt(0)), min_len(1))
@@ -46,52 +46,32 @@ class Config:
     """Weight of the reward's cross-entropy."""
 
 
-class Ensemble(nn.Module):
+class Ensemble(EmbedsTasks):
     """Encoder, decoder and reward head, shared; K cells."""
 
     noise_dim = loss_noise_dim = 0
     evaluations = 1
 
     def __init__(self, config: Config, dims: spec.WorldModelDims) -> None:
-        super().__init__()
-        self.config = config
-        self.latent_dim, self.task_dim = config.latent_dim, config.task_dim
+        super().__init__(dims.tasks, config.task_dim)
+        self.config, self.latent_dim = config, config.latent_dim
         seen, units = config.latent_dim + config.task_dim, config.encoder_units
         box = NormedLinear(units[-1], config.latent_dim, nn.Tanh())
-        self.task_embedding = blocks.TaskEmbedding(dims.tasks, config.task_dim)
         self.encoder = normed_mlp(dims.obs + config.task_dim, units, box)
-        self.decoder = _network(seen, units, dims.obs)
+        self.decoder = network(seen, units, dims.obs)
         step, width = (seen + dims.action, config.units), 2 * config.latent_dim
-        self.reward = _network(*step, two_hot.BINS)
-        self.cells = nn.ModuleList(_network(*step, width) for _ in range(config.members))
-
-    def embed(self, index: Tensor) -> Tensor:
-        """``[B]`` task ids -> ``[B, E]``."""
-        e: Tensor = self.task_embedding(index)
-        return e
+        self.reward = network(*step, two_hot.BINS)
+        self.cells = nn.ModuleList(network(*step, width) for _ in range(config.members))
 
     def encode(self, obs: Tensor, embedding: Tensor) -> Tensor:
         """``[..., B, O]``, ``[B, E]`` -> ``[..., B, D]``."""
-        z: Tensor = self.encoder(_join(two_hot.symlog(obs), embedding))
+        z: Tensor = self.encoder(join(two_hot.symlog(obs), embedding))
         return z
 
     def steps(self, z: Tensor, x: Tensor) -> Tensor:
         """``z_BD`` and ``[z, e, a]`` -> each member's next latent ``[K, B, D]``."""
         halves = [cell(x).chunk(2, -1) for cell in self.cells]
         return torch.stack([z + gate.sigmoid() * (c.tanh() - z) for c, gate in halves])
-
-    def project(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Parameters after an update, with the task embedding's rows at a norm of at most 1."""
-        name = "task_embedding.weight"
-        return {**params, name: self.task_embedding.project(params[name])}
-
-
-def _network(inputs: int, units: list[int], outputs: int) -> nn.Module:
-    return normed_mlp(inputs, units, linear(units[-1], outputs))
-
-
-def _join(x: Tensor, embedding: Tensor, *more: Tensor) -> Tensor:
-    return torch.cat([x, embedding.expand(*x.shape[:-1], -1), *more], -1)
 
 
 def disagreement(steps: Tensor) -> Tensor:
@@ -110,7 +90,7 @@ def lowered(logits: Tensor, share: Tensor) -> Tensor:
     return logits + share.unsqueeze(-1) * (one_lower - logits)
 
 
-spec_version = spec.SPEC_VERSION
+spec_version = 2
 small: dict[str, Any] = {"encoder_units": [16], "units": [16, 16], "latent_dim": 16, "task_dim": 4}
 
 
@@ -121,36 +101,38 @@ def build(config: Config, dims: spec.WorldModelDims) -> Ensemble:
 
 @spec.hookimpl
 def predict(
-    module: Ensemble, z: Tensor, action: Tensor, task: spec.Task, noise: Tensor
+    module: Ensemble, state: Tensor, action: Tensor, task: spec.Task, noise: Tensor
 ) -> spec.Prediction:
     """The members' mean, and a reward that is lower if the members agree less."""
-    x = _join(z, task.embedding_BE, action * task.mask_BA)
-    steps = module.steps(z, x)
+    x = join(state, task.embedding_BE, action * task.mask_BA)
+    steps = module.steps(state, x)
     share = torch.tanh(module.config.pessimism * disagreement(steps))
     return spec.Prediction(steps.mean(0), lowered(module.reward(x), share))
 
 
 @spec.hookimpl
 def rollout(
-    module: Ensemble, z: Tensor, partner: spec.ChooseAction, task: spec.Task, noise: Tensor
+    module: Ensemble, state: Tensor, partner: spec.ChooseAction, task: spec.Task, noise: Tensor
 ) -> spec.Rollout:
     """Repeated ``predict``."""
-    return model_rollout(lambda z, a, n: predict(module, z, a, task, n), z, partner, noise)
+    return model_rollout(lambda z, a, n: predict(module, z, a, task, n), state, partner, noise)
 
 
 @spec.hookimpl
-def loss(module: Ensemble, batch: spec.Batch, noise: Tensor) -> tuple[Tensor, spec.Metrics]:
+def loss(
+    module: Ensemble, batch: spec.Batch, noise: Tensor, done: Tensor
+) -> tuple[Tensor, spec.Metrics]:
     """Each member's error from the mean's rollout, decoded observations, rewards not lowered."""
     config, e = module.config, module.embed(batch.index_B)
     latents, inputs, steps = [module.encode(batch.obs_HBO[0], e)], [], []
     for action in batch.action_HBA * batch.mask_BA:
-        inputs.append(_join(latents[-1], e, action))
+        inputs.append(join(latents[-1], e, action))
         steps.append(module.steps(latents[-1], inputs[-1]))
         latents.append(steps[-1].mean(0))
     with torch.no_grad():
         target_HBD = module.encode(batch.obs_HBO[1:], e)
     steps_KHBD, logits = torch.stack(steps, 1), module.reward(torch.stack(inputs))
-    decoded = module.decoder(_join(torch.stack(latents), e))
+    decoded = module.decoder(join(torch.stack(latents), e))
     parts = {
         "consistency": (steps_KHBD - target_HBD).square().mean(),
         "observation_loss": (decoded - two_hot.symlog(batch.obs_HBO)).square().mean(),

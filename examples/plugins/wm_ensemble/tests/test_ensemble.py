@@ -56,6 +56,6 @@ def test_pessimism_changes_the_reward_alone():
     for pessimism in (0.0, 5.0):
         plugin, module, z, task = build(pessimism=pessimism)
         prediction = plugin.predict(module, z, torch.ones(B, 2), task, torch.empty(B, 0))
-        found[pessimism] = prediction.z_BD, two_hot.decode_symlog(prediction.reward_logits_BR)
+        found[pessimism] = prediction.state, two_hot.decode_symlog(prediction.reward_BR)
     assert torch.equal(found[0.0][0], found[5.0][0])
     assert not torch.equal(found[0.0][1], found[5.0][1])

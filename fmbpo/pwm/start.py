@@ -1,0 +1,40 @@
+"""What the imagination of an update starts from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from fmbpo.hookspecs import Batch
+
+
+class Start(NamedTuple):
+    """Real observations that imagination starts from, their task, standard normal noise, and the
+    fraction of training that is done (0-d).
+
+    If the critics take actions, the policy's noise has one more row, for the action in the last
+    state. ``real``: sub-trajectories of ``Pair.warm_up`` steps to the observations and of
+    ``Pair.real_steps`` from there; empty if both are 0.
+    """
+
+    obs_BO: Tensor
+    index_B: Tensor
+    mask_BA: Tensor
+    policy_noise_HBN: Tensor
+    model_noise_HBN: Tensor
+    done: Tensor
+    real: Batch | tuple[()] = ()
+
+    def of_rows(self, rows: slice) -> Start:
+        """Some rows of the batch."""
+        wide = self.obs_BO, self.mask_BA, self.policy_noise_HBN, self.model_noise_HBN
+        obs, mask, policy_noise, model_noise = (x[..., rows, :] for x in wide)
+        index, real = self.index_B[..., rows], self.real
+        if real:
+            obs_HBO, action, own = (
+                x[..., rows, :] for x in (real.obs_HBO, real.action_HBA, real.mask_BA)
+            )
+            reward, ends = (x[..., rows] for x in (real.reward_HB, real.terminated_HB))
+            real = Batch(obs_HBO, action, reward, index, own, ends)
+        return Start(obs, index, mask, policy_noise, model_noise, self.done, real)
