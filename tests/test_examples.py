@@ -6,6 +6,7 @@ them for the time of the test.
 
 import ast
 import importlib
+import itertools
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import pytest
 
 from fmbpo.base.metrics import read_metrics
 from fmbpo.cli import main
+from fmbpo.config.study_file import load_study
 from fmbpo.plugins import load_plugin
 
 ROOT = Path(__file__).parent.parent
@@ -129,8 +131,7 @@ def test_the_readme_lists_the_settings_with_their_defaults(folder, installed):
     rows = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", text, re.MULTILINE))
     for group, name, _ in offered(folder):
         config = load_plugin(KINDS[group], name).Config()
-        assert rows == {key: str(getattr(config, key)) for key in config.__slots__ if key in rows}
-        assert set(rows) == {field.name for field in config.__attrs_attrs__}
+        assert rows == {f.name: str(getattr(config, f.name)) for f in config.__attrs_attrs__}
 
 
 KINDS = {"fmbpo.world_models": "world_model", "fmbpo.policies": "policy"}
@@ -153,11 +154,11 @@ def test_their_own_tests_pass_outside_of_the_repository(tmp_path, write_dist_inf
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    # The contract's checks in two configurations each, and their own tests.
-    for check in ("predicted_latent_is_that_of_its_row", "policys_input_is_cut"):
-        assert len(re.findall(rf"^PASSED .*{check}-[01]\]$", done.stdout, re.MULTILINE)) == 2
-    for file in ("test_ensemble.py", "test_mixture.py"):
-        assert re.search(rf"^PASSED .*{file}", done.stdout, re.MULTILINE)
+    # The contract's checks in one or two configurations each, and their own tests.
+    for check, count in (("predicted_latent_is_that_of_its_row", 4), ("policys_input_is_cut", 5)):
+        assert len(re.findall(rf"^PASSED .*{check}-[01]\]$", done.stdout, re.MULTILINE)) == count
+    for file in (file for folder in FOLDERS for file in folder.glob("tests/test_*.py")):
+        assert re.search(rf"^PASSED .*/{file.name}::", done.stdout, re.MULTILINE), file
 
 
 @pytest.fixture
@@ -202,8 +203,18 @@ PAIRS = [
     ("ensemble", "mlp"),
     ("ensemble", "mixture"),
     ("mlp", "mixture"),
+    ("mlp", "fql"),
+    ("rssm", "fql"),
+    ("shortcut", "entropy"),
 ]
-"""Two other pairs learn beside their world models below."""
+"""Other pairs learn beside their world models below."""
+OWN_METRICS = {
+    "ensemble": "model_disagreement",
+    "rssm": "model_kl",
+    "mixture": "actor_components",
+    "entropy": "actor_entropy",
+    "fql": "actor_distance",
+}
 
 
 @pytest.mark.parametrize(
@@ -214,6 +225,7 @@ PAIRS = [
         ("ensemble", "mlp", "scratch"),
         ("mlp", "mixture", "finetuned"),
         ("flow", "mixture", "scratch"),
+        pytest.param("rssm", "entropy", "scratch", marks=pytest.mark.endurance),
     ],
 )
 def test_it_runs_with_every_other(
@@ -229,15 +241,15 @@ def test_it_runs_with_every_other(
         assert [len(seed["returns"]) for seed in task["seeds"].values()] == [2, 2]
     # What lies on no simplex is not held against one.
     measured = any("simplex_error" in key for key in summary["wm_validation"])
-    assert measured == (world_model != "ensemble")
+    assert measured == (world_model not in ("ensemble", "rssm"))
     assert "off_simplex" not in [finding["gate"] for finding in summary["health"]]
-    # The plugin's own metrics reach the log.
-    assert any("actor_components" in line for line in lines) == (policy == "mixture")
+    # The plugins' own metrics reach the log.
+    learning = {policy} if protocol == "frozen" else {policy, world_model}
+    for plugin, metric in OWN_METRICS.items():
+        assert any(metric in line for line in lines) == (plugin in learning)
     if protocol != "frozen":
         measures = summary["wm_validation"]
         assert measures["before_score"] != measures["after_score"]
-        own = any("model_disagreement" in line for line in lines)
-        assert own == (world_model == "ensemble")
 
 
 def test_the_example_experiment_can_run(installed, small_store, tiny_policy, capsys, monkeypatch):
@@ -248,6 +260,13 @@ def test_the_example_experiment_can_run(installed, small_store, tiny_policy, cap
     out = capsys.readouterr()
     assert status == 0, out.err
     assert "can run" in out.out
+
+
+def test_the_example_study_compares_every_pair(installed):
+    study = load_study(EXAMPLES / "study.toml", scale="laptop")
+    pairs = [(e.world_model.plugin, e.policy.plugin) for e in study.cells.values()]
+    wanted = itertools.product(("mlp", "rssm", "shortcut"), ("mlp", "entropy", "fql"))
+    assert sorted(pairs) == sorted(wanted)
 
 
 PRETRAIN = [
