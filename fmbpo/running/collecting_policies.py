@@ -29,6 +29,7 @@ class RunAgent:
         # Not in turns: behaviours take turns too, so that each would always get the same seed.
         drawn = int.from_bytes(hashlib.sha256(f"{task}/{episode}".encode()).digest()[:8])
         loaded = _loaded(policies[drawn % len(policies)])
+        loaded.reset()
 
         return lambda _, obs: loaded.act(obs)
 

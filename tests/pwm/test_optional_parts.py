@@ -1,5 +1,7 @@
 """World models with memory, real steps, critics with actions, and episodes that end."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,7 @@ from torch.func import functional_call
 
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.schema import PlanningConfig
+from fmbpo.errors import UserError
 from fmbpo.hookspecs import CONTINUE, LOG_PROB, Batch, PolicyDims, Task
 from fmbpo.nn.returns import td_lambda, weights
 from fmbpo.nn.state import along, latents
@@ -35,6 +38,9 @@ from fmbpo.pwm.pair import Pair
 from fmbpo.pwm.policy import CellState, PolicyUpdate
 from fmbpo.pwm.start import Start
 from fmbpo.replay import Replayed
+from fmbpo.running import collecting_policies
+from fmbpo.running.trained_policies import LoadedPolicy, TrainedPolicy
+from fmbpo.tasks.mt30 import SUITE
 
 CELLS = 2
 STEPS = 4
@@ -146,6 +152,26 @@ def test_acting_remembers_the_episode(made):
     planned(obs[2], 0)
     assert np.abs(planned(obs[1], 1) - second).max() > 1e-6  # it began with another observation
     np.testing.assert_array_equal(planned(obs[0], 0), first)
+
+
+def test_a_loaded_policy_remembers_its_episodes_until_it_is_reset(made, monkeypatch):
+    update, states, _ = made
+    index, mask = torch.tensor([0]), torch.ones(1, 6)
+    actors = Actors(update.pair, stack([one_cell(states.policy)]), {}, index, mask)
+    policy = LoadedPolicy(actors, SUITE.tasks[0], SUITE, 0)
+    monkeypatch.setattr(collecting_policies, "_loaded", lambda _: policy)
+    trained = TrainedPolicy(Path("run"), "walker-stand", "1")
+    agent = collecting_policies.RunAgent({trained.task: [trained]}, {})
+    obs = np.random.default_rng(0).normal(size=(2, 24)).astype(np.float32)
+    first, second = policy.act(obs[0]), policy.act(obs[1])
+    with pytest.raises(UserError, match=r"2 episodes, after those of 1\n.*call reset\(\)"):
+        policy.act(obs)
+    for episode in range(2):
+        act = agent.policy(trained.task, episode)
+        np.testing.assert_array_equal(act(0, obs[0]), first)
+        np.testing.assert_array_equal(act(1, obs[1]), second)
+    policy.reset()
+    assert np.abs(policy.act(obs[1]) - second).max() > 1e-6  # an episode's first observation
 
 
 def test_an_episode_that_may_end_counts_less():
