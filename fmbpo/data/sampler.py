@@ -249,12 +249,28 @@ class Starts(ABC):
         """``[B, O]``, from the result of ``draw`` after ``send``."""
 
 
+class Uniform:
+    """Draws uniformly among the rows of a task's episodes behind which ``steps`` rows follow."""
+
+    def __init__(self, rows: Rows, task: int, steps: int) -> None:
+        self.rows, self.steps = rows.of_task(task), steps
+        lengths = self.rows.end_E - self.rows.start_E - steps
+        self.behind_E = torch.cumsum(lengths.clamp(min=0), 0)
+
+    def drawn(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Rows of the store and episodes, ``[B]`` each."""
+        number = torch.randint(int(self.behind_E[-1]), (batch,), generator=generator)
+        episode = torch.searchsorted(self.behind_E, number, right=True)
+        last = self.rows.end_E[episode] - self.steps
+        return last - (self.behind_E[episode] - number), episode
+
+
 class StartSampler(Starts):
     """Uniform over the rows of a task's episodes."""
 
     def __init__(self, rows: Rows, task: int) -> None:
-        self.rows = rows = rows.of_task(task)
-        self.behind_E = torch.cumsum(rows.end_E - rows.start_E, 0)
+        self.uniform = Uniform(rows, task, 0)
+        self.rows = self.uniform.rows
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
         """See `Starts`."""
@@ -266,9 +282,7 @@ class StartSampler(Starts):
 
     def row(self, batch: int, generator: torch.Generator) -> Tensor:
         """Rows of the store ``[B]``."""
-        number = torch.randint(int(self.behind_E[-1]), (batch,), generator=generator)
-        episode = torch.searchsorted(self.behind_E, number, right=True)
-        return self.rows.end_E[episode] - (self.behind_E[episode] - number)
+        return self.uniform.drawn(batch, generator)[0]
 
 
 class PooledStarts(Starts):
@@ -293,9 +307,8 @@ class SliceStarts:
     """
 
     def __init__(self, rows: Rows, task: int, steps: int) -> None:
-        self.rows, self.steps = rows.of_task(task), steps
-        lengths = self.rows.end_E - self.rows.start_E - steps
-        self.behind_E = torch.cumsum(lengths.clamp(min=0), 0)
+        self.uniform, self.steps = Uniform(rows, task, steps), steps
+        self.rows = self.uniform.rows
         self.pool: Drawn | None = None
         if rows.residence.kind == "stream":
             self.pool = self._from_rows(START_ROWS, torch.Generator().manual_seed(0))
@@ -313,10 +326,7 @@ class SliceStarts:
         return self.rows.batch(sent, self.steps)
 
     def _from_rows(self, batch: int, generator: torch.Generator) -> Drawn:
-        number = torch.randint(int(self.behind_E[-1]), (batch,), generator=generator)
-        episode = torch.searchsorted(self.behind_E, number, right=True)
-        row = self.rows.end_E[episode] - self.steps - (self.behind_E[episode] - number)
-        return self.rows.drawn(row, episode, self.steps)
+        return self.rows.drawn(*self.uniform.drawn(batch, generator), self.steps)
 
 
 def start_samplers(rows: Rows, tasks: Sequence[int]) -> dict[int, Starts]:

@@ -15,7 +15,7 @@ from fmbpo.training.dataset import with_slices
 from fmbpo.training.trees import stack
 
 Begun: TypeAlias = tuple[Tensor, Batch | tuple[()]]
-"""Observations ``[T, B, O]``, and the real steps around them; see ``fmbpo.pwm.policy.Start``."""
+"""Observations ``[T, B, O]``, and the real steps around them; see ``fmbpo.pwm.start.Start``."""
 
 
 class CellStarts:
