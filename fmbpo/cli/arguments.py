@@ -17,6 +17,7 @@ from fmbpo.base.files import path_of
 
 if TYPE_CHECKING:
     from fmbpo.running.stop import Stop
+    from fmbpo.tasks.known import Own
 
 USER_MISTAKE, TRY_AGAIN, INTERRUPTED = 2, 75, 130
 """Exit statuses; 75 is ``EX_TEMPFAIL`` of sysexits.h: the same command continues."""
@@ -94,6 +95,19 @@ def experiment_file(text: str) -> Path:
     if found.stem != Path(text).stem and found.is_file():
         say(f"{Path(text).stem} is an older name of {found}")
     return found
+
+
+def add_own_tasks(parser: argparse.ArgumentParser) -> None:
+    """``--experiment``, whose tasks ``own_tasks`` gives."""
+    parser.add_argument("--experiment", type=experiment_file, metavar="FILE|NAME",
+                        help="an experiment whose tables [tasks.NAME] define tasks")  # fmt: skip
+
+
+def own_tasks(arguments: argparse.Namespace) -> Own:
+    """The tasks that ``--experiment`` defines."""
+    from fmbpo.config.load import load_tasks
+
+    return load_tasks(arguments.experiment) if arguments.experiment else {}
 
 
 def experiment_or_folder(text: str) -> Path:

@@ -17,8 +17,9 @@ from fmbpo.cli.arguments import (
     Commands,
     add,
     add_group,
+    add_own_tasks,
     add_query,
-    experiment_file,
+    own_tasks,
     say,
     stoppable_at_once,
     versions_argument,
@@ -63,7 +64,7 @@ def add_commands(commands: Commands) -> None:
                              help="the suites whose tasks the files' task ids count, one after "
                              "another (default: mt30)")  # fmt: skip
         else:
-            _experiment_argument(one)
+            add_own_tasks(one)
     one = add(kinds, "import-minari", "import a data set of Minari", _import_minari)
     one.add_argument("dataset", metavar="ID",
                      help="the data set's id, such as mujoco/invertedpendulum/expert-v0; "
@@ -73,7 +74,7 @@ def add_commands(commands: Commands) -> None:
     one.add_argument("--task", required=True, metavar="NAME",
                      help="the task; a new name is given to the environment that the data set "
                      "names")  # fmt: skip
-    _experiment_argument(one)
+    add_own_tasks(one)
     one.add_argument("--compress", action="store_true", help="a smaller store, slower to write")
     for name, work, text in (
         ("info", _info, "describe a data set as JSON"),
@@ -84,18 +85,6 @@ def add_commands(commands: Commands) -> None:
                          help='the store, or "embedded" for the one in the package')  # fmt: skip
 
 
-def _experiment_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--experiment", type=experiment_file, metavar="FILE|NAME",
-                        help="an experiment whose tables [tasks.NAME] define tasks")  # fmt: skip
-
-
-def _own(arguments: argparse.Namespace) -> Own:
-    """The tasks of ``--experiment``."""
-    from fmbpo.config.load import load_tasks
-
-    return load_tasks(arguments.experiment) if arguments.experiment else {}
-
-
 def _add_collect(kinds: Commands) -> None:
     collect = add(kinds, "collect", "collect data in the simulator", _collect)
     collect.add_argument("--out", required=True, type=path_of, metavar="STORE",
@@ -103,7 +92,7 @@ def _add_collect(kinds: Commands) -> None:
     collect.add_argument("--tasks", metavar="NAME,…",
                          help="tasks; NAME=COUNT gives one its own number of episodes, mt30 "
                          "or another suite all its tasks (default: the recipe's)")  # fmt: skip
-    _experiment_argument(collect)
+    add_own_tasks(collect)
     for name, text in (
         ("episodes", "episodes per task (default: the recipe's, usually 64)"),
         ("explore", "further episodes per task of random bursts and rests (default: 0)"),
@@ -133,7 +122,7 @@ def _add_collect(kinds: Commands) -> None:
 def _collect(arguments: argparse.Namespace) -> int:
     from fmbpo.data.collecting import Request, collect
 
-    own = _own(arguments)
+    own = own_tasks(arguments)
     recipe = _recipe(arguments)
     episodes = _episodes(arguments, recipe, own)
     policies = None
@@ -232,7 +221,7 @@ def _import(arguments: argparse.Namespace) -> int:
         skip_other_tasks=arguments.skip_other_tasks,
         action_scale=arguments.action_scale,
         suite=suites_named(arguments.suites.split(",")),
-        own=_own(arguments),
+        own=own_tasks(arguments),
     )
     lines, free = Lines(of_bytes=CHECKING), host_free()
     return stoppable_at_once(
@@ -244,7 +233,7 @@ def _import(arguments: argparse.Namespace) -> int:
 def _import_minari(arguments: argparse.Namespace) -> int:
     from fmbpo.data.importing.minari import MinariImport, import_minari
 
-    own, lines = _own(arguments), functools.partial(Lines(), "episodes")
+    own, lines = own_tasks(arguments), functools.partial(Lines(), "episodes")
     asked = MinariImport(arguments.dataset, arguments.task, own, arguments.compress)
     return stoppable_at_once(
         arguments, lambda: print(import_minari(asked, arguments.out, progress=lines, say=say))

@@ -15,9 +15,10 @@ from fmbpo.base.files import path_of
 from fmbpo.cli.arguments import (
     Commands,
     add,
+    add_own_tasks,
     add_query,
-    experiment_file,
     json_argument,
+    own_tasks,
     say,
     stoppable_at_once,
     versions_argument,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fmbpo.tasks.film import ActOnce
-    from fmbpo.tasks.known import Own
     from fmbpo.tasks.suite import TaskInfo
 
 SCORES, LENGTH = ("PWM", "TD-MPC2"), ("steps",)
@@ -44,14 +44,14 @@ def add_commands(commands: Commands) -> None:
     """Add these commands."""
     tasks = add_query(commands, "tasks", "list the known tasks, or film a policy in one", _tasks)
     json_argument(tasks, "the list")
-    _experiment_argument(tasks)
+    add_own_tasks(tasks)
     kinds = tasks.add_subparsers(metavar="[COMMAND]")
     render = add(kinds, "render", "write a video of an episode, without a display", _render)
     render.add_argument("task", nargs="?", help="the task (default: every task of the run)")
     render.add_argument("--policy", type=path_of, metavar="RUN",
                         help="the folder of a finished run whose policy acts (default: random "
                         "actions)")  # fmt: skip
-    _experiment_argument(render)
+    add_own_tasks(render)
     versions_argument(render)
     render.add_argument("--seed", metavar="N",
                         help="the seed of the run's policy (default: the run's first)")  # fmt: skip
@@ -67,22 +67,11 @@ def add_commands(commands: Commands) -> None:
                         help="steps of the episode (default: all)")  # fmt: skip
 
 
-def _experiment_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--experiment", type=experiment_file, metavar="FILE|NAME",
-                        help="an experiment whose tables [tasks.NAME] define tasks")  # fmt: skip
-
-
-def _own(arguments: argparse.Namespace) -> Own:
-    from fmbpo.config.load import load_tasks
-
-    return load_tasks(arguments.experiment) if arguments.experiment else {}
-
-
 def _tasks(arguments: argparse.Namespace) -> int:
     from fmbpo.tasks.known import suites
     from fmbpo.tasks.suite import Suite
 
-    own = tuple(definition.task(name) for name, definition in _own(arguments).items())
+    own = tuple(definition.task(name) for name, definition in own_tasks(arguments).items())
     known = [*suites(), *([Suite("own tasks", own)] if own else [])]
     if arguments.json:
         rows = [{"suite": suite.name, **attrs.asdict(task)} for suite in known for task in suite]
@@ -134,7 +123,7 @@ def _film_random(arguments: argparse.Namespace) -> None:
 
     from fmbpo.tasks.known import suite_of, task_info
 
-    own, episode = _own(arguments), arguments.episode
+    own, episode = own_tasks(arguments), arguments.episode
     task = task_info(arguments.task, own)
     generator, width = np.random.default_rng(episode), suite_of([task.name], own).action_width
     say(f"{task.name}: random actions, since no --policy is given")
