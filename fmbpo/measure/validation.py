@@ -21,7 +21,7 @@ from fmbpo.base import metrics
 from fmbpo.data.sampler import Rows, SliceSampler
 from fmbpo.hookspecs import Batch, Rollout, State, Task, WorldModel
 from fmbpo.nn import two_hot
-from fmbpo.nn.state import along, begin, latents
+from fmbpo.nn.state import along, latents
 from fmbpo.protocols import Curved, DecodesRewards, OnSimplex
 from fmbpo.pwm.pair import reward_decoder
 
@@ -185,8 +185,6 @@ class Validator:
 
     def _begun(self, module: WorldModel, task: Task) -> State:
         """The states from which rollouts begin."""
-        if not self.warm_up:
-            return begin(module, self.batch.obs_HBO[0], task)
         led, steps = self._led_to_batch, self.warm_up
         return along(module, led.obs_HBO[: steps + 1], led.action_HBA[:steps], task)[-1]
 

@@ -148,15 +148,15 @@ def prediction(
 ) -> Prediction:
     """The step from ``z_BD`` to ``z_next``, with its reward and, if the model has the head, the
     probability that the episode goes on."""
-    extras: dict[str, Tensor] = {}
-    if module.config.continuation_coef:
-        extras[CONTINUE] = continuing(module, z, action, task).sigmoid()
-    return Prediction(z_next, module.reward_logits(z, action, task), extras)
+    x = module.step_input(z, action, task)
+    ends = bool(module.config.continuation_coef)
+    extras = {CONTINUE: continuing(module, x).sigmoid()} if ends else {}
+    return Prediction(z_next, module.reward(x), extras)
 
 
-def continuing(module: LatentWorldModel, z: Tensor, action: Tensor, task: Task) -> Tensor:
-    """Logits ``[..., B]`` that the episode goes on after the step."""
-    logit: Tensor = module.continuation(module.step_input(z, action, task)).squeeze(-1)
+def continuing(module: LatentWorldModel, x: Tensor) -> Tensor:
+    """Logits ``[..., B]`` that the episode goes on after the step with this ``step_input``."""
+    logit: Tensor = module.continuation(x).squeeze(-1)
     return precise(logit)
 
 
@@ -188,7 +188,8 @@ def sub_trajectory_loss(
     source_HBD, predicted_HBD = torch.stack(latents[:-1]), torch.stack(latents[1:])
     found = errors(source_HBD, predicted_HBD, target_HBD, task)
     error_H, parts = found if isinstance(found, tuple) else (found, {})
-    logits = module.reward_logits(source_HBD, batch.action_HBA, task)
+    x = module.step_input(source_HBD, batch.action_HBA, task)
+    logits = module.reward(x)
     weight_H = config.rho ** torch.arange(len(error_H), device=error_H.device, dtype=error_H.dtype)
     consistency = (weight_H * error_H).mean()
     if config.reward_loss == "two_hot":
@@ -198,9 +199,8 @@ def sub_trajectory_loss(
     reward = (weight_H * error_HB.mean(-1)).mean()
     loss = config.consistency_coef * consistency + config.reward_coef * reward
     if config.continuation_coef:
-        logit_HB = continuing(module, source_HBD, batch.action_HBA, task)
         entropy_HB = F.binary_cross_entropy_with_logits(
-            logit_HB, 1 - batch.terminated_HB, reduction="none"
+            continuing(module, x), 1 - batch.terminated_HB, reduction="none"
         )
         parts = {**parts, CONTINUATION_LOSS: (weight_H * entropy_HB.mean(-1)).mean()}
         loss = loss + config.continuation_coef * parts[CONTINUATION_LOSS]
