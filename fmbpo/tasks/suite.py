@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -66,7 +67,7 @@ class Environment(Protocol):
 
 
 @frozen(kw_only=True)
-class TaskInfo:
+class TaskInfo(ABC):
     """The properties of a task, known without building its environment.
 
     Attributes:
@@ -89,9 +90,9 @@ class TaskInfo:
     pwm_return: float | None = None
     tdmpc2_return: float | None = None
 
+    @abstractmethod
     def make(self, drawable: bool = False) -> Environment:
         """A new environment; ``drawable``: for pictures. `UserError` if it cannot be built."""
-        raise NotImplementedError(f"{type(self).__name__} has no `make`")
 
 
 @frozen(slots=False)

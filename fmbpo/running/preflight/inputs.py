@@ -170,11 +170,10 @@ def _warn_of_ends(rows: Rows, cell: str, data: Dataset, config: object) -> None:
     """A warning if episodes terminate and the world model, one with the shared settings, does not
     predict it."""
     blind = isinstance(config, WorldModelConfig) and not config.continuation_coef
-    if ends := int(data.train.terminated_E.sum()) if blind else 0:
-        what = (
-            f"{ends} of {len(data.train.terminated_E)} training episodes end in a terminal state, "
-        )
-        what += "but imagined episodes never end"
+    terminated_E = data.train.terminated_E
+    if blind and terminated_E.any():
+        what = f"{int(terminated_E.sum())} of {len(terminated_E)} training episodes end in a "
+        what += "terminal state, but imagined episodes never end"
         rows.warn(cell, "tasks", what, "set world_model.continuation_coef, for example to 1")
 
 

@@ -17,6 +17,7 @@ from fmbpo.testing.contract.subject import (
     expect,
     expecting,
     generator,
+    near,
 )
 
 
@@ -49,12 +50,12 @@ def growth_is_a_mean_over_rows(subject: PolicySubject) -> None:
     positive = bool(found[0] > 0)
     expect(positive, "`growth` is positive", "take a norm of the gradient", f"{found[0]}")
     expected = "`growth` does not depend on the vector's length"
-    expect(_near(found[0], longer), expected, remedy, f"{found[0]} and {longer}")
+    expect(near(found[0], longer), expected, remedy, f"{found[0]} and {longer}")
     params = {f"module.{k}": torch.stack([p, p]) for k, p in subject.module.named_parameters()}
     call = _Growth(module)
     with expecting("`growth` maps over stacked parameters", "no .item(), no branch on data"):
         stacked = vmap(lambda own: functional_call(call, own, (*inputs, vector)))(params)
-    equal = _near(stacked, torch.stack([found[0]] * 2))
+    equal = near(stacked, torch.stack([found[0]] * 2))
     remedy = "read the parameters of the module that it is called on"
     expect(equal, "stacked parameters give the same `growth` as single ones", remedy)
 
@@ -80,7 +81,3 @@ def _is_a_measure(name: str, one: Tensor, doubled: Tensor) -> None:
     equal = close(one, doubled, rtol=1e-4, atol=1e-6)
     expected = f"{name} of each row twice is that of each row once"
     expect(equal, expected, "take the mean over rows, not the sum", f"{one} and {doubled}")
-
-
-def _near(a: Tensor, b: Tensor) -> bool:
-    return close(a, b, rtol=1e-4, atol=1e-5)

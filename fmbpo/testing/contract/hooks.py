@@ -27,6 +27,7 @@ from fmbpo.testing.contract.subject import (
     expect,
     fixed_seed,
     generator,
+    near,
     varied,
     world,
 )
@@ -219,14 +220,10 @@ def rows_do_not_see_each_other(subject: Subject) -> None:
 
     together, turned, alone = map(found, (torch.arange(rows), order, torch.arange(1)))
     expect(
-        _near([x[order] for x in together], turned) and _near([x[:1] for x in together], alone),
+        near([x[order] for x in together], turned) and near([x[:1] for x in together], alone),
         "a row's latent and prediction do not depend on the other rows",
         "normalise over features (LayerNorm), not over the batch",
     )
-
-
-def _near(a: object, b: object) -> bool:
-    return close(a, b, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -258,7 +255,7 @@ def rollout_is_repeated_predict(subject: Subject) -> None:
         ):
             expected = f"the rollout's {name} at step {t} is that of `predict` with noise[{t}]"
             remedy = "use fmbpo.nn.rollout, or step from the latent of the step before"
-            expect(_near(a, b), expected, remedy, f"it is off by {(a - b).abs().max():.2g}")
+            expect(near(a, b), expected, remedy, f"it is off by {(a - b).abs().max():.2g}")
 
 
 @torch.no_grad()

@@ -308,6 +308,11 @@ def close(a: Any, b: Any, rtol: float = 0.0, atol: float = 0.0) -> bool:
     )
 
 
+def near(a: object, b: object) -> bool:
+    """``close`` up to the rounding of float32."""
+    return close(a, b, rtol=1e-4, atol=1e-5)
+
+
 def reached(total: Tensor, inputs: Iterable[Tensor]) -> list[bool]:
     """For each input, whether the 0-d ``total`` has a non-zero gradient with respect to it."""
     inputs = list(inputs)
