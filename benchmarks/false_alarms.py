@@ -94,7 +94,7 @@ class Row:
 
 
 def every(seeds: int, only: str) -> Iterator[Row]:
-    """A row per plugin and check; failures that should not be are said on stderr."""
+    """A row per plugin and check; unexpected failures go to stderr."""
     for name, component, settings, check in [*sound(), *mutants()]:
         if only not in name:
             continue

@@ -1,4 +1,4 @@
-"""What the two networks learn from, which the contract does not check."""
+"""The losses of the two networks, which the contract does not check."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Jumps, their halves and what they learn, which the contract does not check."""
+"""Jumps, their halves and their losses, which the contract does not check."""
 
 import torch
 from fmbpo_example_wm_shortcut import jumps
@@ -51,7 +51,7 @@ def test_the_target_of_a_jump_leads_to_where_its_halves_lead():
 
 @torch.no_grad()
 def test_it_begins_as_the_mlp_world_model_whose_parameters_it_adopts():
-    """Also its loss: jumps that ignore where they begin agree with their halves."""
+    """So is its loss: jumps that ignore their start agree with their halves."""
     plugin, module, task = build()
     given = LatentWorldModel(module.config, WorldModelDims(4, 2, 3))
     module.load_state_dict(module.adopt(dict(given.named_parameters())))
