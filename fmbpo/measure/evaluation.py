@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fmbpo.base.cores import usable_cores
 from fmbpo.errors import UserError
+from fmbpo.pwm.start import Past
 from fmbpo.tasks.suite import SimulationError
 from fmbpo.tasks.vector import Act, EpisodeRunner
 
@@ -30,17 +33,26 @@ def threads(count: int, processes: int = 1, busy: int | None = None) -> Iterator
 
 
 class Recorded:
-    """An ``Act`` that keeps the observations ``[T, E, O]`` of every ``every``-th step, by step."""
+    """An ``Act`` that keeps the real steps ``[T, W + 1, E, O]`` up to every ``every``-th step, by
+    step: W = ``warm_up``, or less at the start of an episode."""
 
-    def __init__(self, act: Act, every: int) -> None:
+    def __init__(self, act: Act, every: int, warm_up: int) -> None:
         self.act, self.every = act, every
-        self.obs: dict[int, NDArray[np.float32]] = {}
+        self.pasts: dict[int, Past] = {}
+        self._latest: deque[tuple[Tensor, Tensor]] = deque(maxlen=warm_up)
 
     def __call__(self, obs_TEO: NDArray[np.float32], step: int) -> NDArray[np.float32]:
         """The actions of ``act``."""
+        action_TEA = self.act(obs_TEO, step)
+        obs, action = torch.from_numpy(obs_TEO), torch.from_numpy(action_TEA)
+        if step == 0:
+            self._latest.clear()
         if step % self.every == 0:
-            self.obs[step] = obs_TEO
-        return self.act(obs_TEO, step)
+            steps = zip(*self._latest, (obs, action), strict=True)
+            seen, taken = (torch.stack(x, 1) for x in steps)
+            self.pasts[step] = Past(seen, taken[:, :-1])
+        self._latest.append((obs, action))
+        return action_TEA
 
 
 class Evaluator:

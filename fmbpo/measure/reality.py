@@ -15,7 +15,8 @@ model with noise is asked ``DRAWS`` times with the same noise for all; the means
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 
 import attrs
 import numpy as np
@@ -29,7 +30,7 @@ from fmbpo.nn.returns import weights
 from fmbpo.pwm.optim import Params
 from fmbpo.pwm.pair import Pair
 from fmbpo.pwm.policy import PolicyUpdate
-from fmbpo.pwm.start import Start
+from fmbpo.pwm.start import Past, Start
 from fmbpo.runs.summary import Gap, RealityCheck
 
 DRAWS = 4
@@ -39,18 +40,19 @@ DRAWS = 4
 @attrs.frozen(eq=False)
 class Visited:
     """Final episodes of T policies: the reward ``[T, E, S]`` of every step, NaN after the episode's
-    end, and the observations ``[T, E, O]`` at some steps, the first of which is 0."""
+    end, and the real steps ``[T, W + 1, E, O]`` up to some steps, the first of which is 0."""
 
     reward_TES: NDArray[np.float64]
-    obs_TEO: Mapping[int, NDArray[np.float32]]
+    pasts: Mapping[int, Past]
 
     def starts(self, horizon: int) -> list[int]:
-        """The steps with observations that ``horizon`` further steps follow."""
-        return [step for step in self.obs_TEO if step + horizon <= self.reward_TES.shape[2]]
+        """The steps to imagine from that ``horizon`` further steps follow."""
+        return [step for step in self.pasts if step + horizon <= self.reward_TES.shape[2]]
 
-    def obs(self, steps: list[int]) -> Tensor:
-        """``[T, K * E, O]`` observations at these K steps."""
-        return torch.from_numpy(np.concatenate([self.obs_TEO[step] for step in steps], 1))
+    def up_to(self, steps: Iterable[int]) -> list[Past]:
+        """The real steps ``[T, W + 1, K * E, O]`` up to these K steps, in a part for each W."""
+        each = groupby((self.pasts[step] for step in steps), lambda past: past.action_HBA.shape[1])
+        return [Past(*(torch.cat(x, 2) for x in zip(*parts, strict=True))) for _, parts in each]
 
     def ahead(self, steps: list[int], horizon: int, discount: float) -> NDArray[np.float64]:
         """``[T, K * E]`` discounted real rewards of ``horizon`` steps from these K steps, or of
@@ -67,16 +69,22 @@ class Visited:
 
 @attrs.frozen(eq=False)
 class Imagination:
-    """One policy: N starts, its actions ``[draws, H, N, A]`` from there in its own world model (on
-    the CPU), and discounted returns, imagined and real: over the horizon and, from the E initial
-    states, of the whole episode. N is 0 if episodes are shorter than the horizon."""
+    """One policy: the real steps ``[W + 1, N, O]`` up to its starts, in parts with N rows in all;
+    its actions ``[draws, H, N, A]`` from there in its own world model (on the CPU), and discounted
+    returns, imagined and real: over the horizon and, from the E initial states, of the whole
+    episode. N is 0 if episodes are shorter than the horizon."""
 
     index: int
     mask_A: Tensor
-    obs_NO: Tensor
+    pasts: list[Past]
     action_KHNA: Tensor
     horizon: tuple[NDArray[np.float64], NDArray[np.float64]]
     episode: tuple[NDArray[np.float64], NDArray[np.float64]]
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return self.action_KHNA.shape[2]
 
 
 @torch.no_grad()
@@ -92,41 +100,19 @@ def imagine(
     ``params``: of policies, critics and their own world models; ``tasks``: ``index_T, mask_TA``;
     ``seed``: of the world models' noise.
     """
-    policy, critics, models = params
     index_T, mask_TA = tasks
     horizon, discount = update.learning.horizon, update.learning.discount
     steps = visited.starts(horizon)
     # The initial states first, also if the episodes are shorter than the horizon.
-    obs_TNO = visited.obs(steps or [0])
-    cells, count, _ = obs_TNO.shape
-    episodes = visited.reward_TES.shape[1]
-    drawn = model_noise(update.pair.world_model, horizon, count, seed)
-    size = 4 * update.learning.batch  # without gradients: less memory than an update
+    pasts = visited.up_to(steps or [0])
+    cells, episodes, _ = visited.reward_TES.shape
+    sizes = [past.obs_HBO.shape[2] for past in pasts]
+    count = sum(sizes)
     actions, returns, ahead = [], [], []  # of each draw
-
-    def one(
-        policy: Params, critics: Params, model: Params, start: Start
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        imagined, _ = update.imagine(policy, critics, start, model)
-        rewards = (imagined.weight_HB * imagined.reward_HB).sum(0)
-        return imagined.rollout.action_HBA, imagined.return_B, rewards
-
-    for noise_HNM in drawn:
-        parts = []
-        for first in range(0, count, size):
-            rows = slice(first, first + size)
-            obs = obs_TNO[:, rows].to(index_T.device)
-            number = obs.shape[1]
-            policy_rows = horizon + update.pair.takes_actions
-            still = torch.zeros(
-                cells, policy_rows, number, update.pair.policy.noise_dim, device=obs.device
-            )
-            model_noise_THNM = noise_HNM[:, rows].to(obs.device).expand(cells, -1, -1, -1)
-            index = index_T.unsqueeze(1).expand(-1, number)
-            mask = mask_TA.unsqueeze(1).expand(-1, number, -1)
-            done = torch.ones(cells, device=obs.device)
-            start = Start(obs, index, mask, still, model_noise_THNM, done)
-            parts.append(vmap(one)(policy, critics, models, start))
+    for noise_HNM in model_noise(update.pair.world_model, horizon, count, seed):
+        noises = torch.split(noise_HNM, sizes, 1)
+        both = zip(pasts, noises, strict=True)
+        parts = [part for some in both for part in _imagined(update, params, tasks, *some)]
         action_THNA, return_TN, ahead_TN = (
             torch.cat([part[i].cpu() for part in parts], dim) for i, dim in enumerate((2, 1, 1))
         )
@@ -144,13 +130,54 @@ def imagine(
         Imagination(
             int(index_T[t]),
             mask_TA[t].cpu(),
-            obs_TNO[t, kept],
+            _of_policy(pasts, t, torch.split(torch.from_numpy(kept), sizes)),
             action_TKHNA[t, :, :, kept],
             (ahead_mean_TN[t, kept], real_TN[t, kept]),
             (mean_TN[t, :episodes], real_TE[t]),
         )
         for t, kept in enumerate(kept_TN)
     ]
+
+
+def _of_policy(pasts: list[Past], t: int, kept: Sequence[Tensor]) -> list[Past]:
+    """The chosen starts of one policy."""
+    both = zip(pasts, kept, strict=True)
+    return [Past(*(x[t][:, rows] for x in past)) for past, rows in both]
+
+
+def _imagined(
+    update: PolicyUpdate,
+    params: tuple[Params, Params, Params],
+    tasks: tuple[Tensor, Tensor],
+    past: Past,
+    noise_HNM: Tensor,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Actions ``[T, H, N, A]``, and returns and discounted rewards ``[T, N]``, of parts of the
+    starts ``[T, W + 1, N, O]``."""
+    index_T, mask_TA = tasks
+    (cells, _, count, _), device = past.obs_HBO.shape, index_T.device
+    size = 4 * update.learning.batch  # without gradients: less memory than an update
+
+    def one(
+        policy: Params, critics: Params, model: Params, past: Past, start: Start
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        begun = update.pair.behind(model, past, start.index_B, start.mask_BA)
+        imagined, _ = update.imagine_from(*begun, None, policy, critics, start, model)
+        rewards = (imagined.weight_HB * imagined.reward_HB).sum(0)
+        return imagined.rollout.action_HBA, imagined.return_B, rewards
+
+    for first in range(0, count, size):
+        rows = slice(first, first + size)
+        some = Past(*(x[:, :, rows].to(device) for x in past))
+        number = some.obs_HBO.shape[2]
+        policy_rows = len(noise_HNM) + update.pair.takes_actions
+        still = torch.zeros(cells, policy_rows, number, update.pair.policy.noise_dim, device=device)
+        noise_THNM = noise_HNM[:, rows].to(device).expand(cells, -1, -1, -1)
+        index = index_T.unsqueeze(1).expand(-1, number)
+        mask = mask_TA.unsqueeze(1).expand(-1, number, -1)
+        done = torch.ones(cells, device=device)
+        start = Start(some.obs_HBO[:, -1], index, mask, still, noise_THNM, done)
+        yield vmap(one)(*params, some, start)
 
 
 @torch.no_grad()
@@ -162,26 +189,41 @@ def predict(
     ``update`` gives discount and the rewards' decoding. ``pair``, ``model``: the world
     model's module, and its parameters if they are not the module's own.
     """
-    device = next(iter(pair.world_model.parameters())).device
-    obs = cell.obs_NO.to(device)
-    index = torch.full((len(obs),), cell.index, device=device)
-    mask = cell.mask_A.to(device).expand(len(obs), -1)
-    horizon = cell.action_KHNA.shape[1]
+    horizon, sizes = cell.action_KHNA.shape[1], [past.obs_HBO.shape[1] for past in cell.pasts]
     found = []
-    drawn = model_noise(pair.world_model, horizon, len(obs), seed)
+    drawn = model_noise(pair.world_model, horizon, cell.count, seed)
     for action_HNA, noise_HNM in zip(cell.action_KHNA, drawn, strict=True):
-        state, task = pair.begin(model, obs, index, mask)
-        steps = []
-        for action, noise in zip(action_HNA.to(device), noise_HNM.to(device), strict=True):
-            steps.append(pair.step(model, state, action, task, noise))
-            state = steps[-1].state
-        reward_HN = update.decode(torch.stack([step.reward_BR for step in steps]))
-        ends = CONTINUE in steps[0].extras
-        continue_HN = torch.stack([step.extras[CONTINUE] for step in steps]) if ends else None
-        weight_HN = weights(update.learning.discount, reward_HN, continue_HN)
-        found.append((weight_HN * reward_HN).sum(0).double())
+        split = (torch.split(x, sizes, 1) for x in (action_HNA, noise_HNM))
+        each = zip(cell.pasts, *split, strict=True)
+        parts = [_predicted(update, pair, model, (cell.index, cell.mask_A), *some) for some in each]
+        found.append(torch.cat(parts))
     result: NDArray[np.float64] = torch.stack(found).mean(0).cpu().numpy()
     return result
+
+
+def _predicted(
+    update: PolicyUpdate,
+    pair: Pair,
+    model: Params,
+    task: tuple[int, Tensor],
+    past: Past,
+    action_HNA: Tensor,
+    noise_HNM: Tensor,
+) -> Tensor:
+    """``[N]``: Σ γ^t r̂_t from the starts ``[W + 1, N, O]``, with actions and noise."""
+    device, count = next(iter(pair.world_model.parameters())).device, past.obs_HBO.shape[1]
+    index = torch.full((count,), task[0], device=device)
+    mask = task[1].to(device).expand(count, -1)
+    state, whole = pair.behind(model, Past(*(x.to(device) for x in past)), index, mask)
+    steps = []
+    for action, noise in zip(action_HNA.to(device), noise_HNM.to(device), strict=True):
+        steps.append(pair.step(model, state, action, whole, noise))
+        state = steps[-1].state
+    reward_HN = update.decode(torch.stack([step.reward_BR for step in steps]))
+    ends = CONTINUE in steps[0].extras
+    continue_HN = torch.stack([step.extras[CONTINUE] for step in steps]) if ends else None
+    weight_HN = weights(update.learning.discount, reward_HN, continue_HN)
+    return (weight_HN * reward_HN).sum(0).double()
 
 
 def model_noise(model: WorldModel, horizon: int, count: int, seed: int) -> Tensor:
@@ -199,11 +241,11 @@ def check(cell: Imagination, predictions: list[NDArray[np.float64]]) -> RealityC
     if not all(np.isfinite(x).all() for x in (*cell.episode, *cell.horizon, *predictions)):
         return None
     spread = correlation = None
-    if len(predictions) > 1 and len(cell.obs_NO):
+    if len(predictions) > 1 and cell.count:
         spread_N = np.std(predictions, axis=0, ddof=1)
         spread = float(np.sqrt(np.square(spread_N).mean()))
         correlation = rank_correlation(spread_N, np.abs(np.subtract(*cell.horizon)))
-    ahead = _gap(*cell.horizon) if len(cell.obs_NO) else None
+    ahead = _gap(*cell.horizon) if cell.count else None
     return RealityCheck(_gap(*cell.episode), ahead, spread, correlation)
 
 

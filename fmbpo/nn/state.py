@@ -30,6 +30,13 @@ def latent(model: WorldModel, state: State) -> Tensor:
     return z
 
 
+def behind(model: WorldModel, obs: Tensor, action: Tensor, task: Task) -> State:
+    """The state at the last of the real observations ``[H + 1, B, O]``."""
+    if not isinstance(model, Remembers):
+        return begin(model, obs[-1], task)
+    return along(model, obs, action, task)[-1]
+
+
 def along(model: WorldModel, obs: Tensor, action: Tensor, task: Task) -> list[State]:
     """The states at each of the real observations ``[H + 1, B, O]``, with ``[H, B, A]`` between."""
     if not isinstance(model, Remembers):

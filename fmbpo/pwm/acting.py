@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import attrs
@@ -15,6 +15,7 @@ from torch.func import vmap
 from fmbpo.hookspecs import State, Task
 from fmbpo.pwm.optim import Params
 from fmbpo.pwm.pair import Pair
+from fmbpo.pwm.start import Past
 from fmbpo.tasks.vector import Act
 
 Memory: TypeAlias = tuple[State, Tensor] | tuple[()]
@@ -65,14 +66,19 @@ class Actors:
 
         return self._acting(drawn)
 
-    def action_noise(self, obs_TBO: Tensor, real_TA: Tensor, seed: int) -> Tensor:
+    def action_noise(self, pasts: Sequence[Past], real_TA: Tensor, seed: int) -> Tensor:
         """``[T]`` standard deviations of the actions over ``DRAWS`` draws of the policy's noise:
-        root mean squares over the observations and the task's action dimensions, in which
-        ``real_TA`` is 1, else 0."""
+        root mean squares over the states behind real steps ``[T, W + 1, B, O]`` and the task's
+        action dimensions, in which ``real_TA`` is 1, else 0."""
         generator = torch.Generator().manual_seed(seed)
-        drawn = (self._drawn(obs_TBO.shape[1], generator) for _ in range(DRAWS))
-        action_STBA = torch.stack([self._step((), obs_TBO, noise)[0] for noise in drawn])
-        variance_TA = action_STBA.var(0).mean(1)
+        each = [self._behind(past) for past in pasts]
+        sizes = [obs_TBO.shape[1] for _, obs_TBO in each]
+        actions = []
+        for _ in range(DRAWS):
+            noises = torch.split(self._drawn(sum(sizes), generator), sizes)
+            found = [self._step(*at, noise)[0] for at, noise in zip(each, noises, strict=True)]
+            actions.append(torch.cat(found, 1))
+        variance_TA = torch.stack(actions).var(0).mean(1)
         return ((variance_TA * real_TA).sum(1) / real_TA.sum(1)).sqrt()
 
     def rows(self, count: int) -> tuple[Tensor, Tensor]:
@@ -82,6 +88,16 @@ class Actors:
 
     def _drawn(self, count: int, generator: torch.Generator) -> Tensor:
         return torch.randn(count, self.pair.policy.noise_dim, generator=generator)
+
+    def _behind(self, past: Past) -> tuple[Memory, Tensor]:
+        """What the world model remembers before the last of these observations, and that one."""
+        memory: Memory = ()
+        obs_WTBO, action_WTBA = (x.to(self.index_T.device).transpose(0, 1) for x in past)
+        still = torch.zeros(obs_WTBO.shape[2], self.pair.policy.noise_dim)
+        for obs_TBO, action_TBA in zip(obs_WTBO, action_WTBA, strict=False):
+            memory = self._step(memory, obs_TBO, still)[1]
+            memory = (memory[0], action_TBA) if memory else ()
+        return memory, obs_WTBO[-1]
 
     def _acting(self, noise: Callable[[NDArray[np.float32], int], Tensor]) -> Act:
         """An ``Act`` with this noise ``[E, N]``, which keeps what the world model remembers."""

@@ -49,7 +49,7 @@ def diagnose(
         found[grad_norm_of(part)] = torch.cat(mine, 1).norm(dim=1)
     tasks = start.index_B[:, 0], start.mask_BA[:, 0]
     actors = Actors(update.pair, state.policy, models, *tasks)
-    found[ACTION_NOISE] = actors.action_noise(start.obs_BO, real_TA, seed)
+    found[ACTION_NOISE] = actors.action_noise([start.past(update.pair.warm_up)], real_TA, seed)
     return {**found, **_jacobians(update.pair, state, start, models, seed)}
 
 
@@ -94,7 +94,8 @@ def _jacobians(
     vectors = torch.randn(shape, generator=generator).to(start.obs_BO.device)
 
     def one(policy: Params, model: Params, start: Start, v: Tensor) -> dict[str, Tensor]:
-        state, task = pair.begin(model, start.obs_BO, start.index_B, start.mask_BA)
+        past = start.past(pair.warm_up)
+        state, task = pair.behind(model, past, start.index_B, start.mask_BA)
         z = pair.latent(model, state)
         noise, model_noise = start.policy_noise_HBN[0], start.model_noise_HBN[0]
         found: Any = vjp(lambda z, n: pair.act(policy, z, task, n), z, noise)

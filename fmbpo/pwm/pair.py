@@ -28,6 +28,7 @@ from fmbpo.nn import two_hot
 from fmbpo.plugins import Component
 from fmbpo.protocols import DecodesRewards, HasCritic, Remembers, SeesData
 from fmbpo.pwm.optim import Params
+from fmbpo.pwm.start import Past
 
 
 def reward_decoder(
@@ -92,6 +93,9 @@ class Pair:
         self.observe: Callable[[Params, State, Tensor, Tensor, Task], State]
         self.observe = HookCall(world_model, states.observe).with_params
         """``(model, state, action_BA, obs_BO, task)``: states at the observations behind them."""
+        self.behind: Callable[[Params, Past, Tensor, Tensor], tuple[State, Task]]
+        self.behind = HookCall(world_model, _behind).with_params
+        """``(model, past, index_B, mask_BA)``: states behind real steps, and their task."""
         self.along: Callable[[Params, Batch], tuple[list[State], Task]]
         self.along = HookCall(world_model, _along).with_params
         """``(model, real)``: the states along real sub-trajectories, and their task."""
@@ -133,6 +137,11 @@ class Pair:
 
 def _task(model: WorldModel, index: Tensor, mask: Tensor) -> Task:
     return Task(index, mask, model.embed(index))
+
+
+def _behind(model: WorldModel, past: Past, index: Tensor, mask: Tensor) -> tuple[State, Task]:
+    task = _task(model, index, mask)
+    return states.behind(model, past.obs_HBO, past.action_HBA, task), task
 
 
 def _along(model: WorldModel, real: Batch) -> tuple[list[State], Task]:

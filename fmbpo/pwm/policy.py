@@ -27,7 +27,7 @@ from torch.func import vmap
 from fmbpo.base.metrics import GRAD_NORM, LOSS, REWARD, imagined_mean, of_actor, of_critic
 from fmbpo.config.conventions import ConventionsConfig
 from fmbpo.config.schema import PolicyLearningConfig
-from fmbpo.hookspecs import CONTINUE, Batch, Imagined, LossContext, Metrics, Real, State, Task
+from fmbpo.hookspecs import CONTINUE, Imagined, LossContext, Metrics, Real, State, Task
 from fmbpo.nn.returns import survival, td_lambda, weights
 from fmbpo.protocols import SetsTargets
 from fmbpo.pwm.critic import ensemble_values
@@ -182,11 +182,20 @@ class PolicyUpdate:
         self, policy: Params, critics: Params, start: Start, model: Params
     ) -> tuple[Imagined, LossContext]:
         """Roll the policy out in the world model; ``return_B`` is what it maximises. Scale 1."""
-        learning, real = self.learning, None
-        if start.real:
-            state, task, real = self._real(model, start.real)
-        else:
-            state, task = self.pair.begin(model, start.obs_BO, start.index_B, start.mask_BA)
+        return self.imagine_from(*self._begun(model, start), policy, critics, start, model)
+
+    def imagine_from(
+        self,
+        state: State,
+        task: Task,
+        real: Real | None,
+        policy: Params,
+        critics: Params,
+        start: Start,
+        model: Params,
+    ) -> tuple[Imagined, LossContext]:
+        """``imagine`` from this state; of ``start``, its noise counts."""
+        learning = self.learning
         z_BD = self.pair.latent(model, state)
         horizon, batch = start.model_noise_HBN.shape[:2]
         noise_HBN = start.policy_noise_HBN[:horizon]
@@ -218,12 +227,13 @@ class PolicyUpdate:
         imagined = Imagined(rollout, action_HBA, reward_HB, weight_HB, value_B, return_B, one)
         return imagined, LossContext(task, noise_HBN, start.done, values, real)
 
-    def _real(self, model: Params, real: Batch) -> tuple[State, Task, Real | None]:
+    def _begun(self, model: Params, start: Start) -> tuple[State, Task, Real | None]:
         """The state behind the warm-up, its task, and what the policy's loss sees from there."""
-        first = self.pair.warm_up
+        first, real = self.pair.warm_up, start.real
+        if not (real and self.pair.real_steps):
+            past = start.past(first)
+            return *self.pair.behind(model, past, start.index_B, start.mask_BA), None
         states, task = self.pair.along(model, real)
-        if not self.pair.real_steps:
-            return states[first], task, None
         z_HBD = torch.stack([self.pair.latent(model, state) for state in states[first:]])
         steps = (x[first:] for x in (real.action_HBA, real.reward_HB, real.terminated_HB))
         return states[first], task, Real(z_HBD, *steps)

@@ -9,6 +9,14 @@ from torch import Tensor
 from fmbpo.hookspecs import Batch
 
 
+class Past(NamedTuple):
+    """Real steps up to a state: observations ``[W + 1, B, O]`` and the actions ``[W, B, A]``
+    between them. W is ``Pair.warm_up``, or less at an episode's start."""
+
+    obs_HBO: Tensor
+    action_HBA: Tensor
+
+
 class Start(NamedTuple):
     """Real observations that imagination starts from, their task, standard normal noise, and the
     fraction of training that is done (0-d).
@@ -25,6 +33,13 @@ class Start(NamedTuple):
     model_noise_HBN: Tensor
     done: Tensor
     real: Batch | tuple[()] = ()
+
+    def past(self, warm_up: int) -> Past:
+        """The real steps up to the observations, also of stacked cells."""
+        if not self.real:
+            return Past(self.obs_BO.unsqueeze(-3), self.mask_BA.unsqueeze(-3)[..., :0, :, :])
+        steps = self.real.obs_HBO, self.real.action_HBA
+        return Past(steps[0][..., : warm_up + 1, :, :], steps[1][..., :warm_up, :, :])
 
     def of_rows(self, rows: slice) -> Start:
         """Some rows of the batch."""

@@ -110,7 +110,7 @@ class FinalReturns:
         for model in models:
             for i, cell in enumerate(self.cells):
                 imagined = self.measured[i].imagination
-                if model.task in (None, cell.task) and len(imagined.obs_NO):
+                if model.task in (None, cell.task) and imagined.count:
                     seed = self.evaluation.seed
                     found = predict(self.update, model.pair, model.params, imagined, seed)
                     self.predictions[i].append(found)

@@ -164,13 +164,13 @@ class PolicyTraining(PolicyStage):
         """See ``PolicyStage``."""
         self.component.freeze(self.pair.policy)
         episodes, seed = self.evaluation.final_episodes, self.evaluation.seed
-        seen = Recorded(self._actors().deterministic(), EVERY)
-        visited = Visited(self.evaluator.run(seen, self.tasks, episodes), seen.obs)
+        seen = Recorded(self._actors().deterministic(), EVERY, self.pair.warm_up)
+        visited = Visited(self.evaluator.run(seen, self.tasks, episodes), seen.pasts)
         drawn = self._actors().stochastic(seed)
         stochastic = self.evaluator.returns(drawn, self.tasks, episodes)
         untrained = self.returns(self.evaluation.episodes, self.untrained)
-        obs_TMO = visited.obs(list(visited.obs_TEO)).to(self.device)
-        noises = self._actors().action_noise(obs_TMO, self.real_TA, seed).tolist()
+        pasts = visited.up_to(visited.pasts)
+        noises = self._actors().action_noise(pasts, self.real_TA, seed).tolist()
         both = zip(self.models.before, self.models.after, strict=True) if self.models else None
         models = list(both) if both else [None] * len(self.cells)
         returns = np.nansum(visited.reward_TES, -1)

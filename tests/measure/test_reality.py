@@ -6,14 +6,21 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from pairs import LEARNING, PAIRS, H, problem
+from pairs import DIMS, LEARNING, PAIRS, WIDTHS, H, policy, policy_update, problem
 from scipy import stats
+from sound import Memory
 from torch.utils._pytree import tree_map
 
+from fmbpo.hookspecs import Task
 from fmbpo.measure import reality
+from fmbpo.measure.evaluation import Recorded
 from fmbpo.measure.health import reality_health
 from fmbpo.measure.reality import Visited, check, imagine, predict, rank_correlation
+from fmbpo.nn.state import latents
+from fmbpo.pwm.acting import Actors
 from fmbpo.pwm.optim import Params
+from fmbpo.pwm.pair import Pair
+from fmbpo.pwm.start import Past
 from fmbpo.runs.summary import Gap, RealityCheck
 from fmbpo.tasks.mt30 import MT30
 
@@ -21,12 +28,17 @@ CELLS, EPISODES, STEPS = 2, 7, 12
 DISCOUNT = LEARNING.discount
 
 
+def past(obs_TEO):
+    """A single observation of each episode."""
+    obs = torch.from_numpy(obs_TEO.astype(np.float32))
+    return Past(obs.unsqueeze(1), torch.zeros(len(obs), 0, obs.shape[1], 6))
+
+
 def visited(steps=STEPS, every=5):
     generator = np.random.default_rng(0)
     reward = generator.uniform(0, 2, (CELLS, EPISODES, steps))
     shape = CELLS, EPISODES, 24
-    obs = {t: generator.normal(size=shape).astype(np.float32) for t in range(0, steps, every)}
-    return Visited(reward, obs)
+    return Visited(reward, {t: past(generator.normal(size=shape)) for t in range(0, steps, every)})
 
 
 def imagined(world, policy, seen, own=False):
@@ -49,7 +61,7 @@ def test_a_model_predicts_of_its_own_policy_what_that_imagined(world, policy, ow
     """In parts or at once, though the second is open-loop and of one cell alone."""
     found, update, model = imagined(world, policy, visited(), own)
     for i, cell in enumerate(found):
-        assert len(cell.obs_NO) == 2 * EPISODES  # steps 0 and 5; from 10, H steps are too many
+        assert cell.count == 2 * EPISODES  # steps 0 and 5; from 10, H steps are too many
         params = tree_map(lambda leaf, i=i: leaf[i], model)
         again = predict(update, update.pair, params, cell, seed=3)
         np.testing.assert_allclose(again, cell.horizon[0], rtol=1e-4, atol=1e-5)
@@ -65,7 +77,7 @@ def test_the_episodes_return_is_what_the_policy_maximises():
     _, state, start = problem("mlp", "flow", cells=CELLS)
     first = tree_map(lambda leaf: leaf[0], state)
     given = start._replace(
-        obs_BO=torch.from_numpy(seen.obs_TEO[0]),
+        obs_BO=seen.pasts[0].obs_HBO[:, 0],
         index_B=start.index_B[:, 1:2].expand(-1, EPISODES),
         mask_BA=start.mask_BA[:, 1:2].expand(-1, EPISODES, -1),
         policy_noise_HBN=torch.zeros(CELLS, H, EPISODES, update.pair.policy.noise_dim),
@@ -102,7 +114,7 @@ def test_episodes_shorter_than_the_horizon_have_no_horizon():
 
 def test_the_numbers_of_a_policy():
     cell = imagined("mlp", "mlp", visited())[0][0]
-    n = len(cell.obs_NO)
+    n = cell.count
     real = np.arange(n, dtype=float)
     error = np.where(real % 2 == 0, 1.0, -3.0) * (1 + real)
     cell = attrs.evolve(cell, horizon=(real + error, real))
@@ -146,6 +158,49 @@ def test_episodes_of_unequal_lengths():
     """An episode that is over gives no more reward, and no states to imagine from."""
     reward = np.ones((1, 2, 60))
     reward[0, 1, 3:] = np.nan
-    visited = Visited(reward, {0: np.zeros((1, 2, 24)), 50: np.ones((1, 2, 24))})
+    visited = Visited(reward, {0: past(np.zeros((1, 2, 24))), 50: past(np.ones((1, 2, 24)))})
     assert visited.ahead([0], 60, 0.5).tolist() == [[pytest.approx(2.0), pytest.approx(1.75)]]
     assert visited.followed([0, 50], 4).tolist() == [[True, False, True, False]]
+
+
+def test_models_with_memory_begin_behind_real_steps():
+    """As many as in training, fewer at an episode's start; with the actions that were taken."""
+    torch.manual_seed(0)
+    world = Memory()
+    model = world.build(world.Config(**WIDTHS), DIMS)
+    with torch.no_grad():
+        model.reward[-1].weight.normal_(std=0.3)
+    update = policy_update(Pair(model, world, *reversed(policy("mlp"))))
+    _, state, start = problem("mlp", "mlp", cells=CELLS)
+    generator = np.random.default_rng(0)
+    obs = generator.normal(size=(STEPS, CELLS, EPISODES, 24)).astype(np.float32)
+    taken = generator.uniform(-1, 1, (STEPS, CELLS, EPISODES, 6)).astype(np.float32)
+    seen = Recorded(lambda _, step: taken[step], 5, model.warm_up)
+    for step in [3, 4, *range(STEPS)]:  # the steps of another episode first
+        seen(obs[step], step)
+    rewards = generator.uniform(0, 2, (CELLS, EPISODES, STEPS))
+    tasks = start.index_B[:, 1], start.mask_BA[:, 1]
+    params = state.policy, state.critics, {}
+    found = imagine(update, params, tasks, Visited(rewards, seen.pasts), seed=3)[0]
+    assert found.count == 2 * EPISODES  # steps 0 and 5
+    first, second = found.pasts
+    np.testing.assert_array_equal(first.obs_HBO, obs[:1, 0])
+    np.testing.assert_array_equal(second.obs_HBO, obs[3:6, 0])
+    np.testing.assert_array_equal(second.action_HBA, taken[3:5, 0])
+    task = Task(*(x[:1].expand(EPISODES, *x.shape[1:]) for x in tasks), None)
+    task = task._replace(embedding_BE=model.embed(task.index_B))
+    own = {k: v[0] for k, v in state.policy.items()}
+    z = latents(model, second.obs_HBO, second.action_HBA, task)[-1]
+    still = torch.zeros(EPISODES, update.pair.policy.noise_dim)
+    wanted = update.pair.act(own, z, task, still)
+    torch.testing.assert_close(found.action_KHNA[0, 0, EPISODES:], wanted, rtol=1e-4, atol=1e-5)
+    again = predict(update, update.pair, {}, found, seed=3)
+    np.testing.assert_allclose(again, found.horizon[0], rtol=1e-4, atol=1e-5)
+    one = attrs.evolve(found, pasts=[first, second._replace(action_HBA=-second.action_HBA)])
+    moved = np.abs(predict(update, update.pair, {}, one, seed=3) - again)
+    assert moved[:EPISODES].max() == 0 < moved[EPISODES:].min()
+    actors = Actors(update.pair, state.policy, {}, *tasks)
+    noise_T = actors.action_noise(list(seen.pasts.values()), torch.ones(CELLS, 6), 0)
+    other = actors.action_noise([seen.pasts[0]], torch.ones(CELLS, 6), 0)
+    assert torch.isfinite(noise_T).all()
+    assert not torch.equal(noise_T, other)

@@ -7,6 +7,7 @@ from pairs import pair, params, policy, stack, world_model
 
 from fmbpo.data.sampler import action_masks
 from fmbpo.pwm.acting import Actors
+from fmbpo.pwm.start import Past
 from fmbpo.tasks.mt30 import MT30, SUITE
 
 STDS = 0.3, 0.9
@@ -39,9 +40,10 @@ def test_the_noise_of_an_action_is_that_of_the_tasks_dimensions(masked):
     given = actors(["cheetah-run", "cartpole-balance"], masked=masked)
     given.policy["log_std.value"][1, 1:] = 1.0  # of padding, if it counted
     real_TA = action_masks(SUITE)[given.index_T]
-    found = given.action_noise(torch.randn(2, 500, 24), real_TA, seed=3)
+    past, other = (Past(torch.randn(2, 1, 500, 24), torch.empty(2, 0, 500, 6)) for _ in range(2))
+    found = given.action_noise([past], real_TA, seed=3)
     np.testing.assert_allclose(found, [wanted(std) for std in STDS], rtol=0.02)
-    assert torch.equal(found, given.action_noise(torch.randn(2, 500, 24), real_TA, seed=3))
+    assert torch.equal(found, given.action_noise([other], real_TA, seed=3))
 
 
 @pytest.mark.parametrize("kind", ["mlp", "flow"])

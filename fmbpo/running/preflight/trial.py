@@ -135,7 +135,8 @@ def _check_policy(role: _Checked, stage: PolicyTraining) -> None:
     pair, (training, starts, _, models) = stage.pair, stage.example()
     first = training.policy, training.critics, starts, models
     policy, critics, start, model = tree_map(lambda t: t[0], first)  # of the first cell
-    state, task = pair.begin(model, start.obs_BO, start.index_B, start.mask_BA)
+    past = start.past(pair.warm_up)
+    state, task = pair.behind(model, past, start.index_B, start.mask_BA)
     z = pair.latent(model, state)
     action = pair.act(policy, z, task, start.policy_noise_HBN[0])
     width = start.mask_BA.shape[1]
