@@ -232,9 +232,10 @@ class Real(NamedTuple):
 class LossContext(NamedTuple):
     """What a policy's loss may use beside the imagined trajectory.
 
-    ``noise_HBN`` is the noise of the policy's rollout; ``done`` (0-d) is the fraction of training
-    that is done; ``values(z, action)`` are those of all critics, ``[..., D]`` -> ``[C, ...]``,
-    differentiable; the engine's own critics ignore the action.
+    ``noise_HBN`` is the noise of the policy's rollout, ``loss_noise_BN`` that of its loss, if it
+    ``DrawsNoise``; ``done`` (0-d) is the fraction of training that is done; ``values(z, action)``
+    are those of all critics, ``[..., D]`` -> ``[C, ...]``, differentiable; the engine's own critics
+    ignore the action.
     """
 
     task: Task
@@ -242,6 +243,7 @@ class LossContext(NamedTuple):
     done: Tensor
     values: Callable[[Tensor, Tensor], Tensor]
     real: Real | None
+    loss_noise_BN: Tensor | None = None
 
 
 Metrics: TypeAlias = dict[str, Tensor]

@@ -95,6 +95,14 @@ class SeesData(Protocol):
 
 
 @runtime_checkable
+class DrawsNoise(Protocol):
+    """A policy whose loss takes noise of its own, beside that of its rollout."""
+
+    loss_noise_dim: int
+    """Standard normals per row that ``loss`` takes."""
+
+
+@runtime_checkable
 class HasCritic(Protocol):
     """A policy that brings its critics, members of the ensemble; the engine's are V(z)."""
 

@@ -194,7 +194,7 @@ def test_the_guides_plugin_is_complete_and_short(tmp_path, monkeypatch):
     command += ["-k", "shapes_fit or gradients or loss"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert re.search(r"11 passed", done.stdout), done.stdout
+    assert re.search(r"12 passed", done.stdout), done.stdout
 
 
 def test_the_readmes_plugin_keeps_the_contract(tmp_path, offer_project, capsys):

@@ -26,7 +26,7 @@ from fmbpo.hookspecs import (
 from fmbpo.nn import state as states
 from fmbpo.nn import two_hot
 from fmbpo.plugins import Component
-from fmbpo.protocols import DecodesRewards, HasCritic, Remembers, SeesData
+from fmbpo.protocols import DecodesRewards, DrawsNoise, HasCritic, Remembers, SeesData
 from fmbpo.pwm.optim import Params
 from fmbpo.pwm.start import Past
 
@@ -82,6 +82,8 @@ class Pair:
         """Real steps before imagination begins."""
         self.real_steps = policy.real_steps if isinstance(policy, SeesData) else 0
         """Real steps that the policy's loss sees."""
+        self.loss_noise_dim = policy.loss_noise_dim if isinstance(policy, DrawsNoise) else 0
+        """Standard normals per row that the policy's loss takes."""
         self.takes_actions = isinstance(policy, HasCritic)
         """Whether the critics are functions of latents and actions."""
         self.begin: Callable[[Params, Tensor, Tensor, Tensor], tuple[State, Task]]

@@ -225,7 +225,10 @@ class PolicyUpdate:
         assert return_B.shape == (batch,)
         one = torch.ones_like(return_B[0])
         imagined = Imagined(rollout, action_HBA, reward_HB, weight_HB, value_B, return_B, one)
-        return imagined, LossContext(task, noise_HBN, start.done, values, real)
+        own = start.loss_noise_BN
+        drawn = own if isinstance(own, Tensor) else None
+        context = LossContext(task, noise_HBN, start.done, values, real, drawn)
+        return imagined, context
 
     def _begun(self, model: Params, start: Start) -> tuple[State, Task, Real | None]:
         """The state behind the warm-up, its task, and what the policy's loss sees from there."""

@@ -23,7 +23,8 @@ class Start(NamedTuple):
 
     If the critics take actions, the policy's noise has one more row, for the action in the last
     state. ``real``: sub-trajectories of ``Pair.warm_up`` steps to the observations and of
-    ``Pair.real_steps`` from there; empty if both are 0.
+    ``Pair.real_steps`` from there; empty if both are 0. ``loss_noise_BN``: of the policy's loss;
+    empty if it takes none.
     """
 
     obs_BO: Tensor
@@ -33,6 +34,7 @@ class Start(NamedTuple):
     model_noise_HBN: Tensor
     done: Tensor
     real: Batch | tuple[()] = ()
+    loss_noise_BN: Tensor | tuple[()] = ()
 
     def past(self, warm_up: int) -> Past:
         """The real steps up to the observations, also of stacked cells."""
@@ -45,11 +47,13 @@ class Start(NamedTuple):
         """Some rows of the batch."""
         wide = self.obs_BO, self.mask_BA, self.policy_noise_HBN, self.model_noise_HBN
         obs, mask, policy_noise, model_noise = (x[..., rows, :] for x in wide)
-        index, real = self.index_B[..., rows], self.real
+        index, real, loss_noise = self.index_B[..., rows], self.real, self.loss_noise_BN
         if real:
             obs_HBO, action, own = (
                 x[..., rows, :] for x in (real.obs_HBO, real.action_HBA, real.mask_BA)
             )
             reward, ends = (x[..., rows] for x in (real.reward_HB, real.terminated_HB))
             real = Batch(obs_HBO, action, reward, index, own, ends)
-        return Start(obs, index, mask, policy_noise, model_noise, self.done, real)
+        if isinstance(loss_noise, Tensor):
+            loss_noise = loss_noise[..., rows, :]
+        return Start(obs, index, mask, policy_noise, model_noise, self.done, real, loss_noise)

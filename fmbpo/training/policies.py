@@ -125,15 +125,17 @@ class PolicyTraining(PolicyStage):
         shapes = (
             (horizon + self.pair.takes_actions, batch, self.pair.policy.noise_dim),
             (horizon, batch, self.pair.world_model.noise_dim),
+            (batch, self.pair.loss_noise_dim),
         )
         drawn = [noise(self.generators, *shape) for shape in shapes]
         first_rates = learning.actor_learning_rate, learning.critic_learning_rate
         rates = [linear_decay(rate, learning.final_learning_rate, done) for rate in first_rates]
         inputs = [*drawn, torch.tensor(rates), torch.full([len(self.cells)], done), *starts]
-        policy_noise, model_noise, rate_2, done_T, *sent = send(inputs, self.device)
+        policy_noise, model_noise, loss_noise, rate_2, done_T, *sent = send(inputs, self.device)
         obs_TBO, real = self.starts.of_batch(own) if own else self.starts.sent(sent)
         rows = self._actors().rows(batch)
-        start = Start(obs_TBO, *rows, policy_noise, model_noise, done_T, real)
+        own_noise = loss_noise if self.pair.loss_noise_dim else ()
+        start = Start(obs_TBO, *rows, policy_noise, model_noise, done_T, real, own_noise)
         return start, Rates(*rate_2)
 
     def health(self) -> list[Finding]:

@@ -67,7 +67,8 @@ def made():
         real = batch(cell, horizon=STEPS)
         noises = torch.randn(H + 1, B, module.noise_dim), torch.empty(H, B, 0)
         obs = real.obs_HBO[model.warm_up]
-        starts.append(Start(obs, real.index_B, real.mask_BA, *noises, DONE, real))
+        own = torch.randn(B, module.loss_noise_dim)
+        starts.append(Start(obs, real.index_B, real.mask_BA, *noises, DONE, real, own))
     return update, stack(states).laid_out(), stack(starts)
 
 
@@ -82,6 +83,7 @@ def test_imagination_begins_behind_the_warm_up_and_the_loss_sees_the_steps_from_
     torch.testing.assert_close(context.real.z_HBD, z[2:])
     assert torch.equal(context.real.action_HBA, real.action_HBA[2:])
     assert context.done == DONE
+    assert torch.equal(context.loss_noise_BN, start.loss_noise_BN)
     other = real._replace(obs_HBO=torch.cat([real.obs_HBO[:1] + 1, real.obs_HBO[1:]]))
     moved, _ = update.imagine(state.policy, state.critics, start._replace(real=other), {})
     assert not torch.equal(moved.rollout.reward_HBR[0], imagined.rollout.reward_HBR[0])
@@ -231,4 +233,5 @@ def test_some_rows_of_a_start(made):
     assert isinstance(some.real, Batch)
     assert torch.equal(some.real.obs_HBO, starts.real.obs_HBO[:, :, 1:3])
     assert torch.equal(some.real.mask_BA, starts.real.mask_BA[:, 1:3])
+    assert torch.equal(some.loss_noise_BN, starts.loss_noise_BN[:, 1:3])
     assert torch.equal(some.policy_noise_HBN, starts.policy_noise_HBN[:, :, 1:3])

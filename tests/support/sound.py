@@ -75,14 +75,14 @@ class Dense(GaussianPlugin):
 
 
 class Soft(Dense):
-    """A sound policy with a log-density, real steps, critics and targets of its own."""
+    """A sound policy with a log-density, real steps, and noise, critics and targets of its own."""
 
     class Module(GaussianPolicy):
         real_steps = 2
 
         def __init__(self, config, dims):
             super().__init__(config, dims)
-            self.dims = dims
+            self.dims, self.loss_noise_dim = dims, dims.action
 
         def build_critic(self, units):
             return QCritic(self.dims.latent + self.dims.action, units)
@@ -94,8 +94,8 @@ class Soft(Dense):
     def loss(self, module, imagined, context):
         loss, metrics = super().loss(module, imagined, context)
         real = context.real
-        still = real.action_HBA.new_zeros(*real.action_HBA.shape[:2], module.noise_dim)
-        cloned = module(real.z_HBD[:-1], context.task, still)
+        noise = context.loss_noise_BN.expand(len(real.action_HBA), -1, -1)
+        cloned = module(real.z_HBD[:-1], context.task, noise)
         return loss + 0.01 * (cloned - real.action_HBA).square().mean(), metrics
 
 

@@ -337,6 +337,12 @@ class AsksForDataInVain(P):
         real_steps = 2
 
 
+@mutant("loss_noise_matters_where_declared", "declare loss_noise_dim = 0")
+class DrawsForItsLossInVain(P):
+    class Module(GaussianPolicy):
+        loss_noise_dim = 3
+
+
 @mutant("own_critic_is_a_function_of_rows", "a critic's values have shape")
 class CriticByColumn(Soft):
     class Module(Soft.Module):

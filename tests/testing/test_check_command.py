@@ -203,7 +203,7 @@ def test_one_error_is_told_once(offer, capsys):
         return loss + torch.randn(()), metrics
 """,
             "has_no_randomness_of_its_own",
-            ["`loss` draws no random number", "from its arguments alone"],
+            ["`loss` draws no random number", "context.loss_noise_BN", "module.loss_noise_dim"],
         ),
     ],
 )

@@ -113,7 +113,7 @@ def has_no_randomness_of_its_own(subject: Subject) -> None:
     use = "use its `noise` argument; declare the width as module."
     of_loss = f"{use}loss_noise_dim"
     if isinstance(subject, PolicySubject):
-        of_loss = "compute it from its arguments alone: the imagined actions already carry noise"
+        of_loss = "use context.loss_noise_BN; declare its width as module.loss_noise_dim"
     calls: dict[str, tuple[Callable[[], Any], str]] = {
         "predict": (lambda: subject.predict(subject.inputs()), f"{use}noise_dim"),
         "rollout": (subject.rollout, f"{use}noise_dim"),
@@ -150,10 +150,15 @@ def noise_matters_where_declared(subject: Subject) -> None:
 
 
 @torch.no_grad()
-def loss_noise_matters_where_declared(subject: WorldModelSubject) -> None:
+def loss_noise_matters_where_declared(subject: Subject) -> None:
     """The engine draws noise for ``loss``: noise without effect is a mistake."""
-    width, (batch, noise, done) = subject.module.loss_noise_dim, subject.example()
-    one, two = (subject.loss((batch, x, done))[0] for x in (noise, subject.example(1)[1]))
+    width, of_policy = (
+        getattr(subject.module, "loss_noise_dim", 0),
+        subject.component.kind == "policy",
+    )
+    given, other, at = [*subject.example()], subject.example(1), 4 if of_policy else 1
+    drawn = *given[:at], other[at], *given[at + 1 :]
+    one, two = (subject.loss((*x,))[0] for x in (given, drawn))
     expected = f"noise of width {width} changes the loss"
     expect(not width or not close(one, two), expected, "use it, or declare loss_noise_dim = 0")
 

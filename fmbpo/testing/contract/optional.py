@@ -126,7 +126,7 @@ def loss_learns_from_the_data(subject: PolicySubject) -> None:
     if not isinstance(subject.module, SeesData):
         return
     example: list[Any] = [*subject.example()]
-    other = [*example[:4], example[4].roll(1, -1), -example[5], *example[6:]]
+    other = [*example[:5], example[5].roll(1, -1), -example[6], *example[7:]]
     one, two = (subject.loss((*given,))[0] for given in (example, other))
     remedy = "use context.real, or leave real_steps out"
     expect(not close(one, two), "the loss depends on the real steps", remedy)

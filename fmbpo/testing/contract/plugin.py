@@ -40,7 +40,7 @@ _REQUIRED: dict[Kind, type[object]] = {"world_model": spec.WorldModel, "policy":
 _OPTIONAL: tuple[type[object], ...] = (
     spec.Encodes, protocols.Remembers, protocols.DecodesRewards, protocols.OnSimplex,
     protocols.Adopts, protocols.Curved, protocols.Grows, protocols.Projects, protocols.SeesData,
-    protocols.HasCritic, protocols.SetsTargets,
+    protocols.DrawsNoise, protocols.HasCritic, protocols.SetsTargets,
 )  # fmt: skip
 
 

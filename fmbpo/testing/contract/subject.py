@@ -232,9 +232,12 @@ class PolicySubject(Subject):
         """``world``."""
         return world
 
-    def example(self, seed: int = 0, copies: int = 1) -> tuple[Imagined, Task, Tensor, Tensor]:
+    def example(
+        self, seed: int = 0, copies: int = 1
+    ) -> tuple[Imagined, Task, Tensor, Tensor, Tensor, *tuple[Tensor, ...]]:
         """A trajectory in ``world``, whose rewards favour actions near 0.5 and large latents; for
-        the context: task, noise, fraction of training and, if the policy sees them, real steps."""
+        the context: task, noise, fraction of training, the loss's noise and, if the policy sees
+        them, real steps."""
         inputs, noise = self.inputs(seed), self.noise(seed)
         each = torch.arange(ROWS).repeat_interleave(copies)
         rollout: Rollout = tree_map(lambda x: x[:, each], self.rollout(inputs, noise))
@@ -249,7 +252,9 @@ class PolicySubject(Subject):
             actions = torch.cat([actions, actions[:1]])
         imagined = Imagined(rollout, actions, reward, once, value, total, scale)
         real = self._real(seed, task) if isinstance(self.module, SeesData) else ()
-        return imagined, task, noise[:, each], torch.full_like(scale, 0.5), *real
+        width = getattr(self.module, "loss_noise_dim", 0)
+        own = self._normal(seed + 6, ROWS, width)[each]
+        return imagined, task, noise[:, each], torch.full_like(scale, 0.5), own, *real
 
     def _real(self, seed: int, task: Task) -> Real:
         """Random sub-trajectories, whose first step ends row 0 and earns it 1."""
@@ -264,10 +269,10 @@ class PolicySubject(Subject):
 
     def of_loss(self, example: tuple[Any, ...]) -> tuple[Any, ...]:
         """With a context whose two critics value large latents."""
-        imagined, task, noise, done, *rest = example
-        real = Real(*rest) if rest else None
+        imagined, task, noise, done, own, *rest = example
+        real, drawn = Real(*rest) if rest else None, own if own.shape[1] else None
         values = lambda z, _: torch.stack([z.sum(-1), z.sum(-1) + 0.1])  # noqa: E731
-        return imagined, LossContext(task, noise, done, values, real)
+        return imagined, LossContext(task, noise, done, values, real, drawn)
 
 
 def next_observation(obs: Tensor, action: Tensor) -> Tensor:
