@@ -60,6 +60,14 @@ class DecodesRewards(Protocol):
 
 
 @runtime_checkable
+class BinsRewards(Protocol):
+    """A world model whose bins of rewards reach as far as its settings say."""
+
+    reward_bound: float
+    """The ``bound`` of ``fmbpo.nn.two_hot``."""
+
+
+@runtime_checkable
 class OnSimplex(Protocol):
     """A world model whose latents are rows of groups on the probability simplex."""
 

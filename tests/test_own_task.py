@@ -86,15 +86,43 @@ def rows_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.fixture
+def check(place, tiny_policy, capsys):
+    """``check(override)``: exit status and output of the check with this setting."""
+
+    def check(override, what="check"):
+        words = [what, str(place / "pole.toml"), "--data", str(place / "pole.zarr")]
+        words += ["--runs", str(place / "others")]
+        for one in (*tiny_policy, "policy_learning.horizon=3", override):
+            words += ["-o", one]
+        status = main(words)
+        said = capsys.readouterr()
+        return status, " ".join((said.out + said.err).split())
+
+    return check
+
+
 @pytest.mark.parametrize(("coef", "warned"), [(0, True), (1, False)])
-def test_a_model_that_does_not_see_the_ends_is_warned_of(coef, warned, place, tiny_policy, capsys):
-    words = ["check", str(place / "pole.toml"), "--data", str(place / "pole.zarr")]
-    words += ["--runs", str(place / "others"), "-o", f"world_model.continuation_coef={coef}"]
-    for override in (*tiny_policy, "policy_learning.horizon=3"):
-        words += ["-o", override]
-    assert main(words) == 0
-    said = " ".join(capsys.readouterr().out.split())
+def test_a_model_that_does_not_see_the_ends_is_warned_of(coef, warned, check):
+    status, said = check(f"world_model.continuation_coef={coef}")
+    assert status == 0
     assert ("imagined episodes never end" in said) == warned
+
+
+@pytest.mark.parametrize("what", ["check", "run"])
+def test_rewards_beyond_the_bins_are_refused(what, check):
+    status, said = check("world_model.reward_bound=0.5", what)
+    assert status == 2
+    assert "rewards reach 1 in the data" in said
+    assert "bins end at 0.648721" in said
+    assert "set it to 0.7 or more" in said
+
+
+def test_rewards_within_one_bin_are_warned_of(check):
+    status, said = check("world_model.reward_bound=40")
+    assert status == 0
+    assert "all rewards lie within ±1" in said
+    assert "set world_model.reward_bound, for example to 0.76" in said
 
 
 def test_a_report_and_the_status_know_the_task(place, run, capsys):

@@ -70,7 +70,7 @@ def other_settings(table, **values):
 
 def true_scale(patch):
     original = two_hot.decode_symlog
-    patch.setattr(two_hot, "decode_symlog", lambda logits: two_hot.symexp(original(logits)))
+    patch.setattr(two_hot, "decode_symlog", lambda *x, **more: two_hot.symexp(original(*x, **more)))
 
 
 def looser_embedding(patch):

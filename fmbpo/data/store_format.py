@@ -77,10 +77,11 @@ def layout_of(suite: Suite) -> Layout:
     return Layout(1 if suite is SUITE else 2, suite.obs_width, suite.action_width)
 
 
-LIMITS = {"data/action": 1.0, "data/reward": math.expm1(10.0)}
-"""The largest magnitudes: actions that the simulators take, rewards that a world model's bins reach
-(`fmbpo.nn.two_hot`)."""
+LIMITS = {"data/action": 1.0}
+"""The largest magnitudes: actions that the simulators take."""
 _ROUNDING = 1e-6
+REWARDS = "rewards"
+"""The attribute with the smallest and the largest reward; stores of earlier versions lack it."""
 SEAL = "seal"
 """The attribute that holds the `seal` of the metadata."""
 _GIVE = "give the folder of a store that fmbpo wrote"
@@ -287,7 +288,7 @@ def check_manifest(
 def worst(name: str, values: Array) -> tuple[int, str] | None:
     """The row of the worst value among rows of a data array, and its fault.
 
-    None if all are finite and, for actions and rewards, within ``LIMITS``.
+    None if all are finite and, for actions, within ``LIMITS``.
     """
     finite = np.isfinite(values)
     if not finite.all():

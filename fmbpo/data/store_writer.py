@@ -21,6 +21,7 @@ from fmbpo.data.store_format import (
     ENDS,
     FORMAT,
     META_ARRAYS,
+    REWARDS,
     SEAL,
     TERMINATED,
     Array,
@@ -94,6 +95,7 @@ class StoreWriter:
         self._chunk, self._hash = chunk_rows, ContentHash(self._tasks, self.layout)
         self._pending: dict[str, list[Array]] = {name: [] for name in self.layout.arrays}
         self._disk = partial(disk_errors, self.partial, intact="everything written before is kept")
+        self._rewards = [0.0, 0.0]  # every episode's first reward is 0
         self._rows = self._written = self.episodes = self._episodes_written = 0
         # A kill can leave a store without its last arrays; then it has no rows either.
         files = (self.partial / name / "zarr.json" for name in self.layout.arrays)
@@ -172,6 +174,7 @@ class StoreWriter:
         for name, values in zip(DATA_ARRAYS, (obs, action, reward), strict=True):
             self._hash.update(name, values)
             self._pending[name].append(values)
+        self._saw(reward)
         ends = self._rows + np.cumsum(lengths)
         meta = dict(zip(META_ARRAYS, (task, behaviour, ends), strict=True)) | {
             TERMINATED: terminated
@@ -194,6 +197,7 @@ class StoreWriter:
                 {
                     **(attributes or {}),
                     "id": self._hash.id(meta),
+                    REWARDS: self._rewards,
                     **counts(self._tasks, task, ends),
                     "complete": True,
                 }
@@ -269,6 +273,8 @@ class StoreWriter:
                 if len(values) < stop - start or not np.isfinite(values).all():
                     raise self._foreign(f"damaged rows (array {name}, from row {start})")
                 self._hash.update(name, values)
+                if name == "data/reward":
+                    self._saw(values)
                 if start >= self._written:
                     self._pending[name].append(values)
             reread(stop, self._rows)
@@ -276,6 +282,14 @@ class StoreWriter:
             array = self._array(name)
             # Keep all rows until they are written again, since another kill may come first.
             array.resize((self._rows if name in DATA_ARRAYS else count, *array.shape[1:]))
+
+    def _saw(self, reward: NDArray[np.float32]) -> None:
+        """Widen the recorded range of rewards."""
+        low, high = self._rewards
+        self._rewards = [
+            min(low, float(reward.min(initial=0.0))),
+            max(high, float(reward.max(initial=0.0))),
+        ]
 
     def _foreign(self, what: str) -> UserError:
         return UserError(

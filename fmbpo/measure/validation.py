@@ -23,7 +23,7 @@ from fmbpo.hookspecs import Batch, Rollout, State, Task, WorldModel
 from fmbpo.nn import two_hot
 from fmbpo.nn.state import along, latents
 from fmbpo.protocols import Curved, DecodesRewards, OnSimplex
-from fmbpo.pwm.pair import reward_decoder
+from fmbpo.pwm.pair import bound, reward_decoder
 
 HORIZONS = (1, 2, 4, 8, 16)
 SLICES, SLICES_PER_TASK = 512, 64
@@ -161,7 +161,9 @@ class Validator:
             rollout = hook(module, state, lambda t, _: batch.action_HBA[t], task, noise)
             rewards.append(self._by_task(decode(rollout.reward_HBR)))
             if not isinstance(module, DecodesRewards):
-                entropy_HB = two_hot.cross_entropy(rollout.reward_HBR, batch.reward_HB)
+                entropy_HB = two_hot.cross_entropy(
+                    rollout.reward_HBR, batch.reward_HB, bound(module)
+                )
                 entropies.append(self._by_task(entropy_HB).mean((0, 2)))
             observations.append(torch.stack([readout(rollout.z_HBD[h]) for h in self.horizons]))
             if isinstance(module, OnSimplex):

@@ -8,8 +8,8 @@ from torch import Tensor
 from fmbpo.nn.precise import precise
 
 BINS = 101
-LOW, HIGH = -10.0, 10.0
-STEP = (HIGH - LOW) / (BINS - 1)
+BOUND = 10.0
+"""PWM's outer bins, in symlog: they reach rewards of ±22,025."""
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -22,26 +22,31 @@ def symexp(x: Tensor) -> Tensor:
     return x.sign() * x.abs().expm1()
 
 
-def two_hot(reward: Tensor) -> Tensor:
+def two_hot(reward: Tensor, bound: float = BOUND) -> Tensor:
     """``[...]`` rewards -> ``[..., 101]`` weights of the two bins around ``symlog(reward)``, which
-    is clamped to the outer bins."""
-    position = (symlog(reward).clamp(LOW, HIGH) - LOW) / STEP
+    is clamped to the outer bins, ±``bound``."""
+    position = (symlog(reward).clamp(-bound, bound) + bound) / step(bound)
     bins = torch.arange(BINS, device=reward.device, dtype=reward.dtype)
     return (1.0 - (position.unsqueeze(-1) - bins).abs()).clamp(min=0.0)
 
 
-def decode_symlog(logits: Tensor) -> Tensor:
+def step(bound: float = BOUND) -> float:
+    """The distance of neighbouring bins, in symlog."""
+    return 2 * bound / (BINS - 1)
+
+
+def decode_symlog(logits: Tensor, bound: float = BOUND) -> Tensor:
     """``[..., 101]`` logits -> ``[...]`` symlog reward (softmax expectation)."""
     logits = precise(logits)
-    bins = torch.linspace(LOW, HIGH, BINS, device=logits.device, dtype=logits.dtype)
+    bins = torch.linspace(-bound, bound, BINS, device=logits.device, dtype=logits.dtype)
     return (logits.softmax(-1) * bins).sum(-1)
 
 
-def decode(logits: Tensor) -> Tensor:
+def decode(logits: Tensor, bound: float = BOUND) -> Tensor:
     """``[..., 101]`` logits -> ``[...]`` reward in the environment's units."""
-    return symexp(decode_symlog(logits))
+    return symexp(decode_symlog(logits, bound))
 
 
-def cross_entropy(logits: Tensor, reward: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, reward: Tensor, bound: float = BOUND) -> Tensor:
     """``[..., 101]`` logits and ``[...]`` rewards -> ``[...]`` soft cross-entropy in nats."""
-    return -(two_hot(reward) * precise(logits).log_softmax(-1)).sum(-1)
+    return -(two_hot(reward, bound) * precise(logits).log_softmax(-1)).sum(-1)

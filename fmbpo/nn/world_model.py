@@ -11,7 +11,7 @@ from typing import Any, Literal
 import attrs
 import torch
 import torch.nn.functional as F
-from attrs.validators import and_, deep_iterable, ge, gt, in_, instance_of, min_len
+from attrs.validators import and_, deep_iterable, ge, gt, in_, instance_of, le, min_len
 from torch import Tensor, nn
 
 from fmbpo.base.metrics import CONSISTENCY, CONTINUATION_LOSS, LOSS, REWARD_LOSS
@@ -58,7 +58,10 @@ class WorldModelConfig:
         default="two_hot", validator=in_(["two_hot", "logit_mse"])
     )
     """Two-hot cross-entropy, or PWM's released loss: each logit's squared error from the reward."""
-    rho: float = attrs.field(default=0.99, validator=and_(gt(0.0), attrs.validators.le(1.0)))
+    reward_bound: float = attrs.field(default=two_hot.BOUND, validator=and_(gt(0.0), le(80.0)))
+    """The outer bins of rewards, in symlog: 10 reaches rewards of ±22,025. The distance of
+    neighbouring bins is a fiftieth of it; lower it for rewards that are all much smaller than 1."""
+    rho: float = attrs.field(default=0.99, validator=and_(gt(0.0), le(1.0)))
     """Weight of step t of a sub-trajectory is ρ^t."""
     continuation_coef: float = attrs.field(default=0.0, validator=ge(0.0))
     """c_c, weight of the cross-entropy of whether the episode goes on, for tasks whose episodes
@@ -94,6 +97,7 @@ class LatentWorldModel(EmbedsTasks):
     ) -> None:
         super().__init__(dims.tasks, config.task_dim)
         self.config, self.latent_dim = config, config.latent_dim
+        self.reward_bound = config.reward_bound
         step_inputs = config.latent_dim + config.task_dim + dims.action
         last: nn.Module = NormedLinear(config.encoder_units[-1], config.latent_dim, SimNorm())
         self.encoder = normed_mlp(dims.obs + config.task_dim, config.encoder_units, last)
@@ -193,7 +197,7 @@ def sub_trajectory_loss(
     weight_H = config.rho ** torch.arange(len(error_H), device=error_H.device, dtype=error_H.dtype)
     consistency = (weight_H * error_H).mean()
     if config.reward_loss == "two_hot":
-        error_HB = two_hot.cross_entropy(logits, batch.reward_HB)
+        error_HB = two_hot.cross_entropy(logits, batch.reward_HB, config.reward_bound)
     else:
         error_HB = (logits - batch.reward_HB.unsqueeze(-1)).square().mean(-1)
     reward = (weight_H * error_HB.mean(-1)).mean()

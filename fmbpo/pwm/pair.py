@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,7 +28,7 @@ from fmbpo.hookspecs import (
 from fmbpo.nn import state as states
 from fmbpo.nn import two_hot
 from fmbpo.plugins import Component
-from fmbpo.protocols import DecodesRewards, DrawsNoise, HasCritic, Remembers, SeesData
+from fmbpo.protocols import BinsRewards, DecodesRewards, DrawsNoise, HasCritic, Remembers, SeesData
 from fmbpo.pwm.optim import Params
 from fmbpo.pwm.start import Past
 
@@ -38,9 +40,16 @@ def reward_decoder(
     else in the environment's units."""
     symlog = conventions is not None and conventions.imagined_reward == "symlog"
     if not isinstance(model, DecodesRewards):
-        return two_hot.decode_symlog if symlog else two_hot.decode
+        return partial(two_hot.decode_symlog if symlog else two_hot.decode, bound=bound(model))
     decode = model.decode_reward
     return (lambda reward: two_hot.symlog(decode(reward))) if symlog else decode
+
+
+def bound(model: WorldModel) -> float:
+    """The outer bins of rewards in symlog; infinite if the model ``DecodesRewards``."""
+    if isinstance(model, DecodesRewards):
+        return math.inf
+    return model.reward_bound if isinstance(model, BinsRewards) else two_hot.BOUND
 
 
 def reward_dim(model: WorldModel) -> int:

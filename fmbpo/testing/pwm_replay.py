@@ -64,7 +64,7 @@ def replay(folder: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Array
 
 def _math(r: Replay) -> Arrays:
     x, xs, logits = r.math["x"], r.math["xs"], r.math["logits"]
-    bins = torch.linspace(two_hot.LOW, two_hot.HIGH, two_hot.BINS, dtype=r.dtype)
+    bins = torch.linspace(-two_hot.BOUND, two_hot.BOUND, two_hot.BINS, dtype=r.dtype)
     yield "symlog_x", two_hot.symlog(x)
     yield "two_hot_x", two_hot.two_hot(x)
     yield "two_hot_roundtrip", two_hot.symexp((two_hot.two_hot(x) * bins).sum(-1, keepdim=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import attrs
 import numpy as np
@@ -15,6 +16,7 @@ from fmbpo.data.embedded import store_path
 from fmbpo.data.residence import residence
 from fmbpo.data.sampler import Rows
 from fmbpo.data.store import Store, held_out, open_store
+from fmbpo.data.store_format import REWARDS
 from fmbpo.errors import UserError, did_you_mean
 from fmbpo.tasks.known import NO_OWN, Own, suite_of
 from fmbpo.tasks.suite import Suite
@@ -34,6 +36,8 @@ class Dataset:
     held_out: Rows
     planner_return: dict[str, float]
     """Mean return of the planner that collected the data, by task; empty if no planner did."""
+    rewards: tuple[float, float] | None = None
+    """The smallest and the largest reward, if the store says them."""
     weight_K: Tensor | None = None
     """Mean number of slices per episode and epoch in pretraining, for each task of the suite; None:
     one of each."""
@@ -70,7 +74,9 @@ def load_dataset(config: DataConfig, device: torch.device, own: Own = NO_OWN) ->
     if config.weights:
         weights = [config.weights.get(task, 1.0) for task in suite.names]
         weight_K = torch.tensor(weights, dtype=torch.float64)
-    return Dataset(store.id, suite, tasks, train, held, planner, weight_K)
+    low, high = store.attributes.get(REWARDS, (None, None))
+    rewards = None if low is None else (float(low), float(high))
+    return Dataset(store.id, suite, tasks, train, held, planner, rewards, weight_K)
 
 
 def store_suite(store: Store, own: Own) -> Suite:
@@ -104,6 +110,19 @@ def store_suite(store: Store, own: Own) -> Suite:
             "data set again",
         )
     return suite
+
+
+def check_rewards(data: Dataset, bound: float) -> None:
+    """``UserError`` for rewards that the bins of a world model do not reach. ``bound``: the outer
+    bins in symlog (``fmbpo.nn.two_hot``)."""
+    largest = max(map(abs, data.rewards or (0.0,)))
+    if (needed := math.log1p(largest)) > bound:
+        raise UserError(
+            f"rewards reach {largest:,.6g} in the data, but the world model's bins end at "
+            f"{math.expm1(bound):,.6g}",
+            where="world_model.reward_bound",
+            remedy=f"set it to {math.ceil(10 * needed) / 10:g} or more (it counts in symlog)",
+        )
 
 
 def by_conventions(data: Dataset, conventions: ConventionsConfig) -> Dataset:

@@ -20,12 +20,13 @@ from fmbpo.measure.health import learning_health, world_model_health
 from fmbpo.measure.validation import Measures, Validator
 from fmbpo.nn.state import warm_up
 from fmbpo.pwm.optim import AdamState, Params
+from fmbpo.pwm.pair import bound
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate, model_rate
 from fmbpo.runs.findings import Finding
 from fmbpo.training import seeding
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
-from fmbpo.training.dataset import Dataset, with_slices
+from fmbpo.training.dataset import Dataset, check_rewards, with_slices
 from fmbpo.training.networks import build_world_model
 from fmbpo.training.trees import Saved, noise, own_params, set_states, stack, to_device
 
@@ -76,6 +77,7 @@ class OwnModels:
         table = loss_table(e)
         self.module = build_world_model(table, context.data.suite, 0, self.device)
         self.module.requires_grad_(False)
+        check_rewards(context.data, bound(self.module))
         self.component = table.component
         fresh = isinstance(protocol, Scratch)
         modules = [

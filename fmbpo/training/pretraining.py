@@ -22,11 +22,12 @@ from fmbpo.measure.health import world_model_health
 from fmbpo.measure.validation import OVERALL, Measures, Validator
 from fmbpo.nn.state import warm_up
 from fmbpo.pwm.optim import AdamState, Params, flatten, unflatten
+from fmbpo.pwm.pair import bound
 from fmbpo.pwm.world_model import WorldModelState, WorldModelUpdate, model_rate
 from fmbpo.runs.findings import Finding
 from fmbpo.training import seeding
 from fmbpo.training.context import Context
-from fmbpo.training.dataset import with_slices
+from fmbpo.training.dataset import check_rewards, with_slices
 from fmbpo.training.networks import build_world_model
 from fmbpo.training.trees import Saved, own_params, part, to_device
 
@@ -60,6 +61,7 @@ class Pretraining:
         self.share: float = (self.part.stop - self.part.start) / config.batch
         """This process's part of each batch, and its size as a fraction of the batch."""
         self.module = build_world_model(table, context.data.suite, replicate, self.device)
+        check_rewards(data, bound(self.module))
         seed = seeding.derive(replicate, "slices")
         self.sampler = slice_sampler(
             train, config.horizon, config.batch, seed, data.weight_K, self.part

@@ -169,7 +169,6 @@ BAD: dict[str, tuple[Any, list[str]]] = {
     "action-large": (content(action=np.linspace(-3, 2, 26).reshape(13, 2)),
                      ["array action, episode 0, row 1", "a magnitude of 2.6, the largest",
                       "--action-scale"]),
-    "reward-large": (changed("reward", 8, -3e4), ["episode 2, row 2", "of 30000, the largest"]),
     "padding": (changed("obs", (5, 4), 1.0), ["episode 1, row 1", "3 columns of pendulum-swingup"]),
     "reward-deep": (content(reward=np.zeros((13, 1))), ["array reward: shape [13, 1], not [N]"]),
     "ends-float": (content(episode_ends=ENDS * 1.0), ["episode_ends: float64 [3], not integers"]),

@@ -40,6 +40,23 @@ def test_decoding_a_sure_prediction_gives_the_reward_back():
     torch.testing.assert_close(two_hot.decode(logits), reward, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("scale", "bound"), [(1e-4, 4e-4), (1.0, 10.0), (1e7, 17.0)])
+def test_rewards_of_any_scale_are_learned_in_fitting_bins(scale, bound):
+    """A regression by the cross-entropy explains rewards in (1, 3) times the scale."""
+    torch.manual_seed(0)
+    x = torch.linspace(-1, 1, 200).unsqueeze(1)
+    reward = scale * (2 + torch.sin(3 * x.squeeze(1)))
+    net = torch.nn.Sequential(torch.nn.Linear(1, 64), torch.nn.Tanh(), torch.nn.Linear(64, 101))
+    optimiser = torch.optim.Adam(net.parameters(), 0.01)
+    for _ in range(1000):
+        optimiser.zero_grad()
+        two_hot.cross_entropy(net(x), reward, bound).mean().backward()
+        optimiser.step()
+    with torch.no_grad():
+        error = two_hot.symlog(two_hot.decode(net(x), bound)) - two_hot.symlog(reward)
+    assert error.square().mean() < 0.1 * two_hot.symlog(reward).var()
+
+
 def test_cross_entropy_is_least_at_the_target():
     reward = torch.tensor([0.7])
     target = two_hot.two_hot(reward)

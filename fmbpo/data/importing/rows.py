@@ -12,10 +12,7 @@ from fmbpo.data.store_format import Array, Layout, starts, worst
 from fmbpo.errors import UserError
 from fmbpo.tasks.suite import Suite
 
-_RESCALE = {
-    "action": "the simulators take [-1, 1]: --action-scale X divides all actions by X",
-    "reward": "divide all rewards by a constant",
-}
+_RESCALE = "the simulators take [-1, 1]: --action-scale X divides all actions by X"
 
 
 def prepared(
@@ -78,7 +75,7 @@ def prepared(
         if found := worst(f"data/{name}", values):
             row, what = found
             finite = np.isfinite(values[row]).all()
-            remedy = _RESCALE[name] if finite else "correct the file, or leave it out"
+            remedy = _RESCALE if finite else "correct the file, or leave it out"
             raise UserError(what, where=place(name, np.arange(len(values)) == row), remedy=remedy)
     return Block(obs, action, reward, lengths, task, block.terminated, block.first)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,7 @@ from fmbpo.data.embedded import store_path
 from fmbpo.data.store import Store, open_store
 from fmbpo.distributed.group import Group
 from fmbpo.errors import UserError
+from fmbpo.nn import two_hot
 from fmbpo.nn.world_model import WorldModelConfig
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.earlier import check_plugins, finished, first_models
@@ -155,6 +157,7 @@ def find_tasks(rows: Rows, one: Candidate) -> None:
         rows.ok(one.cell, "tasks", ", ".join(one.tasks))
         _warn_of_short(rows, one.cell, data, e.pretrain.horizon)
         _warn_of_ends(rows, one.cell, data, e.world_model.config)
+        _warn_of_small(rows, one.cell, data, e.world_model.config)
 
 
 def _warn_of_short(rows: Rows, cell: str, data: Dataset, horizon: int) -> None:
@@ -175,6 +178,19 @@ def _warn_of_ends(rows: Rows, cell: str, data: Dataset, config: object) -> None:
         what = f"{int(terminated_E.sum())} of {len(terminated_E)} training episodes end in a "
         what += "terminal state, but imagined episodes never end"
         rows.warn(cell, "tasks", what, "set world_model.continuation_coef, for example to 1")
+
+
+def _warn_of_small(rows: Rows, cell: str, data: Dataset, config: object) -> None:
+    """A warning if all rewards lie within the middle bin of a world model with the shared
+    settings."""
+    largest = max(map(abs, data.rewards or (0.0,)))
+    if isinstance(config, WorldModelConfig):
+        width = two_hot.step(config.reward_bound)
+        if 0 < math.log1p(largest) < width:
+            what = f"all rewards lie within ±{largest:.3g}, less than a bin of the world model, "
+            what += f"{math.expm1(width):.3g}"
+            remedy = f"set world_model.reward_bound, for example to {1.1 * math.log1p(largest):.2g}"
+            rows.warn(cell, "tasks", what, remedy)
 
 
 def find_earlier(rows: Rows, one: Candidate, root: Path) -> bool:

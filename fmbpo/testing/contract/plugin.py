@@ -38,9 +38,9 @@ from fmbpo.testing.contract.subject import (
 
 _REQUIRED: dict[Kind, type[object]] = {"world_model": spec.WorldModel, "policy": spec.Policy}
 _OPTIONAL: tuple[type[object], ...] = (
-    spec.Encodes, protocols.Remembers, protocols.DecodesRewards, protocols.OnSimplex,
-    protocols.Adopts, protocols.Curved, protocols.Grows, protocols.Projects, protocols.SeesData,
-    protocols.DrawsNoise, protocols.HasCritic, protocols.SetsTargets,
+    spec.Encodes, protocols.Remembers, protocols.DecodesRewards, protocols.BinsRewards,
+    protocols.OnSimplex, protocols.Adopts, protocols.Curved, protocols.Grows, protocols.Projects,
+    protocols.SeesData, protocols.DrawsNoise, protocols.HasCritic, protocols.SetsTargets,
 )  # fmt: skip
 
 

@@ -43,11 +43,11 @@ def test_disagreement_is_the_distance_from_the_mean():
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_a_discrete_normal_reward_falls_by_the_share_of_a_bin(share):
-    bins = torch.linspace(two_hot.LOW, two_hot.HIGH, two_hot.BINS)
+    bins = torch.linspace(-two_hot.BOUND, two_hot.BOUND, two_hot.BINS)
     centre = torch.tensor([-1.0, 0.3, 2.0]).unsqueeze(1)
     logits = -((bins - centre) ** 2) / (2 * 0.3**2)
     found = two_hot.decode_symlog(lowered(logits, torch.full((3,), share)))
-    torch.testing.assert_close(found, centre.squeeze(1) - share * two_hot.STEP)
+    torch.testing.assert_close(found, centre.squeeze(1) - share * two_hot.step())
 
 
 @torch.no_grad()
