@@ -70,6 +70,37 @@ def parametrize_checks(
     return pytest.mark.parametrize("check", cases)
 
 
+def parametrize_task_checks(
+    name: str, expected_failures: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Turn ``def test_tasks(check): check()`` into a test for each task and check.
+
+    Args:
+        name: the name of an installed suite, or of one of its tasks.
+        expected_failures: checks that fail for each of these tasks, with the reason; if one passes,
+            its test fails. If a check fails for one task only, give this task its own test
+            function.
+
+    Raises ``UserError`` for a name or a check that does not exist.
+    """
+    import pytest
+
+    from fmbpo.testing.outcomes import Seen
+    from fmbpo.testing.task_contract import CHECKS, run_check, subjects
+
+    expected = dict(expected_failures or {})
+    _know(expected, CHECKS)
+    cases = [
+        pytest.param(
+            _case(check, partial(run_check, subject, check, seen), expected),
+            id=f"{check}-{subject.task.name}",
+        )
+        for subject, seen in ((subject, Seen()) for subject in subjects([name]))
+        for check in CHECKS
+    ]
+    return pytest.mark.parametrize("check", cases)
+
+
 def _know(expected: Mapping[str, str], checks: Iterable[str]) -> None:
     """``UserError`` for an expected failure of a check that does not exist."""
     if unknown := expected.keys() - set(checks):
