@@ -4,7 +4,8 @@
 ``fmbpo.config.schema`` and the ``Config`` of each plugin of this repository; a key's meaning is
 the string literal behind its field. ``docs/data.md``: the contents of the data set in the package.
 ``experiments/schema.json``: the output of ``fmbpo config schema`` if only the plugins of this
-repository are installed. Run it after changing one of them; ``tests/test_docs.py`` and
+repository are installed. The scaffold's examples and the tables of checks in ``docs/tasks.md`` and
+``docs/write-a-plugin.md``. Run it after changing one of them; ``tests/test_docs.py`` and
 ``tests/config/test_json_schema.py`` hold them current.
 """
 
@@ -30,13 +31,15 @@ from fmbpo.config.protocols import PROTOCOLS
 from fmbpo.data.embedded import store_path
 from fmbpo.data.store import info
 from fmbpo.plugins import Listing, list_plugins, load_plugin
-from fmbpo.scaffold import template
+from fmbpo.scaffold import Template, template
 from fmbpo.tasks.table import GymnasiumTable
+from fmbpo.testing import task_contract
 from fmbpo.testing.contract import CHECKS
+from fmbpo.testing.outcomes import Check
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "experiments" / "schema.json"
-PLUGIN_BEGIN, PLUGIN_END = "<!-- plugin:begin -->\n", "<!-- plugin:end -->\n"
+EXAMPLES: tuple[Template, ...] = ("policy", "world_model", "tasks")
 BEGIN, END = "<!-- generated:begin -->\n", "<!-- generated:end -->\n"
 
 # Fields whose class or own section suffices have no docstring of their own.
@@ -53,17 +56,20 @@ def page(path: Path) -> str:
     """The page as it should be: the hand-written text with the generated part in its place."""
     before, rest = path.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
-    return _with_plugin(before + BEGIN + "\n" + "\n".join(PAGES[path]()) + "\n" + END + after)
+    text = before + BEGIN + "\n" + "\n".join(PAGES[path]()) + "\n" + END + after
+    for name in EXAMPLES:
+        text = _with_example(text, name)
+    return text
 
 
-def _with_plugin(text: str) -> str:
-    """The scaffold's policy where the page shows a plugin."""
-    if PLUGIN_BEGIN not in text:
+def _with_example(text: str, name: Template) -> str:
+    """The scaffold's code where the page shows it."""
+    begin, end = (f"<!-- {name}:{which} -->\n" for which in ("begin", "end"))
+    if begin not in text:
         return text
-    before, rest = text.split(PLUGIN_BEGIN)
-    after = rest.split(PLUGIN_END)[1]
-    code = f"```python\n{template('policy')}```\n"
-    return before + PLUGIN_BEGIN + "\n" + code + "\n" + PLUGIN_END + after
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
+    return f"{before}{begin}\n```python\n{template(name)}```\n\n{end}{after}"
 
 
 def schema_file() -> str:
@@ -257,13 +263,23 @@ def _checks() -> Iterator[str]:
     yield "| check | for | why |\n| --- | --- | --- |"
     for name, check in {name: c for found in CHECKS.values() for name, c in found.items()}.items():
         kinds = [kind.replace("_", " ") for kind, found in CHECKS.items() if name in found]
-        text = " ".join((check.__doc__ or "").replace("``", "`").split())
-        yield f"| `{name}` | {'both' if len(kinds) == 2 else kinds[0]} | {text} |"
+        yield f"| `{name}` | {'both' if len(kinds) == 2 else kinds[0]} | {_why(check)} |"
+
+
+def _task_checks() -> Iterator[str]:
+    yield "| check | why |\n| --- | --- |"
+    for name, check in task_contract.CHECKS.items():
+        yield f"| `{name}` | {_why(check)} |"
+
+
+def _why(check: Check) -> str:
+    return " ".join((check.__doc__ or "").replace("``", "`").split())
 
 
 PAGES = {
     ROOT / "docs" / "configuration.md": _configuration,
     ROOT / "docs" / "data.md": _embedded,
+    ROOT / "docs" / "tasks.md": _task_checks,
     ROOT / "docs" / "write-a-plugin.md": _checks,
 }
 

@@ -198,15 +198,28 @@ def write_dist_info():
 
 @pytest.fixture
 def offer_project(monkeypatch, write_dist_info):
-    """``offer_project(folder)``: a plugin's project as an editable install would offer it."""
+    """``offer_project(folder)``: a project of a plugin or of tasks as an editable install would
+    offer it."""
+    from fmbpo.tasks import known
+
+    offered: list[Path] = []
 
     def offer(folder: Path) -> Path:
+        offered.append(folder)
         write_dist_info(folder, folder)
         monkeypatch.syspath_prepend(str(folder))
         importlib.invalidate_caches()
+        known._offered.cache_clear()
         return folder
 
-    return offer
+    yield offer
+    for name, module in list(sys.modules.items()):
+        if any(
+            folder in Path(getattr(module, "__file__", None) or "").parents for folder in offered
+        ):
+            del sys.modules[name]
+    known._offered.cache_clear()
+    known._load.cache_clear()
 
 
 def pytest_collection_modifyitems(items):

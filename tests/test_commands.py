@@ -29,6 +29,8 @@ of iterations."""
 TINY_CHECKPOINT = REPOSITORY / "tests/golden/pwm/tiny_checkpoint.pt"
 PROJECTS = {"fmbpo": ".", **{f"fmbpo-{n}-{k}": f"plugins/{n}_{k}"
             for n in ("wm", "policy") for k in ("mlp", "flow")}}  # fmt: skip
+NEW = {"my_policy": ["plugins", "new", "policy"], "my_tasks": ["tasks", "new"]}
+"""How the pages' own projects are made."""
 
 
 def blocks(text):
@@ -85,6 +87,11 @@ def run(clone, small_store, tiny, tiny_policy, offer_project):
             case ["fmbpo", "run", "my_policy/experiment.toml"]:  # test_scaffold.py runs it
                 assert main(["plugins", "new", "policy", "another_policy"]) == 0
                 assert Path("another_policy/experiment.toml").is_file()
+            case ["fmbpo", "tasks", "check", name]:
+                if name in NEW:
+                    assert main([*NEW[name], name]) == 0
+                    offer_project(clone / name)
+                assert main([*words[1:], "--check", "seed_determines_the_episode"]) == 0
             case ["fmbpo", "run" | "check" as command, file, *options]:
                 check_experiment(command, file, options, small_store, tiny, tiny_policy)
             case ["python", "benchmarks/gpu.py", *_]:  # test_benchmark.py runs it
@@ -270,9 +277,9 @@ def check_pip(options):
     """Editable installs of projects that exist, the core or plugins of this repository."""
     assert options[::2] == ["-e"] * (len(options) // 2)
     for folder in options[1::2]:
-        if folder == "my_policy":
-            assert main(["plugins", "new", "policy", folder]) == 0
-            assert project_name(folder) == "fmbpo-my-policy"
+        if folder in NEW:
+            assert main([*NEW[folder], folder]) == 0
+            assert project_name(folder) == f"fmbpo-{folder.replace('_', '-')}"
             continue
         assert PROJECTS[project_name(folder)] == folder
     if "." in options:

@@ -4,10 +4,7 @@ import argparse
 import ast
 import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -32,7 +29,7 @@ def generator(name="generate_configuration"):
     return module
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "data.md", "write-a-plugin.md"])
+@pytest.mark.parametrize("name", ["configuration.md", "data.md", "tasks.md", "write-a-plugin.md"])
 def test_generated_parts_are_current(name, monkeypatch):
     monkeypatch.delenv("FMBPO_DATA", raising=False)
     assert (DOCS / name).read_text(encoding="utf-8") == generator().page(DOCS / name), (
@@ -175,26 +172,45 @@ def guide():
     return (DOCS / "write-a-plugin.md").read_text(encoding="utf-8")
 
 
-def test_the_guides_plugin_is_complete_and_short(tmp_path, monkeypatch):
-    """Run as it stands on the page; ``test_scaffold.py`` runs all checks of the same code."""
-    code, _, test = re.findall(r"^```python\n(.*?)^```$", guide(), re.MULTILINE | re.DOTALL)
-    assert len(code.splitlines()) < 85
-    assert 'parametrize_checks("fmbpo.policies", "my_policy"' in test
-    info = tmp_path / "fmbpo_my_policy-0.1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fmbpo-my-policy\nVersion: 0.1.0\n")
-    (entry,) = re.findall(r"^```toml\n\[project\.entry-points\.(.*?)^```$", guide(), re.M | re.S)
-    group, line = entry.splitlines()[0].strip('"]'), entry.splitlines()[1].replace('"', "")
-    (info / "entry_points.txt").write_text(f"[{group}]\n{line}\n")
-    (tmp_path / "my_policy.py").write_text(code)
-    (tmp_path / "test_it.py").write_text(test)
-    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]
-    command += ["-k", "shapes_fit or gradients or loss"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
-    assert re.search(r"12 passed", done.stdout), done.stdout
+@pytest.mark.parametrize(
+    ("page", "what", "module", "longest"),
+    [
+        ("write-a-plugin.md", "policy", "my_policy", 85),
+        ("write-a-plugin.md", "world_model", "my_model", 95),
+        ("tasks.md", "tasks", "my_tasks", 130),
+    ],
+)
+def test_the_complete_examples_are_short_and_run_as_they_stand(
+    page, what, module, longest, tmp_path, offer_project, capsys
+):
+    """``test_scaffold.py`` runs all checks of the same code."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    (code,) = re.findall(rf"<!-- {what}:begin -->\n\n```python\n(.*?)^```$", text, re.M | re.S)
+    assert len(code.splitlines()) < longest
+    entries = re.findall(r"^```toml\n(\[project\.entry-points\..*?)^```$", text, re.M | re.S)
+    (entry,) = (entry for entry in entries if f'"{module}:' in entry)
+    project = f'[project]\nname = "fmbpo-{module}"\nversion = "0.1.0"\n{entry}'
+    (tmp_path / "pyproject.toml").write_text(project)
+    (tmp_path / f"{module}.py").write_text(code)
+    offer_project(tmp_path)
+    words = [what if what == "tasks" else "plugins", "check", module]
+    for check in ("leaves_its_action_alone",) if what == "tasks" else ("shapes_fit", "loss_falls"):
+        words += ["--check", check]
+    assert main(words) == 0, capsys.readouterr()
+
+
+def test_the_tests_of_the_pages_are_those_of_the_scaffold(tmp_path):
+    for page, words in (
+        ("write-a-plugin.md", ["plugins", "new", "policy", "my_policy"]),
+        ("tasks.md", ["tasks", "new", "my_tasks"]),
+    ):
+        assert main([*words, "--out", str(tmp_path)]) == 0
+        (file,) = (tmp_path / words[-1] / "tests").iterdir()
+        text = (DOCS / page).read_text(encoding="utf-8")
+        (shown,) = re.findall(r"```python\nfrom fmbpo.testing import .*?```$", text, re.M | re.S)
+        start, _, end = shown.partition("\n\n\n")
+        assert start.splitlines()[1] in file.read_text()
+        assert end.removesuffix("```") in file.read_text()
 
 
 def test_the_readmes_plugin_keeps_the_contract(tmp_path, offer_project, capsys):

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fmbpo.base.files import path_of
+from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
     from fmbpo.running.stop import Stop
     from fmbpo.tasks.known import Own
+    from fmbpo.testing.contract import Checked
+    from fmbpo.testing.task_contract import CheckedTask
 
 USER_MISTAKE, TRY_AGAIN, INTERRUPTED = 2, 75, 130
 """Exit statuses; 75 is ``EX_TEMPFAIL`` of sysexits.h: the same command continues."""
@@ -85,6 +89,40 @@ def versions_argument(parser: argparse.ArgumentParser) -> None:
 def json_argument(parser: argparse._ActionsContainer, what: str) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help=f"print {what} as JSON on stdout")
+
+
+def check_argument(parser: argparse.ArgumentParser) -> None:
+    """``--check``, which may be repeated."""
+    parser.add_argument("--check", action="append", default=[], metavar="CHECK",
+                        help="run this check alone; may be repeated (default: every "
+                        "check)")  # fmt: skip
+
+
+def checked_status(
+    checked: Sequence[Checked | CheckedTask], arguments: argparse.Namespace, where: str
+) -> int:
+    """Print the outcomes, as JSON with ``--json``; returns the status. ``UserError`` if a check
+    failed; ``where``: the command."""
+    if arguments.json:
+        print(json.dumps([one.to_json() for one in checked], indent=2))
+    else:
+        for one in checked:
+            print(*one.table(), sep="\n")
+    failed = sum(outcome.status == "failed" for one in checked for outcome in one.outcomes)
+    if failed:
+        raise UserError(
+            f"{failed} check(s) failed",
+            where=where,
+            remedy="each failed check names the expectation, the finding and the remedy",
+        )
+    return 0
+
+
+def out_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--out`` of the commands that write a project."""
+    parser.add_argument("--out", type=path_of, default=Path(), metavar="DIR",
+                        help=f"the folder in which to create the {what}'s folder "
+                        "(default: .)")  # fmt: skip
 
 
 def experiment_file(text: str) -> Path:

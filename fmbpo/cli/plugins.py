@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections import Counter
-from pathlib import Path
 
 import attrs
 
-from fmbpo.base.files import path_of
-from fmbpo.cli.arguments import Commands, add, add_query, json_argument, override_argument, say
-from fmbpo.errors import UserError
+from fmbpo.cli.arguments import (
+    Commands,
+    add,
+    add_query,
+    check_argument,
+    checked_status,
+    json_argument,
+    out_argument,
+    override_argument,
+    say,
+)
 from fmbpo.plugins import GROUPS, list_plugins
 
 
@@ -25,18 +33,14 @@ def add_commands(commands: Commands) -> None:
     checking.add_argument("--kind", choices=tuple(GROUPS),
                           help="the plugin's kind; needed if plugins of both kinds have this "
                           "name")  # fmt: skip
-    checking.add_argument("--check", action="append", default=[], metavar="CHECK",
-                          help="run this check alone; may be repeated (default: every "
-                          "check)")  # fmt: skip
+    check_argument(checking)
     override_argument(checking, "set one of the plugin's settings; the others keep their small "
                       "values")  # fmt: skip
     json_argument(checking, "the checks")
     new = add(kinds, "new", "write a new plugin that passes the contract", _plugins_new)
     new.add_argument("kind", choices=tuple(GROUPS), help="the plugin's kind")
     new.add_argument("name", help="the name of the plugin and its package, for instance my_policy")
-    new.add_argument("--out", type=path_of, default=Path(), metavar="DIR",
-                     help="the folder in which to create the plugin's folder "
-                     "(default: .)")  # fmt: skip
+    out_argument(new, "plugin")
 
 
 def _plugins(arguments: argparse.Namespace) -> int:
@@ -67,27 +71,16 @@ def _plugins_check(arguments: argparse.Namespace) -> int:
 
     which = arguments.name, arguments.kind, arguments.override
     found = check_installed(*which, say, arguments.check)
-    if arguments.json:
-        print(json.dumps([plugin.to_json() for plugin in found], indent=2))
-    else:
-        for plugin in found:
-            print(*plugin.table(), sep="\n")
-    failed = sum(o.status == "failed" for plugin in found for o in plugin.outcomes)
-    if failed:
-        raise UserError(
-            f"{failed} check(s) failed",
-            where=f"plugins check {arguments.name or ''}".rstrip(),
-            remedy="each failed check names the expectation, the finding and the remedy",
-        )
-    return 0
+    return checked_status(found, arguments, f"plugins check {arguments.name or ''}".rstrip())
 
 
 def _plugins_new(arguments: argparse.Namespace) -> int:
     from fmbpo.scaffold import new_plugin
 
     project = new_plugin(arguments.kind, arguments.name, arguments.out)
+    where = shlex.quote(str(project))
     print(f"{project}: start with {arguments.name}/__init__.py, then")
-    print(f"  pip install -e {project}")
+    print(f"  pip install -e {where}")
     print(f"  fmbpo plugins check {arguments.name} --kind {arguments.kind}")
-    print(f"  fmbpo run {project / 'experiment.toml'}")
+    print(f"  fmbpo run {shlex.quote(str(project / 'experiment.toml'))}")
     return 0

@@ -1,10 +1,11 @@
-"""``tasks``: list the known tasks, and film policies in them."""
+"""``tasks``: list the known tasks, film policies in them, check them, and create a suite."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,10 @@ from fmbpo.cli.arguments import (
     add,
     add_own_tasks,
     add_query,
+    check_argument,
+    checked_status,
     json_argument,
+    out_argument,
     own_tasks,
     say,
     stoppable_at_once,
@@ -42,7 +46,7 @@ _SMALLEST, _LARGEST = 16, 4096
 
 def add_commands(commands: Commands) -> None:
     """Add these commands."""
-    tasks = add_query(commands, "tasks", "list the known tasks, or film a policy in one", _tasks)
+    tasks = add_query(commands, "tasks", "list, film, check or create tasks", _tasks)
     json_argument(tasks, "the list")
     add_own_tasks(tasks)
     kinds = tasks.add_subparsers(metavar="[COMMAND]")
@@ -65,6 +69,16 @@ def add_commands(commands: Commands) -> None:
                         help="width and height in pixels (default: 320x240)")  # fmt: skip
     render.add_argument("--steps", type=whole_number(1), metavar="N",
                         help="steps of the episode (default: all)")  # fmt: skip
+    checking = add_query(kinds, "check", "check tasks against the contract", _check)
+    checking.add_argument("name", nargs="*", metavar="NAME",
+                          help="a suite or a task (default: the tasks that the experiment "
+                          "defines)")  # fmt: skip
+    add_own_tasks(checking)
+    check_argument(checking)
+    json_argument(checking, "the checks")
+    new = add(kinds, "new", "write a new suite of tasks that passes the contract", _new)
+    new.add_argument("name", help="the name of the suite and its package, for instance my_tasks")
+    out_argument(new, "suite")
 
 
 def _tasks(arguments: argparse.Namespace) -> int:
@@ -98,6 +112,37 @@ def _tasks(arguments: argparse.Namespace) -> int:
         console(sys.stdout, _WIDTH).print(table)
         if scored:
             print("PWM, TD-MPC2: published mean returns (maximum 1000).")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from fmbpo.testing.task_contract import check_tasks
+
+    own = own_tasks(arguments)
+    names = arguments.name or list(own)
+    if not names:
+        raise UserError(
+            "there is nothing to check",
+            where="tasks check",
+            remedy="name a suite or a task (`fmbpo tasks` lists them), or an experiment that "
+            "defines tasks with --experiment FILE",
+        )
+    checked = check_tasks(names, own, say, arguments.check)
+    return checked_status(checked, arguments, " ".join(["tasks check", *arguments.name]))
+
+
+def _new(arguments: argparse.Namespace) -> int:
+    from fmbpo.scaffold import new_suite
+
+    project, tasks = new_suite(arguments.name, arguments.out)
+    data = shlex.quote(str(project / "random.zarr"))
+    print(f"{project}: start with {arguments.name}/__init__.py, then")
+    print(f"  pip install -e {shlex.quote(str(project))}")
+    print(f"  fmbpo tasks check {arguments.name}")
+    collect = f"fmbpo data collect --tasks {','.join(tasks)} --policy random --episodes 500"
+    print(f"  {collect} --out {data}")
+    print(f"  fmbpo run {shlex.quote(str(project / 'experiment.toml'))} --data {data}")
+    print(f"  fmbpo tasks render {tasks[0]}")
     return 0
 
 

@@ -30,7 +30,7 @@ class Drawing(Protocol):
 
 
 class Environment(Protocol):
-    """Episodes of one task.
+    """Episodes of one task. ``fmbpo tasks check`` checks what is said here.
 
     Attributes:
         obs_dim: width of an observation.
@@ -58,7 +58,8 @@ class Environment(Protocol):
         """Apply the first ``action_dim`` entries of ``action``, in [-1, 1], for an agent step.
 
         Returns the next observation ``[obs_dim]`` and the reward, summed over the repeated steps.
-        Raises `SimulationError`.
+        Raises `SimulationError` if the episode is over or was never begun, if the action is too
+        short or not finite, and if the simulation diverges.
         """
 
     def camera(self, size: tuple[int, int]) -> AbstractContextManager[Drawing]:
@@ -71,7 +72,7 @@ class TaskInfo(ABC):
     """The properties of a task, known without building its environment.
 
     Attributes:
-        name: letters, digits, dots and hyphens.
+        name: letters, digits, dots, hyphens and single underscores.
         obs_dim: width of an unpadded observation.
         action_dim: width of an action.
         episode_steps: agent steps of the longest episode.

@@ -1,8 +1,6 @@
 """Suites: the order of tasks, the union of suites, and suites of other distributions."""
 
-import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +16,6 @@ from fmbpo.tasks import known
 from fmbpo.tasks.known import everything, suite_of, suites_named, task_info, task_name
 from fmbpo.tasks.mt30 import SUITE
 from fmbpo.tasks.table import GymnasiumTable
-from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.dataset import load_dataset
 
 OWN = {"pole": GymnasiumTable(gymnasium="InvertedPendulum-v5")}
@@ -116,21 +113,6 @@ def test_files_of_several_suites_are_imported_whole(offered, tmp_path):
     assert (len(data.suite), data.suite.obs_width, data.suite.action_width) == (32, 39, 6)
     assert data.tasks == ["walker-stand", "pendulum-swingup", "reach", "push"]
     np.testing.assert_array_equal(load(out).obs, np.concatenate(given))
-
-
-def test_the_suite_of_the_documentation(offered, tmp_path):
-    """Its episodes run in worker processes, and end when the point has left."""
-    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
-    (code,) = re.findall(r"```python\n(import numpy.*?SUITE = Suite.*?)```", page, re.DOTALL)
-    (tmp_path / "reach_tasks.py").write_text(code)
-    offered("reach_tasks:SUITE")
-    suite = suite_of(["reach-strong"])
-    assert suite.names == ("reach-weak", "reach-strong")
-    with EpisodeRunner(1, suite) as runner:
-        rewards = runner.run(lambda obs, t: np.ones((*obs.shape[:2], 1)), suite.names, [0, 1])
-    sums = np.nansum(rewards, -1)
-    assert np.isnan(rewards[..., -1]).all()
-    np.testing.assert_allclose(sums[1], 2 * sums[0])
 
 
 def test_an_unknown_task_is_named(offered):

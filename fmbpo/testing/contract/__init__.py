@@ -7,38 +7,27 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-import re
 import sys
-import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeAlias, get_type_hints
+from typing import Any, get_type_hints
 
 import attrs
 import torch
 
-import fmbpo
 from fmbpo.base.structure import Problems, structure
-from fmbpo.base.text import said, text_of
 from fmbpo.config import toml
 from fmbpo.errors import UserError, UserErrors, did_you_mean
 from fmbpo.plugins import GROUPS, Component, Kind, Listing, list_plugins, load_plugin, not_offered
 from fmbpo.testing.contract import flows, hooks, learning, modes, optional, plugin
-from fmbpo.testing.contract.subject import SUBJECTS, ContractError, Subject
-
-Check: TypeAlias = Callable[[Any], str | None]
-"""Takes a subject; raises ``ContractError`` if the subject breaks the contract. A check that
-measures returns what it measured."""
+from fmbpo.testing.contract.subject import SUBJECTS, Subject
+from fmbpo.testing.outcomes import Check, Outcome, Seen, outcome_of, public_functions, rows
 
 
 def _checks(kind: Kind) -> Iterator[tuple[str, Check]]:
     """The public functions of the check modules whose argument admits this kind of subject."""
     for module in (plugin, hooks, learning, modes, optional, flows):
-        for name, check in vars(module).items():
-            own = inspect.isfunction(check) and check.__module__ == module.__name__
-            public = own and not name.startswith("_")
-            if public and issubclass(SUBJECTS[kind], get_type_hints(check)["subject"]):
+        for name, check in public_functions(module):
+            if issubclass(SUBJECTS[kind], get_type_hints(check)["subject"]):
                 yield name, check
 
 
@@ -48,77 +37,23 @@ NEEDS_GPU = frozenset({"equal_on_the_gpu"})
 """Names of the checks that are skipped if there is no GPU."""
 
 
-@attrs.frozen
-class Outcome:
-    """The outcome of a check.
-
-    ``ok``: with what it measured, if it measures. ``failed`` and ``skipped``: with the reason.
-    ``stopped``: by the same error in the plugin's code as an earlier check, which is named.
-    """
-
-    check: str
-    status: str
-    message: str = ""
-
-
-Seen: TypeAlias = dict[tuple[str, ...], str]
-"""Errors of a plugin's code: kind, text and place; and the first check that each stopped."""
-
-
 def subject_of(component: Component, config: object) -> Subject:
     """The plugin with this configuration."""
     return SUBJECTS[component.kind](component, config)
 
 
 def run_check(subject: Subject, name: str, seen: Seen | None = None) -> Outcome:
-    """Run a check on a new module. An exception raised by the plugin is a failure.
-
-    ``seen``: errors of the plugin's earlier checks; the check is ``stopped`` by one of them, or
-    adds its own.
-    """
+    """Run a check on a new module; see ``outcome_of``."""
     if name in NEEDS_GPU and not torch.cuda.is_available():
         return Outcome(name, "skipped", "there is no GPU here")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
     try:
-        measured = CHECKS[subject.component.kind][name](attrs.evolve(subject))
-    except (Exception, SystemExit) as error:
-        broken = error if isinstance(error, ContractError) else _raised(error)
-        cause = _cause(error)
-        if seen is not None and cause and seen.setdefault(cause, name) != name:
-            return Outcome(name, "stopped", f"by the same error as {seen[cause]}")
-        return Outcome(name, "failed", str(broken))
+        check = CHECKS[subject.component.kind][name]
+        new = attrs.evolve(subject)
+        return outcome_of(name, lambda: check(new), "plugin", "fmbpo/hookspecs.py", seen)
     finally:
         torch.set_num_threads(threads)
-    return Outcome(name, "ok", measured or "")
-
-
-def _raised(error: BaseException) -> ContractError:
-    """The error of a plugin that raises; its place is the last frame in the plugin's code."""
-    place = "compare the results of the hooks and the attributes with fmbpo/hookspecs.py"
-    if frame := _own_frame(error):
-        place = f"see {frame.filename}:{frame.lineno}, in {frame.name}"
-    return ContractError(
-        "the plugin completes this check", place, f"the plugin fails: {said(error)}"
-    )
-
-
-def _cause(error: BaseException) -> tuple[str, ...] | None:
-    """What tells an error in the plugin's code from others, whatever the shapes in its text; None:
-    the plugin raised nothing."""
-    raised = error.__cause__ if isinstance(error, ContractError) else error
-    if raised is None or not (frame := _own_frame(raised)):
-        return None
-    text = re.sub(r"\d+", "#", text_of(raised))
-    return type(raised).__name__, text, f"{frame.filename}:{frame.lineno}"
-
-
-def _own_frame(error: BaseException) -> traceback.FrameSummary | None:
-    """The last frame in the plugin's code."""
-    beyond, core = (f"{Path(m.__file__ or '').parent}/" for m in (torch, fmbpo))
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if beyond not in f.filename and core not in f.filename]
-    return own[-1] if own else None
 
 
 def run(component: Component, config: object, names: Collection[str] = ()) -> Iterator[Outcome]:
@@ -142,24 +77,10 @@ class Checked:
         return {**own, "checks": [attrs.asdict(outcome) for outcome in self.outcomes]}
 
     def table(self) -> Iterator[str]:
-        """A line per check, with the message of each failed check below it."""
+        """The plugin, and the rows of its outcomes."""
         p = self.plugin
         yield f"{p.kind.replace('_', ' ')} {p.name} {p.version} ({p.distribution})"
-        width = max(len(outcome.check) for outcome in self.outcomes)
-        stopped: dict[str, list[str]] = {}
-        for outcome in self.outcomes:
-            if outcome.status == "stopped":
-                stopped.setdefault(outcome.message, []).append(outcome.check)
-                continue
-            beside = f"  {outcome.message}" if outcome.status != "failed" else ""
-            yield f"  {outcome.check.ljust(width)}  {outcome.status.ljust(7)}{beside}".rstrip()
-            if outcome.status == "failed":
-                yield from (f"      {line}" for line in outcome.message.splitlines())
-        for reason, checks in stopped.items():
-            yield f"  stopped {reason}: {', '.join(checks)}"
-        statuses = ("ok", "failed", "stopped", "skipped")
-        counts = {s: sum(o.status == s for o in self.outcomes) for s in statuses}
-        yield "  " + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        yield from rows(self.outcomes)
 
 
 def check_installed(

@@ -14,11 +14,10 @@ from fmbpo.testing.contract.subject import (
     PolicySubject,
     WorldModelSubject,
     close,
-    expect,
-    expecting,
     generator,
     near,
 )
+from fmbpo.testing.outcomes import expect, expecting
 
 
 @torch.no_grad()

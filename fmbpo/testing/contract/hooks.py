@@ -24,13 +24,13 @@ from fmbpo.testing.contract.subject import (
     Subject,
     WorldModelSubject,
     close,
-    expect,
     fixed_seed,
     generator,
     near,
     varied,
     world,
 )
+from fmbpo.testing.outcomes import expect
 
 
 def _shape(what: str, value: object, *wanted: int) -> None:

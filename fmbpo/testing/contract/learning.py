@@ -15,14 +15,13 @@ from fmbpo.testing.contract.subject import (
     PolicySubject,
     Subject,
     WorldModelSubject,
-    expect,
-    expecting,
     fixed_seed,
     generator,
     reached,
     varied,
 )
 from fmbpo.testing.contract.trained import LEAST_ORDER, LEAST_R2, LONGEST, ROWS, learned, train
+from fmbpo.testing.outcomes import expect, expecting
 
 
 def gradients_reach_the_inputs(subject: Subject) -> None:

@@ -18,14 +18,12 @@ from fmbpo.base.text import counted, text_of
 from fmbpo.replay import Replayed
 from fmbpo.testing.accelerator import DEVICE, Accelerator
 from fmbpo.testing.contract.subject import (
-    ContractError,
     Subject,
     close,
-    expect,
-    expecting,
     fixed_seed,
     tensors_of,
 )
+from fmbpo.testing.outcomes import ContractError, expect, expecting
 
 
 class _Call(nn.Module):

@@ -16,12 +16,11 @@ from fmbpo.testing.contract.subject import (
     PolicySubject,
     WorldModelSubject,
     close,
-    expect,
-    expecting,
     generator,
     reached,
     world,
 )
+from fmbpo.testing.outcomes import expect, expecting
 
 _DRAWS = 4000
 """Actions by which a log-density is checked."""

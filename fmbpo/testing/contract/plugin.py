@@ -27,14 +27,12 @@ from fmbpo.nn.state import latent
 from fmbpo.plugins import FIELD_TYPES, Kind
 from fmbpo.pwm.pair import HookCall
 from fmbpo.testing.contract.subject import (
-    ContractError,
     ModelInputs,
     Subject,
     close,
-    expect,
-    expecting,
     reached,
 )
+from fmbpo.testing.outcomes import ContractError, expect, expecting
 
 _REQUIRED: dict[Kind, type[object]] = {"world_model": spec.WorldModel, "policy": spec.Policy}
 _OPTIONAL: tuple[type[object], ...] = (

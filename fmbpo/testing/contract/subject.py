@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from fmbpo.base.text import said
 from fmbpo.hookspecs import (
     AnswerAction,
     Batch,
@@ -34,34 +33,11 @@ from fmbpo.nn.blocks import simnorm
 from fmbpo.nn.state import begin, latent
 from fmbpo.plugins import Component, Kind
 from fmbpo.protocols import HasCritic, Remembers, SeesData
+from fmbpo.testing.outcomes import expect
 
 ROWS, HORIZON, TASKS = 4, 3, 3
 _MODEL_DIMS = WorldModelDims(obs=5, action=3, tasks=TASKS)
 _POLICY_DIMS = PolicyDims(latent=16, task=4, action=3)
-
-
-class ContractError(AssertionError):
-    """A plugin breaks the contract: the expectation, the remedy, the finding."""
-
-    def __init__(self, expected: str, remedy: str, found: str = "it is not so") -> None:
-        super().__init__(f"expected: {expected}\n   found: {found}\n  remedy: {remedy}")
-
-
-def expect(kept: bool | Tensor, *reason: str) -> None:
-    """Raise ``ContractError(*reason)`` if ``kept`` is false."""
-    if not kept:
-        raise ContractError(*reason)
-
-
-@contextmanager
-def expecting(expected: str, remedy: str) -> Iterator[None]:
-    """Any exception inside becomes a ``ContractError``."""
-    try:
-        yield
-    except ContractError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise ContractError(expected, remedy, said(error)) from error
 
 
 class ModelInputs(NamedTuple):
