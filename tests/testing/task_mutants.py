@@ -156,10 +156,10 @@ class NoReward(PuckEnv):
         return super().step(action)[0], np.nan
 
 
-@mutant("rewards_are_finite_numbers", "±22025", largest_reward=None)
+@mutant("rewards_are_finite_numbers", "±3.40282e+38", largest_reward=None)
 class LargeReward(PuckEnv):
     def step(self, action):
-        return super().step(action)[0], 1e5
+        return super().step(action)[0], 1e39
 
 
 @mutant("rewards_stay_below_the_largest", "`largest_reward`, 1")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from fmbpo.base.text import said
-from fmbpo.nn.two_hot import HIGH
 from fmbpo.tasks.suite import Environment, SimulationError
 from fmbpo.testing.outcomes import ContractError, expect
 from fmbpo.testing.task_contract.subject import Actions, TaskSubject, played, reset, step
 
-_LARGEST = math.expm1(HIGH)
-"""The largest reward that the world models' bins can hold."""
+_LARGEST = float(np.finfo(np.float32).max)
+"""The largest reward that data hold."""
 _ROUNDING = 1e-6
 
 
@@ -30,7 +27,7 @@ def observations_are_finite_float32(subject: TaskSubject) -> None:
 
 
 def rewards_are_finite_numbers(subject: TaskSubject) -> None:
-    """Returns are sums of rewards, which the world models' bins must hold."""
+    """Returns are sums of rewards, which the data hold as float32."""
     for trace in subject.episodes:
         for t, reward in enumerate(trace.rewards, 1):
             found = f"{reward!r} at step {t}"
@@ -38,7 +35,7 @@ def rewards_are_finite_numbers(subject: TaskSubject) -> None:
             expect(number, "a reward is a number", "return float(reward)", found)
             kept = abs(float(reward)) <= _LARGEST  # false for NaN
             remedy = "scale the rewards, or look for a division by 0"
-            expect(kept, f"rewards are within ±{_LARGEST:.0f}, the range of bins", remedy, found)
+            expect(kept, f"rewards are within ±{_LARGEST:g}, the range of float32", remedy, found)
 
 
 def rewards_stay_below_the_largest(subject: TaskSubject) -> str:
