@@ -360,6 +360,22 @@ class AdoptsWithoutAnArgument(WM):
             return {}
 
 
+@mutant("decoded_reward_follows_the_real_one", "decoded rewards explain the real ones")
+class LearnsOtherBins(WM):
+    class Module(LatentWorldModel):
+        def __init__(self, config, dims):
+            super().__init__(config, dims)
+            self.reward_bound = 4.0
+
+
+@mutant("keeps_its_protocol", "`module.reward_bound` is a float above 0")
+class BinsUpsideDown(WM):
+    class Module(LatentWorldModel):
+        def __init__(self, config, dims):
+            super().__init__(config, dims)
+            self.reward_bound = -self.reward_bound
+
+
 @mutant("keeps_its_protocol", "`module.encode(obs_BO, e_BE)` can be called")
 class EncodesWithoutTheTask(WM):
     class Module(LatentWorldModel):

@@ -57,11 +57,12 @@ def keeps_its_protocol(subject: Subject) -> None:
 
 def _keeps(module: object, protocol: type[object]) -> None:
     """The module has each number and each method of the protocol."""
-    for name in get_type_hints(protocol):  # every one of them an int
+    for name, kind in get_type_hints(protocol).items():
         value, least = getattr(module, name, None), int(not name.endswith("noise_dim"))
-        expected = f"`module.{name}` is an int of at least {least}"
+        wanted = f"an int of at least {least}" if kind is int else "a float above 0"
+        fits = type(value) is kind and (value >= least if kind is int else value > 0)
         remedy = f"set self.{name} in __init__, or as a class attribute"
-        expect(type(value) is int and value >= least, expected, remedy, f"{value!r}")
+        expect(fits, f"`module.{name}` is {wanted}", remedy, f"{value!r}")
     for name, method in inspect.getmembers(protocol, inspect.isfunction):
         if not name.startswith("_"):
             taken = list(inspect.signature(method).parameters)[1:]
