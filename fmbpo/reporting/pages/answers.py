@@ -21,7 +21,7 @@ from fmbpo.compare.comparison import (
 )
 from fmbpo.config.factors import FACTORS, Factor
 from fmbpo.reporting.pages.content import LEVEL, Answer, Tone, decimal
-from fmbpo.reporting.pages.dots import OPEN, in_returns
+from fmbpo.reporting.pages.dots import OPEN, bounded, in_returns
 
 _NAMED = 3
 """With more tasks of one verdict, they are counted and not named."""
@@ -88,7 +88,7 @@ def registered_answers(section: Section, studies: Sequence[Registered]) -> list[
     for study in studies:
         for one in study.hypotheses:
             effect = one.effect
-            _, text = _interaction(effect) if effect.kind == "interaction" else _main(effect)
+            _, text = _told(effect, section)
             basis = "" if effect.reason else f" {_basis(effect, section)}"
             text = f"{basis}: {text}. Expected: {_expected(one, study.margin)}."
             if study.development_tasks:
@@ -133,7 +133,7 @@ def _answer(name: str, effects: Sequence[Effect], section: Section) -> Answer:
     effect, tasks = effects[0], _by_task(effects)
     if effect.task != OVERALL:
         return Answer(name, "No number over all tasks", "open", ": no cells share them.", tasks)
-    word, text = _interaction(effect) if effect.kind == "interaction" else _main(effect)
+    word, text = _told(effect, section)
     if effect.reason:
         return Answer(name, "No verdict", "open", f": {text}. There is {effect.reason}.", tasks)
     comma = "," if effect.kind == "interaction" else ""
@@ -141,8 +141,15 @@ def _answer(name: str, effects: Sequence[Effect], section: Section) -> Answer:
     return Answer(name, word, "open" if effect.verdict in OPEN else "decided", text, tasks)
 
 
+def _told(effect: Effect, section: Section) -> tuple[str, str]:
+    word, text = _interaction(effect) if effect.kind == "interaction" else _main(effect)
+    interval = _interval(effect)
+    further = [*(["of 1000"] if bounded(section.tasks) else []), *([interval] if interval else [])]
+    return word, f"{text} ({'; '.join(further)})" if further else text
+
+
 def _main(effect: Effect) -> tuple[str, str]:
-    """The verdict, and "flow policies returned 41 more than mlp policies (of 1000; ...)"."""
+    """The verdict, and "flow policies returned 41 more than mlp policies"."""
     a, b = next(iter(effect.levels.values()))
     value = effect.difference.value
     word = "Undecided" if effect.verdict in OPEN else f"{a if value > 0 else b} is ahead"
@@ -151,7 +158,7 @@ def _main(effect: Effect) -> tuple[str, str]:
         text = f"{a} policies returned {size} than {b} policies"
     else:
         text = f"policies in {a} world models returned {size} than in {b} world models"
-    return word, f"{text} (of 1000{_interval(effect)})"
+    return word, text
 
 
 def _interaction(effect: Effect) -> tuple[str, str]:
@@ -160,7 +167,7 @@ def _interaction(effect: Effect) -> tuple[str, str]:
     side = "higher" if effect.difference.value >= 0 else "lower"
     text = (
         f"the lead of {p} over {q} policies is {_size(effect)} {side} in {a} than in {b} world "
-        f"models (of 1000{_interval(effect)})"
+        "models"
     )
     if effect.verdict == NO_VERDICT:
         return "No verdict", text
@@ -231,7 +238,7 @@ def _interval(effect: Effect) -> str:
     found = in_returns(effect.difference, effect.task)
     if found.low is None or found.high is None:
         return ""
-    return f"; {LEVEL} interval {_number(found.low, effect)} to {_number(found.high, effect)}"
+    return f"{LEVEL} interval {_number(found.low, effect)} to {_number(found.high, effect)}"
 
 
 def _number(value: float, effect: Effect) -> str:

@@ -7,7 +7,7 @@ MT30 from 0 to 1000, also over all tasks, so that tasks and their mean share an 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -54,8 +54,13 @@ References = Mapping[str, Mapping[str, float]]
 """Name -> task -> return."""
 
 
+def bounded(tasks: Iterable[str]) -> bool:
+    """Whether the returns of these tasks are from 0 to 1000, as those of MT30 are."""
+    return all(task in SUITE for task in tasks if task != OVERALL)
+
+
 def in_returns(estimate: Estimate, task: str) -> Estimate:
-    """The number and its interval as returns, 0 to 1000."""
+    """The number and its interval as returns."""
     unit = UNIT if task == OVERALL else 1.0
     low, high = (None if end is None else end * unit for end in (estimate.low, estimate.high))
     return Estimate(estimate.value * unit, low, high)
@@ -96,20 +101,20 @@ def returns(
             if row:
                 solid = OVERALL in tasks and row == 1
                 axes.axhline(row - 0.5, color=MUTED, lw=0.6, ls="-" if solid else (0, (1, 3)))
-        if bounded:
+        if known:
             low, high = axes.get_xlim()
             axes.set_xlim(max(min(0.0, low), -_EDGE), min(high, UNIT + _EDGE))
-        axes.set_xlabel("return (0 to 1000)" if bounded else "return")
+        axes.set_xlabel("return (0 to 1000)" if known else "return")
         legend(figure, axes)
 
-    bounded = all(task in SUITE for task in tasks if task != OVERALL)
+    known = bounded(tasks)
     few, most = len(tasks) <= _MANY + 1, max(map(len, tasks.values()))
     row = 0.2 + 0.16 * most if few else 0.1 + 0.06 * most
     description = (
         "The mean return of each cell on each task with its 95 % interval; faint dots are single "
         "seeds. Vertical marks are the returns of others, as far as they are known."
     )
-    if bounded:
+    if known:
         description += (
             " An interval that reaches the edge extends beyond it: with few replicates it can be "
             "wider than 0 to 1000."
@@ -166,7 +171,8 @@ def forest(
                     if out:
                         axes.plot(end, y, arrow, color=look.colour, ms=5, mew=0, clip_on=False)
         axes.locator_params(axis="x", nbins=5)
-        axes.set_xlabel("difference in return (of 1000)")
+        known = bounded(effect.task for found in effects.values() for effect in found)
+        axes.set_xlabel("difference in return (of 1000)" if known else "difference in return")
 
     description = (
         "Differences in return with 95 % intervals, over all tasks (diamonds) and on single tasks "

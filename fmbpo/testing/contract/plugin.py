@@ -58,11 +58,13 @@ def keeps_its_protocol(subject: Subject) -> None:
 def _keeps(module: object, protocol: type[object]) -> None:
     """The module has each number and each method of the protocol."""
     for name, kind in get_type_hints(protocol).items():
-        value, least = getattr(module, name, None), int(not name.endswith("noise_dim"))
-        wanted = f"an int of at least {least}" if kind is int else "a float above 0"
-        fits = type(value) is kind and (value >= least if kind is int else value > 0)
+        value, whole = getattr(module, name, None), kind is int
+        least = int(not name.endswith("noise_dim"))
+        wanted = f"an int of at least {least}" if whole else "a float above 0"
+        enough = isinstance(value, kind) and (value >= least if whole else value > 0)
         remedy = f"set self.{name} in __init__, or as a class attribute"
-        expect(fits, f"`module.{name}` is {wanted}", remedy, f"{value!r}")
+        expected = f"`module.{name}` is {wanted}"
+        expect(enough and type(value) is kind, expected, remedy, f"{value!r}")
     for name, method in inspect.getmembers(protocol, inspect.isfunction):
         if not name.startswith("_"):
             taken = list(inspect.signature(method).parameters)[1:]
