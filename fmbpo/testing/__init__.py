@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ def parametrize_checks(
             its test fails. If a check fails in one configuration only, give that configuration its
             own test function.
 
+    A check that warns passes, with its message among pytest's warnings.
+
     Raises ``UserError`` for a group, a plugin, a setting or a check that does not exist, and for an
     empty list of configurations.
     """
@@ -41,6 +44,7 @@ def parametrize_checks(
         run_check,
         subject_of,
     )
+    from fmbpo.testing.contract.subject import ContractWarning
 
     kinds = {value: key for key, value in GROUPS.items()}
     if group not in kinds:
@@ -62,6 +66,8 @@ def parametrize_checks(
     def case(subject: Subject, check: str, seen: Seen) -> Callable[[], None]:
         def run() -> None:
             outcome = run_check(subject, check, seen)
+            if outcome.status == "warned":
+                warnings.warn(ContractWarning(f"{check}\n{outcome.message}"), stacklevel=2)
             if outcome.status == "skipped":
                 pytest.skip(outcome.message)
             broken = outcome.status in ("failed", "stopped")

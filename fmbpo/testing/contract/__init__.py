@@ -24,17 +24,18 @@ from fmbpo.base.text import said, text_of
 from fmbpo.config import toml
 from fmbpo.errors import UserError, UserErrors, did_you_mean
 from fmbpo.plugins import GROUPS, Component, Kind, Listing, list_plugins, load_plugin, not_offered
-from fmbpo.testing.contract import flows, hooks, learning, modes, optional, plugin
-from fmbpo.testing.contract.subject import SUBJECTS, ContractError, Subject
+from fmbpo.testing.contract import auxiliary, flows, hooks, learning, modes, optional, plugin
+from fmbpo.testing.contract.subject import SUBJECTS, ContractError, ContractWarning, Subject
 
 Check: TypeAlias = Callable[[Any], str | None]
-"""Takes a subject; raises ``ContractError`` if the subject breaks the contract. A check that
-measures returns what it measured."""
+"""Takes a subject; raises ``ContractError`` if the subject breaks the contract, and
+``ContractWarning`` if it does what is a fault in most plugins. A check that measures returns what
+it measured."""
 
 
 def _checks(kind: Kind) -> Iterator[tuple[str, Check]]:
     """The public functions of the check modules whose argument admits this kind of subject."""
-    for module in (plugin, hooks, learning, modes, optional, flows):
+    for module in (plugin, hooks, learning, auxiliary, modes, optional, flows):
         for name, check in vars(module).items():
             own = inspect.isfunction(check) and check.__module__ == module.__name__
             public = own and not name.startswith("_")
@@ -53,6 +54,7 @@ class Outcome:
     """The outcome of a check.
 
     ``ok``: with what it measured, if it measures. ``failed`` and ``skipped``: with the reason.
+    ``warned``: with what it found, and when that is a fault; the plugin keeps the contract.
     ``stopped``: by the same error in the plugin's code as an earlier check, which is named.
     """
 
@@ -82,6 +84,8 @@ def run_check(subject: Subject, name: str, seen: Seen | None = None) -> Outcome:
     torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
     try:
         measured = CHECKS[subject.component.kind][name](attrs.evolve(subject))
+    except ContractWarning as warning:
+        return Outcome(name, "warned", str(warning))
     except (Exception, SystemExit) as error:
         broken = error if isinstance(error, ContractError) else _raised(error)
         cause = _cause(error)
@@ -142,7 +146,7 @@ class Checked:
         return {**own, "checks": [attrs.asdict(outcome) for outcome in self.outcomes]}
 
     def table(self) -> Iterator[str]:
-        """A line per check, with the message of each failed check below it."""
+        """A line per check, with the message of each one that failed or warned below it."""
         p = self.plugin
         yield f"{p.kind.replace('_', ' ')} {p.name} {p.version} ({p.distribution})"
         width = max(len(outcome.check) for outcome in self.outcomes)
@@ -151,13 +155,14 @@ class Checked:
             if outcome.status == "stopped":
                 stopped.setdefault(outcome.message, []).append(outcome.check)
                 continue
-            beside = f"  {outcome.message}" if outcome.status != "failed" else ""
+            below = outcome.status in ("failed", "warned")
+            beside = "" if below else f"  {outcome.message}"
             yield f"  {outcome.check.ljust(width)}  {outcome.status.ljust(7)}{beside}".rstrip()
-            if outcome.status == "failed":
+            if below:
                 yield from (f"      {line}" for line in outcome.message.splitlines())
         for reason, checks in stopped.items():
             yield f"  stopped {reason}: {', '.join(checks)}"
-        statuses = ("ok", "failed", "stopped", "skipped")
+        statuses = ("ok", "warned", "failed", "stopped", "skipped")
         counts = {s: sum(o.status == s for o in self.outcomes) for s in statuses}
         yield "  " + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 

@@ -47,10 +47,25 @@ class ContractError(AssertionError):
         super().__init__(f"expected: {expected}\n   found: {found}\n  remedy: {remedy}")
 
 
+class ContractWarning(UserWarning):
+    """A plugin does what is a fault in most and sound in some."""
+
+
+def doubt(found: str, fault_if: str, remedy: str) -> ContractWarning:
+    """The warning of a check: the finding, when it is a fault, the remedy."""
+    return ContractWarning(f"     found: {found}\na fault if: {fault_if}\n    remedy: {remedy}")
+
+
 def expect(kept: bool | Tensor, *reason: str) -> None:
     """Raise ``ContractError(*reason)`` if ``kept`` is false."""
     if not kept:
         raise ContractError(*reason)
+
+
+def some_of(names: list[str], most: int = 4) -> str:
+    """The first ``most`` names, and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 @contextmanager
@@ -268,6 +283,14 @@ class PolicySubject(Subject):
         real = Real(*rest) if rest else None
         values = lambda z, _: torch.stack([z.sum(-1), z.sum(-1) + 0.1])  # noqa: E731
         return imagined, LossContext(task, noise, done, values, real)
+
+
+def with_return(imagined: Imagined, change: Callable[[Tensor], Tensor]) -> Imagined:
+    """The trajectory with ``change`` of its rewards, value and return."""
+    reward_HB, value_B, return_B = map(
+        change, (imagined.reward_HB, imagined.value_B, imagined.return_B)
+    )
+    return imagined._replace(reward_HB=reward_HB, value_B=value_B, return_B=return_B)
 
 
 def next_observation(obs: Tensor, action: Tensor) -> Tensor:
