@@ -1,4 +1,4 @@
-"""Shared by the policies of the study: the hooks, noise scale, input, PWM's actor loss."""
+"""Shared by policies: the hooks, noise scale, input, PWM's actor loss, distance to a target."""
 
 from __future__ import annotations
 
@@ -89,3 +89,11 @@ def pwm_actor_loss(imagined: Imagined) -> tuple[Tensor, Metrics]:
     """``-mean_B (Σ_t γ^t r̂_t + γ^H V(z_H)) / scale`` (PWM, arXiv 2407.02466)."""
     loss = -(imagined.return_B / imagined.scale).mean()
     return loss, {LOSS: loss.detach(), RETURN: imagined.return_B.detach().mean()}
+
+
+def action_error(action: Tensor, target: Tensor, task: Task) -> Tensor:
+    """Mean squared error (0-d) of actions ``[..., B, A]`` over the rows and the action dimensions
+    of their tasks. The target passes no gradient: the actions come to it, not it to them."""
+    own_B = task.mask_BA.sum(-1).clamp(min=1)
+    error_BA = (action - target.detach()) * task.mask_BA
+    return (error_BA.square().sum(-1) / own_B).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ def parametrize_checks(
         expected_failures: checks that fail in each of ``configs``, with the reason; if one passes,
             its test fails. If a check fails in one configuration only, give that configuration its
             own test function.
+
+    A check that warns passes, with its message among pytest's warnings.
 
     Raises ``UserError`` for a group, a plugin, a setting or a check that does not exist, and for an
     empty list of configurations.
@@ -115,8 +118,12 @@ def _case(
     """A test of one check."""
     import pytest
 
+    from fmbpo.testing.outcomes import ContractWarning
+
     def run() -> None:
         outcome = outcome_now()
+        if outcome.status == "warned":
+            warnings.warn(ContractWarning(f"{check}\n{outcome.message}"), stacklevel=2)
         if outcome.status == "skipped":
             pytest.skip(outcome.message)
         broken = outcome.status in ("failed", "stopped")

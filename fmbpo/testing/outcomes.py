@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Check: TypeAlias = Callable[[Any], str | None]
-"""Takes a subject; raises ``ContractError`` if the subject breaks the contract. A check that
-measures returns what it measured."""
+"""Takes a subject; raises ``ContractError`` if the subject breaks the contract, and
+``ContractWarning`` if it does what is a fault in most. A check that measures returns what it
+measured."""
 Seen: TypeAlias = dict[tuple[str, ...], str]
 """Errors of the subject's code (kind, text and place) and broken expectations (their text); and the
 first check that each stopped."""
@@ -34,6 +35,15 @@ class ContractError(AssertionError):
 
     def __init__(self, expected: str, remedy: str, found: str = "it is not so") -> None:
         super().__init__(f"expected: {expected}\n   found: {found}\n  remedy: {remedy}")
+
+
+class ContractWarning(UserWarning):
+    """A subject does what is a fault in most and sound in some."""
+
+
+def doubt(found: str, fault_if: str, remedy: str) -> ContractWarning:
+    """The warning of a check: the finding, when it is a fault, the remedy."""
+    return ContractWarning(f"     found: {found}\na fault if: {fault_if}\n    remedy: {remedy}")
 
 
 class NotCheckedError(Exception):
@@ -57,6 +67,12 @@ def expecting(expected: str, remedy: str) -> Iterator[None]:
         raise ContractError(expected, remedy, said(error)) from error
 
 
+def some_of(names: list[str], most: int = 4) -> str:
+    """The first ``most`` names, and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def public_functions(module: ModuleType) -> Iterator[tuple[str, Check]]:
     """A module's own checks: its functions without an underscore."""
     for name, check in vars(module).items():
@@ -70,6 +86,7 @@ class Outcome:
     """The outcome of a check.
 
     ``ok``: with what it measured, if it measures. ``failed`` and ``skipped``: with the reason.
+    ``warned``: with what it found, and when that is a fault; the contract is kept.
     ``stopped``: by the same error as an earlier check, which is named.
     """
 
@@ -91,6 +108,8 @@ def outcome_of(
         return Outcome(name, "ok", check() or "")
     except NotCheckedError as reason:
         return Outcome(name, "skipped", str(reason))
+    except ContractWarning as warning:
+        return Outcome(name, "warned", str(warning))
     except (Exception, SystemExit) as error:
         broken = error if isinstance(error, ContractError) else _raised(error, whose, interface)
         cause = _cause(error)
@@ -100,20 +119,22 @@ def outcome_of(
 
 
 def rows(outcomes: list[Outcome]) -> Iterator[str]:
-    """A line per check, with the message of each failed check below it; then their numbers."""
+    """A line per check, with the message of each one that failed or warned below it; then their
+    numbers."""
     width = max(len(outcome.check) for outcome in outcomes)
     stopped: dict[str, list[str]] = {}
     for outcome in outcomes:
         if outcome.status == "stopped":
             stopped.setdefault(outcome.message, []).append(outcome.check)
             continue
-        beside = f"  {outcome.message}" if outcome.status != "failed" else ""
+        below = outcome.status in ("failed", "warned")
+        beside = "" if below else f"  {outcome.message}"
         yield f"  {outcome.check.ljust(width)}  {outcome.status.ljust(7)}{beside}".rstrip()
-        if outcome.status == "failed":
+        if below:
             yield from (f"      {line}" for line in outcome.message.splitlines())
     for reason, checks in stopped.items():
         yield f"  stopped {reason}: {', '.join(checks)}"
-    statuses = ("ok", "failed", "stopped", "skipped")
+    statuses = ("ok", "warned", "failed", "stopped", "skipped")
     counts = {s: sum(o.status == s for o in outcomes) for s in statuses}
     yield "  " + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 

@@ -99,6 +99,23 @@ class Soft(Dense):
         return loss + 0.01 * (cloned - real.action_HBA).square().mean(), metrics
 
 
+class Tempered(Dense):
+    """A sound policy whose loss rises while it works: SAC's, whose temperature α learns by
+    ``-log α (log π + target)``, log π without gradient."""
+
+    class Module(GaussianPolicy):
+        def __init__(self, config, dims):
+            super().__init__(config, dims)
+            self.log_alpha = nn.Parameter(torch.tensor(-2.0))
+
+    def loss(self, module, imagined, context):
+        loss, metrics = super().loss(module, imagined, context)
+        log_prob, log_alpha = imagined.rollout.extras[LOG_PROB], module.log_alpha
+        target = -context.task.mask_BA.sum(-1)
+        bonus = log_alpha.detach().exp() * log_prob
+        return loss + (bonus - log_alpha * (log_prob + target).detach()).mean(), metrics
+
+
 class QCritic(nn.Module):
     def __init__(self, width, units):
         super().__init__()

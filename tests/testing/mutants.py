@@ -2,7 +2,8 @@
 
 A mutant is a subclass of one of the four plugins of this repository with one fault, the smallest
 that a plugin's author could make: those of both kinds of plugin in ``shared_mutants.py``, those of
-one kind alone in ``world_model_mutants.py`` and ``policy_mutants.py``.
+one kind alone in ``world_model_mutants.py`` and ``policy_mutants.py``, and those of the terms of a
+policy's loss beside the return in ``auxiliary_mutants.py``.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from fmbpo_wm_flow.model import FlowWorldModel
 from fmbpo_wm_mlp import MLPWorldModel
 
 
-class _Built:
+class Built:
     """Builds ``Module``, so that a mutant can bring its own."""
 
     Module: type[nn.Module]
@@ -29,19 +30,19 @@ class _Built:
         return self.Module(config, dims)
 
 
-class WM(_Built, MLPWorldModel):
+class WM(Built, MLPWorldModel):
     Module = LatentWorldModel
 
 
-class FlowWM(_Built, FlowPlugin):
+class FlowWM(Built, FlowPlugin):
     Module = FlowWorldModel
 
 
-class P(_Built, GaussianPlugin):
+class P(Built, GaussianPlugin):
     Module = GaussianPolicy
 
 
-class FlowP(_Built, FlowPolicyPlugin):
+class FlowP(Built, FlowPolicyPlugin):
     Module = FlowPolicy
 
 

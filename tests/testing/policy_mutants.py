@@ -203,11 +203,23 @@ class PartnersInputCutToo(P):
         return super().rollout(module, z, answer, task, noise)
 
 
-@mutant("loss_falls", "raise the return")
+@mutant("return_rises", "raise the return")
 class LossOfTheWrongSign(P):
     def loss(self, module, imagined, context):
         loss, metrics = super().loss(module, imagined, context)
         return -loss, metrics
+
+
+@mutant("return_rises", "raise the return")
+class RolloutWithReversedGradients(P):
+    """Its actions are those of ``predict``."""
+
+    def rollout(self, module, z, partner, task, noise):
+        def act(z, noise):
+            action = self.predict(module, z, task, noise)
+            return 2 * action.detach() - action
+
+        return policy_rollout(act, z, partner, noise)
 
 
 @mutant("loss_reaches_every_parameter", "none to log_std.value")

@@ -4,7 +4,7 @@ import random
 import time
 
 import torch
-from mutants import both
+from mutants import WM, P, both, mutant
 from torch import nn
 
 from fmbpo.hookspecs import Prediction
@@ -432,11 +432,17 @@ class FrozenWithoutGradient:
             return super().predict(module, *arguments)
 
 
-@both("loss_falls", "lower the loss of one example")
 class GradientOfTheWrongSign:
     def loss(self, module, *arguments):
         loss, metrics = super().loss(module, *arguments)
         return 2 * loss.detach() - loss, metrics
+
+
+for base, of_kind in (
+    (WM, mutant("loss_falls", "lower the loss of one example")),
+    (P, mutant("return_rises", "raise the return of one example")),
+):
+    of_kind(type(f"GradientOfTheWrongSign-{base.__name__}", (GradientOfTheWrongSign, base), {}))
 
 
 @both("loss_and_metrics_are_numbers", "metric 'loss' has no graph")

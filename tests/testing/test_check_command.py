@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from throw_away import BROKEN, GOOD
+from throw_away import BROKEN, DOUBTFUL, GOOD
 
 from fmbpo.cli import main
 from fmbpo.plugins import load_plugin
@@ -53,9 +53,11 @@ def test_a_check_of_one_kind_is_run_on_this_kind_alone(capsys):
 
 
 def test_a_check_says_what_it_measured(capsys):
-    arguments = ["mlp", "--kind", "policy", "--check", "loss_falls"]
-    assert main(["plugins", "check", *arguments]) == 0
-    assert re.search(r"loss_falls +ok +-?[\d.]+ -> -[\d.]+; return", capsys.readouterr().out)
+    both = ["--check", "loss_falls", "--check", "return_rises"]
+    assert main(["plugins", "check", "mlp", *both]) == 0
+    of_model, of_policy = capsys.readouterr().out.split("policy mlp")
+    assert re.search(r"loss_falls +ok +[\d.]+ -> [\d.]+\n", of_model)
+    assert re.search(r"return_rises +ok +-?[\d.]+ -> [\d.]+\n", of_policy)
 
 
 def test_a_broken_plugin_fails_the_checks_that_it_breaks(offer, capsys):
@@ -86,6 +88,21 @@ def test_a_broken_plugin_fails_the_checks_that_it_breaks(offer, capsys):
         "remedy:",
     ]
     assert rows[-1] == "  1 ok, 1 failed"
+
+
+def test_a_check_that_warns_is_told_and_fails_nothing(offer, capsys):
+    offer(DOUBTFUL)
+    only = ["--check", "only_the_return_moves_latents", "--check", "shapes_fit"]
+    assert main(["plugins", "check", "throw-away", *only]) == 0
+    _, fits, warned, *message, summary = capsys.readouterr().out.splitlines()
+    assert fits.split() == ["shapes_fit", "ok"]
+    assert warned.split() == ["only_the_return_moves_latents", "warned"]
+    assert [line.split(": ")[0].strip() for line in message] == ["found", "a fault if", "remedy"]
+    assert summary == "  1 ok, 1 warned"
+    assert main(["plugins", "check", "throw-away", "--json", *only]) == 0
+    (plugin,) = json.loads(capsys.readouterr().out)
+    assert statuses(plugin)["only_the_return_moves_latents"] == "warned"
+    assert "a fault if: the term is to change the actions" in plugin["checks"][1]["message"]
 
 
 def test_settings_are_overridden(capsys):

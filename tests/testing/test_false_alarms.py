@@ -21,6 +21,19 @@ def test_a_sound_model_passes_all_three(name, benchmark, capsys):
     assert [row.split("|")[3:6] for row in rows] == [[" 1 ", " 1 ", " 0 "]] * 3
 
 
+@pytest.mark.parametrize("name", ["policy fql units", "policy Tempered init_log_std=0.0"])
+def test_a_sound_policy_passes_all_four(name, benchmark, capsys):
+    assert benchmark.main(["--seeds", "1", "--only", name]) == 0
+    rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith("| sound")]
+    assert [row.split("|")[3:6] for row in rows] == [[" 1 ", " 1 ", " 0 "]] * 4
+
+
+def test_a_warning_counts(benchmark, capsys):
+    name = "PriorThatLearnsFromLiveActions"
+    assert benchmark.main(["--seeds", "1", "--only", name]) == 0
+    assert "| broken | `other_parameters_learn_apart` | 1 | 1 | 1 |" in capsys.readouterr().out
+
+
 def test_a_false_alarm_is_told_by_the_status(benchmark, monkeypatch, capsys):
     """Rewards without weight are not learned: were this a sound model, that would be wrong."""
     monkeypatch.setattr(benchmark, "SOUND", {"mlp": [{"reward_coef": 0.0}]})

@@ -1,7 +1,7 @@
 """``parametrize_checks``: the contract as a test file of four lines."""
 
 import pytest
-from throw_away import BROKEN, GOOD
+from throw_away import BROKEN, DOUBTFUL, GOOD
 
 from fmbpo.errors import UserError
 from fmbpo.testing import parametrize_checks
@@ -50,6 +50,14 @@ def test_what_passes_and_what_fails(contract):
         [f"{FAILS}*", "expected: actions are in*", "*found: *", "*remedy: *", f"FAILED*{FAILS}-0*"]
     )
     found.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_a_check_that_warns_passes_with_a_warning(contract):
+    found = contract(DOUBTFUL, "", "only_the_return_moves_latents")
+    found.assert_outcomes(passed=1, warnings=1)
+    found.stdout.fnmatch_lines(
+        ["*ContractWarning: only_the_return_moves_latents", "*found: *", "*a fault if: *"]
+    )
 
 
 def test_an_expected_failure_is_honoured(contract):

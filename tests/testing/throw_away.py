@@ -1,4 +1,5 @@
-"""Policies for distributions that last for one test: one that keeps the contract, one not."""
+"""Policies for distributions that last for one test: one keeps the contract, one breaks it,
+one is doubtful."""
 
 GOOD = """
 from fmbpo.hookspecs import hookimpl
@@ -22,3 +23,13 @@ BROKEN = GOOD.replace(
 """,
 )
 """Actions beyond 1, and a loss that raises."""
+DOUBTFUL = GOOD.replace(
+    "    pass",
+    """
+    @hookimpl
+    def loss(self, module, imagined, context):
+        loss, metrics = super().loss(module, imagined, context)
+        return loss + imagined.rollout.z_HBD.square().mean(), metrics
+""",
+)
+"""A loss that draws latents to 0, on purpose or not."""

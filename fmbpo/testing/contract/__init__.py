@@ -18,14 +18,14 @@ from fmbpo.base.structure import Problems, structure
 from fmbpo.config import toml
 from fmbpo.errors import UserError, UserErrors, did_you_mean
 from fmbpo.plugins import GROUPS, Component, Kind, Listing, list_plugins, load_plugin, not_offered
-from fmbpo.testing.contract import flows, hooks, learning, modes, optional, plugin
+from fmbpo.testing.contract import auxiliary, flows, hooks, learning, modes, optional, plugin
 from fmbpo.testing.contract.subject import SUBJECTS, Subject
 from fmbpo.testing.outcomes import Check, Outcome, Seen, outcome_of, public_functions, rows
 
 
 def _checks(kind: Kind) -> Iterator[tuple[str, Check]]:
     """The public functions of the check modules whose argument admits this kind of subject."""
-    for module in (plugin, hooks, learning, modes, optional, flows):
+    for module in (plugin, hooks, learning, auxiliary, modes, optional, flows):
         for name, check in public_functions(module):
             if issubclass(SUBJECTS[kind], get_type_hints(check)["subject"]):
                 yield name, check

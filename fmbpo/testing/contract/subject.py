@@ -251,6 +251,14 @@ class PolicySubject(Subject):
         return imagined, LossContext(task, noise, done, values, real, drawn)
 
 
+def with_return(imagined: Imagined, change: Callable[[Tensor], Tensor]) -> Imagined:
+    """The trajectory with ``change`` of its rewards, value and return."""
+    reward_HB, value_B, return_B = map(
+        change, (imagined.reward_HB, imagined.value_B, imagined.return_B)
+    )
+    return imagined._replace(reward_HB=reward_HB, value_B=value_B, return_B=return_B)
+
+
 def next_observation(obs: Tensor, action: Tensor) -> Tensor:
     """``[..., O]``, ``[..., A]`` -> ``[..., O]``: rolled and negated; twice the first action
     dimension, which every task has, moves the first two entries."""

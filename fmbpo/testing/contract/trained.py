@@ -6,7 +6,8 @@ step. One training serves all checks that judge its result; it ends as soon as t
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import attrs
 import torch
@@ -18,7 +19,6 @@ from fmbpo.pwm.pair import reward_decoder
 from fmbpo.testing.contract.subject import (
     TASKS,
     ModelInputs,
-    Subject,
     WorldModelSubject,
     next_observation,
     reached,
@@ -54,13 +54,11 @@ class Learned(NamedTuple):
         return min(self.of_actions, self.of_rows)
 
 
-def train(
-    subject: Subject, steps: int, adam: torch.optim.Adam, fixed: tuple[Any, ...] | None = None
-) -> list[float]:
-    """The loss at each Adam step, of ``fixed`` or of the subject's own example."""
+def train(loss_of: Callable[[int], Tensor], steps: int, adam: torch.optim.Adam) -> list[float]:
+    """The loss at each Adam step; ``loss_of`` takes the step's number."""
     losses = []
-    for _ in range(steps):
-        loss, _ = subject.loss(fixed)
+    for step in range(steps):
+        loss = loss_of(step)
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
@@ -93,7 +91,7 @@ def _learned(subject: WorldModelSubject) -> Learned:
     for step in range(0, LONGEST, _EVERY):
         if groups[0]:
             adam.param_groups[0]["lr"] = _ENCODERS_RATE if step >= _HELD else 0.0
-        train(subject, _EVERY, adam, example)
+        train(lambda _: subject.loss(example)[0], _EVERY, adam)
         now = _measured(subject, batch)
         worst = Learned(*map(min, now, last or now))
         if last and worst.order >= LEAST_ORDER and worst.r2 >= LEAST_R2:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fmbpo import hookspecs as spec
 from fmbpo.nn import blocks
 from fmbpo.nn.ode import integrate
-from fmbpo.nn.policy import pwm_actor_loss
+from fmbpo.nn.policy import action_error, pwm_actor_loss
 from fmbpo.nn.rollout import policy_rollout
 
 _widths: Any = deep_iterable(and_(instance_of(int), gt(0)), min_len(1))
@@ -73,13 +73,7 @@ class FlowQ(nn.Module):
         start, tau = noise[..., :-1] * task.mask_BA, torch.special.ndtr(noise[..., -1:])
         wanted = action - start
         x = torch.cat([start + tau * wanted, z.expand(*tau.shape[:-1], -1), tau], -1)
-        return mean_squared(self.velocity(x) - wanted, task)
-
-
-def mean_squared(difference: Tensor, task: spec.Task) -> Tensor:
-    """The mean (0-d) of ``[..., B, A]`` over the rows and the action dimensions of their tasks."""
-    own = task.mask_BA.sum(-1).clamp(min=1)
-    return ((difference * task.mask_BA).square().sum(-1) / own).mean()
+        return action_error(self.velocity(x), wanted, task)
 
 
 spec_version = 2
@@ -114,7 +108,7 @@ def loss(
     task, noise, rollout, real = context.task, context.noise_HBN, imagined.rollout, context.real
     assert real is not None
     wanted = module.behaviour(rollout.z_HBD[:-1].detach(), task, noise)
-    distance = mean_squared(rollout.action_HBA - wanted, task)
+    distance = action_error(rollout.action_HBA, wanted, task)
     matching = module.matching(real.z_HBD[0].detach(), real.action_HBA[0], task, noise)
     total, metrics = pwm_actor_loss(imagined)
     total = total + module.config.anchor * distance + matching
