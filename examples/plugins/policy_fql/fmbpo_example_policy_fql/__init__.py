@@ -21,6 +21,8 @@ from fmbpo.nn.ode import integrate
 from fmbpo.nn.policy import action_error, pwm_actor_loss
 from fmbpo.nn.rollout import policy_rollout
 
+DRAWS = 16
+"""Starts and times per real action from which the flow learns."""
 _widths: Any = deep_iterable(and_(instance_of(int), gt(0)), min_len(1))
 
 
@@ -37,23 +39,21 @@ class Config:
 
 
 class FlowQ(nn.Module):
-    """The policy ``μ(z, ε)``, and the velocity ``v(x, z, τ)`` of the behaviour flow.
-
-    The last entry of a step's noise is the time at which the flow learns; ``predict`` ignores it.
-    """
+    """The policy ``μ(z, ε)``, and the velocity ``v(x, z, τ)`` of the behaviour flow."""
 
     evaluations, real_steps = 1, 1
 
     def __init__(self, config: Config, dims: spec.PolicyDims) -> None:
         super().__init__()
-        self.config, self.noise_dim = config, dims.action + 1
+        self.config, self.noise_dim = config, dims.action
+        self.loss_noise_dim = DRAWS * (dims.action + 1)
         self.policy = blocks.plain_mlp(dims.latent + dims.action, config.units, dims.action)
         inputs = dims.action + dims.latent + 1
         self.velocity = blocks.plain_mlp(inputs, config.units, dims.action)
 
     def forward(self, z: Tensor, task: spec.Task, noise: Tensor) -> Tensor:
-        """``z_BD``, noise ``[B, A + 1]`` -> ``action_BA``."""
-        out = self.policy(torch.cat([z, noise[..., :-1] * task.mask_BA], -1))
+        """``z_BD``, noise ``[B, A]`` -> ``action_BA``."""
+        out = self.policy(torch.cat([z, noise * task.mask_BA], -1))
         return torch.tanh(out) * task.mask_BA
 
     @torch.no_grad()
@@ -64,12 +64,13 @@ class FlowQ(nn.Module):
             v: Tensor = self.velocity(torch.cat([x, z, torch.full_like(z[..., :1], tau)], -1))
             return v
 
-        end = integrate(velocity, noise[..., :-1] * task.mask_BA, "euler", self.config.substeps)
+        end = integrate(velocity, noise * task.mask_BA, "euler", self.config.substeps)
         return end.clamp(-1, 1) * task.mask_BA
 
     def matching(self, z: Tensor, action: Tensor, task: spec.Task, noise: Tensor) -> Tensor:
         """The flow's error (0-d) for real latents ``z_BD`` and actions ``[B, A]``, each with
-        several draws of noise ``[H, B, A + 1]``."""
+        ``DRAWS`` starts and times from the noise ``[B, DRAWS * (A + 1)]``."""
+        noise = noise.unflatten(-1, (DRAWS, -1)).movedim(-2, 0)
         start, tau = noise[..., :-1] * task.mask_BA, torch.special.ndtr(noise[..., -1:])
         wanted = action - start
         x = torch.cat([start + tau * wanted, z.expand(*tau.shape[:-1], -1), tau], -1)
@@ -105,9 +106,10 @@ def loss(
     module: FlowQ, imagined: spec.Imagined, context: spec.LossContext
 ) -> tuple[Tensor, spec.Metrics]:
     """PWM's actor loss, the distance from the flow's actions, and the flow's own error."""
-    task, noise, rollout, real = context.task, context.noise_HBN, imagined.rollout, context.real
+    task, rollout, real, noise = context.task, imagined.rollout, context.real, context.loss_noise_BN
     assert real is not None
-    wanted = module.behaviour(rollout.z_HBD[:-1].detach(), task, noise)
+    assert noise is not None
+    wanted = module.behaviour(rollout.z_HBD[:-1].detach(), task, context.noise_HBN)
     distance = action_error(rollout.action_HBA, wanted, task)
     matching = module.matching(real.z_HBD[0].detach(), real.action_HBA[0], task, noise)
     total, metrics = pwm_actor_loss(imagined)

@@ -19,7 +19,7 @@ def build(rows=B, **settings):
 def loss(plugin, module, task):
     """In a world that actions do not move and that pays nothing."""
     torch.manual_seed(1)
-    noise, z = torch.randn(H, B, A + 1), torch.randn(B, D)
+    noise, z = torch.randn(H, B, A), torch.randn(B, D)
     still = lambda t, z, action: Prediction(z, 0 * action[:, :1])  # noqa: E731
     rollout = plugin.rollout(module, z, still, task, noise)
     nothing, one = torch.zeros(B), torch.tensor(1.0)
@@ -27,14 +27,16 @@ def loss(plugin, module, task):
         rollout, rollout.action_HBA, torch.zeros(H, B), torch.ones(H, 1), nothing, nothing, one
     )
     data = Real(torch.randn(2, B, D), torch.rand(1, B, A), torch.zeros(1, B), torch.zeros(1, B))
-    found, metrics = plugin.loss(module, imagined, LossContext(task, noise, one, None, data))
+    own = torch.randn(B, module.loss_noise_dim)
+    context = LossContext(task, noise, one, None, data, own)
+    found, metrics = plugin.loss(module, imagined, context)
     return found, metrics, rollout, noise
 
 
 def test_the_loss_is_the_formula():
     plugin, module, task = build(anchor=3.0)
     found, metrics, rollout, noise = loss(plugin, module, task)
-    x, step = noise[..., :A], 1 / 10
+    x, step = noise, 1 / 10
     for k in range(10):
         at = torch.full((H, B, 1), k * step)
         x = x + step * module.velocity(torch.cat([x, rollout.z_HBD[:-1], at], -1))
@@ -60,10 +62,9 @@ def test_the_flow_of_a_true_field_ends_in_the_data():
     """Where every action is 0.5, the velocity is (0.5 - x) / (1 - τ), and Euler is exact."""
     _, module, task = build()
     module.velocity.forward = lambda x: (0.5 - x[..., :A]) / (1 - x[..., -1:])
-    noise = torch.randn(B, A + 1)
-    found = module.behaviour(torch.randn(B, D), task, noise)
+    found = module.behaviour(torch.randn(B, D), task, torch.randn(B, A))
     torch.testing.assert_close(found, torch.full((B, A), 0.5))
-    error = module.matching(torch.randn(B, D), found, task, noise.expand(H, B, -1))
+    error = module.matching(torch.randn(B, D), found, task, torch.randn(B, module.loss_noise_dim))
     torch.testing.assert_close(error, torch.tensor(0.0), atol=1e-6, rtol=0)
 
 
@@ -74,10 +75,10 @@ def test_the_flow_learns_two_ways_to_act():
     z, adam = torch.zeros(rows, D), torch.optim.Adam(module.velocity.parameters(), 1e-2)
     for _ in range(150):
         action = 1.4 * torch.randint(2, (rows, 1)).expand(rows, A) - 0.7
-        error = module.matching(z, action, task, torch.randn(1, rows, A + 1))
+        error = module.matching(z, action, task, torch.randn(rows, module.loss_noise_dim))
         adam.zero_grad()
         error.backward()
         adam.step()
-    found = module.behaviour(z, task, torch.randn(rows, A + 1))
+    found = module.behaviour(z, task, torch.randn(rows, A))
     assert ((found.abs() - 0.7).abs() < 0.3).float().mean() > 0.8
     assert 0.2 < (found[:, 0] > 0).float().mean() < 0.8
