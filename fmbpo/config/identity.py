@@ -46,6 +46,9 @@ _UNSAID: dict[str, tuple[object, ...]] = {
     "data.residence": (None, "auto", "device", "host"),
     "system.compile": (False, "auto", "off"),
     "system.precision": (None, "auto", "float32"),
+    # Without them, models had these values.
+    "world_model.continuation_coef": (None, 0.0),
+    "world_model.reward_bound": (None, 10.0),
 }
 """Values that change no result."""
 
