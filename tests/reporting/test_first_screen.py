@@ -8,7 +8,7 @@ from fmbpo.compare.comparison import OVERALL, Cell, Estimate
 from fmbpo.reporting.pages import dots
 from fmbpo.reporting.pages.answers import answers, heading, origin, question
 from fmbpo.reporting.pages.caveats import caveats
-from fmbpo.reporting.pages.first_screen import first_screen
+from fmbpo.reporting.pages.first_screen import collapsed, first_screen
 from fmbpo.reporting.pages.render import parts_of
 from fmbpo.reporting.pages.svg import styles
 
@@ -82,6 +82,13 @@ def test_only_returns_of_mt30_are_out_of_1000(section):
     for effects, known in ((one, False), ({"flow − mlp": section.effects[:1]}, True)):
         svg = dots.forest("key", "title", effects, styles(effects), strip=False)
         assert ("of 1000" in svg) == known
+
+
+def test_many_contrasts_of_a_single_task_keep_their_intervals(section):
+    one = [effect for effect in section.effects if effect.task != OVERALL][:1]
+    many = {f"contrast {i}": one for i in range(40)}
+    assert not collapsed(many)
+    assert collapsed({name: one * 2 for name in many})
 
 
 def test_sentences_say_in_which_world_models(section):

@@ -58,7 +58,8 @@ def first_screen(
 
 def collapsed(effects: Mapping[str, Sequence[Effect]]) -> bool:
     """Whether the forest shows single tasks side by side, so that each contrast needs its own."""
-    return sum(len(found) + 1 for found in effects.values()) > _MOST_ROWS
+    several = any(len(found) > 1 for found in effects.values())
+    return several and sum(len(found) + 1 for found in effects.values()) > _MOST_ROWS
 
 
 def _facts(section: Section) -> str:
