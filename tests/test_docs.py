@@ -16,7 +16,7 @@ import pytest
 from attrs import asdict
 
 from fmbpo.cli import main, parser
-from fmbpo.data.collecting.planner_tasks import plan_task
+from fmbpo.data.collecting.planner_tasks import PLAN_TASKS
 from fmbpo.hookspecs import SPEC_VERSION
 from fmbpo.tasks.mt30 import MT30
 
@@ -63,7 +63,7 @@ def test_the_small_set_of_all_tasks_is_as_it_was_measured():
     # What the specification of the collector asks for.
     assert np.mean(list(planner.values())) >= 650
     assert all(len(row["planner"]) >= 3 for row in found["returns"].values())
-    assert found["planner"] == {t: asdict(plan_task(t).settings) for t in MT30}, (
+    assert found["planner"] == {t: asdict(PLAN_TASKS[t].settings) for t in MT30}, (
         "the planner's settings are others now: collect the set anew"
     )
 

@@ -118,12 +118,17 @@ def test_files_of_several_suites_are_imported_whole(offered, tmp_path):
     np.testing.assert_array_equal(load(out).obs, np.concatenate(given))
 
 
-def test_the_suite_of_the_documentation(offered, tmp_path):
-    """Its episodes run in worker processes, and end when the point has left."""
+@pytest.fixture
+def reach(offered, tmp_path):
+    """The suite of the documentation, installed."""
     page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
     (code,) = re.findall(r"```python\n(import numpy.*?SUITE = Suite.*?)```", page, re.DOTALL)
     (tmp_path / "reach_tasks.py").write_text(code)
     offered("reach_tasks:SUITE")
+
+
+def test_the_suite_of_the_documentation(reach):
+    """Its episodes run in worker processes, and end when the point has left."""
     suite = suite_of(["reach-strong"])
     assert suite.names == ("reach-weak", "reach-strong")
     with EpisodeRunner(1, suite) as runner:
@@ -131,6 +136,16 @@ def test_the_suite_of_the_documentation(offered, tmp_path):
     sums = np.nansum(rewards, -1)
     assert np.isnan(rewards[..., -1]).all()
     np.testing.assert_allclose(sums[1], 2 * sums[0])
+
+
+def test_the_planner_acts_in_the_suite_of_the_documentation(reach, tmp_path):
+    """Its environments offer their states."""
+    out = tmp_path / "reach.zarr"
+    words = ["data", "collect", "--tasks", "reach-strong", "--noise", "0", "--episodes", "1"]
+    assert main([*words, "--workers", "1", "--out", str(out)]) == 0
+    data = load(out)
+    assert abs(data.obs[-20:, 0]).max() < 0.2
+    assert data.attributes["planner_return"]["reach-strong"]["mean"] > 300  # of 400
 
 
 def test_an_unknown_task_is_named(offered):
