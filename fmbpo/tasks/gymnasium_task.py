@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fmbpo.base.text import text_of
 from fmbpo.errors import UserError
+from fmbpo.tasks.gymnasium_state import restore, saved
 from fmbpo.tasks.suite import Drawing, SimulationError, TaskInfo
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def box_of(env: Any, which: str) -> gymnasium.spaces.Box:
 
 
 class GymnasiumEnv:
-    """See `Environment`. Spaces are flattened, and [-1, 1] is scaled to the actions' bounds."""
+    """See `RestorableEnvironment`. Spaces are flattened, and [-1, 1] is scaled to the bounds."""
 
     def __init__(self, task: GymnasiumTask, env: gymnasium.Env[Any, Any]) -> None:
         self.name, self.obs_dim, self.action_dim = task.name, task.obs_dim, task.action_dim
@@ -155,6 +156,20 @@ class GymnasiumEnv:
             raise SimulationError(f"{self._where()}: an observation or a reward is not finite")
         self.steps_left = 0 if self.terminated or truncated else self.steps_left - 1
         return found, total
+
+    def get_state(self) -> object:
+        """See `RestorableEnvironment`."""
+        try:
+            return self.steps_left, self.terminated, saved(self.env)
+        except Exception as error:  # foreign code may raise anything
+            what = f"its environment cannot be copied: {type(error).__name__}: {text_of(error)}"
+            remedy = "let the environment and its wrappers hold what copy.deepcopy can copy"
+            raise UserError(what, where=self.name, remedy=remedy) from error
+
+    def set_state(self, state: Any) -> None:
+        """See `RestorableEnvironment`."""
+        self.steps_left, self.terminated, copies = state
+        restore(self.env, copies)
 
     @contextmanager
     def camera(self, size: tuple[int, int]) -> Iterator[Drawing]:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import attrs
 from attrs import frozen
@@ -65,6 +65,28 @@ class Environment(Protocol):
     def camera(self, size: tuple[int, int]) -> AbstractContextManager[Drawing]:
         """Draws pictures of this width and height in pixels, if built ``drawable``. `UserError` if
         that is impossible."""
+
+
+@runtime_checkable
+class RestorableEnvironment(Environment, Protocol):
+    """An environment whose episode can be continued from a saved state, as a planner in the
+    simulator needs.
+
+    A state holds everything on which the next observations, rewards and ends depend, given the
+    actions: the physics with its time and the solver's warm start, all that the reset has drawn
+    (targets, masses), ``steps_left``, the counters of wrappers, and ``terminated``. It holds the
+    random stream only if steps draw from it; a planner then foresees what they draw.
+    """
+
+    def get_state(self) -> object:
+        """The present state; later steps do not change it. `UserError` if it cannot be saved."""
+
+    def set_state(self, state: object) -> None:
+        """Continue from a state of this or another environment of the same task.
+
+        Equal actions then lead to equal observations, rewards and ends, to the bit, and the
+        environment that the state comes from does not notice. A state can be set many times.
+        """
 
 
 @frozen(kw_only=True)

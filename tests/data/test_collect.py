@@ -18,7 +18,7 @@ from fmbpo.data.collecting.collector import Request, collect
 from fmbpo.data.collecting.episode import Policy, collect_episode, make_policy
 from fmbpo.data.collecting.parts import Parts
 from fmbpo.data.collecting.planner import Planner
-from fmbpo.data.collecting.planner_tasks import PLAN_TASKS, plan_task
+from fmbpo.data.collecting.planner_tasks import PLAN_TASKS
 from fmbpo.data.collecting.recipes import EXPLORE, RECOVER, behaviours, recipe_named
 from fmbpo.data.embedded import store_path
 from fmbpo.data.store import held_out, verify
@@ -39,7 +39,6 @@ SIZE: dict[str, Any] = {"episodes": 3, "seed": 4, "mix": MIX, "steps": 12}
 KILLED = """
 import os
 from fmbpo.data.collecting.collector import Request, collect
-from fmbpo.data.collecting.planner_tasks import PLAN_TASKS, plan_task
 from fmbpo.data.collecting.recipes import behaviours
 from tests_request import OUT, TASKS, SIZE, RECIPE
 SIZE["mix"] = behaviours(RECIPE)
@@ -111,7 +110,7 @@ def test_interruptions_and_the_planner_take_turns(monkeypatch: pytest.MonkeyPatc
     planned: list[bool] = []
     monkeypatch.setattr(Planner, "act", lambda *_: planned.append(True) or np.zeros(2))
     env, rng = TaskEnv("reacher-easy"), np.random.default_rng(0)
-    policy = make_policy(RECOVER, env, rng)
+    policy = make_policy(RECOVER, MT30["reacher-easy"], rng)
     turns = []
     for _ in range(400):
         planned.append(False)
@@ -183,7 +182,7 @@ def test_a_planner_of_other_settings_does_not_continue(
     monkeypatch.setattr(Parts, "write", lambda *_: pytest.fail("enough"))
     with pytest.raises(pytest.fail.Exception):
         collect(out, Request(TASKS, **SIZE))
-    task = plan_task(TASKS[0])
+    task = PLAN_TASKS[TASKS[0]]
     changed = evolve(task, settings=evolve(task.settings, samples=5))
     monkeypatch.setitem(PLAN_TASKS, TASKS[0], changed)
     with pytest.raises(UserError, match="planner"):

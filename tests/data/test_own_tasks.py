@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from same import same_files
 from torch.utils._pytree import tree_map
 from whole_store import load
 
 from fmbpo.cli import main
 from fmbpo.config.schema import DataConfig
+from fmbpo.data.collecting import Request, behaviours, collect
 from fmbpo.data.store import info, open_store, verify
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
@@ -58,11 +60,98 @@ def test_random_episodes_are_collected_to_their_ends(collected):
         np.testing.assert_allclose(data.reward[first + 1 : end], scaled.sum(1), rtol=1e-5)
 
 
-def test_the_planner_does_not_know_own_tasks(experiment, tmp_path, capsys):
-    words = ["data", "collect", "--experiment", experiment, "--tasks", "ramp"]
-    assert main([*words, "--out", str(tmp_path / "x.zarr")]) == 2
-    assert "there is no planner for task 'ramp'" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+MIX = {
+    "planner": {"kind": "planner", "share": 4, "effort": 0.2},
+    "planner-noisy": {"kind": "planner", "share": 3, "effort": 0.2, "noise": 0.3},
+    "random": {"kind": "random", "share": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def planned(experiment, tmp_path_factory):
+    """Both tasks, collected by a hasty planner and by noise."""
+    out = tmp_path_factory.mktemp("planned") / "ramp.zarr"
+    assert main([*planning(experiment, out), "--workers", "1"]) == 0
+    return out
+
+
+def planning(experiment, out):
+    recipe = out.with_name("recipe.toml")
+    recipe.write_text("".join(f"{name} = {inline_table(mix)}\n" for name, mix in MIX.items()))
+    words = ["data", "collect", "--experiment", experiment, "--tasks", "ramp,far"]
+    words += ["--recipe", str(recipe), "--episodes", "10", "--recover", "1"]
+    return [*words, "--out", str(out)]
+
+
+def inline_table(values):
+    return "{" + ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items()) + "}"
+
+
+def test_the_planner_collects_own_tasks(planned):
+    """The reward is the sum of the actions: at most 5 per step, and 1 on average by chance."""
+    store, data = open_store(planned), load(planned)
+    assert store.attributes["planner_return"]["far"]["episodes"] == 4
+    assert store.attributes["provenance"]["planner"].keys() == {"ramp", "far"}
+    names = np.array(store.behaviours)[store.episode_behaviour]
+    rate = {name: [] for name in names}
+    for name, first, end in zip(names, data.episode_starts, data.episode_ends, strict=True):
+        steps, length = end - first - 1, int(data.obs[first, 1])
+        assert steps == min(length, 20)
+        rate[name].append(data.reward[first + 1 : end].mean())
+    assert np.mean(rate["planner"]) > 2.5
+    assert min(rate["planner"]) > max(rate["random"])
+    assert rate.keys() == {*MIX, "planner-interrupted"}
+
+
+def test_training_knows_the_planners_return(planned, collected):
+    known = load_dataset(DataConfig(path=str(planned)), CPU, OWN).planner_return
+    recorded = open_store(planned).attributes["planner_return"]
+    assert known == {task: recorded[task]["mean"] for task in ("ramp", "far")}
+    assert load_dataset(DataConfig(path=str(collected)), CPU, OWN).planner_return == {}
+
+
+def test_workers_do_not_change_planned_data(planned, experiment, tmp_path):
+    out = tmp_path / "ramp.zarr"
+    assert main([*planning(experiment, out), "--workers", "2"]) == 0
+    assert same_files(out, planned)
+
+
+def test_an_interrupted_collection_with_the_planner_continues(planned, tmp_path):
+    out = tmp_path / "ramp.zarr"
+    request = Request(["ramp", "far"], 10, behaviours(MIX), recover=1, own=OWN)
+
+    def stop(done, _all):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect(out, request, progress=stop)
+    seen = []
+    collect(out, request, progress=lambda done, _all: seen.append(done))
+    assert seen == list(range(7, 23))
+    assert same_files(out, planned)
+
+
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ("Global-v0", "equal actions lead to another episode"),
+        ("Inner-v0", "equal actions lead to another episode"),
+        ("Uncopied-v0", "cannot be copied: TypeError: cannot pickle 'generator' object"),
+    ],
+)
+def test_a_state_that_cannot_be_set_is_named(environment, why, tmp_path, capsys):
+    file = tmp_path / "odd.toml"
+    file.write_text(f'[tasks.odd]\ngymnasium = "states:states/{environment}"\n')
+    words = ["data", "collect", "--experiment", str(file), "--tasks", "odd", "--episodes", "2"]
+    words += ["--workers", "1", "--out", str(tmp_path / "x.zarr")]
+    assert main(words) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "impossible in task 'odd'" in said
+    assert why in said
+    assert "--policy random" in said
+    assert list(tmp_path.iterdir()) == [file]
+    assert main([*words, "--policy", "random"]) == 0
 
 
 def test_batches_know_the_terminations(collected):

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from attrs import evolve
 
-from fmbpo.data.collecting.planner import Planner, _interpolation
-from fmbpo.data.collecting.planner_model import PlanningModel
-from fmbpo.data.collecting.planner_tasks import PLAN_TASKS, plan_task
-from fmbpo.errors import UserError
+from fmbpo.data.collecting.planner import _interpolation
+from fmbpo.data.collecting.planner_mt30 import Mt30Model
+from fmbpo.data.collecting.planner_tasks import PLAN_TASKS, planner_of
 from fmbpo.tasks.env import TaskEnv
 from fmbpo.tasks.mt30 import MT30
 
@@ -40,7 +39,7 @@ def test_the_planning_reward_is_the_task_s(name: str) -> None:
     env = TaskEnv(name)
     env.reset(3)
     to_reward(name, env.env.physics)
-    model = PlanningModel(name, PLAN_TASKS[name], coarse=1)
+    model = Mt30Model(name, PLAN_TASKS[name], coarse=1)
     rng = np.random.default_rng(0)
     planned, true = [], []
     for step in range(120):
@@ -48,7 +47,7 @@ def test_the_planning_reward_is_the_task_s(name: str) -> None:
         action = rng.uniform(low, -low, env.action_dim).astype(np.float32)
         if step == 60 and name.startswith("finger-turn"):  # where chance does not turn it away
             env.env.physics.named.model.site_pos["target", "x"] += 0.1
-        model.sync(env.env)
+        model.sync(env)
         planned.append(model.rewards(action.astype(np.float64)[None, None])[0, 0])
         true.append(env.step(action)[1])
     np.testing.assert_allclose(planned, true, rtol=0, atol=1e-9)
@@ -58,9 +57,9 @@ def test_the_planning_reward_is_the_task_s(name: str) -> None:
 def test_several_steps_ahead() -> None:
     env = TaskEnv("cheetah-run")
     env.reset(0)
-    model = PlanningModel("cheetah-run", PLAN_TASKS["cheetah-run"])
+    model = Mt30Model("cheetah-run", PLAN_TASKS["cheetah-run"])
     actions = np.random.default_rng(0).uniform(-1, 1, (20, env.action_dim))
-    model.sync(env.env)
+    model.sync(env)
     planned = model.rewards(np.stack([actions * 0, actions]))
     assert planned.shape == (2, 20)
     np.testing.assert_allclose(planned[1], [env.step(a)[1] for a in actions], atol=1e-6)
@@ -72,19 +71,19 @@ def test_a_coarse_time_step_stays_close() -> None:
     actions = np.zeros((1, 10, env.action_dim))
     rewards = []
     for coarse in (1, 4):
-        model = PlanningModel("walker-stand", PLAN_TASKS["walker-stand"], coarse=coarse)
-        model.sync(env.env)
+        model = Mt30Model("walker-stand", PLAN_TASKS["walker-stand"], coarse=coarse)
+        model.sync(env)
         assert model.frames(actions).qpos.shape[1] == (20 if coarse == 1 else 10)
         rewards.append(model.rewards(actions))
     np.testing.assert_allclose(rewards[0], rewards[1], atol=0.2)
 
 
 def run(name: str, steps: int) -> tuple[list[float], np.ndarray[Any, Any]]:
-    env, planner, rng = TaskEnv(name), Planner(name), np.random.default_rng(0)
+    env, planner, rng = TaskEnv(name), planner_of(MT30[name]), np.random.default_rng(0)
     env.reset(1)
     actions, rewards = [], []
     for _ in range(steps):
-        actions.append(planner.act(env.env, rng))
+        actions.append(planner.act(env, rng))
         rewards.append(env.step(actions[-1])[1])
     return rewards, np.array(actions)
 
@@ -102,7 +101,7 @@ def test_the_interpolation_passes_through_the_knots() -> None:
 
 
 def test_repeats_continue_past_and_plan_periodically() -> None:
-    planner = Planner("cheetah-run")
+    planner = planner_of(MT30["cheetah-run"])
     H, U = planner.settings.horizon, planner.model.action_dim
     period = 6
     gait = np.random.default_rng(1).uniform(-1, 1, (period, U))
@@ -126,11 +125,11 @@ def test_shaping_guides_the_search_and_leaves_the_reward_alone() -> None:
     env = TaskEnv("hopper-hop")
     env.reset(0)
     task = PLAN_TASKS["hopper-hop"]
-    bare = PlanningModel("hopper-hop", evolve(task, shaping=lambda f: 0 * f.qpos[..., 0]))
-    shaped = PlanningModel("hopper-hop", evolve(task, shaping=lambda f: 7 + 0 * f.qpos[..., 0]))
+    bare = Mt30Model("hopper-hop", evolve(task, shaping=lambda f: 0 * f.qpos[..., 0]))
+    shaped = Mt30Model("hopper-hop", evolve(task, shaping=lambda f: 7 + 0 * f.qpos[..., 0]))
     actions = np.random.default_rng(0).uniform(-1, 1, (3, 5, env.action_dim))
     for model in (bare, shaped):
-        model.sync(env.env)
+        model.sync(env)
     np.testing.assert_array_equal(shaped.rewards(actions), bare.rewards(actions))
     np.testing.assert_allclose(
         shaped.rewards(actions, shaped=True), bare.rewards(actions, shaped=True) + 2 * 7
@@ -149,12 +148,12 @@ def hopper_in(height: float, pitch: float, legs: tuple[float, ...], speed: float
         named.qpos["rootz"], named.qpos["rooty"] = height, pitch
         named.qpos["waist"], named.qpos["hip"], named.qpos["knee"], named.qpos["ankle"] = legs
         named.qvel["rootx"] = speed
-    return env.env
+    return env
 
 
 def shaped(name: str, env: Any) -> float:
     task = PLAN_TASKS[name]
-    model = PlanningModel(name, evolve(task, reward=lambda f: 0 * f.qpos[..., 0]))
+    model = Mt30Model(name, evolve(task, reward=lambda f: 0 * f.qpos[..., 0]))
     model.sync(env)
     return float(model.rewards(np.zeros((1, 1, model.action_dim)), shaped=True).item())
 
@@ -179,16 +178,12 @@ def test_a_hopper_is_drawn_along_only_when_up() -> None:
 
 
 def test_a_hopper_gets_up() -> None:
-    env, planner, rng = TaskEnv("hopper-stand"), Planner("hopper-stand"), np.random.default_rng(101)
+    env, planner = TaskEnv("hopper-stand"), planner_of(MT30["hopper-stand"])
+    rng = np.random.default_rng(101)
     env.reset(101)
     assert env.env.physics.height() < 0
-    assert any(env.step(planner.act(env.env, rng))[1] > 0 for _ in range(120))
+    assert any(env.step(planner.act(env, rng))[1] > 0 for _ in range(120))
 
 
 def test_every_task_has_an_entry() -> None:
     assert PLAN_TASKS.keys() == MT30.keys()
-
-
-def test_a_task_that_does_not_exist() -> None:
-    with pytest.raises(UserError, match="walker-stand"):
-        plan_task("walker-stnd")

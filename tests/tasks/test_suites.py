@@ -12,6 +12,7 @@ from fmbpo.config.schema import DataConfig
 from fmbpo.data.sampler import action_masks
 from fmbpo.data.store import verify
 from fmbpo.errors import UserError
+from fmbpo.scaffold import template
 from fmbpo.tasks import known
 from fmbpo.tasks.known import everything, suite_of, suites_named, task_info, task_name
 from fmbpo.tasks.mt30 import SUITE
@@ -51,7 +52,8 @@ def offered(tmp_path, monkeypatch):
         known._offered.cache_clear()
 
     yield offer
-    sys.modules.pop("wide_tasks", None)
+    for module in ("wide_tasks", "my_tasks"):
+        sys.modules.pop(module, None)
     known._offered.cache_clear()
     known._load.cache_clear()
 
@@ -138,3 +140,16 @@ def test_two_tasks_of_one_name_do_not_mix():
     own = {"walker-run": GymnasiumTable(gymnasium="InvertedPendulum-v5")}
     with pytest.raises(UserError, match="tasks of the same name: walker-run"):
         suite_of(["walker-run", "walker-walk"], own)
+
+
+def test_the_planner_acts_in_the_suite_of_the_documentation(offered, tmp_path):
+    """Its environments offer their states."""
+    (tmp_path / "my_tasks.py").write_text(template("tasks"))
+    offered("my_tasks:SUITE")
+    out = tmp_path / "reach.zarr"
+    words = ["data", "collect", "--tasks", "my-tasks-reach", "--noise", "0", "--episodes", "1"]
+    assert main([*words, "--workers", "1", "--out", str(out)]) == 0
+    data = load(out)
+    assert np.linalg.norm(data.obs[-1, 4:6]) < 0.2  # the way to the goal, in m
+    planned = data.attributes["planner_return"]["my-tasks-reach"]["mean"]
+    assert planned > 60  # of 100; random actions earn about 14

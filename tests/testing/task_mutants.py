@@ -320,6 +320,35 @@ class Drawn(PuckEnv):
         return nullcontext(Pixels(self, size))
 
 
+@mutant("a_state_continues_its_episode", "`obs` differs from step 0")
+class StateWithoutVelocity(PuckEnv):
+    def set_state(self, state):
+        velocity = self.velocity
+        super().set_state(state)
+        self.velocity = velocity
+
+
+@mutant("a_state_continues_its_episode", "`steps_left` differs from step 0")
+class StateWithoutTime(PuckEnv):
+    def set_state(self, state):
+        left = self.steps_left
+        super().set_state(state)
+        self.steps_left = left
+
+
+@mutant("a_state_continues_its_episode", "differs from step")
+class StateThatMoves(PuckEnv):
+    def get_state(self):
+        self.kept = list(super().get_state())
+        return self.kept
+
+    def step(self, action):
+        found = super().step(action)
+        if hasattr(self, "kept"):
+            self.kept[0] = self.position
+        return found
+
+
 @mutant("pictures_show_the_state", "found: uint8 [96, 64, 3]")
 class WidthFirst(Drawn):
     def pixels(self, drawn):

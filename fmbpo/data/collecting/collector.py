@@ -25,13 +25,15 @@ from fmbpo.base.structure import plain
 from fmbpo.base.worker import Worker, answer
 from fmbpo.data.collecting.episode import TrainedPolicies, collect_episode
 from fmbpo.data.collecting.parts import Parts
-from fmbpo.data.collecting.planner_tasks import PLAN_TASKS, plan_task
+from fmbpo.data.collecting.planner_stepping import check_states
+from fmbpo.data.collecting.planner_tasks import settings_of
 from fmbpo.data.collecting.recipes import EXPLORE, RECOVER, Behaviour, schedule
 from fmbpo.data.store import check_request, open_store
 from fmbpo.data.store_format import layout_of
 from fmbpo.data.store_writer import StoreWriter
 from fmbpo.errors import UserError
 from fmbpo.tasks.known import NO_OWN, Own, suite_of, task_info
+from fmbpo.tasks.mt30 import Mt30Task
 from fmbpo.tasks.suite import TaskInfo
 
 Progress = Callable[[int, int], None]
@@ -90,8 +92,8 @@ def collect(
         progress: called with (finished episodes, all episodes).
 
     Raises:
-        UserError: a task does not exist, a number is out of range, the disk is full, or ``out`` or
-            its parts belong to a different request.
+        UserError: a task does not exist, the planner cannot act in one, a number is out of range,
+            the disk is full, or ``out`` or its parts belong to a different request.
         Taken: another process collects into ``out``.
     """
     out, request = Path(out), _checked(request, workers)
@@ -198,17 +200,16 @@ def _scheduled(request: Request) -> tuple[list[Behaviour], Order]:
 
 
 def _planned(request: Request, order: Order) -> dict[str, dict[str, Any]]:
-    """The planner's settings by task. UserError if an episode needs a planner that does not know
-    its task."""
-    for task in request.tasks:
-        if task not in PLAN_TASKS and any(each.kind == "planner" for each in order[task]):
-            raise UserError(
-                f"there is no planner for task {task!r}",
-                where="collecting",
-                remedy="use --policy random, or --policy RUN with a finished run of this task",
-            )
-    known = [task for task in request.tasks if task in PLAN_TASKS]
-    return {task: asdict(plan_task(task).settings) for task in known}
+    """The planner's settings by task: of all tasks of MT30, and of others in which it acts.
+    UserError if it cannot act in one, since the state of its environment cannot be set."""
+    settings = {}
+    for name, task in request.infos.items():
+        if not isinstance(task, Mt30Task):
+            if not any(behaviour.kind == "planner" for behaviour in order[name]):
+                continue
+            check_states(task)
+        settings[name] = asdict(settings_of(task))
+    return settings
 
 
 def _bytes(request: Request, order: Order, row_bytes: int) -> int:

@@ -9,10 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fmbpo.data.collecting.planner import Planner
+from fmbpo.data.collecting.planner_tasks import planner_of
 from fmbpo.data.collecting.recipes import Behaviour
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import TaskEnv
 from fmbpo.tasks.suite import Environment, SimulationError, TaskInfo
 
 _ATTEMPTS = 3
@@ -72,7 +71,7 @@ def _simulate(
 ) -> dict[str, NDArray[Any]]:
     start, noise = entropy.spawn(2)
     env = task.make()
-    policy = make_policy(behaviour, env, np.random.default_rng(noise), expert)
+    policy = make_policy(behaviour, task, np.random.default_rng(noise), expert)
     obs = np.zeros((steps + 1, env.obs_dim), np.float32)
     action = np.zeros((steps + 1, env.action_dim), np.float32)
     reward = np.zeros(steps + 1, np.float32)
@@ -88,11 +87,10 @@ def _simulate(
 
 
 def make_policy(
-    behaviour: Behaviour, env: Environment, rng: np.random.Generator, expert: Policy | None = None
+    behaviour: Behaviour, task: TaskInfo, rng: np.random.Generator, expert: Policy | None = None
 ) -> Policy:
-    """A policy for one episode in ``env``; ``expert`` replaces the planner, which knows only the
-    tasks of MT30."""
-    width = env.action_dim
+    """A policy for one episode of the task; ``expert`` replaces the planner."""
+    width = task.action_dim
     if behaviour.kind == "random":
         noise = _smooth_noise if behaviour.smooth else _bursts if behaviour.bursts else _white_noise
         actions = noise(width, rng)
@@ -102,9 +100,8 @@ def make_policy(
         """Only a planner has a plan to forget."""
 
     if expert is None:
-        assert isinstance(env, TaskEnv), "the collector has refused other tasks"
-        simulated, planner = env.env, Planner(env.name, behaviour.effort)
-        expert, forget = lambda _env, _obs: planner.act(simulated, rng), planner.reset
+        planner = planner_of(task, behaviour.effort)
+        expert, forget = lambda env, _obs: planner.act(env, rng), planner.reset
     if behaviour.interrupted:
         return _interrupted(expert, forget, width, rng)
     return lambda env, obs: expert(env, obs) + behaviour.noise * rng.standard_normal(width)

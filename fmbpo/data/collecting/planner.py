@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
-import numpy as np
-from attrs import evolve
+from typing import Protocol
 
-from fmbpo.data.collecting.planner_model import PlanningModel
+import numpy as np
+from attrs import evolve, frozen
+
 from fmbpo.data.collecting.planner_rewards import Floats
-from fmbpo.data.collecting.planner_tasks import plan_task
-from fmbpo.tasks.simulator import control
+from fmbpo.tasks.suite import Environment
 
 # Noise scales of the samples: small ones refine the plan, large ones search for another.
 _LOG_SCALE_RANGE = (float(np.log(0.15)), 0.0)
 # Shortest and longest period of the repeating samples, in agent steps: for strides, hops, swings.
 _PERIODS = (3, 30)
+
+
+@frozen
+class PlanSettings:
+    """Settings of the planner's search in one task.
+
+    Attributes:
+        samples: candidate action sequences per decision.
+        horizon: their length in agent steps.
+        knots: knots of the interpolated noise.
+        sigma: standard deviation of the noise at the knots, in units of action.
+        temperature: of the exponential weights, relative to the returns' standard deviation.
+        elites: candidates that are averaged.
+        coarse: the planning time step, in multiples of the task's physics time step.
+        repeats: share of the candidates that repeat past actions periodically, below 1.
+    """
+
+    samples: int
+    horizon: int
+    knots: int
+    sigma: float
+    temperature: float = 0.2
+    elites: int = 8
+    coarse: int = 1
+    repeats: float = 0.0
+
+
+class Model(Protocol):
+    """The true simulator of a task, which rolls out candidates from a state of an episode.
+
+    ``action_dim`` is the width of an action.
+    """
+
+    action_dim: int
+
+    def sync(self, env: Environment) -> None:
+        """Take over the present state of an environment of the task."""
+
+    def returns(self, actions_NHU: Floats) -> Floats:
+        """[N] sums of the rewards of N sequences of H agent steps from that state; a sequence whose
+        simulation diverges has a value that is not finite."""
 
 
 class Planner:
@@ -26,16 +67,15 @@ class Planner:
     that was found by chance; noise alone would have to rediscover every stride.
 
     Args:
-        name: a task of MT30 (else UserError).
+        model: rolls out the candidates.
+        settings: of the search.
         effort: multiplies the number of samples.
     """
 
-    def __init__(self, name: str, effort: float = 1.0) -> None:
-        task = plan_task(name)
-        settings = task.settings
+    def __init__(self, model: Model, settings: PlanSettings, effort: float = 1.0) -> None:
         samples = max(4, round(settings.samples * effort))
         self.settings = evolve(settings, samples=samples, elites=min(settings.elites, samples))
-        self.model = PlanningModel(name, task)
+        self.model = model
         self._basis_HK = _interpolation(self.settings.horizon, self.settings.knots)
         self.reset()
 
@@ -44,11 +84,11 @@ class Planner:
         self._plan_HU = np.zeros((self.settings.horizon, self.model.action_dim))
         self._past_PU = np.zeros((0, self.model.action_dim))  # the last actions
 
-    def act(self, env: control.Environment, rng: np.random.Generator) -> Floats:
-        """The action [U] for the current state of a dm_control environment; advances the plan."""
+    def act(self, env: Environment, rng: np.random.Generator) -> Floats:
+        """The action [U] for the present state of the model's task; advances the plan."""
         self.model.sync(env)
         candidates = self._candidates(rng)
-        returns = self.model.rewards(candidates, shaped=True).sum(1)
+        returns = self.model.returns(candidates)
         returns[~np.isfinite(returns)] = -np.inf  # a diverged future is never chosen
         best = np.argsort(-returns, kind="stable")[: self.settings.elites]
         self._plan_HU = _weighted_mean(candidates[best], returns[best], self.settings.temperature)

@@ -1,7 +1,7 @@
-"""The planner's entry for each task: reward, shaping, search settings.
+"""The planner of each task, and the entries for those of MT30: reward, shaping, search settings.
 
-A new task needs a reward function in `fmbpo.data.collecting.planner_rewards`, an entry here and
-one in ``planner.toml``.
+A new task of MT30 needs a reward function in `fmbpo.data.collecting.planner_rewards`, an entry here
+and one in ``planner.toml``. Other tasks need no entry.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from fmbpo.data.collecting import planner_rewards as r
-from fmbpo.data.collecting.planner_model import PlanSettings, PlanTask
-from fmbpo.tasks.mt30 import mt30_task
+from fmbpo.data.collecting.planner import Planner, PlanSettings
+from fmbpo.data.collecting.planner_mt30 import Mt30Model, PlanTask
+from fmbpo.data.collecting.planner_stepping import STEPPING, SteppingModel
+from fmbpo.tasks.mt30 import Mt30Task
+from fmbpo.tasks.suite import TaskInfo
 
 
 def _walker(speed: float, progress: float = 0.0) -> tuple[r.Reward, r.Reward]:
@@ -68,6 +71,14 @@ PLAN_TASKS: dict[str, PlanTask] = {
 }
 
 
-def plan_task(name: str) -> PlanTask:
-    """The planner's entry for a task; UserError if MT30 has no such task."""
-    return PLAN_TASKS[mt30_task(name).name]
+def settings_of(task: TaskInfo) -> PlanSettings:
+    """The settings of the search in a task."""
+    return PLAN_TASKS[task.name].settings if isinstance(task, Mt30Task) else STEPPING
+
+
+def planner_of(task: TaskInfo, effort: float = 1.0) -> Planner:
+    """A planner for one environment of the task, whose state it must be able to set
+    (`fmbpo.data.collecting.planner_stepping.check_states`) unless the task is MT30's."""
+    if isinstance(task, Mt30Task):
+        return Planner(Mt30Model(task.name, PLAN_TASKS[task.name]), settings_of(task), effort)
+    return Planner(SteppingModel(task), settings_of(task), effort)

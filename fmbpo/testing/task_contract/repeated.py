@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from fmbpo.errors import UserError
+from fmbpo.tasks.suite import RestorableEnvironment
 from fmbpo.testing.outcomes import NotCheckedError, expect
 from fmbpo.testing.task_contract.subject import (
     STEPS,
     TaskSubject,
+    Trace,
+    continued,
     equal,
     played,
     reset,
@@ -102,6 +105,30 @@ def observations_stay_as_they_were(subject: TaskSubject) -> None:
     kept = all(equal(*pair) for pair in zip(found, copies, strict=True))
     expected = "later steps leave an observation as it was returned"
     expect(kept, expected, "return a new array from each call", "its numbers change")
+
+
+def a_state_continues_its_episode(subject: TaskSubject) -> None:
+    """The planner tries actions in a second environment, which it sets to the present state."""
+    env, other = subject.task.make(), subject.task.make()
+    if not isinstance(env, RestorableEnvironment) or not isinstance(other, RestorableEnvironment):
+        raise NotCheckedError("it has no get_state and set_state, which only the planner needs")
+    _ = subject.beginning
+    actions, half, wanted = subject.actions(), STEPS // 2, Trace()
+    played(env, actions[:half])
+    reset(other, 1)
+    try:
+        state = env.get_state()
+        continued(env, actions[half:], wanted)
+        for _ in range(2):
+            other.set_state(state)
+            found = Trace()
+            continued(other, actions[half:], found)
+            difference = wanted.difference(found)
+            expected = "another environment continues from a state as the first one did"
+            remedy = "copy all that later steps depend on, and let no step change the copy"
+            expect(not difference, expected, remedy, difference)
+    except UserError as error:
+        raise NotCheckedError(f"its states cannot be set: {error.what}") from error
 
 
 def pictures_show_the_state(subject: TaskSubject) -> None:

@@ -125,6 +125,17 @@ def played(
     trace = Trace()
     trace.note(env, reset(env, seed))
     between(0)
+    continued(env, actions, trace, between)
+    return trace
+
+
+def continued(
+    env: Environment,
+    actions: Iterable[Actions],
+    trace: Trace,
+    between: Callable[[int], object] = lambda t: None,
+) -> None:
+    """Add the steps with these actions to an episode."""
     for t, action in enumerate(actions, 1):
         if not env.steps_left:
             break
@@ -132,7 +143,6 @@ def played(
         trace.note(env, obs)
         trace.rewards.append(reward)
         between(t)
-    return trace
 
 
 def reset(env: Environment, seed: int | None = None) -> NDArray[Any]:

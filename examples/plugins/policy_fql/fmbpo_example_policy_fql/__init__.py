@@ -70,7 +70,7 @@ class FlowQ(nn.Module):
     def matching(self, z: Tensor, action: Tensor, task: spec.Task, noise: Tensor) -> Tensor:
         """The flow's error (0-d) for real latents ``z_BD`` and actions ``[B, A]``, each with
         ``DRAWS`` starts and times from the noise ``[B, DRAWS * (A + 1)]``."""
-        noise = noise.unflatten(-1, (DRAWS, -1)).movedim(-2, 0)
+        noise = noise.reshape(*noise.shape[:-1], DRAWS, -1).movedim(-2, 0)
         start, tau = noise[..., :-1] * task.mask_BA, torch.special.ndtr(noise[..., -1:])
         wanted = action - start
         x = torch.cat([start + tau * wanted, z.expand(*tau.shape[:-1], -1), tau], -1)

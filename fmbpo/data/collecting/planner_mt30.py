@@ -1,4 +1,4 @@
-"""The planner's simulator: many futures at once, and rewards from their states.
+"""The planner's model of a task of MT30: many futures at once, and rewards from their states.
 
 MuJoCo's batched rollout replaces environment steps, and numpy computes the task's reward for all
 states of the rollout: through dm_control, a reward costs as much as 16 physics steps.
@@ -12,43 +12,21 @@ import warnings
 import numpy as np
 from attrs import frozen
 
+from fmbpo.data.collecting.planner import PlanSettings
 from fmbpo.data.collecting.planner_rewards import SENSORS, Floats, Frames, Reward
 from fmbpo.tasks.custom import reacher_three_model
+from fmbpo.tasks.env import TaskEnv
 from fmbpo.tasks.mt30 import ACTION_REPEAT, mt30_task
-from fmbpo.tasks.simulator import control, mujoco, rollout
+from fmbpo.tasks.simulator import mujoco, rollout
+from fmbpo.tasks.suite import Environment
 
 # The fields of the model that tasks change at a reset (targets, sizes, damping).
 _RESET_FIELDS = ("geom_pos", "geom_size", "site_pos", "site_size", "dof_damping")
 
 
 @frozen
-class PlanSettings:
-    """Settings of the planner's search in one task.
-
-    Attributes:
-        samples: candidate action sequences per decision.
-        horizon: their length in agent steps.
-        knots: knots of the interpolated noise.
-        sigma: standard deviation of the noise at the knots, in units of action.
-        temperature: of the exponential weights, relative to the returns' standard deviation.
-        elites: candidates that are averaged.
-        coarse: the planning time step, in multiples of the task's physics time step.
-        repeats: share of the candidates that repeat past actions periodically, below 1.
-    """
-
-    samples: int
-    horizon: int
-    knots: int
-    sigma: float
-    temperature: float = 0.2
-    elites: int = 8
-    coarse: int = 1
-    repeats: float = 0.0
-
-
-@frozen
 class PlanTask:
-    """The planner's entry for a task.
+    """The planner's entry for a task of MT30.
 
     Attributes:
         settings: the search settings.
@@ -61,10 +39,10 @@ class PlanTask:
     shaping: Reward = lambda _: np.zeros(())
 
 
-class PlanningModel:
-    """A task's model with the planner's sensors; rolls out batches on one core.
+class Mt30Model:
+    """The task's MuJoCo model with the planner's sensors; rolls out batches on one core.
 
-    ``action_dim`` is the width of an action.
+    See `fmbpo.data.collecting.planner.Model`.
     """
 
     def __init__(self, name: str, task: PlanTask, coarse: int | None = None) -> None:
@@ -97,13 +75,15 @@ class PlanningModel:
         self._state = np.zeros(mujoco.mj_stateSize(self.model, self._spec))
         self._warmstart = np.zeros(self.model.nv)
 
-    def sync(self, env: control.Environment) -> None:
-        """Copy the current state of a dm_control environment."""
-        model, data = env.physics.model.ptr, env.physics.data.ptr
+    def sync(self, env: Environment) -> None:
+        """See `Model`; ``env`` is a `TaskEnv` of the task."""
+        assert isinstance(env, TaskEnv)
+        physics = env.env.physics
+        model, data = physics.model.ptr, physics.data.ptr
         for name in _RESET_FIELDS:
             getattr(self.model, name)[:] = getattr(model, name)
         self._per_step = (
-            ACTION_REPEAT * round(env.control_timestep() / env.physics.timestep()) // self.coarse
+            ACTION_REPEAT * round(env.env.control_timestep() / physics.timestep()) // self.coarse
         )
         mujoco.mj_getState(model, data, self._state, self._spec)
         self._warmstart[:] = data.qacc_warmstart
@@ -138,6 +118,10 @@ class PlanningModel:
             ctrl=control[:, at - 1],
             sensordata=sensordata[:, at],
         )
+
+    def returns(self, actions_NHU: Floats) -> Floats:
+        """See `Model`; with the shaping."""
+        return np.asarray(self.rewards(actions_NHU, shaped=True).sum(1))
 
     def rewards(self, actions_NHU: Floats, shaped: bool = False) -> Floats:
         """[N, H] rewards of agent steps (sums over control steps), plus shaping on request."""
