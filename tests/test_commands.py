@@ -102,6 +102,10 @@ def run(clone, small_store, tiny, tiny_policy, offer_project):
                 more = ["--scale", "laptop", "--data", str(small_store)]
                 more += [word for override in tiny for word in ("-o", override)]
                 call(sys.executable, "-m", "torch.distributed.run", *options, *more)
+            case ["fmbpo", "data", "import-tdmpc2", "mt80", *_]:
+                suite = REPOSITORY / "examples/suites/metaworld"
+                offer_project(Path(shutil.copytree(suite, clone / "suite")))
+                run_other(words)
             case ["fmbpo", "data", "info" | "verify", path]:
                 where = path if path == "embedded" else str(small_store)
                 assert main([*words[1:3], where]) == 0

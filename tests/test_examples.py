@@ -4,7 +4,6 @@ They are not installed here: a ``dist-info`` folder made from their own ``pyproj
 them for the time of the test.
 """
 
-import ast
 import importlib
 import itertools
 import json
@@ -17,6 +16,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from sources import code_lines, imported
 
 from fmbpo.base.metrics import read_metrics
 from fmbpo.cli import main
@@ -63,31 +63,6 @@ def installed(tmp_path_factory, write_dist_info):
             patch.syspath_prepend(entry)
         importlib.invalidate_caches()
         yield
-
-
-def imported(file):
-    """Dotted names that a file imports; of ``from a import b``: ``a.b``."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def code_lines(text):
-    """Lines that are neither blank, nor comment, nor docstring."""
-    docstrings = {
-        line
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        for line in range(node.lineno, node.end_lineno + 1)
-    }
-    lines = enumerate(text.splitlines(), 1)
-    return sum(
-        bool(line.strip()) and not line.strip().startswith("#") and number not in docstrings
-        for number, line in lines
-    )
 
 
 def test_code_lines_are_counted_right():

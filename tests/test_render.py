@@ -24,7 +24,7 @@ from fmbpo.tasks.vector import EpisodeRunner
 
 def _can_draw():
     try:
-        drawing.Camera(TaskEnv("pendulum-spin", drawable=True), (16, 16)).close()
+        TaskEnv("pendulum-spin", drawable=True).camera((16, 16)).close()
     except UserError:
         return False
     return True
@@ -240,7 +240,7 @@ def test_random_actions_in_every_format(ending, tmp_path, capsys):
     assert np.abs(frames[0].astype(int) - frames[-1]).max() > 80  # it moves
     env = TaskEnv("walker-walk", drawable=True)
     env.reset(3)
-    with drawing.Camera(env, (160, 120)) as camera:
+    with env.camera((160, 120)) as camera:
         first = camera.draw()
     right, upside_down, other_colours = (
         np.abs(frames[0].astype(int) - drawn).mean()
@@ -257,7 +257,7 @@ def test_tasks_can_be_drawn_and_drawing_changes_nothing(every):
     of_domain = {info.domain: task for task, info in MT30.items()}
     for task in MT30 if every else of_domain.values():
         seen, blind = TaskEnv(task, drawable=True), TaskEnv(task)
-        with drawing.Camera(seen, (64, 48)) as camera:
+        with seen.camera((64, 48)) as camera:
             first = seen.reset(1)
             np.testing.assert_array_equal(first, blind.reset(1))
             pictures = []
@@ -388,7 +388,7 @@ first, second = list(drawing.PLATFORMS)
 def size(platforms):
     drawing.PLATFORMS = dict.fromkeys(platforms, "")
     try:
-        with drawing.Camera(TaskEnv("cup-spin", drawable=True), (32, 16)) as camera:
+        with TaskEnv("cup-spin", drawable=True).camera((32, 16)) as camera:
             return camera.draw().shape
     except UserError:
         return None

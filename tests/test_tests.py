@@ -8,10 +8,10 @@ FILES = sorted(
     [
         *ROOT.glob("tests/**/*.py"),
         *ROOT.glob("plugins/*/tests/*.py"),
-        *ROOT.glob("examples/plugins/*/tests/*.py"),
+        *ROOT.glob("examples/*/*/tests/*.py"),
     ]
 )
-CHECKS = {"raises", "fail", "parametrize_checks"}
+CHECKS = {"raises", "fail", "parametrize_checks", "parametrize_task_checks"}
 NO_ERROR = {"test_a_closed_stream_is_given_up"}
 """Their subject is that nothing is raised."""
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from fmbpo.base.text import one_line
 from fmbpo.errors import UserError
-from fmbpo.tasks.env import TaskEnv
 from fmbpo.tasks.simulator import mujoco
 
 PLATFORMS = {"egl": "libegl1", "osmesa": "libosmesa6"}
@@ -27,16 +26,15 @@ _GEOMS = 1000
 
 
 class Camera:
-    """Draws a ``TaskEnv`` that was built ``drawable``; a context manager.
+    """Draws a MuJoCo simulation; a context manager.
 
-    The view is from the model's first camera, as in dm_control. There are no shadows or
-    reflections: without a GPU they take three quarters of the time.
+    There are no shadows or reflections: without a GPU they take three quarters of the time.
     """
 
-    def __init__(self, env: TaskEnv, size: tuple[int, int]) -> None:
-        """``size``: width, height in pixels. UserError, naming packages, if no platform works."""
+    def __init__(self, model: Any, data: Any, size: tuple[int, int], view: int = 0) -> None:
+        """``size``: width, height in pixels; ``view``: which of the model's cameras. UserError,
+        naming packages, if no platform works."""
         width, height = size
-        model, data = env.env.physics.model.ptr, env.env.physics.data.ptr
         self._gl = _context(width, height)
         self._gl.make_current()
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height
@@ -46,9 +44,9 @@ class Camera:
         self._scene = mujoco.MjvScene(model, _GEOMS)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._scene.flags[flag] = False
-        view = mujoco.MjvCamera()
-        view.type, view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
-        self._shown = model, data, mujoco.MjvOption(), mujoco.MjvPerturb(), view
+        camera = mujoco.MjvCamera()
+        camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, view
+        self._shown = model, data, mujoco.MjvOption(), mujoco.MjvPerturb(), camera
         self._rectangle = mujoco.MjrRect(0, 0, width, height)
         self._pixels = np.empty((height, width, 3), np.uint8)
         self.close = weakref.finalize(self, _free, self._gl, self._drawer)

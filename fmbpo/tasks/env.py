@@ -60,10 +60,10 @@ class TaskEnv:
         return ACTION_REPEAT * float(self.env.control_timestep())
 
     def camera(self, size: tuple[int, int]) -> Camera:
-        """See `Environment`."""
+        """See `Environment`; the view is from the model's first camera, as in dm_control."""
         from fmbpo.tasks.drawing import Camera
 
-        return Camera(self, size)
+        return Camera(self.env.physics.model.ptr, self.env.physics.data.ptr, size)
 
     def reset(self, seed: int | None = None) -> NDArray[np.float32]:
         """Start an episode and return its first observation, [obs_dim].

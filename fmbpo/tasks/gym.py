@@ -79,7 +79,7 @@ class GymTask(gymnasium.Env[Observation, Observation]):
         if self.render_mode is None:
             return None
         if self._camera is None:
-            self._camera = Camera(self._task, self._size)
+            self._camera = self._task.camera(self._size)
         return self._camera.draw()
 
     def __getstate__(self) -> dict[str, Any]:

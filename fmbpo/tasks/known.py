@@ -83,14 +83,19 @@ def suite_of(names: Iterable[str], own: Own = NO_OWN) -> Suite:
 
 
 def suites_named(names: Iterable[str]) -> Suite:
-    """The tasks of these suites, one after another; `UserError` for a name that none has."""
+    """The tasks of these suites, one after another; `UserError` for a name that none has, and for
+    one that comes twice."""
     offered = {suite.name.lower(): suite for suite in suites()}
-    found = []
+    found = list[Suite]()
     for name in names:
         key = name.strip().lower()
         if key not in offered:
             what = f"no installed suite has the name {name.strip()!r}"
-            raise UserError(what, where="--suites", remedy=did_you_mean(key, offered))
+            remedy = f"install the package that offers it ({did_you_mean(key, offered)})"
+            raise UserError(what, where="--suites", remedy=remedy)
+        if offered[key] in found:
+            what = f"the suite {name.strip()!r} comes twice"
+            raise UserError(what, where="--suites", remedy="name each suite once")
         found.append(offered[key])
     return union(found)
 

@@ -140,7 +140,11 @@ def rows(outcomes: list[Outcome]) -> Iterator[str]:
 
 
 def _raised(error: BaseException, whose: str, interface: str) -> ContractError:
-    """The error of a subject that raises; its place is the last frame in the subject's code."""
+    """The error of a subject that raises. A ``UserError`` has a remedy; for others it is the
+    place, the last frame in the subject's code."""
+    if isinstance(error, UserError) and error.remedy:
+        what = UserError(error.what, where=error.where)
+        return ContractError(f"the {whose} completes this check", error.remedy, str(what))
     place = f"compare its results and attributes with {interface}"
     if frame := _own_frame(error):
         place = f"see {frame.filename}:{frame.lineno}, in {frame.name}"

@@ -305,6 +305,12 @@ def test_progress_says_rate_and_time_to_finish(monkeypatch, capsys):
     ]
 
 
+def test_the_end_of_a_stage_is_told_once(files, tmp_path, capsys):
+    assert main(["data", "import-tdmpc2", str(files), "--out", str(tmp_path / "x.zarr")]) == 0
+    ends = [x for x in capsys.readouterr().err.splitlines() if x.endswith("0:00:00 left")]
+    assert [line.split(":")[0] for line in ends] == ["checking the files", "episodes"]
+
+
 MEASURED = """
 import sys
 from pathlib import Path

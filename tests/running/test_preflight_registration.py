@@ -41,7 +41,7 @@ def checked(repository, small_store, tiny_policy, tmp_path):
                            data=small_store)  # fmt: skip
         rows, cells = Rows(), []
         for name, e in study.cells.items():
-            one = Candidate(name, e, device=resolve_device("cpu"), store=find_store(e.data))
+            one = Candidate(name, e, device=resolve_device("cpu"), store=find_store(e))
             one.name(rows)
             cells.append(one)
         check_registration(rows, study, cells, tmp_path / "runs")

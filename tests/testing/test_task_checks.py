@@ -135,6 +135,21 @@ def test_an_error_of_the_task_is_told_once_with_its_place(offered, capsys):
     assert "here" not in out
 
 
+MISSING = """
+from fmbpo.errors import UserError
+class Env(PuckEnv):
+    def __init__(self, task):
+        raise UserError("no simulator", where=task.name, remedy="install my_simulator")
+"""
+
+
+def test_a_simulator_that_is_not_installed_is_told_with_its_own_remedy(offered, capsys):
+    offered(MISSING)
+    assert main(["tasks", "check", "throw-1"]) == 2
+    said = r"found: throw-1: no simulator\n +remedy: install my_simulator\n"
+    assert len(re.findall(said, capsys.readouterr().out)) == 1
+
+
 def test_the_tasks_of_an_experiment_are_checked(tmp_path, capsys):
     file = tmp_path / "pole.toml"
     file.write_text('[tasks.pole]\ngymnasium = "InvertedPendulum-v5"\n')

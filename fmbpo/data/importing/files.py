@@ -91,7 +91,8 @@ class EpisodeFile(ABC):
 
             def hashed() -> bytes:
                 hasher.update(piece := file.read(_PIECE))
-                progress(len(piece))
+                if piece:
+                    progress(len(piece))
                 return piece
 
             with zipfile.ZipFile(self.path) as archive:

@@ -64,7 +64,8 @@ def prepared(
         raise UserError(
             f"a value other than 0 beyond the {info.obs_dim} columns of {info.name}",
             where=place("obs", bad),
-            remedy="fill the padding with zeros, or give the right task",
+            remedy="fill the padding with zeros, or give the right task (for TD-MPC2's files, "
+            "--suites in the order of their task ids)",
         )
     action[_outside(layout.action_width, action_dims)[row_task]] = 0.0
     action[first], reward[first] = 0.0, 0.0

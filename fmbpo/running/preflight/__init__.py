@@ -138,7 +138,7 @@ def _check(
         rows.found(cell, "precision", lambda: resolve_precision(chosen, device))
     if group.size > 1:
         rows.ok(cell, "processes", text_of_processes(e, group))
-    one.store = rows.attempt(cell, "data", lambda: find_store(e.data))
+    one.store = rows.attempt(cell, "data", lambda: find_store(e))
     one.name(rows)
     if find_earlier(rows, one, root):
         return True

@@ -28,7 +28,7 @@ from fmbpo.tasks.known import Own
 from fmbpo.tasks.suite import Suite
 from fmbpo.training.cells import Cell, grid_cells, grid_tasks
 from fmbpo.training.context import Context, settled
-from fmbpo.training.dataset import Dataset, load_dataset, with_slices
+from fmbpo.training.dataset import Dataset, load_dataset, store_suite, with_slices
 from fmbpo.training.initial_model import load_world_model
 from fmbpo.training.own_models import check_learning
 from fmbpo.training.pretraining import sharing
@@ -80,7 +80,8 @@ class Candidate:
     @property
     def suite(self) -> Suite:
         """That of the data, or the expected one."""
-        return self.data.suite if self.data else self.experiment.expected_suite
+        e, store = self.experiment, self.store
+        return store_suite(store, e.tasks) if store else e.expected_suite
 
     @property
     def context(self) -> Context:
@@ -100,12 +101,12 @@ def text_of_processes(experiment: Experiment, group: Group) -> str:
     return f"{text}; {'all' if shared else 'the first one alone'} for pretraining"
 
 
-def find_store(config: DataConfig) -> Store:
-    """Open the configured store and check its structure and manifest; rows stay on the disk.
+def find_store(experiment: Experiment) -> Store:
+    """Open the configured store and check its structure, manifest and suite; rows stay on the disk.
 
-    Raises ``UserError`` as ``open_store``, and for an id that is not a hash.
+    Raises ``UserError`` as ``open_store`` and ``store_suite``, and for an id that is not a hash.
     """
-    path = store_path(config.path)
+    path = store_path(experiment.data.path)
     store = open_store(path)
     if not re.fullmatch("sha256:[0-9a-f]{64}", store.id):
         raise UserError(
@@ -113,6 +114,7 @@ def find_store(config: DataConfig) -> Store:
             where=str(path),
             remedy=f"see `fmbpo data verify {path}`; collect or import the data set again",
         )
+    store_suite(store, experiment.tasks)
     return store
 
 
