@@ -133,7 +133,7 @@ def check_policies(e, size, tmp_path):
             metrics.append(again.step(2))
             final = [attrs.asdict(one, recurse=False) for one in again.final()]
             for one in final:
-                one["imagination"] = attrs.asdict(one["imagination"])
+                one["imagination"] = attrs.asdict(one["imagination"], recurse=False)
             told = []
             planned = again.planned_returns(lambda *step: told.append(step))
             assert told
