@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import overload
@@ -42,6 +42,7 @@ def run(
     say: Say = ...,
     stop: Stop | None = ...,
     group: Group = ...,
+    only: Collection[str] = ...,
 ) -> Result: ...
 @overload
 def run(
@@ -53,6 +54,7 @@ def run(
     say: Say = ...,
     stop: Stop | None = ...,
     group: Group = ...,
+    only: Collection[str] = ...,
 ) -> StudyResult: ...
 def run(
     experiment: Experiment | Study,
@@ -63,6 +65,7 @@ def run(
     say: Say = print,
     stop: Stop | None = None,
     group: Group = ALONE,
+    only: Collection[str] = (),
 ) -> Result | StudyResult:
     """Check an experiment or a study and run it to its end, continuing what an earlier call saved.
 
@@ -75,6 +78,9 @@ def run(
         stop: asks the run to save and stop once its ``requested`` is set. Without one, signals ask,
             such as Ctrl-C, if this is the main thread.
         group: the processes of the run, which this one leads (``fmbpo run --processes``).
+        only: the names of the runs to do, as ``fmbpo check`` prints them; by default all. Policies
+            then need world models that are complete. The name of a study's folder stands for its
+            results, which need complete cells.
 
     Raises:
         UserError: a mistake that can be mended, or several.
@@ -92,6 +98,7 @@ def run(
                 traceback=root,
                 accept_versions=accept,
                 group=group,
+                only=only,
             )
             if any(row.status != "ok" for row in before.rows):
                 before.print(sys.stderr)
@@ -113,7 +120,7 @@ def run(
             else:
                 data = before.loaded[0][1] if before.loaded else None
                 runner = Runner(experiment, session, data)
-        return runner.run(stop)
+        return runner.run(stop, only)
 
 
 def check(
