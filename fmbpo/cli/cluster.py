@@ -80,6 +80,7 @@ def _queue(arguments: argparse.Namespace) -> None:
     from fmbpo.base.free_memory import resident
     from fmbpo.cluster import slurm
     from fmbpo.cluster.lines import Lines
+    from fmbpo.cluster.record import add_to_plan
     from fmbpo.cluster.submitting import submit
     from fmbpo.cluster.works import check_device, pinned, works_of
     from fmbpo.config import load_experiment
@@ -87,7 +88,7 @@ def _queue(arguments: argparse.Namespace) -> None:
     from fmbpo.distributed.group import Group
     from fmbpo.library import prepare
     from fmbpo.running.session import Session
-    from fmbpo.running.study import StudyRunner
+    from fmbpo.running.study import StudyRunner, planned
 
     slurm.check_installed()
     load = load_study if is_study(arguments.experiment) else load_experiment
@@ -100,15 +101,22 @@ def _queue(arguments: argparse.Namespace) -> None:
     check_device(runners, site)
     cells = list(experiment.cells.values()) if isinstance(experiment, Study) else [experiment]
     command = [*_command(arguments, root), *(w for o in pinned(cells, runners) for w in ("-o", o))]
-    study = [[*command, "--only", runner.folder.name]] if isinstance(runner, StudyRunner) else []
+    result = runner.folder.name if isinstance(runner, StudyRunner) else runner.names.result
     out = root / "reports" / experiment.name
-    written = ["report", str(arguments.experiment), "--runs", str(root), "--out", str(out)]
+    written = ["report", str(root / result), "--runs", str(root), "--out", str(out)]
     policies = any(e.policy is not None for e in cells)
     asked = [max(e.system.threads, e.evaluation.workers) for e in cells]
+
+    def begin() -> None:
+        if isinstance(runner, StudyRunner):
+            runner.begin()
+        else:
+            add_to_plan(root, planned("", runner))
+
     lines = Lines(
         name=experiment.name,
         command=command,
-        report=[*study, written] if policies else [],
+        report=[[*command, "--only", result], written] if policies else [],
         site=site,
         folder=root / "jobs",
         here=Path.cwd(),
@@ -119,7 +127,7 @@ def _queue(arguments: argparse.Namespace) -> None:
         lines,
         works_of(runners, report, root),
         base=resident(),
-        begin=runner.begin if isinstance(runner, StudyRunner) else lambda: None,
+        begin=begin,
         say=print,
         dry=arguments.dry_run,
     )

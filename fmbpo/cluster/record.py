@@ -4,6 +4,7 @@
 ``jobs.json`` the job of each run; only ``fmbpo submit`` and ``fmbpo cancel`` write it
 ``NAME.sh``   the script of an experiment's jobs, as it was last submitted
 ``NAME-N.txt`` the runs of an array, one per line
+``plan.json`` the runs of experiments alone, which ``fmbpo status`` lists as a study's
 ``attempts/`` a file per run, which its jobs write: the node of each attempt, and its end
 ``logs/``     what the jobs print
 ============= =====================================================================================
@@ -12,7 +13,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -20,6 +21,7 @@ import attrs
 from fmbpo.base.files import DAMAGED, write_json
 from fmbpo.base.structure import plain, read_as
 from fmbpo.errors import UserError
+from fmbpo.runs.plan import PlannedRun, read_plan, write_plan
 
 FOLDER, FILE, ATTEMPTS = "jobs", "jobs.json", "attempts"
 FAILURES = 2
@@ -51,6 +53,19 @@ def read_jobs(root: Path) -> dict[str, Submitted]:
 def write_jobs(root: Path, jobs: Mapping[str, Submitted]) -> None:
     """Replace the list."""
     write_json(root / FOLDER / FILE, plain(jobs))
+
+
+def add_to_plan(root: Path, runs: Sequence[PlannedRun]) -> None:
+    """Let ``fmbpo status`` list the runs of an experiment alone before they begin."""
+    names, folder = {run.run for run in runs}, root / FOLDER
+    write_plan(folder, "", [*(r for r in read_plan(folder) if r.run not in names), *runs])
+
+
+def take_from_plan(root: Path, names: Collection[str]) -> None:
+    """The opposite, for runs that will not begin."""
+    folder = root / FOLDER
+    if plan := read_plan(folder):
+        write_plan(folder, "", [run for run in plan if run.run not in names])
 
 
 def failed_nodes(root: Path, run: str) -> list[str]:

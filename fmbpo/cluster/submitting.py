@@ -15,7 +15,15 @@ from fmbpo.base.text import counted
 from fmbpo.cluster import slurm
 from fmbpo.cluster.graph import Job, Work, jobs_of
 from fmbpo.cluster.lines import Lines
-from fmbpo.cluster.record import ATTEMPTS, FOLDER, Submitted, failed_nodes, read_jobs, write_jobs
+from fmbpo.cluster.record import (
+    ATTEMPTS,
+    FOLDER,
+    Submitted,
+    failed_nodes,
+    read_jobs,
+    take_from_plan,
+    write_jobs,
+)
 from fmbpo.cluster.slurm import Scheduled
 from fmbpo.errors import UserError
 
@@ -170,7 +178,9 @@ def cancel(root: Path, name: str, say: Say) -> None:
         mine = {run: one for run, one in known.items() if name in one.of and is_active(one, seen)}
         kept = {run: [o for o in one.of if o != name] for run, one in mine.items()}
         kept = {run: others for run, others in kept.items() if others}
-        slurm.scancel([one.job for run, one in mine.items() if run not in kept])
+        cancelled = [run for run in mine if run not in kept]
+        slurm.scancel([mine[run].job for run in cancelled])
+        take_from_plan(root, cancelled)
         known |= {run: attrs.evolve(known[run], of=others) for run, others in kept.items()}
         write_jobs(root, known)
     for run, one in mine.items():
