@@ -47,7 +47,7 @@ def submit(
         lines: the command lines of the jobs.
         works: the runs that are not complete, each behind those that it needs.
         base: bytes of a process that has loaded the data.
-        begin: called before the first job is queued.
+        begin: called when all jobs are queued. (Each of them does the same before it trains.)
         say: takes the graph and the lines.
         dry: only print them, and write nothing.
 
@@ -82,12 +82,12 @@ def submit(
                 say(shlex.join(lines.sbatch(job, file, ids)))
                 ids |= _ids(job, job.key)
             return
-        begin()
         report = active.get(lines.name)
         known |= {run: _also_of(one, lines.name) for run, one in shared.items()}
         _queue(root, lines, jobs, {work.run: work for work in new}, known, ids)
         if report is not None:  # the new one waits for more
             slurm.scancel([report.job])
+        begin()
     say(f"{counted(len(jobs), 'job')} submitted; follow them with `fmbpo status --runs {root}`")
 
 
@@ -104,12 +104,13 @@ def _queue(
 ) -> None:
     """Submit the jobs and record each at once; if one is refused, cancel those before it."""
     folder, before, queued = root / FOLDER, read_jobs(root), list[str]()
+    files = list(_files(lines, jobs))
     for inner in (folder / ATTEMPTS, folder / "logs"):
         with disk_errors(inner):
             inner.mkdir(parents=True, exist_ok=True)
     write_text(lines.script_file, lines.script)
     try:
-        for job, file in zip(jobs, _files(lines, jobs), strict=True):
+        for job, file in zip(jobs, files, strict=True):
             if file:
                 write_text(file, "".join(f"{run}\n" for run in job.runs))
             number = slurm.sbatch(lines.sbatch(job, file, ids))
@@ -121,6 +122,8 @@ def _queue(
     except BaseException as error:
         slurm.scancel(queued)
         write_jobs(root, before)
+        for written in filter(None, files):
+            written.unlink(missing_ok=True)
         if not isinstance(error, UserError):
             raise
         what = f"{error.what}; nothing is queued"
