@@ -85,7 +85,7 @@ def test_two_studies_that_share_a_world_model(slurm, study, repository, capsys):
     assert main(["submit", *study, "--time", "10"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"J1  1 run: .*\n    phase8_pretrain", said)
-    assert re.search(r"J2  2 runs behind J1: 0:10:00, \d+M each\n", said)
+    assert re.search(r"J2  2 runs behind J1_1: 0:10:00, \d+M each\n", said)
     assert re.search(r"J3  the report, behind all: ", said)
     first = jobs()
     (model,) = (run for run in first if "pretrain" in run)

@@ -60,7 +60,7 @@ class Job:
         return int(min(EARLIEST, SHARE * self.seconds))
 
     def describe(self, site: Site, keys: Mapping[str, str]) -> Iterable[str]:
-        """Lines for people. ``keys``: the job, or its key, of each run that is not complete."""
+        """Lines for people. ``keys``: the job of each run that is not complete."""
         jobs = list(dict.fromkeys(keys[run] for run in self.behind if run in keys))
         if self.runs:
             behind = f" behind {listed(jobs, 'and')}" if jobs else ""

@@ -15,8 +15,10 @@ run=$$(sed -n "$${SLURM_ARRAY_TASK_ID}p" "$$1")
 # SLURM_JOB_ID may stand for the whole array.
 job=$${SLURM_ARRAY_JOB_ID:-}_$$SLURM_ARRAY_TASK_ID
 attempts=$jobs/attempts/$$run.txt
+[ "$${SLURM_JOB_NUM_NODES:-1}" = 1 ] || attempts=/dev/null
 
-# An attempt that did not write its end went down with its node.
+# An attempt that did not write its end went down with its node. (Of several, any may have failed:
+# those attempts are not recorded.)
 failed=$$(awk '/^begin/ { count[node]++; node = $$2 } /^end/ { node = "" }
               END { count[node]++; for (n in count) if (n != "" && count[n] >= $failures) print n }' \
          "$$attempts" 2>/dev/null | paste -sd,)

@@ -73,7 +73,7 @@ def submit(
         waiting = [work.run for work in works]
         jobs = jobs_of(new, waiting, lines.site, base=base, report=bool(lines.report))
         ids = {run: one.job for run, one in shared.items()}
-        keys = ids | {run: job.key for job in jobs for run in job.runs}
+        keys = ids | {run: one for job in jobs for run, one in _ids(job, job.key).items()}
         for job in jobs:
             for line in job.describe(lines.site, keys):
                 say(line)

@@ -4,11 +4,14 @@ questions to them, and mistakes. ``tests/test_cluster.py`` uses the real ones.""
 import json
 import os
 import sys
+import tomllib
 from pathlib import Path
 
+import attrs
 import pytest
 
 from fmbpo.cli import main
+from fmbpo.cluster.site import Site
 
 SBATCH = """
 import json, sys
@@ -30,6 +33,7 @@ print(number)
 SQUEUE = "print(open(__file__.removesuffix('squeue') + 'queue').read(), end='')"
 SCANCEL = """
 import sys
+import tomllib
 from pathlib import Path
 here = Path(__file__).parent
 with (here / "cancelled").open("a") as file:
@@ -175,3 +179,11 @@ def test_mistakes(slurm, study, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     said = refused(capsys, "submit", *study)
     assert "SLURM's sbatch is not on this machine" in said
+
+
+def test_the_page_has_every_key_of_a_site(repository):
+    page = (repository / "docs/cluster.md").read_text(encoding="utf-8")
+    keys = [field.name for field in attrs.fields(Site)]
+    assert [key for key in keys if f"`{key}`" not in page] == []
+    example = page.split("```toml\n")[1].split("```")[0]
+    assert set(tomllib.loads(example)) <= set(keys)
