@@ -81,7 +81,8 @@ def step():
 
 
 def test_two_studies_that_share_a_world_model(slurm, study, repository, capsys):
-    """From the graph to the reports; each run once; nothing is queued twice."""
+    """From the graph to the report; each run once; nothing is queued twice. The other study is
+    cancelled, except for the world model."""
     assert main(["submit", *study, "--time", "10"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"J1  1 run: .*\n    phase8_pretrain", said)
@@ -111,16 +112,20 @@ def test_two_studies_that_share_a_world_model(slurm, study, repository, capsys):
     assert {found[run]["scheduler"] for run in (new, *cells)} == {"PENDING (Dependency)"}
     assert main(["status"]) == 0
     assert "report of pair: job" in capsys.readouterr().out
+    assert main(["cancel", other[0]]) == 0
+    said = capsys.readouterr().out
+    assert f"kept: {model}, job {first[model]['job']}, which pair needs" in said
+    assert said.count("cancelled: ") == 2
     slurm.wait(lambda: not queued(slurm))
     found = rows(capsys)
-    assert found.keys() == {model, new, *cells}
+    assert found.keys() == {model, *cells}
     assert {(row["state"], row["scheduler"]) for row in found.values()} == {
         ("completed", "COMPLETED")
     }
     assert {run: row["job"] for run, row in found.items()} == {r: both[r]["job"] for r in found}
     assert list(Path("runs").glob("pair__study__*/study.json"))
-    for name in ("pair", "phase8_mlpwm_mlppolicy"):
-        assert "</html>" in Path("runs/reports", name, "report.html").read_text()
+    assert "</html>" in Path("runs/reports/pair/report.html").read_text()
+    both = jobs()
     assert main(["submit", *study]) == 0
     assert "nothing to submit: everything is complete" in capsys.readouterr().out
     assert jobs() == both
