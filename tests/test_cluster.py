@@ -190,6 +190,7 @@ def test_the_time_limit(slurm, long, capsys):
     slurm.wait(lambda: not queued(slurm))
 
 
+@pytest.mark.endurance
 def test_a_node_that_fails_twice_is_left(slurm, long):
     assert main(["submit", *long, "--mem", "1000"]) == 0
     (run,) = jobs()
