@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import overload
+
+import attrs
 
 from fmbpo.base.files import path_of
 from fmbpo.base.text import listed
@@ -42,6 +44,7 @@ def run(
     say: Say = ...,
     stop: Stop | None = ...,
     group: Group = ...,
+    only: Collection[str] = ...,
 ) -> Result: ...
 @overload
 def run(
@@ -53,6 +56,7 @@ def run(
     say: Say = ...,
     stop: Stop | None = ...,
     group: Group = ...,
+    only: Collection[str] = ...,
 ) -> StudyResult: ...
 def run(
     experiment: Experiment | Study,
@@ -63,6 +67,7 @@ def run(
     say: Say = print,
     stop: Stop | None = None,
     group: Group = ALONE,
+    only: Collection[str] = (),
 ) -> Result | StudyResult:
     """Check an experiment or a study and run it to its end, continuing what an earlier call saved.
 
@@ -75,6 +80,9 @@ def run(
         stop: asks the run to save and stop once its ``requested`` is set. Without one, signals ask,
             such as Ctrl-C, if this is the main thread.
         group: the processes of the run, which this one leads (``fmbpo run --processes``).
+        only: the names of the runs to do, as ``fmbpo check`` prints them; by default all. Policies
+            then need world models that are complete. The name of a study's folder stands for its
+            results, which need complete cells.
 
     Raises:
         UserError: a mistake that can be mended, or several.
@@ -83,37 +91,49 @@ def run(
     root = path_of(runs)
     with nullcontext(stop) if stop else Stop().listening() as stop:
         with stop.ends_at_once():  # there is nothing to save yet
-            cells, accept = _cells(experiment), accept_versions
-            before = preflight(
-                cells,
-                root,
-                study=experiment if isinstance(experiment, Study) else None,
-                thorough=False,
+            _, runner = prepare(
+                experiment,
+                Session(
+                    root=root, say=say, accept_versions=accept_versions, wait=wait, group=group
+                ),
                 traceback=root,
-                accept_versions=accept,
-                group=group,
+                only=only,
             )
-            if any(row.status != "ok" for row in before.rows):
-                before.print(sys.stderr)
-            before.raise_failures()
-            say(before.line)
-            draw = functools.partial(draw_missing, say=say)
-            session = Session(
-                root=root,
-                say=say,
-                draw=draw,
-                expected=before.seconds,
-                accept_versions=accept,
-                wait=wait,
-                group=group,
-            )
-            runner: StudyRunner | Runner
-            if isinstance(experiment, Study):
-                runner = StudyRunner(experiment, session, before.loaded)
-            else:
-                data = before.loaded[0][1] if before.loaded else None
-                runner = Runner(experiment, session, data)
-        return runner.run(stop)
+        return runner.run(stop, only)
+
+
+def prepare(
+    experiment: Experiment | Study,
+    session: Session,
+    *,
+    traceback: Path | None = None,
+    only: Collection[str] = (),
+    thorough: bool = False,
+) -> tuple[Report, StudyRunner | Runner]:
+    """Check an experiment or a study and load its data; the arguments are those of ``preflight``.
+
+    Raises ``UserErrors`` if a check fails.
+    """
+    study = experiment if isinstance(experiment, Study) else None
+    before = preflight(
+        _cells(experiment),
+        session.root,
+        study=study,
+        thorough=thorough,
+        traceback=traceback,
+        accept_versions=session.accept_versions,
+        group=session.group,
+        only=only,
+    )
+    if any(row.status != "ok" for row in before.rows):
+        before.print(sys.stderr)
+    before.raise_failures()
+    session.say(before.line)
+    draw = functools.partial(draw_missing, say=session.say)
+    session = attrs.evolve(session, draw=draw, expected=before.seconds)
+    if isinstance(experiment, Study):
+        return before, StudyRunner(experiment, session, before.loaded)
+    return before, Runner(experiment, session, before.loaded[0][1] if before.loaded else None)
 
 
 def check(

@@ -169,10 +169,8 @@ def run_other(words):
         case ["fmbpo", "import-checkpoint", file]:
             shutil.copy(TINY_CHECKPOINT, file)
             assert main(words[1:]) == 0
-        case ["sbatch", *options]:  # tests/test_slurm.py does it
-            at = options.index("experiments/slurm.sh")
-            assert os.access(REPOSITORY / options[at], os.X_OK)
-            parser().parse_args(["run", *options[at + 1 :]])
+        case ["fmbpo", "submit" | "cancel", *_]:  # tests/test_cluster.py does it
+            parser().parse_args(words[1:])
         case ["fmbpo", "status" | "runs", *_]:
             assert main(words[1:]) == 0
         case ["fmbpo", "tasks", "render", *_]:

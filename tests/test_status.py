@@ -83,7 +83,9 @@ def test_runs_are_counted_and_reasons_said():
 def test_markdown_has_everything_in_every_row():
     lines = markdown([entry(seed=1, reason="a | b"), entry(seed=2)]).splitlines()
     head, _, first, second = lines
-    assert head.startswith("| phase | experiment | cell | task | seed | job | hardware | state |")
+    assert head.startswith(
+        "| phase | experiment | cell | task | seed | job | hardware | scheduler |"
+    )
     assert all(line.replace(r"\|", "").count("|") == head.count("|") for line in lines)
     assert r"a \| b" in first
     for part in ("4411234_12", "NVIDIA H100 80GB HBM3", "200000/200000", "1d 01:00:00", "1000.0"):
@@ -129,7 +131,8 @@ def test_the_command(runs, capsys):
         "policy": 0, "state": "stopped", "reason": "SIGTERM (p: saved at iteration 30)",
         "iteration": 30, "total": 70, "runtime": 65.0, "final_return": None, "beat": None,
         "progress": None,
-        "job": one["job"], "hardware": "Abacus", "folder": f"{runs}/b__mlp-mlp__7__00",
+        "job": one["job"], "scheduler": "", "hardware": "Abacus",
+        "folder": f"{runs}/b__mlp-mlp__7__00",
     }  # fmt: skip
     assert "| b | mlp-mlp | reacher-easy | 7 |" in status("--markdown", "--phase", "9").out
     empty = status("--phase", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 from pathlib import Path
 
 import torch
@@ -37,6 +38,13 @@ def host_free() -> int | None:
 def host_total() -> int | None:
     """Bytes of this machine's memory, or the control group's limit if lower; None if unknown."""
     return min([*_meminfo("MemTotal"), *(limit for limit, _ in _groups())], default=None)
+
+
+def resident() -> int:
+    """Bytes of this process in memory; 0 if unknown."""
+    with contextlib.suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return 0
 
 
 def device_free(device: torch.device) -> int:

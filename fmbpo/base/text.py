@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -92,3 +93,35 @@ def text_of(error: BaseException) -> str:
 def one_line(text: str) -> str:
     """The first line that is not empty."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+_TIMES = (
+    r"(?P<hours>\d+)h",
+    r"(?P<minutes>\d+)m?",
+    r"(?P<seconds>\d+)s",
+    r"(?P<minutes>\d+):(?P<seconds>[0-5]?\d)",
+    r"((?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]?\d)",
+    r"(?P<days>\d+)-(?P<hours>\d+)(:(?P<minutes>[0-5]?\d))?",
+)
+"""The formats of a time limit; see ``duration``."""
+_SECONDS = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
+_LONGEST = 366
+"""The longest time limit in days; longer ones could overflow the system's timer."""
+
+
+def duration(text: str) -> float:
+    """Seconds of ``90m``, ``2h``, ``45s``, or of a time in SLURM's formats.
+
+    SLURM's are ``MM``, ``MM:SS``, ``HH:MM:SS``, ``D-HH``, ``D-HH:MM`` and ``D-HH:MM:SS``. Raises
+    ``ValueError`` for anything else, for zero, and for more than 366 days.
+    """
+    found = [match for form in _TIMES if (match := re.fullmatch(form, text, re.ASCII))]
+    given = found[0].groupdict("0") if found else {}
+    seconds = sum(_SECONDS[unit] * float(number) for unit, number in given.items())
+    if not seconds:
+        raise ValueError(
+            f"{text!r} is not a time limit: give 90m, 2h, 45s, MM, MM:SS, HH:MM:SS or D-HH:MM:SS"
+        )
+    if seconds > _LONGEST * _SECONDS["days"]:
+        raise ValueError(f"{text[:20]!r} is more than {_LONGEST} days: give a shorter time")
+    return seconds

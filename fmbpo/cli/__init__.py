@@ -11,7 +11,7 @@ from fmbpo import __version__
 from fmbpo.base.files import remedy_of
 from fmbpo.base.lock import Taken
 from fmbpo.base.text import printable
-from fmbpo.cli import checkpoints, data, experiments, plugins, runs, tasks
+from fmbpo.cli import checkpoints, cluster, data, experiments, plugins, runs, tasks
 from fmbpo.cli.arguments import INTERRUPTED, TRY_AGAIN, USER_MISTAKE, say
 from fmbpo.cli.streams import degrading
 from fmbpo.errors import UserError
@@ -75,6 +75,6 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"fmbpo {__version__}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for group in (experiments, runs, plugins, checkpoints, data, tasks):
+    for group in (experiments, cluster, runs, plugins, checkpoints, data, tasks):
         group.add_commands(commands)
     return whole

@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import os
-import re
 import shlex
 import sys
 import warnings
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fmbpo.base.files import path_of
+from fmbpo.base.text import duration as seconds_of
 from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -214,35 +214,9 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
     return number
 
 
-_TIMES = (
-    r"(?P<hours>\d+)h",
-    r"(?P<minutes>\d+)m?",
-    r"(?P<seconds>\d+)s",
-    r"(?P<minutes>\d+):(?P<seconds>[0-5]?\d)",
-    r"((?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>[0-5]?\d):(?P<seconds>[0-5]?\d)",
-    r"(?P<days>\d+)-(?P<hours>\d+)(:(?P<minutes>[0-5]?\d))?",
-)
-"""The formats of a time limit; see ``duration``."""
-_SECONDS = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
-_LONGEST = 366
-"""The longest time limit in days; longer ones could overflow the system's timer."""
-
-
 def duration(text: str) -> float:
-    """Seconds of ``90m``, ``2h``, ``45s``, or of a time in SLURM's formats.
-
-    SLURM's are ``MM``, ``MM:SS``, ``HH:MM:SS``, ``D-HH``, ``D-HH:MM`` and ``D-HH:MM:SS``. Raises
-    ``argparse.ArgumentTypeError`` for anything else, for zero, and for more than 366 days.
-    """
-    found = [match for form in _TIMES if (match := re.fullmatch(form, text, re.ASCII))]
-    given = found[0].groupdict("0") if found else {}
-    seconds = sum(_SECONDS[unit] * float(number) for unit, number in given.items())
-    if not seconds:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a time limit: give 90m, 2h, 45s, MM, MM:SS, HH:MM:SS or D-HH:MM:SS"
-        )
-    if seconds > _LONGEST * _SECONDS["days"]:
-        raise argparse.ArgumentTypeError(
-            f"{text[:20]!r} is more than {_LONGEST} days: give a shorter time"
-        )
-    return seconds
+    """``fmbpo.base.text.duration`` as a type of arguments."""
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -56,6 +56,9 @@ def add_commands(commands: Commands) -> None:
     run.add_argument("--no-wait", action="store_true",
                      help="end with status 75 if another process works on a part of the run "
                      "(default: wait for it)")  # fmt: skip
+    run.add_argument("--only", action="append", default=[], metavar="RUN",
+                     help="do this run alone, by its name in `fmbpo check`, for which everything "
+                     "else is ready; may be repeated (default: all)")  # fmt: skip
     processes_argument(run)
 
     check = add_query(commands, "check", "check an experiment or a study without training", _check)
@@ -123,6 +126,7 @@ def _run_until(stop: Stop, group: Group, arguments: argparse.Namespace, out: Tex
         say=say,
         stop=stop,
         group=group,
+        only=arguments.only,
     )
     group.leave()
     stream = sys.stderr if arguments.json else out

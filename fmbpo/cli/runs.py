@@ -62,10 +62,14 @@ def add_commands(commands: Commands) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from fmbpo.cluster.watching import watch
     from fmbpo.reporting.status_table import WIDTH, markdown, print_status
     from fmbpo.runs.status import scan
 
-    entries = scan(arguments.runs)
+    watched = watch(arguments.runs, scan(arguments.runs))
+    entries = list(watched.entries)
+    if watched.warning:
+        say(watched.warning)
     if arguments.phase is not None:
         entries = [entry for entry in entries if entry.phase == arguments.phase]
     if arguments.json:
@@ -74,6 +78,7 @@ def _status(arguments: argparse.Namespace) -> int:
         print(markdown(entries), end="")
     elif entries:
         print_status(entries, sys.stdout, width=max(WIDTH, shutil.get_terminal_size().columns))
+        print("\n".join(watched.reports), end="\n" * bool(watched.reports))
     else:
         of = f" of phase {arguments.phase}" if arguments.phase is not None else ""
         say(f"no runs{of} in {arguments.runs}")

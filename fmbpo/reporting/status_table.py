@@ -48,6 +48,7 @@ COLUMNS: dict[str, Callable[[Entry], str]] = {
     "seed": lambda e: "" if e.seed is None else seed_label(e.seed, e.policy),
     "job": lambda e: e.job,
     "hardware": lambda e: e.hardware,
+    "scheduler": lambda e: e.scheduler,
     "state": lambda e: e.state,
     "progress": _progress,
     "runtime": lambda e: "" if e.runtime is None else clock(e.runtime),
@@ -55,9 +56,9 @@ COLUMNS: dict[str, Callable[[Entry], str]] = {
     "beat/work": _seen,
 }
 """The entry of each column, by title."""
-_OF_THE_RUN = ("phase", "experiment", "cell", "hardware", "runtime", "beat/work")
+_OF_THE_RUN = ("phase", "experiment", "cell", "hardware", "scheduler", "runtime", "beat/work")
 _RIGHT = ("seed", "progress", "runtime", "return", "beat/work")
-_FOLDED = {"experiment": 16, "task": 16, "hardware": 11}
+_FOLDED = {"experiment": 16, "task": 16, "hardware": 11, "scheduler": 14}
 """The width in characters at which a column's texts wrap."""
 _STYLES = {"running": "cyan", "stale": "yellow", "failed": "red", "completed": "green"}
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import attrs
 
 from fmbpo.config import config_hash
 from fmbpo.config.schema import Experiment
-from fmbpo.errors import UserError
+from fmbpo.errors import UserError, UserErrors, did_you_mean
 from fmbpo.runs.folder import run_name
 
 
@@ -57,3 +57,14 @@ def run_names(experiment: Experiment, data_identity: str) -> RunNames:
             remedy="use a short name of letters, digits, dots and hyphens, with single underscores "
             "between them",
         ) from error
+
+
+def check_known(wanted: Collection[str], known: Collection[str]) -> None:
+    """Raise ``UserErrors`` for each wanted name that is not known."""
+    what = "the experiment has no such run with this data, device and settings"
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise UserErrors(
+            UserError(what, where=f"--only {name}", remedy=did_you_mean(name, known))
+            for name in unknown
+        )

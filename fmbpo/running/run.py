@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from fmbpo.base.lock import Taken
 from fmbpo.base.metrics import SHOWN
 from fmbpo.config import identifying, origins, pretraining, resolved
 from fmbpo.config.schema import Experiment
+from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator, threads
 from fmbpo.measure.health import size_health, world_model_health
 from fmbpo.measure.sizes import size_line, size_parity
@@ -28,7 +29,7 @@ from fmbpo.running.earlier import (
 )
 from fmbpo.running.final_returns import FinalReturns
 from fmbpo.running.loop import Cadence, Trainer
-from fmbpo.running.names import pretraining_name, run_names
+from fmbpo.running.names import check_known, pretraining_name, run_names
 from fmbpo.running.parts import policy_part, suite_part, world_model_part
 from fmbpo.running.replicates import replicates
 from fmbpo.running.session import Result, Session
@@ -90,17 +91,19 @@ class Runner:
         )
         self.names = run_names(experiment, self.data.id)
 
-    def run(self, stop: Stop) -> Result:
+    def run(self, stop: Stop, only: Collection[str] = ()) -> Result:
         """Run the experiment to its end, or continue an interrupted run.
 
+        ``only``: the names of the runs to do, for which everything else is ready; by default all.
         Waits for another process that works on a part, and uses the result. Raises ``UserError``
         for the user's mistakes, ``Interrupted`` on a request to stop, ``Taken`` if the session does
         not wait.
         """
+        check_known(only, list(self.names))
         while True:
             try:
                 with threads(self.experiment.system.threads, self.context.group.local_size):
-                    return self._run(stop)
+                    return self._run(stop, only)
             except Taken as other:
                 if not self.session.wait:
                     raise
@@ -119,18 +122,24 @@ class Runner:
                     self.say(f"waits for {other}, which works on {folder}{at}{stale}")
                 time.sleep(1.0)
 
-    def _run(self, stop: Stop) -> Result:
+    def _run(self, stop: Stop, only: Collection[str]) -> Result:
         e, root, names = self.experiment, self.session.root, self.names
         check_plugins(e, names, root, self.session.accept_versions)
         done, pretrained = finished(e, names, root), dict[int, Result]()
         for seed, run in names.pretraining.items():
             # Complete policies need no world model any more.
-            if e.policy is None or done is None or (root / run).exists():
-                stop.check(f"before the world model with seed {seed}")
-                pretrained[seed] = self._pretrain(seed, stop)
+            needed = done is None or (root / run).exists()
+            if only and run not in only:
+                if not needed or names.policies not in only:
+                    continue
+                _check_complete(root / run)
+            elif not only and not needed:
+                continue
+            stop.check(f"before the world model with seed {seed}")
+            pretrained[seed] = self._pretrain(seed, stop)
         summaries = {seed: result.summary for seed, result in pretrained.items()}
-        if e.policy is None:
-            return attrs.evolve(pretrained[e.grid.seeds[-1]], models=summaries)
+        if e.policy is None or (only and names.policies not in only):
+            return attrs.evolve(list(pretrained.values())[-1], models=summaries)
         folder = root / names.policies
         if done is not None:
             return self._found(done, folder, f"policies: {folder} is complete; nothing to do")
@@ -365,3 +374,13 @@ class Runner:
         total = an_update * iterations
         self.say(f"{what}: {an_update / 1e9:.4g} GFLOP per update, {total / 1e12:.4g} TFLOP in all")
         return total
+
+
+def _check_complete(model: Path) -> None:
+    """Raise ``UserError`` if the world model of this folder is still to train."""
+    if not RunFolder(model).is_complete:
+        raise UserError(
+            "the policies need this world model, which is not complete",
+            where=str(model),
+            remedy=f"train it first: --only {model.name}",
+        )

@@ -51,7 +51,7 @@ class Entry:
 
     ``iteration`` of ``total`` of the stage that trains this cell; ``runtime``: seconds of training
     of all cells of the run together; ``beat`` and ``progress``: seconds since the last heartbeat
-    and the last progress. None, or empty, if unknown.
+    and the last progress; ``scheduler``: its state of the ``job``. None, or empty, if unknown.
     """
 
     phase: str
@@ -69,6 +69,7 @@ class Entry:
     beat: float | None = None
     progress: float | None = None
     job: str = ""
+    scheduler: str = ""
     hardware: str = ""
     folder: str
 

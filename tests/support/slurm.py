@@ -1,13 +1,16 @@
-"""A SLURM of one node, with daemons, ports and a folder of its own."""
+"""A SLURM of two nodes on this machine, with daemons, ports and a folder of its own."""
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
+NODES = ("n1", "n2")
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -16,13 +19,12 @@ SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -30,8 +32,13 @@ JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=1,batch_sched_delay=1
-NodeName={host} NodeAddr=127.0.0.1 CPUs=1
-PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
+KillWait=10
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=8000
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=8000
+PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=2
 """
 
 
@@ -51,27 +58,30 @@ class Slurm:
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
 
     def __enter__(self):
-        for name in ("state", "spool"):
+        for name in ("state", *(f"spool-{node}" for node in NODES)):
             (self.folder / name).mkdir()
         key = self.folder / "key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
         host = socket.gethostname().split(".")[0]
-        text = CONFIGURATION.format(host=host, folder=self.folder, ports=(_port(), _port()))
+        text = CONFIGURATION.format(
+            host=host, folder=self.folder, ports=[_port() for _ in range(3)]
+        )
         (self.folder / "slurm.conf").write_text(text)
         munge = {"socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log"}
         munge |= {"key-file": "key", "seed-file": "seed"}
         options = [f"--{option}={self.folder / name}" for option, name in munge.items()]
         self("munged", "--force", *options)
         self("slurmctld", "-c")
-        self("slurmd")
-        self.wait(lambda: "idle" in self("sinfo", "-h"))
+        for node in NODES:
+            self("slurmd", "-N", node)
+        self.wait(lambda: self("sinfo", "-h", "-N", "-p", "main", "-t", "idle").count("\n") == 2)
         return self
 
     def __exit__(self, *_):
         self("scancel", "-u", "root")
         self.wait(lambda: not self("squeue", "-h").strip())
-        for name in reversed(DAEMONS):
+        for name in (*(f"slurmd-{node}" for node in NODES), "slurmctld", "munged"):
             file = self.folder / f"{name}.pid"
             number = file.read_text().strip()
             subprocess.run(["kill", number])
@@ -83,7 +93,22 @@ class Slurm:
         assert done.returncode == 0, f"{words}: {done.stderr}"
         return done.stdout
 
-    def wait(self, done, seconds=300):
+    def fail(self, node):
+        """The node goes down, with all that its jobs run there, and comes back."""
+        self._signal(node, signal.SIGSTOP)  # nothing there answers SLURM's signals
+        self("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+        self._signal(node, signal.SIGKILL)
+        self("scontrol", "update", f"NodeName={node}", "State=RESUME")
+
+    def _signal(self, node, number):
+        """To all processes of jobs on the node."""
+        mine = {f"SLURMD_NODENAME={node}", f"SLURM_CONF={self.environment['SLURM_CONF']}"}
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mine <= set((process / "environ").read_text(errors="replace").split("\0")):
+                    os.kill(int(process.name), number)
+
+    def wait(self, done, seconds=120):
         """Until ``done()``."""
         end = time.monotonic() + seconds
         while not done():

@@ -5,7 +5,7 @@ The results of a run do not depend on it: generators and torch's threads are lef
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -45,6 +45,9 @@ class Report:
     """The loaded data sets, for the runs."""
     seconds: Mapping[Path, float]
     """Expected duration of each run folder that is not complete; absent if not known."""
+    memory: Mapping[Path, int]
+    """Bytes that each of these needs on the host, beyond those of this process; absent if not
+    known."""
     known: bool
     """Whether all durations are known."""
 
@@ -93,16 +96,17 @@ def preflight(
     traceback: Path | None = None,
     accept_versions: bool = False,
     group: Group = ALONE,
+    only: Collection[str] = (),
 ) -> Report:
     """Check experiments whose runs go under ``root``; a single one is the cell ``""``.
 
     ``study``: the study whose cells they are. ``thorough``: try tiny updates and measure paces even
     if a run will be short. ``traceback``: the folder for a plugin's traceback; None: write nothing.
     ``accept_versions``: use complete parts of other plugin versions. ``group``: the processes that
-    will train.
+    will train. ``only``: the names of the runs to train; the needs are theirs alone.
     """
     rows, loaded = Rows(), list[Loaded]()
-    needs = Needs(rows, root, traceback, group)
+    needs = Needs(rows, root, traceback, group, only)
     known, gpus = True, range(torch.cuda.device_count())
     candidates: list[Candidate] = []
     for cell, e in cells.items():
@@ -114,7 +118,7 @@ def preflight(
         check_registration(rows, study, candidates, root)
     if needs.parts:
         needs.disk()
-    found = Report(rows, loaded, needs.seconds, known)
+    found = Report(rows, loaded, needs.seconds, needs.host, known)
     if found.expected:
         rows.ok("", "duration", f"{found.expected} in all" if found.seconds else found.expected)
     return found
@@ -140,6 +144,8 @@ def _check(
         rows.ok(cell, "processes", text_of_processes(e, group))
     one.store = rows.attempt(cell, "data", lambda: find_store(e))
     one.name(rows)
+    if needs.leaves_out(one):
+        return True
     if find_earlier(rows, one, root):
         return True
     find_world_model(rows, one, root, needs.traceback)

@@ -19,7 +19,7 @@ PROCESS and the data come on top for each further one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import attrs
@@ -71,12 +71,30 @@ TIGHT = 0.8
 
 class Needs:
     """Parts by run folder, so that parts that cells share count once. ``traceback``: the folder
-    for a plugin's traceback, if it is kept. ``group``: the processes that will train."""
+    for a plugin's traceback, if it is kept. ``group``: the processes that will train. ``only``: the
+    names of the runs to train, if not all."""
 
-    def __init__(self, rows: Rows, root: Path, traceback: Path | None, group: Group) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        root: Path,
+        traceback: Path | None,
+        group: Group,
+        only: Collection[str] = (),
+    ) -> None:
         self.rows, self.root, self.traceback, self.group = rows, root, traceback, group
+        self.only = only
         self.parts: dict[Path, Part] = {}
         self.seconds: dict[Path, float] = {}
+        self.host: dict[Path, int] = {}
+        """Bytes on the host of each part alone."""
+
+    def leaves_out(self, one: Candidate) -> bool:
+        """Whether no run of an experiment is to be trained."""
+        return bool(self.only and one.names and not set(one.names) & set(self.only))
+
+    def _trains(self, folder: Path) -> bool:
+        return not self.only or folder.name in self.only
 
     def of(self, one: Candidate) -> list[Part] | None:
         """The parts of one experiment that are still to train, with their memory checked; None if
@@ -89,13 +107,13 @@ class Needs:
         policies = self.root / names.policies
         try:
             models = [self.root / name for name in names.pretraining.values()]
-            models = [folder for folder in models if not RunFolder(folder).is_complete]
+            models = [f for f in models if self._trains(f) and not RunFolder(f).is_complete]
             if new := [folder for folder in models if folder not in self.parts]:
                 self._possible(one, least_of_pretraining(e, one.suite))
                 found = pretraining_parts(e, new, one.data_tasks)
                 self.parts |= {part.folder: self._own(part, e) for part in found}
             parts = [self.parts[folder] for folder in models]
-            if e.policy and one.tasks:
+            if e.policy and one.tasks and self._trains(policies):
                 if policies not in self.parts:
                     self._possible(one, least_of_policies(e, one.cells))
                     found_policies = policies_part(e, policies, one.cells)
@@ -125,20 +143,10 @@ class Needs:
 
     def _memory(self, one: Candidate, parts: list[Part]) -> None:
         assert one.device is not None
-        on_gpu = one.device.type == "cuda"
-        episodes = max(part.at_once for part in parts)
-        simulators = one.experiment.evaluation.simulators() if episodes else 0
-        costs = [part.cost for part in parts]
-        host, device = need(costs, simulators, episodes, self.group.local_size, on_gpu=on_gpu)
-        if one.store:
-            here = self.group.local_size
-            kind = choose(one.experiment.data, one.store, one.device)
-            if kind == "stream":
-                host += here * streaming_bytes(one.store, len(one.tasks))
-            elif kind == "host" or not on_gpu:
-                host += (here - 1) * one.store.rows * one.store.layout.row_bytes
+        host, device = self._bytes(one, one.device, parts)
+        self.host |= {part.folder: self._bytes(one, one.device, [part])[0] for part in parts}
         places = [("host", host, free_memory.host_free())]
-        if on_gpu:
+        if one.device.type == "cuda":
             places.append((str(one.device), device, free_memory.device_free(one.device)))
         for place, needed, free in places:
             what, share = f"{place}: {bytes_text(needed)} needed", 0.0
@@ -152,6 +160,21 @@ class Needs:
                 self.rows.warn(one.cell, "memory", what, SMALLER)
             else:
                 self.rows.ok(one.cell, "memory", what)
+
+    def _bytes(self, one: Candidate, on: torch.device, parts: Sequence[Part]) -> tuple[int, int]:
+        """Bytes of host and device beyond those of this process."""
+        on_gpu, here = on.type == "cuda", self.group.local_size
+        episodes = max(part.at_once for part in parts)
+        simulators = one.experiment.evaluation.simulators() if episodes else 0
+        costs = [part.cost for part in parts]
+        host, device = need(costs, simulators, episodes, here, on_gpu=on_gpu)
+        if one.store:
+            kind = choose(one.experiment.data, one.store, on)
+            if kind == "stream":
+                host += here * streaming_bytes(one.store, len(one.tasks))
+            elif kind == "host" or not on_gpu:
+                host += (here - 1) * one.store.rows * one.store.layout.row_bytes
+        return host, device
 
     def disk(self) -> None:
         """Add a row about the disk for all parts together."""
