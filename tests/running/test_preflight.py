@@ -359,7 +359,7 @@ def test_the_table_is_narrow_and_says_how_to_mend(capsys, tmp_path):
     rows.ok("a", "data", "x" * 150)
     rows.ok("b", "data", "x" * 150)
     rows.warn("a", "memory", "tight", "buy more")
-    report = Report(rows, [], {tmp_path: 60.0}, known=True)
+    report = Report(rows, [], {tmp_path: 60.0}, {}, known=True)
     report.print(sys.stdout)
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) < 100
