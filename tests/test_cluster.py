@@ -83,39 +83,42 @@ def step():
 def test_two_studies_that_share_a_world_model(slurm, study, repository, capsys):
     """From the graph to the report; each run once; nothing is queued twice. The other study is
     cancelled, except for the world model."""
-    assert main(["submit", *study, "--time", "10"]) == 0
-    said = capsys.readouterr().out
-    assert re.search(r"J1  1 run: .*\n    phase8_pretrain", said)
-    assert re.search(r"J2  2 runs behind J1_1: 0:10:00, \d+M each\n", said)
-    assert re.search(r"J3  the report, behind all: ", said)
-    first = jobs()
-    (model,) = (run for run in first if "pretrain" in run)
-    cells = [run for run in first if "policy" in run]
-    assert [first[run]["behind"] for run in cells] == [[model], [model]]
-    (array,) = {first[run]["job"].split("_")[0] for run in cells}
-    assert f"afterok:{first[model]['job']}" in slurm("scontrol", "show", "job", f"{array}_1")
+    with slurm.closed():
+        assert main(["submit", *study, "--time", "10"]) == 0
+        said = capsys.readouterr().out
+        assert re.search(r"J1  1 run: .*\n    phase8_pretrain", said)
+        assert re.search(r"J2  2 runs behind J1_1: 0:10:00, \d+M each\n", said)
+        assert re.search(r"J3  the report, behind all: ", said)
+        first = jobs()
+        (model,) = (run for run in first if "pretrain" in run)
+        cells = [run for run in first if "policy" in run]
+        assert [first[run]["behind"] for run in cells] == [[model], [model]]
+        (array,) = {first[run]["job"].split("_")[0] for run in cells}
+        assert f"afterok:{first[model]['job']}" in slurm("scontrol", "show", "job", f"{array}_1")
 
-    other = [str(repository / "experiments/phase8_mlpwm_mlppolicy.toml"), *study[1:]]
-    assert main(["submit", *other, "-o", "policy_learning.batch=5"]) == 0
-    both = jobs()
-    assert both[model] == first[model] | {"of": ["pair", "phase8_mlpwm_mlppolicy"]}
-    assert {run: one for run, one in both.items() if run in cells} == {c: first[c] for c in cells}
-    (new,) = both.keys() - first.keys() - {"phase8_mlpwm_mlppolicy"}
-    assert both[new]["behind"] == [model]
-    assert main(["submit", *study, "--time", "10"]) == 0
-    assert "nothing to submit: all runs are queued or running" in capsys.readouterr().out
-    assert jobs() == both
+        other = [str(repository / "experiments/phase8_mlpwm_mlppolicy.toml"), *study[1:]]
+        assert main(["submit", *other, "-o", "policy_learning.batch=5"]) == 0
+        both = jobs()
+        assert both[model] == first[model] | {"of": ["pair", "phase8_mlpwm_mlppolicy"]}
+        assert {run: one for run, one in both.items() if run in cells} == {
+            c: first[c] for c in cells
+        }
+        (new,) = both.keys() - first.keys() - {"phase8_mlpwm_mlppolicy"}
+        assert both[new]["behind"] == [model]
+        assert main(["submit", *study, "--time", "10"]) == 0
+        assert "nothing to submit: all runs are queued or running" in capsys.readouterr().out
+        assert jobs() == both
 
-    found = rows(capsys)
-    assert found.keys() == {model, new, *cells}
-    assert {found[run]["job"] for run in cells} == {f"{array}_1", f"{array}_2"}
-    assert {found[run]["scheduler"] for run in (new, *cells)} == {"PENDING (Dependency)"}
-    assert main(["status"]) == 0
-    assert "report of pair: job" in capsys.readouterr().out
-    assert main(["cancel", other[0]]) == 0
-    said = capsys.readouterr().out
-    assert f"kept: {model}, job {first[model]['job']}, which pair needs" in said
-    assert said.count("cancelled: ") == 2
+        found = rows(capsys)
+        assert found.keys() == {model, new, *cells}
+        assert {found[run]["job"] for run in cells} == {f"{array}_1", f"{array}_2"}
+        assert {found[run]["scheduler"] for run in (new, *cells)} == {"PENDING (Dependency)"}
+        assert main(["status"]) == 0
+        assert "report of pair: job" in capsys.readouterr().out
+        assert main(["cancel", other[0]]) == 0
+        said = capsys.readouterr().out
+        assert f"kept: {model}, job {first[model]['job']}, which pair needs" in said
+        assert said.count("cancelled: ") == 2
     slurm.wait(lambda: not queued(slurm))
     found = rows(capsys)
     assert found.keys() == {model, *cells}

@@ -100,6 +100,14 @@ class Slurm:
         self._signal(node, signal.SIGKILL)
         self("scontrol", "update", f"NodeName={node}", "State=RESUME")
 
+    @contextlib.contextmanager
+    def closed(self):
+        """No job begins inside."""
+        nodes = f"NodeName={','.join(NODES)}"
+        self("scontrol", "update", nodes, "State=DRAIN", "Reason=test")
+        yield
+        self("scontrol", "update", nodes, "State=RESUME")
+
     def _signal(self, node, number):
         """To all processes of jobs on the node."""
         mine = {f"SLURMD_NODENAME={node}", f"SLURM_CONF={self.environment['SLURM_CONF']}"}
