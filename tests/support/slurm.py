@@ -116,7 +116,7 @@ class Slurm:
                 if mine <= set((process / "environ").read_text(errors="replace").split("\0")):
                     os.kill(int(process.name), number)
 
-    def wait(self, done, seconds=120):
+    def wait(self, done, seconds=300):
         """Until ``done()``."""
         end = time.monotonic() + seconds
         while not done():
