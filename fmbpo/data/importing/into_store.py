@@ -18,8 +18,8 @@ from fmbpo.data.importing.files import EpisodeFile, find_files
 from fmbpo.data.importing.npz import NpzFile
 from fmbpo.data.importing.rows import prepared
 from fmbpo.data.importing.tdmpc2 import TdmpcFile
-from fmbpo.data.store import check_request, info, open_store
-from fmbpo.data.store_format import Layout, layout_of
+from fmbpo.data.store import check_request, open_store
+from fmbpo.data.store_format import REWARDS, Layout, layout_of
 from fmbpo.data.store_writer import CHUNK_ROWS, StoreWriter, codec
 from fmbpo.errors import UserError
 from fmbpo.tasks.known import NO_OWN, Own, everything, suite_of
@@ -137,7 +137,7 @@ def import_files(
         _write(writer, files, tasks, asked, progress)
         writer.finish({"source": asked.kind, "sources": _manifest(files)})
     say(_summary(files, tasks))
-    low, high = info(out)["rewards"]
+    low, high = open_store(out).attributes[REWARDS]
     if layout.version == 1 and max(-low, high - 2) > 1e-5:
         say(f"WARNING: rewards from {low:g} to {high:g}; the simulators' own lie in [0, 2]")
     return out
