@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 USER_MISTAKE, TRY_AGAIN, INTERRUPTED = 2, 75, 130
 """Exit statuses; 75 is ``EX_TEMPFAIL`` of sysexits.h: the same command continues."""
+LAUNCHED = "TORCHELASTIC_RUN_ID"
+"""A variable that a launcher of several processes sets, and nobody else."""
+ECHO = 3.0
+"""Seconds within which a launcher passes on a signal that its processes may have had before."""
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """The subparsers to which a module adds its commands."""
 
@@ -177,7 +181,7 @@ def stoppable(
     from fmbpo.runs.outcome import Interrupted
 
     try:
-        with Stop(deadline).listening() as stop:
+        with Stop(deadline, ECHO if LAUNCHED in os.environ else 0.0).listening() as stop:
             return work(stop)
     except Interrupted as stopped:
         # Zarr's event loop would report, with tracebacks, the calls that were cut short.

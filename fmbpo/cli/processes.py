@@ -12,14 +12,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fmbpo.base.worker import SIGNALS
-from fmbpo.cli.arguments import INTERRUPTED, TRY_AGAIN, whole_number
+from fmbpo.cli.arguments import INTERRUPTED, LAUNCHED, TRY_AGAIN, whole_number
 from fmbpo.errors import UserError
 
 if TYPE_CHECKING:
     from fmbpo.distributed.group import Group
 
-_LAUNCHED = "TORCHELASTIC_RUN_ID"
-"""torchrun sets it, and nobody else."""
 _DIE_WITH_PARENT = 1
 """``PR_SET_PDEATHSIG`` of Linux's prctl."""
 
@@ -40,7 +38,7 @@ def in_processes(arguments: argparse.Namespace, work: Callable[[Group], int]) ->
     processes first if that is asked for, or follows the leader if torchrun started this process as
     another one."""
     asked = arguments.processes
-    if _LAUNCHED not in os.environ:
+    if LAUNCHED not in os.environ:
         if (asked or 1) > 1 or arguments.max_restarts:
             return _launched(arguments)
         from fmbpo.distributed.group import ALONE

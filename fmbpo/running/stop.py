@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -31,8 +32,12 @@ class Stop:
     whichever is more.
     """
 
-    def __init__(self, deadline: float | None = None) -> None:
-        """``deadline``: the time by which the process must end, on the ``time.monotonic`` clock."""
+    def __init__(self, deadline: float | None = None, echo: float = 0.0) -> None:
+        """``deadline``: the time by which the process must end, on the ``time.monotonic`` clock.
+
+        ``echo``: seconds after the first signal in which all others are the same request. A
+        scheduler signals a launcher and its processes, and the launcher passes its signal on.
+        """
         self.requested = False
         """Whether to save and stop; another thread may set it."""
         self.deadline = deadline
@@ -41,7 +46,8 @@ class Stop:
         left = 0.0 if deadline is None else max(deadline - time.monotonic(), 0.0)
         self._least = min(SHARE * left, MOST)
         self._longest: dict[str, float] = {}  # seconds, by what took them
-        self._at_once = self._listening = self._signalled = False
+        self._at_once = self._listening = False
+        self._echo, self._signalled = echo, math.inf
 
     @property
     def margin(self) -> float:
@@ -72,8 +78,9 @@ class Stop:
             once = number in (signal.SIGALRM, signal.SIGHUP)
             if once and self.requested:
                 return
-            again = self._signalled and not once
-            self._signalled |= not once
+            now = time.monotonic()
+            again = now > self._signalled + self._echo and not once
+            self._signalled = self._signalled if once else min(self._signalled, now)
             by_clock = number == signal.SIGALRM
             self.why = self.why or ("time limit" if by_clock else signal.Signals(number).name)
             first, self.requested = not self.requested, True

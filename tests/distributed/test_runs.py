@@ -106,6 +106,18 @@ def test_thirty_random_kills(words, undisturbed, tmp_path, record_property):
     record_property("kills", kills)
 
 
+def test_a_signal_that_comes_twice(words, tmp_path):
+    """SLURM signals the launcher and its processes, and the launcher passes its signal on."""
+    at = "pretrain  2/6"
+    members = started(tmp_path, words, halt=at)
+    wait_until(tmp_path, at)
+    os.kill(members.pids[0], signal.SIGTERM)
+    time.sleep(0.5)  # of two that wait only one would be delivered
+    signalled(members, 0, signal.SIGTERM, tmp_path, at)
+    assert members.wait() == [75, 0]
+    assert "interrupted: pretrain: saved at iteration" in said(tmp_path)
+
+
 def test_another_number_of_processes_continues(words, undisturbed, tmp_path, monkeypatch):
     """Two processes train the world model, three begin with the policies, one ends them. The world
     model is the same to the bit, the policies to rounding."""
