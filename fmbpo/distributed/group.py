@@ -6,7 +6,7 @@ import contextlib
 import os
 import pickle
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -124,11 +124,12 @@ class Group:
             self._all_ready()
             dist.gather_object(value, None, 0, self._answers)
 
-    def answers(self, own: object) -> list[Any]:
-        """Leader: all answers by rank, of which ``own`` is the first."""
+    def answers(self, own: object, meanwhile: Callable[[], None] = lambda: None) -> list[Any]:
+        """Leader: all answers by rank, of which ``own`` is the first. ``meanwhile`` is called again
+        and again until all are there."""
         found: list[Any] = [None] * self.size
         with self._talking():
-            self._all_ready()
+            self._all_ready(meanwhile)
             dist.gather_object(None, found, 0, self._answers)
         found[0] = own  # not a copy: an error keeps its traceback
         for one in found:
@@ -136,11 +137,12 @@ class Group:
                 raise one.error
         return found
 
-    def _all_ready(self) -> None:
+    def _all_ready(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Wait until every process has its answer; signals are heard meanwhile."""
         ready = dist.barrier(self._answers, async_op=True)
         assert ready is not None  # which it is only outside the group
         while not ready.is_completed():
+            meanwhile()
             time.sleep(0.001)
         ready.wait()
 

@@ -2,13 +2,15 @@
 
 The orders are ``experiment``, then ``pretrain`` or ``policies``, which make a stage, and then the
 names of the stage's methods. Results go to the leader, which writes all files but a plugin's
-traceback.
+traceback. Only after the order ``replicates`` does a follower write a run of its own
+(``fmbpo.running.side_by_side``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from fmbpo.config.schema import Experiment
 from fmbpo.distributed.group import Failed, Group
 from fmbpo.distributed.shares import part_of
 from fmbpo.measure.evaluation import Evaluator, threads
+from fmbpo.running import side_by_side
 from fmbpo.running.blame import Role, reporting
+from fmbpo.running.run import train_alone
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.cells import Cell
 from fmbpo.training.context import Context
@@ -49,6 +53,10 @@ class _Follower:
         """Carry out one order. Errors name the plugin, as in the leader."""
         if name == "experiment":
             self.begin(*arguments)
+        elif name == side_by_side.ORDER:
+            self.stage = None
+            (replicates,) = arguments
+            side_by_side.obey(replicates, partial(train_alone, self.context.data), self.group)
         elif name in ("pretrain", "policies", "step", "load"):
             with reporting(self.folder, *self.roles):
                 getattr(self, name)(*arguments)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import attrs
+import torch
 
 from fmbpo.base.lock import Taken
 from fmbpo.base.metrics import SHOWN
@@ -33,6 +35,7 @@ from fmbpo.running.names import check_known, pretraining_name, run_names
 from fmbpo.running.parts import policy_part, suite_part, world_model_part
 from fmbpo.running.replicates import replicates
 from fmbpo.running.session import Result, Session
+from fmbpo.running.side_by_side import Replicate, lead, side_by_side
 from fmbpo.running.spread import policy_stage
 from fmbpo.running.stop import Stop
 from fmbpo.runs.checkpoint import checkpoint_exists, save_checkpoint
@@ -126,15 +129,9 @@ class Runner:
         e, root, names = self.experiment, self.session.root, self.names
         check_plugins(e, names, root, self.session.accept_versions)
         done, pretrained = finished(e, names, root), dict[int, Result]()
-        for seed, run in names.pretraining.items():
-            # Complete policies need no world model any more.
-            needed = done is None or (root / run).exists()
-            if only and run not in only:
-                if not needed or names.policies not in only:
-                    continue
-                _check_complete(root / run)
-            elif not only and not needed:
-                continue
+        seeds = list(self._needed(done, only))
+        self._side_by_side(seeds, stop)
+        for seed in seeds:
             stop.check(f"before the world model with seed {seed}")
             pretrained[seed] = self._pretrain(seed, stop)
         summaries = {seed: result.summary for seed, result in pretrained.items()}
@@ -149,6 +146,44 @@ class Runner:
             what = "complete except for the evaluation with the planner"
             self.say(f"policies: {folder} is {what}")
         return self._policies(models, stop)
+
+    def _needed(self, done: Summary | None, only: Collection[str]) -> Iterator[int]:
+        """The replicates whose world models are to be trained or reused. ``done``: that of complete
+        policies, which need no world model any more."""
+        root, names = self.session.root, self.names
+        for seed, run in names.pretraining.items():
+            needed = done is None or (root / run).exists()
+            if only and run not in only:
+                if not needed or names.policies not in only:
+                    continue
+                _check_complete(root / run)
+            if needed or only:
+                yield seed
+
+    def _side_by_side(self, seeds: Sequence[int], stop: Stop) -> None:
+        """Train several of these world models at once, if the processes do not share batches. One
+        that is left over is left to all of them."""
+        e, session, names = self.experiment, self.session, self.names.pretraining
+        left = [seed for seed in seeds if not RunFolder(session.root / names[seed]).is_complete]
+        group = session.group
+        while side_by_side(e.pretrain, group, len(left)):
+            some, left = left[: group.size], left[group.size :]
+            listed = ", ".join(map(str, some))
+            self.say(f"pretraining: world models {listed} side by side, one in each process")
+            stop.check(f"before the world model with seed {some[0]}")
+            group.order("experiment", e, session.root)
+            replicates = [
+                Replicate(
+                    experiment=e,
+                    name=names[seed],
+                    study=self.group,
+                    root=session.root,
+                    accept_versions=session.accept_versions,
+                    wait=session.wait,
+                )
+                for seed in some
+            ]
+            lead(replicates, partial(train_alone, self.data), group, stop)
 
     def _pretrain(self, seed: int, stop: Stop) -> Result:
         """Train the world model of a replicate, or reuse a finished one."""
@@ -374,6 +409,15 @@ class Runner:
         total = an_update * iterations
         self.say(f"{what}: {an_update / 1e9:.4g} GFLOP per update, {total / 1e12:.4g} TFLOP in all")
         return total
+
+
+def train_alone(data: Dataset, one: Replicate, stop: Stop) -> None:
+    """Train a world model in this process alone, with its present threads, and without a word but
+    its progress. Raises as ``Runner.run``."""
+    system = attrs.evolve(one.experiment.system, threads=torch.get_num_threads())
+    session = Session(root=one.root, accept_versions=one.accept_versions, wait=one.wait)
+    runner = Runner(attrs.evolve(one.experiment, system=system), session, data, one.study)
+    runner.run(stop, [one.name])
 
 
 def _check_complete(model: Path) -> None:

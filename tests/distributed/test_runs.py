@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from members import command
+from members import command, said, signalled, wait_until
 from same import assert_same_run, assert_same_runs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
@@ -41,30 +41,11 @@ def undisturbed(words, tmp_path_factory):
     return folder / "runs"
 
 
-def said(folder, rank=0):
-    file = folder / f"said-{rank}.txt"
-    return file.read_text() if file.exists() else ""
-
-
-def wait_until(folder, text):
-    deadline = time.monotonic() + 60
-    while text not in said(folder):
-        assert time.monotonic() < deadline, said(folder)
-        time.sleep(0.002)
-
-
 def started(folder, words, size=2, halt=None):
     """New processes; what earlier ones said is gone."""
     for file in (*folder.glob("said-*.txt"), *folder.glob("on")):
         file.unlink()
     return command(size, folder, words, halt)
-
-
-def signalled(members, rank, number, folder, at):
-    """Sends it to a process that has halted at a text, and lets it go on."""
-    wait_until(folder, at)
-    os.kill(members.pids[rank], number)
-    (folder / "on").touch()
 
 
 def test_killed_members(words, undisturbed, tmp_path):

@@ -77,6 +77,27 @@ def command(size, folder, words, halt=None):
     return Members(size, work)
 
 
+def said(folder, rank=0):
+    """The text that a member of ``command`` has written."""
+    file = folder / f"said-{rank}.txt"
+    return file.read_text() if file.exists() else ""
+
+
+def wait_until(folder, text):
+    """Until the leader of ``command`` has written it."""
+    deadline = time.monotonic() + PATIENCE
+    while text not in said(folder):
+        assert time.monotonic() < deadline, said(folder)
+        time.sleep(0.002)
+
+
+def signalled(members, rank, number, folder, at):
+    """Send a signal to a member that has halted at a text, and let it go on."""
+    wait_until(folder, at)
+    os.kill(members.pids[rank], number)
+    (folder / "on").touch()
+
+
 def together(size, lead):
     """The result of ``lead(group)`` in the leader, whom the other processes follow."""
     reader, writer = os.pipe()

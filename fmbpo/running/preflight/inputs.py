@@ -23,6 +23,7 @@ from fmbpo.running.blame import Role, reporting
 from fmbpo.running.earlier import check_plugins, finished, first_models
 from fmbpo.running.names import RunNames, run_names
 from fmbpo.running.preflight.table import Rows
+from fmbpo.running.side_by_side import side_by_side
 from fmbpo.runs.folder import BEST, RunFolder, check_place, checkpoint_of, worker
 from fmbpo.tasks.known import Own
 from fmbpo.tasks.suite import Suite
@@ -97,8 +98,11 @@ def text_of_processes(experiment: Experiment, group: Group) -> str:
         text += ", each with a part of the policies"
     if e.policy and not e.needs_pretraining:
         return text
-    shared = sharing(e.pretrain, group) is group
-    return f"{text}; {'all' if shared else 'the first one alone'} for pretraining"
+    if sharing(e.pretrain, group) is group:
+        return f"{text}; all for pretraining"
+    if side_by_side(e.pretrain, group, len(e.grid.seeds)):
+        return f"{text}; each with a world model of its own"
+    return f"{text}; the first one alone for pretraining"
 
 
 def find_store(experiment: Experiment) -> Store:

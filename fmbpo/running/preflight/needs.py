@@ -49,6 +49,7 @@ from fmbpo.running.preflight.remaining import (
 )
 from fmbpo.running.preflight.table import Rows
 from fmbpo.running.preflight.trial import try_plugins
+from fmbpo.running.side_by_side import side_by_side
 from fmbpo.runs.folder import RunFolder
 from fmbpo.tasks.vector import EpisodeRunner
 from fmbpo.training.pretraining import sharing
@@ -201,19 +202,23 @@ class Needs:
             with reporting(self.traceback, *roles), simulator as runner:
                 for subject, done in try_plugins(one.context, one.tasks, runner, self.traceback):
                     self.rows.ok(cell, subject, done)
+                new = [part for part in parts or () if part.folder not in self.seconds]
+                models = sum(not part.cells for part in new)
                 paces: dict[str, Pace] = {}  # replicates share one
-                for part in parts or ():
-                    if part.folder not in self.seconds:
-                        pace = paces.get(part.name) or self._pace(
-                            one, part, rough[part.folder], runner
-                        )
-                        paces[part.name] = pace
-                        self._expect(one, part, pace)
+                for part in new:
+                    pace = paces.get(part.name) or self._pace(
+                        one, part, rough[part.folder], runner, models
+                    )
+                    paces[part.name] = pace
+                    self._expect(one, part, pace, models)
 
         self.rows.attempt(cell, "plugins", trials)
 
-    def _pace(self, one: Candidate, part: Part, pace: Pace, runner: EpisodeRunner) -> Pace:
-        """A part's measured pace, or ``pace`` if an update is too long to be measured."""
+    def _pace(
+        self, one: Candidate, part: Part, pace: Pace, runner: EpisodeRunner, models: int
+    ) -> Pace:
+        """A part's measured pace, or ``pace`` if an update is too long to be measured. ``models``:
+        the number of world models to train."""
         e, context = one.experiment, one.context
         on_gpu = context.device.type == "cuda"
         if on_gpu:
@@ -222,7 +227,9 @@ class Needs:
             if not part.at_once:
                 group = sharing(e.pretrain, self.group)
                 batch = group.share(e.pretrain.batch).stop
-                with threads(e.system.threads, self.group.local_size, group.local_size):
+                here = self.group.local_size
+                several = side_by_side(e.pretrain, self.group, models)
+                with threads(e.system.threads, here, here if several else group.local_size):
                     pace = duration.pretraining_pace(context, batch)
             else:
                 evaluator = Evaluator(runner, e.evaluation.seed)
@@ -234,11 +241,14 @@ class Needs:
             self.rows.ok(one.cell, "memory", what)
         return pace
 
-    def _expect(self, one: Candidate, part: Part, pace: Pace) -> None:
-        """Add a part's expected duration."""
+    def _expect(self, one: Candidate, part: Part, pace: Pace, models: int) -> None:
+        """Add a part's expected duration; of world models side by side, the share of each."""
         e = one.experiment
         simulators = e.evaluation.simulators(self.group.local_size)
-        seconds = self.seconds[part.folder] = part.seconds(pace, simulators)
+        seconds = part.seconds(pace, simulators)
+        if not part.cells and side_by_side(e.pretrain, self.group, models):
+            seconds *= -(-models // self.group.size) / models
+        self.seconds[part.folder] = seconds
         rough = "a rough estimate from operation counts, for updates only"
         how = "measured" if pace.measured else rough
         what = f"{part.name}: {part.updates:,} updates, {speed(1 / pace.update)}, {how}"
