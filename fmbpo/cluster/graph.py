@@ -2,7 +2,7 @@
 
 ::
 
-    time   = TIMES * the preflight's estimate + START, in steps of STEP
+    time   = TIMES * the preflight's estimate + START, in steps of STEP; at most the partition's
     memory = memory of the process that made it + TIMES_MEMORY * the preflight's need, in steps
 
 Jobs that are alike, in resources and in the runs that they wait for, are one array.
@@ -75,7 +75,13 @@ class Job:
 
 
 def jobs_of(
-    works: Sequence[Work], waiting: Collection[str], site: Site, *, base: int, report: bool
+    works: Sequence[Work],
+    waiting: Collection[str],
+    site: Site,
+    *,
+    base: int,
+    report: bool,
+    longest: float = math.inf,
 ) -> list[Job]:
     """The jobs for ``works``, those that others wait for first.
 
@@ -85,6 +91,8 @@ def jobs_of(
         site: its time and memory win over the estimates.
         base: bytes of this process, which has what a job loads.
         report: whether a report ends the graph.
+        longest: seconds that the site allows; a run that needs more continues in the same job,
+            which is queued again.
 
     Raises:
         UserErrors: the time or the memory of a run is not known, and the site does not give it.
@@ -93,7 +101,7 @@ def jobs_of(
     wrong: list[UserError] = []
     for work in works:
         try:
-            limits = _seconds(work, site), _memory(work, site, base)
+            limits = _seconds(work, site, longest), _memory(work, site, base)
         except UserError as error:
             wrong.append(error)
             continue
@@ -110,18 +118,18 @@ def jobs_of(
     if report:
         everything = list(waiting)
         memory = site.memory or _rounded(base + REPORT_MEMORY)
-        seconds = min(REPORT_TIME, duration(site.time)) if site.time else REPORT_TIME
+        seconds = min(REPORT_TIME, duration(site.time) if site.time else longest)
         jobs.append(Job(f"J{len(jobs) + 1}", [], everything, seconds, memory))
     return jobs
 
 
-def _seconds(work: Work, site: Site) -> float:
+def _seconds(work: Work, site: Site, longest: float) -> float:
     if site.time:
         return duration(site.time)
     if work.seconds is None:
         what = "the preflight does not know how long it takes"
         raise UserError(what, where=work.run, remedy="give --time")
-    return math.ceil((TIMES * work.seconds + START) / STEP) * STEP
+    return min(math.ceil((TIMES * work.seconds + START) / STEP) * STEP, longest)
 
 
 def _memory(work: Work, site: Site, base: int) -> str:

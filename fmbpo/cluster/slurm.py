@@ -1,7 +1,8 @@
-"""SLURM's commands: ``sbatch``, ``squeue``, ``sacct``, ``scancel``."""
+"""SLURM's commands: ``sbatch``, ``squeue``, ``sacct``, ``scancel``, ``sinfo``."""
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import shutil
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from fmbpo.base.text import one_line
+from fmbpo.base.text import duration, one_line
 from fmbpo.errors import UserError
 
 PATIENCE = 60
@@ -76,6 +77,19 @@ def scancel(jobs: Sequence[str]) -> None:
     """Cancel jobs; those that have ended are ignored. Raises ``UserError`` as ``squeue``."""
     if jobs:
         _said("scancel", "--quiet", *jobs)
+
+
+def longest(partition: str) -> float:
+    """Seconds of the longest job in these partitions (``a,b``; empty: the default), infinite if
+    nobody says. Of several, the shortest counts, since SLURM chooses one."""
+    wanted = partition.split(",") if partition else []
+    limits = [math.inf]
+    for line in _said("sinfo", "--noheader", "--format=%P|%l").splitlines():
+        name, limit = line.split("|")
+        mine = name.removesuffix("*") in wanted if wanted else name.endswith("*")
+        if mine and limit not in ("infinite", "n/a"):
+            limits.append(duration(limit))
+    return min(limits)
 
 
 def _jobs(lines: str) -> dict[str, Scheduled]:

@@ -11,7 +11,7 @@ import attrs
 
 from fmbpo.base.files import disk_errors, write_text
 from fmbpo.base.lock import RunLock
-from fmbpo.base.text import counted
+from fmbpo.base.text import clock, counted
 from fmbpo.cluster import slurm
 from fmbpo.cluster.graph import Job, Work, jobs_of
 from fmbpo.cluster.lines import Lines
@@ -71,12 +71,18 @@ def submit(
             say("nothing to submit: all runs are queued or running" if shared else DONE)
             return
         waiting = [work.run for work in works]
-        jobs = jobs_of(new, waiting, lines.site, base=base, report=bool(lines.report))
+        longest = slurm.longest(lines.site.partition)
+        jobs = jobs_of(
+            new, waiting, lines.site, base=base, report=bool(lines.report), longest=longest
+        )
         ids = {run: one.job for run, one in shared.items()}
         keys = ids | {run: one for job in jobs for run, one in _ids(job, job.key).items()}
         for job in jobs:
             for line in job.describe(lines.site, keys):
                 say(line)
+        if not lines.site.time and any(job.runs and job.seconds == longest for job in jobs):
+            say(f"no job is longer than {clock(longest)}, the partition's limit: a run that needs "
+                "more is queued again, and continues")  # fmt: skip
         if dry:
             for job, file in zip(jobs, _files(lines, jobs), strict=True):
                 say(shlex.join(lines.sbatch(job, file, ids)))

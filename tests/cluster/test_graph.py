@@ -53,6 +53,13 @@ def test_limits_are_the_estimates_with_a_margin():
     assert (job.warning, short.warning) == (EARLIEST, 225)
 
 
+def test_no_job_is_longer_than_its_partition_allows():
+    jobs = jobs_of(CELLS, [], NONE, base=GIB, report=True, longest=1800.0)
+    assert [job.seconds for job in jobs] == [1800, 1800]
+    (job,) = jobs_of([MODELS[0]], [], Site(time="2:00:00"), base=GIB, report=False, longest=1800.0)
+    assert job.seconds == 7200  # asked for: SLURM decides
+
+
 def test_the_site_wins():
     (job,) = graph([Work("x")], Site(time="1-00:00:00", memory="16G"), report=False)
     assert (job.seconds, job.memory) == (86_400, "16G")

@@ -39,6 +39,7 @@ here = Path(__file__).parent
 with (here / "cancelled").open("a") as file:
     file.writelines(f"{one}\\n" for one in sys.argv[1:] if one[0] != "-")
 """
+SINFO = "print('main*|infinite', 'gpu|1-00:00:00', 'short|10:00', sep='\\n')"
 SACCT = "import sys; sys.exit('Slurm accounting storage is disabled')"
 
 
@@ -48,6 +49,7 @@ def slurm(tmp_path, monkeypatch):
     folder = tmp_path / "slurm"
     folder.mkdir()
     programs = {"sbatch": SBATCH, "squeue": SQUEUE, "scancel": SCANCEL, "sacct": SACCT}
+    programs["sinfo"] = SINFO
     for name, text in programs.items():
         (folder / name).write_text(f"#!{sys.executable} -S\n{text}")
         (folder / name).chmod(0o755)
@@ -83,6 +85,14 @@ def test_a_refused_job_cancels_those_before_it(slurm, study, capsys):
     assert json.loads(Path("runs/jobs/jobs.json").read_text()) == {}
     assert not list(Path("runs/jobs").glob("*.txt"))
     assert not list(Path("runs").glob("pair__*"))
+
+
+@pytest.mark.parametrize("partition", ["short", "gpu,short"])
+def test_a_partition_limits_the_time(partition, slurm, study, capsys):
+    assert main(["submit", *study, "--dry-run", "--partition", partition]) == 0
+    said = capsys.readouterr().out
+    assert "no job is longer than 0:10:00, the partition's limit" in said
+    assert said.count(" --time=0-00:10:00 ") == 3
 
 
 def test_a_dry_run_says_all_and_writes_nothing(slurm, study, capsys):
