@@ -83,14 +83,14 @@ def test_experiments_run_and_studies_are_checked_by_name(call, site, tiny_policy
     overrides += ["policy_learning.evaluate_every=6", "evaluation.final_episodes=1"]
     options = [word for override in overrides for word in ("-o", override)]
     commands = [
-        ["check", "phase8", *options],
+        ["check", "demo_reward_loss_finetune", *options],
         ["run", "phase8_flowwm_mlppolicy", *options],
         ["run", "pwm_48M_mt_flowwm", *options],
         ["report", "phase8_flowwm_mlppolicy", "--out", "report"],
     ]
     out, said = call("python", "-c", SHORT, json.dumps(commands))
     assert out.endswith("[0, 0, 0, 0]\n"), said
-    assert "/catalogue/phase8.toml can run" in out
+    assert "/catalogue/demo_reward_loss_finetune.toml can run" in out
     assert out.count("pendulum-spin") >= 2  # in the closing tables
     assert len(list(site.glob("runs/phase8_flowwm_mlppolicy__*/summary.json"))) == 1
     assert f"pwm_48M_mt_flowwm is an older name of {site}/env/" in said

@@ -22,7 +22,11 @@ class Server:
     """The other end of ``import_forks.py``, which runs in ``process``."""
 
     def __init__(
-        self, process: subprocess.Popen[str], kind: str, sources: list[Path], options: dict[str, Any]
+        self,
+        process: subprocess.Popen[str],
+        kind: str,
+        sources: list[Path],
+        options: dict[str, Any],
     ) -> None:
         self.process = process
         self.request = {"kind": kind, "sources": [str(s) for s in sources], "options": options}

@@ -25,7 +25,6 @@ from fmbpo.testing.contract.subject import (
 )
 from fmbpo.testing.outcomes import ContractError, expect, expecting
 
-
 _FEW = 2
 """Steps that Dynamo reads: the first, and one that follows another. It takes as long for each."""
 
