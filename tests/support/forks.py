@@ -48,6 +48,8 @@ IMPORTS = (
 """What commands import when they need it; here once, so that no process has to."""
 STEPS = 20
 """Of an episode. Its length, and which process steps it, changes nothing about what is saved."""
+BUILT = {}
+"""Environments by task, which later processes use again."""
 WHERE = {
     "fmbpo.interop.checkpoints": "import",
     "fmbpo.reporting.pages.write": "report",
@@ -66,12 +68,10 @@ class Episodes(EpisodeRunner):
     """Short ones, stepped in this process; each step is an event."""
 
     event: "Event | None" = None
-    built = {}
-    """Environments, which later processes use again."""
 
     def __init__(self, _, suite):
         super().__init__(0, suite)
-        self._inline._pool = self.built
+        self._inline._pool = BUILT
 
     def run(self, act, tasks, seeds, _=None, progress=None):
         def stepped(obs, step):
