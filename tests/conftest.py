@@ -174,7 +174,7 @@ def forks(tmp_path_factory):
 def whole_study(forks, small_study, tmp_path_factory):
     """The folder of the small study that was left alone and had space enough."""
     folder = small_study.write(tmp_path_factory.mktemp("whole") / "whole")
-    return small_study.finish(forks, folder)
+    return small_study.finish(forks, folder, here=True)
 
 
 @pytest.fixture(scope="session")

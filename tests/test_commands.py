@@ -3,17 +3,21 @@
 import itertools
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
+import members
 import pytest
 import torch
 from packaging.specifiers import SpecifierSet
 from tdmpc2_files import arrays, save
+from torch.distributed.run import parse_args
 
 from fmbpo.cli import main, parser
 from fmbpo.config import load_experiment
@@ -95,13 +99,16 @@ def run(clone, small_store, tiny, tiny_policy, offer_project):
             case ["fmbpo", "run" | "check" as command, file, *options]:
                 check_experiment(command, file, options, small_store, tiny, tiny_policy)
             case ["python", "benchmarks/gpu.py", *_]:  # test_benchmark.py runs it
-                command = [sys.executable, str(REPOSITORY / words[1]), "--seconds", "1"]
-                found = subprocess.run(command, capture_output=True, text=True)
-                assert found.returncode == (0 if torch.cuda.is_available() else 2), found.stderr
+                path = str(REPOSITORY / words[1])
+                status = program(path, "--seconds", "1")
+                assert status == (0 if torch.cuda.is_available() else 2)
             case ["torchrun", *options]:
                 more = ["--scale", "laptop", "--data", str(small_store)]
                 more += [word for override in tiny for word in ("-o", override)]
-                call(sys.executable, "-m", "torch.distributed.run", *options, *more)
+                given = parse_args([*options, *more])
+                assert (given.module, given.training_script) == (True, "fmbpo")
+                size = int(given.nproc_per_node)
+                assert members.command(size, clone, given.training_script_args).wait() == [0] * size
             case ["fmbpo", "data", "import-tdmpc2", "mt80", *_]:
                 suite = REPOSITORY / "examples/suites/metaworld"
                 offer_project(Path(shutil.copytree(suite, clone / "suite")))
@@ -180,15 +187,37 @@ def run_other(words):
         case ["fmbpo", "plugins" | "config" | "compare" | "tasks" | "experiments", *_]:
             assert main(words[1:]) == 0
         case ["pytest", *rest]:
-            call(sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", *rest)
+            assert forked(["--collect-only", "-p", "no:cacheprovider", *rest]) == 0
         case ["ruff", *rest]:
             call(sys.executable, "-m", "ruff", *rest, "--check", "--no-cache")
+        case ["python", "-m", module, *rest]:
+            assert program(find_spec(module).origin, *rest) == 0
         case ["python", script, *rest]:
-            call(sys.executable, script, *rest)
+            assert program(script, *rest) == 0
         case ["pre-commit", "install"]:
             call(sys.executable, "-m", "pre_commit", "validate-config", ".pre-commit-config.yaml")
         case _:
             pytest.fail(f"no test knows how to run this command: {words}")
+
+
+def program(name, *words):
+    """The exit status of a program in this process, which has imported torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [name, *words])
+        patch.setattr(sys, "path", [str(Path(name).parent), *sys.path])
+        try:
+            runpy.run_path(name, run_name="__main__")
+        except SystemExit as ended:
+            return ended.code or 0
+    return 0
+
+
+def forked(words):
+    """The exit status of pytest in a process that has imported what it needs."""
+    child = os.fork()
+    if not child:
+        os._exit(pytest.main(words))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def call(*words):

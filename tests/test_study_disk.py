@@ -17,10 +17,10 @@ DISK = "40m"
 FILLED = {
     "import": [("open", 1)],
     "study": [
-        ("save", 2), ("line@pretraining", 2), ("save@checkpoint", 3), ("step@evaluation", 30),
+        ("save", 2), ("line@pretraining", 2), ("save@checkpoint", 3), ("step@evaluation", 15),
         ("line@policies", 2),
     ],
-    "imported": [("step@evaluation", 60)],
+    "imported": [("step@evaluation", 30)],
     "report": [("open@report", 3)],
 }  # fmt: skip
 """When the disk is filled, command by command."""

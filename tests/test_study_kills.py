@@ -21,9 +21,9 @@ KILLS = {
         ("line@pretraining", 2, "SIGTERM"),
         ("save@checkpoint", 3, "SIGKILL"),
         ("line@policies", 2, "SIGTERM SIGUSR1"),
-        ("step@evaluation", 60, "SIGKILL"),
+        ("step@evaluation", 30, "SIGKILL"),
     ],
-    "imported": [("step@evaluation", 30, "SIGUSR1")],
+    "imported": [("step@evaluation", 15, "SIGUSR1")],
     "report": [("save@report", 5, "SIGKILL")],
 }
 """One kill or request to stop at each place that a study comes to."""
@@ -52,8 +52,8 @@ def assert_stopped(ended, signals):
 MANY = 50
 MOMENTS = {
     "import": (2, {"save": 6}),
-    "study": (15, {"save": 40, "line": 28, "step": 120}),
-    "imported": (5, {"save": 30, "line": 15, "step": 120}),
+    "study": (15, {"save": 40, "line": 28, "step": 60}),
+    "imported": (5, {"save": 30, "line": 15, "step": 60}),
     "report": (4, {"save": 14, "line": 12}),
 }
 """The most kills of a command per round, and the last event of each kind that it is killed at; some
@@ -100,7 +100,7 @@ def test_killed_at_random_moments(forks, small_study, whole_study, tmp_path, rec
 def test_a_second_process_waits(forks, small_study, whole_study, tmp_path):
     """While the first one stands still; when that is stopped, it continues the first one's work."""
     folder, study = small_study.write(tmp_path / "two"), small_study.commands["study"]
-    first = forks.run(folder, study, ("step@evaluation", 60, "SIGSTOP"))
+    first = forks.run(folder, study, ("step@evaluation", 30, "SIGSTOP"))
     assert first.stopped
     waiting = forks.run(folder, study, ("line@study", 2, "SIGTERM"))
     refused = forks.run(folder, [*study, "--no-wait"])

@@ -19,14 +19,17 @@ KINDS = ["tdmpc2", "tdmpc2-compressed", "npz"]
 
 
 class Server:
-    """The other end of ``import_forks.py``."""
+    """The other end of ``import_forks.py``, which runs in ``process``."""
 
-    def __init__(self, kind: str, sources: list[Path], options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[str],
+        kind: str,
+        sources: list[Path],
+        options: dict[str, Any],
+    ) -> None:
+        self.process = process
         self.request = {"kind": kind, "sources": [str(s) for s in sources], "options": options}
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM)], stdin=pipe, stdout=pipe, text=True
-        )
 
     def run(self, out: Path, kill: int = 0) -> tuple[int, int]:
         """Status and number of events of one process."""
@@ -36,14 +39,18 @@ class Server:
         status, count = json.loads(self.process.stdout.readline())
         return status, count
 
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
+
+@pytest.fixture(scope="module")
+def process():
+    """One for all tests: it imports once."""
+    pipe, command = subprocess.PIPE, [sys.executable, str(PROGRAM)]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        yield process
+        process.stdin.close()
 
 
 @pytest.fixture
-def server(request, tmp_path):
+def server(request, process, tmp_path):
     kind, _, compressed = request.param.partition("-")
     sources = []
     for number in range(3):
@@ -61,9 +68,7 @@ def server(request, tmp_path):
             save(path, given)
         sources.append(path)
     options = {"block_rows": 10, "chunk_rows": 16, "compress": bool(compressed)}
-    server = Server(kind, sources, options)
-    yield server
-    server.close()
+    return Server(process, kind, sources, options)
 
 
 def content(folder: Path) -> dict[str, bytes]:

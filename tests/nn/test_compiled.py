@@ -31,10 +31,15 @@ def stacked(network, cells=2):
 
 
 @pytest.mark.skipif(not (os.environ.get("CXX") or shutil.which("g++")), reason="no C++ compiler")
-@pytest.mark.parametrize("network", [NormedLinear(5, 7), plain_mlp(5, [7], 3)],
-                         ids=["world model's", "policy's"])  # fmt: skip
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(NormedLinear(5, 7), id="world model's"),
+        pytest.param(plain_mlp(5, [7], 3), id="policy's", marks=pytest.mark.endurance),
+    ],
+)
 def test_the_compilers_code(network):
-    """Forward and backward, as it is and in a graph."""
+    """Forward and backward, as it is and in a graph. In the policy's kernels Mish comes first."""
     params, x = stacked(network), torch.randn(2, 4, 5)
     wanted = gradients(network, params, x)
     with compiling():

@@ -349,8 +349,16 @@ def test_bounds_hold_where_the_best_lies_beyond(elites):
     assert (plan > 0.95).all()
 
 
-@each_pair
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(
+    ("world", "kind", "own"),
+    [
+        # Any two of the three choices meet.
+        ("mlp", "mlp", False),
+        ("mlp", "flow", True),
+        ("flow", "mlp", True),
+        ("flow", "flow", False),
+    ],
+)
 def test_cells_stacked_equal_each_alone(world, kind, own):
     """With models of their own, each alone has its model as the module."""
     models = [world_model(world, seed=cell) for cell in range(CELLS)]

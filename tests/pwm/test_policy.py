@@ -47,7 +47,14 @@ def test_every_policy_and_critic_parameter_moves(world_kind, policy_kind):
             assert (before[name] != after[name]).any(), name
 
 
-@each_pair
+@pytest.mark.parametrize(
+    ("world_kind", "policy_kind"),
+    [
+        ("mlp", "flow"),
+        ("flow", "mlp"),
+        *(pytest.param(kind, kind, marks=pytest.mark.endurance) for kind in ("mlp", "flow")),
+    ],
+)
 def test_the_imagined_return_rises(world_kind, policy_kind):
     update, states, starts = problem(world_kind, policy_kind)
     rewards = []

@@ -56,14 +56,24 @@ def test_pretraining(kind, most):
     )
 
 
-@pytest.mark.parametrize("cells", [1, 3])
+MOST = {
+    ("mlp", "mlp"): (3300, 2550),
+    ("mlp", "flow"): (4600, 3450),
+    ("flow", "mlp"): (6800, 5700),
+    ("flow", "flow"): (8100, 6550),
+}
+
+
 @pytest.mark.parametrize(
-    ("world_kind", "policy_kind", "most"),
+    ("world_kind", "policy_kind", "most", "cells"),
     [
-        ("mlp", "mlp", (3300, 2550)),
-        ("mlp", "flow", (4600, 3450)),
-        ("flow", "mlp", (6800, 5700)),
-        ("flow", "flow", (8100, 6550)),
+        *((*pair, most, 3) for pair, most in MOST.items()),
+        ("mlp", "mlp", MOST["mlp", "mlp"], 1),
+        *(
+            pytest.param(*pair, most, 1, marks=pytest.mark.endurance)
+            for pair, most in MOST.items()
+            if "flow" in pair
+        ),
     ],
 )
 def test_policies(world_kind, policy_kind, most, cells):

@@ -69,7 +69,7 @@ def test_the_reward_head_learns(kind):
     assert gradient.abs().mean() > 1e-2
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["mlp", pytest.param("flow", marks=pytest.mark.endurance)])
 def test_pwms_reward_loss_teaches_nothing_while_its_loss_falls(kind):
     module, batch, losses = trained(kind, "logit_mse")
     reward, gradient = decoded(module, batch)

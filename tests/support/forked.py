@@ -50,11 +50,12 @@ class Forks:
         self.process.wait()
         self.process.stdout.close()
 
-    def run(self, folder, arguments, event=None):
-        """A command line in ``folder``; ``event``: kind, number and act (see ``forks.Event``)."""
+    def run(self, folder, arguments, event=None, here=False):
+        """A command line in ``folder``; ``event``: kind, number and act (see ``forks.Event``).
+        ``here``: in the process that forks, so that later ones begin warm."""
         self.asked += 1
         said = self.folder / f"said-{self.asked}.txt"
-        request = {"folder": str(folder), "arguments": arguments, "event": event}
+        request = {"folder": str(folder), "arguments": arguments, "event": event, "here": here}
         return self._ask({**request, "said": str(said)}, said)
 
     def go_on(self, stopped):

@@ -46,8 +46,10 @@ IMPORTS = (
     "torch._dynamo",
 )
 """What commands import when they need it; here once, so that no process has to."""
-STEPS = 40
+STEPS = 20
 """Of an episode. Its length, and which process steps it, changes nothing about what is saved."""
+BUILT = {}
+"""Environments by task, which later processes use again."""
 WHERE = {
     "fmbpo.interop.checkpoints": "import",
     "fmbpo.reporting.pages.write": "report",
@@ -69,6 +71,7 @@ class Episodes(EpisodeRunner):
 
     def __init__(self, _, suite):
         super().__init__(0, suite)
+        self._inline._pool = BUILT
 
     def run(self, act, tasks, seeds, _=None, progress=None):
         def stepped(obs, step):
@@ -198,17 +201,43 @@ def fork(request):
     if child:
         os.close(report)
         return child, told
-    os.chdir(request["folder"])
     said = os.open(request["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(said, stream)
     if request["event"]:
         Event(*request["event"], report).arm()
-    with costs(Counted(Path(request["said"]).parent)):
-        status = main(request["arguments"])
+    status = command(request)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def command(request):
+    """Run the command line in its folder; its exit status."""
+    os.chdir(request["folder"])
+    with costs(Counted(Path(request["said"]).parent)):
+        return main(request["arguments"])
+
+
+def here(request):
+    """In this process: later ones begin with the caches and the environments that this leaves."""
+    with (
+        open(request["said"], "w") as said,
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+    ):
+        return {"process": 0, "stopped": False, "status": command(request)}
+
+
+def awaited(child, told):
+    """What happened to the process, when it has ended or is stopped."""
+    _, status = os.waitpid(child, os.WUNTRACED)
+    ended = {"process": child, "stopped": os.WIFSTOPPED(status)}
+    if not ended["stopped"]:
+        with os.fdopen(told.pop(child)) as place:
+            at, _, file = place.read().partition("\n")
+        ended |= {"status": os.waitstatus_to_exitcode(status), "at": at, "file": file}
+    return ended
 
 
 def serve():
@@ -222,17 +251,15 @@ def serve():
     told = {}
     for line in sys.stdin:
         request = json.loads(line)
-        if "arguments" in request:
-            child, told[child] = fork(request)
+        if request.get("here"):
+            ended = here(request)
         else:
-            child = request["continue"]
-            os.kill(child, signal.SIGCONT)
-        _, status = os.waitpid(child, os.WUNTRACED)
-        ended = {"process": child, "stopped": os.WIFSTOPPED(status)}
-        if not ended["stopped"]:
-            with os.fdopen(told.pop(child)) as place:
-                at, _, file = place.read().partition("\n")
-            ended |= {"status": os.waitstatus_to_exitcode(status), "at": at, "file": file}
+            if "arguments" in request:
+                child, told[child] = fork(request)
+            else:
+                child = request["continue"]
+                os.kill(child, signal.SIGCONT)
+            ended = awaited(child, told)
         print(json.dumps(ended), file=answers, flush=True)
 
 

@@ -55,10 +55,11 @@ class SmallStudy:
         (folder / "pair.toml").write_text("\n".join(lines))
         return folder
 
-    def finish(self, forks, folder, *names):
-        """All commands in ``folder``, or those that are named, left alone; the folder."""
+    def finish(self, forks, folder, *names, here=False):
+        """All commands in ``folder``, or those that are named, left alone; the folder. ``here``:
+        see ``Forks.run``."""
         for name in names or self.commands:
-            ended = forks.run(folder, self.commands[name])
+            ended = forks.run(folder, self.commands[name], here=here)
             assert ended.status == 0, ended.said
         return folder
 

@@ -10,7 +10,6 @@ from pairs import (
     KINDS,
     LEARNING,
     OPTIMISER,
-    PAIRS,
     RATES,
     B,
     H,
@@ -38,6 +37,7 @@ from fmbpo.training.networks import build_world_model
 from fmbpo.training.policies import PolicyTraining
 from fmbpo.training.pretraining import Pretraining
 
+PLACES = ("device", "host", "stream")
 NONE = {"copies_in": 0, "copies_out": 0, "waits": 0, "reads": 0}
 
 
@@ -49,7 +49,14 @@ def on_the_device(tree):
     return all(leaf.device == DEVICE for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
 
 
-@pytest.mark.parametrize(("world", "kind"), PAIRS)
+@pytest.mark.parametrize(
+    ("world", "kind"),
+    [
+        ("mlp", "flow"),
+        ("flow", "mlp"),
+        *(pytest.param(kind, kind, marks=pytest.mark.endurance) for kind in KINDS),
+    ],
+)
 def test_a_policy_update_stays_on_the_device(world, kind):
     update, state, start = problem(world, kind)
     with Accelerator() as device:
@@ -94,10 +101,16 @@ def test_a_plan_stays_on_the_device():
         assert device.traffic == NONE
 
 
-STAGES = {
-    "frozen": ("phase8_mlpwm_flowpolicy", 1),
-    "finetuned": ("base/demo_finetuned", 2),  # the model's update, and the policy's
-}
+FROZEN = ("phase8_mlpwm_flowpolicy", 1)
+FINETUNED = ("base/demo_finetuned", 2)  # the model's update, and the policy's
+
+
+def each_place(*always):
+    """In each residence; those that are not in ``always`` are endurance tests."""
+    return [
+        pytest.param(place, marks=() if place in always else pytest.mark.endurance)
+        for place in PLACES
+    ]
 
 
 @pytest.fixture
@@ -116,11 +129,13 @@ def context(repository, small_store, monkeypatch):
     return context
 
 
-each_place = pytest.mark.parametrize("place", ["device", "host", "stream"])
-
-
-@each_place
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        *(pytest.param("mlp", *one.values, marks=one.marks) for one in each_place(*PLACES)),
+        *(pytest.param("flow", *one.values, marks=one.marks) for one in each_place("stream")),
+    ],
+)
 def test_an_iteration_of_pretraining_is_one_copy(kind, place, context, tiny):
     with Accelerator() as device:
         stage = Pretraining(context(f"phase8_pretrain_{kind}wm", place, tiny), 1)
@@ -130,8 +145,13 @@ def test_an_iteration_of_pretraining_is_one_copy(kind, place, context, tiny):
         assert device.traffic == {**NONE, "copies_in": 1}
 
 
-@each_place
-@pytest.mark.parametrize(("name", "copies"), STAGES.values(), ids=STAGES)
+@pytest.mark.parametrize(
+    ("name", "copies", "place"),
+    [
+        *(pytest.param(*FROZEN, *one.values, marks=one.marks) for one in each_place(*PLACES)),
+        *(pytest.param(*FINETUNED, *one.values, marks=one.marks) for one in each_place("host")),
+    ],
+)
 def test_an_iteration_of_policy_learning_is_one_copy_for_each_update(
     name, copies, place, context, tiny_policy
 ):

@@ -75,6 +75,8 @@ class Subject(ABC):
     results: dict[str, tuple[float, ...]] = attrs.field(factory=dict)
     """Results that several checks share."""
     dims: WorldModelDims | PolicyDims = _POLICY_DIMS
+    horizon: int = HORIZON
+    """Steps of rollouts and of recorded trajectories."""
 
     @cached_property
     def module(self) -> Any:
@@ -120,7 +122,7 @@ class Subject(ABC):
 
     def noise(self, seed: int = 0) -> Tensor:
         """Noise ``[H, B, N]`` of a rollout."""
-        return self._normal(seed + 1, HORIZON, ROWS, self.module.noise_dim)
+        return self._normal(seed + 1, self.horizon, ROWS, self.module.noise_dim)
 
     def loss(self, example: tuple[Any, ...] | None = None) -> tuple[Tensor, Metrics]:
         """``loss`` of this example, by default of the fixed one."""
@@ -165,7 +167,7 @@ class WorldModelSubject(Subject):
 
     def partner(self, inputs: ModelInputs) -> ChooseAction:
         """Recorded actions, which depend on t."""
-        return lambda t, _: inputs.action * (t + 1) / HORIZON
+        return lambda t, _: inputs.action * (t + 1) / self.horizon
 
     def example(
         self, seed: int = 0, copies: int = 1, rows: int = ROWS
@@ -173,14 +175,14 @@ class WorldModelSubject(Subject):
         """Sub-trajectories of ``next_observation`` and ``reward_of``; noise, fraction done."""
         g = generator(seed + 2)
         steps = [self._normal(g, rows, self.dims.obs)]
-        action = 2 * torch.rand(HORIZON, rows, self.dims.action, generator=g) - 1
+        action = 2 * torch.rand(self.horizon, rows, self.dims.action, generator=g) - 1
         action = action.to(steps[0].dtype)
-        for t in range(HORIZON):
+        for t in range(self.horizon):
             steps.append(next_observation(steps[t], action[t]))
         obs = torch.stack(steps)
         reward = reward_of(obs[:-1], action)
         index, mask, _ = self._task(rows, lambda index: index)
-        noise = self._normal(seed + 3, HORIZON, rows, self.module.loss_noise_dim)
+        noise = self._normal(seed + 3, self.horizon, rows, self.module.loss_noise_dim)
         each = torch.arange(rows).repeat_interleave(copies)
         obs, action, reward, noise = (x[:, each] for x in (obs, action, reward, noise))
         ends = torch.zeros_like(reward)

@@ -71,23 +71,24 @@ every_parameterisation = pytest.mark.parametrize("name", PARAMETERISATIONS)
 
 
 @pytest.mark.parametrize("solver", STAGES)
-@pytest.mark.parametrize("substeps", [1, 2, 4])
+@pytest.mark.parametrize("substeps", [1, 4])
 @every_parameterisation
 @pytest.mark.parametrize("source", [{}, STOCHASTIC], ids=["latent", "noise"])
 @torch.no_grad()
 def test_latents_stay_on_the_simplex(solver, substeps, name, source):
-    """Over 64 steps of a field so strong that every action throws latents to another face."""
+    """Over 64 sub-steps of a field so strong that every action throws latents to another face."""
     module = build(solver, substeps, parameterisation=name, **source)
     module.dynamics[0].linear.weight[:, LATENT + 4 : LATENT + 7].normal_(std=30.0)  # the action's
     last = module.dynamics[-1]
     # The endpoint's head has a LayerNorm, which undoes any scale of the weights before it.
     (last.norm if name == "endpoint" else last).weight.mul_(100.0)
     z, _, task, _ = step_inputs(module)
-    noise = torch.randn(64, B, module.noise_dim)
+    steps = 64 // substeps
+    noise = torch.randn(steps, B, module.noise_dim)
     rollout = plugin().rollout(module, z, lambda t, z: torch.randn(B, 3), task, noise)
     groups = rollout.z_HBD.unflatten(-1, (-1, 8))
     assert (groups >= 0).all()
-    torch.testing.assert_close(groups.sum(-1), torch.ones(65, B, 2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(groups.sum(-1), torch.ones(steps + 1, B, 2), rtol=0, atol=1e-5)
     assert groups.diff(dim=0).abs().sum(-1).mean() > 0.2
 
 
