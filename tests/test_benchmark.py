@@ -3,11 +3,14 @@
 import importlib.util
 import json
 import socket
+import statistics
 import subprocess
 import sys
 
+import attrs
 import pytest
 import torch
+from members import together
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +79,21 @@ def test_every_ratio(benchmark):
 
 
 @pytest.fixture(scope="module")
-def gpu(repository):
-    """``benchmarks/gpu.py``, which imports its neighbour."""
+def neighbours(repository):
+    """Benchmarks that import ``update``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(repository / "benchmarks")
-        spec = importlib.util.spec_from_file_location("gpu", repository / "benchmarks" / "gpu.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
+        yield importlib.import_module
+
+
+@pytest.fixture(scope="module")
+def gpu(neighbours):
+    return neighbours("gpu")
+
+
+@pytest.fixture(scope="module")
+def scaling(neighbours):
+    return neighbours("scaling")
 
 
 TINY_GPU = ["--device", "cpu", "--size", "tiny", "--batch", "4", "4", "--horizon", "3"]
@@ -126,6 +136,43 @@ def test_the_gpu_benchmark_without_a_gpu(gpu, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu.main([]) == 2
     assert "there is no GPU here" in capsys.readouterr().err
+
+
+@pytest.mark.endurance
+def test_gains_of_two_processes(scaling):
+    """Strong scaling shares a batch and three policies; weak scaling doubles them."""
+    tiny = ["--size", "tiny", "--batch", "64", "4", "--horizon", "16", "--cells", "3"]
+    options = scaling.parsed([*tiny, "--world-model", "mlp", "--policy", "flow", "--repeats", "2"])
+
+    def lead(group):
+        return [
+            (attrs.asdict(row), row.gain, row.messages)
+            for row in scaling.measurements(group, options)
+        ]
+
+    found = together(2, lead)
+    labels = [(row["work"], row["policy"], row["scaling"]) for row, _, _ in found]
+    assert labels == [
+        ("pretraining", None, "strong"), ("pretraining", None, "weak"),
+        ("policies", "flow", "strong"), ("policies", "flow", "weak"),
+    ]  # fmt: skip
+    for row, gain, messages in found:
+        assert [len(row[f"{name}_ms"]) for name in ("alone", "together", "messages")] == [2] * 3
+        assert 0 < messages < 1
+        factor = 2 if row["scaling"] == "weak" else 1
+        turns = [a / t for a, t in zip(row["alone_ms"], row["together_ms"], strict=True)]
+        assert gain == pytest.approx(factor * statistics.mean(turns))  # of two, also the median
+
+
+def test_the_calculated_limits(scaling):
+    """19 million parameters through the links of 8 GPUs, and of 8 nodes."""
+    one, many = (row for row in scaling.limits() if row["world_model"] == "mlp")
+    assert (one["gpus"], many["gpus"]) == (8, 64)
+    assert one["megabytes"] == pytest.approx(76, abs=1)
+    assert one["nvlink_ms"] == pytest.approx(2 * 7 / 8 * one["megabytes"] / 450e3 * 1e3)
+    assert one["network_ms"] == 0
+    assert many["network_ms"] == pytest.approx(2 * 7 / 8 * one["megabytes"] / 25e3 * 1e3)
+    assert one["weak"] == pytest.approx(8 * 6 / (6 + one["nvlink_ms"]))
 
 
 def test_beside_pwm_without_pwm(repository, tmp_path):

@@ -10,6 +10,7 @@ from pairs import (
     KINDS,
     LEARNING,
     OPTIMISER,
+    PAIRS,
     RATES,
     B,
     H,
@@ -49,14 +50,7 @@ def on_the_device(tree):
     return all(leaf.device == DEVICE for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
 
 
-@pytest.mark.parametrize(
-    ("world", "kind"),
-    [
-        ("mlp", "flow"),
-        ("flow", "mlp"),
-        *(pytest.param(kind, kind, marks=pytest.mark.endurance) for kind in KINDS),
-    ],
-)
+@pytest.mark.parametrize(("world", "kind"), PAIRS)
 def test_a_policy_update_stays_on_the_device(world, kind):
     update, state, start = problem(world, kind)
     with Accelerator() as device:
