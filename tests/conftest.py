@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 import tomllib
 
@@ -17,6 +18,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 sys.dont_write_bytecode = True
 

@@ -33,14 +33,6 @@ def kick(number=signal.SIGUSR1):
     os.kill(os.getpid(), number)
 
 
-@pytest.fixture(autouse=True)
-def nothing_ignored():
-    """As in a terminal; in the background these tests' own process ignores Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture
 def run(repository, small_store, tiny_policy, tmp_path, monkeypatch, capsys):
     """``run(file, *words)``: exit status, stderr, the runs' states by experiment."""

@@ -39,6 +39,8 @@ $run --only "$$run" &
 child=$$!
 [ -z "$${warned:-}" ] || kill -USR1 "$$child"
 while wait "$$child"; status=$$?; kill -0 "$$child" 2>/dev/null; do :; done
+# 143: fmbpo could not answer SIGTERM yet, or ended while SIGTERM interrupted the wait.
+if [ -n "$$terminated" ] && [ "$$status" = 143 ]; then status=75; fi
 echo "end $$status" >>"$$attempts"
 
 # 138 and 140: a warning before fmbpo could answer. After SIGTERM, SLURM knows itself what follows.

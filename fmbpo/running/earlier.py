@@ -134,3 +134,13 @@ def check_plugins(
                 check(read_manifest(Path(shared))["config"], Path(shared), True, "")
     if errors:
         raise UserErrors(errors)
+
+
+def check_complete(model: Path) -> None:
+    """Raise ``UserError`` if the world model of this folder is still to train."""
+    if not RunFolder(model).is_complete:
+        raise UserError(
+            "the policies need this world model, which is not complete",
+            where=str(model),
+            remedy=f"train it first: --only {model.name}",
+        )

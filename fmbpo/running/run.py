@@ -15,13 +15,13 @@ from fmbpo.base.lock import Taken
 from fmbpo.base.metrics import SHOWN
 from fmbpo.config import identifying, origins, pretraining, resolved
 from fmbpo.config.schema import Experiment
-from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator, threads
 from fmbpo.measure.health import size_health, world_model_health
 from fmbpo.measure.sizes import size_line, size_parity
 from fmbpo.measure.validation import summarised
 from fmbpo.running.blame import Role, reporting
 from fmbpo.running.earlier import (
+    check_complete,
     check_plugins,
     config_in,
     finished,
@@ -35,7 +35,7 @@ from fmbpo.running.names import check_known, pretraining_name, run_names
 from fmbpo.running.parts import policy_part, suite_part, world_model_part
 from fmbpo.running.replicates import replicates
 from fmbpo.running.session import Result, Session
-from fmbpo.running.side_by_side import Replicate, lead, side_by_side
+from fmbpo.running.side_by_side import Replicate, train_missing
 from fmbpo.running.spread import policy_stage
 from fmbpo.running.stop import Stop
 from fmbpo.runs.checkpoint import checkpoint_exists, save_checkpoint
@@ -130,7 +130,8 @@ class Runner:
         check_plugins(e, names, root, self.session.accept_versions)
         done, pretrained = finished(e, names, root), dict[int, Result]()
         seeds = list(self._needed(done, only))
-        self._side_by_side(seeds, stop)
+        missing = {seed: names.pretraining[seed] for seed in seeds}
+        train_missing(missing, e, self.session, self.group, partial(train_alone, self.data), stop)
         for seed in seeds:
             stop.check(f"before the world model with seed {seed}")
             pretrained[seed] = self._pretrain(seed, stop)
@@ -156,34 +157,9 @@ class Runner:
             if only and run not in only:
                 if not needed or names.policies not in only:
                     continue
-                _check_complete(root / run)
+                check_complete(root / run)
             if needed or only:
                 yield seed
-
-    def _side_by_side(self, seeds: Sequence[int], stop: Stop) -> None:
-        """Train several of these world models at once, if the processes do not share batches. One
-        that is left over is left to all of them."""
-        e, session, names = self.experiment, self.session, self.names.pretraining
-        left = [seed for seed in seeds if not RunFolder(session.root / names[seed]).is_complete]
-        group = session.group
-        while side_by_side(e.pretrain, group, len(left)):
-            some, left = left[: group.size], left[group.size :]
-            listed = ", ".join(map(str, some))
-            self.say(f"pretraining: world models {listed} side by side, one in each process")
-            stop.check(f"before the world model with seed {some[0]}")
-            group.order("experiment", e, session.root)
-            replicates = [
-                Replicate(
-                    experiment=e,
-                    name=names[seed],
-                    study=self.group,
-                    root=session.root,
-                    accept_versions=session.accept_versions,
-                    wait=session.wait,
-                )
-                for seed in some
-            ]
-            lead(replicates, partial(train_alone, self.data), group, stop)
 
     def _pretrain(self, seed: int, stop: Stop) -> Result:
         """Train the world model of a replicate, or reuse a finished one."""
@@ -418,13 +394,3 @@ def train_alone(data: Dataset, one: Replicate, stop: Stop) -> None:
     session = Session(root=one.root, accept_versions=one.accept_versions, wait=one.wait)
     runner = Runner(attrs.evolve(one.experiment, system=system), session, data, one.study)
     runner.run(stop, [one.name])
-
-
-def _check_complete(model: Path) -> None:
-    """Raise ``UserError`` if the world model of this folder is still to train."""
-    if not RunFolder(model).is_complete:
-        raise UserError(
-            "the policies need this world model, which is not complete",
-            where=str(model),
-            remedy=f"train it first: --only {model.name}",
-        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 from typing import TypeAlias
@@ -18,7 +18,9 @@ import attrs
 
 from fmbpo.config.schema import Experiment, PretrainConfig
 from fmbpo.distributed.group import ALONE, Failed, Group, Lost
+from fmbpo.running.session import Session
 from fmbpo.running.stop import Stop
+from fmbpo.runs.folder import RunFolder
 from fmbpo.runs.outcome import Interrupted
 from fmbpo.training.pretraining import sharing
 
@@ -46,6 +48,41 @@ Train: TypeAlias = Callable[[Replicate, Stop], object]
 def side_by_side(config: PretrainConfig, group: Group, replicates: int) -> bool:
     """Whether the group trains several world models at once."""
     return group.size > 1 and replicates > 1 and sharing(config, group) is ALONE
+
+
+def train_missing(
+    runs: Mapping[int, str],
+    experiment: Experiment,
+    session: Session,
+    study: str,
+    train: Train,
+    stop: Stop,
+) -> None:
+    """Train several world models at once, if the group does not share batches. Those that are
+    complete, and one that is left over, are left to the caller.
+
+    ``runs``: names by replicate. Raises as ``lead``.
+    """
+    root, group = session.root, session.group
+    left = [seed for seed, run in runs.items() if not RunFolder(root / run).is_complete]
+    while side_by_side(experiment.pretrain, group, len(left)):
+        some, left = left[: group.size], left[group.size :]
+        listed = ", ".join(map(str, some))
+        session.say(f"pretraining: world models {listed} side by side, one in each process")
+        stop.check(f"before the world model with seed {some[0]}")
+        group.order("experiment", experiment, root)
+        replicates = [
+            Replicate(
+                experiment=experiment,
+                name=runs[seed],
+                study=study,
+                root=root,
+                accept_versions=session.accept_versions,
+                wait=session.wait,
+            )
+            for seed in some
+        ]
+        lead(replicates, train, group, stop)
 
 
 def lead(replicates: Sequence[Replicate], train: Train, group: Group, stop: Stop) -> None:
