@@ -65,6 +65,7 @@ class TimedGroup(Group):
     def __init__(self, group: Group) -> None:
         super().__init__(group.rank, group.size, group.local_size)
         self._orders, self._answers = group._orders, group._answers
+        self._trainings = group._trainings
         self.seconds = 0.0
 
     def order_step(self, iteration: int) -> None:

@@ -108,9 +108,10 @@ def prepare(
     *,
     traceback: Path | None = None,
     only: Collection[str] = (),
-    thorough: bool = False,
+    as_jobs: bool = False,
 ) -> tuple[Report, StudyRunner | Runner]:
     """Check an experiment or a study and load its data; the arguments are those of ``preflight``.
+    ``as_jobs``: each run is a job of its own, whose time must be known.
 
     Raises ``UserErrors`` if a check fails.
     """
@@ -119,7 +120,8 @@ def prepare(
         _cells(experiment),
         session.root,
         study=study,
-        thorough=thorough,
+        thorough=as_jobs,
+        apart=as_jobs,
         traceback=traceback,
         accept_versions=session.accept_versions,
         group=session.group,

@@ -96,7 +96,7 @@ def _queue(arguments: argparse.Namespace) -> None:
     group = Group(0, site.members * site.nodes_per_job, site.members)
     accept, root = arguments.accept_plugin_versions, arguments.runs.absolute()
     session = Session(root=root, say=say, accept_versions=accept, group=group)
-    report, runner = prepare(experiment, session, thorough=True)
+    report, runner = prepare(experiment, session, as_jobs=True)
     runners = list(runner.runners.values()) if isinstance(runner, StudyRunner) else [runner]
     check_device(runners, site)
     cells = list(experiment.cells.values()) if isinstance(experiment, Study) else [experiment]

@@ -39,7 +39,11 @@ $run --only "$$run" &
 child=$$!
 [ -z "$${warned:-}" ] || kill -USR1 "$$child"
 while wait "$$child"; status=$$?; kill -0 "$$child" 2>/dev/null; do :; done
-# 143: fmbpo could not answer SIGTERM yet, or ended while SIGTERM interrupted the wait.
+if [ "$$status" -gt 128 ]; then  # perhaps that of a signal that came as fmbpo ended
+  wait "$$child"; again=$$?
+  if [ "$$again" -ge 0 ] && [ "$$again" -lt 128 ]; then status=$$again; fi  # bash may not know it
+fi
+# 143: fmbpo could not answer SIGTERM yet, or bash does not know how it did.
 if [ -n "$$terminated" ] && [ "$$status" = 143 ]; then status=75; fi
 echo "end $$status" >>"$$attempts"
 

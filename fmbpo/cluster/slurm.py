@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 
 import attrs
 
@@ -81,14 +82,16 @@ def scancel(jobs: Sequence[str]) -> None:
 
 def longest(partition: str) -> float:
     """Seconds of the longest job in these partitions (``a,b``; empty: the default), infinite if
-    nobody says. Of several, the shortest counts, since SLURM chooses one."""
+    none has a limit. Of several, the shortest counts, since SLURM chooses one."""
+    partition = partition or os.environ.get("SBATCH_PARTITION", "")
     wanted = partition.split(",") if partition else []
     limits = [math.inf]
     for line in _said("sinfo", "--noheader", "--format=%P|%l").splitlines():
         name, limit = line.split("|")
         mine = name.removesuffix("*") in wanted if wanted else name.endswith("*")
-        if mine and limit not in ("infinite", "n/a"):
-            limits.append(duration(limit))
+        if mine:
+            with suppress(ValueError):  # infinite, or more than a year
+                limits.append(duration(limit))
     return min(limits)
 
 

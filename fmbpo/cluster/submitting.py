@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -71,7 +72,8 @@ def submit(
             say("nothing to submit: all runs are queued or running" if shared else DONE)
             return
         waiting = [work.run for work in works]
-        longest = slurm.longest(lines.site.partition)
+        elsewhere = any(o.startswith(("-p", "--partition")) for o in lines.site.options)
+        longest = math.inf if elsewhere else slurm.longest(lines.site.partition)
         jobs = jobs_of(
             new, waiting, lines.site, base=base, report=bool(lines.report), longest=longest
         )

@@ -6,7 +6,7 @@ import contextlib
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -25,7 +25,7 @@ TIMEOUT = timedelta(minutes=10)
 _ANSWERS = timedelta(hours=12)
 """The same in evaluations, which take longer on some tasks than on others."""
 _ORDERS = timedelta(days=30)
-"""Followers wait for orders as long as the leader needs."""
+"""Followers wait for orders as long as the leader needs, and for each other's whole trainings."""
 _END = "end"
 
 
@@ -52,6 +52,7 @@ class Group:
         self.rank, self.size, self.local_size = rank, size, local_size
         self._orders: dist.ProcessGroup | None = None
         self._answers: dist.ProcessGroup | None = None
+        self._trainings: dist.ProcessGroup | None = None
 
     @staticmethod
     def joined() -> Group:
@@ -65,6 +66,7 @@ class Group:
                 dist.init_process_group(backend, timeout=TIMEOUT)
                 group._orders = dist.new_group(backend="gloo", timeout=_ORDERS)
                 group._answers = dist.new_group(backend="gloo", timeout=_ANSWERS)
+                group._trainings = dist.new_group(backend="gloo", timeout=_ORDERS)
         return group
 
     def leave(self) -> None:
@@ -118,33 +120,26 @@ class Group:
                 message = torch.frombuffer(bytearray(content), dtype=torch.uint8)
                 dist.broadcast(message, 0, self._orders)
 
-    def answer(self, value: object) -> None:
-        """Follower: the answer to an order; ``Failed`` raises its error in the leader."""
+    def answer(self, value: object, *, training: bool = False) -> None:
+        """Follower: the answer to an order; ``Failed`` raises its error in the leader.
+        ``training``: to a whole training, which may take days."""
+        group = self._trainings if training else self._answers
         with self._talking():
-            self._all_ready()
-            dist.gather_object(value, None, 0, self._answers)
+            _all_ready(group)
+            dist.gather_object(value, None, 0, group)
 
-    def answers(self, own: object, meanwhile: Callable[[], None] = lambda: None) -> list[Any]:
-        """Leader: all answers by rank, of which ``own`` is the first. ``meanwhile`` is called again
-        and again until all are there."""
+    def answers(self, own: object, *, training: bool = False) -> list[Any]:
+        """Leader: all answers by rank, of which ``own`` is the first; ``training`` as there."""
+        group = self._trainings if training else self._answers
         found: list[Any] = [None] * self.size
         with self._talking():
-            self._all_ready(meanwhile)
-            dist.gather_object(None, found, 0, self._answers)
+            _all_ready(group)
+            dist.gather_object(None, found, 0, group)
         found[0] = own  # not a copy: an error keeps its traceback
         for one in found:
             if isinstance(one, Failed):
                 raise one.error
         return found
-
-    def _all_ready(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Wait until every process has its answer; signals are heard meanwhile."""
-        ready = dist.barrier(self._answers, async_op=True)
-        assert ready is not None  # which it is only outside the group
-        while not ready.is_completed():
-            meanwhile()
-            time.sleep(0.001)
-        ready.wait()
 
     def send(self, part: Tensor) -> None:
         """Follower: send the leader a tensor of a shape that it knows."""
@@ -181,6 +176,15 @@ class Group:
                 remedy="see its own message, if there is one; the last checkpoint is kept, and the "
                 "same command continues",
             ) from error
+
+
+def _all_ready(group: dist.ProcessGroup | None) -> None:
+    """Wait until every process has its answer; signals are heard meanwhile."""
+    ready = dist.barrier(group, async_op=True)
+    assert ready is not None  # which it is only outside the group
+    while not ready.is_completed():
+        time.sleep(0.001)
+    ready.wait()
 
 
 ALONE = Group()

@@ -56,7 +56,8 @@ class _Follower:
         elif name == side_by_side.ORDER:
             self.stage = None
             (replicates,) = arguments
-            side_by_side.obey(replicates, partial(train_alone, self.context.data), self.group)
+            train = partial(train_alone, self.context, _say_nothing)
+            side_by_side.obey(replicates, train, self.group)
         elif name in ("pretrain", "policies", "step", "load"):
             with reporting(self.folder, *self.roles):
                 getattr(self, name)(*arguments)
@@ -118,3 +119,7 @@ class _Follower:
                 return to_device(found, torch.device("cpu"))
         except Exception as error:
             return Failed(error)
+
+
+def _say_nothing(line: str) -> None:
+    """Only the leader speaks."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import attrs
-import torch
 
 from fmbpo.base.lock import Taken
 from fmbpo.base.metrics import SHOWN
 from fmbpo.config import identifying, origins, pretraining, resolved
 from fmbpo.config.schema import Experiment
+from fmbpo.distributed.group import Group
 from fmbpo.measure.evaluation import Evaluator, threads
 from fmbpo.measure.health import size_health, world_model_health
 from fmbpo.measure.sizes import size_line, size_parity
@@ -118,6 +118,7 @@ class Runner:
         said = -SAY_EVERY
         with stop.ends_at_once():
             while other := worker(folder):
+                stop.check(f"waits for {folder}")
                 if time.monotonic() - said >= SAY_EVERY:
                     said, beat = time.monotonic(), RunFolder(folder).heartbeat()
                     at = f", at {beat.stage} {beat.iteration}/{beat.total}" if beat else ""
@@ -131,7 +132,8 @@ class Runner:
         done, pretrained = finished(e, names, root), dict[int, Result]()
         seeds = list(self._needed(done, only))
         missing = {seed: names.pretraining[seed] for seed in seeds}
-        train_missing(missing, e, self.session, self.group, partial(train_alone, self.data), stop)
+        train = partial(train_alone, self.context, self.say)
+        train_missing(missing, e, self.session, self.group, train, stop)
         for seed in seeds:
             stop.check(f"before the world model with seed {seed}")
             pretrained[seed] = self._pretrain(seed, stop)
@@ -387,10 +389,11 @@ class Runner:
         return total
 
 
-def train_alone(data: Dataset, one: Replicate, stop: Stop) -> None:
-    """Train a world model in this process alone, with its present threads, and without a word but
-    its progress. Raises as ``Runner.run``."""
-    system = attrs.evolve(one.experiment.system, threads=torch.get_num_threads())
-    session = Session(root=one.root, accept_versions=one.accept_versions, wait=one.wait)
-    runner = Runner(attrs.evolve(one.experiment, system=system), session, data, one.study)
-    runner.run(stop, [one.name])
+def train_alone(context: Context, say: Callable[[str], None], one: Replicate, stop: Stop) -> None:
+    """Train a world model in this process alone, with its share of the threads. Raises as
+    ``Runner.run``."""
+    alone = Group(0, 1, context.group.local_size)
+    session = Session(
+        root=one.root, say=say, group=alone, accept_versions=one.accept_versions, wait=one.wait
+    )
+    Runner(one.experiment, session, context.data, one.study).run(stop, [one.name])

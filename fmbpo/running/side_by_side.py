@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import TypeAlias
 
 import attrs
@@ -25,6 +25,8 @@ from fmbpo.runs.outcome import Interrupted
 from fmbpo.training.pretraining import sharing
 
 ORDER = "replicates"
+EVERY = 0.05
+"""Seconds between two looks at a request to stop."""
 _STOP, _OVER = "stop", "over"
 
 
@@ -59,14 +61,17 @@ def train_missing(
     stop: Stop,
 ) -> None:
     """Train several world models at once, if the group does not share batches. Those that are
-    complete, and one that is left over, are left to the caller.
+    complete are left to the caller, and so is one that has nobody beside it.
 
-    ``runs``: names by replicate. Raises as ``lead``.
+    ``runs``: names by replicate. Which of them are side by side does not depend on the ones that
+    are complete, nor does the number of threads. Raises as ``lead``.
     """
-    root, group = session.root, session.group
-    left = [seed for seed, run in runs.items() if not RunFolder(root / run).is_complete]
-    while side_by_side(experiment.pretrain, group, len(left)):
-        some, left = left[: group.size], left[group.size :]
+    root, group, seeds = session.root, session.group, list(runs)
+    for first in range(0, len(seeds), group.size):
+        beside = seeds[first : first + group.size]
+        some = [seed for seed in beside if not RunFolder(root / runs[seed]).is_complete]
+        if not some or not side_by_side(experiment.pretrain, group, len(beside)):
+            continue
         listed = ", ".join(map(str, some))
         session.say(f"pretraining: world models {listed} side by side, one in each process")
         stop.check(f"before the world model with seed {some[0]}")
@@ -91,29 +96,34 @@ def lead(replicates: Sequence[Replicate], train: Train, group: Group, stop: Stop
     Raises the first error once all have ended, and ``Interrupted`` once all have saved.
     """
     group.order(ORDER, replicates)
-    told = False
-
-    def heed() -> None:
-        nonlocal told
-        if stop.requested and not told:
-            told = True
-            group.order(_STOP, stop.why)
-
+    over = Event()
+    teller = Thread(target=_tell, args=(group, stop, over), daemon=True)
+    teller.start()
     own: object = None
     interrupted: Interrupted | None = None
     try:
-        train(replicates[0], stop)
-    except Interrupted as request:
-        interrupted = request
-    except Exception as error:
-        own = Failed(error)
-    try:
-        group.answers(own, heed)
+        try:
+            train(replicates[0], stop)
+        except Interrupted as request:
+            if request.at_once:  # the followers save when the leader has ended
+                raise
+            interrupted = request
+        except Exception as error:
+            own = Failed(error)
+        group.answers(own, training=True)
     finally:
-        if not told:
-            group.order(_OVER)
+        over.set()
+        teller.join()
     if interrupted:
         raise interrupted
+
+
+def _tell(group: Group, stop: Stop, over: Event) -> None:
+    """Give the one order that followers wait for."""
+    while not over.wait(EVERY) and not stop.requested:
+        pass
+    with contextlib.suppress(Lost):  # which the main thread notices too
+        group.order(*((_STOP, stop.why) if stop.requested else (_OVER,)))
 
 
 def obey(replicates: Sequence[Replicate], train: Train, group: Group) -> None:
@@ -130,7 +140,7 @@ def obey(replicates: Sequence[Replicate], train: Train, group: Group) -> None:
                 pass
             except Exception as error:
                 answer = Failed(error)
-    group.answer(answer)
+    group.answer(answer, training=True)
     listener.join()
 
 

@@ -35,7 +35,7 @@ class Stop:
     def __init__(self, deadline: float | None = None, echo: float = 0.0) -> None:
         """``deadline``: the time by which the process must end, on the ``time.monotonic`` clock.
 
-        ``echo``: seconds after the first signal in which all others are the same request. A
+        ``echo``: seconds after the first signal in which further ones are the same request. A
         scheduler signals a launcher and its processes, and the launcher passes its signal on.
         """
         self.requested = False
@@ -85,7 +85,7 @@ class Stop:
             self.why = self.why or ("time limit" if by_clock else signal.Signals(number).name)
             first, self.requested = not self.requested, True
             if again or self._at_once:
-                raise Interrupted(_AT_ONCE, self.why)
+                raise Interrupted(_AT_ONCE, self.why, at_once=True)
             if first:
                 # Not print: the signal may have interrupted one.
                 text = f"{self.why}: stopping after this iteration; once more: at once\n"
@@ -114,7 +114,7 @@ class Stop:
             yield
         except Exception as error:
             if self.requested:  # a module in C raises ImportError in place of what interrupts it
-                raise Interrupted(_AT_ONCE, self.why) from error
+                raise Interrupted(_AT_ONCE, self.why, at_once=True) from error
             raise
         finally:
             self._at_once = False

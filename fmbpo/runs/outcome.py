@@ -24,11 +24,12 @@ class Interrupted(BaseException):
     """A request to stop (Ctrl-C, a scheduler, the time limit) ended the run; everything is saved.
 
     Like ``KeyboardInterrupt`` it is not an ``Exception``: it can occur anywhere and is not a
-    failure. ``where``: the place in the run; ``why``: a signal's name or "time limit".
+    failure. ``where``: the place in the run; ``why``: a signal's name or "time limit";
+    ``at_once``: nothing was saved first.
     """
 
-    def __init__(self, where: str, why: str = "") -> None:
-        self.where, self.why = where, why
+    def __init__(self, where: str, why: str = "", *, at_once: bool = False) -> None:
+        self.where, self.why, self.at_once = where, why, at_once
         super().__init__(where)
 
 

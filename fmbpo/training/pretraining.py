@@ -41,7 +41,7 @@ def sharing(config: PretrainConfig, group: Group) -> Group:
     """The processes that share each batch: the whole group, or this one."""
     smallest = shares(config.batch, group.size)[-1]
     enough = config.horizon * (smallest.stop - smallest.start) >= SMALLEST
-    return group if enough else ALONE
+    return group if enough or group.size == 1 else ALONE
 
 
 class Pretraining:

@@ -1,14 +1,21 @@
 """World models whose batches are too small to be shared: each process trains one of its own."""
 
+import json
 import os
 import signal
 import time
+from threading import Timer
 
 import pytest
 from members import command, said, signalled
 from same import assert_same_runs
 
+from fmbpo.config import load_experiment
 from fmbpo.errors import UserError
+from fmbpo.running.run import Runner
+from fmbpo.running.session import Session
+from fmbpo.running.stop import Stop
+from fmbpo.runs.outcome import Interrupted
 from fmbpo.runs.status import scan
 from fmbpo.training import pretraining
 from fmbpo.training.pretraining import Pretraining
@@ -73,6 +80,28 @@ def test_all_save_when_the_leader_is_asked_to_stop(words, alone, tmp_path, monke
         assert reason.startswith("SIGTERM")
     assert command(2, tmp_path, words).wait() == [0, 0], said(tmp_path)
     assert_same_runs(tmp_path / "runs", alone)
+
+
+def test_places_do_not_depend_on_what_is_complete(words, alone, tmp_path):
+    """The second world model has its share of the threads, though the first one is complete; its
+    record has the threads of all."""
+    one, two = (next(alone.glob(f"*__mlp__{seed}__*")).name for seed in (1, 2))
+    more = [*words, "-o", "system.threads=2"]
+    assert command(1, tmp_path, [*more, "--only", one]).wait() == [0]
+    assert command(2, tmp_path, more).wait() == [0, 0], said(tmp_path)
+    assert "pretraining: world models 2 side by side" in said(tmp_path)
+    config = json.loads((tmp_path / "runs" / two / "config.json").read_text())
+    assert config["system"]["threads"] == 2
+
+
+def test_a_process_that_waits_for_another_command_can_be_stopped(words, tmp_path, monkeypatch):
+    """Its stop is set by a thread, not by a signal."""
+    monkeypatch.setattr("fmbpo.running.run.worker", lambda folder: "another process")
+    e = load_experiment(words[1], scale="laptop", overrides=words[7::2], data=words[5])
+    runner, stop = Runner(e, Session(root=tmp_path)), Stop()
+    Timer(0.2, lambda: setattr(stop, "requested", True)).start()
+    with pytest.raises(Interrupted):
+        runner._wait(tmp_path, stop)
 
 
 def test_a_follower_that_fails(words, tmp_path, monkeypatch):

@@ -97,16 +97,18 @@ def preflight(
     accept_versions: bool = False,
     group: Group = ALONE,
     only: Collection[str] = (),
+    apart: bool = False,
 ) -> Report:
     """Check experiments whose runs go under ``root``; a single one is the cell ``""``.
 
     ``study``: the study whose cells they are. ``thorough``: try tiny updates and measure paces even
     if a run will be short. ``traceback``: the folder for a plugin's traceback; None: write nothing.
     ``accept_versions``: use complete parts of other plugin versions. ``group``: the processes that
-    will train. ``only``: the names of the runs to train; the needs are theirs alone.
+    will train. ``only``: the names of the runs to train; the needs are theirs alone. ``apart``: a
+    command of its own does each run.
     """
     rows, loaded = Rows(), list[Loaded]()
-    needs = Needs(rows, root, traceback, group, only)
+    needs = Needs(rows, root, traceback, group, only, apart)
     known, gpus = True, range(torch.cuda.device_count())
     candidates: list[Candidate] = []
     for cell, e in cells.items():
@@ -141,7 +143,7 @@ def _check(
         chosen = e.system.precision
         rows.found(cell, "precision", lambda: resolve_precision(chosen, device))
     if group.size > 1:
-        rows.ok(cell, "processes", text_of_processes(e, group))
+        rows.ok(cell, "processes", text_of_processes(e, group, needs.together(len(e.grid.seeds))))
     one.store = rows.attempt(cell, "data", lambda: find_store(e))
     one.name(rows)
     if needs.leaves_out(one):

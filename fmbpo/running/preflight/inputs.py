@@ -91,8 +91,8 @@ class Candidate:
         return Context(self.experiment, self.data, self.device)
 
 
-def text_of_processes(experiment: Experiment, group: Group) -> str:
-    """The processes that train, and their shares."""
+def text_of_processes(experiment: Experiment, group: Group, models: int) -> str:
+    """The processes that train, and their shares; ``models``: world models of one command."""
     e, text = experiment, f"{group.size}"
     if e.policy:
         text += ", each with a part of the policies"
@@ -100,7 +100,7 @@ def text_of_processes(experiment: Experiment, group: Group) -> str:
         return text
     if sharing(e.pretrain, group) is group:
         return f"{text}; all for pretraining"
-    if side_by_side(e.pretrain, group, len(e.grid.seeds)):
+    if side_by_side(e.pretrain, group, models):
         return f"{text}; each with a world model of its own"
     return f"{text}; the first one alone for pretraining"
 

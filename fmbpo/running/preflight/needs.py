@@ -73,7 +73,7 @@ TIGHT = 0.8
 class Needs:
     """Parts by run folder, so that parts that cells share count once. ``traceback``: the folder
     for a plugin's traceback, if it is kept. ``group``: the processes that will train. ``only``: the
-    names of the runs to train, if not all."""
+    names of the runs to train, if not all; ``apart``: a command of its own does each run."""
 
     def __init__(
         self,
@@ -82,9 +82,10 @@ class Needs:
         traceback: Path | None,
         group: Group,
         only: Collection[str] = (),
+        apart: bool = False,
     ) -> None:
         self.rows, self.root, self.traceback, self.group = rows, root, traceback, group
-        self.only = only
+        self.only, self.apart = only, apart
         self.parts: dict[Path, Part] = {}
         self.seconds: dict[Path, float] = {}
         self.host: dict[Path, int] = {}
@@ -93,6 +94,10 @@ class Needs:
     def leaves_out(self, one: Candidate) -> bool:
         """Whether no run of an experiment is to be trained."""
         return bool(self.only and one.names and not set(one.names) & set(self.only))
+
+    def together(self, models: int) -> int:
+        """How many of these world models one command trains."""
+        return min(models, len(self.only) or models, 1 if self.apart else models)
 
     def _trains(self, folder: Path) -> bool:
         return not self.only or folder.name in self.only
@@ -203,7 +208,7 @@ class Needs:
                 for subject, done in try_plugins(one.context, one.tasks, runner, self.traceback):
                     self.rows.ok(cell, subject, done)
                 new = [part for part in parts or () if part.folder not in self.seconds]
-                models = sum(not part.cells for part in new)
+                models = self.together(sum(not part.cells for part in new))
                 paces: dict[str, Pace] = {}  # replicates share one
                 for part in new:
                     pace = paces.get(part.name) or self._pace(
