@@ -324,7 +324,7 @@ def paper_bytes(kind: str) -> int:
 
 
 def gains_table(rows: Sequence[Measured], options: argparse.Namespace) -> Table:
-    """What was measured."""
+    """The measured gains."""
     title = (
         f"{options.processes} processes of one thread, size {options.size}, batches "
         f"{options.batch[0]} and {options.batch[1]}, median of {options.repeats}"
@@ -352,7 +352,7 @@ def exchanges_table(exchanges: Sequence[dict[str, Any]]) -> Table:
 
 
 def limits_table(limits: Sequence[dict[str, Any]]) -> Table:
-    """What was calculated."""
+    """The calculated limits."""
     table = Table("48M world model", title=f"calculated; batch {PAPER_BATCH} in all, or each")
     for name in ("GPUs", "update, ms", "NVLink, ms", "network, ms", "gain, in all", "gain, each"):
         table.add_column(name, justify="right")

@@ -213,7 +213,7 @@ def program(name, *words):
 
 
 def forked(words):
-    """The exit status of pytest in a process that has imported what it needs."""
+    """The exit status of pytest in a fork of this process, which has imported its modules."""
     child = os.fork()
     if not child:
         os._exit(pytest.main(words))
