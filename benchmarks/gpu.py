@@ -4,7 +4,8 @@
     python benchmarks/gpu.py --device cpu --size tiny --seconds 60        a dry run without a GPU
 
 In this order, so that a lack of time costs the last ones: the card's ceilings, parity with the CPU,
-waits of the host, and all updates, eager and as CUDA graphs, in each precision.
+waits of the host, an evaluation beside updates, and all updates, eager and as CUDA graphs, in each
+precision.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
               file=sys.stderr)  # fmt: skip
         return 2
     report, load = Report(options.seconds), os.getloadavg()
-    for section in (ceilings, parity, waits, speeds):
+    for section in (ceilings, parity, waits, overlap, speeds):
         try:
             section(report, options)
         except (UserError, RuntimeError) as error:  # the others are still worth having
@@ -212,6 +214,45 @@ def wait_in(stage: Any, options: argparse.Namespace) -> str:
         if on_gpu:
             torch.cuda.set_sync_debug_mode("default")
     return ""
+
+
+def overlap(report: Report, options: argparse.Namespace) -> None:
+    """Seconds of an evaluation in the simulator and of as many updates: apart, and at once."""
+    if report.late:
+        report.add("left_out", {"section": "overlap"})
+        return
+    steps = 200 if options.device == "cuda" else 5
+    overrides = [f'system.device="{options.device}"']
+    file = EXPERIMENTS / "phase8_mlpwm_mlppolicy.toml"
+    e, device = load_experiment(file, scale="laptop", overrides=overrides), options.device
+    context = Context(e, load_dataset(e.data, torch.device(device)), torch.device(device))
+    cells, model = grid_cells(e, context.data.tasks), InitialModel().build(context)
+    episodes, row = e.evaluation.episodes, {"steps": float(steps)}
+    with EpisodeRunner(e.evaluation.simulators(1), SUITE) as runner:
+        stage = PolicyTraining("p", cells, context, model, Evaluator(runner, 0))
+        stage.step(1)
+        stage.returns(episodes, steps=2)
+        with timed(row, "evaluation_s", options):
+            stage.returns(episodes, steps=steps)
+        with timed(row, "updates_s", options):
+            for iteration in range(steps):
+                stage.step(iteration)
+        with timed(row, "both_s", options):
+            stage.begin_returns(episodes, steps)
+            for iteration in range(steps):
+                stage.step(iteration)
+            stage.end_returns()
+    report.add("overlap", row)
+
+
+@contextmanager
+def timed(row: dict[str, float], name: str, options: argparse.Namespace) -> Iterator[None]:
+    """Seconds of the block, with all that it left the device to do."""
+    began = time.monotonic()
+    yield
+    if options.device == "cuda":
+        torch.cuda.synchronize()
+    row[name] = time.monotonic() - began
 
 
 # -- updates ---------------------------------------------------------------------------------

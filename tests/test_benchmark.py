@@ -108,6 +108,9 @@ def test_a_dry_run_of_the_gpu_benchmark(gpu, tmp_path, monkeypatch, capsys):
     found = json.loads(file.read_text())
     assert len(found["ceilings"]) == 4  # two precisions, copies, launches
     assert [row["off"] for row in found["parity"]] == [0.0] * 6
+    (beside,) = found["overlap"]
+    assert beside["steps"] == 5
+    assert 0 < beside["evaluation_s"] < beside["both_s"]
     # 2 precisions, 2 modes; 2 world models, each alone and with 2 policies.
     assert len(found["updates"]) == 2 * 2 * 2 * 3
     assert all(row["kernels"] > 100 for row in found["updates"] if row["mode"] == "graph")

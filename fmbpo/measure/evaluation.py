@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -101,15 +101,73 @@ class Evaluator:
             if progress is not None:
                 progress(done, of)
 
-        seeds = range(self.seed, self.seed + episodes)
+        with _simulating():
+            return self.runner.run(act, tasks, self._seeds(episodes), steps, stepped)
+
+    def underway(
+        self, act: Act, tasks: Sequence[str], episodes: int, steps: int | None = None
+    ) -> Underway:
+        """The episodes of ``returns``, begun. Until they end, the evaluator runs no others."""
+        stepping = self.runner.stepping(act, tasks, self._seeds(episodes), steps)
+        return Underway(stepping, self.moved)
+
+    def _seeds(self, episodes: int) -> range:
+        return range(self.seed, self.seed + episodes)
+
+
+class Underway:
+    """Episodes that go on while their process does other work."""
+
+    def __init__(
+        self,
+        stepping: Generator[object, None, NDArray[np.float64]],
+        moved: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``stepping``: as of ``EpisodeRunner.stepping``. ``moved`` is called after each step."""
+        self._stepping, self._moved = stepping, moved
+        self._end: NDArray[np.float64] | Exception | None = None
+        self.advance()
+
+    @property
+    def over(self) -> bool:
+        """Whether all episodes have ended, or failed."""
+        return self._end is not None
+
+    def advance(self) -> None:
+        """Wait for the simulators' step, act, and let them simulate the next one; nothing if the
+        episodes are ``over``."""
+        if self.over:
+            return
         try:
-            # Between two steps torch's further threads would spin on the cores that simulate.
-            with threads(1):
-                return self.runner.run(act, tasks, seeds, steps, stepped)
-        except SimulationError as error:
-            raise UserError(
-                str(error),
-                where="evaluation in the simulator",
-                remedy="if the policy diverged, lower the learning rate; if the simulator cannot "
-                "run the episode, change evaluation.seed; the last checkpoint is kept",
-            ) from error
+            with _simulating():
+                next(self._stepping)
+            self._moved()
+        except StopIteration as end:
+            self._end = end.value
+        except Exception as error:  # raised to whoever asks for the returns
+            self._end = error
+
+    def returns(self) -> NDArray[np.float64]:
+        """Returns ``[T, episodes]``, after all further steps. Raises what a step raised."""
+        while self._end is None:
+            self.advance()
+        if isinstance(self._end, Exception):
+            raise self._end
+        found: NDArray[np.float64] = np.nansum(self._end, -1)
+        return found
+
+
+@contextmanager
+def _simulating() -> Iterator[None]:
+    """A simulator that fails is a ``UserError``."""
+    try:
+        # Between two steps torch's further threads would spin on the cores that simulate.
+        with threads(1):
+            yield
+    except SimulationError as error:
+        raise UserError(
+            str(error),
+            where="evaluation in the simulator",
+            remedy="if the policy diverged, lower the learning rate; if the simulator cannot "
+            "run the episode, change evaluation.seed; the last checkpoint is kept",
+        ) from error

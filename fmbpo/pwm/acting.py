@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import vmap
 
+from fmbpo.data.sending import send
 from fmbpo.hookspecs import State, Task
 from fmbpo.pwm.optim import Params
 from fmbpo.pwm.pair import Pair
@@ -105,8 +106,8 @@ class Actors:
 
         def act(obs_TEO: NDArray[np.float32], step: int) -> NDArray[np.float32]:
             nonlocal memory
-            obs = torch.from_numpy(obs_TEO).to(self.index_T.device)
-            action, memory = self._step(memory if step else (), obs, noise(obs_TEO, step))
+            given = [torch.from_numpy(obs_TEO), noise(obs_TEO, step)]
+            action, memory = self._step(memory if step else (), *send(given, self.index_T.device))
             result: NDArray[np.float32] = action.cpu().numpy()
             return result
 

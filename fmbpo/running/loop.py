@@ -55,6 +55,9 @@ class Trainer:
         self._records: dict[str, int] = {}  # the lengths of the sinks' records at a checkpoint
         self._sums: dict[str, Tensor] = {}  # of the metrics since the last log
         self._summed = 0  # iterations in these sums
+        # An evaluation that goes on beside the updates, its iteration, and what it holds back.
+        self._underway: tuple[PolicyStage, int] | None = None
+        self._held: list[tuple[int, list[Row]]] = []
 
     def train(self, stage: Stage, cadence: Cadence, outlook: Outlook | None = None) -> None:
         """Train ``stage`` to its end, from its last checkpoint if there is one.
@@ -74,8 +77,8 @@ class Trainer:
         forecast = Forecast(
             stage.name, cadence.iterations, cadence.evaluate_every, start, outlook or Outlook()
         )
-        if start == 0:
-            self._evaluate(stage, 0, forecast)
+        if start % cadence.evaluate_every == 0:  # a checkpoint precedes the evaluation
+            self._evaluate(stage, start, forecast)
         for iteration in range(start + 1, cadence.iterations + 1):
             began = time.monotonic()
             metrics = stage.step(iteration)
@@ -92,22 +95,26 @@ class Trainer:
                 rows = stage.describe({k: v / self._summed for k, v in sums.items()})
                 self._check_finite(stage, iteration, rows)
                 if log:
-                    self.sinks.log(stage.name, iteration, rows)
+                    self._log(stage, iteration, rows)
                     self._sums, self._summed = {}, 0
             if iteration > start + 1:  # the first one records a graph, or compiles
                 self.stop.took("iteration", time.monotonic() - began)
-            if evaluate:
-                self._evaluate(stage, iteration, forecast)
             if cadence.diagnose_every and iteration % cadence.diagnose_every == 0:
                 began = time.monotonic()
-                self.sinks.log(stage.name, iteration, stage.diagnose())
+                self._log(stage, iteration, stage.diagnose())
                 self.stop.took("diagnosis", time.monotonic() - began)
             stopping = self.stop.requested
+            if evaluate or save or stopping or self._over():
+                self._end_evaluation()
+            if at_end:
+                self._evaluate(stage, iteration, forecast)
             self.folder.beat(stage.name, iteration, cadence.iterations, time.monotonic() - clock)
             if save or stopping:
                 self._save(stage, last, iteration, time.monotonic() - clock)
             if stopping and not at_end:
                 self.stop.check(f"{stage.name}: saved at iteration {iteration}")
+            if evaluate and not at_end:
+                self._begin_evaluation(stage, iteration, forecast)
             said = forecast.updated(iteration, time.monotonic(), self.stop.deadline)
             if said is not None:
                 self.sinks.event("host/forecast", {"text": said})
@@ -119,6 +126,7 @@ class Trainer:
     def _resume(self, stage: Stage, last: Path) -> tuple[int, float]:
         """Load the last checkpoint; returns its iteration and the seconds of training so far."""
         self._sums, self._summed = {}, 0
+        self._underway, self._held = None, []
         if not checkpoint_exists(last):
             return 0, 0.0
         checkpoint = load_checkpoint(last)
@@ -169,6 +177,41 @@ class Trainer:
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise self._diverged(stage, iteration, "a measure cannot be computed") from error
         forecast.evaluated(time.monotonic() - began)
+        self._evaluated(stage, iteration, rows)
+        self.stop.took("evaluation", time.monotonic() - began)
+
+    def _begin_evaluation(self, stage: Stage, iteration: int, forecast: Forecast) -> None:
+        """As ``_evaluate``; it goes on beside the next updates if the stage lets it."""
+        if isinstance(stage, PolicyStage) and stage.overlaps:
+            stage.begin_evaluation()
+            self._underway = stage, iteration
+        else:
+            self._evaluate(stage, iteration, forecast)
+
+    def _over(self) -> bool:
+        return self._underway is not None and self._underway[0].returns_over()
+
+    def _end_evaluation(self) -> None:
+        """Wait for the evaluation that goes on, if any; record it, then what it held back."""
+        if self._underway is None:
+            return
+        began = time.monotonic()
+        (stage, iteration), self._underway = self._underway, None
+        self._evaluated(stage, iteration, stage.end_evaluation())
+        held, self._held = self._held, []
+        for at, rows in held:
+            self.sinks.log(stage.name, at, rows)
+        self.stop.took("evaluation", time.monotonic() - began)
+
+    def _log(self, stage: Stage, iteration: int, rows: list[Row]) -> None:
+        """Record rows; behind those of an evaluation that goes on, so that their order does not
+        depend on interruptions."""
+        if self._underway is None:
+            self.sinks.log(stage.name, iteration, rows)
+        else:
+            self._held.append((iteration, rows))
+
+    def _evaluated(self, stage: Stage, iteration: int, rows: list[Row]) -> None:
         self._check_finite(stage, iteration, rows)
         self.sinks.log(stage.name, iteration, rows)
         if iteration:  # before the first update there is nothing to warn of
@@ -178,7 +221,6 @@ class Trainer:
             for gate, where in mended:
                 text = f"{where}: {gate}" if where else gate
                 self.sinks.event("mended", {"text": f"{text}, iteration {iteration}"})
-        self.stop.took("evaluation", time.monotonic() - began)
 
     def watch(self, stage: Stage) -> Watch:
         """The gates that a stage fails while it trains."""
@@ -188,6 +230,7 @@ class Trainer:
         for row in rows:
             for name, value in row.values.items():
                 if not math.isfinite(value):
+                    self._end_evaluation()
                     raise self._diverged(stage, iteration, f"{row.full_name(name)} is {value}")
 
     def _diverged(self, stage: Stage, iteration: int, what: str) -> UserError:

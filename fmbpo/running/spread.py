@@ -77,6 +77,24 @@ class SpreadPolicies(PolicyStage):
         found: NDArray[np.float64] = joined(self._each("returns", episodes))
         return found
 
+    @property
+    def overlaps(self) -> bool:
+        """See ``PolicyStage``."""
+        return self.own.overlaps
+
+    def begin_returns(self, episodes: int) -> None:
+        """See ``PolicyStage``."""
+        self._each("begin_returns", episodes)
+
+    def returns_over(self) -> bool:
+        """See ``PolicyStage``; of the leader's cells."""
+        return self.own.returns_over()
+
+    def end_returns(self) -> NDArray[np.float64]:
+        """See ``PolicyStage``."""
+        found: NDArray[np.float64] = joined(self._each("end_returns"))
+        return found
+
     def model_measures(self) -> list[dict[str, float]]:
         """See ``PolicyStage``."""
         found: list[dict[str, float]] = joined(self._each("model_measures"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,23 @@ class EpisodeRunner:
             SimulationError: an environment failed; the message names task, step and seed. Any
                 exception ends the workers.
         """
+        stepping = self.stepping(act, tasks, seeds, steps)
+        while True:
+            try:
+                progress(*next(stepping))
+            except StopIteration as end:
+                rewards: NDArray[np.float64] = end.value
+                return rewards
+
+    def stepping(
+        self,
+        act: Act,
+        tasks: Sequence[str],
+        seeds: Sequence[int],
+        steps: int | None = None,
+    ) -> Generator[tuple[int, int], None, NDArray[np.float64]]:
+        """``run`` step by step: yields (step, all steps) while the workers simulate it, and returns
+        the rewards. Until it ends, or is closed, the runner can run nothing else."""
         infos = [self.suite[task] for task in tasks]
         longest = max((info.episode_steps for info in infos), default=0)
         steps = longest if steps is None else steps
@@ -88,8 +105,9 @@ class EpisodeRunner:
         try:
             workers = self._started(len(episodes))
             wanted = (*shape, self.suite.action_width)
-            seen = _ask(workers, "start", episodes, self.suite.obs_width)
+            _send(workers, "start", episodes, self.suite.obs_width)
             for t in range(steps):
+                seen = _received(workers)
                 obs, running = np.ascontiguousarray(seen[:, :-1]), seen[:, -1]
                 if not running.any():
                     break
@@ -97,9 +115,12 @@ class EpisodeRunner:
                 if actions.shape != wanted:
                     raise ValueError(f"act returned shape {actions.shape}, not {wanted}")
                 flat = actions.astype(np.float32, copy=False).reshape(-1, wanted[-1])
-                seen = _ask(workers, "step", flat)
-                progress(t + 1, steps)
-            found = _ask(workers, "finish", None)
+                _send(workers, "step", flat)
+                yield t + 1, steps
+            else:
+                _received(workers)
+            _send(workers, "finish", None)
+            found = _received(workers)
             rewards[..., : found.shape[1]] = found.reshape(*shape, found.shape[1])
             return rewards
         except BaseException:
@@ -114,20 +135,24 @@ class EpisodeRunner:
         return self._workers[:count] or [self._inline]
 
 
-def _ask(
+def _send(
     workers: Sequence[Worker | EnvBatch],
     method: str,
     values: Sequence[Any] | NDArray[Any] | None,
     *more: object,
-) -> NDArray[Any]:
-    """The answers of all workers to ``method`` with their part of the values, and ``more``.
+) -> None:
+    """Let all workers do ``method`` with their part of the values, and ``more``.
 
     Episode i belongs to worker i % n, so that each has a share of slow and fast tasks.
     """
     n = len(workers)
     for w, worker in enumerate(workers):
         worker.send((method, None if values is None else values[w::n], *more))
-    answers = [worker.receive() for worker in workers]
+
+
+def _received(workers: Sequence[Worker | EnvBatch]) -> NDArray[Any]:
+    """The workers' answers, in the order of the episodes."""
+    n, answers = len(workers), [worker.receive() for worker in workers]
     found = np.empty((sum(map(len, answers)), *answers[0].shape[1:]), answers[0].dtype)
     for w, part in enumerate(answers):
         found[w::n] = part

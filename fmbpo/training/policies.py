@@ -16,7 +16,7 @@ from fmbpo.data.sending import send
 from fmbpo.errors import UserError
 from fmbpo.hookspecs import Batch, WorldModel
 from fmbpo.measure.cost import flops
-from fmbpo.measure.evaluation import Evaluator, Recorded
+from fmbpo.measure.evaluation import Evaluator, Recorded, Underway
 from fmbpo.measure.reality import Imagination, Visited, imagine
 from fmbpo.measure.validation import OVERALL
 from fmbpo.pwm.acting import Actors, acting
@@ -90,11 +90,15 @@ class PolicyTraining(PolicyStage):
         self.forward = context.replayed(acting(self.pair), "acting")
         self.untrained = self.parameters
         """The initial parameters."""
+        self.underway: Underway | None = None
+        """An evaluation that goes on beside the steps."""
 
     def step(self, iteration: int) -> dict[str, Tensor]:
         """One update of every cell on new starts and noise, after its own model, if any."""
         batch, model_metrics = self.models.step(iteration) if self.models else (None, {})
         inputs = *self._inputs(iteration, batch), self.parameters[1]
+        if self.underway is not None:  # a GPU may still be at the last update
+            self.underway.advance()
         self.training, metrics = self.update(self.training, *inputs)
         return {**metrics, **model_metrics}
 
@@ -151,6 +155,27 @@ class PolicyTraining(PolicyStage):
         """See ``PolicyStage``; ``params``: those of other policies, such as ``untrained``."""
         act = self._actors(params).deterministic()
         return self.evaluator.returns(act, self.tasks, episodes, steps)
+
+    @property
+    def overlaps(self) -> bool:
+        """See ``PolicyStage``; on a GPU, with a shared world model. A CPU computes updates and
+        episodes with the same cores, and cells' own models would be in memory twice."""
+        return self.device.type != "cpu" and self.models is None
+
+    def begin_returns(self, episodes: int, steps: int | None = None) -> None:
+        """See ``PolicyStage``; updates make new parameters, so that these stay as they are."""
+        act = self._actors().deterministic()
+        self.underway = self.evaluator.underway(act, self.tasks, episodes, steps)
+
+    def returns_over(self) -> bool:
+        """See ``PolicyStage``."""
+        return self.underway is None or self.underway.over
+
+    def end_returns(self) -> NDArray[np.float64]:
+        """See ``PolicyStage``."""
+        assert self.underway is not None, "begin_returns comes first"
+        underway, self.underway = self.underway, None
+        return underway.returns()
 
     def model_measures(self) -> list[dict[str, float]]:
         """See ``PolicyStage``."""

@@ -63,6 +63,24 @@ class PolicyStage(ABC):
     def returns(self, episodes: int) -> NDArray[np.float64]:
         """``[cells, episodes]`` returns of the deterministic policies."""
 
+    @property
+    @abstractmethod
+    def overlaps(self) -> bool:
+        """Whether an evaluation that has begun goes on during the next steps."""
+
+    @abstractmethod
+    def begin_returns(self, episodes: int) -> None:
+        """Begin the episodes of ``returns`` with the present policies; each ``step`` then advances
+        them by one step in the simulator, if there is one left."""
+
+    @abstractmethod
+    def returns_over(self) -> bool:
+        """Whether these episodes have ended."""
+
+    @abstractmethod
+    def end_returns(self) -> NDArray[np.float64]:
+        """Their returns, as of ``returns``, after all steps that are left."""
+
     @abstractmethod
     def model_measures(self) -> list[dict[str, float]]:
         """Held-out measures of each cell's own world model; empty without such models."""
@@ -112,7 +130,18 @@ class PolicyStage(ABC):
 
     def evaluate(self, iteration: int) -> list[Row]:
         """Mean returns in the simulator, of all cells and of each."""
-        means = self.returns(self.evaluation.episodes).mean(1)
+        return self._rows(self.returns(self.evaluation.episodes))
+
+    def begin_evaluation(self) -> None:
+        """Begin ``evaluate``; only if the stage ``overlaps``."""
+        self.begin_returns(self.evaluation.episodes)
+
+    def end_evaluation(self) -> list[Row]:
+        """The result of ``evaluate`` when it was begun."""
+        return self._rows(self.end_returns())
+
+    def _rows(self, returns_TE: NDArray[np.float64]) -> list[Row]:
+        means = returns_TE.mean(1)
         rows = [Row({RETURN: float(means.mean())})]
         measured = self.model_measures() or [{}] * len(self.cells)
         for cell, mean, measures in zip(self.cells, means, measured, strict=True):

@@ -36,6 +36,17 @@ def load(repository, small_store, tiny, tiny_policy):
     return load
 
 
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Ten steps, also of episodes beside updates."""
+    stepping = EpisodeRunner.stepping
+
+    def short(runner, act, tasks, seeds, steps=None):
+        return stepping(runner, act, tasks, seeds, 10 if steps is None else steps)
+
+    monkeypatch.setattr(EpisodeRunner, "stepping", short)
+
+
 def begun(group, experiment, folder):
     group.order("experiment", experiment, folder)
     return Context(experiment, load_dataset(experiment.data, CPU), CPU, group)
@@ -127,19 +138,24 @@ def check_policies(e, size, tmp_path):
             first = stage()
             metrics = [first.step(1)]
             rows = first.evaluate(1)
+            returns = first.returns(2)
             saved = first.weights(), first.state()
             again = stage()
             again.load(*saved)
+            again.begin_returns(2)
             metrics.append(again.step(2))
+            beside = again.end_returns()
+            assert again.returns_over()
             final = [attrs.asdict(one, recurse=False) for one in again.final()]
             for one in final:
                 one["imagination"] = attrs.asdict(one["imagination"], recurse=False)
+            assert (beside == returns).all()  # those of the policies before the last step
             told = []
             planned = again.planned_returns(lambda *step: told.append(step))
             assert told
             rows += again.describe(metrics[-1])
             return (
-                metrics, again.weights(), again.state(), final, planned, again.gradients(),
+                metrics, again.weights(), again.state(), final, planned, again.gradients(), beside,
                 again.health(), [row for row in rows if row.task],
             ), again.count_flops()  # fmt: skip
 
@@ -149,12 +165,12 @@ def check_policies(e, size, tmp_path):
     assert flops == sum(flops for _, flops in each)
     metrics = [joined([one[0][i] for one in expected]) for i in range(2)]
     same(found[0], metrics)
-    for i in (1, 2, 4, 5):
+    for i in (1, 2, 4, 5, 6):
         same(found[i], joined([one[i] for one in expected]))
     same(found[3], [final for one in expected for final in one[3]])
-    assert found[6] == [finding for one in expected for finding in one[6]]
-    evaluated = [row for one in expected for row in one[7]]
-    assert sorted(found[7], key=str) == sorted(evaluated, key=str)
+    assert found[7] == [finding for one in expected for finding in one[7]]
+    evaluated = [row for one in expected for row in one[8]]
+    assert sorted(found[8], key=str) == sorted(evaluated, key=str)
 
 
 def same(a, b):

@@ -110,7 +110,8 @@ def pretraining_parts(
     def part(folder: Path) -> Part:
         done = _step(folder, "pretrain", config.iterations)
         left = config.iterations - done
-        validations = _times(left, config.validate_every) + (done == 0)
+        validations = _times(left, config.validate_every)
+        validations += left > 0 and done % config.validate_every == 0
         return Part("pretraining", folder, cost, left, [checkpoint], beside, validations)
 
     return [part(folder) for folder in folders]
@@ -130,7 +131,8 @@ def policies_part(experiment: Experiment, folder: Path, cells: Sequence[Cell]) -
         share = len(group) / len(largest)
         done = _step(folder, name, config.iterations)
         left = config.iterations - done
-        to_evaluate = _times(left, config.evaluate_every) + (done == 0)
+        to_evaluate = _times(left, config.evaluate_every)
+        to_evaluate += left > 0 and done % config.evaluate_every == 0
         updates += round(left * share)
         validations += to_evaluate * learns
         # At the end: the trained policies with and without noise, and the untrained ones.
