@@ -143,6 +143,13 @@ TITLES = {
     SCORE: "held-out score (lower is better)",
 }
 """Measures in tables and pictures."""
+GRADIENTS = {
+    ESNR: "signal-to-noise ratio (ESNR)",
+    jacobian("latent", "latent"): "next latent by latent",
+    jacobian("action", "latent"): "next latent by action",
+    jacobian("latent", "action"): "action by latent",
+}
+"""Measures of the actor's gradients in reports."""
 POLICY_PANELS = {TITLES[RETURN]: RETURN} | {
     TITLES[measure]: held_out(measure) for measure in (REWARD_R2, REWARD_STD)
 }

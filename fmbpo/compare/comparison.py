@@ -89,12 +89,14 @@ class Record:
     """One run of policies. ``scores[task][seed]``; ``curves[task][seed]`` during training.
 
     ``model_errors``: horizon in agent steps -> held-out error of observations, in standard
-    deviations. ``evaluations``: passes through the networks of the world model and of the policy
-    per imagined step. ``petaflops`` and ``seconds``: the cost of all training; ``pretraining_*``:
-    the part that pretrained the world model, which other runs may share. ``checkpoint``: the world
-    model's origin. ``source``: the folder or the imported file. ``videos``: (task, seed) -> file.
-    ``references[name][task]``: other returns that the run knows, such as the planner's.
-    ``settings``: all other settings that change results, by key path; empty for imported results.
+    deviations. ``gradients[metric][replicate]``: measures of the actor's gradients during training
+    (``fmbpo.base.metrics.GRADIENTS``), means over the replicate's policies. ``evaluations``: passes
+    through the networks of the world model and of the policy per imagined step. ``petaflops`` and
+    ``seconds``: the cost of all training; ``pretraining_*``: the part that pretrained the world
+    model, which other runs may share. ``checkpoint``: the world model's origin. ``source``: the
+    folder or the imported file. ``videos``: (task, seed) -> file. ``references[name][task]``: other
+    returns that the run knows, such as the planner's. ``settings``: all other settings that change
+    results, by key path; empty for imported results.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Record:
     scores: Mapping[str, Mapping[str, Score]]
     curves: Mapping[str, Mapping[str, Series]] = attrs.field(factory=dict)
     model_errors: Mapping[int, float] = attrs.field(factory=dict)
+    gradients: Mapping[str, Mapping[str, Series]] = attrs.field(factory=dict)
     evaluations: tuple[int, int] | None = None
     petaflops: float | None = None
     seconds: float | None = None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from fmbpo.base.files import read_object
 from fmbpo.base.metrics import (
+    GRADIENTS,
     OBS_ERROR,
     RETURN,
     after,
@@ -16,7 +18,16 @@ from fmbpo.base.metrics import (
     replicate_of,
 )
 from fmbpo.base.structure import fit
-from fmbpo.compare.comparison import CLONED, PLANNER, RANDOM, Basis, Cell, Record, Score
+from fmbpo.compare.comparison import (
+    CLONED,
+    PLANNER,
+    RANDOM,
+    Basis,
+    Cell,
+    Record,
+    Score,
+    Series,
+)
 from fmbpo.compare.contrasts import Declared, declaration
 from fmbpo.compare.imported import read_imported
 from fmbpo.config.factors import Factor
@@ -189,6 +200,7 @@ def _record_of_run(folder: RunFolder) -> Record | None:
         # The errors after learning, if the model learned beside the policies.
         model_errors=by_horizon(summary.wm_validation, after(OBS_ERROR))
         or by_horizon(summary.wm_validation, OBS_ERROR),
+        gradients=_gradients(folder.metrics),
         evaluations=(summary.world_model.evaluations, summary.policy.evaluations),
         petaflops=petaflops or None,
         seconds=seconds or None,
@@ -211,6 +223,24 @@ def _record_of_run(folder: RunFolder) -> Record | None:
             for name, field in _REFERENCES.items()
         },
     )
+
+
+def _gradients(record: Path) -> dict[str, dict[str, Series]]:
+    """Measures of the actor's gradients by replicate: means over its policies."""
+    found: dict[str, dict[str, Series]] = {}
+    for metric in GRADIENTS:
+        values: dict[str, dict[int, list[float]]] = {}
+        for task, seeds in cell_series(record, metric).items():
+            for seed, series in seeds.items() if task else ():
+                at = values.setdefault(replicate_of(seed), {})
+                for iteration, value in series:
+                    at.setdefault(iteration, []).append(value)
+        if values:
+            found[metric] = {
+                replicate: [(iteration, fmean(at[iteration])) for iteration in sorted(at)]
+                for replicate, at in values.items()
+            }
+    return found
 
 
 def _world_models(summary: Summary, config: Mapping[str, Any]) -> Callable[[str], str]:

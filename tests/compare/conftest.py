@@ -58,7 +58,8 @@ def study_of_two(repository, small_store, tiny_policy):
         )
         command = ["run", str(file), "--scale", "laptop", "--data", str(small_store)]
         command += ["--runs", str(folder / "runs")]
-        return [*command, *(word for override in tiny_policy for word in ("-o", override))]
+        overrides = [*tiny_policy, "policy_learning.diagnose_every=3"]
+        return [*command, *(word for override in overrides for word in ("-o", override))]
 
     return study_of_two
 

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from whole_store import load
 
+from fmbpo.base.metrics import read_metrics
 from fmbpo.compare.comparison import Cell
 from fmbpo.compare.guard import compare
 from fmbpo.compare.reading import declared_by, description_of, records_of
@@ -37,6 +38,13 @@ def test_records_of_a_study(runs, small_store):
     )  # fmt: skip
     assert [step for step, _ in first.curves["reacher-easy"]["1.1"]] == [0, 3, 6]
     assert first.model_errors[1] == summary["wm_validation"]["obs_error_h1"]
+    rows = list(read_metrics(runs / first.name / "metrics.jsonl"))
+    measured = [row for row in rows if "esnr" in row and row.get("task") and row["seed"] == 1]
+    for step, mean in first.gradients["esnr"]["1"]:
+        values = [row["esnr"] for row in measured if row["step"] == step]
+        assert len(values) == 4  # two tasks, two policies
+        assert mean == pytest.approx(sum(values) / 4)
+    assert [step for step, _ in first.gradients["jacobian/latent_to_action"]["1"]] == [3, 6]
     assert first.petaflops == pytest.approx(sum(summary["flops"].values()) / 1e15)
     part = (first.pretraining_petaflops * 1e15, first.pretraining_seconds)
     assert part == pytest.approx([summary[x]["pretraining"] for x in ("flops", "seconds")])

@@ -259,6 +259,13 @@ def record(number, cell, values, draw, video):
         checkpoint=f"{cell.world_model}wm_mt30_best (phase8_pretrain_{cell.world_model}wm)",
         scores=scores,
         curves=curves,
+        gradients={
+            "esnr": {
+                seed: [(i, 0.2 - number / 10 - i / 1e5 + place / 50) for i in (0, 5000, 10000)]
+                for place, seed in enumerate(SEEDS)
+            },
+            "jacobian/latent_to_latent": {"42": [(5000, 1.25 + number)]},
+        },
         petaflops=41.73 * (1 + number),
         seconds=11521.0 * (1 + number),
         hardware="NVIDIA H100 80GB HBM3",

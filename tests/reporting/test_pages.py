@@ -109,9 +109,9 @@ def test_the_page_loads_and_runs_nothing_of_others(text):
 def test_figures_are_svg_with_words(parts, text):
     found = list(pictures(parts))
     # Differences, returns, profiles, four curves, operations,
-    # errors; imported: differences and returns.
-    assert len(found) == 11
-    assert len({picture.name for picture in found}) == 11
+    # errors, gradients; imported: differences and returns.
+    assert len(found) == 12
+    assert len({picture.name for picture in found}) == 12
     for picture in found:
         assert picture.svg in text
         root = ET.fromstring(picture.svg)
@@ -208,6 +208,26 @@ def test_costs_errors_and_gates(made, text):
     assert "No failed health gate is recorded" in text  # of the imported section
     for record in section.records:
         assert record.checkpoint in text
+
+
+def test_gradients(made, parts, text):
+    """A table of means by cell, and a figure if there is more than one measurement."""
+    section = made.sections[0]
+    (block,) = [block for block in parts[0].blocks if block.title == "Gradients"]
+    (table,) = block.tables
+    for record, (cell, esnr, jacobian) in zip(section.records, table.rows, strict=True):
+        assert cell.text == str(record.cell)
+        series = record.gradients["esnr"].values()
+        means = [sum(value for _, value in each) / len(each) for each in series]
+        assert esnr.value == pytest.approx(sum(means) / len(means))
+        assert esnr.note == f"{significant(min(means))} to {significant(max(means))}"
+        (((_, value),),) = record.gradients["jacobian/latent_to_latent"].values()
+        assert jacobian.value == value
+    (picture,) = block.pictures
+    assert picture.title == "signal-to-noise ratio (ESNR)"
+    assert len(picture.data.rows) == 3 * len(section.records)
+    assert "Jacobian" in text
+    assert not [block for block in parts[1].blocks if block.title == "Gradients"]
 
 
 def test_costs_of_unequal_work_say_so(made):

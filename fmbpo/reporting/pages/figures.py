@@ -36,8 +36,14 @@ def profiles(name: str, title: str, found: Sequence[Profile], style: Looks) -> s
     return draw(name, title, words, 3.9, paint)
 
 
-def curves(name: str, title: str, cells: Mapping[Cell, Sequence[Series]], style: Looks) -> str:
-    """Return against iteration: every seed a thin line, their mean a thick one."""
+def curves(
+    name: str,
+    title: str,
+    cells: Mapping[Cell, Sequence[Series]],
+    style: Looks,
+    quantity: str = "return",
+) -> str:
+    """A quantity against iteration: every seed a thin line, their mean a thick one."""
 
     def paint(figure: Figure, axes: Axes) -> None:
         top = [0.0]
@@ -50,10 +56,10 @@ def curves(name: str, title: str, cells: Mapping[Cell, Sequence[Series]], style:
             top += [v for series in seeds for _, v in series if math.isfinite(v)]
         axes.set_ylim(min(0.0, *top) * 1.05, max(top) * 1.06 or 1.0)
         axes.locator_params(axis="x", nbins=5)
-        _frame(figure, axes, "iteration", "return")
+        _frame(figure, axes, "iteration", quantity)
 
     words = (
-        "Return in evaluation against the iteration of training: a thin line for each seed, "
+        f"The {quantity} against the iteration of training: a thin line for each seed, "
         "a thick one for their mean."
     )
     return draw(name, title, words, 3.6, paint)

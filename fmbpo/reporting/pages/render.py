@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from fmbpo.compare.comparison import EXPLORATORY, Comparison
-from fmbpo.reporting.pages import final, registered, results, training
+from fmbpo.reporting.pages import final, gradients, registered, results, training
 from fmbpo.reporting.pages.answers import origin, question
 from fmbpo.reporting.pages.content import Part, Picture, clean
 from fmbpo.reporting.pages.first_screen import first_screen
@@ -33,6 +33,7 @@ def parts_of(comparison: Comparison) -> list[Part]:
             training.curves(section, anchor, cells),
             training.costs(section, anchor, cells),
             training.model_errors(section, anchor, models),
+            gradients.gradients(section, anchor, cells),
             final.reality(section),
             training.health(section),
             training.videos(section),
