@@ -120,7 +120,7 @@ def test_text_in_figures_can_be_read_on_a_telephone(visit):
             parseFloat(getComputedStyle(text).fontSize) * svg.getBoundingClientRect().width
               / svg.viewBox.baseVal.width)))"""
     )
-    assert len(heights) == 11
+    assert len(heights) == 12
     assert min(heights) > 10
 
 

@@ -40,7 +40,7 @@ def test_equal_comparisons_give_equal_bytes(tmp_path):
     assert found == everything(tmp_path / "b")
     assert {path.relative_to(tmp_path / "deep" / "a").as_posix() for path in paths} == set(found)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]
-    assert len([name for name in found if name.startswith("figures/")]) == 11
+    assert len([name for name in found if name.startswith("figures/")]) == 12
 
 
 def test_a_report_is_replaced(made, tmp_path):
