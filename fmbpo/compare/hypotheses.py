@@ -8,10 +8,20 @@ from typing import Any
 import attrs
 
 from fmbpo.base.metrics import replicate_of
-from fmbpo.compare.comparison import OVERALL, UNIT, Cell, Effect, Estimate, Hypothesis, Record
+from fmbpo.compare.comparison import (
+    OVERALL,
+    UNDECIDED,
+    UNIT,
+    Cell,
+    Effect,
+    Estimate,
+    Hypothesis,
+    Record,
+)
 from fmbpo.compare.contrasts import Contrast, contrasts, declaration
 from fmbpo.compare.effects import effect
 from fmbpo.compare.equivalence import PValues, corrected, outcome, p_values
+from fmbpo.compare.power import ALPHA, WANTED, enough
 from fmbpo.compare.section import scores_of
 from fmbpo.compare.t_test import LEVEL
 from fmbpo.config.registration import Expected
@@ -138,16 +148,17 @@ def judged(plan: Plan, records: Sequence[Record]) -> list[Hypothesis]:
     found = corrected([p_values(e, plan.margin, x) for e, x in zip(effects, expected, strict=True)])
     done = set.intersection(*(set(by_task) for by_task in scores.values()))
     apart = [task for task in plan.development_tasks if task in done]
-    hypotheses = []
+    hypotheses, replicates = [], min(replicates_in(records))
     for (name, (of, x)), one, p in zip(plan.hypotheses.items(), effects, found, strict=True):
         verdict = outcome(one.difference.value, p, x)
+        more = _enough(one, plan, replicates) if verdict == UNDECIDED else ""
         hypotheses.append(
             Hypothesis(
                 name=name,
                 contrast=of.name,
                 expected=x,
                 outcome=verdict,
-                sentence=f"{name}: {verdict}. {_reason(of, one, p, x, plan.margin)}.",
+                sentence=f"{name}: {verdict}. {_reason(of, one, p, x, plan.margin)}.{more}",
                 effect=one,
                 p_difference=p.difference,
                 p_equivalence=p.equivalence,
@@ -188,6 +199,19 @@ def _reason(of: Contrast, one: Effect, p: PValues, expected: Expected, margin: f
     other = f"outside ±{margin:g}" if expected == "equivalent" else "different from 0"
     both = f"{other} ({_p(p.difference)}) or {inside} ({_p(p.equivalence)})"
     return f"{found}; it is not shown to be {both}{scope}"
+
+
+def _enough(one: Effect, plan: Plan, replicates: int) -> str:
+    """The number of replicates that would decide the hypothesis."""
+    if not one.error or not one.freedom or replicates < 2:
+        return ""
+    alpha = ALPHA / len(plan.hypotheses)
+    needed = enough(one.error, one.freedom, replicates, plan.margin, alpha)
+    return (
+        f" {needed or 'More than 1000'} replicates of each kind would tell a difference of "
+        f"{plan.margin:g} from none, with a probability of {WANTED:.0%} in either case, if they "
+        f"spread as these {replicates} do."
+    )
 
 
 def _p(value: float) -> str:

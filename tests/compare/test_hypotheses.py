@@ -1,5 +1,7 @@
 """Registered hypotheses: the contrasts that they name, and the verdicts on them."""
 
+import re
+
 import attrs
 import pytest
 
@@ -120,6 +122,13 @@ def test_a_verdict_in_words(factorial):
     assert two.sentence.endswith("within ±0.03 (p < 0.001).")
     (wide,) = judged(plan(x=(WORLD, "above")), factorial(40, noise=100.0))
     assert "it is not shown to be different from 0 (p = 0." in wide.sentence
+    assert re.search(
+        r" \d+ replicates of each kind would tell a difference of 0\.03 from none, with a "
+        r"probability of 80% in either case, if they spread as these 3 do\.$",
+        wide.sentence,
+    )
+    (wider,) = judged(plan(x=(WORLD, "above")), factorial(40, noise=400.0))
+    assert "More than 1000 replicates of each kind would" in wider.sentence
     (away,) = judged(plan(x=(WORLD, "equivalent")), factorial(-100))
     assert "below -0.03 (p" in away.sentence
 

@@ -10,6 +10,7 @@ from fmbpo.compare.comparison import Cell
 from fmbpo.compare.contrasts import contrasts
 from fmbpo.compare.power import (
     design,
+    enough,
     equivalence_power,
     planned,
     power,
@@ -68,6 +69,18 @@ def test_the_smallest_difference_and_the_replicates_for_it():
     # Two groups of 17 for a Cohen's d of 1 (Cohen 1988, table 2.4.1).
     assert replicates_needed(lambda n: power(design(1.0, n), 1.0)) == 17
     assert replicates_needed(lambda n: power(design(1.0, n), 0.001)) is None
+
+
+@pytest.mark.parametrize("weights", [(1.0, -1.0), (0.5, 0.5)])
+def test_replicates_that_decide_either_way(weights):
+    """From a test of three: as from the spread itself, and no fewer than either test needs."""
+    three = design(0.02, 3, weights)
+    needed = enough(three.error, three.freedom, 3, MARGIN, 0.025)
+    for n, want in ((needed, True), (needed - 1, False)):
+        test = design(0.02, n, weights)
+        both = power(test, MARGIN, 0.025), equivalence_power(test, MARGIN, alpha=0.025)
+        assert (min(both) >= 0.8) == want
+    assert enough(9.0, 4, 3, MARGIN) is None
 
 
 def test_each_kind_of_contrast_has_its_design():
