@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -236,13 +236,24 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
         )
 
 
-def cell_series(record: Path, metric: str) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """A metric in a record's file over the iterations, by task and seed; both are empty for a
-    stage's own. Raises ``UserError`` as ``read_metrics``, and for a point that is no number."""
-    found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+CellSeries: TypeAlias = dict[str, dict[str, list[tuple[int, float]]]]
+"""A metric over the iterations, by task and seed; both are empty for a stage's own."""
+
+
+def cell_series(record: Path, metric: str) -> CellSeries:
+    """A metric in a record's file; see ``all_series``."""
+    return all_series(record, [metric])[metric]
+
+
+def all_series(record: Path, metrics: Iterable[str]) -> dict[str, CellSeries]:
+    """Metrics in a record's file, by name; empty for one that is not there.
+
+    Raises ``UserError`` as ``read_metrics``, and for a point that is no number.
+    """
+    found: dict[str, CellSeries] = {metric: {} for metric in metrics}
     for row in read_metrics(record):
-        if metric in row:
-            series = found.setdefault(row.get("task", ""), {})
+        for metric in found.keys() & row.keys():
+            series = found[metric].setdefault(row.get("task", ""), {})
             point: tuple[Any, Any] = row.get("step"), row[metric]
             if not all(map(_is_number, point)):
                 what = f"{metric} has a point that is no number"

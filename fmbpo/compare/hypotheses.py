@@ -21,7 +21,14 @@ from fmbpo.compare.comparison import (
 from fmbpo.compare.contrasts import Contrast, contrasts, declaration
 from fmbpo.compare.effects import effect
 from fmbpo.compare.equivalence import PValues, corrected, outcome, p_values
-from fmbpo.compare.power import ALPHA, WANTED, enough
+from fmbpo.compare.power import (
+    ALPHA,
+    WANTED,
+    equivalence_power,
+    power,
+    replicates_needed,
+    rescaled,
+)
 from fmbpo.compare.section import scores_of
 from fmbpo.compare.t_test import LEVEL
 from fmbpo.config.registration import Expected
@@ -148,10 +155,10 @@ def judged(plan: Plan, records: Sequence[Record]) -> list[Hypothesis]:
     found = corrected([p_values(e, plan.margin, x) for e, x in zip(effects, expected, strict=True)])
     done = set.intersection(*(set(by_task) for by_task in scores.values()))
     apart = [task for task in plan.development_tasks if task in done]
-    hypotheses, replicates = [], min(replicates_in(records))
+    hypotheses, numbers = [], replicates_in(records)
     for (name, (of, x)), one, p in zip(plan.hypotheses.items(), effects, found, strict=True):
         verdict = outcome(one.difference.value, p, x)
-        more = _enough(one, plan, replicates) if verdict == UNDECIDED else ""
+        more = _more(one, x, plan, numbers) if verdict == UNDECIDED else ""
         hypotheses.append(
             Hypothesis(
                 name=name,
@@ -201,16 +208,31 @@ def _reason(of: Contrast, one: Effect, p: PValues, expected: Expected, margin: f
     return f"{found}; it is not shown to be {both}{scope}"
 
 
-def _enough(one: Effect, plan: Plan, replicates: int) -> str:
-    """The number of replicates that would decide the hypothesis."""
-    if not one.error or not one.freedom or replicates < 2:
+def _more(one: Effect, expected: Expected, plan: Plan, numbers: Sequence[int]) -> str:
+    """The number of replicates that a study needs to decide the hypothesis, with this spread. None
+    is said if the kinds of world model have different numbers."""
+    if not one.error or not one.freedom or len(numbers) > 1 or numbers[0] < 2:
         return ""
-    alpha = ALPHA / len(plan.hypotheses)
-    needed = enough(one.error, one.freedom, replicates, plan.margin, alpha)
+    error, freedom, replicates = one.error, one.freedom, numbers[0]
+    margin, alpha = plan.margin, ALPHA / len(plan.hypotheses)
+
+    def reached(more: int) -> float:
+        test = rescaled(error, freedom, replicates, more)
+        equal = equivalence_power(test, margin, alpha=alpha)
+        return equal if expected == "equivalent" else min(equal, power(test, margin, alpha))
+
+    does = f"tell a difference of {margin:g} from none"
+    if expected == "equivalent":
+        does = "show equivalence, if there is no difference,"
+    needed = replicates_needed(reached)
+    if needed is not None and needed <= replicates:
+        return (
+            f" With this spread, {needed} replicates of each kind {does} in {WANTED:.0%} of all "
+            "studies: the true difference may lie between."
+        )
     return (
-        f" {needed or 'More than 1000'} replicates of each kind would tell a difference of "
-        f"{plan.margin:g} from none, with a probability of {WANTED:.0%} in either case, if they "
-        f"spread as these {replicates} do."
+        f" A new study needs {needed or 'more than 1000'} replicates of each kind to {does} with a "
+        f"probability of {WANTED:.0%}, if they spread as these {replicates} do."
     )
 
 

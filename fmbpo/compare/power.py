@@ -84,22 +84,11 @@ def smallest_found(test: Difference, alpha: float = ALPHA) -> float:
     return high
 
 
-def enough(
-    error: float, freedom: float, replicates: int, margin: float, alpha: float = ALPHA
-) -> int | None:
-    """The fewest replicates that decide either way: they find a difference of the margin, and show
-    equivalence if there is none, each with the power ``WANTED``. None: even ``_MOST`` are too few.
-
-    ``error`` and ``freedom``: a test's standard error and its degrees of freedom with this number
-    of ``replicates``, whose spread the others are taken to have.
-    """
-
-    def reached(n: int) -> float:
-        wider, more = math.sqrt(replicates / n), (n - 1) / (replicates - 1)
-        test = Difference(0.0, error * wider, freedom * more)
-        return min(power(test, margin, alpha), equivalence_power(test, margin, alpha=alpha))
-
-    return replicates_needed(reached)
+def rescaled(error: float, freedom: float, replicates: int, more: int) -> Difference:
+    """A test with ``more`` replicates of each kind, from one with this number, whose standard error
+    and degrees of freedom these are: their spread stays the same."""
+    freedom *= (more - 1) / (replicates - 1)
+    return Difference(0.0, error * math.sqrt(replicates / more), freedom)
 
 
 def replicates_needed(reached: Callable[[int], float]) -> int | None:

@@ -12,9 +12,10 @@ from fmbpo.base.metrics import (
     GRADIENTS,
     OBS_ERROR,
     RETURN,
+    CellSeries,
     after,
+    all_series,
     by_horizon,
-    cell_series,
     replicate_of,
 )
 from fmbpo.base.structure import fit
@@ -168,6 +169,7 @@ def _record_of_run(folder: RunFolder) -> Record | None:
             remedy="leave the run out, or run it again",
         )
     petaflops, seconds = summary.training_cost
+    measured = all_series(folder.metrics, [RETURN, *GRADIENTS])
     beat, world_model = folder.heartbeat(), _world_models(summary, config)
     return Record(
         name=folder.path.name,
@@ -196,11 +198,11 @@ def _record_of_run(folder: RunFolder) -> Record | None:
             }
             for task, result in summary.tasks.items()
         },
-        curves={t: seeds for t, seeds in cell_series(folder.metrics, RETURN).items() if t},
+        curves={task: seeds for task, seeds in measured[RETURN].items() if task},
         # The errors after learning, if the model learned beside the policies.
         model_errors=by_horizon(summary.wm_validation, after(OBS_ERROR))
         or by_horizon(summary.wm_validation, OBS_ERROR),
-        gradients=_gradients(folder.metrics),
+        gradients=_gradients(measured),
         evaluations=(summary.world_model.evaluations, summary.policy.evaluations),
         petaflops=petaflops or None,
         seconds=seconds or None,
@@ -225,12 +227,12 @@ def _record_of_run(folder: RunFolder) -> Record | None:
     )
 
 
-def _gradients(record: Path) -> dict[str, dict[str, Series]]:
+def _gradients(measured: Mapping[str, CellSeries]) -> dict[str, dict[str, Series]]:
     """Measures of the actor's gradients by replicate: means over its policies."""
     found: dict[str, dict[str, Series]] = {}
     for metric in GRADIENTS:
         values: dict[str, dict[int, list[float]]] = {}
-        for task, seeds in cell_series(record, metric).items():
+        for task, seeds in measured[metric].items():
             for seed, series in seeds.items() if task else ():
                 at = values.setdefault(replicate_of(seed), {})
                 for iteration, value in series:

@@ -146,6 +146,10 @@ class Underway:
             self._end = end.value
         except Exception as error:  # raised to whoever asks for the returns
             self._end = error
+        except BaseException:
+            self._stepping.close()
+            self._end = RuntimeError("the episodes were interrupted")
+            raise
 
     def returns(self) -> NDArray[np.float64]:
         """Returns ``[T, episodes]``, after all further steps. Raises what a step raised."""

@@ -55,9 +55,11 @@ class Trainer:
         self._records: dict[str, int] = {}  # the lengths of the sinks' records at a checkpoint
         self._sums: dict[str, Tensor] = {}  # of the metrics since the last log
         self._summed = 0  # iterations in these sums
-        # An evaluation that goes on beside the updates, its iteration, and what it holds back.
+        # An evaluation that goes on beside the updates, its iteration, and what it holds back. The
+        # first one of a stage in a process does not, so that its duration is known.
         self._underway: tuple[PolicyStage, int] | None = None
         self._held: list[tuple[int, list[Row]]] = []
+        self._timed = False
 
     def train(self, stage: Stage, cadence: Cadence, outlook: Outlook | None = None) -> None:
         """Train ``stage`` to its end, from its last checkpoint if there is one.
@@ -90,7 +92,7 @@ class Trainer:
                 iteration % every == 0 or at_end
                 for every in (cadence.log_every, cadence.evaluate_every, cadence.checkpoint_every)
             )
-            # A diverged model is neither measured nor saved.
+            # A model whose metrics are not finite is neither measured nor saved.
             if log or evaluate or save or self.stop.requested:
                 rows = stage.describe({k: v / self._summed for k, v in sums.items()})
                 self._check_finite(stage, iteration, rows)
@@ -126,7 +128,7 @@ class Trainer:
     def _resume(self, stage: Stage, last: Path) -> tuple[int, float]:
         """Load the last checkpoint; returns its iteration and the seconds of training so far."""
         self._sums, self._summed = {}, 0
-        self._underway, self._held = None, []
+        self._underway, self._held, self._timed = None, [], False
         if not checkpoint_exists(last):
             return 0, 0.0
         checkpoint = load_checkpoint(last)
@@ -143,6 +145,7 @@ class Trainer:
             stage.load({name: saved[name] for name in own}, state["stage"])
             self._records = state["records"]
             self.watch(stage).load(state["watch"])
+            assert state["evaluation_follows"]  # an earlier version evaluated before it saved
             self._sums, self._summed = dict(state["sums"]), int(state["summed"])
             return int(manifest["step"]), float(manifest["seconds"])
         except KeyError as error:
@@ -153,7 +156,10 @@ class Trainer:
             ) from error
 
     def _save(self, stage: Stage, last: Path, iteration: int, seconds: float) -> None:
-        began = time.monotonic()
+        began, weights = time.monotonic(), stage.weights()
+        for name, weight in weights.items():
+            if not bool(weight.isfinite().all()):
+                raise self._diverged(stage, iteration, f"the parameter {name} is not finite")
         self._records = self.sinks.checkpoint()
         state = {
             "stage": stage.state(),
@@ -161,11 +167,12 @@ class Trainer:
             "summed": self._summed,
             "records": self._records,
             "watch": self.watch(stage).state(),
+            "evaluation_follows": True,
         }
         save_checkpoint(
             last,
             manifest={**self.manifest, "step": iteration, "seconds": seconds},
-            weights=stage.weights(),
+            weights=weights,
             state=state,
         )
         self.stop.took("checkpoint", time.monotonic() - began)
@@ -177,12 +184,13 @@ class Trainer:
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise self._diverged(stage, iteration, "a measure cannot be computed") from error
         forecast.evaluated(time.monotonic() - began)
+        self._timed = True
         self._evaluated(stage, iteration, rows)
         self.stop.took("evaluation", time.monotonic() - began)
 
     def _begin_evaluation(self, stage: Stage, iteration: int, forecast: Forecast) -> None:
         """As ``_evaluate``; it goes on beside the next updates if the stage lets it."""
-        if isinstance(stage, PolicyStage) and stage.overlaps:
+        if self._timed and isinstance(stage, PolicyStage) and stage.overlaps:
             stage.begin_evaluation()
             self._underway = stage, iteration
         else:
@@ -195,13 +203,11 @@ class Trainer:
         """Wait for the evaluation that goes on, if any; record it, then what it held back."""
         if self._underway is None:
             return
-        began = time.monotonic()
         (stage, iteration), self._underway = self._underway, None
         self._evaluated(stage, iteration, stage.end_evaluation())
         held, self._held = self._held, []
         for at, rows in held:
             self.sinks.log(stage.name, at, rows)
-        self.stop.took("evaluation", time.monotonic() - began)
 
     def _log(self, stage: Stage, iteration: int, rows: list[Row]) -> None:
         """Record rows; behind those of an evaluation that goes on, so that their order does not
@@ -230,8 +236,12 @@ class Trainer:
         for row in rows:
             for name, value in row.values.items():
                 if not math.isfinite(value):
-                    self._end_evaluation()
-                    raise self._diverged(stage, iteration, f"{row.full_name(name)} is {value}")
+                    found = self._diverged(stage, iteration, f"{row.full_name(name)} is {value}")
+                    try:
+                        self._end_evaluation()  # it belongs to an earlier iteration
+                    except UserError as error:
+                        raise found from error
+                    raise found
 
     def _diverged(self, stage: Stage, iteration: int, what: str) -> UserError:
         return UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -75,13 +76,14 @@ class EpisodeRunner:
             SimulationError: an environment failed; the message names task, step and seed. Any
                 exception ends the workers.
         """
-        stepping = self.stepping(act, tasks, seeds, steps)
-        while True:
-            try:
-                progress(*next(stepping))
-            except StopIteration as end:
-                rewards: NDArray[np.float64] = end.value
-                return rewards
+        with closing(self.stepping(act, tasks, seeds, steps)) as stepping:
+            while True:
+                try:
+                    step = next(stepping)
+                except StopIteration as end:
+                    rewards: NDArray[np.float64] = end.value
+                    return rewards
+                progress(*step)
 
     def stepping(
         self,

@@ -7,6 +7,7 @@ import pytest
 
 from fmbpo.compare.comparison import Cell
 from fmbpo.compare.hypotheses import RULES, judged, plan_of
+from fmbpo.compare.power import equivalence_power, power, rescaled
 from fmbpo.errors import UserError
 
 CELLS = ["mlp mlp", "mlp flow", "flow mlp", "flow flow"]
@@ -123,14 +124,37 @@ def test_a_verdict_in_words(factorial):
     (wide,) = judged(plan(x=(WORLD, "above")), factorial(40, noise=100.0))
     assert "it is not shown to be different from 0 (p = 0." in wide.sentence
     assert re.search(
-        r" \d+ replicates of each kind would tell a difference of 0\.03 from none, with a "
-        r"probability of 80% in either case, if they spread as these 3 do\.$",
+        r" A new study needs \d+ replicates of each kind to tell a difference of 0\.03 from none "
+        r"with a probability of 80%, if they spread as these 3 do\.$",
         wide.sentence,
     )
-    (wider,) = judged(plan(x=(WORLD, "above")), factorial(40, noise=400.0))
-    assert "More than 1000 replicates of each kind would" in wider.sentence
     (away,) = judged(plan(x=(WORLD, "equivalent")), factorial(-100))
     assert "below -0.03 (p" in away.sentence
+
+
+@pytest.mark.parametrize("expected", ["above", "equivalent"])
+@pytest.mark.parametrize("noise", [12.0, 20.0, 100.0])
+def test_the_replicates_that_a_new_study_needs(factorial, expected, noise):
+    """The fewest with the power that the preflight calculates with, from the same spread."""
+    (one,) = judged(plan(x=(WORLD, expected)), factorial(19, noise=noise))
+    assert one.outcome == "undecided"
+    (needed,) = re.findall(r"(\d+) replicates of each kind (?:to )?(?:tell|show)", one.sentence)
+    for n, want in ((int(needed), True), (int(needed) - 1, False)):
+        test = rescaled(one.effect.error, one.effect.freedom, 3, n)
+        found = [equivalence_power(test, 0.03), power(test, 0.03)]
+        assert (min(found[: 1 if expected == "equivalent" else 2]) >= 0.8) == want
+    assert ("A new study needs" in one.sentence) == (int(needed) > 3)
+
+
+def test_there_may_be_no_such_number(factorial, record):
+    (wide,) = judged(plan(x=(WORLD, "above")), factorial(40, noise=4000.0))
+    assert "needs more than 1000 replicates" in wide.sentence
+    *others, last = factorial(40, noise=100.0)
+    scores = {
+        task: {seed: x for seed, x in by.items() if seed != "3"} for task, by in last.scores.items()
+    }
+    (uneven,) = judged(plan(x=(WORLD, "above")), [*others, attrs.evolve(last, scores=scores)])
+    assert "A new study" not in uneven.sentence
 
 
 def test_without_variance_the_verdict_says_so(factorial):

@@ -10,11 +10,11 @@ from fmbpo.compare.comparison import Cell
 from fmbpo.compare.contrasts import contrasts
 from fmbpo.compare.power import (
     design,
-    enough,
     equivalence_power,
     planned,
     power,
     replicates_needed,
+    rescaled,
     smallest_found,
 )
 
@@ -72,15 +72,10 @@ def test_the_smallest_difference_and_the_replicates_for_it():
 
 
 @pytest.mark.parametrize("weights", [(1.0, -1.0), (0.5, 0.5)])
-def test_replicates_that_decide_either_way(weights):
-    """From a test of three: as from the spread itself, and no fewer than either test needs."""
-    three = design(0.02, 3, weights)
-    needed = enough(three.error, three.freedom, 3, MARGIN, 0.025)
-    for n, want in ((needed, True), (needed - 1, False)):
-        test = design(0.02, n, weights)
-        both = power(test, MARGIN, 0.025), equivalence_power(test, MARGIN, alpha=0.025)
-        assert (min(both) >= 0.8) == want
-    assert enough(9.0, 4, 3, MARGIN) is None
+def test_a_test_with_more_replicates_of_the_same_spread(weights):
+    three, seven = (design(0.02, n, weights) for n in (3, 7))
+    found = rescaled(three.error, three.freedom, 3, 7)
+    assert (found.error, found.freedom) == (pytest.approx(seven.error), seven.freedom)
 
 
 def test_each_kind_of_contrast_has_its_design():

@@ -13,7 +13,8 @@ from fmbpo.errors import UserError
 from fmbpo.measure.evaluation import Evaluator, Underway
 from fmbpo.running.loop import Cadence, Trainer
 from fmbpo.running.stop import Stop
-from fmbpo.runs.folder import RunFolder
+from fmbpo.runs.checkpoint import load_checkpoint, read_manifest, save_checkpoint
+from fmbpo.runs.folder import RunFolder, checkpoint_of
 from fmbpo.runs.outcome import Interrupted
 from fmbpo.runs.sinks import JsonLines, MetricSinks
 from fmbpo.tasks.mt30 import SUITE
@@ -178,6 +179,39 @@ def test_rows_before_a_divergence_are_recorded(stage, tmp_path):
     rows = [json.loads(line) for line in lines]
     assert [row["step"] for row in rows if "return" in row and "task" not in row][-1] == 10
     assert rows[-1]["step"] == 11
+
+
+@pytest.mark.parametrize("when", ["logged", "saved"])
+def test_parameters_that_are_not_finite_are_not_saved(when, stage, tmp_path):
+    """Those of the last update show in no metric of its own."""
+    cadence = Cadence(20, log_every=1, evaluate_every=4, checkpoint_every=4)
+    made = stage(PolicyTraining)
+    step = made.step
+
+    def diverges(iteration):
+        metrics = step(iteration)
+        if iteration == {"logged": 7, "saved": 8}[when]:
+            name = next(iter(made.training.policy))
+            made.training.policy[name].fill_(torch.nan)
+        return metrics
+
+    made.step = diverges
+    with pytest.raises(UserError, match=r"at iteration 8: training has diverged"):
+        train(tmp_path, made, cadence)
+    assert read_manifest(checkpoint_of(tmp_path / "run", "policies"))["step"] == 4
+
+
+def test_a_checkpoint_of_a_version_that_evaluated_first(stage, tmp_path):
+    """It would evaluate twice at one iteration."""
+    cadence = Cadence(8, log_every=1, evaluate_every=4, checkpoint_every=4)
+    with pytest.raises(Interrupted):
+        train(tmp_path, *stopping(stage(), 4, cadence))
+    place = checkpoint_of(tmp_path / "run", "policies")
+    saved = load_checkpoint(place)
+    del saved.state["evaluation_follows"]
+    save_checkpoint(place, manifest=saved.manifest, weights=saved.weights, state=saved.state)
+    with pytest.raises(UserError, match="another version of fmbpo wrote it"):
+        train(tmp_path, stage(), cadence)
 
 
 def test_which_stages_overlap(stage):

@@ -97,7 +97,14 @@ def test_errors_name_task_and_seed_and_the_runner_goes_on(workers: int) -> None:
             runner.run(act, TASKS, SEEDS, 501)
         with pytest.raises(KeyboardInterrupt):
             runner.run(_interrupted, TASKS, SEEDS, STEPS)
+        with pytest.raises(MemoryError) as kept:
+            runner.run(act, TASKS[:1], [1], 3, _out_of_memory)
+        assert kept.traceback  # whose frames must not hold the workers in the middle of a step
         assert runner.run(act, TASKS, SEEDS, 2).shape == (5, 3, 2)
+
+
+def _out_of_memory(done: int, steps: int) -> None:
+    raise MemoryError
 
 
 def _interrupted(obs: NDArray[np.float32], t: int) -> NDArray[np.float32]:

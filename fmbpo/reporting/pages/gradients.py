@@ -14,10 +14,12 @@ from fmbpo.reporting.pages.content import Block, Column, Field, Picture, Table, 
 from fmbpo.reporting.pages.svg import Looks
 
 _TEXT = (
-    "Measured beside training, on the starts of the next update. The signal-to-noise ratio of the "
-    "actor's gradient is over mini-batches: near 0, a gradient is noise. The others are root mean "
-    "squares of the Jacobians of one imagined step: the smoother a model, the smaller they are. "
-    "A line or number is the mean over the policies of a replicate."
+    "Measured beside training. The signal-to-noise ratio of the actor's gradient is over "
+    "mini-batches: near 0, a gradient is noise. The others are Frobenius norms of the Jacobians of "
+    "the first imagined step (root mean squares over the starts): two of the world model, of the "
+    "next latent with respect to latent and action, and one of the policy, of the action with "
+    "respect to the latent. They compare models with latents of one width; for the identity, the "
+    "first is the root of the width. A line or number is the mean over a replicate's policies."
 )
 
 
