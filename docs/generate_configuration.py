@@ -49,7 +49,7 @@ MEANINGS = {
     "protocol.kind": "The protocol; it determines the table's other keys.",
 }
 WHOLE = "phase8_flowwm_flowpolicy"
-"""The experiment whose two scales are compared: it has every table."""
+"""The experiment whose scales are compared: it has every table."""
 
 
 def page(path: Path) -> str:
@@ -112,8 +112,8 @@ def _configuration() -> Iterator[str]:
         yield _first_line(cls, name)
         key = f"{name}.NAME" if cls is registration.HypothesisConfig else name
         yield _table(cls, key)
-    yield "## What the scale `laptop` changes\n"
-    yield "A policy experiment with the flow world model and the flow policy, at both scales:\n"
+    yield "## What the scales change\n"
+    yield "A policy experiment with the flow world model and the flow policy, at each scale:\n"
     yield _scales()
 
 
@@ -219,17 +219,16 @@ def _default(field: attrs.Attribute[Any]) -> str:
 
 def _scales() -> str:
     file = ROOT / "experiments" / f"{WHOLE}.toml"
-    paper, laptop = (
-        dict(leaves(resolved(load_experiment(file, scale=scale, data="embedded"))))
-        for scale in ("paper", "laptop")
-    )
-    rows = ["| key | `paper` | `laptop` |", "| --- | --- | --- |"]
-    rows += [
-        f"| `{key}` | `{json.dumps(paper.get(key))}` | `{json.dumps(value)}` |"
-        for key, value in laptop.items()
-        if key not in ("scale", "scale_reason") and value != paper.get(key)
-    ]
-    return "\n".join(rows)
+    scales = {
+        scale: dict(leaves(resolved(load_experiment(file, scale=scale, data="embedded"))))
+        for scale in ("paper", "mini", "laptop")
+    }
+    rows = [("key", *(f"`{scale}`" for scale in scales)), ("---",) * (1 + len(scales))]
+    for key in scales["paper"]:
+        values = [json.dumps(values.get(key)) for values in scales.values()]
+        if len(set(values)) > 1 and key not in ("scale", "scale_reason"):
+            rows.append((f"`{key}`", *(f"`{value}`" for value in values)))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _embedded() -> Iterator[str]:

@@ -46,6 +46,9 @@ STUDIES = {  # name: its cells
         for a in ("mlp", "tied", "flow", "flownoise")
         for p in ("mlp", "flow")
     ],
+    "phase8_mini": [
+        f"phase8_{a}wm_{p}policy" for a in ("mlp", "tied", "flow") for p in ("mlp", "flow")
+    ],
     "phase8_equal_compute": [
         f"phase8_{a}wm_{p}policy" for a in ("mlp", "mlpwide", "flow") for p in ("mlp", "flow")
     ],
@@ -56,9 +59,15 @@ STUDIES = {  # name: its cells
     "phase6_fullflow_epochs": ["phase6_fullflow"] * 4,
 }
 EPOCHS = {"paper": [15_000, 50_000, 100_000, 150_000], "laptop": [75, 250, 500, 750]}
+EPOCHS["mini"] = EPOCHS["laptop"]
+SEEDS = {
+    "paper": [42, 123, 456, 789, 1011],
+    "laptop": [123, 456, 789],  # settings of this scale were chosen in world models of seed 42
+    "mini": [1201, 1202, 1203],
+}
 
 
-@pytest.fixture(params=["paper", "laptop"])
+@pytest.fixture(params=["paper", "laptop", "mini"])
 def scale(request):
     return request.param
 
@@ -85,9 +94,7 @@ def test_a_policy_experiment_is_that_of_the_table(name, scale, repository):
         )  # fmt: skip
         assert (e.world_model.config.latent_dim, e.critic.count) == (768, 3)
         assert e.grid.tasks == ["reacher-easy", "walker-stand", "cheetah-run"]
-    # Seed 42 is not laptop's: settings of that scale were chosen in its world models.
-    seeds = [42, 123, 456, 789, 1011]
-    assert e.grid.seeds == (seeds if scale == "paper" else seeds[1:4])
+    assert e.grid.seeds == SEEDS[scale]
     assert e.grid.policies_per_model == 1
 
 
@@ -114,6 +121,17 @@ def test_a_study_has_its_cells_and_they_differ_in_its_factors_alone(name, scale,
         assert {(e.world_model.plugin, e.policy.plugin) for e in cells} == {
             ("mlp", "mlp") if "mlp" in name else ("flow", "flow")
         }
+
+
+def test_the_study_in_small_has_the_causes_contrasts(repository):
+    mini, causes = (
+        load_study(repository / f"experiments/{name}.toml", scale="mini", data="embedded")
+        for name in ("phase8_mini", "phase8_causes")
+    )
+    assert mini.contrasts == {
+        **{name: one for name, one in causes.contrasts.items() if name != "stochasticity"},
+        "flow world model": {"world_model": ["flow", "mlp"]},
+    }
 
 
 @pytest.mark.parametrize("arm", ["mlp", "flow", *ARMS])
@@ -207,7 +225,7 @@ def test_a_sweep_over_epochs_runs_to_its_end(name, go, tmp_path):
     text = file.read_text()
     for many, few in zip(EPOCHS["laptop"], (1, 2, 3, 4), strict=True):
         text, count = re.subn(rf"iterations={many}\"", f'iterations={few}"', text)
-        assert count == 1
+        assert count == 2  # at scale mini, too
     file.write_text(text)
     found = go(name, "policy_learning.iterations")
     assert {cell["protocol"] for cell in found.values()} == {"scratch"}
