@@ -214,10 +214,22 @@ def test_a_checkpoint_of_a_version_that_evaluated_first(stage, tmp_path):
         train(tmp_path, stage(), cadence)
 
 
-def test_which_stages_overlap(stage):
+def test_on_a_gpu_it_costs_a_copy_each_way(stage):
+    """Observations and noise there, in one; the actions back, for which the host waits."""
     assert not stage(PolicyTraining).overlaps
-    with Accelerator():
-        assert stage(PolicyTraining, device=DEVICE).overlaps
+    with Accelerator() as device:
+        made = stage(PolicyTraining, device=DEVICE)
+        assert made.overlaps
+        made.step(1)
+        device.clear()
+        made.step(2)
+        alone = device.traffic
+        made.begin_returns(2)
+        device.clear()
+        made.step(3)
+        more = {kind: count - alone[kind] for kind, count in device.traffic.items()}
+        assert more == {"copies_in": 1, "copies_out": 1, "waits": 1, "reads": 0}
+        made.end_returns()
 
 
 def test_episodes_underway():
