@@ -72,7 +72,7 @@ def runs(tmp_path_factory):
 def clone(tmp_path, runs, monkeypatch):
     """A folder with the files of a clone, in which the commands may write."""
     (tmp_path / "runs").symlink_to(runs)
-    names = ("experiments", "plugins", "fmbpo", "tests", "Makefile", "pyproject.toml")
+    names = ("examples", "experiments", "plugins", "fmbpo", "tests", "Makefile", "pyproject.toml")
     for name in (*names, "README.md", "CHANGELOG.md", ".pre-commit-config.yaml"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     shutil.copytree(REPOSITORY / "docs", tmp_path / "docs")
@@ -96,6 +96,12 @@ def run(clone, small_store, tiny, tiny_policy, offer_project):
                     assert main([*NEW[name], name]) == 0
                     offer_project(clone / name)
                 assert main([*words[1:], "--check", "seed_determines_the_episode"]) == 0
+            case ["fmbpo", "run" | "check", "experiments/phase8_mini.toml" as file, *_]:
+                given = parser().parse_args(words[1:])  # the study runs before its report
+                assert load_study(file, scale=given.scale).registration
+            case ["fmbpo", "report", "experiments/phase8_mini.toml", *_]:
+                run_mini_study(tiny_policy)
+                assert main(words[1:]) == 0
             case ["fmbpo", "run" | "check" as command, file, *options]:
                 check_experiment(command, file, options, small_store, tiny, tiny_policy)
             case ["python", "benchmarks/gpu.py", *_]:  # test_benchmark.py runs it
@@ -136,6 +142,14 @@ def run(clone, small_store, tiny, tiny_policy, offer_project):
                 run_other(words)
 
     return run
+
+
+def run_mini_study(tiny_policy):
+    """The study in small on its own data, in one process, with tiny networks on two tasks: one is
+    in its endpoint."""
+    changes = [*tiny_policy, 'grid.tasks=["cup-catch", "cup-spin"]', "grid.policies_per_model=1"]
+    words = ["run", "experiments/phase8_mini.toml", "--scale", "mini", "--runs", "runs/mini"]
+    assert main([*words, *(word for override in changes for word in ("-o", override))]) == 0
 
 
 def run_tiny_study(file, store, tiny_policy):

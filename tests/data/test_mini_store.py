@@ -26,7 +26,7 @@ def test_it_is_the_pages(path, repository):
 
 
 def test_every_byte_is_sound(path):
-    verify(path)
+    assert verify(path) == info(path)["id"]
 
 
 def test_it_has_forty_episodes_of_each_task(path):
