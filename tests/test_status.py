@@ -4,6 +4,7 @@ import io
 import json
 from contextlib import suppress
 
+import attrs
 import pytest
 
 from fmbpo.cli import main
@@ -65,6 +66,27 @@ def test_what_is_the_runs_stands_once_and_empty_columns_are_left_out():
         "experiment", "cell", "task", "seed", "hardware", "state", "progress", "runtime", "return",
     ]  # fmt: skip
     assert "#" not in text
+
+
+def test_tasks_share_rows_in_a_run_of_many_policies():
+    """By seed and progress, with the mean of their returns if all are there."""
+    many = [
+        entry(task=f"task-{t}", seed=s, final_return=100.0 * t if s == 1 or t else None)
+        for t in range(11)
+        for s in (1, 2)
+    ]
+    few = [entry(folder="runs/few", task=f"other-{t}") for t in range(20)]
+    lines = shown([*many, *few]).splitlines()
+    rows = [line for line in lines if "11 tasks" in line]
+    assert len(rows) == 2
+    assert "500.0" in rows[0]
+    assert ".0" not in rows[1]
+    assert not any("task-" in line for line in lines)
+    assert sum("other-" in line for line in lines) == 20
+    assert lines[-1] == "tasks share rows; --json has a row for each"
+    ahead = attrs.evolve(many[0], iteration=9, total=9)
+    assert "10 tasks" in shown([ahead, *many[1:]])
+    assert markdown(many).count("task-") == 22
 
 
 def test_runs_are_counted_and_reasons_said():

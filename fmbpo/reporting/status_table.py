@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
 
 from fmbpo.base.metrics import seed_label
-from fmbpo.base.text import NONE, clock, console, printable
+from fmbpo.base.text import NONE, clock, console, counted, printable
 from fmbpo.runs.status import Entry
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 WIDTH = 120
 """The table's minimum width in characters."""
+MOST = 20
+"""A run with more policies has a row per seed, not per task and seed."""
 
 
 def _seen(entry: Entry) -> str:
@@ -64,8 +68,12 @@ _STYLES = {"running": "cyan", "stale": "yellow", "failed": "red", "completed": "
 
 
 def print_status(entries: Sequence[Entry], stream: TextIO, *, width: int = WIDTH) -> None:
-    """Write the table, the number of runs in each state, and each run's reason with its folder."""
-    entries = list(map(_shown, entries))
+    """Write the table, the number of runs in each state, and each run's reason with its folder.
+
+    The tasks of a run with more than ``MOST`` policies share rows, with the mean of their returns.
+    """
+    policies = len(entries)
+    entries = _joined(list(map(_shown, entries)))
     table = _table(entries)
     # Nothing is cut off: the terminal wraps wider tables.
     printer = console(stream, max(console(stream, 1000).measure(table).maximum, width))
@@ -73,9 +81,30 @@ def print_status(entries: Sequence[Entry], stream: TextIO, *, width: int = WIDTH
     counts = Counter(entry.state for entry in runs.values())
     printer.print(table)
     printer.print(", ".join(f"{count} {state}" for state, count in counts.items()), soft_wrap=True)
+    if len(entries) < policies:
+        printer.print("tasks share rows; --json has a row for each", soft_wrap=True)
     for folder, entry in runs.items():
         if entry.reason:
             printer.print(f"{entry.state}: {folder}: {entry.reason}", soft_wrap=True)
+
+
+def _joined(entries: Sequence[Entry]) -> list[Entry]:
+    """The same, but one entry for all tasks of a seed in runs with many policies."""
+    found: list[Entry] = []
+    for _, run in itertools.groupby(entries, lambda e: e.folder):
+        policies = list(run)
+        if len(policies) <= MOST:
+            found += policies
+            continue
+        groups: dict[tuple[object, ...], list[Entry]] = {}
+        for e in policies:
+            groups.setdefault((e.seed, e.policy, e.state, e.iteration, e.total), []).append(e)
+        for alike in groups.values():
+            returns = [e.final_return for e in alike if e.final_return is not None]
+            whole = fmean(returns) if len(returns) == len(alike) else None
+            task = counted(len(alike), "task") if len(alike) > 1 else alike[0].task
+            found.append(attrs.evolve(alike[0], task=task, final_return=whole))
+    return found
 
 
 def _shown(entry: Entry) -> Entry:
