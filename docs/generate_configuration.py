@@ -112,7 +112,7 @@ def _configuration() -> Iterator[str]:
         yield _first_line(cls, name)
         key = f"{name}.NAME" if cls is registration.HypothesisConfig else name
         yield _table(cls, key)
-    yield "## What the scales change\n"
+    yield "## Differences between the scales\n"
     yield "A policy experiment with the flow world model and the flow policy, at each scale:\n"
     yield _scales()
 

@@ -209,8 +209,8 @@ def _reason(of: Contrast, one: Effect, p: PValues, expected: Expected, margin: f
 
 
 def _more(one: Effect, expected: Expected, plan: Plan, numbers: Sequence[int]) -> str:
-    """The number of replicates that a study needs to decide the hypothesis, with this spread. None
-    is said if the kinds of world model have different numbers."""
+    """The number of replicates that a study needs to decide the hypothesis, with this spread; empty
+    if the kinds of world model have different numbers of them."""
     if not one.error or not one.freedom or len(numbers) > 1 or numbers[0] < 2:
         return ""
     error, freedom, replicates = one.error, one.freedom, numbers[0]

@@ -152,7 +152,7 @@ class Underway:
             raise
 
     def returns(self) -> NDArray[np.float64]:
-        """Returns ``[T, episodes]``, after all further steps. Raises what a step raised."""
+        """Returns ``[T, episodes]``, after all further steps. Raises a step's exception."""
         while self._end is None:
             self.advance()
         if isinstance(self._end, Exception):

@@ -77,7 +77,7 @@ def _world_models(path: Path, summary: Summary, panels: Sequence[curves.Panel]) 
 def _losses(run: RunFolder) -> list[curves.Panel]:
     """A panel of the losses over training, if the run's record has any."""
     names = (metrics.CONSISTENCY, metrics.REWARD_LOSS)
-    found = {name: metrics.cell_series(run.metrics, name) for name in names}
+    found = metrics.all_series(run.metrics, names)
     losses = {name: series[""][""] for name, series in found.items() if series}
     return [curves.losses_panel(losses)] if losses else []
 

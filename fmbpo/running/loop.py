@@ -55,11 +55,9 @@ class Trainer:
         self._records: dict[str, int] = {}  # the lengths of the sinks' records at a checkpoint
         self._sums: dict[str, Tensor] = {}  # of the metrics since the last log
         self._summed = 0  # iterations in these sums
-        # An evaluation that goes on beside the updates, its iteration, and what it holds back. The
-        # first one of a stage in a process does not, so that its duration is known.
+        # An evaluation beside the updates, its iteration, and the rows that wait for it.
         self._underway: tuple[PolicyStage, int] | None = None
         self._held: list[tuple[int, list[Row]]] = []
-        self._timed = False
 
     def train(self, stage: Stage, cadence: Cadence, outlook: Outlook | None = None) -> None:
         """Train ``stage`` to its end, from its last checkpoint if there is one.
@@ -128,7 +126,7 @@ class Trainer:
     def _resume(self, stage: Stage, last: Path) -> tuple[int, float]:
         """Load the last checkpoint; returns its iteration and the seconds of training so far."""
         self._sums, self._summed = {}, 0
-        self._underway, self._held, self._timed = None, [], False
+        self._underway, self._held = None, []
         if not checkpoint_exists(last):
             return 0, 0.0
         checkpoint = load_checkpoint(last)
@@ -145,7 +143,8 @@ class Trainer:
             stage.load({name: saved[name] for name in own}, state["stage"])
             self._records = state["records"]
             self.watch(stage).load(state["watch"])
-            assert state["evaluation_follows"]  # an earlier version evaluated before it saved
+            if "evaluation_follows" not in state:  # an earlier version evaluated before it saved
+                raise KeyError("evaluation_follows")
             self._sums, self._summed = dict(state["sums"]), int(state["summed"])
             return int(manifest["step"]), float(manifest["seconds"])
         except KeyError as error:
@@ -184,13 +183,13 @@ class Trainer:
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise self._diverged(stage, iteration, "a measure cannot be computed") from error
         forecast.evaluated(time.monotonic() - began)
-        self._timed = True
         self._evaluated(stage, iteration, rows)
         self.stop.took("evaluation", time.monotonic() - began)
 
     def _begin_evaluation(self, stage: Stage, iteration: int, forecast: Forecast) -> None:
-        """As ``_evaluate``; it goes on beside the next updates if the stage lets it."""
-        if self._timed and isinstance(stage, PolicyStage) and stage.overlaps:
+        """As ``_evaluate``; it goes on beside the next updates if the stage lets it. The first one
+        of a stage in a process does not, so that its duration is known."""
+        if forecast.timed and isinstance(stage, PolicyStage) and stage.overlaps:
             stage.begin_evaluation()
             self._underway = stage, iteration
         else:
@@ -200,7 +199,7 @@ class Trainer:
         return self._underway is not None and self._underway[0].returns_over()
 
     def _end_evaluation(self) -> None:
-        """Wait for the evaluation that goes on, if any; record it, then what it held back."""
+        """Wait for the evaluation that goes on, if any; record it, then the rows held back."""
         if self._underway is None:
             return
         (stage, iteration), self._underway = self._underway, None

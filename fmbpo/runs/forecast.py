@@ -40,6 +40,11 @@ class Forecast:
     _apart: float = attrs.field(default=0.0, init=False)
     _evaluation: float | None = attrs.field(default=None, init=False)
 
+    @property
+    def timed(self) -> bool:
+        """Whether the duration of an evaluation is known."""
+        return self._evaluation is not None
+
     def evaluated(self, seconds: float) -> None:
         """Record the duration of an evaluation."""
         self._evaluation = seconds

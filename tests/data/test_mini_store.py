@@ -1,4 +1,4 @@
-"""The data of the study in small, in the repository: what its page says, and not too large."""
+"""The data of the study in small, in the repository: sound, small, and described by its page."""
 
 import json
 from collections import Counter
