@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from fmbpo.compare.comparison import OVERALL, Cell, Record, Section
 from fmbpo.compare.contrasts import Declared
+from fmbpo.compare.floor import SHARE, at_floor
 from fmbpo.runs.findings import by_gate
 
 _SHOWN = 8
@@ -15,8 +16,8 @@ _SHOWN = 8
 
 def in_section(section: Section) -> list[str]:
     """Notes on one section; the most serious first."""
-    notes = (_mixed, _identical, _health, _settings, _world_models, _missing, _seeds, _episodes,
-             _replication)  # fmt: skip
+    notes = (_mixed, _identical, _floor, _health, _settings, _world_models, _missing, _seeds,
+             _episodes, _replication)  # fmt: skip
     return [line for note in notes for line in note(section)]
 
 
@@ -55,6 +56,15 @@ def _identical(section: Section) -> Iterator[str]:
             # Within one run, a health gate reports this.
             if other is not record and len(set(score.returns)) > 1:
                 yield f"Identical returns in every episode: {first} and {place}."
+
+
+def _floor(section: Section) -> Iterator[str]:
+    if found := at_floor(section.results, section.references):
+        yield (
+            "No cell learns these tasks, so differences hardly show there: "
+            f"{', '.join(found)} (all means are less than {SHARE:.0%} of the way from the random "
+            "policy's return to the planner's)."
+        )
 
 
 def _health(section: Section) -> Iterator[str]:

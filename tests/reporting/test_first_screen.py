@@ -1,16 +1,23 @@
 """The first screen: the question, a sentence for each effect, figures and caveats."""
 
+from statistics import fmean
+
 import attrs
 import pytest
 from synthetic import CELLS, comparison, imported_section, main_section
 
-from fmbpo.compare.comparison import OVERALL, Cell, Estimate
+from fmbpo.compare.attention import in_section
+from fmbpo.compare.comparison import OVERALL, Cell, Estimate, Registered
+from fmbpo.compare.floor import at_floor
 from fmbpo.reporting.pages import dots
 from fmbpo.reporting.pages.answers import answers, heading, origin, question
 from fmbpo.reporting.pages.caveats import caveats
 from fmbpo.reporting.pages.first_screen import collapsed, first_screen
 from fmbpo.reporting.pages.render import parts_of
 from fmbpo.reporting.pages.svg import styles
+from fmbpo.runs.registration import Version
+
+VERSION = Version("a" * 64, "2026-01-02T03:04:05.6+00:00", ["r"], [], [], {})
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +164,31 @@ def test_caveats(section):
         section, bases=small, mixed=["data"], world_models={"mlp": 1, "flow": 5}, effects=[]
     )
     found = {x.topic: x.text for x in caveats(other)}
-    assert {"Laptop scale", "Mixed"} < found.keys()
+    assert {"Scale laptop", "Mixed"} < found.keys()
     assert "1 of mlp and 5 of flow, so nothing can be said" in found["World models"]
     assert "Exploratory" not in found
+
+
+def test_the_floor_is_a_caveat(section):
+    """Of the registered tasks, if there are any."""
+    random = {"random": {"reacher-easy": 31.25, "cheetah-run": 300.0, "walker-stand": 20.0}}
+    low = attrs.evolve(section, references=section.references | random)
+    assert at_floor(low.results, low.references) == ["cheetah-run"]
+    assert "No cell learns these tasks" in "".join(in_section(low))
+    found = {x.topic: x for x in caveats(low)}
+    assert found["Floor"].text.startswith("on 1 of 4 tasks no cell returns much more than the ")
+    assert found["Floor"].tone == "warning"
+    study = Registered(study="s", tasks=["reacher-easy", "cheetah-run"], history=[VERSION])
+    (floor,) = [x for x in caveats(low, [study]) if x.topic == "Floor"]
+    assert "on 1 of 2 tasks" in floor.text
+    assert "the random policy 166, behaviour cloning 322, the planner 766." in floor.text
+    over = fmean(
+        result.mean.value for result in section.results
+        if result.cell == CELLS[0] and result.task in study.tasks
+    )  # fmt: skip
+    assert f"{CELLS[0]} {over:.0f}," in floor.text
+    learned = attrs.evolve(study, tasks=["reacher-easy"])
+    assert "Floor" not in {x.topic for x in caveats(low, [learned])}
 
 
 def test_differences_of_many_rows_are_side_by_side(section):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 from fmbpo.base.text import counted
-from fmbpo.compare.comparison import OVERALL, Registered, Section
+from fmbpo.compare.comparison import CLONED, OVERALL, PLANNER, RANDOM, Registered, Section
 from fmbpo.compare.failures import SHARE
+from fmbpo.compare.floor import at_floor
 from fmbpo.reporting.pages.content import Caveat, percent
 
+_SMALL = ("laptop", "mini")
+"""Scales with small networks and short training."""
 _FEW = 4
 """Up to this number of world models of a kind, only large differences can be found."""
 
@@ -17,7 +21,8 @@ def caveats(section: Section, studies: Sequence[Registered] = ()) -> list[Caveat
     """The most general first. ``studies``: the registered ones whose answers stand beside."""
     found = (_mixed, _scale, _replicates, _failures, _missing, _health)
     registration = list(_registration(section, studies))
-    return [*registration, *(caveat for one in found for caveat in one(section))]
+    floor = list(_floor(section, studies))
+    return [*registration, *floor, *(caveat for one in found for caveat in one(section))]
 
 
 def _mixed(section: Section) -> Iterator[Caveat]:
@@ -27,11 +32,10 @@ def _mixed(section: Section) -> Iterator[Caveat]:
 
 
 def _scale(section: Section) -> Iterator[Caveat]:
-    if any(basis.scale == "laptop" for basis in section.bases):
-        yield Caveat(
-            "Laptop scale",
-            "small networks and short training; at full scale the answer may differ.",
-        )
+    small = dict.fromkeys(b.scale for b in section.bases if b.scale in _SMALL)
+    if small:
+        text = "small networks and short training; at full scale the answer may differ."
+        yield Caveat(f"Scale {' and '.join(small)}", text)
 
 
 def _replicates(section: Section) -> Iterator[Caveat]:
@@ -69,6 +73,29 @@ def _registration(section: Section, studies: Sequence[Registered]) -> Iterator[C
         yield Caveat("Exploratory", text, "warning")
     elif section.effects:
         yield Caveat("Exploratory", "no hypothesis was registered before the runs.")
+
+
+def _floor(section: Section, studies: Sequence[Registered]) -> Iterator[Caveat]:
+    """Of the registered tasks, if there are any: those that no cell learns, and means over all."""
+    tasks = next((study.tasks for study in studies if study.tasks), section.tasks)
+    floor = [task for task in at_floor(section.results, section.references) if task in tasks]
+    if not floor:
+        return
+    returns: dict[str, dict[str, float]] = {}
+    for result in section.results:
+        returns.setdefault(str(result.cell), {})[result.task] = result.mean.value
+    names = {RANDOM: "the random policy", CLONED: "behaviour cloning", PLANNER: "the planner"}
+    returns |= {said: dict(section.references.get(name, {})) for name, said in names.items()}
+    means = [
+        f"{name} {fmean(by[task] for task in tasks):.0f}"
+        for name, by in returns.items()
+        if set(tasks) <= by.keys()
+    ]
+    text = (
+        f"on {len(floor)} of {counted(len(tasks), 'task')} no cell returns much more than the "
+        f"random policy, so differences hardly show there. Means over all: {', '.join(means)}."
+    )
+    yield Caveat("Floor", text, "warning")
 
 
 def _failures(section: Section) -> Iterator[Caveat]:
