@@ -147,6 +147,31 @@ def test_cells_with_different_tasks(study, repository, tmp_path):
     assert "identical returns" in said
 
 
+def test_the_picture_of_many_tasks_has_their_returns(study, repository, tmp_path, monkeypatch):
+    """With few tasks, a row for each quantity; the picture's width would have no end."""
+    drawn, tasks = [], ["cartpole-balance", "reacher-easy"]
+
+    def draw(path, heading, panels, **layout):
+        drawn.append((heading.more, [panel.title for panel in panels], layout))
+        path.write_bytes(b"picture")
+
+    monkeypatch.setattr(run_pictures, "_policies", lambda path, *_: path.write_bytes(b""))
+    monkeypatch.setattr(run_pictures.curves, "draw", draw)
+    cells = {name: (f"phase8_{name}", 'grid.tasks=["cartpole-balance","reacher-easy"]')
+             for name in ("mlpwm_mlppolicy", "mlpwm_flowpolicy")}  # fmt: skip
+    file = written(tmp_path, repository, ["policy"], **cells)
+    status, _, said = study(name=file, without="grid.tasks")
+    assert status == 0, said
+    (folder,) = Path("runs").glob("*__study__*")
+    (folder / "comparison.png").unlink()
+    monkeypatch.setattr(run_pictures, "_MANY", 1)
+    run_pictures.draw_missing(folder, print)
+    few, many = [one for one in drawn if "differs" in one[0]]
+    assert few[1:] == ([f"{task}: return" for task in tasks], {"columns": 2})
+    assert many[0].startswith("returns · differs: ")
+    assert many[1:] == (tasks, {"columns": 6})
+
+
 def test_asked_to_stop_between_two_cells(study, monkeypatch, tmp_path):
     draw = run_pictures._policies
 

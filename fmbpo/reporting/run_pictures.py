@@ -22,6 +22,9 @@ _ERRORS = {
 }
 """The measures of the world model, of the task's mean, and of the copy baseline if it has one."""
 
+_MANY = 9
+"""With more tasks, a study's picture has their returns alone."""
+
 
 def draw_missing(folder: Path, say: Callable[[str], None]) -> list[Path]:
     """Draw the missing pictures of a complete run or study; returns all. Failures only warn."""
@@ -83,30 +86,31 @@ def _losses(run: RunFolder) -> list[curves.Panel]:
 
 
 def _cells(path: Path, folder: Path) -> None:
-    """The curves of a study's cells together."""
+    """The curves of a study's cells together: a panel for each task and quantity."""
     study = read_object(folder / STUDY)
     runs = {name: RunFolder.open(folder.parent / run) for name, run in study["cells"].items()}
     summaries = [Summary.of_run(run) for run in runs.values()]
     tasks = dict.fromkeys(task for summary in summaries for task in summary.tasks)
+    many = len(tasks) > _MANY
+    titles = metrics.POLICY_PANELS if tasks else metrics.PRETRAINING_PANELS
+    if many:
+        titles = {metrics.TITLES[metrics.RETURN]: metrics.RETURN}
+    wanted = [*titles.values(), *metrics.REAL.values()]
+    series = {name: metrics.all_series(run.metrics, wanted) for name, run in runs.items()}
     panels = []
-    for title, metric in (metrics.POLICY_PANELS if tasks else metrics.PRETRAINING_PANELS).items():
-        cells = {name: metrics.cell_series(run.metrics, metric) for name, run in runs.items()}
-        real = [
-            metrics.cell_series(run.metrics, metrics.REAL[metric])
-            for run in runs.values()
-            if metric in metrics.REAL
-        ]
+    for title, metric in titles.items():
         # A world model's own metrics have no task: one panel for all.
         for task in tasks or [""]:
-            seeds = {name: series.get(task, {}) for name, series in cells.items()}
-            if any(seeds.values()):
-                wanted = [series for r in real for series in r.get(task, {}).values()]
-                at = f"{task}: {title}" if task else title
-                panels.append(curves.study_panel(at, seeds, wanted[0] if wanted else ()))
+            cells = {name: found[metric].get(task, {}) for name, found in series.items()}
+            if any(cells.values()):
+                real = metrics.REAL.get(metric, "")
+                known = [x for f in series.values() for x in f.get(real, {}).get(task, {}).values()]
+                at = task if many else f"{task}: {title}" if task else title
+                panels.append(curves.study_panel(at, cells, known[0] if known else ()))
     protocols = dict.fromkeys(summary.protocol or "pretraining" for summary in summaries)
-    differs = f"differs: {'; '.join(study['factors'])}"
+    differs = f"{'returns · ' if many else ''}differs: {'; '.join(study['factors'])}"
     heading = curves.Heading(study["name"], summaries[0].scale, " | ".join(protocols), differs)
-    curves.draw(path, heading, panels, columns=len(tasks) or len(panels))
+    curves.draw(path, heading, panels, columns=6 if many else len(tasks) or len(panels))
 
 
 def _errors(
