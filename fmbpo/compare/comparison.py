@@ -282,6 +282,8 @@ class Section:
     progress: Sequence[Progress] = ()
     model_errors: Mapping[str, Mapping[int, float]]
     """World model's level -> horizon -> error."""
+    gradients: Mapping[str, Sequence[Effect]] = attrs.field(factory=dict)
+    """Metric -> effects on its logarithm (``fmbpo.compare.gradients``)."""
 
 
 @attrs.frozen(kw_only=True)

@@ -28,6 +28,7 @@ from fmbpo.compare.comparison import (
 from fmbpo.compare.contrasts import Declared
 from fmbpo.compare.effects import effects
 from fmbpo.compare.failures import failures
+from fmbpo.compare.gradients import gradient_effects
 from fmbpo.compare.strata import Scores, strata
 from fmbpo.compare.t_test import difference
 from fmbpo.tasks.mt30 import MT30
@@ -72,6 +73,7 @@ def make_section(
         costs=[_cost(cell, records) for cell in table],
         progress=[found for cell in table if (found := _progress(cell, records, table, shared))],
         model_errors=_model_errors(records),
+        gradients=gradient_effects(records, declared),
     )
 
 

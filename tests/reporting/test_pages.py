@@ -12,6 +12,7 @@ import attrs
 import pytest
 from synthetic import CELLS, HOSTILE, PLANNER, comparison, imported_section, main_section
 
+from fmbpo.base.text import NONE
 from fmbpo.compare.comparison import OVERALL, CellResult, Comparison, Estimate, Score
 from fmbpo.reporting.pages import training
 from fmbpo.reporting.pages.content import clean, decimal, significant
@@ -214,7 +215,7 @@ def test_gradients(made, parts, text):
     """A table of means by cell, and a figure if there is more than one measurement."""
     section = made.sections[0]
     (block,) = [block for block in parts[0].blocks if block.title == "Gradients"]
-    (table,) = block.tables
+    (table,) = block.tables  # the section has no effects on gradients
     for record, (cell, esnr, jacobian) in zip(section.records, table.rows, strict=True):
         assert cell.text == str(record.cell)
         series = record.gradients["esnr"].values()
@@ -228,6 +229,21 @@ def test_gradients(made, parts, text):
     assert len(picture.data.rows) == 3 * len(section.records)
     assert "Jacobian" in text
     assert not [block for block in parts[1].blocks if block.title == "Gradients"]
+
+
+def test_ratios_of_gradients(made):
+    """Differences of logarithms are shown as ratios."""
+    (section, *_), doubled = made.sections, Estimate(math.log(2), math.log(1.5), math.log(3))
+    one, *others = [e for e in section.effects if e.task == OVERALL]
+    effects = [attrs.evolve(one, difference=doubled), *others]
+    found = attrs.evolve(section, gradients={"esnr": effects, "jacobian/latent_to_latent": [one]})
+    (part,) = parts_of(attrs.evolve(made, sections=[found]))
+    (block,) = [block for block in part.blocks if block.title == "Gradients"]
+    table = block.tables[1]
+    assert [row[0].text for row in table.rows] == [e.name for e in effects]
+    assert (table.rows[0][1].text, table.rows[0][1].note) == ("2.00", "[1.50, 3.00]")
+    assert table.rows[0][2].text == f"{math.exp(one.difference.value):.2f}"
+    assert table.rows[1][2].text == NONE
 
 
 def test_costs_of_unequal_work_say_so(made):

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import exp
 from statistics import fmean
+
+import attrs
 
 from fmbpo.base.metrics import ESNR, GRADIENTS
 from fmbpo.base.text import NONE
-from fmbpo.compare.comparison import Cell, Section, Series
+from fmbpo.compare.comparison import Cell, Effect, Estimate, Section, Series
 from fmbpo.reporting.curves import mean_series
 from fmbpo.reporting.pages import figures
-from fmbpo.reporting.pages.content import Block, Column, Field, Picture, Table, significant, words
+from fmbpo.reporting.pages.content import (
+    LEVEL,
+    Block,
+    Column,
+    Field,
+    Picture,
+    Table,
+    significant,
+    words,
+)
 from fmbpo.reporting.pages.svg import Looks
 
 _TEXT = (
@@ -42,13 +54,41 @@ def gradients(section: Section, name: str, style: Looks) -> Block | None:
         "Means over the measurements and the replicates; under them the lowest and the highest "
         "replicate."
     ]
-    table = Table("The actor's gradients, means over training", columns, measured, notes)
+    tables = [Table("The actor's gradients, means over training", columns, measured, notes)]
+    tables += _ratios(section)
     pictures = [
         _picture(f"{name}-gradients-{number}", metric, cells, style)
         for number, (metric, cells) in enumerate(found.items(), 1)
         if any(len(series) > 1 for each in cells.values() for series in each)
     ]
-    return Block(title="Gradients", text=[_TEXT], tables=[table], pictures=pictures)
+    return Block(title="Gradients", text=[_TEXT], tables=tables, pictures=pictures)
+
+
+def _ratios(section: Section) -> list[Table]:
+    """The measures' ratios between levels; no table without any."""
+    found: dict[str, dict[str, Effect]] = {}
+    for metric, effects in section.gradients.items():
+        for one in effects:
+            found.setdefault(one.name, {})[metric] = one
+
+    def column(metric: str) -> Column[str]:
+        def field(contrast: str) -> Field:
+            one = found[contrast].get(metric)
+            return Field.estimate(_exponential(one.difference) if one else None, 2)
+
+        return Column(GRADIENTS[metric], field, group="" if metric == ESNR else "Jacobian")
+
+    notes = [
+        "Of the level named first to the other: geometric means over replicates; an interaction is "
+        f"a ratio of ratios. In brackets: {LEVEL} intervals, each for itself. Exploratory."
+    ]
+    columns: list[Column[str]] = [words("effect", str), *map(column, section.gradients)]
+    return [Table("Ratios of these means", columns, found, notes)] if found else []
+
+
+def _exponential(logarithm: Estimate) -> Estimate:
+    value, low, high = attrs.astuple(logarithm)
+    return Estimate(exp(value), *(None if end is None else exp(end) for end in (low, high)))
 
 
 def _by_cell(section: Section, metric: str) -> dict[Cell, list[Series]]:
