@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from fmbpo.compare.comparison import OVERALL, Cell, Record, Section
+from fmbpo.compare.comparison import OVERALL, SMALL_SCALES, Cell, Record, Section
 from fmbpo.compare.contrasts import Declared
 from fmbpo.compare.floor import SHARE, at_floor
 from fmbpo.runs.findings import by_gate
@@ -168,9 +168,13 @@ def _episodes(section: Section) -> Iterator[str]:
 
 
 def _replication(section: Section) -> Iterator[str]:
+    if all(basis.scale in SMALL_SCALES for basis in section.bases):
+        return
+    found: dict[Cell, list[str]] = {}
     for r in section.results:
         if r.task != OVERALL and r.pwm is not None and r.mean.value < r.pwm / 2:
-            yield (
-                f"{r.cell} on {r.task}: {r.mean.value:.1f}, less than half of PWM's published "
-                f"{r.pwm:.1f} (TD-MPC2: {r.tdmpc2:.1f}): failed replication?"
-            )
+            numbers = f"{r.mean.value:.1f} against {r.pwm:.1f}, TD-MPC2: {r.tdmpc2:.1f}"
+            found.setdefault(r.cell, []).append(f"{r.task} ({numbers})")
+    for cell, tasks in found.items():
+        places = ", ".join(tasks)
+        yield f"{cell}: less than half of PWM's published return on {places}: failed replication?"

@@ -23,6 +23,8 @@ NO_VERDICT = "no verdict"
 """The verdict if nothing can tell a difference from chance, as from a single world model."""
 PLANNER, RANDOM, CLONED = "planner", "random", "cloned"
 """The names of the returns that a run measures beside its policies'; cloned: behaviour cloning."""
+SMALL_SCALES = ("laptop", "mini")
+"""Scales with small networks and short training, which replicate no published return."""
 EXPLORATORY = "Everything here is exploratory: it tests no registered hypothesis."
 """The sentence of a comparison without registered hypotheses."""
 Outcome: TypeAlias = Literal["supported", "contradicted", "equivalent", "undecided"]

@@ -6,13 +6,19 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from fmbpo.base.text import counted
-from fmbpo.compare.comparison import CLONED, OVERALL, PLANNER, RANDOM, Registered, Section
+from fmbpo.compare.comparison import (
+    CLONED,
+    OVERALL,
+    PLANNER,
+    RANDOM,
+    SMALL_SCALES,
+    Registered,
+    Section,
+)
 from fmbpo.compare.failures import SHARE
 from fmbpo.compare.floor import at_floor
 from fmbpo.reporting.pages.content import Caveat, percent
 
-_SMALL = ("laptop", "mini")
-"""Scales with small networks and short training."""
 _FEW = 4
 """Up to this number of world models of a kind, only large differences can be found."""
 
@@ -32,7 +38,7 @@ def _mixed(section: Section) -> Iterator[Caveat]:
 
 
 def _scale(section: Section) -> Iterator[Caveat]:
-    small = dict.fromkeys(b.scale for b in section.bases if b.scale in _SMALL)
+    small = dict.fromkeys(b.scale for b in section.bases if b.scale in SMALL_SCALES)
     if small:
         text = "small networks and short training; at full scale the answer may differ."
         yield Caveat(f"Scale {' and '.join(small)}", text)
