@@ -48,6 +48,12 @@ def path_of(given: str | Path) -> Path:
         raise UserError(what, where=text, remedy=f"write the whole path, or ./{text}") from None
 
 
+def display(path: str | Path) -> str:
+    """The path as a user would type it: relative if it is inside the working directory."""
+    absolute, here = Path(os.path.abspath(path)), Path.cwd()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
+
+
 def remedy_of(error: OSError) -> str:
     """How the user mends an error of the system; empty if it is not the user's to mend."""
     if error.errno in (errno.EACCES, errno.EPERM):

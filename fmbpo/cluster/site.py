@@ -15,6 +15,7 @@ from pathlib import Path
 import attrs
 from attrs import field
 
+from fmbpo.base.files import display
 from fmbpo.base.text import duration
 from fmbpo.config import toml
 from fmbpo.config.load import structured
@@ -68,4 +69,4 @@ class Site:
 def load_site(path: Path) -> Site:
     """Read a site's file. Raises ``UserErrors`` with every mistake."""
     document = toml.read(path)
-    return structured(document.tree, Site, document.origin, toml.display(path))
+    return structured(document.tree, Site, document.origin, display(path))

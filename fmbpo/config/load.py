@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from fmbpo.base.files import path_of
+from fmbpo.base.files import display, path_of
 from fmbpo.base.structure import (
     Problem,
     Problems,
@@ -59,7 +59,7 @@ def load_experiment(
     if document.tree.get("kind") == "study":
         what = "this is a study, not an experiment"
         remedy = "name one of its experiments; `fmbpo run` and `fmbpo check` also accept studies"
-        raise UserError(what, where=toml.display(path), remedy=remedy)
+        raise UserError(what, where=display(path), remedy=remedy)
     toml.apply_overrides(document, overrides)  # they may set data.path, which decides the scale
     chosen, reason = _scale(document, scale, _data(document, data)[0], path)
     toml.apply_scale(document, chosen)
@@ -82,9 +82,9 @@ def load_experiment(
         document.lay({"data": {"path": store}}, origin)
     document.lay({"scale": chosen, "scale_reason": reason}, "--scale" if scale else "data")
     if "name" not in document.tree:
-        document.lay({"name": path.stem}, toml.display(path))
+        document.lay({"name": path.stem}, display(path))
     tree = {**document.tree, "origin": dict(document.origin)}
-    return structured(tree, Experiment, document.origin, toml.display(path))
+    return structured(tree, Experiment, document.origin, display(path))
 
 
 def load_tasks(path: str | Path) -> dict[str, GymnasiumTable]:
@@ -95,7 +95,7 @@ def load_tasks(path: str | Path) -> dict[str, GymnasiumTable]:
     path = find(path)
     document = toml.read(path)
     tree = {"tasks": document.tree.get("tasks", {})}
-    return structured(tree, _OnlyTasks, document.origin, toml.display(path)).tasks
+    return structured(tree, _OnlyTasks, document.origin, display(path)).tasks
 
 
 @attrs.frozen
@@ -127,7 +127,7 @@ def _scale(document: toml.Document, asked: str | None, store: str, path: Path) -
     known = sorted({PAPER, *toml.scales(document)})
     if asked is not None:
         if asked not in known:
-            what = f"{toml.display(path)} has no scale {asked!r}"
+            what = f"{display(path)} has no scale {asked!r}"
             remedy = f"{did_you_mean(asked, known)} (or define [scale.{asked}])"
             raise UserError(what, where=f"--scale {asked}", remedy=remedy)
         return asked, f"asked for with --scale {asked}"
@@ -135,7 +135,7 @@ def _scale(document: toml.Document, asked: str | None, store: str, path: Path) -
         return PAPER, f"the data set {store} is configured"
     if LAPTOP not in known:
         what, remedy = f"no data set is configured, and the file has no scale {LAPTOP!r}", _HOW_DATA
-        raise UserError(what, where=toml.display(path), remedy=remedy)
+        raise UserError(what, where=display(path), remedy=remedy)
     return LAPTOP, f"no data set is configured; for the paper's scale, {_HOW_DATA}"
 
 

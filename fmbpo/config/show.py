@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fmbpo.base.files import display
 from fmbpo.config import toml
 from fmbpo.config.identity import origins, resolved
 from fmbpo.config.load import load_experiment
@@ -29,7 +30,7 @@ def shown(
         return resolved(experiment), origins(experiment)
     study = load_study(path, scale=scale, overrides=overrides, data=data)
     own = {"kind": "study"} | {k: getattr(study, k) for k in ("name", "description", "factors")}
-    file, written = toml.display(path), toml.read(path).origin
+    file, written = display(path), toml.read(path).origin
     given = {"name": file, "description": "default"}
     sources = {key: written.get(key, given.get(key, file)) for key in own}
     for name in study.cells:

@@ -29,7 +29,7 @@ from typing import Literal
 import attrs
 from attrs import field
 
-from fmbpo.base.files import path_of
+from fmbpo.base.files import display, path_of
 from fmbpo.config import toml
 from fmbpo.config.catalogue import find
 from fmbpo.config.factors import FACTORS, differences
@@ -138,7 +138,7 @@ def load_study(
     differ in more than the declared factors.
     """
     path = find(path)
-    document, file = toml.read(path), toml.display(path)
+    document, file = toml.read(path), display(path)
     document.tree.setdefault("name", path.stem)
     config = structured(document.tree, StudyConfig, document.origin, file)
     cells: dict[str, Experiment] = {}
@@ -206,7 +206,7 @@ def _load_cell(
     known = (PAPER, *toml.read(file).tree.get("scale", {}))
     for name in cell.scale:
         if name not in known:
-            where = f"{toml.display(file)}: scale.{name}"
+            where = f"{display(file)}: scale.{name}"
             raise UserError("no such scale", where=where, remedy=did_you_mean(name, known))
     chosen = load_experiment(file, scale=scale, overrides=[*cell.overrides, *overrides], data=data)
     if chosen.scale not in cell.scale:

@@ -23,7 +23,7 @@ from typing import Any
 import attrs
 import tomli
 
-from fmbpo.base.files import path_of
+from fmbpo.base.files import display, path_of
 from fmbpo.errors import UserError, did_you_mean
 
 OVERRIDE = "override"
@@ -69,12 +69,6 @@ class Document:
                     self.origin[path] = name(path)
 
         lay(self.tree, table, "")
-
-
-def display(path: Path) -> str:
-    """The path as a user would type it: relative if it is inside the working directory."""
-    absolute, here = Path(os.path.abspath(path)), Path.cwd()
-    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
 
 
 def folder_of(path: Path) -> Path:

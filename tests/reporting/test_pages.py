@@ -196,6 +196,22 @@ def test_every_seed_is_in_page_and_csv(made, text):
         assert f'data-value="{score.mean}">{score.mean:.1f}<' in text
 
 
+def test_places_in_the_working_directory_are_relative_to_it(made, tmp_path, monkeypatch):
+    """So that a report can be published: it names no folder of its author."""
+    (section, *_) = made.sections
+    videos = {("t", "1"): str(tmp_path / "none.mp4")}
+    here = [attrs.evolve(r, source=str(tmp_path / "runs" / f"r{i}"), videos=videos)
+            for i, r in enumerate(section.records)]  # fmt: skip
+    found = attrs.evolve(made, sections=[attrs.evolve(section, records=here)])
+    monkeypatch.chdir(tmp_path)
+    text = html(found, parts_of(found)) + "".join(csv_files(found).values())
+    assert str(tmp_path) not in text
+    assert "runs/r0" in text
+    assert "none.mp4: not shown" in text
+    monkeypatch.chdir("/")
+    assert str(tmp_path).lstrip("/") in csv_files(found)["seeds.csv"]
+
+
 def test_costs_errors_and_gates(made, text):
     section = made.sections[0]
     values = [value for errors in section.model_errors.values() for value in errors.values()]

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import attrs
 
+from fmbpo.base.files import display
 from fmbpo.compare.comparison import (
     CLONED,
     OVERALL,
@@ -143,7 +144,7 @@ def _seed(section: Section, record: Record, task: str, seed: str, score: Score) 
         "experiment": record.experiment,
         "phase": record.phase,
         **runs,
-        "source": record.source,
+        "source": display(record.source),
     }
 
 

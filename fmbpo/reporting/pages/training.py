@@ -11,6 +11,7 @@ from pathlib import Path
 
 import attrs
 
+from fmbpo.base.files import display
 from fmbpo.base.text import NONE
 from fmbpo.compare.comparison import Basis, Cell, Cost, Estimate, Record, Section, Series
 from fmbpo.compare.reading import VIDEOS
@@ -157,7 +158,7 @@ def _video(title: str, file: Path) -> Video:
             uri = f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode('ascii')}"
     except OSError as error:
         problem = f"not shown: {error.strerror}"
-    return Video(title, str(file), uri, kind.startswith("image/"), problem)
+    return Video(title, display(file), uri, kind.startswith("image/"), problem)
 
 
 def _series(records: Sequence[Record], cell: Cell, task: str) -> list[Series]:
@@ -238,7 +239,8 @@ def provenance(section: Section) -> Block:
 
     def column(path: str) -> Column[Record]:
         title = "run" if path == "name" else path.removeprefix("basis.")
-        return words(title, lambda record: str(attrgetter(path)(record)))
+        of, text = attrgetter(path), display if path == "source" else str
+        return words(title, lambda record: text(of(record)))
 
     table = Table("Runs", [column(path) for path in paths], section.records)
     return Block(title="Provenance", tables=[table])

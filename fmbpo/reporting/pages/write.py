@@ -24,8 +24,9 @@ def write_report(comparison: Comparison, out: Path) -> list[Path]:
     """Write ``report.html``, CSV files and figures to the folder ``out``.
 
     Returns the files' paths, the page first. Replaces an earlier report in ``out``. Equal
-    comparisons give equal bytes. Raises ``UserError`` if ``out`` contains anything else or cannot
-    be written; it leaves no incomplete report.
+    comparisons give equal bytes; places inside the working directory are relative to it. Raises
+    ``UserError`` if ``out`` contains anything else or cannot be written; it leaves no incomplete
+    report.
     """
     out = check_place(out)
     parts = parts_of(comparison)
