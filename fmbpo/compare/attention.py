@@ -11,7 +11,7 @@ from fmbpo.compare.floor import SHARE, at_floor
 from fmbpo.runs.findings import by_gate
 
 _SHOWN = 8
-"""The number of differing settings that are named; the others are only counted."""
+"""The number of differing settings or equal policies that are named; the others are counted."""
 
 
 def in_section(section: Section) -> list[str]:
@@ -49,13 +49,16 @@ def _mixed(section: Section) -> Iterator[str]:
 def _identical(section: Section) -> Iterator[str]:
     """Equal returns in every episode, unless all of them are the same number, such as 1000."""
     seen: dict[tuple[object, ...], tuple[Record, str]] = {}
+    found = []
     for record in section.records:
         for task, seed, score in record.policies:
             place = f"{record.cell} ({task}, seed {seed})"
             other, first = seen.setdefault((task, score.returns), (record, place))
             # Within one run, a health gate reports this.
             if other is not record and len(set(score.returns)) > 1:
-                yield f"Identical returns in every episode: {first} and {place}."
+                found.append(f"{first} and {place}")
+    if found:
+        yield f"Identical returns in every episode: {_first(found)}."
 
 
 def _floor(section: Section) -> Iterator[str]:
@@ -85,8 +88,12 @@ def _settings(section: Section) -> Iterator[str]:
             groups.setdefault(level, {})[json.dumps(record.settings.get(key))] = None
         found += [f"{key}: {' | '.join(values)}" for values in groups.values() if len(values) > 1]
     if found:
-        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        yield f"Runs differ beyond the factors: {'; '.join(found[:_SHOWN])}{more}."
+        yield f"Runs differ beyond the factors: {_first(found)}."
+
+
+def _first(found: Sequence[str]) -> str:
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"{'; '.join(found[:_SHOWN])}{more}"
 
 
 def _is_shared(key: str, records: Sequence[Record]) -> bool:

@@ -264,7 +264,7 @@ def test_profile_by_hand(record):
         ({"returns": {t: v[:2] for t, v in OTHER.items()}}, "lacks seeds of walker-stand: 3."),
         ({"returns": {t: v[:1] for t, v in OTHER.items()}}, "One seed on a task"),
         ({"returns": TASKS}, "Identical returns in every episode: mlp × mlp (walker-stand, seed 1)"
-         " and mlp × flow (walker-stand, seed 1)."),
+         " and mlp × flow (walker-stand, seed 1); mlp × mlp (walker-stand, seed 2)"),
         ({"episodes": 9}, "numbers of episodes: 2 in run mlp mlp; 9 in run mlp flow"),
         ({"episodes": None}, "Imported without the number of episodes: run mlp flow"),
         ({"health": [Finding("g", "it is broken", "R² 0", "a/1")]},
