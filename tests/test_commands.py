@@ -167,6 +167,13 @@ def run_other(words):
     match words:
         case ["make", target]:
             check_make(target)
+        case ["make", "run", experiment]:
+            name, _, value = experiment.partition("=")
+            assert name == "EXPERIMENT"
+            assert f"/bin/fmbpo run {value} --processes " in make(experiment, "run")
+            file, *options = shlex.split(value)
+            given = parser().parse_args(["run", file, *options])
+            assert load_study(file, scale=given.scale).registration
         case ["source", path]:
             assert path == f"{make_variable('VENV')}/bin/activate"
         case ["pip", "install", *options]:
